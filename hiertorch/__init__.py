@@ -1,0 +1,42 @@
+"""Bayesian hierarchical models in PyTorch, fitted by adaptive Metropolis-Hastings batched over chains and groups.
+
+The map, in the order in which data become a posterior:
+`Data` (data.py) and a `Model` of `Latent`s (model.py, latent.py) -> unconstrained space (space.py), rows sorted by group (rows.py) and the log
+density in pieces (target.py) -> what reads what (structure.py) -> the moves that fit (plan.py, kernels/) -> `sample` (sampling.py), which
+tunes them in warm-up (adaptation.py) and tells monitors (monitors/) -> `Posterior` (posterior.py, diagnostics.py).
+"""
+
+from hiertorch import models
+from hiertorch.data import Data
+from hiertorch.errors import (
+    ConfigError,
+    DataError,
+    HiertorchError,
+    ModelError,
+    RunFolderError,
+    SamplingError,
+    SamplingWarning,
+)
+from hiertorch.latent import Latent
+from hiertorch.model import Model
+from hiertorch.posterior import Posterior
+from hiertorch.sampling import plan, sample
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "Data",
+    "DataError",
+    "HiertorchError",
+    "Latent",
+    "Model",
+    "ModelError",
+    "Posterior",
+    "RunFolderError",
+    "SamplingError",
+    "SamplingWarning",
+    "models",
+    "plan",
+    "sample",
+]

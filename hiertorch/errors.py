@@ -1,0 +1,39 @@
+"""One small exception tree. Every message says what was expected, what was found, and what to do."""
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "HiertorchError",
+    "ModelError",
+    "RunFolderError",
+    "SamplingError",
+    "SamplingWarning",
+]
+
+
+class HiertorchError(Exception):
+    """Base of every error that hiertorch raises on purpose."""
+
+
+class DataError(HiertorchError, ValueError):
+    """The data can't be used as given: missing labels, NaN, lengths that differ, an unknown column or grouping."""
+
+
+class ModelError(HiertorchError, ValueError):
+    """The model is not well formed: a name, prior, plate, shape or likelihood that can't work."""
+
+
+class SamplingError(HiertorchError, RuntimeError):
+    """Sampling can't start or go on: settings below 1, or no finite starting position."""
+
+
+class ConfigError(HiertorchError, ValueError):
+    """A configuration has an unknown key, a wrong type or a class that is no `Model`."""
+
+
+class RunFolderError(HiertorchError, OSError):
+    """The run folder can't be written."""
+
+
+class SamplingWarning(UserWarning):
+    """Something that a reader of the posterior should know: poor mixing, stuck chains, NaN densities."""

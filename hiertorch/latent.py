@@ -1,0 +1,185 @@
+"""One named unknown: its prior, the plate it varies over, and what follows from them."""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+from torch.distributions.transforms import Transform
+
+from hiertorch.errors import ModelError
+
+__all__ = ["Latent", "Values", "cast", "validation"]
+
+Prior = Distribution | Callable[..., Distribution]
+
+
+class Latent:
+    """theta ~ prior, one copy for each group of its plate; a value is `(chains, size, *event)`.
+
+    Args:
+        prior: a `torch.distributions` object, or a function of the latents declared before, `lambda v: Normal(v.mu, v.sigma)`;
+            with two parameters it is given the data as well, `lambda v, data: ...`. Its support (fixed, continuous) decides
+            on which scale the latent is sampled: `biject_to(prior.support)`.
+        plate: name of the grouping that the latent varies over; None for a population-level latent (size 1).
+        event: shape of independent copies to make of a scalar prior, such as 3 for three coefficients.
+        labels: names of the entries along each event dimension, for summaries: `["SES", "sector"]`, or one list a dimension.
+
+    Raises:
+        ModelError: if the prior is neither a distribution nor a function.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        plate: str | None = None,
+        *,
+        event: int | Sequence[int] = (),
+        labels: Sequence[Any] | None = None,
+    ) -> None:
+        if not isinstance(prior, Distribution) and (isinstance(prior, type) or not callable(prior)):
+            raise ModelError(
+                f"a latent's prior must be a torch.distributions object or a function of the latents before it, "
+                f"found {prior!r}; write ht.Latent(Normal(0.0, 1.0)) or ht.Latent(lambda v: Normal(v.mu, v.sigma))."
+            )
+        if plate is not None and not isinstance(plate, str):
+            raise ModelError(f"a plate is the name of a grouping (str) or None, found {plate!r}.")
+        self.prior = prior
+        self.plate = plate
+        self.event = (event,) if isinstance(event, int) else tuple(event)
+        self.labels = _label_tuples(labels)
+        self._wants_data = not isinstance(prior, Distribution) and _arity(prior) >= 2
+
+    def distribution(self, values: "Values", data: Any, device: torch.device, dtype: torch.dtype) -> Distribution:
+        """The prior given the latents before it: batch shape broadcastable to `(chains, size)`.
+
+        `data` is what a two-parameter prior function is given; a fixed prior is moved to `device` and `dtype`.
+        """
+        if isinstance(self.prior, Distribution):
+            distribution = cast(self.prior, device, dtype)
+        else:
+            distribution = self.prior(values, data) if self._wants_data else self.prior(values)
+        if self.event and isinstance(distribution, Distribution):
+            batch = distribution.batch_shape
+            if isinstance(self.prior, Distribution):
+                distribution = distribution.expand(batch + self.event)
+            else:  # (chains, size) parameters gain the event axes behind them
+                distribution = _append_axes(distribution, self.event)
+            distribution = Independent(distribution, len(self.event))
+        return distribution
+
+    def __repr__(self) -> str:
+        prior = str(self.prior) if isinstance(self.prior, Distribution) else "function of earlier latents"
+        return f"Latent({prior}{f', plate={self.plate!r}' if self.plate else ''})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Latent":
+        return self  # a latent is a constant declaration
+
+
+class Values(Mapping[str, Tensor]):
+    """Latent values by name, each `(chains, size, *event)`: `v.alpha` or `v["alpha"]`.
+
+    Args:
+        tensors: the values.
+        declared: all latents of the model in order, for a helpful message when one is read too early.
+        read: set to which every name read as an attribute or item is added (how the dependency graph is found).
+    """
+
+    __slots__ = ("_declared", "_read", "_tensors")
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], declared: Sequence[str] = (), read: set[str] | None = None
+    ) -> None:
+        self._tensors = tensors
+        self._declared = declared
+        self._read = read
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            value = self._tensors[name]
+        except KeyError:
+            raise ModelError(self._missing(name)) from None
+        if self._read is not None:
+            self._read.add(name)
+        return value
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def _missing(self, name: str) -> str:
+        known = ", ".join(self._tensors) or "none"
+        if name in self._declared:
+            return f"it reads latent {name!r}, which is declared later; declare {name!r} above it (readable here: {known})."
+        return f"it reads latent {name!r}, which the model does not declare (readable here: {known})."
+
+
+def cast(thing: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A copy of a distribution (or transform) whose floating tensors lie on `device` with `dtype`, without validation."""
+    new = copy.copy(thing)
+    for name, value in vars(thing).items():
+        if isinstance(value, Tensor):
+            moved: Any = value.to(device, dtype if value.is_floating_point() else None)
+        elif isinstance(value, Distribution | Transform):
+            moved = cast(value, device, dtype)
+        elif isinstance(value, list | tuple) and any(isinstance(part, Distribution | Transform) for part in value):
+            moved = type(value)(cast(part, device, dtype) for part in value)
+        else:
+            continue
+        new.__dict__[name] = moved
+    if isinstance(new, Distribution):
+        new._validate_args = False
+    return new
+
+
+@contextmanager
+def validation(enabled: bool) -> Iterator[None]:
+    """Argument validation of `torch.distributions` switched on or off inside the block, and put back afterwards."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(enabled)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
+
+
+def _append_axes(distribution: Distribution, event: tuple[int, ...]) -> Distribution:
+    """Independent copies along new axes at the right: parameters `(chains, size)` become `(chains, size, *event)`."""
+    new = copy.copy(distribution)
+    for name, value in vars(distribution).items():
+        if isinstance(value, Tensor) and value.dim():
+            new.__dict__[name] = value.reshape(value.shape + (1,) * len(event)).expand(value.shape + event)
+        elif isinstance(value, Distribution):
+            new.__dict__[name] = _append_axes(value, event)
+    new._batch_shape = distribution.batch_shape + torch.Size(event)
+    return new
+
+
+def _arity(prior: Callable[..., Distribution]) -> int:
+    try:
+        parameters = inspect.signature(prior).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
+
+
+def _label_tuples(labels: Sequence[Any] | None) -> tuple[tuple[Any, ...], ...] | None:
+    if labels is None:
+        return None
+    nested = all(isinstance(part, list | tuple) for part in labels)
+    return tuple(tuple(part) for part in labels) if nested else (tuple(labels),)

@@ -1,0 +1,220 @@
+"""The base class of every model: named latents, a likelihood, and densities batched over chains."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from hiertorch.data import Data
+from hiertorch.errors import ModelError
+from hiertorch.latent import Latent, Values
+
+__all__ = ["Model"]
+
+
+class _Body(dict[str, Any]):
+    """A class body in which a latent can't be declared twice."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if isinstance(self.get(name), Latent):
+            raise ModelError(f"latent {name!r} is declared twice in one class body; give the second one another name.")
+        super().__setitem__(name, value)
+
+
+class _ModelType(type):
+    @classmethod
+    def __prepare__(mcs, name: str, bases: tuple[type, ...], **kwargs: Any) -> _Body:
+        return _Body()
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> "_ModelType":
+        return super().__new__(mcs, name, bases, dict(body), **kwargs)
+
+
+class Model(nn.Module, metaclass=_ModelType):
+    """p(y, theta) = prod_k p(theta_k | earlier latents) prod_i p(y_i | theta)^w_i.
+
+    Latents are class attributes (`mu = ht.Latent(...)`), or attributes set in `__init__` when their number depends on arguments.
+    A subclass inherits them, adds new ones, and replaces one by declaring its name again; the replaced one keeps its place in
+    the order, and new latents that stand above it in the subclass go before it, so that its new prior may read them.
+
+    A latent's value is `(chains, size, *event)`: `size` is the number of groups of its plate, 1 at the population level. A subclass
+    writes `likelihood(v, data)`, which returns a distribution of batch shape `(chains, rows)`; rows are independent given the latents.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        latents: dict[str, Latent] = {}
+        for owner in reversed(type(self).__mro__):
+            _merge(latents, {name: part for name, part in vars(owner).items() if isinstance(part, Latent)})
+            for name in [n for n in latents if n in vars(owner) and not isinstance(vars(owner)[n], Latent)]:
+                if vars(owner)[name] is not None:
+                    raise ModelError(_shadow(name))
+                del latents[name]  # `beta = None` in a subclass drops a latent
+        self._declared = {}
+        for name, latent in latents.items():
+            self._declare(name, latent)
+
+    def _declare(self, name: str, latent: Latent) -> None:
+        taken = hasattr(Model, name) or name in self._parameters | self._buffers | self._modules
+        if taken or (name in self.__dict__ and name not in self._declared):
+            raise ModelError(_shadow(name))
+        self._declared[name] = latent
+        self.__dict__[name] = latent
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        declared = self.__dict__.get("_declared")
+        if isinstance(value, Latent):
+            if declared is None:
+                raise ModelError(f"call super().__init__() before declaring latent {name!r} in __init__.")
+            self._declare(name, value)
+        elif declared is not None and name in declared:
+            raise ModelError(_shadow(name))
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def latents(self) -> Mapping[str, Latent]:
+        """The latents by name, in the order in which they are drawn."""
+        return MappingProxyType(self._declared)
+
+    def likelihood(self, v: Values, data: Data) -> Distribution:
+        """p(y_i | theta) as a distribution of batch shape `(chains, rows)`. Every model writes its own."""
+        raise ModelError(
+            f"{type(self).__name__} has no likelihood: write `def likelihood(self, v, data)` returning a distribution of "
+            "batch shape (chains, rows), or sample with prior_only=True."
+        )
+
+    def prior(self, name: str, v: Values, data: Data | None = None) -> Distribution:
+        """p(theta_name | earlier latents): batch shape broadcastable to `(chains, size)`.
+
+        `v` holds the values that it may read; `data` gives device and dtype when nothing has a value yet.
+        """
+        like = next(iter(v._tensors.values()), None)
+        device = like.device if like is not None else getattr(data, "device", torch.device("cpu"))
+        dtype = like.dtype if like is not None else getattr(data, "dtype", torch.float64)
+        try:
+            distribution = self.latents[name].distribution(v, data, device, dtype)
+        except Exception as error:
+            raise ModelError(f"the prior of {name!r} can't be built: {error}") from error
+        if not isinstance(distribution, Distribution):
+            raise ModelError(
+                f"the prior of {name!r} returned {type(distribution).__name__}; expected a torch.distributions object, as in "
+                "lambda v: Normal(v.mu, v.sigma)."
+            )
+        return distribution
+
+    def log_prior_terms(self, v: Mapping[str, Tensor], data: Data | None = None) -> dict[str, Tensor]:
+        """log p(theta_k | earlier latents) by latent, each `(chains, size)`, of the constrained values `v`."""
+        v = self.values(v)
+        return {name: self.log_prior_term(name, v, data) for name in self.latents}
+
+    def log_prior_term(self, name: str, v: Values, data: Data | None = None) -> Tensor:
+        """log p(theta_name | earlier latents), `(chains, size)`."""
+        value = v._tensors[name]
+        term = self.prior(name, v, data).log_prob(value)
+        shape = value.shape[:2]
+        if term.dim() > 2 or not _fits(term.shape, shape):
+            raise ModelError(
+                f"the prior of {name!r} gives a log density of shape {tuple(term.shape)} for values {tuple(value.shape)}; expected "
+                f"(chains, size) = {tuple(shape)}. For a vector use Independent(..., 1), or ht.Latent(Normal(0.0, 1.0), event=3)."
+            )
+        return term.expand(shape)
+
+    def log_prior(self, v: Mapping[str, Tensor], data: Data | None = None) -> Tensor:
+        """log p(theta) = sum_k log p(theta_k | earlier latents), `(chains,)`, of constrained values."""
+        return torch.stack([term.sum(-1) for term in self.log_prior_terms(v, data).values()]).sum(0)
+
+    def log_likelihood(self, v: Mapping[str, Tensor], data: Data) -> Tensor:
+        """log p(y_i | theta), `(chains, rows)`, in the data's row order and without the row weights."""
+        return self.likelihood(self.values(v), data).log_prob(data.y)
+
+    def log_prob(self, v: Mapping[str, Tensor], data: Data) -> Tensor:
+        """log p(theta) + sum_i w_i log p(y_i | theta), `(chains,)`, of constrained values: the joint density, no Jacobian.
+
+        A model may override it outright; then its latents are sampled jointly, since what depends on what is unknown.
+        """
+        rows = weighted(self.log_likelihood(v, data), data.weights)
+        return self.log_prior(v, data) + rows.sum(-1)
+
+    def sample_prior(self, data: Data, chains: int, generator: torch.Generator | None = None) -> Values:
+        """theta ~ p(theta): a draw of every latent for each chain, values `(chains, size, *event)`."""
+        tensors: dict[str, Tensor] = {}
+        with _seeded(generator, data.device):
+            for name, latent in self.latents.items():
+                distribution = self.prior(name, Values(tensors, tuple(self.latents)), data)
+                size = 1 if latent.plate is None else data.size(latent.plate)
+                try:
+                    draw = distribution.expand((chains, size)).sample()
+                except RuntimeError as error:
+                    raise ModelError(
+                        f"the prior of {name!r} has batch shape {tuple(distribution.batch_shape)}; expected one that broadcasts to "
+                        f"(chains, size) = ({chains}, {size}). For a vector use Independent(..., 1) or event=."
+                    ) from error
+                tensors[name] = draw.to(data.device, data.dtype)
+        return Values(tensors, tuple(self.latents))
+
+    def simulate(self, v: Mapping[str, Tensor], data: Data, generator: torch.Generator | None = None) -> Tensor:
+        """y_i ~ p(y_i | theta): a simulated response for each chain of values, `(chains, rows)`, in row order."""
+        v = self.values(v)
+        with _seeded(generator, data.device):
+            y = self.likelihood(v, data).sample()
+        return y.to(data.dtype).expand(next(iter(v.values())).shape[0], data.n_rows)
+
+    def values(self, v: Mapping[str, Tensor]) -> Values:
+        """A mapping of tensors as what priors and likelihood read."""
+        return v if isinstance(v, Values) else Values(v, tuple(self.latents))
+
+    def check(self, data: Data, *, prior_only: bool = False) -> list[str]:
+        """Raises a `ModelError` or `DataError` that says what is wrong with model or data; returns what is merely noteworthy."""
+        from hiertorch.checks import inspect
+
+        return inspect(self, data, prior_only=prior_only)[1]
+
+    def extra_repr(self) -> str:
+        """The latents, one a line."""
+        return "\n".join(f"{name}: {latent!r}" for name, latent in self.latents.items())
+
+
+def weighted(rows: Tensor, weights: Tensor | None) -> Tensor:
+    """w_i log p_i, where a weight of 0 leaves the row out even if its log density is not finite."""
+    return rows if weights is None else torch.where(weights == 0, torch.zeros_like(rows), weights * rows)
+
+
+def _merge(latents: dict[str, Latent], body: dict[str, Latent]) -> None:
+    """Puts the latents of a subclass into the order of its parents, as the class docstring says."""
+    waiting: dict[str, Latent] = {}
+    for name, latent in body.items():
+        if name not in latents:
+            waiting[name] = latent
+            continue
+        order = list(latents.items())
+        place = [key for key, _ in order].index(name)
+        latents.clear()
+        latents.update([*order[:place], *waiting.items(), (name, latent), *order[place + 1 :]])
+        waiting = {}
+    latents.update(waiting)
+
+
+def _shadow(name: str) -> str:
+    return f"{name!r} is both a latent and another attribute of the model (torch.nn.Module and ht.Model have many); rename the latent."
+
+
+def _fits(shape: torch.Size, target: torch.Size) -> bool:
+    padded = (1,) * (len(target) - len(shape)) + tuple(shape)
+    return all(a in (1, b) for a, b in zip(padded, target, strict=True))
+
+
+@contextmanager
+def _seeded(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+    """Draws of `torch.distributions`, which take no generator, made from ours; torch's global state is put back."""
+    if generator is None:
+        yield
+        return
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

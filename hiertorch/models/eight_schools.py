@@ -1,0 +1,32 @@
+"""A meta-analysis: one estimate for each group, with a standard error that is known."""
+
+from torch.distributions import Distribution, Gamma, Normal
+
+from hiertorch.data import Data
+from hiertorch.latent import Latent, Values
+from hiertorch.model import Model
+
+__all__ = ["EightSchools"]
+
+
+class EightSchools(Model):
+    """y_j ~ Normal(theta_j, se_j),  theta_j ~ Normal(mu, tau): se_j is a column of the data (Rubin 1981; Gelman et al. 2013, section 5.5).
+
+    mu ~ Normal(0, 10), tau ~ Gamma(1, 0.1) (mean 10), wide for effects of some ten units; replace them in a subclass for others.
+
+    Args:
+        plate: the grouping j, one row each or more.
+        se: the column that holds the standard errors.
+    """
+
+    mu = Latent(Normal(0.0, 10.0))
+    tau = Latent(Gamma(1.0, 0.1))
+
+    def __init__(self, plate: str = "school", se: str = "se") -> None:
+        super().__init__()
+        self.plate, self.se = plate, se
+        self.theta = Latent(lambda v: Normal(v.mu, v.tau), plate=plate)
+
+    def likelihood(self, v: Values, data: Data) -> Distribution:
+        """Normal, `(chains, rows)`."""
+        return Normal(v.theta[:, data[self.plate]], data[self.se])

@@ -1,0 +1,8 @@
+"""Side effects of a run, at its edge: a progress bar and a live dashboard. A monitor changes no draw."""
+
+from hiertorch.monitors.audience import Audience
+from hiertorch.monitors.base import Monitor, RunInfo, Window, parameter_names
+from hiertorch.monitors.progress import ProgressBar
+from hiertorch.monitors.tensorboard import TensorBoard
+
+__all__ = ["Audience", "Monitor", "ProgressBar", "RunInfo", "TensorBoard", "Window", "parameter_names"]

@@ -1,0 +1,57 @@
+"""Everybody who watches a run, told together; what goes wrong for one of them costs no draw."""
+
+import warnings
+from collections.abc import Iterable
+
+from hiertorch.errors import SamplingWarning
+from hiertorch.monitors.base import Monitor, RunInfo, Window
+
+__all__ = ["Audience"]
+
+
+class Audience(Monitor):
+    """Passes every call on. An error in `start` stops the run, later ones only end that monitor's part, with a warning."""
+
+    def __init__(self, monitors: Iterable[Monitor]) -> None:
+        self._monitors = list(monitors)
+        self._started: list[Monitor] = []
+
+    def start(self, run: RunInfo) -> None:
+        """See `Monitor.start`; monitors that had started are stopped again if one fails."""
+        for monitor in self._monitors:
+            try:
+                monitor.start(run)
+            except BaseException:
+                self.stop("failed")
+                raise
+            self._started.append(monitor)
+
+    def window(self, window: Window) -> None:
+        """See `Monitor.window`."""
+        for monitor in list(self._started):
+            try:
+                monitor.window(window)
+            except Exception as error:
+                self._started.remove(monitor)
+                self._give_up(monitor, error)
+                try:
+                    monitor.stop("failed")
+                except Exception as another:
+                    self._give_up(monitor, another)
+
+    def stop(self, status: str) -> None:
+        """See `Monitor.stop`."""
+        for monitor in self._started:
+            try:
+                monitor.stop(status)
+            except Exception as error:
+                self._give_up(monitor, error)
+        self._started = []
+
+    @staticmethod
+    def _give_up(monitor: Monitor, error: Exception) -> None:
+        warnings.warn(
+            f"{type(monitor).__name__} stopped watching: {type(error).__name__}: {error}. The draws are not affected.",
+            SamplingWarning,
+            stacklevel=4,
+        )

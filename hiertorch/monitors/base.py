@@ -1,0 +1,235 @@
+"""What a monitor is told about a run, and what every monitor needs: names, a selection to watch, a cost budget."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+import pandas
+import torch
+from torch import Tensor
+
+__all__ = ["Budget", "Monitor", "RunInfo", "Watch", "Window", "parameter_names", "safe_tags", "watch"]
+
+COST = 3e-7  # seconds that the diagnostics take for one draw of one parameter, a first guess
+FEWEST = 8  # draws a chain, below which convergence says nothing
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known before the first sweep."""
+
+    model: str  # class name
+    model_text: str  # formula / docstring text of the model
+    plan_text: str  # the plan, as printed
+    settings: Mapping[str, Any]  # JSON-able: chains, warmup, draws, thin, seed, device, dtype, versions...
+    names: tuple[str, ...]  # latents in order
+    plates: Mapping[str, str | None]
+    labels: Mapping[str, pandas.Index]  # plate -> group labels
+    event_labels: Mapping[str, tuple[tuple[Any, ...], ...]]
+    blocks: Mapping[str, str | None]  # block -> plate of its groups (None: per chain)
+    sweeps: int  # in the whole run, warm-up included
+
+
+@dataclass(frozen=True)
+class Window:
+    """What happened since the last window, some 10 to 100 sweeps or more."""
+
+    phase: str  # "warmup" or "sampling"
+    sweep: int  # sweeps done so far, warm-up included; strictly increasing
+    values: Mapping[str, Tensor]  # name -> (chains, size, *event): the last sweep's values (device tensors)
+    log_density: Tensor  # (chains,)
+    acceptance: Mapping[str, Tensor]  # block -> (chains,) or (chains, groups): mean acceptance over the window
+    nan: int  # NaN log densities so far
+    draws: Mapping[
+        str, Tensor
+    ]  # name -> (chains, draws so far, size, *event) views of what is stored; empty in warm-up
+
+    @property
+    def drawn(self) -> int:
+        """Draws a chain so far."""
+        return next((draws.shape[1] for draws in self.draws.values()), 0)
+
+
+class Monitor:
+    """A side effect of a run: told of its start, of every window and of its end; this one does nothing.
+
+    A monitor only looks: it draws no random numbers and changes no tensor that it is given, so attaching one changes
+    no draw.
+    """
+
+    def start(self, run: RunInfo) -> None:
+        """Before the first sweep; an error raised here stops the run before it costs anything."""
+
+    def window(self, window: Window) -> None:
+        """After every window of sweeps."""
+
+    def stop(self, status: str) -> None:
+        """At the end: "finished", "interrupted" or "failed"; always called if `start` was."""
+
+
+def parameter_names(run: RunInfo, name: str, shape: Sequence[int]) -> list[str]:
+    """Flat names of a latent's elements, in C order of `shape`: `mu`, `alpha[School 12]`, `beta[SES]`, `Omega[0, 1]`.
+
+    Args:
+        run: where the labels are.
+        name: a latent.
+        shape: `(size, *event)`. An axis whose labels are unknown, or not as many as its length, is numbered from 0.
+    """
+    plate = run.plates.get(name)
+    events = run.event_labels.get(name, ())
+    known: list[Sequence[Any]] = [*events] if len(events) == len(shape) - 1 else [()] * (len(shape) - 1)
+    if plate is not None:
+        known.insert(0, list(run.labels.get(plate, ())))
+    lengths = shape if plate is not None else shape[1:]  # a population-level latent has no group to name
+    axes = [
+        [_label(label) for label in labels] if len(labels) == length else [str(i) for i in range(length)]
+        for labels, length in zip(known, lengths, strict=True)
+    ]
+    return [f"{name}[{', '.join(labels)}]" if labels else name for labels in product(*axes)]
+
+
+def _label(label: Any) -> str:
+    """A group of a nested plate is labelled by a tuple, from the outside in."""
+    return ", ".join(map(str, label)) if isinstance(label, tuple) else str(label)
+
+
+def safe_tags(names: Iterable[str]) -> list[str]:
+    """Names as tags: a slash would open a folder, outer or doubled spaces get lost, and no two are the same."""
+    tags: list[str] = []
+    for name in names:
+        tag = " ".join(name.replace("/", "|").split())
+        number = 2
+        while tag in tags:
+            tag = f"{tag.removesuffix(f' ({number - 1})')} ({number})"
+            number += 1
+        tags.append(tag)
+    return tags
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A fixed selection of a run's scalar elements, taken from values or draws in one copy from the device."""
+
+    names: tuple[str, ...]  # one an element
+    at: Mapping[str, Tensor]  # latent -> flat indices into (size, *event)
+    of: int  # elements there are to watch
+    population: int  # how many of the names are population-level; they come first
+
+    def last(self, values: Mapping[str, Tensor]) -> Tensor:
+        """`(chains, elements)` of `(chains, size, *event)`, on the values' device."""
+        return torch.cat([values[name].flatten(1)[:, at.to(values[name].device)] for name, at in self.at.items()], 1)
+
+    def draws(self, draws: Mapping[str, Tensor], at_most: int) -> Tensor:
+        """`(chains, kept, elements)` of `(chains, draws, size, *event)`, on the CPU: thinned to `at_most` draws."""
+        done = next(iter(draws.values())).shape[1]
+        step = _step(done, at_most)
+        # Thinned from the end: the last draw is always in.
+        parts = [
+            draws[name][:, (done - 1) % step :: step].flatten(2)[:, :, at.to(draws[name].device)]
+            for name, at in self.at.items()
+        ]
+        return torch.cat(parts, 2).cpu()
+
+    def size(self, draws: Mapping[str, Tensor], at_most: int) -> int:
+        """How many numbers `draws` returns."""
+        chains, done = next(iter(draws.values())).shape[:2]
+        return chains * len(range(0, done, _step(done, at_most))) * len(self.names)
+
+    @property
+    def text(self) -> str:
+        """What is watched, in words."""
+        if len(self.names) == self.of:
+            return f"all {self.of} parameters"
+        groups = len(self.names) - self.population
+        return f"{len(self.names)} of {self.of} parameters: {self.population} population-level ones" + (
+            f" and {groups} of the groups', evenly spaced" if groups else ""
+        )
+
+
+def _step(done: int, at_most: int) -> int:
+    return max(1, -(-done // at_most))
+
+
+def watch(run: RunInfo, values: Mapping[str, Tensor], at_most: int) -> Watch:
+    """At most so many elements: population-level scalars, then population-level vectors, then evenly spaced groups.
+
+    Args:
+        run: names, plates and labels.
+        values: name -> `(chains, size, *event)`; only shapes count, and whether a matrix is symmetric or triangular.
+        at_most: how many elements.
+    """
+    population = [name for name in run.names if run.plates.get(name) is None]
+    population.sort(key=lambda name: values[name].shape[1:].numel() > 1)  # stable: scalars first, else as declared
+    grouped = [name for name in run.names if name not in population]
+    candidates = {name: _distinct(values[name]) for name in population + grouped}
+    names: list[str] = []
+    chosen: dict[str, Tensor] = {}
+    watched = 0
+    for i, name in enumerate(candidates):
+        left = 1 if name in population else len(candidates) - i  # the groups' latents share what is left
+        at = _spread(candidates[name], (at_most - len(names)) // left)
+        if len(at):
+            every = parameter_names(run, name, values[name].shape[1:])
+            names += [every[k] for k in at.tolist()]
+            chosen[name] = at
+        if name in population:
+            watched = len(names)
+    return Watch(tuple(names), chosen, sum(map(len, candidates.values())), watched)
+
+
+def _distinct(value: Tensor) -> Tensor:
+    """Flat indices into `(size, *event)` without a matrix's mirrored or empty half and the ones on its diagonal."""
+    size, event = value.shape[1], value.shape[2:]
+    keep = torch.ones(event, dtype=torch.bool)
+    if len(event) == 2 and event[0] == event[1] > 1:
+        upper = value.triu(1)
+        if bool((upper == value.tril(-1).mT).all()) or not bool(upper.any()):
+            keep = keep.tril()
+        one = (value.diagonal(dim1=-2, dim2=-1) == 1).flatten(0, 1).all(0).cpu()
+        keep = keep & ~torch.diag(one)
+    inside = keep.flatten().nonzero().squeeze(1)
+    return (torch.arange(size)[:, None] * prod(event) + inside).flatten()
+
+
+def _spread(indices: Tensor, at_most: int) -> Tensor:
+    if len(indices) <= at_most:
+        return indices
+    return indices[torch.linspace(0, len(indices) - 1, max(at_most, 0)).round().long()]
+
+
+class Budget:
+    """Lets a costly thing happen only while what it has cost and will cost <= share * time since the start.
+
+    Args:
+        share: of the run's time.
+        every: seconds that must have passed since the last time.
+        unit: seconds that one unit of size is expected to cost; learnt from the last time once there was one.
+        clock: seconds.
+    """
+
+    def __init__(self, share: float, every: float, unit: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.share, self.every, self.unit, self.clock = share, every, unit, clock
+        self.begun = self.ended = clock()
+        self.spent = 0.0
+
+    def allows(self, size: int) -> bool:
+        """Whether a thing of this size may happen now."""
+        now = self.clock()
+        due = now - self.ended >= self.every
+        return due and self.spent + size * self.unit <= self.share * (now - self.begun)
+
+    @contextmanager
+    def spending(self, size: int) -> Iterator[None]:
+        """Counts what is done inside."""
+        before = self.clock()
+        try:
+            yield
+        finally:
+            self.ended = self.clock()
+            cost = self.ended - before
+            self.spent += cost
+            self.unit = cost / max(size, 1)

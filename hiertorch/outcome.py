@@ -1,0 +1,90 @@
+"""From the pieces of a run to what people are given: the facts for monitors beforehand, the posterior afterwards."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiertorch.monitors import RunInfo
+from hiertorch.plan import Plan
+from hiertorch.posterior import Posterior, Stats
+from hiertorch.store import Counter, Store
+
+__all__ = ["as_posterior", "run_info", "versions"]
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a draw may depend on."""
+    return {
+        "hiertorch": version("hiertorch"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def run_info(plan: Plan, settings: Mapping[str, Any], sweeps: int) -> RunInfo:
+    """What monitors are told before the first sweep."""
+    target = plan.structure.target
+    model, coordinates = target.model, target.space.coordinates
+    return RunInfo(
+        model=type(model).__name__,
+        model_text=f"{(type(model).__doc__ or '').strip()}\n\n{model}".strip(),
+        plan_text=str(plan),
+        settings=dict(settings),
+        names=target.names,
+        plates={name: c.plate for name, c in coordinates.items()},
+        labels={plate: target.data.labels[plate] for plate in plan.structure.plates},
+        event_labels={
+            name: latent.labels
+            for name, latent in model.latents.items()
+            if latent.labels and fits(latent.labels, coordinates[name].event)
+        },
+        blocks={step.move.name: step.move.plate for step in plan.steps},
+        sweeps=sweeps,
+    )
+
+
+def as_posterior(
+    plan: Plan, info: RunInfo, store: Store, counter: Counter, seconds: Mapping[str, float], status: str
+) -> Posterior:
+    """The draws with everything that a reader needs."""
+    accept = counter.acceptance()
+    blocks = {step.move.name: step.move.plate for step in plan.steps}
+    acceptance = {
+        step.move.name: accept[k] if step.move.plate is not None else accept[k][:, 0]
+        for k, step in enumerate(plan.steps)
+        if k in accept
+    }
+    draws = store.draws()
+    stats = Stats(
+        acceptance=acceptance,
+        blocks={name: plate for name, plate in blocks.items() if name in acceptance},
+        log_density=store.log_density(),
+        nan={step.move.name: int(counter.nan[k]) for k, step in enumerate(plan.steps) if k in counter.nan},
+    )
+    run = {
+        "model": info.model,
+        "model_text": info.model_text,
+        "plan_text": info.plan_text,
+        **info.settings,
+        "seconds": dict(seconds),
+        "status": status,
+    }
+    return Posterior(
+        draws,
+        plates=info.plates,
+        labels=info.labels,
+        event_labels=info.event_labels,
+        stats=stats,
+        run=run,
+        interrupted=status == "interrupted",
+    )
+
+
+def fits(labels: tuple[tuple[Any, ...], ...], event: tuple[int, ...]) -> bool:
+    """Whether there is a label for every entry along every event dimension."""
+    return tuple(map(len, labels)) == event

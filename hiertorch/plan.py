@@ -1,0 +1,168 @@
+"""Which moves run, on which latents, in which order, and why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hiertorch.errors import ModelError
+from hiertorch.kernels import Groupwise, Joint, Move, NonCentred
+from hiertorch.structure import Structure
+
+__all__ = ["MoveSpec", "Plan", "Step", "make_plan"]
+
+MoveSpec = tuple[str, Sequence[str]] | tuple[str, Sequence[str], int]
+"""What a user may ask for: a kind of move, the latents of its block, and how often it runs in a sweep (1 if left out)."""
+
+CENTRED_REPEATS = 3
+"""Centred moves need no pass over the rows, so several in a row cost little and mix the parents of group effects."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One move of a sweep, run `repeats` times, and the reason for it."""
+
+    move: Move
+    repeats: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a sweep. `print(plan)` shows blocks, moves, cost in passes over the rows, and reasons."""
+
+    structure: Structure
+    steps: tuple[Step, ...]
+
+    @property
+    def passes(self) -> int:
+        """Passes over the rows in each sweep."""
+        return sum(step.move.passes * step.repeats for step in self.steps)
+
+    @property
+    def spec(self) -> list[MoveSpec]:
+        """The plan as what `hiertorch.plan(..., moves=)` takes, to edit and hand back."""
+        return [(step.move.kind, step.move.block, step.repeats) for step in self.steps]
+
+    def __str__(self) -> str:
+        target = self.structure.target
+        head = ("block", "move", "decides per", "dims", "passes", "why")
+        table = [head]
+        for step in self.steps:
+            per = "chain" if step.move.plate is None else f"chain and {step.move.plate} ({step.move.size:,})"
+            passes = str(step.move.passes * step.repeats)
+            kind = step.move.kind + (f" x{step.repeats}" if step.repeats > 1 else "")
+            table.append((", ".join(step.move.block), kind, per, str(step.move.width), passes, step.reason))
+        widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
+        lines = [
+            "  ".join([*(cell.ljust(w) for cell, w in zip(row[:-1], widths, strict=True)), row[-1]]) for row in table
+        ]
+        lines.append(
+            f"{self.passes} passes over {target.rows.data.n_rows:,} held rows ({target.data.n_rows:,} in the data) a sweep; "
+            f"{target.space.dim:,} unconstrained dimensions"
+        )
+        lines += [f"no groupwise move for {plate!r}: {why}" for plate, why in self.structure.mixed.items()]
+        return "\n".join(lines)
+
+
+def make_plan(structure: Structure, moves: Sequence[MoveSpec] | None = None) -> Plan:
+    """The default plan of a model, or the moves that a user names.
+
+    Raises:
+        ModelError: if a named move is unknown, does not fit its block, or leaves a latent without any move.
+    """
+    steps = _default(structure) if moves is None else tuple(_named(structure, spec) for spec in moves)
+    moved = {name for step in steps for name in (*step.move.block, *getattr(step.move, "carried", ()))}
+    if left := [name for name in structure.target.names if name not in moved]:
+        raise ModelError(
+            f"no move of the plan touches {', '.join(map(repr, left))}; add one, for example ('joint', {left!r})."
+        )
+    return Plan(structure, steps)
+
+
+def _default(structure: Structure) -> tuple[Step, ...]:
+    target, reads = structure.target, structure.reads
+    coordinates = target.space.coordinates
+    if target.opaque:
+        return (
+            Step(Joint(target, target.names), 1, "the model overrides log_prob, so nothing is known of its pieces"),
+        )
+    steps = []
+    population = tuple(name for name in target.names if coordinates[name].plate is None)
+    grouped = [plate for plate in structure.plates if plate not in structure.mixed]
+    loose = tuple(name for name in target.names if coordinates[name].plate in structure.mixed)
+    for plate in grouped:
+        block = tuple(name for name in target.names if coordinates[name].plate == plate)
+        steps.append(Step(_groupwise(structure, block, plate), 1, f"groups of {plate} are independent given the rest"))
+    unseen = tuple(name for name in population if not target.reads_rows([name]))
+    seen = tuple(name for name in population if target.reads_rows([name]))
+    if unseen:
+        why = "no row reads them" if not target.prior_only else "the likelihood is left out"
+        steps.append(
+            Step(Joint(target, unseen, "centred" if grouped else "joint"), CENTRED_REPEATS if grouped else 1, why)
+        )
+    if seen or loose:
+        why = "rows read them" if not loose else "rows read them, or their groups are not independent"
+        steps.append(Step(Joint(target, (*seen, *loose)), 1, why))
+    for plate in structure.plates:
+        effects = [name for name in target.names if coordinates[name].plate == plate]
+        parents = tuple(name for name in population if any(name in reads.priors[effect] for effect in effects))
+        if parents and not any(step.move.kind == "non-centred" and step.move.block == parents for step in steps):
+            carried = _carried(structure, parents)
+            if not [name for name in carried if name in structure.uncarried]:
+                steps.append(
+                    Step(
+                        NonCentred(target, parents, carried),
+                        1,
+                        f"parents of {', '.join(carried)}, which keep their place in them",
+                    )
+                )
+    return tuple(steps)
+
+
+def _carried(structure: Structure, block: Sequence[str]) -> tuple[str, ...]:
+    """The group-level latents that descend from the block through group-level latents, in order."""
+    coordinates, moved, carried = structure.target.space.coordinates, set(block), []
+    for name in structure.target.names:
+        if coordinates[name].plate is not None and name not in moved and structure.reads.priors[name] & moved:
+            moved.add(name)
+            carried.append(name)
+    return tuple(carried)
+
+
+def _groupwise(structure: Structure, block: tuple[str, ...], plate: str) -> Groupwise:
+    target = structure.target
+    finer = {target.space.coordinates[name].plate for name in target.priors_touched(block)} - {plate}
+    return Groupwise(target, block, plate, {q: target.data.parents(q, plate) for q in finer if q is not None})
+
+
+def _named(structure: Structure, spec: MoveSpec) -> Step:
+    kind, block, repeats = spec[0], tuple(spec[1]), spec[2] if len(spec) > 2 else 1
+    target = structure.target
+    coordinates = target.space.coordinates
+    if unknown := [name for name in block if name not in coordinates]:
+        raise ModelError(f"move {kind!r} names {unknown!r}; the model's latents are {', '.join(target.names)}.")
+    if not block or repeats < 1:
+        raise ModelError(f"move {kind!r} needs at least one latent and one repeat, found {block!r} and {repeats}.")
+    plates = {coordinates[name].plate for name in block}
+    move: Move
+    if kind in ("joint", "centred"):
+        if kind == "centred" and target.reads_rows(block):
+            raise ModelError(
+                f"a centred move needs latents that no row reads; rows read some of {block!r}: use 'joint'."
+            )
+        move = Joint(target, block, kind)
+    elif kind == "groupwise":
+        plate = plates.pop() if len(plates) == 1 else None
+        if plate is None or plate in structure.mixed:
+            why = structure.mixed.get(plate or "", "its latents must share one plate")
+            raise ModelError(f"a groupwise move on {block!r} is not possible: {why}.")
+        move = _groupwise(structure, block, plate)
+    elif kind == "non-centred":
+        carried = _carried(structure, block)
+        stuck = [f"{name}: {structure.uncarried[name]}" for name in carried if name in structure.uncarried]
+        if plates != {None} or not carried or stuck:
+            why = "; ".join(stuck) or "it takes population-level latents that the priors of group effects read"
+            raise ModelError(f"a non-centred move on {block!r} is not possible: {why}.")
+        move = NonCentred(target, block, carried)
+    else:
+        raise ModelError(f"unknown move {kind!r}; there are 'joint', 'groupwise', 'centred' and 'non-centred'.")
+    return Step(move, repeats, "named by the user")

@@ -1,0 +1,342 @@
+"""What came out: draws by name, what to make of them, and ways to keep them. How they were sampled is unknown here."""
+
+import difflib
+import itertools
+import math
+import os
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from hiertorch import diagnostics, storage
+from hiertorch.errors import DataError, HiertorchError
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+__all__ = ["Posterior", "Stats", "UnknownNameError"]
+
+KINDS = ("all", "stats", "diagnostics")
+MIN_CHAINS = 4  # this and the limits: Vehtari et al. (2021)
+LIMITS = {"r_hat": 1.01, "ess_bulk": 400, "ess_tail": 400}
+ADVICE = {
+    "r_hat": "R-hat is above {limit:g} for {beyond} of {number} parameters, highest {worst:.4g} for {parameter}: the "
+    "chains disagree. Take a longer warm-up and more draws; if that doesn't help, look for parameters that the data "
+    "can't tell apart.",
+    "ess_bulk": "Bulk ESS is below {limit:g} for {beyond} of {number} parameters, lowest {worst:.4g} for {parameter}: "
+    "means and medians are uncertain. Take more draws, or more chains.",
+    "ess_tail": "Tail ESS is below {limit:g} for {beyond} of {number} parameters, lowest {worst:.4g} for {parameter}: "
+    "the ends of intervals are uncertain. Take more draws, or more chains.",
+}
+
+
+class UnknownNameError(HiertorchError, KeyError):
+    """The posterior has no latent or group of that name."""
+
+    __str__ = Exception.__str__  # a KeyError would print its message in quotes
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What the sampler reports beside the draws.
+
+    Attributes:
+        acceptance: block -> mean acceptance rate after warm-up, `(chains,)` or `(chains, groups)`.
+        blocks: block -> plate of that groups axis, or None.
+        log_density: log density of every kept draw, `(chains, draws)`.
+        nan: block -> number of proposals whose log density was NaN; each was rejected.
+    """
+
+    acceptance: Mapping[str, Tensor]
+    blocks: Mapping[str, str | None]
+    log_density: Tensor
+    nan: Mapping[str, int]
+
+
+class Posterior:
+    """Draws theta^(c, s) of every latent, for chains c and draws s, read by name.
+
+    `posterior["alpha"]` is `(chains, draws, groups, *event)` for a latent that varies over a plate and
+    `(chains, draws, *event)` for a population-level one. Treat draws as read-only: diagnostics are computed once.
+
+    Args:
+        draws: name -> `(chains, draws, size, *event)`; size is the number of groups, 1 for a population-level latent.
+        plates: name -> plate, or None.
+        labels: plate -> labels of its groups, in code order.
+        event_labels: name -> one tuple of labels for each event dimension; 0, 1, ... for names left out.
+        stats: what the sampler reports.
+        run: what was run: model, plan, settings, seconds, versions; all that JSON can hold.
+        interrupted: whether the run was stopped before it had all its draws.
+
+    Raises:
+        DataError: if shapes, plates and labels don't fit one another.
+    """
+
+    def __init__(
+        self,
+        draws: Mapping[str, Tensor],
+        *,
+        plates: Mapping[str, str | None],
+        labels: Mapping[str, pd.Index],
+        event_labels: Mapping[str, tuple[tuple[Hashable, ...], ...]],
+        stats: Stats,
+        run: Mapping[str, Any],
+        interrupted: bool = False,
+    ) -> None:
+        self.draws = {name: x.detach() for name, x in draws.items()}
+        self.plates = {name: plates.get(name) for name in draws}
+        self.labels = dict(labels)
+        integers = {name: tuple(tuple(range(k)) for k in x.shape[3:]) for name, x in draws.items()}
+        self.event_labels = {name: event_labels.get(name, integers[name]) for name in draws}
+        self.stats = stats
+        self.run = dict(run)
+        self.interrupted = interrupted
+        self._check()
+
+    def _check(self) -> None:
+        if not self.draws:
+            raise DataError("A posterior needs the draws of at least one latent, found none.")
+        chains, n_draws = next(iter(self.draws.values())).shape[:2]
+        for name, x in self.draws.items():
+            plate = self.plates[name]
+            if plate is not None and plate not in self.labels:
+                raise DataError(
+                    f"{name!r} varies over {plate!r}, which has no labels=; there are {_listed(self.labels)}."
+                )
+            size = 1 if plate is None else len(self.labels[plate])
+            expected = (chains, n_draws, size, *(len(labels) for labels in self.event_labels[name]))
+            if tuple(x.shape) != expected:
+                raise DataError(
+                    f"the draws of {name!r} should be (chains, draws, size, *event) = {expected}, by its labels "
+                    f"and the first latent's chains and draws; found {tuple(x.shape)}."
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """The latents, in the order of their declaration."""
+        return list(self.draws)
+
+    @property
+    def chains(self) -> int:
+        """The number of chains."""
+        return next(iter(self.draws.values())).shape[0]
+
+    @property
+    def n_draws(self) -> int:
+        """The number of draws in each chain."""
+        return next(iter(self.draws.values())).shape[1]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.draws
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.draws)
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __repr__(self) -> str:
+        lines = [f"Posterior: {self.chains} chains x {self.n_draws} draws" + ", interrupted" * self.interrupted]
+        for plate in (None, *self.labels):
+            latents = [
+                name + "".join(f"[{k}]" for k in x.shape[3:])
+                for name, x in self.draws.items()
+                if self.plates[name] == plate
+            ]
+            head = "population" if plate is None else f"{plate} ({len(self.labels[plate])} groups)"
+            lines += [f"  {head}: {', '.join(latents)}"] if latents else []
+        return "\n".join(lines)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Draws of a latent: `(chains, draws, groups, *event)`, without groups for a population-level one."""
+        x = self.draws[self._known(name)]
+        return x.squeeze(2) if self.plates[name] is None else x
+
+    def group(self, name: str, label: Hashable) -> Tensor:
+        """Draws of one group, `(chains, draws, *event)`, by its label.
+
+        Raises:
+            UnknownNameError: if there is no such latent or group.
+            DataError: if the latent doesn't vary over groups.
+        """
+        plate = self.plates[self._known(name)]
+        if plate is None:
+            raise DataError(f"{name!r} has no groups: it is population-level. Use posterior[{name!r}].")
+        codes = {known: code for code, known in enumerate(self.labels[plate])}
+        if label not in codes:
+            texts = {str(known): known for known in codes}
+            close = difflib.get_close_matches(str(label), texts, n=3, cutoff=0.5) or list(texts)[:3]
+            found = ", ".join(repr(texts[text]) for text in close)
+            raise UnknownNameError(f"{plate!r} has no group {label!r}. Closest of its {len(codes)} labels: {found}.")
+        return self.draws[name][:, :, codes[label]]
+
+    def _known(self, name: str) -> str:
+        if name not in self.draws:
+            raise UnknownNameError(f"the posterior has no latent {name!r}; it has {_listed(self.draws)}.")
+        return name
+
+    def summary(
+        self,
+        names: str | Sequence[str] | None = None,
+        *,
+        ci_prob: float = 0.89,
+        kind: str = "all",
+        round_to: int | None = None,
+    ) -> pd.DataFrame:
+        """Mean, sd, equal-tailed interval, ESS, R-hat and Monte Carlo errors: one row a parameter.
+
+        Columns, their order and their values are those of `arviz_stats.summary` (of 1.x, whose sd has S - 1), but by
+        `hiertorch.diagnostics`, all parameters at once: for 400 parameters with 32 x 1000 draws ArviZ takes 12 s. Two
+        things differ. The tail ESS is that of the 5% and 95% quantiles, as in Vehtari et al. (2021), for which ArviZ's
+        summary takes 11% and 89%. Where a parameter never moved, R-hat, ESS and MCSE are NaN. For medians and
+        highest-density intervals call `arviz_stats.summary(posterior.to_arviz(), ...)`.
+
+        Args:
+            names: the latents to show; None shows all.
+            ci_prob: probability within the interval; 0.89 is ArviZ's default.
+            kind: "all", "stats" (mean, sd, interval) or "diagnostics".
+            round_to: decimals, or None for the numbers as they are.
+
+        Raises:
+            UnknownNameError: if there is no such latent.
+            DataError: if an argument is none of those above.
+        """
+        if kind not in KINDS:
+            raise DataError(f"kind= is one of {_listed(KINDS)}; found {kind!r}.")
+        if not 0 < ci_prob < 1:
+            raise DataError(f"ci_prob= is a probability between 0 and 1; found {ci_prob!r}.")
+        wanted = self.names if names is None else [names] if isinstance(names, str) else list(names)
+        if not wanted:
+            raise DataError(f"names= is empty: name some of {_listed(self.names)}, or leave it out for all.")
+        frame = pd.concat([self._summary(self._known(name), ci_prob, kind) for name in wanted])
+        return frame if round_to is None else frame.round(round_to)
+
+    def _summary(self, name: str, ci_prob: float, kind: str) -> pd.DataFrame:
+        x, columns = self.draws[name], {}
+        if kind != "diagnostics":
+            percent, edge = int(ci_prob * 100), (1 - ci_prob) / 2
+            columns["mean"], columns["sd"] = diagnostics.moments(x)
+            ends = diagnostics.quantile(x, (edge, 1 - edge)).unbind(-1)
+            columns[f"eti{percent}_lb"], columns[f"eti{percent}_ub"] = ends
+        if kind != "stats":
+            columns |= self._mixing[name]
+            columns |= {"mcse_mean": diagnostics.mcse_mean(x), "mcse_sd": diagnostics.mcse_sd(x)}
+        return self._frame(name, columns)
+
+    def _frame(self, name: str, columns: Mapping[str, Tensor]) -> pd.DataFrame:
+        """Columns `(size, *event)` as a table with a row for each parameter, such as alpha[School 12, 0]."""
+        plate = self.plates[name]
+        axes: list[Iterable[Hashable]] = [] if plate is None else [self.labels[plate]]
+        axes += self.event_labels[name]
+        texts = [[storage.label_text(label) for label in axis] for axis in axes]
+        index = [f"{name}[{', '.join(parts)}]" for parts in itertools.product(*texts)] if axes else [name]
+        return pd.DataFrame({column: x.flatten().cpu().numpy() for column, x in columns.items()}, index=index)
+
+    @cached_property
+    def _mixing(self) -> dict[str, dict[str, Tensor]]:
+        found = {name: diagnostics.convergence(x) for name, x in self.draws.items()}
+        return {name: {"ess_bulk": c.ess_bulk, "ess_tail": c.ess_tail, "r_hat": c.rhat} for name, c in found.items()}
+
+    def diagnostics(self) -> pd.DataFrame:
+        """The worst R-hat, bulk ESS and tail ESS of all parameters: value, parameter, limit, how many are beyond it."""
+        every, rows = pd.concat([self._frame(name, columns) for name, columns in self._mixing.items()]), {}
+        for column, limit in LIMITS.items():
+            sign = 1 if column == "r_hat" else -1
+            badness = sign * every[column].to_numpy()
+            at = None if np.isnan(badness).all() else int(np.nanargmax(badness))
+            rows[column] = {
+                "worst": math.nan if at is None else every[column].iloc[at],
+                "parameter": None if at is None else every.index[at],
+                "limit": limit,
+                "beyond": int((badness > sign * limit).sum()),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def warnings(self) -> list[str]:
+        """What a reader should know before believing the numbers, and what to do about it; an empty list if nothing."""
+        return list(self._warnings)
+
+    @cached_property
+    def _warnings(self) -> list[str]:
+        return [*self._run_warnings(), *self._stuck_warnings(), *self._mixing_warnings()]
+
+    def _run_warnings(self) -> Iterator[str]:
+        if self.interrupted:
+            asked = self.run.get("draws", "more")
+            yield f"The run was stopped after {self.n_draws} of {asked} draws: these are all there are."
+        if self.n_draws < diagnostics.MIN_DRAWS:
+            least = diagnostics.MIN_DRAWS
+            yield f"R-hat and ESS need at least {least} draws in each chain, and there are {self.n_draws}: take more."
+        if self.chains < MIN_CHAINS:
+            yield f"R-hat compares chains, and there are only {self.chains}: run at least {MIN_CHAINS}."
+        if met := {block: count for block, count in self.stats.nan.items() if count}:
+            blocks = ", ".join(f"{count} in block {block!r}" for block, count in met.items())
+            yield (
+                f"The log density of a proposal was NaN, and the proposal rejected: {blocks}. "
+                f"Look for 0/0, inf - inf or the log of a negative number in the likelihood and priors."
+            )
+        if broken := [name for name, x in self.draws.items() if not x.isfinite().all()]:
+            yield (
+                f"Some draws of {_listed(broken)} are not finite and have no diagnostics: "
+                f"look for a prior that is improper, or wider than numbers are."
+            )
+
+    def _stuck_warnings(self) -> Iterator[str]:
+        for name, x in self.draws.items() if self.n_draws >= diagnostics.MIN_DRAWS else ():
+            stuck = diagnostics.stuck(x)  # (chains, parameters)
+            chains, parameters = (stuck.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+            if not parameters:
+                continue
+            what = name
+            if len(parameters) < stuck.shape[1]:
+                what = self._frame(name, {"stuck": stuck.any(0)}).index[parameters[0]]
+            if 1 < len(parameters) < stuck.shape[1]:
+                what = f"{name} ({len(parameters)} of its {stuck.shape[1]} parameters, such as {what})"
+            where = "any chain" if stuck[:, parameters].all() else f"chain {_listed(chains)} (counted from 0)"
+            yield (
+                f"{what} never moved in {where}, in {self.n_draws} draws: these draws say nothing about it. "
+                f"Run a longer warm-up or another seed, and don't use such a chain."
+            )
+
+    def _mixing_warnings(self) -> Iterator[str]:
+        number = sum(math.prod(x.shape[2:]) for x in self.draws.values())
+        for column, row in self.diagnostics().iterrows():
+            if row["beyond"]:
+                yield ADVICE[str(column)].format_map({"number": number, **row})
+
+    def to_arviz(self) -> "DataTree":
+        """The draws as an ArviZ DataTree: groups `posterior` and `sample_stats`, with labels as coordinates.
+
+        `sample_stats` has the log density `lp` of every draw, and of every block the mean acceptance rate,
+        `acceptance_<block>`, by chain and group. What was run is in the attributes of `posterior`, as JSON.
+        """
+        return storage.to_arviz(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one `.npz` file, whole or not at all.
+
+        Raises:
+            DataError: if a label or a setting is of a type that the file can't hold.
+            RunFolderError: if the file can't be written.
+        """
+        storage.save(path, self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """The posterior that `save` wrote, with its tensors on the CPU.
+
+        Raises:
+            DataError: if there is no such file, or it isn't one of these, or is damaged.
+        """
+        arguments = storage.load(path)
+        return cls(arguments.pop("draws"), stats=Stats(**arguments.pop("stats")), **arguments)
+
+
+def _listed(names: Iterable[object], most: int = 12) -> str:
+    texts = [str(name) for name in names]
+    return (", ".join(texts[:most]) or "none") + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -1,0 +1,203 @@
+"""`sample`: where a model and its data meet the moves. The one loop of the package."""
+
+import copy
+import secrets
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from hiertorch.adaptation import initial_root
+from hiertorch.checks import inspect
+from hiertorch.data import Data
+from hiertorch.errors import SamplingError, SamplingWarning
+from hiertorch.kernels import Tuning
+from hiertorch.latent import validation
+from hiertorch.model import Model
+from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoard, Window
+from hiertorch.outcome import as_posterior, run_info, versions
+from hiertorch.plan import MoveSpec, Plan, make_plan
+from hiertorch.posterior import Posterior
+from hiertorch.settings import Schedule, check_memory, kept_names, schedule, wants_compiling
+from hiertorch.start import start
+from hiertorch.state import State
+from hiertorch.store import Counter, Store
+from hiertorch.structure import analyse
+from hiertorch.sweep import Sweep
+
+__all__ = ["plan", "sample"]
+
+WINDOW_SWEEPS = 50
+WINDOW_NUMBERS = 2_000_000
+"""Random numbers are drawn for a window of sweeps at once: at most so many of both. Monitors are told of every window."""
+
+
+def plan(model: Model, data: Data, *, moves: Plan | Sequence[MoveSpec] | None = None, prior_only: bool = False) -> Plan:
+    """The moves that `sample` would run, with their reasons; `print` it.
+
+    Args:
+        model: checked against the data first.
+        data: what it will be fitted to.
+        moves: your own instead, such as `[("groupwise", ["alpha"]), ("centred", ["mu", "tau"], 3), ("joint", ["beta"])]`;
+            `plan(...).spec` is the default in this form.
+        prior_only: leave the likelihood out.
+
+    Raises:
+        ModelError, DataError: see `Model.check`; also for moves that don't fit.
+    """
+    reads, notes = inspect(model, data, prior_only=prior_only)
+    for note in notes:
+        warnings.warn(note, SamplingWarning, stacklevel=3)
+    with torch.no_grad(), validation(False):
+        return make_plan(
+            analyse(model, data, reads, prior_only=prior_only), moves.spec if isinstance(moves, Plan) else moves
+        )
+
+
+_plan = plan  # `sample` has an argument of that name
+
+
+def sample(
+    model: Model,
+    data: Data,
+    *,
+    chains: int | None = None,
+    warmup: int | None = None,
+    draws: int | None = None,
+    thin: int | None = None,
+    seed: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float64,
+    keep: Iterable[str] | None = None,
+    monitors: Iterable[Monitor] = (),
+    progress: bool = True,
+    log_dir: str | Path | None = None,
+    plan: Plan | Sequence[MoveSpec] | None = None,
+    compile: bool | Literal["auto"] = "auto",
+    init: Mapping[str, Any] | None = None,
+    prior_only: bool = False,
+) -> Posterior:
+    """Draws from p(latents | data) by adaptive Metropolis-Hastings: `warmup` sweeps that learn, then `draws` x `thin` that do not.
+
+    Args:
+        model: see `Model`; it is checked first, and not changed.
+        data: its response, columns and groupings. A leading chain axis on response or weights gives each chain data of its own.
+        chains: run side by side in one batch. Left out: 8 to 64, the fewer the more rows there are.
+        warmup: sweeps during which proposals are tuned, pooled over chains (default 1000).
+        draws: kept draws of each chain (default 1000).
+        thin: sweeps for each kept draw (default 2).
+        seed: of all randomness; the same seed on the same machine gives the same draws. Left out: a random one, reported in `posterior.run`.
+        device: "cpu", "cuda", ...; left out, where the data are.
+        dtype: torch.float64, or torch.float32 for speed.
+        keep: names of the latents to store; all if left out.
+        monitors: told of every window of sweeps; see `hiertorch.monitors.Monitor`.
+        progress: show a bar.
+        log_dir: folder for a TensorBoard dashboard.
+        plan: moves other than the default ones; see `hiertorch.plan`.
+        compile: fuse the sweep with `torch.compile` (seconds at the start, then several times faster): "auto" does so when the run is long
+            enough to pay.
+        init: latent -> starting value that broadcasts to `(chains, size, *event)`; the others start at draws from the prior.
+        prior_only: leave the likelihood out and draw from the prior, by the same moves.
+
+    Returns:
+        A `Posterior`. After Ctrl-C it holds what was drawn so far and is marked as interrupted.
+
+    Raises:
+        ModelError, DataError: what `Model.check` found, before anything is sampled.
+        SamplingError: for settings that can't work, or when no finite starting point is found; it names the latent to blame.
+        RunFolderError: if `log_dir` can't be written.
+    """
+    if dtype not in (torch.float32, torch.float64):
+        raise SamplingError(f"dtype must be torch.float64 or torch.float32, found {dtype!r}.")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
+        raise SamplingError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
+    if compile not in (True, False, "auto"):
+        raise SamplingError(f'compile must be True, False or "auto", found {compile!r}.')
+    if isinstance(model, Model) and isinstance(data, Data):
+        data = data.to(device, dtype)
+        model = copy.deepcopy(model).to(data.device, dtype)
+    moves = _plan(model, data, moves=plan, prior_only=prior_only)
+    run = schedule(moves, chains, warmup, draws, thin)
+    names = kept_names(moves, keep)
+    check_memory(moves, run, names, data.device, dtype)
+    seed = secrets.randbits(63) if seed is None else seed
+    compiled = wants_compiling(moves, run) if compile == "auto" else compile
+    settings = {
+        "seed": seed,
+        "device": str(data.device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "compiled": compiled,
+    }
+    info = run_info(moves, {**run._asdict(), **settings, "versions": versions()}, run.sweeps)
+    bar = [ProgressBar()] if progress else []
+    board = [TensorBoard(log_dir)] if log_dir is not None else []
+    audience = Audience([*monitors, *board, *bar])
+    generator = torch.Generator(data.device).manual_seed(seed)
+    with torch.no_grad(), validation(False):
+        state = start(moves.structure.target, run.chains, generator, init)
+        store, counter = Store(state, names, run.draws), Counter(Sweep(moves, run.chains).order)
+        audience.start(info)
+        status, seconds = "failed", {}
+        try:
+            status, seconds = _loop(
+                Sweep(moves, run.chains), run, state, generator, store, counter, audience, compiled=compiled
+            )
+        finally:
+            audience.stop(status)
+    return as_posterior(moves, info, store, counter, seconds, status)
+
+
+def _loop(
+    sweep: Sweep,
+    run: Schedule,
+    state: State,
+    generator: torch.Generator,
+    store: Store,
+    counter: Counter,
+    audience: Monitor,
+    *,
+    compiled: bool,
+) -> tuple[str, dict[str, float]]:
+    """Every sweep of a run: warm-up learns, sampling stores. Returns how it ended, and the seconds that each part took."""
+    like = state.cells
+    tuning: list[Tuning] = [{"root": initial_root(m.size, m.width, like.device, like.dtype)} for m in sweep.moves]
+    window = max(1, min(WINDOW_SWEEPS, WINDOW_NUMBERS // (run.chains * (sweep.n_normal + sweep.n_uniform))))
+    seconds = {"compile": 0.0, "warmup": 0.0, "sampling": 0.0}
+    began = time.perf_counter()
+    done = 0
+    try:
+        sweep.rehearse(state, tuning, compiled=compiled)
+        seconds["compile"] = time.perf_counter() - began
+        while done < run.sweeps:
+            warming = done < run.warmup
+            end = min(done + window, run.warmup if warming else run.sweeps)
+            normal, log_uniform = sweep.numbers(end - done, like, generator)
+            for z, log_u in zip(normal, log_uniform, strict=True):
+                state, infos = sweep(state, tuning, z, log_u)
+                counter.add(infos)
+                done += 1
+                if warming:
+                    tuning = sweep.adapt(tuning, infos, z, log_u, done)
+                elif (done - run.warmup) % run.thin == 0:
+                    store.keep(state)
+            phase = "warmup" if warming else "sampling"
+            acceptance = {sweep.moves[k].name: mean for k, mean in counter.window(sampling=not warming).items()}
+            audience.window(
+                Window(
+                    phase,
+                    done,
+                    state.values,
+                    state.log_density(),
+                    acceptance,
+                    counter.nans(),
+                    store.draws() if not warming else {},
+                )
+            )
+            seconds[phase] += time.perf_counter() - began - sum(seconds.values())
+    except KeyboardInterrupt:
+        counter.window(sampling=done > run.warmup)
+        return "interrupted", seconds
+    return "finished", seconds

@@ -1,0 +1,88 @@
+"""How many chains, warm-up sweeps and draws: what the user asked for, or what the model's size asks for."""
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+
+from hiertorch.errors import SamplingError
+from hiertorch.plan import Plan
+
+__all__ = ["Schedule", "check_memory", "kept_names", "schedule", "wants_compiling"]
+
+NUMBERS = 400_000
+"""Rows times chains that a pass should have: fewer waste the fixed cost of a tensor operation, more take their full time."""
+
+COMPILE_FROM = 4e9
+"""Row densities in a run (rows x chains x passes x sweeps) from which the seconds of `torch.compile` pay (measured: saves about 10 ns each)."""
+
+
+class Schedule(NamedTuple):
+    """A run: `warmup` sweeps, then `draws` stored draws with `thin` sweeps between them, in each of `chains` chains."""
+
+    chains: int
+    warmup: int
+    draws: int
+    thin: int
+
+    @property
+    def sweeps(self) -> int:
+        """All sweeps of the run."""
+        return self.warmup + self.draws * self.thin
+
+
+def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | None, thin: int | None) -> Schedule:
+    """Fills in what the user left open, from the size of the model.
+
+    Raises:
+        SamplingError: for a number below 1.
+    """
+    for name, value in {"chains": chains, "warmup": warmup, "draws": draws, "thin": thin}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise SamplingError(
+                f"{name} must be a whole number of at least 1, found {value!r}; leave it out for a default."
+            )
+    rows = max(plan.structure.target.rows.data.n_rows, plan.structure.target.space.dim)
+    if chains is None:
+        chains = 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
+    return Schedule(chains, warmup or 1000, draws or 1000, thin or 2)
+
+
+def wants_compiling(plan: Plan, run: Schedule) -> bool:
+    """Whether a run is long enough for compiling its sweep to pay."""
+    rows = plan.structure.target.rows.data.n_rows
+    return float(rows) * plan.passes * run.chains * run.sweeps >= COMPILE_FROM
+
+
+def kept_names(plan: Plan, keep: Iterable[str] | None) -> tuple[str, ...]:
+    """The latents whose draws are stored, in order: all, or those asked for.
+
+    Raises:
+        SamplingError: for a name that the model does not have, or none at all.
+    """
+    names = plan.structure.target.names
+    if keep is None:
+        return names
+    wanted = [keep] if isinstance(keep, str) else list(keep)
+    if unknown := [name for name in wanted if name not in names]:
+        raise SamplingError(f"keep names {unknown!r}; the model's latents are {', '.join(names)}.")
+    if not wanted:
+        raise SamplingError("keep is empty: there would be nothing to return; leave it out to keep every latent.")
+    return tuple(name for name in names if name in wanted)
+
+
+def check_memory(plan: Plan, run: Schedule, names: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> None:
+    """Raises a SamplingError if the stored draws of these latents can't fit into memory."""
+    coordinates = plan.structure.target.space.coordinates
+    numbers = sum(coordinates[name].size * int(torch.Size(coordinates[name].event).numel()) for name in names)
+    needed = numbers * run.chains * run.draws * dtype.itemsize
+    if device.type == "cuda":
+        room = torch.cuda.mem_get_info(device)[0]
+    else:
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
+    if needed > 0.8 * room:
+        raise SamplingError(
+            f"the draws need {needed / 2**30:,.1f} GiB ({run.chains} chains x {run.draws} draws x {numbers:,} numbers), and there are "
+            f"{room / 2**30:,.1f} GiB; keep fewer latents (keep=), draw fewer, or thin more with fewer draws."
+        )

@@ -1,0 +1,105 @@
+"""Where the chains begin: dispersed, with a finite log density, or an error that names the latent to blame."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hiertorch.errors import SamplingError
+from hiertorch.space import chain_last
+from hiertorch.state import State
+from hiertorch.target import Target
+
+__all__ = ["start"]
+
+TRIES = 60
+SHRINK = 0.9
+"""Chains without a finite density are drawn again from the prior, each time nearer to the origin of unconstrained space."""
+
+
+def start(
+    target: Target, chains: int, generator: torch.Generator | None, init: Mapping[str, Any] | None = None
+) -> State:
+    """Draws from the prior, one a chain, drawn again until the log density is finite; values in `init` are taken as they are.
+
+    Args:
+        target: the density.
+        chains: how many.
+        generator: source of the draws.
+        init: latent -> value that broadcasts to `(chains, size, *event)`.
+
+    Raises:
+        SamplingError: after a bounded number of tries, naming the latent to blame; or for an `init` that does not fit.
+    """
+    fixed = _fixed(target, chains, init or {})
+    free = _draw(target, chains, generator, fixed, 1.0)
+    state = target.state(free)
+    for attempt in range(1, TRIES):
+        bad = ~torch.isfinite(state.log_density())
+        if not bool(bad.any()):
+            return State(*({k: chain_last(x) for k, x in part.items()} for part in state[:3]), chain_last(state.cells))
+        again = _draw(target, chains, generator, fixed, SHRINK**attempt)
+        free = {name: torch.where(bad.reshape(-1, *(1,) * (u.dim() - 1)), again[name], u) for name, u in free.items()}
+        state = target.state(free)
+    raise SamplingError(_blame(target, state, ~torch.isfinite(state.log_density())))
+
+
+def _draw(
+    target: Target, chains: int, generator: torch.Generator | None, fixed: Mapping[str, Tensor], reach: float
+) -> dict[str, Tensor]:
+    drawn = target.space.unconstrain(target.model.sample_prior(target.data, chains, generator))
+    return {name: fixed[name] if name in fixed else reach * u for name, u in drawn.items()}
+
+
+def _fixed(target: Target, chains: int, init: Mapping[str, Any]) -> dict[str, Tensor]:
+    fixed = {}
+    for name, value in init.items():
+        if name not in target.names:
+            raise SamplingError(f"init names {name!r}; the model's latents are {', '.join(target.names)}.")
+        c = target.space.coordinates[name]
+        shape = (chains, c.size, *c.event)
+        try:
+            full = torch.as_tensor(value, dtype=target.data.dtype, device=target.data.device).expand(shape)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise SamplingError(
+                f"init[{name!r}] must broadcast to (chains, size, *event) = {shape}: {error}."
+            ) from error
+        fixed[name] = c.bijection.inv(full)
+        if not bool(torch.isfinite(fixed[name]).all()):
+            raise SamplingError(f"init[{name!r}] is not inside the support of its prior, or not finite.")
+    return fixed
+
+
+def _blame(target: Target, state: State, bad: Tensor) -> str:
+    """Which latent makes the density of the chains that failed not finite."""
+    intro = f"no finite log density for {int(bad.sum())} of {len(bad)} chains after {TRIES} tries from the prior: "
+    for name, term in state.prior.items():
+        if not bool(torch.isfinite(term[bad]).all()):
+            return (
+                f"{intro}the log prior of {name!r} is {_worst(term[bad])} at values such as {_some(state.values[name][bad])}. "
+                f"Check the parameters of its prior."
+            )
+    culprits = []
+    for name in sorted(target.likelihood_reads):
+        moved = target.update(state, {name: torch.zeros_like(state.free[name])})
+        if bool(torch.isfinite(moved.cells[bad]).all()):
+            culprits.append(name)
+    blamed = ", ".join(map(repr, culprits or sorted(target.likelihood_reads)))
+    values = "; ".join(
+        f"{name} = {_some(state.values[name][bad])}" for name in culprits or sorted(target.likelihood_reads)
+    )
+    return (
+        f"{intro}the log likelihood is {_worst(state.cells[bad])} because of {blamed} ({values}). Give a prior that keeps to values "
+        f"at which the likelihood can be computed, rescale the predictors, or pass init=."
+    )
+
+
+def _worst(term: Tensor) -> str:
+    if bool(torch.isnan(term).any()):
+        return "NaN"
+    return "-inf" if bool((term == -torch.inf).any()) else "inf"
+
+
+def _some(values: Tensor) -> str:
+    return f"{float(values.flatten()[0]):.4g}"

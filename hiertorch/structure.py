@@ -1,0 +1,228 @@
+"""What reads what: the dependency graph of a model, found by recording, and the independence of its groups, found by probing.
+
+Note [Proof by probing]
+A groupwise decision is exact only if no term of the density reads two groups of the plate. So the effects of a random half of the groups
+are moved, and every term that belongs to the other half must stay the same, bit for bit, in several such trials. A term that mixes groups
+(`v.alpha - v.alpha.mean(1, keepdim=True)`) changes and is found; then the plate has no groupwise move, and the plan says why.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from hiertorch.data import Data
+from hiertorch.errors import ModelError
+from hiertorch.errors import ModelError
+from hiertorch.latent import Values, validation
+from hiertorch.model import Model
+from hiertorch.rows import Rows
+from hiertorch.space import Coordinate, Space
+from hiertorch.target import Target
+from hiertorch.transport import untransportable
+
+__all__ = ["Reads", "Structure", "analyse", "overrides_log_prob", "record"]
+
+CHAINS = 4
+TRIALS = 3
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Who reads whom, and a draw from the prior with the distributions met on the way."""
+
+    priors: dict[str, frozenset[str]]  # latent -> latents that its prior reads
+    likelihood: frozenset[str]
+    columns: frozenset[str]  # columns and groupings of the data that anything read
+    values: dict[str, Tensor]  # a prior draw, (CHAINS, size, *event)
+    distributions: dict[str, Distribution]
+    response: Distribution | None  # the likelihood, unless left out
+    density: Tensor | None  # what an overridden log_prob gave
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The target, and what is known about its plates."""
+
+    target: Target
+    reads: Reads
+    plates: tuple[str, ...]  # those with latents, finest first
+    mixed: dict[str, str] = field(default_factory=dict)  # plate -> why its groups are not independent
+    uncarried: dict[str, str] = field(default_factory=dict)  # group-level latent -> why it can't follow its parents
+
+
+class _Watched:
+    """Data that notes what is read of it."""
+
+    def __init__(self, data: Data, seen: set[str]) -> None:
+        self.__dict__.update(_data=data, _seen=seen)
+
+    def __getattr__(self, name: str) -> Any:
+        self._seen.add(name)
+        return getattr(self._data, name)
+
+    def __getitem__(self, name: str) -> Any:
+        self._seen.add(name)
+        return self._data[name]
+
+    def parents(self, child: str, parent: str) -> Tensor:
+        self._seen.update((child, parent))
+        return self._data.parents(child, parent)
+
+    def group_values(self, column: str, plate: str) -> Tensor:
+        self._seen.update((column, plate))
+        return self._data.group_values(column, plate)
+
+
+def record(model: Model, data: Data, generator: torch.Generator | None, *, prior_only: bool = False) -> Reads:
+    """Draws every latent from its prior and notes what each prior and the likelihood (or an overridden `log_prob`) read.
+
+    There are as many chains as the response has, or a few. Errors that user code raises come back as `ModelError`.
+    """
+    chains = data.y.shape[0] if data.y.dim() == 2 else CHAINS
+    names, seen = tuple(model.latents), set[str]()
+    watched: Any = _Watched(data, seen)
+    tensors = dict(model.sample_prior(data, chains, generator))
+    priors, distributions = {}, {}
+    for i, name in enumerate(names):
+        read: set[str] = set()
+        earlier = {key: tensors[key] for key in names[:i]}
+        distributions[name] = model.prior(name, Values(earlier, names, read), watched)
+        priors[name] = frozenset(read)
+    read, response, density = set(), None, None
+    v = Values(tensors, names, read)
+    try:
+        if overrides_log_prob(model) and not prior_only:
+            density = model.log_prob(v, watched)
+        elif not prior_only:
+            response = model.likelihood(v, watched)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"the likelihood of {type(model).__name__} failed: {type(error).__name__}: {error}") from error
+    return Reads(priors, frozenset(read), frozenset(seen), tensors, distributions, response, density)
+
+
+def overrides_log_prob(model: Model) -> bool:
+    """Whether the model gives its whole density itself, so that nothing is known of its pieces."""
+    return type(model).log_prob is not Model.log_prob
+
+
+def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False) -> Structure:
+    """The target of a model that `hiertorch.checks.check` found sound, with what its plates allow."""
+    coordinates = {
+        name: Coordinate.make(
+            name,
+            latent.plate,
+            1 if latent.plate is None else data.size(latent.plate),
+            tuple(reads.values[name].shape[2:]),
+            reads.distributions[name].support,
+        )
+        for name, latent in model.latents.items()
+    }
+    space = Space(coordinates)
+    opaque = overrides_log_prob(model) and not prior_only
+    plates = _finest_first(data, {c.plate for c in coordinates.values() if c.plate is not None})
+
+    def target(rows: Rows) -> Target:
+        return Target(model, data, space, reads.priors, reads.likelihood, rows, prior_only=prior_only, opaque=opaque)
+
+    if opaque or prior_only:
+        built = target(Rows(data, (), blocked=False))
+        if opaque:
+            return Structure(built, reads, plates, {plate: "the model overrides log_prob" for plate in plates})
+        rows_plates: tuple[str, ...] = ()
+    else:
+        rows_plates = tuple(
+            p for p in plates if any(c.plate == p and n in reads.likelihood for n, c in coordinates.items())
+        )
+        built = target(Rows(data, rows_plates, blocked=False))
+    free = probe(built, reads)
+    with validation(False), torch.no_grad():
+        mixed = {plate: why for plate in plates if (why := _mixes(built, plate, free))}
+        uncarried = {
+            name: why
+            for name, c in coordinates.items()
+            if c.plate is not None and (why := _uncarried(built, name, free))
+        }
+        if not prior_only:
+            blocked = Rows(data, tuple(p for p in rows_plates if p not in mixed))
+            same_rows = agrees(built, blocked, free)
+            built = target(
+                blocked if same_rows else Rows(data, tuple(p for p in rows_plates if p not in mixed), blocked=False)
+            )
+    return Structure(built, reads, plates, mixed, uncarried)
+
+
+def probe(target: Target, reads: Reads) -> dict[str, Tensor]:
+    """An unconstrained place for each of a few chains, from the prior but not too far out, so that densities are finite."""
+    return {name: u.clamp(-2.0, 2.0) for name, u in target.space.unconstrain(reads.values).items()}
+
+
+def agrees(target: Target, rows: Rows, free: Mapping[str, Tensor]) -> bool:
+    """Whether the likelihood gives each row the same density when rows are sorted and repeated, as `Rows` does."""
+    values = target.space.constrain(free)
+    user, held = target.row_terms(values, target.data), target.row_terms(values, rows.data)
+    return torch.allclose(user[:, rows.source], held, rtol=1e-6, atol=1e-9, equal_nan=True)
+
+
+def _finest_first(data: Data, plates: set[str]) -> tuple[str, ...]:
+    """Children before parents; otherwise the larger plate first."""
+    rest = sorted(plates, key=lambda p: (-data.size(p), p))
+    order: list[str] = []
+    while rest:
+        finest = next(
+            (p for p in rest if not any(q != p and data.nests(q, p) and not data.nests(p, q) for q in rest)), rest[0]
+        )
+        order.append(finest)
+        rest.remove(finest)
+    return tuple(order)
+
+
+def _mixes(target: Target, plate: str, free: Mapping[str, Tensor]) -> str | None:
+    """Why the groups of a plate are not independent given everything else, or None if they are. See Note [Proof by probing]."""
+    coordinates, data = target.space.coordinates, target.data
+    block = [name for name, c in coordinates.items() if c.plate == plate]
+    size = data.size(plate)
+    rows = bool(target.likelihood_reads & set(block))
+    values = target.space.constrain(free)
+    before = {name: target.prior_term(name, free[name], values) for name in target.priors_touched(block)}
+    row_before = target.row_terms(values, data) if rows else None
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(TRIALS):
+        moves = (torch.rand(size, generator=generator) < 0.5).to(data.device)
+        jump = {
+            name: torch.where(
+                moves.reshape(-1, *(1,) * len(coordinates[name].free_event)), free[name] + 0.1, free[name]
+            )
+            for name in block
+        }
+        moved_free = {**free, **jump}
+        moved_values = {**values, **target.space.constrain(jump)}
+        for name, term in before.items():
+            other = coordinates[name].plate
+            if other != plate and (other is None or not data.nests(other, plate)):
+                return f"the prior of {name!r} reads several groups of {plate!r}"
+            may_change = moves if other == plate else moves[data.parents(other, plate)]
+            after = target.prior_term(name, moved_free[name], moved_values)
+            if _changed(after, term, ~may_change):
+                return f"the prior of {name!r} mixes groups of {plate!r}"
+        if row_before is not None:
+            after = target.row_terms(moved_values, data)
+            if _changed(after, row_before, ~moves[data.codes[plate]]):
+                return f"the likelihood of a row reads effects of other groups of {plate!r} than its own"
+    return None
+
+
+def _changed(after: Tensor, before: Tensor, still: Tensor) -> bool:
+    same = (after == before) | (torch.isnan(after) & torch.isnan(before))
+    return bool((~same & still).any())
+
+
+def _uncarried(target: Target, name: str, free: Mapping[str, Tensor]) -> str | None:
+    values = target.space.constrain(free)
+    other = target.space.constrain({k: u + 0.1 for k, u in free.items()})
+    return untransportable(target.prior(name, values), target.prior(name, other))

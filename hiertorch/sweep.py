@@ -1,0 +1,71 @@
+"""One sweep: every move of the plan once (or as often as its step says), as one pure function of tensors."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hiertorch.adaptation import adapt
+from hiertorch.kernels import Info, Noise, Tuning
+from hiertorch.plan import Plan
+from hiertorch.state import State
+
+__all__ = ["Sweep"]
+
+
+class Sweep:
+    """The moves of a plan in order. `sweep(state, tuning, numbers)` gives the next state and an `Info` for each move.
+
+    Args:
+        plan: the moves.
+        chains: how many run side by side.
+    """
+
+    def __init__(self, plan: Plan, chains: int) -> None:
+        self.plan, self.chains = plan, chains
+        self.moves = tuple(step.move for step in plan.steps)
+        self.order = tuple(i for i, step in enumerate(plan.steps) for _ in range(step.repeats))
+        self.n_normal = sum(self.moves[i].size * self.moves[i].width for i in self.order)
+        self.n_uniform = sum(self.moves[i].size for i in self.order)
+
+    def numbers(self, window: int, like: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """The random numbers of a window of sweeps: standard normal `(window, n_normal, chains)`, log uniform `(window, n_uniform, chains)`."""
+        options: Any = {"dtype": like.dtype, "device": like.device}
+        normal = torch.randn(window, self.n_normal, self.chains, generator=generator, **options)
+        uniform = torch.empty(window, self.n_uniform, self.chains, **options).exponential_(generator=generator)
+        return normal, uniform.neg_()
+
+    def noises(self, normal: Tensor, log_uniform: Tensor) -> list[Noise]:
+        """One sweep's numbers `(n, chains)` cut up for its moves, in running order."""
+        parts, i, j = [], 0, 0
+        for move in (self.moves[k] for k in self.order):
+            n = move.size * move.width
+            z = normal[i : i + n].reshape(move.size, move.width, -1).permute(2, 0, 1)
+            parts.append(Noise(z, log_uniform[j : j + move.size].transpose(0, 1)))
+            i, j = i + n, j + move.size
+        return parts
+
+    def __call__(
+        self, state: State, tuning: list[Tuning], normal: Tensor, log_uniform: Tensor
+    ) -> tuple[State, list[Info]]:
+        """One sweep; numbers `(n_normal, chains)` and `(n_uniform, chains)`. Infos stand in running order."""
+        infos = []
+        for k, noise in zip(self.order, self.noises(normal, log_uniform), strict=True):
+            state, info = self.moves[k].step(state, tuning[k], noise)
+            infos.append(info)
+        return state, infos
+
+    def adapt(
+        self, tuning: list[Tuning], infos: list[Info], normal: Tensor, log_uniform: Tensor, t: int
+    ) -> list[Tuning]:
+        """The tuning after warm-up sweep `t` (from 1), learnt from what the sweep's moves met."""
+        tuning = list(tuning)
+        for k, info, noise in zip(self.order, infos, self.noises(normal, log_uniform), strict=True):
+            tuning[k] = {"root": adapt(tuning[k]["root"], noise.normal, info.accept, t)}
+        return tuning
+
+    def rehearse(self, state: State, tuning: list[Tuning], *, compiled: bool) -> None:
+        """Runs one sweep, whose outcome is thrown away, so that every piece of the density is recorded (and compiled) before the run."""
+        self.plan.structure.target.record(compiled=compiled)
+        normal, log_uniform = self.numbers(1, state.cells, torch.Generator(state.cells.device))
+        self(state, tuning, normal[0], log_uniform[0])

@@ -1,0 +1,167 @@
+"""The log density on unconstrained space and its pieces. The only file that adds a Jacobian.
+
+log_density(u) = sum_k [ log p(theta_k | earlier) + log |d theta_k / d u_k| ] + sum_i w_i log p(y_i | theta),   theta_k = bijection_k(u_k)
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from hiertorch.data import Data
+from hiertorch.latent import Values
+from hiertorch.model import Model, weighted
+from hiertorch.recording import record
+from hiertorch.rows import Rows
+from hiertorch.space import Coordinate, Space
+from hiertorch.state import State
+from hiertorch.transport import spread, transport
+
+__all__ = ["Target"]
+
+
+class Target:
+    """A model given data, as a function of the unconstrained parts, evaluated piece by piece.
+
+    Args:
+        model: on the data's device.
+        data: in any row order.
+        space: where the latents live.
+        reads: name -> the latents that its prior reads; `likelihood_reads` the same for the likelihood.
+        rows: the rows as held for sampling.
+        prior_only: leave the likelihood out.
+        opaque: the model overrides `log_prob`, so that it has no pieces: the whole density stands in one cell.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        space: Space,
+        reads: Mapping[str, Iterable[str]],
+        likelihood_reads: Iterable[str],
+        rows: Rows,
+        *,
+        prior_only: bool = False,
+        opaque: bool = False,
+    ) -> None:
+        self.model, self.data, self.space, self.rows = model, data, space, rows
+        self.reads = {name: frozenset(parents) for name, parents in reads.items()}
+        self.parents = {name: tuple(sorted(parents)) for name, parents in self.reads.items()}
+        self.likelihood_reads = frozenset() if prior_only else frozenset(likelihood_reads)
+        self.prior_only, self.opaque = prior_only, opaque
+        self.names = tuple(space.coordinates)
+        self._read_by_rows = (
+            self.names if opaque else tuple(name for name in self.names if name in self.likelihood_reads)
+        )
+        self._pieces: dict[tuple[str, str], Callable[..., Any]] = {}
+        self._recording = self._compiled = False
+
+    def state(self, free: Mapping[str, Tensor]) -> State:
+        """Every piece at unconstrained parts `(chains, size, *free_event)`."""
+        values = self.space.constrain(free)
+        prior = {name: self.prior_term(name, free[name], values) for name in self.names}
+        return State(dict(free), values, prior, self._cells(values))
+
+    def log_density(self, position: Tensor) -> Tensor:
+        """log density of flat positions `(chains, dim)`, `(chains,)`."""
+        return self.state(self.space.split(position)).log_density()
+
+    def update(self, state: State, changed: Mapping[str, Tensor]) -> State:
+        """The state after some latents moved to new unconstrained parts; only pieces that read them are evaluated again."""
+        free, values, prior = {**state.free, **changed}, dict(state.values), dict(state.prior)
+        values.update(self.space.constrain(changed))
+        for name in self.priors_touched(changed):
+            prior[name] = self.prior_term(name, free[name], values)
+        return State(free, values, prior, self._cells(values) if self.reads_rows(changed) else state.cells)
+
+    def priors_touched(self, changed: Iterable[str]) -> tuple[str, ...]:
+        """The latents whose prior term depends on any of the changed ones, themselves included."""
+        moved = frozenset(changed)
+        return tuple(name for name in self.names if name in moved or self.reads[name] & moved)
+
+    def reads_rows(self, changed: Iterable[str]) -> bool:
+        """Whether a pass over the rows is due after these latents moved."""
+        return self.opaque or bool(self.likelihood_reads & frozenset(changed))
+
+    def prior_term(self, name: str, free: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """log p(theta_name | earlier) + log |d theta / d u|, `(chains, size)`."""
+        return self._call("prior", name, self._prior_term, free, values[name], *self._parents(name, values))
+
+    def prior(self, name: str, values: Mapping[str, Tensor]) -> Distribution:
+        """p(theta_name | the values before it)."""
+        return self._prior(name, self._parents(name, values))
+
+    def transport(self, name: str, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> Tensor:
+        """A latent's value under its prior given `old`, carried to its prior given `new`; see `hiertorch.transport`."""
+        return self._call(
+            "transport", name, self._transport, old[name], *self._parents(name, old), *self._parents(name, new)
+        )
+
+    def spread(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
+        """A scale of the latent's prior given the values, or None if it has none to offer."""
+        return self._call("spread", name, self._spread, *self._parents(name, values))
+
+    def _cells(self, values: Mapping[str, Tensor]) -> Tensor:
+        if self.prior_only:
+            first = values[self.names[0]]
+            return first.new_zeros(first.shape[0], 1)
+        blocks = self._call("rows", "", self._row_pass, *(values[name] for name in self._read_by_rows))
+        return blocks if self.opaque else self.rows.sum_cells(blocks)
+
+    def record(self, *, compiled: bool) -> None:
+        """From now on every piece is recorded at its first call and replayed, and the pass over the rows compiled if asked.
+
+        Later calls must have the shapes of the first; see Note [Recorded pieces] in `hiertorch.recording`.
+        """
+        self._recording, self._compiled = True, compiled
+
+    def _call(self, kind: str, name: str, function: Callable[..., Any], *args: Tensor) -> Any:
+        key = (kind, name)
+        if not self._recording:
+            return function(name, *args)
+        if key not in self._pieces:
+            self._pieces[key] = record(partial(function, name), args, compiled=self._compiled and kind == "rows")
+        return self._pieces[key](*args)
+
+    def _parents(self, name: str, values: Mapping[str, Tensor]) -> list[Tensor]:
+        return [values[parent] for parent in self.parents[name]]
+
+    def _prior(self, name: str, parents: Sequence[Tensor]) -> Distribution:
+        return self.model.prior(
+            name, Values(dict(zip(self.parents[name], parents, strict=True)), self.names), self.data
+        )
+
+    def _prior_term(self, name: str, free: Tensor, value: Tensor, *parents: Tensor) -> Tensor:
+        jacobian = self.log_jacobian(self.space.coordinates[name], free, value)
+        if self.opaque:
+            return jacobian
+        v = Values({**dict(zip(self.parents[name], parents, strict=True)), name: value}, self.names)
+        return jacobian + self.model.log_prior_term(name, v, self.data)
+
+    def _transport(self, name: str, value: Tensor, *parents: Tensor) -> Tensor:
+        n = len(parents) // 2
+        return transport(self._prior(name, parents[:n]), self._prior(name, parents[n:]), value)
+
+    def _spread(self, name: str, *parents: Tensor) -> Tensor | None:
+        return spread(self._prior(name, parents))
+
+    def _row_pass(self, _: str, *values: Tensor) -> Tensor:
+        v = Values(dict(zip(self._read_by_rows, values, strict=True)), self.names)
+        if self.opaque:
+            return self.model.log_prob(v, self.data)[:, None]
+        return self.rows.sum_blocks(self.row_terms(v, self.rows.data))
+
+    @staticmethod
+    def log_jacobian(coordinate: Coordinate, free: Tensor, value: Tensor) -> Tensor:
+        """log |d theta / d u|, `(chains, size)`: elementwise bijections give one term an element, vector ones one an event."""
+        term = coordinate.bijection.log_abs_det_jacobian(free, value)
+        return term if term.dim() <= 2 else term.flatten(2).sum(-1)
+
+    def row_terms(self, values: Mapping[str, Tensor], data: Data) -> Tensor:
+        """w_i log p(y_i | theta), `(chains, rows)`, of any data that the likelihood can read."""
+        chains = next(iter(values.values())).shape[0]
+        terms = self.model.log_likelihood(Values(dict(values), self.names), data)
+        return weighted(terms, data.weights).expand(chains, data.n_rows)

