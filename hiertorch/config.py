@@ -49,7 +49,7 @@ class Config:
         settings: the arguments of `ht.sample`.
         log_dir: the run folder; None writes nothing.
         overwrite: whether the run folder may hold an earlier run, see Note [A run folder holds one run].
-        yaml: the resolved config, seed included: a config that repeats the run.
+        values: all of it as it stood in the file and on the command line, defaults filled in.
     """
 
     model: Model
@@ -58,7 +58,13 @@ class Config:
     settings: dict[str, Any]
     log_dir: Path | None
     overwrite: bool
-    yaml: str
+    values: Namespace
+
+    def yaml(self, **sample: Any) -> str:
+        """A config file that repeats the run; `sample` replaces settings that were left open by what they came to."""
+        values = self.values.clone()
+        vars(values.sample).update(sample)
+        return _parser().dump(values, skip_unset=False, skip_validation=True)
 
 
 def load(argv: Sequence[str] | None = None) -> Config:
@@ -84,12 +90,11 @@ def load(argv: Sequence[str] | None = None) -> Config:
     overwrite = values.pop("overwrite")
     if values.sample.seed is None:
         values.sample.seed = secrets.randbits(31)
-    yaml = parser.dump(values, skip_unset=False, skip_validation=True)
     columns, settings = vars(values.data.clone()), vars(values.sample.clone())
     source = columns.pop("source")
     columns["dtype"] = settings["dtype"] = getattr(torch, settings["dtype"])
     log_dir = None if values.log_dir is None else Path(values.log_dir)
-    return Config(parser.instantiate(values).model, source, columns, settings, log_dir, overwrite, yaml)
+    return Config(parser.instantiate(values).model, source, columns, settings, log_dir, overwrite, values)
 
 
 def run(config: Config) -> Posterior:
@@ -108,6 +113,8 @@ def run(config: Config) -> Posterior:
     posterior = sample(config.model, data, **config.settings, log_dir=config.log_dir)
     posterior.save(config.log_dir / "draws.npz")
     posterior.summary().to_csv(config.log_dir / "summary.csv", index_label="parameter")
+    resolved = {name: posterior.run[name] for name in ("chains", "warmup", "draws", "thin", "device")}
+    (config.log_dir / "config.yaml").write_text(config.yaml(**resolved, compile=posterior.run["compiled"]))
     return posterior
 
 
@@ -160,7 +167,7 @@ def _open_run_folder(folder: Path, config: Config) -> None:
         for pattern in ("draws.npz", "summary.csv", "events.out.tfevents.*", "chain_*/events.out.tfevents.*"):
             for old in folder.glob(pattern):
                 old.unlink()
-        (folder / "config.yaml").write_text(config.yaml)
+        (folder / "config.yaml").write_text(config.yaml())
     except RunFolderError:
         raise
     except OSError as error:

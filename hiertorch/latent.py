@@ -30,7 +30,7 @@ class Latent:
         labels: names of the entries along each event dimension, for summaries: `["SES", "sector"]`, or one list a dimension.
 
     Raises:
-        ModelError: if the prior is neither a distribution nor a function.
+        ModelError: if the prior is neither a distribution nor a function, or the event shape is no shape.
     """
 
     def __init__(
@@ -51,24 +51,35 @@ class Latent:
         self.prior = prior
         self.plate = plate
         self.event = (event,) if isinstance(event, int) else tuple(event)
+        if not all(isinstance(n, int) and n > 0 for n in self.event):
+            raise ModelError(f"event is a shape such as 3 or (2, 3), without zeros; found {event!r}.")
         self.labels = _label_tuples(labels)
         self._wants_data = not isinstance(prior, Distribution) and _arity(prior) >= 2
 
     def distribution(self, values: "Values", data: Any, device: torch.device, dtype: torch.dtype) -> Distribution:
         """The prior given the latents before it: batch shape broadcastable to `(chains, size)`.
 
-        `data` is what a two-parameter prior function is given; a fixed prior is moved to `device` and `dtype`.
+        `data` is what a two-parameter prior function is given; a prior of plain numbers is moved to `device` and `dtype`.
         """
         if isinstance(self.prior, Distribution):
-            distribution = cast(self.prior, device, dtype)
+            distribution = self.prior
         else:
             distribution = self.prior(values, data) if self._wants_data else self.prior(values)
-        if self.event and isinstance(distribution, Distribution):
+        if not isinstance(distribution, Distribution):
+            return distribution  # `Model.prior` says so
+        # PyTorch makes float32 on the CPU of plain numbers, and like them they take on whatever they meet.
+        fixed = distribution is self.prior or not distribution.batch_shape
+        if fixed:
+            distribution = cast(distribution, device, dtype)
+        if self.event:
+            if distribution.event_shape:
+                raise ModelError(
+                    f"event={self.event} makes copies of a scalar prior, found event shape {tuple(distribution.event_shape)}; "
+                    "leave event= out."
+                )
             batch = distribution.batch_shape
-            if isinstance(self.prior, Distribution):
-                distribution = distribution.expand(batch + self.event)
-            else:  # (chains, size) parameters gain the event axes behind them
-                distribution = _append_axes(distribution, self.event)
+            # (chains, size) parameters gain the event axes behind them
+            distribution = distribution.expand(batch + self.event) if fixed else _append_axes(distribution, self.event)
             distribution = Independent(distribution, len(self.event))
         return distribution
 
@@ -157,15 +168,18 @@ def validation(enabled: bool) -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-def _append_axes(distribution: Distribution, event: tuple[int, ...]) -> Distribution:
+def _append_axes(thing: Any, event: tuple[int, ...]) -> Any:
     """Independent copies along new axes at the right: parameters `(chains, size)` become `(chains, size, *event)`."""
-    new = copy.copy(distribution)
-    for name, value in vars(distribution).items():
+    new = copy.copy(thing)
+    for name, value in vars(thing).items():
         if isinstance(value, Tensor) and value.dim():
             new.__dict__[name] = value.reshape(value.shape + (1,) * len(event)).expand(value.shape + event)
-        elif isinstance(value, Distribution):
+        elif isinstance(value, Distribution | Transform):
             new.__dict__[name] = _append_axes(value, event)
-    new._batch_shape = distribution.batch_shape + torch.Size(event)
+        elif isinstance(value, list | tuple) and any(isinstance(part, Transform) for part in value):
+            new.__dict__[name] = type(value)(_append_axes(part, event) for part in value)
+    if isinstance(new, Distribution):
+        new._batch_shape = thing.batch_shape + torch.Size(event)
     return new
 
 

@@ -140,11 +140,16 @@ class Model(nn.Module, metaclass=_ModelType):
         rows = weighted(self.log_likelihood(v, data), data.weights)
         return self.log_prior(v, data) + rows.sum(-1)
 
-    def sample_prior(self, data: Data, chains: int, generator: torch.Generator | None = None) -> Values:
-        """theta ~ p(theta): a draw of every latent for each chain, values `(chains, size, *event)`."""
+    def sample_prior(
+        self, data: Data, chains: int, generator: torch.Generator | None = None, given: Mapping[str, Tensor] | None = None
+    ) -> Values:
+        """theta ~ p(theta): a draw of every latent for each chain, values `(chains, size, *event)`; those `given` are taken as they are."""
         tensors: dict[str, Tensor] = {}
         with _seeded(generator, data.device):
             for name, latent in self.latents.items():
+                if given and name in given:
+                    tensors[name] = given[name]
+                    continue
                 distribution = self.prior(name, Values(tensors, tuple(self.latents)), data)
                 size = 1 if latent.plate is None else data.size(latent.plate)
                 try:

@@ -131,7 +131,9 @@ def _carried(structure: Structure, block: Sequence[str]) -> tuple[str, ...]:
 def _groupwise(structure: Structure, block: tuple[str, ...], plate: str) -> Groupwise:
     target = structure.target
     finer = {target.space.coordinates[name].plate for name in target.priors_touched(block)} - {plate}
-    return Groupwise(target, block, plate, {q: target.data.parents(q, plate) for q in finer if q is not None})
+    parents = {q: target.data.parents(q, plate) for q in finer if q is not None}
+    located = (name for name in block if not target.reads[name] & set(block) and name in structure.located)
+    return Groupwise(target, block, plate, parents, frozenset(located))
 
 
 def _named(structure: Structure, spec: MoveSpec) -> Step:

@@ -10,11 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from hiertorch.adaptation import initial_root
+from hiertorch.adaptation import Adaptation
 from hiertorch.checks import inspect
 from hiertorch.data import Data
 from hiertorch.errors import SamplingError, SamplingWarning
-from hiertorch.kernels import Tuning
 from hiertorch.latent import validation
 from hiertorch.model import Model
 from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoard, Window
@@ -163,7 +162,8 @@ def _loop(
 ) -> tuple[str, dict[str, float]]:
     """Every sweep of a run: warm-up learns, sampling stores. Returns how it ended, and the seconds that each part took."""
     like = state.cells
-    tuning: list[Tuning] = [{"root": initial_root(m.size, m.width, like.device, like.dtype)} for m in sweep.moves]
+    learning = [Adaptation.begin(move, like) for move in sweep.moves]
+    tuning = [part.tuning for part in learning]
     window = max(1, min(WINDOW_SWEEPS, WINDOW_NUMBERS // (run.chains * (sweep.n_normal + sweep.n_uniform))))
     seconds = {"compile": 0.0, "warmup": 0.0, "sampling": 0.0}
     began = time.perf_counter()
@@ -180,7 +180,8 @@ def _loop(
                 counter.add(infos)
                 done += 1
                 if warming:
-                    tuning = sweep.adapt(tuning, infos, z, log_u, done)
+                    learning = sweep.adapt(learning, state, infos, z, log_u, done, run.warmup)
+                    tuning = [part.tuning for part in learning]
                 elif (done - run.warmup) % run.thin == 0:
                     store.keep(state)
             phase = "warmup" if warming else "sampling"

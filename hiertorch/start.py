@@ -14,6 +14,7 @@ from hiertorch.target import Target
 __all__ = ["start"]
 
 TRIES = 60
+SPREAD = 8
 SHRINK = 0.9
 """Chains without a finite density are drawn again from the prior, each time nearer to the origin of unconstrained space."""
 
@@ -48,8 +49,24 @@ def start(
 def _draw(
     target: Target, chains: int, generator: torch.Generator | None, fixed: Mapping[str, Tensor], reach: float
 ) -> dict[str, Tensor]:
-    drawn = target.space.unconstrain(target.model.sample_prior(target.data, chains, generator))
-    return {name: fixed[name] if name in fixed else reach * u for name, u in drawn.items()}
+    """Unconstrained draws: population-level latents from the middle of their prior, effects from their prior given these.
+
+    Note [The middle of the prior]: of SPREAD draws each chain takes one of the middle half. Chains start dispersed, as R-hat needs, but none
+    starts in a far tail (a scale of 0.001), from where a walk may take longer than the whole warm-up to return.
+    """
+    space, model = target.space, target.model
+    many = space.unconstrain(model.sample_prior(target.data, SPREAD * chains, generator))
+    given = {}
+    for name, c in space.coordinates.items():
+        if name in fixed:
+            given[name] = fixed[name]
+        elif c.plate is None:
+            ordered = many[name].unflatten(0, (SPREAD, chains)).sort(0).values
+            pick = torch.randint(SPREAD // 4, SPREAD - SPREAD // 4, ordered.shape[1:], generator=generator, device=ordered.device)
+            given[name] = reach * ordered.gather(0, pick.unsqueeze(0)).squeeze(0)
+    drawn = model.sample_prior(target.data, chains, generator, given=space.constrain(given))
+    free = space.unconstrain({name: value for name, value in drawn.items() if name not in given})
+    return {name: given[name] if name in given else reach * free[name] for name in target.names}
 
 
 def _fixed(target: Target, chains: int, init: Mapping[str, Any]) -> dict[str, Tensor]:

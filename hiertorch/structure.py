@@ -22,7 +22,7 @@ from hiertorch.model import Model
 from hiertorch.rows import Rows
 from hiertorch.space import Coordinate, Space
 from hiertorch.target import Target
-from hiertorch.transport import untransportable
+from hiertorch.transport import location_scale, untransportable
 
 __all__ = ["Reads", "Structure", "analyse", "overrides_log_prob", "record"]
 
@@ -51,6 +51,7 @@ class Structure:
     reads: Reads
     plates: tuple[str, ...]  # those with latents, finest first
     mixed: dict[str, str] = field(default_factory=dict)  # plate -> why its groups are not independent
+    located: frozenset[str] = frozenset()  # group-level latents whose prior has a location and a scale
     uncarried: dict[str, str] = field(default_factory=dict)  # group-level latent -> why it can't follow its parents
 
 
@@ -154,7 +155,8 @@ def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False)
             built = target(
                 blocked if same_rows else Rows(data, tuple(p for p in rows_plates if p not in mixed), blocked=False)
             )
-    return Structure(built, reads, plates, mixed, uncarried)
+    located = frozenset(name for name, c in coordinates.items() if c.plate and location_scale(reads.distributions[name]) is not None)
+    return Structure(built, reads, plates, mixed, located, uncarried)
 
 
 def probe(target: Target, reads: Reads) -> dict[str, Tensor]:

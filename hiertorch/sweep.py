@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiertorch.adaptation import adapt
+from hiertorch.adaptation import Adaptation
 from hiertorch.kernels import Info, Noise, Tuning
 from hiertorch.plan import Plan
 from hiertorch.state import State
@@ -26,7 +26,7 @@ class Sweep:
         self.moves = tuple(step.move for step in plan.steps)
         self.order = tuple(i for i, step in enumerate(plan.steps) for _ in range(step.repeats))
         self.n_normal = sum(self.moves[i].size * self.moves[i].width for i in self.order)
-        self.n_uniform = sum(self.moves[i].size for i in self.order)
+        self.n_uniform = sum(2 * self.moves[i].size for i in self.order)
 
     def numbers(self, window: int, like: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """The random numbers of a window of sweeps: standard normal `(window, n_normal, chains)`, log uniform `(window, n_uniform, chains)`."""
@@ -39,10 +39,10 @@ class Sweep:
         """One sweep's numbers `(n, chains)` cut up for its moves, in running order."""
         parts, i, j = [], 0, 0
         for move in (self.moves[k] for k in self.order):
-            n = move.size * move.width
-            z = normal[i : i + n].reshape(move.size, move.width, -1).permute(2, 0, 1)
-            parts.append(Noise(z, log_uniform[j : j + move.size].transpose(0, 1)))
-            i, j = i + n, j + move.size
+            n, m = move.size * move.width, move.size
+            z = normal[i : i + n].unflatten(0, (m, move.width)).permute(2, 0, 1)
+            parts.append(Noise(z, log_uniform[j : j + m].transpose(0, 1), log_uniform[j + m : j + 2 * m].transpose(0, 1)))
+            i, j = i + n, j + 2 * m
         return parts
 
     def __call__(
@@ -56,13 +56,13 @@ class Sweep:
         return state, infos
 
     def adapt(
-        self, tuning: list[Tuning], infos: list[Info], normal: Tensor, log_uniform: Tensor, t: int
-    ) -> list[Tuning]:
-        """The tuning after warm-up sweep `t` (from 1), learnt from what the sweep's moves met."""
-        tuning = list(tuning)
+        self, learning: list[Adaptation], state: State, infos: list[Info], normal: Tensor, log_uniform: Tensor, t: int, warmup: int
+    ) -> list[Adaptation]:
+        """What is learnt after warm-up sweep `t` (from 1) of `warmup`, from what its moves met and from where it ended."""
+        learning = list(learning)
         for k, info, noise in zip(self.order, infos, self.noises(normal, log_uniform), strict=True):
-            tuning[k] = {"root": adapt(tuning[k]["root"], noise.normal, info.accept, t)}
-        return tuning
+            learning[k] = learning[k].step(self.moves[k], noise, info, t)
+        return [part.observe(move, state, t, warmup) for part, move in zip(learning, self.moves, strict=True)]
 
     def rehearse(self, state: State, tuning: list[Tuning], *, compiled: bool) -> None:
         """Runs one sweep, whose outcome is thrown away, so that every piece of the density is recorded (and compiled) before the run."""

@@ -17,7 +17,7 @@ from hiertorch.recording import record
 from hiertorch.rows import Rows
 from hiertorch.space import Coordinate, Space
 from hiertorch.state import State
-from hiertorch.transport import spread, transport
+from hiertorch.transport import location_scale, transport
 
 __all__ = ["Target"]
 
@@ -100,9 +100,9 @@ class Target:
             "transport", name, self._transport, old[name], *self._parents(name, old), *self._parents(name, new)
         )
 
-    def spread(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
-        """A scale of the latent's prior given the values, or None if it has none to offer."""
-        return self._call("spread", name, self._spread, *self._parents(name, values))
+    def location_scale(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
+        """Location and scale of the latent's prior given the values, stacked on axis 0, or None if it has none to offer."""
+        return self._call("location_scale", name, self._location_scale, *self._parents(name, values))
 
     def _cells(self, values: Mapping[str, Tensor]) -> Tensor:
         if self.prior_only:
@@ -145,8 +145,8 @@ class Target:
         n = len(parents) // 2
         return transport(self._prior(name, parents[:n]), self._prior(name, parents[n:]), value)
 
-    def _spread(self, name: str, *parents: Tensor) -> Tensor | None:
-        return spread(self._prior(name, parents))
+    def _location_scale(self, name: str, *parents: Tensor) -> Tensor | None:
+        return location_scale(self._prior(name, parents))
 
     def _row_pass(self, _: str, *values: Tensor) -> Tensor:
         v = Values(dict(zip(self._read_by_rows, values, strict=True)), self.names)

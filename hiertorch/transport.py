@@ -23,7 +23,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-__all__ = ["spread", "transport", "untransportable"]
+__all__ = ["location_scale", "transport", "untransportable"]
 
 LOCATION_SCALE = (Normal, Cauchy, Laplace, Gumbel, StudentT)
 SHAPES = {StudentT: "df", Gamma: "concentration", InverseGamma: "concentration"}
@@ -73,17 +73,17 @@ def untransportable(old: Distribution, new: Distribution) -> str | None:
     return f"{family.__name__} is not a location-scale family"
 
 
-def spread(distribution: Distribution) -> Tensor | None:
-    """A scale of the unconstrained latent under this prior, `(chains or 1, size or 1, *event)`; None if it has none to offer.
+def location_scale(distribution: Distribution) -> Tensor | None:
+    """Location and scale of the unconstrained latent under this prior, `(2, chains or 1, size or 1, *event)`; None if it has none to offer.
 
-    Exact for location-scale families, for multivariate normals the marginal ones, and the base's for one-to-one transforms of these.
+    Exact for location-scale families, marginal for multivariate normals, and the base's for one-to-one transforms of these.
     """
     if isinstance(distribution, Independent):
-        return spread(distribution.base_dist)
+        return location_scale(distribution.base_dist)
     if isinstance(distribution, LOCATION_SCALE):
-        return distribution.scale
+        return torch.stack([distribution.loc, distribution.scale])
     if isinstance(distribution, MultivariateNormal):
-        return distribution.stddev
+        return torch.stack([distribution.loc, distribution.stddev])
     if isinstance(distribution, TransformedDistribution) and all(step.bijective for step in distribution.transforms):
-        return spread(distribution.base_dist)
+        return location_scale(distribution.base_dist)
     return None

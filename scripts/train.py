@@ -43,13 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def shortened(summary: pd.DataFrame, by_group: Sequence[str]) -> str:
     """The summary with the first rows only of the latents in `by_group`."""
-    latent = summary.index.str.split("[").str[0]
-    place = pd.Series(latent, index=summary.index).groupby(latent).cumcount()
-    shown = summary[~latent.isin(by_group) | (place < GROUPS)]
-    with pd.option_context("display.max_colwidth", 40):
-        table = shown.to_string(line_width=WIDTH, float_format="{:.3g}".format)
-    hidden = [f"{sum(latent == name) - GROUPS} of {name}" for name in by_group if sum(latent == name) > GROUPS]
-    return "\n".join([table, *([f"and {', '.join(hidden)}"] if hidden else []), ""])
+    latent = pd.Series(summary.index.str.split("[").str[0], index=summary.index)
+    grouped, place = latent.isin(by_group), latent.groupby(latent).cumcount()
+    digits = {"ess": "{:.0f}", "r_hat": "{:.3f}", "sd": "{:.3g}", "mcse": "{:.3g}"}
+    formats = {column: digits.get(column, digits.get(column.split("_")[0], "{:.6g}")).format for column in summary}
+    table = summary[~grouped | (place < GROUPS)].to_string(formatters=formats, line_width=WIDTH)
+    hidden = latent[grouped & (place >= GROUPS)].value_counts(sort=False)
+    return "\n".join([table, *(f"... and {count} more of {name}" for name, count in hidden.items())])
 
 
 if __name__ == "__main__":

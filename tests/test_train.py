@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hiertorch.posterior import Posterior
+
 ROOT = Path(__file__).parents[1]
 YAML = """
 data: {source: pupils.csv, response: score, groups: [school], predictors: [hours]}
@@ -38,7 +40,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "fit.yaml").write_text(YAML)
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("own", None)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +73,11 @@ def test_from_any_folder_with_a_model_of_ones_own(folder):
     first_words = [line.split()[0] for line in lines if line]
     assert {"mu_alpha", "sigma_alpha", "sigma_y", "alpha[a]", "alpha[e]"} <= set(first_words)
     assert "alpha[f]" not in first_words
-    assert lines.count("and 3 of alpha") == 1
+    assert lines.count("... and 3 more of alpha") == 1
     assert "dashboard:  tensorboard --logdir out" in lines
     written = {path.name.split(".")[0] for path in (folder / "out").iterdir()}
     assert {"draws", "summary", "config", "events"} <= written
-    assert np.load(folder / "out" / "draws.npz")["alpha"].shape == (4, 25, 8)
+    assert Posterior.load(folder / "out" / "draws.npz")["alpha"].shape == (4, 25, 8)
     assert len(pd.read_csv(folder / "out" / "summary.csv")) >= 3 + 8
 
 
@@ -82,22 +86,22 @@ def test_from_any_folder_with_a_model_of_ones_own(folder):
     [
         (["--config", "none.yaml"], 2, "error: config: File does not exist: "),
         (
-            ["--config", "fit.yaml", "--model=VaryingIntercepts", "--sample.draws=x"],
+            ["--config", "fit.yaml", "--sample.draws=x"],
             2,
             "error: sample.draws: expected int",
         ),
         (
-            ["--config", "fit.yaml", "--model=VaryingIntercepts", "--data.source=x.csv"],
+            ["--config", "fit.yaml", "--data.source=x.csv"],
             2,
             "error: data.source: there is no",
         ),
         (
-            ["--config", "fit.yaml", "--model=VaryingIntercepts", "--data.response=x"],
+            ["--config", "fit.yaml", "--data.response=x"],
             1,
             "error: the frame has no column 'x'",
         ),
         (
-            ["--config", "fit.yaml", "--model=VaryingIntercepts", "--log_dir=own.py"],
+            ["--config", "fit.yaml", "--log_dir=own.py"],
             1,
             "error: the run folder 'own.py' can't",
         ),
@@ -112,8 +116,7 @@ def test_what_is_wrong_is_one_sentence(folder, main, capsys, options, status, se
 
 
 def test_without_a_run_folder(folder, main, capsys):
-    options = ["--model=VaryingIntercepts", "--model.init_args.plate=school", "--log_dir=null"]
-    assert main(["--config", "fit.yaml", *options]) == 0
+    assert main(["--config", "fit.yaml", "--log_dir=null"]) == 0
     assert "nothing was kept" in capsys.readouterr().out
     assert not (folder / "out").exists()
 
@@ -141,7 +144,7 @@ def test_long_latents_are_shortened(train):
     lines = train.shortened(summary, ["alpha", "gamma"]).splitlines()
     shown = [name for name in names if name not in ("alpha[5]", "alpha[6]")]
     assert [line.split()[0] for line in lines if line][1:-1] == shown
-    assert [line for line in lines if line][-1] == "and 2 of alpha"
+    assert [line for line in lines if line][-1] == "... and 2 more of alpha"
     assert lines[shown.index("sigma") + 1].split() == ["sigma", str(names.index("sigma"))]
 
 

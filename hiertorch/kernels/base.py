@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hiertorch.state import State
 
-__all__ = ["Info", "Move", "Noise", "Target", "Tuning", "change", "choose", "choose_latent", "decide", "propose"]
+__all__ = ["Guess", "Info", "Move", "Noise", "Target", "Tuning", "change", "choose", "choose_latent", "decide", "propose"]
 
 Tuning = dict[str, Tensor]
 
@@ -17,7 +17,8 @@ class Noise(NamedTuple):
     """The random numbers of one step of one move."""
 
     normal: Tensor  # (chains, size, width)
-    log_uniform: Tensor  # (chains, size), below 0
+    log_uniform: Tensor  # (chains, size), below 0: decides
+    log_choice: Tensor  # (chains, size), below 0: picks between a walk and a guess
 
 
 class Info(NamedTuple):
@@ -25,6 +26,7 @@ class Info(NamedTuple):
 
     accept: Tensor  # acceptance probability (chains, size); 0 where the proposed density was NaN
     nan: Tensor  # (), how many proposed densities were NaN
+    other: Tensor  # where the proposal was a guess or a bold jump, not a plain walk (chains, size)
 
 
 class Target(Protocol):
@@ -42,8 +44,8 @@ class Target(Protocol):
         """A latent's value under its prior given `old`, carried to its prior given `new`."""
         ...
 
-    def spread(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
-        """A scale of the latent's prior given the values, or None."""
+    def location_scale(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
+        """Location and scale of a latent's prior given the values, stacked on axis 0, or None if it has none to offer."""
         ...
 
     def priors_touched(self, changed: Iterable[str]) -> tuple[str, ...]:
@@ -69,38 +71,101 @@ class Move(Protocol):
     size: int
     width: int
     passes: int
+    guess: "Guess | None"
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """The state after one proposal and its decision, and the decision's probability."""
         ...
 
 
-def propose(parts: Sequence[Tensor], root: Tensor, normal: Tensor, limit: Tensor | None = None) -> list[Tensor]:
-    """u' = u + root z: symmetric random-walk proposals for the parts `(chains, ...)` of one block.
+class Guess(Protocol):
+    """A normal approximation of a block's conditional, learnt in warm-up, from which proposals are drawn outright.
+
+    Note [Walks and guesses]
+    A random walk keeps at best a quarter of its draws in one dimension and less in more. Most conditionals of a hierarchical model are close to
+    normal, and warm-up sees enough of them to learn their mean and spread; then u' ~ q(. | rest), accepted with
+    min(1, p(u') q(u) / (p(u) q(u'))), is nearly an independent draw. Each proposal is a guess with probability `share`, a walk otherwise, whatever the
+    state: a mixture of two valid kernels. A bad guess costs acceptance, never correctness, and the walks keep the tails.
+    """
+
+    def tuning(self, like: Tensor) -> Tuning:
+        """Tuning with which no guess is ever made."""
+        ...
+
+    def normal(self, state: State, tuning: Tuning) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean `(chains, size, width)`, root and inverse root of the covariance, of q given the rest of the state."""
+        ...
+
+    def observe(self, state: State) -> Tensor:
+        """What to average over warm-up, summed over chains."""
+        ...
+
+    def fit(self, sums: Tensor, count: int) -> Tuning:
+        """The tuning that these sums over `count` observed sweeps and all chains teach."""
+        ...
+
+
+BOLD, LOG_BOLD = 10.0, -2.3
+"""Note [Bold jumps]
+
+A walk's size fits where most of the mass is. A chain that starts or strays elsewhere (a scale near 0, where effects and rows hold nothing) would
+need thousands of such steps to come back. So where there is no guess one jump in ten is ten times as long.
+"""
+
+
+def propose(
+    parts: Sequence[Tensor],
+    tuning: Tuning,
+    noise: Noise,
+    limit: Tensor | None = None,
+    normal: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> tuple[list[Tensor], Tensor | float, Tensor]:
+    """Proposals for the parts of one block, log q(u) - log q(u') `(chains, size)`, and which of them are no plain walks.
+
+    A walk is u' = u + root z, symmetric. See Note [Walks and guesses] and Note [Bold jumps].
 
     Args:
         parts: current unconstrained parts; `(chains, size, *free_event)` each, or of any shape when `size` is 1.
-        root: `(size, width, width)`, lower triangular.
-        normal: `(chains, size, width)`.
+        tuning: `root` `(size, width, width)`, lower triangular; `log_share` `()` where there is a guess.
+        noise: normal numbers `(chains, size, width)`.
         limit: `(chains, size, width)`, if given: jumps of standard deviation s are damped to s / sqrt(1 + (s / limit)^2). It must not
             depend on what the block moves, else the walk would not be symmetric.
+        normal: mean, root and inverse root of the guess.
     """
-    size, width = normal.shape[1:]
-    jump = root[:, :, 0] * normal[:, :, 0, None] if width == 1 else (root * normal.unsqueeze(-2)).sum(-1)
+    z, root = noise.normal, tuning["root"]
+    size, width = z.shape[1:]
+    jump = _times(root, z)
     if limit is not None:
         jump = jump * torch.rsqrt(1.0 + root.square().sum(-1) / limit.square())
+    log_q: Tensor | float = 0.0
+    if normal is None:
+        other = noise.log_choice < LOG_BOLD
+        jump = jump * torch.where(other, BOLD, 1.0).unsqueeze(-1)
+    else:
+        mean, spread, inverse = normal
+        now = torch.cat([part.reshape(part.shape[0], size, -1) for part in parts], -1) if len(parts) > 1 else parts[0].reshape(z.shape)
+        offset = mean - now
+        other = noise.log_choice < tuning["log_share"]
+        jump = torch.where(other.unsqueeze(-1), offset + _times(spread, z), jump)
+        back = _times(inverse, offset)
+        log_q = torch.where(other, 0.5 * (z.square() - back.square()).sum(-1), 0.0)
     jumps = jump.split([part[0].numel() // size for part in parts], -1)
-    return [part + d.reshape(part.shape) for part, d in zip(parts, jumps, strict=True)]
+    return [part + d.reshape(part.shape) for part, d in zip(parts, jumps, strict=True)], log_q, other
 
 
-def decide(log_ratio: Tensor, log_uniform: Tensor) -> tuple[Tensor, Info]:
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """matrix vector, `(..., width)`: an elementwise product and sum, since these matrices are tiny."""
+    return matrix[..., 0] * vector if vector.shape[-1] == 1 else (matrix * vector.unsqueeze(-2)).sum(-1)
+
+
+def decide(log_ratio: Tensor, log_uniform: Tensor, other: Tensor) -> tuple[Tensor, Info]:
     """Accept where log uniform < log ratio, that is with probability min(1, exp(log ratio)).
 
     A NaN ratio (or +inf, the mark of an infinite density) is counted and never accepted.
     """
     sound = log_ratio < torch.inf  # false for NaN as well
     probability = torch.where(sound, log_ratio, -torch.inf).clamp(max=0.0).exp()
-    return (log_uniform < log_ratio) & sound, Info(probability, log_ratio.numel() - sound.sum())
+    return (log_uniform < log_ratio) & sound, Info(probability, log_ratio.numel() - sound.sum(), other)
 
 
 def choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:

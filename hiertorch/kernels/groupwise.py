@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.kernels.base import Info, Noise, Target, Tuning, choose, choose_latent, decide, propose
+from hiertorch.kernels.guesses import Site
 from hiertorch.state import State
 
 __all__ = ["Groupwise"]
@@ -31,11 +32,12 @@ class Groupwise:
         plate: the grouping.
         parents: finer plate -> code of the group of `plate` in which each of its groups lies, `(groups of the finer plate,)`, for every
             finer plate on which the prior of some latent reads the block.
+        located: those of the block whose prior has a location and a scale that no latent of the block decides.
     """
 
     kind = "groupwise"
 
-    def __init__(self, target: Target, block: tuple[str, ...], plate: str, parents: dict[str, Tensor]) -> None:
+    def __init__(self, target: Target, block: tuple[str, ...], plate: str, parents: dict[str, Tensor], located: frozenset[str]) -> None:
         self.target, self.block, self.plate, self.parents = target, block, plate, parents
         self.name = f"groupwise({', '.join(block)})"
         coordinates = target.space.coordinates
@@ -45,31 +47,33 @@ class Groupwise:
         self.own = tuple(name for name in touched if coordinates[name].plate == plate)
         self.finer = {name: coordinates[name].plate for name in touched if coordinates[name].plate != plate}
         self.passes = int(target.reads_rows(block))
-        self.scaled = {name for name in block if not target.reads[name] & set(block)}
+        self.located = located
+        self.guess = Site(target, block[0]) if self.width == 1 and located else None
 
-    def _limit(self, state: State) -> Tensor:
+    def _limit(self, state: State) -> Tensor | None:
         """See Note [Jumps that follow the prior's scale]; `(chains, size, width)`, infinite where the prior tells no scale."""
+        if not self.located:
+            return None
         limits = []
         for name in self.block:
             free = state.free[name]
-            scale = self.target.spread(name, state.values) if name in self.scaled else None
-            limit = (
-                torch.full_like(free, torch.inf) if scale is None else (LIMIT / self.width**0.5 * scale).expand_as(free)
-            )
+            place = self.target.location_scale(name, state.values) if name in self.located else None
+            limit = torch.full_like(free, torch.inf) if place is None else (LIMIT / self.width**0.5 * place[1]).expand_as(free)
             limits.append(limit.reshape(*free.shape[:2], -1))
         return torch.cat(limits, -1)
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `hiertorch.kernels.base.Move`."""
-        parts = propose([state.free[name] for name in self.block], tuning["root"], noise.normal, self._limit(state))
+        normal = None if self.guess is None else self.guess.normal(state, tuning)
+        parts, log_q, other = propose([state.free[name] for name in self.block], tuning, noise, self._limit(state), normal)
         new = self.target.update(state, dict(zip(self.block, parts, strict=True)))
-        log_ratio = sum(new.prior[name] - state.prior[name] for name in self.own)
+        log_ratio = sum((new.prior[name] - state.prior[name] for name in self.own), start=log_q)
         for name, plate in self.finer.items():
             terms = new.prior[name] - state.prior[name]
             log_ratio = log_ratio.index_add(1, self.parents[plate], terms)
         if self.passes:
             log_ratio = log_ratio + self.target.rows.by_group(new.cells - state.cells, self.plate)
-        accepted, info = decide(log_ratio, noise.log_uniform)
+        accepted, info = decide(log_ratio, noise.log_uniform, other)
         free, values, prior, cells = dict(state.free), dict(state.values), dict(state.prior), state.cells
         for name in self.block:
             free[name], values[name] = choose_latent(accepted, new, state, name)

@@ -9,6 +9,7 @@ It is the same kernel; which pieces of the density it touches, the target knows.
 from torch import Tensor
 
 from hiertorch.kernels.base import Info, Noise, Target, Tuning, change, choose, choose_latent, decide, propose
+from hiertorch.kernels.guesses import Regression
 from hiertorch.state import State
 
 __all__ = ["Joint"]
@@ -31,15 +32,17 @@ class Joint:
         self.width = sum(target.space.coordinates[name].size * target.space.coordinates[name].width for name in block)
         self.touched = target.priors_touched(block)
         self.passes = int(target.reads_rows(block))
+        self.guess = Regression.on_rest(target, block)
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `hiertorch.kernels.base.Move`."""
-        parts = propose([state.free[name] for name in self.block], tuning["root"], noise.normal)
+        normal = None if self.guess is None else self.guess.normal(state, tuning)
+        parts, log_q, other = propose([state.free[name] for name in self.block], tuning, noise, normal=normal)
         new = self.target.update(state, dict(zip(self.block, parts, strict=True)))
         log_ratio = change(new, state, self.touched)
         if self.passes:
             log_ratio = log_ratio + (new.cells - state.cells).sum(-1)
-        accepted, info = decide(log_ratio[:, None], noise.log_uniform)
+        accepted, info = decide(log_ratio[:, None] + log_q, noise.log_uniform, other)
         return take(accepted, new, state, self.block, self.touched, bool(self.passes)), info
 
 

@@ -32,6 +32,7 @@ class NonCentred:
         self.target, self.block, self.carried = target, block, carried
         self.name = f"non-centred({', '.join(block)})"
         self.plate: str | None = None
+        self.guess = None
         self.size = 1
         coordinates = target.space.coordinates
         self.width = sum(coordinates[name].width for name in block)
@@ -43,7 +44,7 @@ class NonCentred:
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `hiertorch.kernels.base.Move`."""
         coordinates = self.target.space.coordinates
-        parts = propose([state.free[name] for name in self.block], tuning["root"], noise.normal)
+        parts, _, other = propose([state.free[name] for name in self.block], tuning, noise)
         free = dict(zip(self.block, parts, strict=True))
         values: dict[str, Tensor] = {**state.values, **self.target.space.constrain(free)}
         for name in self.carried:
@@ -53,5 +54,5 @@ class NonCentred:
         log_ratio = change(new, state, self.counted)
         if self.passes:
             log_ratio = log_ratio + (new.cells - state.cells).sum(-1)
-        accepted, info = decide(log_ratio[:, None], noise.log_uniform)
+        accepted, info = decide(log_ratio[:, None], noise.log_uniform, other)
         return take(accepted, new, state, self.moved, self.touched, bool(self.passes)), info

@@ -1,0 +1,163 @@
+"""Normal approximations of conditionals, learnt in warm-up from the draws of all chains. See Note [Walks and guesses] in `base`."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hiertorch.kernels.base import Target, Tuning
+from hiertorch.state import State
+
+__all__ = ["Regression", "Site"]
+
+WIDEN = 1.1
+"""Guesses are this much wider than what was learnt, so that the target's tails are not lighter than theirs by accident."""
+
+WIDEST = 12
+"""Blocks of more dimensions than this only walk: a normal guess of all of them at once is hardly ever accepted."""
+
+
+class Regression:
+    """u_block | rest ~ Normal(W' f(rest), S): a linear regression of a block on summaries of everything else.
+
+    f(rest) = (1, other population-level latents, mean and log sd over the groups of every group-level latent), all unconstrained.
+
+    Args:
+        target: the density.
+        block: the latents to guess, moved with one decision a chain.
+    """
+
+    def __init__(self, target: Target, block: tuple[str, ...]) -> None:
+        coordinates = target.space.coordinates
+        self.block = block
+        others = [name for name in coordinates if name not in block]
+        self.population = [name for name in others if coordinates[name].plate is None]
+        self.grouped = [name for name in others if coordinates[name].plate is not None and coordinates[name].size > 2]
+        self.width = sum(coordinates[name].size * coordinates[name].width for name in block)
+        widths = [coordinates[name].width for name in (*self.population, *self.grouped, *self.grouped)]
+        self.features = 1 + sum(widths)
+
+    @classmethod
+    def on_rest(cls, target: Target, block: tuple[str, ...]) -> "Regression | None":
+        """The regression of a block, unless it is too wide for a guess."""
+        guess = cls(target, block)
+        return guess if guess.width <= WIDEST else None
+
+    def tuning(self, like: Tensor) -> Tuning:
+        """See `Guess.tuning`."""
+        eye = torch.eye(self.width, dtype=like.dtype, device=like.device)
+        return {
+            "weights": like.new_zeros(self.features, self.width),
+            "spread": eye,
+            "inverse": eye,
+            "log_share": like.new_full((), -torch.inf),
+        }
+
+    def rest(self, state: State) -> Tensor:
+        """f(rest), `(chains, features)`."""
+        first = state.free[self.block[0]]
+        parts = [torch.ones_like(first.reshape(first.shape[0], -1)[:, :1])]
+        parts += [state.free[name].flatten(1) for name in self.population]
+        for name in self.grouped:
+            effects = state.free[name].flatten(2) if state.free[name].dim() > 2 else state.free[name].unsqueeze(-1)
+            variance, mean = torch.var_mean(effects, 1)
+            parts += [mean, 0.5 * torch.log(variance + torch.finfo(variance.dtype).tiny)]
+        return torch.cat(parts, 1)
+
+    def normal(self, state: State, tuning: Tuning) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Guess.normal`."""
+        return (self.rest(state) @ tuning["weights"]).unsqueeze(1), tuning["spread"], tuning["inverse"]
+
+    def observe(self, state: State) -> Tensor:
+        """Cross products of (f, u_block), `(features + width, features + width)`."""
+        z = torch.cat([self.rest(state), *(state.free[name].flatten(1) for name in self.block)], 1)
+        return z.transpose(0, 1) @ z
+
+    def fit(self, sums: Tensor, count: int) -> Tuning:
+        """Least squares with the least ridge that makes it well posed."""
+        moments = sums / count
+        mean = moments[0, 1:]  # the first feature is 1
+        covariance = moments[1:, 1:] - torch.outer(mean, mean)
+        scale = covariance.diagonal().clamp(min=1e-30).sqrt()
+        correlation = covariance / torch.outer(scale, scale)
+        f = self.features - 1
+        eye = torch.eye(len(mean), dtype=sums.dtype, device=sums.device)
+        slopes = torch.linalg.solve(correlation[:f, :f] + 1e-6 * eye[:f, :f], correlation[:f, f:])
+        residual = correlation[f:, f:] - slopes.mT @ correlation[:f, f:]
+        residual = (residual + residual.mT) / 2 + 1e-8 * eye[f:, f:]
+        root, failed = torch.linalg.cholesky_ex(residual)
+        if bool(failed):
+            root = torch.diag(residual.diagonal().clamp(min=1e-8).sqrt())
+        slopes = slopes / scale[:f, None] * scale[f:]
+        weights = torch.cat([(mean[f:] - mean[:f] @ slopes).unsqueeze(0), slopes])
+        spread = WIDEN * scale[f:, None] * root
+        inverse = torch.linalg.solve_triangular(spread, eye[f:, f:], upper=False)
+        return {"weights": weights, "spread": spread, "inverse": inverse}
+
+
+class Site:
+    """u_j | rest ~ prior(u_j; m, s) x Normal-shaped site exp(h_j u_j - lambda_j u_j^2 / 2), for every group j.
+
+    Given the rest the guess is Normal((h_j + m / s^2) / P_j, 1 / P_j) with P_j = lambda_j + 1 / s^2: it follows the population, so that it fits at
+    the mouth of the funnel as well as outside. The site stands for the group's rows and finer groups. Its two numbers solve Stein's identity
+    E[w (lambda u - h + (u - m) / s^2) g(u)] = E[w g'(u)] for g = 1 and g = u, with a weight w(s) that keeps 1 / s^2 bounded; for a normal conditional
+    they are exact.
+
+    Args:
+        target: the density.
+        name: a group-level latent of width 1 whose prior has a location and a scale.
+    """
+
+    def __init__(self, target: Target, name: str) -> None:
+        self.target, self.name = target, name
+        self.size = target.space.coordinates[name].size
+
+    def tuning(self, like: Tensor) -> Tuning:
+        """See `Guess.tuning`."""
+        return {
+            "precision": like.new_ones(self.size),
+            "pull": like.new_zeros(self.size),
+            "log_share": like.new_full((), -torch.inf),
+        }
+
+    def _place(self, state: State) -> tuple[Tensor, Tensor]:
+        """Location and 1 / scale^2 of the prior, `(chains, size)`."""
+        place = self.target.location_scale(self.name, state.values)
+        assert place is not None
+        location, scale = place.flatten(3).squeeze(-1) if place.dim() > 3 else place
+        return location, scale.square().reciprocal()
+
+    def normal(self, state: State, tuning: Tuning) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Guess.normal`."""
+        location, precision = self._place(state)
+        total = tuning["precision"] + precision
+        mean = (tuning["pull"] + precision * location) / total
+        inverse = total.sqrt() / WIDEN
+        return mean.unsqueeze(-1), inverse.reciprocal()[..., None, None], inverse[..., None, None]
+
+    def observe(self, state: State) -> Tensor:
+        """Weighted moments by group, `(5, size)`."""
+        u = state.free[self.name].reshape(-1, self.size)
+        location, precision = self._place(state)
+        w = 1.0 / (1.0 + precision * u.var(0))  # any function of the prior's scale would do
+        score = w * precision * (u - location)
+        return torch.stack([w.expand_as(u).sum(0), (w * u).sum(0), (w * u * u).sum(0), score.sum(0), (score * u).sum(0)])
+
+    def fit(self, sums: Tensor, count: int) -> Tuning:
+        """Solves the two equations of Stein's identity for each group."""
+        w, wu, wuu, score, score_u = sums
+        mean = wu / w
+        spread = (wuu / w - mean.square()).clamp(min=1e-30)
+        precision = ((w - score_u + mean * score) / w / spread).clamp(min=1e-6)
+        precision = torch.where(torch.isfinite(precision), precision, 1e-6)
+        return {"precision": precision, "pull": precision * mean + score / w}
+
+
+def log_share(guess_accept: float, width: int) -> float:
+    """The log of how often to guess: in proportion to how many independent draws a guess and a walk give a step.
+
+    A guess accepted at rate a gives about a / (2 - a) (exact for an independence sampler with constant acceptance), a walk in d dimensions about
+    0.33 / (d + 0.5) (Gelman, Roberts & Gilks 1996). Walks keep a tenth at least.
+    """
+    guess, walk = guess_accept / (2.0 - guess_accept), 0.33 / (width + 0.5)
+    return math.log(min(0.9, max(0.02, guess / (guess + walk))))
