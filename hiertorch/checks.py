@@ -2,13 +2,14 @@
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, biject_to
+from torch.distributions import Distribution
 
 from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.latent import validation
 from hiertorch.model import Model
-from hiertorch.structure import Reads, record
+from hiertorch.space import bijection
+from hiertorch.structure import Reads, overrides, record
 
 __all__ = ["inspect"]
 
@@ -35,6 +36,12 @@ def inspect(
         raise ModelError(
             f"{type(model).__name__} declares no latents; add class attributes such as mu = ht.Latent(Normal(0.0, 5.0))."
         )
+    for method in ("log_prior", "log_prior_terms"):
+        if overrides(model, method):
+            raise ModelError(
+                f"{type(model).__name__} overrides {method}, which sampling does not call; override log_prior_term for one latent's prior, or log_prob "
+                "for the whole density."
+            )
     for name, latent in model.latents.items():
         if latent.plate is not None and latent.plate not in data.plates:
             known = ", ".join(map(repr, data.plates)) or "none"
@@ -48,12 +55,12 @@ def inspect(
         for name in model.latents:
             _check_prior(model, name, reads, data)
             _check_support(name, reads, model.prior(name, again, data))
-        if reads.response is not None:
-            _check_likelihood(model, reads, data)
+            _check_labels(model, name, reads)
         if reads.density is not None:
             _check_density(reads)
-        if not prior_only:
-            _check_chains(model, reads, data)
+        elif not prior_only:
+            _check_likelihood(model, reads, data)
+        _check_chains(model, reads, data, prior_only=prior_only)
     return reads, _notes(model, reads, data, prior_only=prior_only)
 
 
@@ -64,12 +71,6 @@ def _check_prior(model: Model, name: str, reads: Reads, data: Data) -> None:
             f"the prior of {name!r}, {type(distribution).__name__}, is discrete; Metropolis-Hastings moves here need a continuous "
             "latent: sum it out in the likelihood."
         )
-    sampled = distribution.sample()
-    if sampled.dtype != data.dtype or sampled.device != data.device:
-        raise ModelError(
-            f"the prior of {name!r} gives values of {sampled.dtype} on {sampled.device}; the data are {data.dtype} on {data.device}. "
-            "Make its tensors from the latents it reads, or from plain numbers."
-        )
     if not bool(torch.isfinite(value).all()):
         raise ModelError(f"the prior of {name!r} draws values that are not finite; check its parameters.")
     v = model.values(reads.values)
@@ -79,7 +80,8 @@ def _check_prior(model: Model, name: str, reads: Reads, data: Data) -> None:
         raise
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"the density of the prior of {name!r} can't be computed: {error}") from error
-    if not bool(torch.isfinite(term).all()):
+    # A draw that was rounded to the edge of the support has an infinite density now and then; all chains' never.
+    if bool(torch.isnan(term).any()) or not bool(torch.isfinite(term).any(0).all()):
         raise ModelError(
             f"the log density of the prior of {name!r} is not finite at its own draws; is it improper or degenerate?"
         )
@@ -87,21 +89,54 @@ def _check_prior(model: Model, name: str, reads: Reads, data: Data) -> None:
 
 def _check_support(name: str, reads: Reads, elsewhere: Distribution) -> None:
     try:
-        here = biject_to(reads.distributions[name].support)
+        here = bijection(reads.distributions[name].support)
+        there = bijection(elsewhere.support)
     except NotImplementedError as error:
-        raise ModelError(f"the prior of {name!r} has a support for which torch knows no bijection: {error}") from error
+        raise ModelError(f"the prior of {name!r} has a support that can't be made unconstrained: {error}") from error
     free = here.inv(reads.values[name])
-    there = biject_to(elsewhere.support)(free)
-    if not torch.allclose(here(free), there, equal_nan=True):
+    if not torch.allclose(here(free), there(free), equal_nan=True):
         raise ModelError(
             f"the support of the prior of {name!r} moves with the latents that it reads; give it a fixed support, "
             "for example a fraction ~ Uniform(0.0, 1.0) that the likelihood multiplies."
         )
 
 
+def _check_labels(model: Model, name: str, reads: Reads) -> None:
+    labels, event = model.latents[name].labels, tuple(reads.values[name].shape[2:])
+    if labels is not None and tuple(map(len, labels)) != event:
+        raise ModelError(
+            f"latent {name!r} has labels for an event of shape {tuple(map(len, labels))}, but its event shape is {event}: give one label for each "
+            "entry, or one list of labels for each dimension."
+        )
+
+
 def _check_likelihood(model: Model, reads: Reads, data: Data) -> None:
-    response = reads.response
-    chains = next(iter(reads.values.values())).shape[0]
+    wanted = (next(iter(reads.values.values())).shape[0], data.n_rows)
+    try:
+        if not overrides(model, "log_likelihood"):
+            _check_response(reads.response, data, wanted)
+        with validation(False):
+            terms = model.log_likelihood(model.values(reads.values), data)
+    except (ModelError, DataError):
+        raise
+    except Exception as error:
+        raise ModelError(f"the log density of the likelihood can't be computed: {type(error).__name__}: {error}") from error
+    if not isinstance(terms, Tensor) or terms.shape != wanted:
+        found = f"shape {tuple(terms.shape)}" if isinstance(terms, Tensor) else type(terms).__name__
+        raise ModelError(f"log_likelihood gives {found}; expected a tensor (chains, rows) = {wanted}.")
+    if terms.dtype != data.dtype or terms.device != data.device:
+        raise ModelError(
+            f"likelihood gives {terms.dtype} on {terms.device}; the data are {data.dtype} on {data.device}. Make its tensors from latents and "
+            "columns, or register them as buffers of the model."
+        )
+    if not reads.likelihood:
+        raise ModelError(
+            f"the likelihood of {type(model).__name__} reads no latent, so the data say nothing about any: read one, as in v.mu, or sample with "
+            "prior_only=True."
+        )
+
+
+def _check_response(response: object, data: Data, wanted: tuple[int, int]) -> None:
     if not isinstance(response, Distribution):
         raise ModelError(
             f"likelihood returned {type(response).__name__}; expected a torch.distributions object of batch shape (chains, rows)."
@@ -111,34 +146,27 @@ def _check_likelihood(model: Model, reads: Reads, data: Data) -> None:
             f"likelihood returned a distribution with event shape {tuple(response.event_shape)}; expected one response a row: batch shape "
             "(chains, rows) and no event."
         )
-    wanted = (chains, data.n_rows)
     try:
         fits = torch.broadcast_shapes(response.batch_shape, wanted) == wanted
     except RuntimeError:
         fits = False
-    if not fits or (len(response.batch_shape) == 1 and response.batch_shape[0] == chains != data.n_rows):
+    if not fits:
         raise ModelError(
             f"likelihood returned batch shape {tuple(response.batch_shape)}; expected (chains, rows) = {wanted}. Group effects "
             "are read row by row as v.alpha[:, data.school], and columns as data.x."
         )
-    _check_response(response, data)
-    terms = response.log_prob(data.y)
-    if terms.dtype != data.dtype or terms.device != data.device:
-        raise ModelError(
-            f"likelihood gives {terms.dtype} on {terms.device}; the data are {data.dtype} on {data.device}."
-        )
-
-
-def _check_response(response: Distribution, data: Data) -> None:
-    """A row that lies outside the support in every chain is the data's fault; in some, perhaps the latents'."""
-    inside = response.support.check(data.y)
-    if inside.dim() == 2:
-        inside = inside.any(0)
-    if not bool(inside.expand(data.n_rows).all()):
-        row = int((~inside.expand(data.n_rows)).nonzero()[0])
+    try:
+        support = response.support
+    except NotImplementedError:  # a distribution of the user's that tells none
+        return
+    # A response outside the support in every chain is the data's fault; in some, perhaps the latents'.
+    inside = support.check(data.y.unsqueeze(-2)).any(-2).expand(data.y.shape)
+    if not bool(inside.all()):
+        *_, row = where = (~inside).nonzero()[0].tolist()
         raise DataError(
-            f"the response of row {row} is {float(data.y[..., row].flatten()[0]):g}, outside the support of the likelihood "
-            f"{type(response).__name__} ({response.support}); {int((~inside).sum())} rows are. Change the likelihood or the data."
+            f"the response of row {row} (from 0) is {float(data.y[tuple(where)]):g}, outside the support of the "
+            f"likelihood {type(response).__name__} ({support}); {int((~inside).sum())} of {inside.numel()} responses are. "
+            "Change the likelihood or the data."
         )
 
 
@@ -149,17 +177,18 @@ def _check_density(reads: Reads) -> None:
         raise ModelError(f"log_prob returned {found}; expected a tensor of shape (chains,) = ({chains},).")
 
 
-def _check_chains(model: Model, reads: Reads, data: Data) -> None:
+def _check_chains(model: Model, reads: Reads, data: Data, *, prior_only: bool) -> None:
     """Moving the first chain must leave the density of the others as it is."""
-    if next(iter(reads.values.values())).shape[0] < 2:
-        return
+    density = model.log_prior if prior_only else model.log_prob
+    moved = {name: torch.cat([value[1:2], value[1:]]) for name, value in reads.values.items()}
     with validation(False):
-        values = {name: torch.cat([value[1:2], value[1:]]) for name, value in reads.values.items()}
-        before, after = model.log_prob(model.values(reads.values), data), model.log_prob(model.values(values), data)
+        before, after = density(model.values(reads.values), data), density(model.values(moved), data)
     same = (before == after) | (torch.isnan(before) & torch.isnan(after))
     if not bool(same[1:].all()):
+        what = "prior" if prior_only else "density"
         raise ModelError(
-            "log_prob mixes chains: moving one chain changed the density of another. Keep axis 0 (chains) out of sums, means and indices."
+            f"the {what} of {type(model).__name__} mixes chains: moving one chain changed the log {what} of another. Keep axis 0 (chains) out of "
+            "sums, means and indices."
         )
 
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -194,13 +195,12 @@ class _Ranked:
 
     @cached_property
     def sorted_split(self) -> tuple[Tensor, Tensor]:
-        ordered, order = self.split.flatten(1).sort(-1)
-        return ordered, order
+        return _sort(self.split.flatten(1))
 
     @cached_property
     def ordered(self) -> Tensor:
         """All draws in ascending order, `(P, S)`; the halves leave out the middle one of an odd number."""
-        return self.draws.flatten(1).sort(-1).values if self.draws.shape[2] % 2 else self.sorted_split[0]
+        return _sort(self.draws.flatten(1))[0] if self.draws.shape[2] % 2 else self.sorted_split[0]
 
     @cached_property
     def scores(self) -> Tensor:
@@ -210,7 +210,7 @@ class _Ranked:
         ordered, middle = self.sorted_split[0], self.split[0].numel() // 2
         median = (ordered[:, middle - 1] + ordered[:, middle]) / 2  # of an even number of draws
         folded = (self.split - median[:, None, None]).abs()
-        folded_scores = _normal_scores(*folded.flatten(1).sort(-1)).view_as(folded)
+        folded_scores = _normal_scores(*_sort(folded.flatten(1))).view_as(folded)
         # Folded draws can be constant where draws are not (two values, equally often): fmax leaves that NaN out.
         return torch.fmax(_rhat(self.scores), _rhat(folded_scores))
 
@@ -224,6 +224,14 @@ class _Ranked:
         )
         smaller = torch.fmin(low, high)
         return torch.where(low.isnan() ^ high.isnan(), smaller.clamp(max=self.split[0].numel()), smaller)
+
+
+def _sort(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows in ascending order and the order that sorts them; by NumPy on the CPU, which is several times quicker."""
+    if x.device.type != "cpu":
+        return x.sort(-1)
+    order = torch.from_numpy(np.argsort(x.numpy(), -1))
+    return x.gather(-1, order), order
 
 
 def _split(x: Tensor) -> Tensor:

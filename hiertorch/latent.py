@@ -141,20 +141,7 @@ class Values(Mapping[str, Tensor]):
 
 def cast(thing: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """A copy of a distribution (or transform) whose floating tensors lie on `device` with `dtype`, without validation."""
-    new = copy.copy(thing)
-    for name, value in vars(thing).items():
-        if isinstance(value, Tensor):
-            moved: Any = value.to(device, dtype if value.is_floating_point() else None)
-        elif isinstance(value, Distribution | Transform):
-            moved = cast(value, device, dtype)
-        elif isinstance(value, list | tuple) and any(isinstance(part, Distribution | Transform) for part in value):
-            moved = type(value)(cast(part, device, dtype) for part in value)
-        else:
-            continue
-        new.__dict__[name] = moved
-    if isinstance(new, Distribution):
-        new._validate_args = False
-    return new
+    return _mapped(thing, lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None), {})
 
 
 @contextmanager
@@ -168,18 +155,32 @@ def validation(enabled: bool) -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-def _append_axes(thing: Any, event: tuple[int, ...]) -> Any:
+def _append_axes(distribution: Distribution, event: tuple[int, ...]) -> Distribution:
     """Independent copies along new axes at the right: parameters `(chains, size)` become `(chains, size, *event)`."""
-    new = copy.copy(thing)
+
+    def appended(tensor: Tensor) -> Tensor:
+        return tensor.reshape(tensor.shape + (1,) * len(event)).expand(tensor.shape + event) if tensor.dim() else tensor
+
+    return _mapped(distribution, appended, {}, event)
+
+
+def _mapped(
+    thing: Any, function: Callable[[Tensor], Tensor], made: dict[int, Any], more: tuple[int, ...] = ()
+) -> Any:
+    """A copy of a distribution or transform, and of all that it is made of, with a function of every tensor; batch shapes gain `more`."""
+    if id(thing) in made:  # a transform and its inverse know each other
+        return made[id(thing)]
+    new = made[id(thing)] = copy.copy(thing)
     for name, value in vars(thing).items():
-        if isinstance(value, Tensor) and value.dim():
-            new.__dict__[name] = value.reshape(value.shape + (1,) * len(event)).expand(value.shape + event)
+        if isinstance(value, Tensor):
+            new.__dict__[name] = function(value)
         elif isinstance(value, Distribution | Transform):
-            new.__dict__[name] = _append_axes(value, event)
-        elif isinstance(value, list | tuple) and any(isinstance(part, Transform) for part in value):
-            new.__dict__[name] = type(value)(_append_axes(part, event) for part in value)
+            new.__dict__[name] = _mapped(value, function, made, more)
+        elif isinstance(value, list | tuple) and any(isinstance(part, Distribution | Transform) for part in value):
+            new.__dict__[name] = type(value)(_mapped(part, function, made, more) for part in value)
     if isinstance(new, Distribution):
-        new._batch_shape = thing.batch_shape + torch.Size(event)
+        new._validate_args = False
+        new._batch_shape = thing._batch_shape + torch.Size(more)
     return new
 
 

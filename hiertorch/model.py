@@ -48,19 +48,26 @@ class Model(nn.Module, metaclass=_ModelType):
     def __init__(self) -> None:
         super().__init__()
         latents: dict[str, Latent] = {}
+        others: set[str] = set()  # class attributes that are no latents
         for owner in reversed(type(self).__mro__):
-            _merge(latents, {name: part for name, part in vars(owner).items() if isinstance(part, Latent)})
-            for name in [n for n in latents if n in vars(owner) and not isinstance(vars(owner)[n], Latent)]:
-                if vars(owner)[name] is not None:
+            body = vars(owner)
+            own = {name: part for name, part in body.items() if isinstance(part, Latent)}
+            if shadows := [name for name in own if name in others]:
+                raise ModelError(_shadow(shadows[0]))
+            _merge(latents, own)
+            for name in [n for n in latents if n in body and n not in own]:
+                if body[name] is not None:
                     raise ModelError(_shadow(name))
                 del latents[name]  # `beta = None` in a subclass drops a latent
+            others |= {name for name, part in body.items() if part is not None} - own.keys()
         self._declared = {}
         for name, latent in latents.items():
             self._declare(name, latent)
 
     def _declare(self, name: str, latent: Latent) -> None:
-        taken = hasattr(Model, name) or name in self._parameters | self._buffers | self._modules
-        if taken or (name in self.__dict__ and name not in self._declared):
+        attribute = getattr(type(self), name, None)
+        taken = name in self._parameters | self._buffers | self._modules or hasattr(Values, name)
+        if taken or not isinstance(attribute, Latent | None) or (name in self.__dict__ and name not in self._declared):
             raise ModelError(_shadow(name))
         self._declared[name] = latent
         self.__dict__[name] = latent
@@ -114,7 +121,10 @@ class Model(nn.Module, metaclass=_ModelType):
 
     def log_prior_term(self, name: str, v: Values, data: Data | None = None) -> Tensor:
         """log p(theta_name | earlier latents), `(chains, size)`."""
-        value = v._tensors[name]
+        value = v._tensors.get(name)
+        if value is None or value.dim() < 2:
+            found = "nothing" if value is None else f"shape {tuple(value.shape)}"
+            raise ModelError(f"latent {name!r} needs a value of shape (chains, size, *event), found {found}.")
         term = self.prior(name, v, data).log_prob(value)
         shape = value.shape[:2]
         if term.dim() > 2 or not _fits(term.shape, shape):
@@ -130,7 +140,9 @@ class Model(nn.Module, metaclass=_ModelType):
 
     def log_likelihood(self, v: Mapping[str, Tensor], data: Data) -> Tensor:
         """log p(y_i | theta), `(chains, rows)`, in the data's row order and without the row weights."""
-        return self.likelihood(self.values(v), data).log_prob(data.y)
+        v = self.values(v)
+        terms = self.likelihood(v, data).log_prob(data.y)
+        return terms.expand(torch.broadcast_shapes(terms.shape, (_chains(v), data.n_rows)))
 
     def log_prob(self, v: Mapping[str, Tensor], data: Data) -> Tensor:
         """log p(theta) + sum_i w_i log p(y_i | theta), `(chains,)`, of constrained values: the joint density, no Jacobian.
@@ -145,7 +157,7 @@ class Model(nn.Module, metaclass=_ModelType):
     ) -> Values:
         """theta ~ p(theta): a draw of every latent for each chain, values `(chains, size, *event)`; those `given` are taken as they are."""
         tensors: dict[str, Tensor] = {}
-        with _seeded(generator, data.device):
+        with seeded(generator, data.device):
             for name, latent in self.latents.items():
                 if given and name in given:
                     tensors[name] = given[name]
@@ -154,20 +166,29 @@ class Model(nn.Module, metaclass=_ModelType):
                 size = 1 if latent.plate is None else data.size(latent.plate)
                 try:
                     draw = distribution.expand((chains, size)).sample()
+                except NotImplementedError as error:
+                    raise ModelError(
+                        f"the prior of {name!r}, {type(distribution).__name__}, can't be drawn from (it has no sample() or expand()): "
+                        "chains start at draws from the prior, so that it must be proper and have both."
+                    ) from error
                 except RuntimeError as error:
                     raise ModelError(
                         f"the prior of {name!r} has batch shape {tuple(distribution.batch_shape)}; expected one that broadcasts to "
                         f"(chains, size) = ({chains}, {size}). For a vector use Independent(..., 1) or event=."
                     ) from error
-                tensors[name] = draw.to(data.device, data.dtype)
+                if draw.dtype != data.dtype or draw.device != data.device:
+                    raise ModelError(
+                        f"the prior of {name!r} gives values of {draw.dtype} on {draw.device}; the data are {data.dtype} on {data.device}. "
+                        "Make its tensors from the latents that it reads, or from plain numbers."
+                    )
+                tensors[name] = draw
         return Values(tensors, tuple(self.latents))
 
     def simulate(self, v: Mapping[str, Tensor], data: Data, generator: torch.Generator | None = None) -> Tensor:
         """y_i ~ p(y_i | theta): a simulated response for each chain of values, `(chains, rows)`, in row order."""
         v = self.values(v)
-        with _seeded(generator, data.device):
-            y = self.likelihood(v, data).sample()
-        return y.to(data.dtype).expand(next(iter(v.values())).shape[0], data.n_rows)
+        with seeded(generator, data.device):
+            return self.likelihood(v, data).expand((_chains(v), data.n_rows)).sample().to(data.dtype)
 
     def values(self, v: Mapping[str, Tensor]) -> Values:
         """A mapping of tensors as what priors and likelihood read."""
@@ -213,13 +234,22 @@ def _fits(shape: torch.Size, target: torch.Size) -> bool:
     return all(a in (1, b) for a, b in zip(padded, target, strict=True))
 
 
+def _chains(v: Values) -> int:
+    return next(iter(v._tensors.values())).shape[0]
+
+
 @contextmanager
-def _seeded(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+def seeded(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
     """Draws of `torch.distributions`, which take no generator, made from ours; torch's global state is put back."""
     if generator is None:
         yield
         return
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    if device.type == "cpu":
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+            yield
+        return
+    with torch.random.fork_rng(devices=[device], device_type=device.type):
         torch.manual_seed(seed)
         yield

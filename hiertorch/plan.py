@@ -12,7 +12,7 @@ __all__ = ["MoveSpec", "Plan", "Step", "make_plan"]
 MoveSpec = tuple[str, Sequence[str]] | tuple[str, Sequence[str], int]
 """What a user may ask for: a kind of move, the latents of its block, and how often it runs in a sweep (1 if left out)."""
 
-CENTRED_REPEATS = 3
+CENTRED_REPEATS = 2
 """Centred moves need no pass over the rows, so several in a row cost little and mix the parents of group effects."""
 
 

@@ -20,7 +20,7 @@ from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoard, Wind
 from hiertorch.outcome import as_posterior, run_info, versions
 from hiertorch.plan import MoveSpec, Plan, make_plan
 from hiertorch.posterior import Posterior
-from hiertorch.settings import Schedule, check_memory, kept_names, schedule, wants_compiling
+from hiertorch.settings import Schedule, check_memory, few_threads, kept_names, schedule, wants_compiling
 from hiertorch.start import start
 from hiertorch.state import State
 from hiertorch.store import Counter, Store
@@ -85,7 +85,7 @@ def sample(
         model: see `Model`; it is checked first, and not changed.
         data: its response, columns and groupings. A leading chain axis on response or weights gives each chain data of its own.
         chains: run side by side in one batch. Left out: 8 to 64, the fewer the more rows there are.
-        warmup: sweeps during which proposals are tuned, pooled over chains (default 1000).
+        warmup: sweeps during which proposals are tuned, pooled over chains (default 500).
         draws: kept draws of each chain (default 1000).
         thin: sweeps for each kept draw (default 2).
         seed: of all randomness; the same seed on the same machine gives the same draws. Left out: a random one, reported in `posterior.run`.
@@ -135,7 +135,7 @@ def sample(
     board = [TensorBoard(log_dir)] if log_dir is not None else []
     audience = Audience([*monitors, *board, *bar])
     generator = torch.Generator(data.device).manual_seed(seed)
-    with torch.no_grad(), validation(False):
+    with torch.no_grad(), validation(False), few_threads(moves, run):
         state = start(moves.structure.target, run.chains, generator, init)
         store, counter = Store(state, names, run.draws), Counter(Sweep(moves, run.chains).order)
         audience.start(info)
@@ -146,7 +146,10 @@ def sample(
             )
         finally:
             audience.stop(status)
-    return as_posterior(moves, info, store, counter, seconds, status)
+    posterior = as_posterior(moves, info, store, counter, seconds, status)
+    for sentence in posterior.warnings():
+        warnings.warn(sentence, SamplingWarning, stacklevel=2)
+    return posterior
 
 
 def _loop(

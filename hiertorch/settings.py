@@ -1,7 +1,8 @@
 """How many chains, warm-up sweeps and draws: what the user asked for, or what the model's size asks for."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -9,13 +10,20 @@ import torch
 from hiertorch.errors import SamplingError
 from hiertorch.plan import Plan
 
-__all__ = ["Schedule", "check_memory", "kept_names", "schedule", "wants_compiling"]
+__all__ = ["Schedule", "check_memory", "few_threads", "kept_names", "schedule", "wants_compiling"]
 
 NUMBERS = 400_000
 """Rows times chains that a pass should have: fewer waste the fixed cost of a tensor operation, more take their full time."""
 
 COMPILE_FROM = 4e9
 """Row densities in a run (rows x chains x passes x sweeps) from which the seconds of `torch.compile` pay (measured: saves about 10 ns each)."""
+
+
+WARMUP, DRAWS, THIN = 500, 1000, 2
+"""R-hat below 1.01 needs some 150 effective draws in each chain; the slowest parameters of the models measured give 0.08 a sweep."""
+
+ALONE_BELOW = 150_000
+"""Rows times chains below which one thread is quicker than several: most operations are then too small to share."""
 
 
 class Schedule(NamedTuple):
@@ -46,13 +54,25 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
     rows = max(plan.structure.target.rows.data.n_rows, plan.structure.target.space.dim)
     if chains is None:
         chains = 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
-    return Schedule(chains, warmup or 1000, draws or 1000, thin or 2)
+    return Schedule(chains, warmup or WARMUP, draws or DRAWS, thin or THIN)
 
 
 def wants_compiling(plan: Plan, run: Schedule) -> bool:
     """Whether a run is long enough for compiling its sweep to pay."""
     rows = plan.structure.target.rows.data.n_rows
     return float(rows) * plan.passes * run.chains * run.sweeps >= COMPILE_FROM
+
+
+@contextmanager
+def few_threads(plan: Plan, run: Schedule) -> Iterator[None]:
+    """A block in which torch computes with one thread if the model is small; put back afterwards."""
+    before = torch.get_num_threads()
+    if plan.structure.target.rows.data.n_rows * run.chains < ALONE_BELOW:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def kept_names(plan: Plan, keep: Iterable[str] | None) -> tuple[str, ...]:

@@ -1,15 +1,91 @@
 """Latent names to one flat unconstrained position and back; the bijections follow from the priors' supports."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
-from torch.distributions.constraints import Constraint
-from torch.distributions.transforms import Transform
+from torch.distributions import biject_to, constraints
+from torch.distributions.constraints import Constraint, MixtureSameFamilyConstraint
+from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 
-__all__ = ["Coordinate", "Space", "chain_last"]
+from hiertorch.latent import cast
+
+__all__ = ["Coordinate", "Space", "bijection", "chain_last"]
+
+
+def bijection(support: Constraint) -> Transform:
+    """The map from R^n onto a support: torch's `biject_to`, and those that it lacks (mixtures, Cholesky factors, covariance matrices).
+
+    Raises:
+        NotImplementedError: if there is none (a discrete support).
+    """
+    if isinstance(support, MixtureSameFamilyConstraint):
+        return bijection(support.base_constraint)
+    if isinstance(support, constraints.independent):
+        return IndependentTransform(bijection(support.base_constraint), support.reinterpreted_batch_ndims)
+    if support is constraints.lower_cholesky:
+        return LowerTriangle()
+    if support is constraints.positive_definite:
+        return ComposeTransform([LowerTriangle(), Gram()])
+    return biject_to(support)
+
+
+class LowerTriangle(Transform):
+    """L_ij = u_ij below the diagonal, L_ii = exp(u_ii): R^(K (K + 1) / 2) to Cholesky factors `(..., K, K)`, row by row.
+
+    log |dL / du| = sum_i u_ii.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.lower_cholesky
+    bijective = True
+
+    def _call(self, x: Tensor) -> Tensor:
+        k = math.isqrt(2 * x.shape[-1])
+        i, j = torch.tril_indices(k, k, device=x.device)
+        full = x.new_zeros(*x.shape[:-1], k * k).index_copy(-1, i * k + j, x).unflatten(-1, (k, k))
+        return full.tril(-1) + full.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        k = y.shape[-1]
+        i, j = torch.tril_indices(k, k, device=y.device)
+        full = y.tril(-1) + y.diagonal(dim1=-2, dim2=-1).log().diag_embed()
+        return full.flatten(-2).index_select(-1, i * k + j)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """`(...)`."""
+        return y.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """From K (K + 1) / 2 to K x K."""
+        k = math.isqrt(2 * shape[-1])
+        return shape[:-1] + (k, k)
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """From K x K to K (K + 1) / 2."""
+        return shape[:-2] + (shape[-1] * (shape[-1] + 1) // 2,)
+
+
+class Gram(Transform):
+    """S = L L': Cholesky factors to covariance matrices. log |dS / dL| = K log 2 + sum_i (K + 1 - i) log L_ii, i from 1."""
+
+    domain = constraints.lower_cholesky
+    codomain = constraints.positive_definite
+    bijective = True
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x @ x.mT
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return torch.linalg.cholesky(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """`(...)`."""
+        k = x.shape[-1]
+        powers = torch.arange(k, 0, -1, device=x.device, dtype=x.dtype)
+        return k * math.log(2.0) + (powers * x.diagonal(dim1=-2, dim2=-1).log()).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -33,11 +109,11 @@ class Coordinate:
         """The coordinate of a latent with this event shape and support.
 
         Raises:
-            NotImplementedError: if torch knows no bijection onto the support (a discrete prior).
+            NotImplementedError: if there is no bijection onto the support (a discrete prior).
         """
-        bijection = biject_to(support)
-        free_event = tuple(bijection.inverse_shape(torch.Size((1, size, *event)))[2:])
-        return cls(name, plate, size, event, free_event, bijection)
+        onto = bijection(support)
+        free_event = tuple(onto.inverse_shape(torch.Size((1, size, *event)))[2:])
+        return cls(name, plate, size, event, free_event, onto)
 
 
 class Space:
@@ -54,6 +130,10 @@ class Space:
             self.slices[name] = slice(start, start + c.size * c.width)
             start += c.size * c.width
         self.dim = start
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Space":
+        """The same space; the bounds of its supports lie on another device."""
+        return Space({n: replace(c, bijection=cast(c.bijection, device, dtype)) for n, c in self.coordinates.items()})
 
     def split(self, position: Tensor) -> dict[str, Tensor]:
         """A flat position `(chains, dim)` as unconstrained parts `(chains, size, *free_event)` by name."""

@@ -33,17 +33,16 @@ def start(
     Raises:
         SamplingError: after a bounded number of tries, naming the latent to blame; or for an `init` that does not fit.
     """
-    fixed = _fixed(target, chains, init or {})
+    fixed = _fixed(target, chains, {} if init is None else init)
     free = _draw(target, chains, generator, fixed, 1.0)
-    state = target.state(free)
-    for attempt in range(1, TRIES):
+    for attempt in range(1, TRIES + 1):
+        state = target.state(free)
         bad = ~torch.isfinite(state.log_density())
         if not bool(bad.any()):
             return State(*({k: chain_last(x) for k, x in part.items()} for part in state[:3]), chain_last(state.cells))
         again = _draw(target, chains, generator, fixed, SHRINK**attempt)
         free = {name: torch.where(bad.reshape(-1, *(1,) * (u.dim() - 1)), again[name], u) for name, u in free.items()}
-        state = target.state(free)
-    raise SamplingError(_blame(target, state, ~torch.isfinite(state.log_density())))
+    raise SamplingError(_blame(target, state, bad))
 
 
 def _draw(
@@ -70,6 +69,8 @@ def _draw(
 
 
 def _fixed(target: Target, chains: int, init: Mapping[str, Any]) -> dict[str, Tensor]:
+    if not isinstance(init, Mapping):
+        raise SamplingError(f"init must be a mapping of latents to starting values, found {type(init).__name__}.")
     fixed = {}
     for name, value in init.items():
         if name not in target.names:
@@ -83,7 +84,8 @@ def _fixed(target: Target, chains: int, init: Mapping[str, Any]) -> dict[str, Te
                 f"init[{name!r}] must broadcast to (chains, size, *event) = {shape}: {error}."
             ) from error
         fixed[name] = c.bijection.inv(full)
-        if not bool(torch.isfinite(fixed[name]).all()):
+        inside = torch.isclose(c.bijection(fixed[name]), full, rtol=1e-4, atol=1e-6)  # else it was moved to the edge
+        if not bool(inside.all()) or not bool(torch.isfinite(fixed[name]).all()):
             raise SamplingError(f"init[{name!r}] is not inside the support of its prior, or not finite.")
     return fixed
 

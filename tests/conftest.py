@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import hiertorch as ht
+from hiertorch import kernels, structure
 from hiertorch.errors import SamplingWarning
 from hiertorch.kernels import Tuning
 from hiertorch.posterior import Posterior
 from hiertorch.state import State
 from hiertorch.sweep import Sweep
+from hiertorch.target import Target
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,7 +34,7 @@ def _sample(model: ht.Model, data: ht.Data, **options: Any) -> Posterior:
         return ht.sample(model, data, **{"compile": False, "progress": False, **options})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sample() -> Callable[..., Posterior]:
     """`ht.sample` without bar, compiler and notes such as that a grouping is never read."""
     return _sample
@@ -52,8 +55,8 @@ class Run:
         return self.tunings[-1]
 
 
-@pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+@pytest.fixture(scope="session")
+def watched() -> Callable[..., Run]:
     """`watched(model, data, **options)` samples and notes what every sweep was given."""
 
     def run(model: ht.Model, data: ht.Data, **options: Any) -> Run:
@@ -68,7 +71,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
             sweeps[:], states[:] = [self], [after]
             return after, infos
 
-        with monkeypatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Sweep, "__call__", spy)
             posterior = _sample(model, data, **options)
         return Run(posterior, sweeps[0], tunings, states[0])
@@ -76,7 +79,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def advance() -> Callable[..., State]:
     """`advance(sweep, state, tuning, sweeps, generator)`: the state after some sweeps with frozen tuning."""
 
@@ -88,3 +91,49 @@ def advance() -> Callable[..., State]:
         return state
 
     return run
+
+
+BROKEN_RULES: dict[str, Callable[[Tensor], Tensor]] = {  # what is decided on in place of the log ratio
+    "always": torch.zeros_like,
+    "never": lambda log_ratio: torch.full_like(log_ratio, -torch.inf),
+    "reversed": lambda log_ratio: -log_ratio,
+    "square root": lambda log_ratio: log_ratio / 2,
+    "lenient": lambda log_ratio: log_ratio + 0.2,
+}
+
+
+class Sabotage:
+    """Ways to break the sampler for one test: what the statistical tests must notice."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.patch = patch
+
+    def rule(self, name: str) -> None:
+        """Every move accepts by a wrong rule."""
+        right, wrong = kernels.base.decide, BROKEN_RULES[name]
+        for module in (kernels.base, kernels.groupwise, kernels.joint, kernels.noncentred):
+            self.patch.setattr(module, "decide", lambda ratio, *more: right(wrong(ratio), *more))
+
+    def jacobian(self) -> None:
+        """No log |d theta / d u|."""
+        right = Target.log_jacobian
+        self.patch.setattr(Target, "log_jacobian", staticmethod(lambda *args: torch.zeros_like(right(*args))))
+
+    def cache(self, piece: str, *kinds: Any) -> None:
+        """Moves of some kinds (all by default) leave a cached piece of the density as it was, accepted or not."""
+        for kind in kinds or (kernels.Groupwise, kernels.Joint, kernels.NonCentred):
+
+            def step(move: Any, state: State, *more: Any, right: Any = kind.step) -> Any:
+                new, info = right(move, state, *more)
+                return new._replace(**{piece: getattr(state, piece)}), info
+
+            self.patch.setattr(kind, "step", step)
+
+    def independence(self) -> None:
+        """Groups are taken for independent whatever the rows read."""
+        self.patch.setattr(structure, "_mixes", lambda *args: None)
+
+
+@pytest.fixture
+def sabotage(monkeypatch: pytest.MonkeyPatch) -> Sabotage:
+    return Sabotage(monkeypatch)

@@ -38,12 +38,9 @@ from torch.distributions import (
 )
 
 import hiertorch as ht
-from hiertorch import kernels, structure
 from hiertorch.latent import Values
 from hiertorch.models import EightSchools, VaryingIntercepts
 from hiertorch.posterior import Posterior
-from hiertorch.state import State
-from hiertorch.target import Target
 
 Sample = Callable[..., Posterior]
 ALPHA = 1e-3
@@ -79,10 +76,11 @@ def check(case: Case, posterior: Posterior) -> None:
 
 
 def refuses(case: Case, posterior: Posterior) -> bool:
-    try:
-        check(case, posterior)
-    except AssertionError:
-        return True
+    with np.errstate(all="ignore"):  # draws of a broken sampler may run off to infinity
+        try:
+            check(case, posterior)
+        except AssertionError:
+            return True
     return False
 
 
@@ -318,63 +316,33 @@ def test_groups_that_rows_mix_are_moved_together(sample: Sample) -> None:
     check(case, sample(case.model, case.data, seed=1, **case.options))
 
 
-def test_the_checks_refuse_groupwise_moves_of_groups_that_rows_mix(
-    sample: Sample, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_checks_refuse_groupwise_moves_of_groups_that_rows_mix(sample: Sample, sabotage: Any) -> None:
     case = neighbours()
-    monkeypatch.setattr(structure, "_mixes", lambda *args: None)
+    sabotage.independence()
     assert {step.move.kind for step in ht.plan(case.model, case.data).steps} == {"groupwise"}
     assert refuses(case, sample(case.model, case.data, seed=1, **case.options))
 
 
-def test_the_checks_refuse_a_missing_jacobian(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checks_refuse_a_missing_jacobian(sample: Sample, sabotage: Any) -> None:
     """Without it a walk of log g targets density / g: Gamma(3, 2) comes out as Gamma(2, 2), of mean 1.0 instead of 1.5."""
-    right = Target.log_jacobian
-    monkeypatch.setattr(Target, "log_jacobian", staticmethod(lambda *args: torch.zeros_like(right(*args))))
+    sabotage.jacobian()
     case = gamma()
     posterior = sample(case.model, case.data, seed=1, **case.options)
     assert refuses(case, posterior)
     assert_matches(posterior["g"], Reference.of(stats.gamma(2, scale=0.5)), alpha=ALPHA)
 
 
-BROKEN_DECISIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # a log ratio in place of the right one
-    "always": lambda log_ratio, log_uniform: torch.zeros_like(log_ratio),
-    "never": lambda log_ratio, log_uniform: torch.full_like(log_ratio, -torch.inf),
-    "reversed": lambda log_ratio, log_uniform: -log_ratio,
-    "square root": lambda log_ratio, log_uniform: log_ratio / 2,
-    "lenient": lambda log_ratio, log_uniform: log_ratio + 0.2,
-}
-
-
-def break_decisions(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Every move gets a wrong accept rule, of the same form as `decide`."""
-    right, wrong = kernels.base.decide, BROKEN_DECISIONS[name]
-    for module in (kernels.base, kernels.groupwise, kernels.joint, kernels.noncentred):
-        monkeypatch.setattr(module, "decide", lambda ratio, u, *more: right(wrong(ratio, u), u, *more))
-
-
-def forget(monkeypatch: pytest.MonkeyPatch, piece: str) -> None:
-    """Every move leaves one cached piece of the density as it was, accepted or not."""
-    for kind in (kernels.Groupwise, kernels.Joint, kernels.NonCentred):
-
-        def step(self: Any, state: State, *more: Any, right: Any = kind.step) -> Any:
-            new, info = right(self, state, *more)
-            return new._replace(**{piece: getattr(state, piece)}), info
-
-        monkeypatch.setattr(kind, "step", step)
-
-
-@pytest.mark.parametrize("rule", BROKEN_DECISIONS)
-def test_the_checks_refuse_a_wrong_accept_rule(rule: str, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    break_decisions(monkeypatch, rule)
-    for case in (gamma(), schools(chains=32, draws=500)):
-        assert refuses(case, sample(case.model, case.data, seed=1, **case.options))
-
-
-@pytest.mark.parametrize("piece", ["prior", "cells"])
-def test_the_checks_refuse_a_cache_that_is_not_refreshed(
-    piece: str, sample: Sample, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forget(monkeypatch, piece)
-    case = schools(chains=32, draws=500)
+@pytest.mark.parametrize("rule", ["always", "never", "reversed", "square root", "lenient"])
+def test_the_checks_refuse_a_wrong_accept_rule(rule: str, sample: Sample, sabotage: Any) -> None:
+    sabotage.rule(rule)
+    case = gamma()
     assert refuses(case, sample(case.model, case.data, seed=1, **case.options))
+
+
+@pytest.mark.parametrize("piece", [None, "prior", "cells"])
+def test_the_checks_refuse_a_cache_that_is_not_refreshed(piece: str | None, sample: Sample, sabotage: Any) -> None:
+    """Error rate 1e-3 where nothing is broken, to show that it is the cache that is refused."""
+    case = schools(chains=32, draws=500)
+    if piece is not None:
+        sabotage.cache(piece)
+    assert refuses(case, sample(case.model, case.data, seed=1, **case.options)) == (piece is not None)

@@ -60,7 +60,8 @@ class Regression:
         parts += [state.free[name].flatten(1) for name in self.population]
         for name in self.grouped:
             effects = state.free[name].flatten(2) if state.free[name].dim() > 2 else state.free[name].unsqueeze(-1)
-            variance, mean = torch.var_mean(effects, 1)
+            mean = effects.sum(1) / effects.shape[1]
+            variance = (effects - mean.unsqueeze(1)).square().sum(1) / effects.shape[1]
             parts += [mean, 0.5 * torch.log(variance + torch.finfo(variance.dtype).tiny)]
         return torch.cat(parts, 1)
 

@@ -1,0 +1,363 @@
+"""Every move leaves the posterior invariant: the joint distribution of latents and data stays what it is.
+
+Note [Exact invariance]
+Draw (theta, y) from the joint distribution, one pair a chain, and move theta by a kernel that leaves p(theta | y) invariant:
+then (theta, y) still has the joint distribution, whatever the kernel's speed (Geweke 2004). Nothing has to converge, so
+thousands of chains and a few sweeps show errors that a single posterior would hide, in each move by itself. Proposals are
+tuned beforehand on other simulated data and stay as they are.
+
+Note [What is compared]
+Functions of theta and y after the sweeps, with 50 times as many exact joint draws: each function is turned into a normal
+score by its distribution there, and mean, variance and Kolmogorov-Smirnov distance of the scores are tested, two-sided,
+at an error rate of 1e-3 over all functions and tests of a case (Bonferroni). Standardised effects and distances between
+effects and data are among the functions: they see a wrong dependence that leaves every marginal right.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import special, stats
+from torch import Tensor
+from torch.distributions import (
+    Bernoulli,
+    Distribution,
+    Exponential,
+    Gamma,
+    LKJCholesky,
+    LogNormal,
+    MultivariateNormal,
+    Normal,
+    Poisson,
+    StudentT,
+)
+
+import hiertorch as ht
+from hiertorch import kernels
+from hiertorch.data import Data
+from hiertorch.errors import SamplingWarning
+from hiertorch.kernels import Tuning
+from hiertorch.latent import Values, validation
+from hiertorch.models import VaryingIntercepts
+from hiertorch.plan import Plan
+from hiertorch.state import State
+from hiertorch.sweep import Sweep
+from hiertorch.target import Target
+
+ALPHA = 1e-3
+CHAINS = 4000
+EXACT = 200_000  # joint draws to compare with
+PARTS = 10  # of these draws, to keep memory small
+SWEEPS = 60
+
+
+@pytest.fixture(autouse=True)
+def as_in_sampling() -> Any:
+    """Without gradients and argument checks, as `ht.sample` calls targets and moves."""
+    with torch.no_grad(), validation(False):
+        yield
+
+
+class Intercepts(VaryingIntercepts):
+    """The ready model with priors under which all scales occur, but none so small that draws need more digits."""
+
+    sigma_alpha = ht.Latent(Gamma(2.0, 2.0))
+    sigma_y = ht.Latent(Gamma(2.0, 2.0))
+
+    def __init__(self) -> None:
+        super().__init__("school", ["x"])
+
+
+class Opaque(Intercepts):
+    """The same density as one number."""
+
+    def log_prob(self, v: Values, data: ht.Data) -> Tensor:
+        return self.log_prior(v, data) + self.log_likelihood(v, data).sum(-1)
+
+
+class Nested(ht.Model):
+    """y_i ~ Normal(b_k, s_y),  b_k ~ Normal(a_j, s_b) for a class k of school j,  a_j ~ Normal(mu, s_a)."""
+
+    mu = ht.Latent(Normal(0.0, 2.0))
+    s_a = ht.Latent(Gamma(2.0, 2.0))
+    s_b = ht.Latent(Gamma(3.0, 4.0))
+    s_y = ht.Latent(Gamma(3.0, 3.0))
+    a = ht.Latent(lambda v: Normal(v.mu, v.s_a), plate="school")
+    b = ht.Latent(lambda v, data: Normal(v.a[:, data.parents("room", "school")], v.s_b), plate="room")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
+        return Normal(v.b[:, data.room], v.s_y)
+
+
+class Crossed(ht.Model):
+    """y_i ~ Normal(mu + a_j + c_k, s_y), rooms k crossed with schools j; heavy-tailed c."""
+
+    mu = ht.Latent(Normal(0.0, 2.0))
+    s_a = ht.Latent(Gamma(2.0, 2.0))
+    s_c = ht.Latent(LogNormal(-0.5, 0.5))
+    s_y = ht.Latent(Gamma(3.0, 3.0))
+    a = ht.Latent(lambda v: Normal(0.0, v.s_a), plate="school")
+    c = ht.Latent(lambda v: StudentT(4.0, 0.0, v.s_c), plate="month")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
+        return Normal(v.mu + v.a[:, data.school] + v.c[:, data.month], v.s_y)
+
+
+class Switches(ht.Model):
+    """y_i ~ Bernoulli(logit = alpha_j + beta x_i)."""
+
+    mu = ht.Latent(Normal(0.0, 1.5))
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    beta = ht.Latent(Normal(0.0, 1.0))
+    alpha = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="school")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
+        return Bernoulli(logits=v.alpha[:, data.school] + v.beta * data.x)
+
+
+class Slopes(ht.Model):
+    """y_i ~ Normal(b_j0 + b_j1 x_i, s_y),  b_j ~ MultivariateNormal(mu, diag(scale) root), root root' ~ LKJ(2)."""
+
+    mu = ht.Latent(Normal(0.0, 2.0), event=2)
+    scale = ht.Latent(Gamma(3.0, 3.0), event=2)
+    root = ht.Latent(LKJCholesky(2, 2.0))
+    s_y = ht.Latent(Gamma(3.0, 3.0))
+    b = ht.Latent(lambda v: MultivariateNormal(v.mu, scale_tril=v.scale.unsqueeze(-1) * v.root), plate="school")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
+        b = v.b[:, data.school]
+        return Normal(b[..., 0] + b[..., 1] * data.x, v.s_y)
+
+
+class Counts(ht.Model):
+    """y_i ~ Poisson(rate_j + extra_i),  rate_j ~ Gamma(2, decay): positive effects, one more for each row of a group."""
+
+    decay = ht.Latent(Gamma(4.0, 4.0))
+    rare = ht.Latent(Gamma(4.0, 2.0))
+    rate = ht.Latent(lambda v: Gamma(2.0, v.decay), plate="school")
+    extra = ht.Latent(lambda v: Exponential(v.rare), plate="room")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
+        return Poisson(v.rate[:, data.school] + v.extra[:, data.room])
+
+
+Functions = dict[str, Tensor]  # name -> (chains,)
+
+
+def of_intercepts(v: Values, y: Tensor) -> Functions:
+    return {
+        "beta": v.beta[:, 0, 0],
+        "z_0": (v.alpha[:, 0] - v.mu_alpha[:, 0]) / v.sigma_alpha[:, 0],
+        "alpha_1 mu": v.alpha[:, 1] * v.mu_alpha[:, 0],
+        "alpha_0 - y_0": v.alpha[:, 0] - y[:, 0],
+        "mean error": ((y.mean(1) - v.alpha.mean(1)) / v.sigma_y[:, 0]),
+        "beta y_9": v.beta[:, 0, 0] * y[:, 9],
+        "spread": v.alpha.std(1).log() - y.std(1).log(),
+    }
+
+
+def of_nested(v: Values, y: Tensor) -> Functions:
+    return {
+        "z_a": (v.a[:, 1] - v.mu[:, 0]) / v.s_a[:, 0],
+        "z_b first": (v.b[:, 0] - v.a[:, 0]) / v.s_b[:, 0],
+        "z_b last": (v.b[:, -1] - v.a[:, -1]) / v.s_b[:, 0],
+        "error": (y[:, 0] - v.b[:, 0]) / v.s_y[:, 0],
+        "a - y": v.a[:, 0] - y.mean(1),
+        "b spread": v.b.std(1).log() - v.s_b[:, 0].log(),
+    }
+
+
+def of_crossed(v: Values, y: Tensor) -> Functions:
+    return {
+        "z_a": v.a[:, 0] / v.s_a[:, 0],
+        "z_c": v.c[:, -1] / v.s_c[:, 0],
+        "error": (y.mean(1) - v.mu[:, 0] - v.a.mean(1)) / v.s_y[:, 0],
+        "a c": v.a[:, 0] * v.c[:, 0],
+        "a - y": v.a[:, 0] - y[:, 0],
+    }
+
+
+def of_switches(v: Values, y: Tensor) -> Functions:
+    return {
+        "z_0": (v.alpha[:, 0] - v.mu[:, 0]) / v.sigma[:, 0],
+        "alpha_1 mu": v.alpha[:, 1] * v.mu[:, 0],
+        "alpha_0 given y": v.alpha[:, 0] * (2 * y[:, 0] - 1),
+        "beta given y": v.beta[:, 0] * (2 * y[:, 9] - 1),
+        "mu and y": v.mu[:, 0] + y.sum(1),
+    }
+
+
+def of_slopes(v: Values, y: Tensor) -> Functions:
+    z = torch.linalg.solve_triangular(v.scale.unsqueeze(-1) * v.root, (v.b - v.mu).unsqueeze(-1), upper=False)
+    return {
+        "z_00": z[:, 0, 0, 0],
+        "z_01": z[:, 0, 1, 0],
+        "z z": z[:, 1, 0, 0] * z[:, 1, 1, 0],
+        "correlation": v.root[:, 0, 1, 0],
+        "mu mu": v.mu[:, 0].prod(-1),
+        "b_0 - y_0": v.b[:, 0, 0] - y[:, 0],
+        "b_1 y_9": v.b[:, 0, 1] * y[:, 9],
+    }
+
+
+def of_counts(v: Values, y: Tensor) -> Functions:
+    return {
+        "rate decay": v.rate[:, 0] * v.decay[:, 0],
+        "extra rare": v.extra[:, -1] * v.rare[:, 0],
+        "rate - y": v.rate[:, 0] - y[:, 0],
+        "extra - y": v.extra[:, 0] - y.mean(1),
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    model: ht.Model
+    functions: Callable[[Values, Tensor], Functions]  # beside every latent's elements
+
+
+CASES = {
+    "varying intercepts": Case(Intercepts(), of_intercepts),
+    "overridden log_prob": Case(Opaque(), of_intercepts),
+    "nested": Case(Nested(), of_nested),
+    "crossed": Case(Crossed(), of_crossed),
+    "bernoulli": Case(Switches(), of_switches),
+    "correlated effects": Case(Slopes(), of_slopes),
+    "positive effects": Case(Counts(), of_counts),
+}
+
+SCHOOL = [0, 2, 1, 1, 2, 0, 2, 1, 1, 0]  # rows unsorted, groups unbalanced
+ROOM = [0, 4, 2, 3, 5, 1, 4, 2, 2, 0]
+DATA = ht.Data(
+    torch.zeros(10),
+    groups={"school": SCHOOL, "room": ROOM, "month": [0, 1, 0, 1, 0, 1, 0, 1, 0, 0]},
+    x=[0.5, -1.0, 0.3, 1.2, -0.7, 0.1, -1.5, 0.9, -0.2, 1.8],
+)
+
+
+def evaluate(case: Case, v: Values, y: Tensor) -> dict[str, np.ndarray]:
+    """Every element of every latent, and the case's own functions, each `(chains,)`."""
+    found = {f"{name}[{i}]": x for name, value in v.items() for i, x in enumerate(value.flatten(1).unbind(1))}
+    found |= case.functions(v, y)
+    return {name: x.numpy() for name, x in found.items() if x.std() > 0}  # not the constants in a Cholesky factor
+
+
+def joint(model: ht.Model, chains: int, generator: torch.Generator) -> tuple[Values, Tensor]:
+    """(theta, y) ~ p(theta) p(y | theta), one pair a chain."""
+    v = model.sample_prior(DATA, chains, generator)
+    return v, model.simulate(v, DATA, generator)
+
+
+def exact(case: Case, generator: torch.Generator) -> dict[str, np.ndarray]:
+    """The functions at many joint draws, sorted."""
+    parts = [evaluate(case, *joint(case.model, EXACT // PARTS, generator)) for _ in range(PARTS)]
+    return {name: np.sort(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+
+
+def p_values(found: dict[str, np.ndarray], known: dict[str, np.ndarray]) -> dict[str, float]:
+    """Of three tests for each function. See Note [What is compared]."""
+    result = {}
+    for name, x in found.items():
+        if not np.isfinite(x).all():
+            return {f"{name} is finite": 0.0}
+        n, m = len(x), len(known[name])
+        left, right = np.searchsorted(known[name], x), np.searchsorted(known[name], x, "right")
+        z = special.ndtri(((left + right) / 2 + 0.5) / (m + 1))
+        inflation = 1 + n / m  # the exact draws are draws as well
+        result[f"mean of {name}"] = 2 * stats.norm.sf(abs(z.mean()) * (n / inflation) ** 0.5)
+        result[f"variance of {name}"] = 2 * stats.norm.sf(abs((z**2).mean() - 1) * (n / inflation / 2) ** 0.5)
+        result[f"distribution of {name}"] = stats.ks_2samp(x, known[name], method="asymp").pvalue
+    return result
+
+
+@lru_cache
+def prepared(name: str) -> tuple[Values, Tensor, dict[str, np.ndarray]]:
+    """The joint draws from which chains start, and the functions at many others."""
+    case, generator = CASES[name], torch.Generator().manual_seed(13)
+    with torch.no_grad(), validation(False):
+        return *joint(case.model, CHAINS, generator), exact(case, generator)
+
+
+@pytest.fixture(scope="module")
+def tuned(watched: Callable[..., Any]) -> Callable[[str], list[Tuning]]:
+    """What warm-up learns from other data of the same model."""
+
+    @lru_cache
+    def learn(name: str) -> list[Tuning]:
+        _, y = joint(CASES[name].model, 200, torch.Generator().manual_seed(11))
+        return watched(CASES[name].model, DATA.replace(y=y), chains=200, warmup=200, draws=4, seed=12).tuning
+
+    return learn
+
+
+def parts_of(plan: Plan, tuning: list[Tuning]) -> dict[str, tuple[Plan, list[Tuning]]]:
+    """The whole sweep, and each move by itself."""
+    alone = {step.move.name: (replace(plan, steps=(step,)), [tuning[k]]) for k, step in enumerate(plan.steps)}
+    return {"the whole sweep": (plan, tuning), **alone}
+
+
+def failing(name: str, tuning: list[Tuning], advance: Callable[..., State], sweeps: int = SWEEPS) -> dict[str, Any]:
+    """Kernel -> the tests that it fails, at ALPHA in all. See Note [Exact invariance]."""
+    case = CASES[name]
+    v, y, known = prepared(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)  # of groupings that this model does not use
+        plan = ht.plan(case.model, DATA.replace(y=y))
+    target, failures, parts = plan.structure.target, {}, parts_of(plan, tuning)
+    target.record(compiled=False)
+    for kernel, (part, frozen) in parts.items():
+        state = target.state(target.space.unconstrain(v))
+        after = advance(Sweep(part, CHAINS), state, frozen, sweeps, torch.Generator().manual_seed(14))
+        p = p_values(evaluate(case, Values(after.values), y), known)
+        if failed := {what: value for what, value in p.items() if not value > ALPHA / len(p) / len(parts)}:
+            failures[kernel] = failed
+    return failures
+
+
+Tuned = Callable[[str], list[Tuning]]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_joint_distribution(name: str, tuned: Tuned, advance: Callable[..., State]) -> None:
+    """Error rate 1e-3 a case."""
+    assert not failing(name, tuned(name), advance)
+
+
+def no_transport(sabotage: Any) -> None:
+    """The non-centred move leaves the effects where they are, but still counts on their keeping their place."""
+    sabotage.patch.setattr(Target, "transport", lambda target, name, old, new: old[name])
+
+
+def wrong_parents(sabotage: Any) -> None:
+    """Classes are counted for another school than their own."""
+    right = Data.parents
+    sabotage.patch.setattr(Data, "parents", right)
+
+
+BROKEN = {
+    "square root rule": ("varying intercepts", None, lambda s: s.rule("square root")),
+    "reversed rule": ("varying intercepts", None, lambda s: s.rule("reversed")),
+    "always": ("varying intercepts", None, lambda s: s.rule("always")),
+    "lenient rule": ("varying intercepts", None, lambda s: s.rule("lenient")),
+    "jacobian": ("varying intercepts", None, lambda s: s.jacobian()),
+    "cells g": ("varying intercepts", "groupwise", lambda s: s.cache("cells", kernels.Groupwise)),
+    "prior g": ("varying intercepts", "groupwise", lambda s: s.cache("prior", kernels.Groupwise)),
+    "cells j": ("varying intercepts", "joint", lambda s: s.cache("cells", kernels.Joint)),
+    "prior j": ("varying intercepts", "joint", lambda s: s.cache("prior", kernels.Joint)),
+    "cells n": ("varying intercepts", "non", lambda s: s.cache("cells", kernels.NonCentred)),
+    "prior n": ("varying intercepts", "non", lambda s: s.cache("prior", kernels.NonCentred)),
+    "transport": ("varying intercepts", "non", no_transport),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_broken(how: str, tuned: Tuned, advance: Callable[..., State], sabotage: Any) -> None:
+    name, _, break_it = BROKEN[how]
+    tuning = tuned(name)
+    break_it(sabotage)
+    failures = failing(name, tuning, advance)
+    print(how, {k: (len(v), min(v.values())) for k, v in failures.items()})
