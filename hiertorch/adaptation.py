@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.kernels import Info, Move, Noise, Tuning
+from hiertorch.kernels.base import bold
 from hiertorch.kernels.guesses import log_share
 from hiertorch.state import State
 
@@ -78,10 +79,11 @@ class Adaptation:
 
     def step(self, move: Move, noise: Noise, info: Info, t: int) -> "Adaptation":
         """After the move's step in warm-up sweep `t`, from 1."""
-        excess = torch.where(info.other, 0.0, info.accept - acceptance_target(move.width))
+        aside = bold(noise) if info.guessed is None else bold(noise) | info.guessed
+        excess = torch.where(aside, 0.0, info.accept - acceptance_target(move.width))
         guesses = self.guesses
-        if move.guess is not None:
-            met = torch.stack([torch.where(info.other, info.accept, 0.0).sum(), info.other.sum()])
+        if info.guessed is not None:
+            met = torch.stack([torch.where(info.guessed, info.accept, 0.0).sum(), info.guessed.sum()])
             guesses = met if guesses is None else guesses + met
         return replace(self, tuning={**self.tuning, "root": walk_root(self.tuning["root"], noise.normal, excess, t)}, guesses=guesses)
 
@@ -92,10 +94,10 @@ class Adaptation:
             return self
         new = self
         if t <= ends[-1]:
-            seen = move.guess.observe(state)
+            seen = move.guess.observe(state).double()
             new = replace(self, sums=seen if self.sums is None else self.sums + seen, count=self.count + state.cells.shape[0])
-        if t in ends[1:]:
-            fitted = move.guess.fit(new.sums, new.count)
+        if t in ends[1:] and new.sums is not None:
+            fitted = {key: x.to(state.cells.dtype) for key, x in move.guess.fit(new.sums, new.count).items()}
             share = {"log_share": torch.full_like(self.tuning["log_share"], FIRST_SHARE)}
             return replace(new, tuning={**self.tuning, **fitted, **share}, sums=None, count=0, guesses=None)
         if t == warmup and self.guesses is not None:

@@ -1,7 +1,11 @@
 """Which moves run, on which latents, in which order, and why."""
 
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+import torch
 
 from hiertorch.errors import ModelError
 from hiertorch.kernels import Groupwise, Joint, Move, NonCentred
@@ -14,6 +18,9 @@ MoveSpec = tuple[str, Sequence[str]] | tuple[str, Sequence[str], int]
 
 CENTRED_REPEATS = 2
 """Centred moves need no pass over the rows, so several in a row cost little and mix the parents of group effects."""
+
+COLUMNS, BLOCK_COLUMN = 140, 36
+"""Widths of a printed plan and of its first column; longer lists of latents go on in the next line."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,12 @@ class Plan:
         """The plan as what `hiertorch.plan(..., moves=)` takes, to edit and hand back."""
         return [(step.move.kind, step.move.block, step.repeats) for step in self.steps]
 
+    def to(self, device: torch.device | str) -> "Plan":
+        """The same moves on another device; what probing found out is not found out again."""
+        there = make_plan(self.structure.to(device), self.spec)
+        steps = (replace(new, reason=old.reason) for new, old in zip(there.steps, self.steps, strict=True))
+        return Plan(there.structure, tuple(steps))
+
     def __str__(self) -> str:
         target = self.structure.target
         head = ("block", "move", "decides per", "dims", "passes", "why")
@@ -52,9 +65,14 @@ class Plan:
             kind = step.move.kind + (f" x{step.repeats}" if step.repeats > 1 else "")
             table.append((", ".join(step.move.block), kind, per, str(step.move.width), passes, step.reason))
         widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
-        lines = [
-            "  ".join([*(cell.ljust(w) for cell, w in zip(row[:-1], widths, strict=True)), row[-1]]) for row in table
-        ]
+        widths[0] = min(widths[0], BLOCK_COLUMN)
+        reason = max(30, COLUMNS - sum(widths) - 2 * len(widths))
+        lines = []
+        for block, *cells, why in table:
+            folded = zip_longest(textwrap.wrap(block, widths[0]), textwrap.wrap(why, reason), fillvalue="")
+            for i, (names, words) in enumerate(folded):
+                row = (names, *(cells if i == 0 else [""] * len(cells)))
+                lines.append("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=True)), words]).rstrip())
         lines.append(
             f"{self.passes} passes over {target.rows.data.n_rows:,} held rows ({target.data.n_rows:,} in the data) a sweep; "
             f"{target.space.dim:,} unconstrained dimensions"
@@ -70,7 +88,7 @@ def make_plan(structure: Structure, moves: Sequence[MoveSpec] | None = None) -> 
         ModelError: if a named move is unknown, does not fit its block, or leaves a latent without any move.
     """
     steps = _default(structure) if moves is None else tuple(_named(structure, spec) for spec in moves)
-    moved = {name for step in steps for name in (*step.move.block, *getattr(step.move, "carried", ()))}
+    moved = {name for step in steps for name in step.move.block}  # effects that a non-centred move carries need a move too
     if left := [name for name in structure.target.names if name not in moved]:
         raise ModelError(
             f"no move of the plan touches {', '.join(map(repr, left))}; add one, for example ('joint', {left!r})."
@@ -110,7 +128,7 @@ def _default(structure: Structure) -> tuple[Step, ...]:
             if not [name for name in carried if name in structure.uncarried]:
                 steps.append(
                     Step(
-                        NonCentred(target, parents, carried),
+                        NonCentred(target, parents, carried, structure.standard),
                         1,
                         f"parents of {', '.join(carried)}, which keep their place in them",
                     )
@@ -137,13 +155,17 @@ def _groupwise(structure: Structure, block: tuple[str, ...], plate: str) -> Grou
 
 
 def _named(structure: Structure, spec: MoveSpec) -> Step:
+    if isinstance(spec, str) or not isinstance(spec, Sequence) or len(spec) not in (2, 3) or isinstance(spec[1], str):
+        raise ModelError(f"a move is a kind, a list of latents and perhaps repeats, as in ('joint', ['mu'], 2); found {spec!r}.")
     kind, block, repeats = spec[0], tuple(spec[1]), spec[2] if len(spec) > 2 else 1
     target = structure.target
     coordinates = target.space.coordinates
     if unknown := [name for name in block if name not in coordinates]:
         raise ModelError(f"move {kind!r} names {unknown!r}; the model's latents are {', '.join(target.names)}.")
-    if not block or repeats < 1:
-        raise ModelError(f"move {kind!r} needs at least one latent and one repeat, found {block!r} and {repeats}.")
+    if len(set(block)) < len(block):
+        raise ModelError(f"move {kind!r} names a latent twice: {block!r}.")
+    if not block or isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise ModelError(f"move {kind!r} needs at least one latent and one repeat, found {block!r} and {repeats!r}.")
     plates = {coordinates[name].plate for name in block}
     move: Move
     if kind in ("joint", "centred"):
@@ -164,7 +186,7 @@ def _named(structure: Structure, spec: MoveSpec) -> Step:
         if plates != {None} or not carried or stuck:
             why = "; ".join(stuck) or "it takes population-level latents that the priors of group effects read"
             raise ModelError(f"a non-centred move on {block!r} is not possible: {why}.")
-        move = NonCentred(target, block, carried)
+        move = NonCentred(target, block, carried, structure.standard)
     else:
         raise ModelError(f"unknown move {kind!r}; there are 'joint', 'groupwise', 'centred' and 'non-centred'.")
     return Step(move, repeats, "named by the user")

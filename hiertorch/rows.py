@@ -8,6 +8,8 @@ which count for nothing. The sum over a block is then a dense one, and the scatt
 Filling and sorting are invisible to a likelihood that treats its rows one by one; `hiertorch.structure.agrees` checks that this one does.
 """
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -61,6 +63,15 @@ class Rows:
         block_cell = np.repeat(np.arange(self.n_cells), blocks) if blocked else cell_of_row
         whole = self.n_cells == 1 or (blocked and len(block_cell) == self.n_cells)
         self._block_cell = None if whole else torch.from_numpy(block_cell).to(device)
+
+    def to(self, device: torch.device | str) -> "Rows":
+        """The same rows on another device."""
+        new = copy.copy(self)
+        new.data, new.source = self.data.to(device), self.source.to(device)
+        new.cell_groups = {plate: groups.to(device) for plate, groups in self.cell_groups.items()}
+        new.real = None if self.real is None else self.real.to(device)
+        new._block_cell = None if self._block_cell is None else self._block_cell.to(device)
+        return new
 
     def sum_blocks(self, terms: Tensor) -> Tensor:
         """Sums of row terms by block: `(chains, held rows)` to `(chains, blocks)`, copies left out; chains are neighbours in memory."""

@@ -139,7 +139,7 @@ def sample(
         state = start(moves.structure.target, run.chains, generator, init)
         store, counter = Store(state, names, run.draws), Counter(Sweep(moves, run.chains).order)
         audience.start(info)
-        status, seconds = "failed", {}
+        status, seconds = "failed", dict[str, float]()
         try:
             status, seconds = _loop(
                 Sweep(moves, run.chains), run, state, generator, store, counter, audience, compiled=compiled

@@ -1,6 +1,7 @@
 """How many chains, warm-up sweeps and draws: what the user asked for, or what the model's size asks for."""
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -12,11 +13,11 @@ from hiertorch.plan import Plan
 
 __all__ = ["Schedule", "check_memory", "few_threads", "kept_names", "schedule", "wants_compiling"]
 
-NUMBERS = 400_000
+NUMBERS = 800_000
 """Rows times chains that a pass should have: fewer waste the fixed cost of a tensor operation, more take their full time."""
 
-COMPILE_FROM = 4e9
-"""Row densities in a run (rows x chains x passes x sweeps) from which the seconds of `torch.compile` pay (measured: saves about 10 ns each)."""
+COMPILE_FROM = 6e8
+"""Row densities in a run (rows x chains x passes x sweeps) from which the seconds of `torch.compile` pay: it saves some 10 ns each."""
 
 
 WARMUP, DRAWS, THIN = 500, 1000, 2
@@ -58,8 +59,11 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
 
 
 def wants_compiling(plan: Plan, run: Schedule) -> bool:
-    """Whether a run is long enough for compiling its sweep to pay."""
-    rows = plan.structure.target.rows.data.n_rows
+    """Whether a run is long enough for compiling the pass over the rows to pay, and there is a compiler to do it."""
+    target = plan.structure.target
+    if target.data.device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        return False
+    rows = target.rows.data.n_rows
     return float(rows) * plan.passes * run.chains * run.sweeps >= COMPILE_FROM
 
 

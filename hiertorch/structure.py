@@ -7,7 +7,7 @@ are moved, and every term that belongs to the other half must stay the same, bit
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from hiertorch.model import Model
 from hiertorch.rows import Rows
 from hiertorch.space import Coordinate, Space
 from hiertorch.target import Target
-from hiertorch.transport import location_scale, untransportable
+from hiertorch.transport import is_standard, location_scale, untransportable
 
 __all__ = ["Reads", "Structure", "analyse", "overrides", "record"]
 
@@ -51,7 +51,12 @@ class Structure:
     plates: tuple[str, ...]  # those with latents, finest first
     mixed: dict[str, str] = field(default_factory=dict)  # plate -> why its groups are not independent
     located: frozenset[str] = frozenset()  # group-level latents whose prior has a location and a scale
+    standard: frozenset[str] = frozenset()  # those of them that are location + scale z, element by element
     uncarried: dict[str, str] = field(default_factory=dict)  # group-level latent -> why it can't follow its parents
+
+    def to(self, device: torch.device | str) -> "Structure":
+        """The same for the target on another device."""
+        return replace(self, target=self.target.to(device))
 
 
 class _Watched:
@@ -161,7 +166,8 @@ def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False)
                 blocked if same_rows else Rows(data, tuple(p for p in rows_plates if p not in mixed), blocked=False)
             )
     located = frozenset(name for name, c in coordinates.items() if c.plate and location_scale(reads.distributions[name]) is not None)
-    return Structure(built, reads, plates, mixed, located, uncarried)
+    standard = frozenset(name for name in located if is_standard(reads.distributions[name]))
+    return Structure(built, reads, plates, mixed, located, standard, uncarried)
 
 
 def probe(target: Target, reads: Reads) -> dict[str, Tensor]:

@@ -3,10 +3,12 @@
 log_density(u) = sum_k [ log p(theta_k | earlier) + log |d theta_k / d u_k| ] + sum_i w_i log p(y_i | theta),   theta_k = bijection_k(u_k)
 """
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -58,6 +60,14 @@ class Target:
         )
         self._pieces: dict[tuple[str, str], Callable[..., Any]] = {}
         self._recording = self._compiled = False
+
+    def to(self, device: torch.device | str) -> "Target":
+        """The same density on another device, with a copy of the model; nothing is recorded of it yet."""
+        new = copy.copy(self)
+        new.model, new.data, new.rows = copy.deepcopy(self.model).to(device), self.data.to(device), self.rows.to(device)
+        new.space = self.space.to(new.data.device, new.data.dtype)
+        new._pieces, new._recording, new._compiled = {}, False, False
+        return new
 
     def state(self, free: Mapping[str, Tensor]) -> State:
         """Every piece at unconstrained parts `(chains, size, *free_event)`."""

@@ -23,7 +23,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-__all__ = ["location_scale", "transport", "untransportable"]
+__all__ = ["is_standard", "location_scale", "transport", "untransportable"]
 
 LOCATION_SCALE = (Normal, Cauchy, Laplace, Gumbel, StudentT)
 SHAPES = {StudentT: "df", Gamma: "concentration", InverseGamma: "concentration"}
@@ -87,3 +87,8 @@ def location_scale(distribution: Distribution) -> Tensor | None:
     if isinstance(distribution, TransformedDistribution) and all(step.bijective for step in distribution.transforms):
         return location_scale(distribution.base_dist)
     return None
+
+
+def is_standard(distribution: Distribution) -> bool:
+    """Whether a draw is location + scale z with z of a fixed distribution, element by element and on the unconstrained scale."""
+    return is_standard(distribution.base_dist) if isinstance(distribution, Independent) else isinstance(distribution, LOCATION_SCALE)

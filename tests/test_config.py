@@ -18,6 +18,7 @@ from hiertorch.models import EightSchools, VaryingIntercepts
 from hiertorch.posterior import Posterior
 from hiertorch.sampling import sample
 
+pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 CONFIGS = Path(__file__).parents[1] / "configs"
 YAML = """
 data: {source: pupils.csv, response: score, groups: [school], predictors: [hours]}

@@ -1,6 +1,8 @@
 """What every move has in common: one contract, the Metropolis decision, and the random-walk proposal."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from hiertorch.state import State
 
-__all__ = ["Guess", "Info", "Move", "Noise", "Target", "Tuning", "change", "choose", "choose_latent", "decide", "propose"]
+__all__ = ["Guess", "Info", "Move", "Noise", "Target", "Tuning", "bold", "change", "choose", "choose_latent", "decide", "propose"]
 
 Tuning = dict[str, Tensor]
 
@@ -26,15 +28,19 @@ class Info(NamedTuple):
 
     accept: Tensor  # acceptance probability (chains, size); 0 where the proposed density was NaN
     nan: Tensor  # (), how many proposed densities were NaN
-    other: Tensor  # where the proposal was a guess or a bold jump, not a plain walk (chains, size)
+    guessed: Tensor | None  # where the proposal was a guess, not a walk (chains, size)
 
 
 class Target(Protocol):
     """What kernels ask of a density; `hiertorch.target.Target` is one."""
 
-    space: Any
-    rows: Any
-    reads: Mapping[str, frozenset[str]]
+    @property
+    def space(self) -> Any:
+        """Where the latents live: `coordinates` by name, `constrain`."""
+
+    @property
+    def rows(self) -> Any:
+        """Sums over cells by group, and back: `by_group`, `of_group`."""
 
     def update(self, state: State, changed: Mapping[str, Tensor]) -> State:
         """The state after some latents moved."""
@@ -64,14 +70,37 @@ class Move(Protocol):
     dimensions that each decision moves, `passes` the number of passes over the rows that a step costs.
     """
 
-    name: str
-    kind: str
-    block: tuple[str, ...]
-    plate: str | None
-    size: int
-    width: int
-    passes: int
-    guess: "Guess | None"
+    @property
+    def name(self) -> str:
+        """Kind and block, unique in a plan."""
+
+    @property
+    def kind(self) -> str:
+        """As the plan calls it."""
+
+    @property
+    def block(self) -> tuple[str, ...]:
+        """The latents that it proposes for."""
+
+    @property
+    def plate(self) -> str | None:
+        """The grouping whose groups decide apart, None if the chain decides."""
+
+    @property
+    def size(self) -> int:
+        """Decisions for each chain."""
+
+    @property
+    def width(self) -> int:
+        """Unconstrained dimensions for each decision."""
+
+    @property
+    def passes(self) -> int:
+        """Passes over the rows."""
+
+    @property
+    def guess(self) -> "Guess | None":
+        """What proposes beside the walk, if anything does."""
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """The state after one proposal and its decision, and the decision's probability."""
@@ -105,12 +134,18 @@ class Guess(Protocol):
         ...
 
 
-BOLD, LOG_BOLD = 10.0, -2.3
+BOLD = 10.0
+LOG_TIMID = -0.05
 """Note [Bold jumps]
 
 A walk's size fits where most of the mass is. A chain that starts or strays elsewhere (a scale near 0, where effects and rows hold nothing) would
-need thousands of such steps to come back. So where there is no guess one jump in ten is ten times as long.
+need thousands of such steps to come back. So one proposal in twenty is a walk ten times as long.
 """
+
+
+def bold(noise: Noise) -> Tensor:
+    """Where a proposal jumps boldly, `(chains, size)`; see Note [Bold jumps]."""
+    return noise.log_choice > LOG_TIMID
 
 
 def propose(
@@ -119,8 +154,8 @@ def propose(
     noise: Noise,
     limit: Tensor | None = None,
     normal: tuple[Tensor, Tensor, Tensor] | None = None,
-) -> tuple[list[Tensor], Tensor | float, Tensor]:
-    """Proposals for the parts of one block, log q(u) - log q(u') `(chains, size)`, and which of them are no plain walks.
+) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    """Proposals for the parts of one block, log q(u) - log q(u') `(chains, size)`, and which of them are guesses.
 
     A walk is u' = u + root z, symmetric. See Note [Walks and guesses] and Note [Bold jumps].
 
@@ -133,24 +168,22 @@ def propose(
         normal: mean, root and inverse root of the guess.
     """
     z, root = noise.normal, tuning["root"]
-    size, width = z.shape[1:]
-    jump = _times(root, z)
+    size = z.shape[1]
+    jump = _times(root, z) * torch.where(bold(noise), BOLD, 1.0).unsqueeze(-1)
     if limit is not None:
         jump = jump * torch.rsqrt(1.0 + root.square().sum(-1) / limit.square())
-    log_q: Tensor | float = 0.0
     if normal is None:
-        other = noise.log_choice < LOG_BOLD
-        jump = jump * torch.where(other, BOLD, 1.0).unsqueeze(-1)
+        log_q, guessed = z.new_zeros(()), None
     else:
         mean, spread, inverse = normal
         now = torch.cat([part.reshape(part.shape[0], size, -1) for part in parts], -1) if len(parts) > 1 else parts[0].reshape(z.shape)
         offset = mean - now
-        other = noise.log_choice < tuning["log_share"]
-        jump = torch.where(other.unsqueeze(-1), offset + _times(spread, z), jump)
+        guessed = noise.log_choice < tuning["log_share"]
+        jump = torch.where(guessed.unsqueeze(-1), offset + _times(spread, z), jump)
         back = _times(inverse, offset)
-        log_q = torch.where(other, 0.5 * (z.square() - back.square()).sum(-1), 0.0)
+        log_q = torch.where(guessed, 0.5 * (z.square() - back.square()).sum(-1), 0.0)
     jumps = jump.split([part[0].numel() // size for part in parts], -1)
-    return [part + d.reshape(part.shape) for part, d in zip(parts, jumps, strict=True)], log_q, other
+    return [part + d.reshape(part.shape) for part, d in zip(parts, jumps, strict=True)], log_q, guessed
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
@@ -158,14 +191,14 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     return matrix[..., 0] * vector if vector.shape[-1] == 1 else (matrix * vector.unsqueeze(-2)).sum(-1)
 
 
-def decide(log_ratio: Tensor, log_uniform: Tensor, other: Tensor) -> tuple[Tensor, Info]:
+def decide(log_ratio: Tensor, log_uniform: Tensor, guessed: Tensor | None) -> tuple[Tensor, Info]:
     """Accept where log uniform < log ratio, that is with probability min(1, exp(log ratio)).
 
     A NaN ratio (or +inf, the mark of an infinite density) is counted and never accepted.
     """
     sound = log_ratio < torch.inf  # false for NaN as well
     probability = torch.where(sound, log_ratio, -torch.inf).clamp(max=0.0).exp()
-    return (log_uniform < log_ratio) & sound, Info(probability, log_ratio.numel() - sound.sum(), other)
+    return (log_uniform < log_ratio) & sound, Info(probability, log_ratio.numel() - sound.sum(), guessed)
 
 
 def choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
@@ -181,6 +214,6 @@ def choose_latent(accepted: Tensor, new: State, old: State, name: str) -> tuple[
     return free, choose(accepted, new.values[name], old.values[name])
 
 
-def change(new: State, old: State, names: Iterable[str]) -> Tensor | float:
-    """Sum over the named latents and their groups of new minus old prior terms, `(chains,)`; 0.0 for none."""
-    return sum(((new.prior[name] - old.prior[name]).sum(-1) for name in names), start=0.0)
+def change(new: State, old: State, names: Iterable[str]) -> Tensor:
+    """Sum over the named latents (one at least) and their groups of new minus old prior terms, `(chains,)`."""
+    return reduce(add, [(new.prior[name] - old.prior[name]).sum(-1) for name in names])

@@ -10,11 +10,14 @@ Where a group's prior is narrow (sigma_alpha near 0) its conditional posterior i
 mouth of the funnel. So jumps are damped to LIMIT / sqrt(width) times the prior's present scale, which the move holds fixed.
 """
 
+from functools import reduce
+from operator import add
+
 import torch
 from torch import Tensor
 
-from hiertorch.kernels.base import Info, Noise, Target, Tuning, choose, choose_latent, decide, propose
-from hiertorch.kernels.guesses import Site
+from hiertorch.kernels.base import Guess, Info, Noise, Target, Tuning, choose, choose_latent, decide, propose
+from hiertorch.kernels.guesses import WIDEST, Marginal, Site
 from hiertorch.state import State
 
 __all__ = ["Groupwise"]
@@ -48,7 +51,12 @@ class Groupwise:
         self.finer = {name: coordinates[name].plate for name in touched if coordinates[name].plate != plate}
         self.passes = int(target.reads_rows(block))
         self.located = located
-        self.guess = Site(target, block[0]) if self.width == 1 and located else None
+        self.guess = self._guess()
+
+    def _guess(self) -> Guess | None:
+        if self.width == 1 and self.located:
+            return Site(self.target, self.block[0])
+        return Marginal(self.block, self.size, self.width) if self.width <= WIDEST else None
 
     def _limit(self, state: State) -> Tensor | None:
         """See Note [Jumps that follow the prior's scale]; `(chains, size, width)`, infinite where the prior tells no scale."""
@@ -65,15 +73,15 @@ class Groupwise:
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `hiertorch.kernels.base.Move`."""
         normal = None if self.guess is None else self.guess.normal(state, tuning)
-        parts, log_q, other = propose([state.free[name] for name in self.block], tuning, noise, self._limit(state), normal)
+        parts, log_q, guessed = propose([state.free[name] for name in self.block], tuning, noise, self._limit(state), normal)
         new = self.target.update(state, dict(zip(self.block, parts, strict=True)))
-        log_ratio = sum((new.prior[name] - state.prior[name] for name in self.own), start=log_q)
+        log_ratio = reduce(add, [new.prior[name] - state.prior[name] for name in self.own]) + log_q
         for name, plate in self.finer.items():
             terms = new.prior[name] - state.prior[name]
             log_ratio = log_ratio.index_add(1, self.parents[plate], terms)
         if self.passes:
             log_ratio = log_ratio + self.target.rows.by_group(new.cells - state.cells, self.plate)
-        accepted, info = decide(log_ratio, noise.log_uniform, other)
+        accepted, info = decide(log_ratio, noise.log_uniform, guessed)
         free, values, prior, cells = dict(state.free), dict(state.values), dict(state.prior), state.cells
         for name in self.block:
             free[name], values[name] = choose_latent(accepted, new, state, name)

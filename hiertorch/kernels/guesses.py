@@ -8,7 +8,7 @@ from torch import Tensor
 from hiertorch.kernels.base import Target, Tuning
 from hiertorch.state import State
 
-__all__ = ["Regression", "Site"]
+__all__ = ["Marginal", "Regression", "Site", "log_share"]
 
 WIDEN = 1.1
 """Guesses are this much wider than what was learnt, so that the target's tails are not lighter than theirs by accident."""
@@ -16,21 +16,28 @@ WIDEN = 1.1
 WIDEST = 12
 """Blocks of more dimensions than this only walk: a normal guess of all of them at once is hardly ever accepted."""
 
+BEST_WALK = 2.38
+"""Over sqrt(width): the best size of a walk whose covariance has the target's shape (Gelman, Roberts & Gilks 1996)."""
+
 
 class Regression:
     """u_block | rest ~ Normal(W' f(rest), S): a linear regression of a block on summaries of everything else.
 
-    f(rest) = (1, other population-level latents, mean and log sd over the groups of every group-level latent), all unconstrained.
+    f(rest) = (1, other population-level latents, mean and log sd over the groups of every group-level latent), all unconstrained; of effects
+    that the move carries along, those of z = (u - m) / s, which it holds fixed.
 
     Args:
         target: the density.
         block: the latents to guess, moved with one decision a chain.
+        carried: group-level latents that follow the block.
+        standard: those of them whose z the move holds fixed element by element; the others are left out of f.
     """
 
-    def __init__(self, target: Target, block: tuple[str, ...]) -> None:
+    def __init__(self, target: Target, block: tuple[str, ...], carried: tuple[str, ...] = (), standard: frozenset[str] = frozenset()) -> None:
         coordinates = target.space.coordinates
-        self.block = block
-        others = [name for name in coordinates if name not in block]
+        self.target, self.block, self.carried = target, block, carried
+        # q must be the same before and after the move, so it may not read what the move changes.
+        others = [name for name in coordinates if name not in block and (name not in carried or name in standard)]
         self.population = [name for name in others if coordinates[name].plate is None]
         self.grouped = [name for name in others if coordinates[name].plate is not None and coordinates[name].size > 2]
         self.width = sum(coordinates[name].size * coordinates[name].width for name in block)
@@ -38,9 +45,9 @@ class Regression:
         self.features = 1 + sum(widths)
 
     @classmethod
-    def on_rest(cls, target: Target, block: tuple[str, ...]) -> "Regression | None":
+    def on_rest(cls, target: Target, block: tuple[str, ...], carried: tuple[str, ...] = (), standard: frozenset[str] = frozenset()) -> "Regression | None":
         """The regression of a block, unless it is too wide for a guess."""
-        guess = cls(target, block)
+        guess = cls(target, block, carried, standard)
         return guess if guess.width <= WIDEST else None
 
     def tuning(self, like: Tensor) -> Tuning:
@@ -59,7 +66,11 @@ class Regression:
         parts = [torch.ones_like(first.reshape(first.shape[0], -1)[:, :1])]
         parts += [state.free[name].flatten(1) for name in self.population]
         for name in self.grouped:
-            effects = state.free[name].flatten(2) if state.free[name].dim() > 2 else state.free[name].unsqueeze(-1)
+            effects = state.free[name]
+            if name in self.carried:
+                location, scale = self.target.location_scale(name, state.values)
+                effects = (effects - location) / scale
+            effects = effects.flatten(2) if effects.dim() > 2 else effects.unsqueeze(-1)
             mean = effects.sum(1) / effects.shape[1]
             variance = (effects - mean.unsqueeze(1)).square().sum(1) / effects.shape[1]
             parts += [mean, 0.5 * torch.log(variance + torch.finfo(variance.dtype).tiny)]
@@ -93,7 +104,56 @@ class Regression:
         weights = torch.cat([(mean[f:] - mean[:f] @ slopes).unsqueeze(0), slopes])
         spread = WIDEN * scale[f:, None] * root
         inverse = torch.linalg.solve_triangular(spread, eye[f:, f:], upper=False)
-        return {"weights": weights, "spread": spread, "inverse": inverse}
+        walk = (spread / WIDEN * (BEST_WALK / self.width**0.5)).unsqueeze(0)
+        return {"weights": weights, "spread": spread, "inverse": inverse, "root": walk}
+
+
+class Marginal:
+    """u_j ~ Normal(m_j, S_j) for every group j, whatever the rest: the posterior's own moments (Haario, Saksman & Tamminen 2001).
+
+    For effects of several dimensions a group. Where groups have many rows their conditional hardly depends on the population, and the guess is good.
+
+    Args:
+        block: group-level latents of one plate.
+        size: its groups.
+        width: unconstrained dimensions of the block for each group.
+    """
+
+    def __init__(self, block: tuple[str, ...], size: int, width: int) -> None:
+        self.block, self.size, self.width = block, size, width
+
+    def tuning(self, like: Tensor) -> Tuning:
+        """See `Guess.tuning`."""
+        eye = torch.eye(self.width, dtype=like.dtype, device=like.device).repeat(self.size, 1, 1)
+        return {
+            "mean": like.new_zeros(self.size, self.width),
+            "spread": eye,
+            "inverse": eye,
+            "log_share": like.new_full((), -torch.inf),
+        }
+
+    def normal(self, state: State, tuning: Tuning) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Guess.normal`."""
+        return tuning["mean"], tuning["spread"], tuning["inverse"]
+
+    def observe(self, state: State) -> Tensor:
+        """Cross products of (1, u_j), `(size, 1 + width, 1 + width)`."""
+        parts = [state.free[name].reshape(-1, self.size, state.free[name][0, 0].numel()) for name in self.block]
+        z = torch.cat([torch.ones_like(parts[0][..., :1]), *parts], -1).transpose(0, 1)
+        return z.mT @ z
+
+    def fit(self, sums: Tensor, count: int) -> Tuning:
+        """Means and covariances by group."""
+        mean = sums[:, 0, 1:] / count
+        covariance = sums[:, 1:, 1:] / count - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        eye = torch.eye(self.width, dtype=sums.dtype, device=sums.device)
+        scale = covariance.diagonal(dim1=-2, dim2=-1).clamp(min=1e-30).sqrt()
+        correlation = covariance / (scale.unsqueeze(-1) * scale.unsqueeze(-2)) + 1e-6 * eye
+        root, failed = torch.linalg.cholesky_ex(correlation)
+        root = torch.where((failed > 0)[:, None, None], eye, root) * scale.unsqueeze(-1)
+        spread = WIDEN * root
+        inverse = torch.linalg.solve_triangular(spread, eye.expand_as(spread), upper=False)
+        return {"mean": mean, "spread": spread, "inverse": inverse, "root": root * (BEST_WALK / self.width**0.5)}
 
 
 class Site:

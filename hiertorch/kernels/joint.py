@@ -37,12 +37,12 @@ class Joint:
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `hiertorch.kernels.base.Move`."""
         normal = None if self.guess is None else self.guess.normal(state, tuning)
-        parts, log_q, other = propose([state.free[name] for name in self.block], tuning, noise, normal=normal)
+        parts, log_q, guessed = propose([state.free[name] for name in self.block], tuning, noise, normal=normal)
         new = self.target.update(state, dict(zip(self.block, parts, strict=True)))
         log_ratio = change(new, state, self.touched)
         if self.passes:
             log_ratio = log_ratio + (new.cells - state.cells).sum(-1)
-        accepted, info = decide(log_ratio[:, None] + log_q, noise.log_uniform, other)
+        accepted, info = decide(log_ratio[:, None] + log_q, noise.log_uniform, guessed)
         return take(accepted, new, state, self.block, self.touched, bool(self.passes)), info
 
 

@@ -11,6 +11,7 @@ Descendants follow: effects whose prior reads a moved effect keep their own z as
 from torch import Tensor
 
 from hiertorch.kernels.base import Info, Noise, Target, Tuning, change, decide, propose
+from hiertorch.kernels.guesses import Regression
 from hiertorch.kernels.joint import take
 from hiertorch.state import State
 
@@ -24,18 +25,19 @@ class NonCentred:
         target: the density.
         block: names of population-level latents.
         carried: names of group-level latents that descend from the block, in declaration order.
+        standard: those of them that are location + scale z, element by element, so that summaries of z are held fixed too.
     """
 
     kind = "non-centred"
 
-    def __init__(self, target: Target, block: tuple[str, ...], carried: tuple[str, ...]) -> None:
+    def __init__(self, target: Target, block: tuple[str, ...], carried: tuple[str, ...], standard: frozenset[str]) -> None:
         self.target, self.block, self.carried = target, block, carried
         self.name = f"non-centred({', '.join(block)})"
         self.plate: str | None = None
-        self.guess = None
         self.size = 1
         coordinates = target.space.coordinates
         self.width = sum(coordinates[name].width for name in block)
+        self.guess = Regression.on_rest(target, block, carried, standard)
         self.moved = (*block, *carried)
         self.touched = target.priors_touched(self.moved)
         self.counted = tuple(name for name in self.touched if name not in carried)
@@ -44,7 +46,8 @@ class NonCentred:
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `hiertorch.kernels.base.Move`."""
         coordinates = self.target.space.coordinates
-        parts, _, other = propose([state.free[name] for name in self.block], tuning, noise)
+        normal = None if self.guess is None else self.guess.normal(state, tuning)
+        parts, log_q, guessed = propose([state.free[name] for name in self.block], tuning, noise, normal=normal)
         free = dict(zip(self.block, parts, strict=True))
         values: dict[str, Tensor] = {**state.values, **self.target.space.constrain(free)}
         for name in self.carried:
@@ -54,5 +57,5 @@ class NonCentred:
         log_ratio = change(new, state, self.counted)
         if self.passes:
             log_ratio = log_ratio + (new.cells - state.cells).sum(-1)
-        accepted, info = decide(log_ratio[:, None], noise.log_uniform, other)
+        accepted, info = decide(log_ratio[:, None] + log_q, noise.log_uniform, guessed)
         return take(accepted, new, state, self.moved, self.touched, bool(self.passes)), info
