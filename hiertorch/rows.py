@@ -73,14 +73,21 @@ class Rows:
         new._block_cell = None if self._block_cell is None else self._block_cell.to(device)
         return new
 
-    def sum_blocks(self, terms: Tensor) -> Tensor:
-        """Sums of row terms by block: `(chains, held rows)` to `(chains, blocks)`, copies left out; chains are neighbours in memory."""
+    def sum_blocks(self, terms: Tensor, *, fused: bool = False) -> Tensor:
+        """Sums of row terms by block: `(chains, held rows)` to `(chains, blocks)`, copies left out.
+
+        `fused` writes the sum out, so that a compiler keeps it in registers and runs along the chains.
+        """
         if self.real is not None:
             terms = torch.where(self.real, terms, 0.0)
         if self.n_cells == 1:
             return terms.sum(1, keepdim=True)
+        if self.block == 1:
+            return terms
+        if not fused:
+            return terms.unflatten(1, (-1, self.block)).sum(2)
         parts = terms.transpose(0, 1).unflatten(0, (-1, self.block)).unbind(1)
-        while len(parts) > 1:  # pairwise and unrolled: a compiler keeps it in registers
+        while len(parts) > 1:
             parts = tuple(a + b for a, b in zip(parts[::2], parts[1::2], strict=True))
         return parts[0].contiguous().transpose(0, 1)
 

@@ -104,6 +104,11 @@ class Coordinate:
         """Unconstrained dimensions for each group."""
         return int(torch.Size(self.free_event).numel())
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether theta = u, as on the whole real line."""
+        return isinstance(self.bijection, ComposeTransform) and not self.bijection.parts
+
     @classmethod
     def make(cls, name: str, plate: str | None, size: int, event: tuple[int, ...], support: Constraint) -> "Coordinate":
         """The coordinate of a latent with this event shape and support.

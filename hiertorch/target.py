@@ -145,11 +145,12 @@ class Target:
         )
 
     def _prior_term(self, name: str, free: Tensor, value: Tensor, *parents: Tensor) -> Tensor:
-        jacobian = self.log_jacobian(self.space.coordinates[name], free, value)
-        if self.opaque:
-            return jacobian
+        coordinate = self.space.coordinates[name]
         v = Values({**dict(zip(self.parents[name], parents, strict=True)), name: value}, self.names)
-        return jacobian + self.model.log_prior_term(name, v, self.data)
+        if self.opaque:
+            return self.log_jacobian(coordinate, free, value)
+        term = self.model.log_prior_term(name, v, self.data)
+        return term if coordinate.is_identity else term + self.log_jacobian(coordinate, free, value)
 
     def _transport(self, name: str, value: Tensor, *parents: Tensor) -> Tensor:
         n = len(parents) // 2
@@ -162,7 +163,7 @@ class Target:
         v = Values(dict(zip(self._read_by_rows, values, strict=True)), self.names)
         if self.opaque:
             return self.model.log_prob(v, self.data)[:, None]
-        return self.rows.sum_blocks(self.row_terms(v, self.rows.data))
+        return self.rows.sum_blocks(self.row_terms(v, self.rows.data), fused=self._compiled)
 
     @staticmethod
     def log_jacobian(coordinate: Coordinate, free: Tensor, value: Tensor) -> Tensor:

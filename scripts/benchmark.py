@@ -387,7 +387,10 @@ def main(arguments: list[str] | None = None) -> int:
     if args.job:
         args.json.write_text(json.dumps(run_job(Job(**json.loads(args.job)))))
         return 0
-    reports = [run_in_child(job) for job in plan(args)]
+    reports = []
+    for job in plan(args):
+        reports.append(run_in_child(job))
+        print("  ".join(_row(reports[-1])), file=sys.stderr, flush=True)
     ratios = compare(reports)
     print(table(reports, ratios))
     if args.json:

@@ -17,7 +17,7 @@ import pandas as pd
 from hiertorch.config import load, run
 from hiertorch.errors import ConfigError, HiertorchError
 
-GROUPS = 5  # shown of a latent that has a row for every group
+GROUPS = 8  # shown of a latent that has a row for every group
 WIDTH = 120  # columns of a terminal
 
 
@@ -46,7 +46,9 @@ def shortened(summary: pd.DataFrame, by_group: Sequence[str]) -> str:
     latent = pd.Series(summary.index.str.split("[").str[0], index=summary.index)
     grouped, place = latent.isin(by_group), latent.groupby(latent).cumcount()
     digits = {"ess": "{:.0f}", "r_hat": "{:.3f}", "sd": "{:.3g}", "mcse": "{:.3g}"}
-    formats = {column: digits.get(column, digits.get(column.split("_")[0], "{:.6g}")).format for column in summary}
+    formats = {
+        column: digits.get(column, digits.get(column.split("_")[0], "{:.6g}")).format for column in map(str, summary)
+    }
     table = summary[~grouped | (place < GROUPS)].to_string(formatters=formats, line_width=WIDTH)
     hidden = latent[grouped & (place >= GROUPS)].value_counts(sort=False)
     return "\n".join([table, *(f"... and {count} more of {name}" for name, count in hidden.items())])

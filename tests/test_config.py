@@ -137,6 +137,7 @@ def test_every_run_without_a_seed_gets_one_of_its_own(folder):
         ("--sample.draws=1.5", "sample.draws: expected int or null, found 1.5."),
         ("--sample.progress=3", "sample.progress: expected true or false, found 3."),
         ("--sample.dtype=float16", "sample.dtype: expected Literal['float64', 'float32'], found float16."),
+        ("--sample.device=abacus", "sample.device: .*abacus; expected cpu, or a GPU that is there."),
         ("--sample.drows=3", "sample.drows: there is no such key; did you mean 'sample.draws'?"),
         ("--sample.plan=null", "sample.plan: there is no such key"),
         ("--drows=3", "drows: there is no such key."),
@@ -287,10 +288,19 @@ def test_another_seed_gives_other_draws(folder):
     assert not torch.equal(first["alpha"], other["alpha"])
 
 
+def test_events_alone_are_an_earlier_run_too(folder):
+    (folder / "out").mkdir()
+    events = folder / "out" / "events.out.tfevents.1.host"
+    events.write_text("of another program, perhaps")
+    with pytest.raises(RunFolderError, match=r"holds an earlier run \(events.out.tfevents.1.host\)"):
+        run(fit())
+    assert events.exists()
+
+
 def test_an_earlier_run_is_replaced_only_if_asked(folder):
     run(fit())
     before = Path("out/draws.npz").read_bytes()
-    with pytest.raises(RunFolderError, match=r"'out' holds the draws of an earlier run; .*--overwrite true"):
+    with pytest.raises(RunFolderError, match=r"'out' holds an earlier run \(draws.npz\); .*--overwrite true"):
         run(fit("--sample.draws", "9"))
     assert Path("out/draws.npz").read_bytes() == before
     posterior = run(fit("--sample.draws", "9", "--overwrite", "true"))

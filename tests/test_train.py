@@ -33,10 +33,10 @@ class Steep(VaryingIntercepts):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory with a table of 24 pupils in 8 schools, a model and a config."""
+    """A working directory with a table of 30 pupils in 10 schools, a model and a config."""
     rng = np.random.default_rng(0)
-    school, hours = np.repeat(list("abcdefgh"), 3), rng.normal(size=24)
-    score = np.repeat(np.linspace(-1, 1, 8), 3) + 0.6 * hours + 0.5 * rng.normal(size=24)
+    school, hours = np.repeat(list("abcdefghij"), 3), rng.normal(size=30)
+    score = np.repeat(np.linspace(-1, 1, 10), 3) + 0.6 * hours + 0.5 * rng.normal(size=30)
     pd.DataFrame({"school": school, "hours": hours, "score": score}).to_csv(tmp_path / "pupils.csv", index=False)
     (tmp_path / "fit.yaml").write_text(YAML)
     (tmp_path / "own.py").write_text(OWN)
@@ -74,14 +74,14 @@ def test_from_any_folder_with_a_model_of_ones_own(folder):
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 120
     first_words = [line.split()[0] for line in lines if line]
-    assert {"mu_alpha", "sigma_alpha", "sigma_y", "alpha[a]", "alpha[e]"} <= set(first_words)
-    assert "alpha[f]" not in first_words
-    assert lines.count("... and 3 more of alpha") == 1
+    assert {"mu_alpha", "sigma_alpha", "sigma_y", "alpha[a]", "alpha[h]"} <= set(first_words)
+    assert "alpha[i]" not in first_words
+    assert lines.count("... and 2 more of alpha") == 1
     assert "dashboard:  tensorboard --logdir out" in lines
     written = {path.name.split(".")[0] for path in (folder / "out").iterdir()}
     assert {"draws", "summary", "config", "events"} <= written
-    assert Posterior.load(folder / "out" / "draws.npz")["alpha"].shape == (4, 25, 8)
-    assert len(pd.read_csv(folder / "out" / "summary.csv")) >= 3 + 8
+    assert Posterior.load(folder / "out" / "draws.npz")["alpha"].shape == (4, 25, 10)
+    assert len(pd.read_csv(folder / "out" / "summary.csv")) >= 3 + 10
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_long_latents_are_shortened(train):
         "mu",
         "beta[SES]",
         "beta[sector]",
-        *[f"alpha[{i}]" for i in range(7)],
-        *[f"gamma[{i}]" for i in range(5)],
+        *[f"alpha[{i}]" for i in range(10)],
+        *[f"gamma[{i}]" for i in range(8)],
         "sigma",
     ]
     summary = pd.DataFrame({"mean": range(len(names))}, index=names)
     lines = train.shortened(summary, ["alpha", "gamma"]).splitlines()
-    shown = [name for name in names if name not in ("alpha[5]", "alpha[6]")]
+    shown = [name for name in names if name not in ("alpha[8]", "alpha[9]")]
     assert [line.split()[0] for line in lines if line][1:-1] == shown
     assert [line for line in lines if line][-1] == "... and 2 more of alpha"
     assert lines[shown.index("sigma") + 1].split() == ["sigma", str(names.index("sigma"))]

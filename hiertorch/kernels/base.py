@@ -169,7 +169,7 @@ def propose(
     """
     z, root = noise.normal, tuning["root"]
     size = z.shape[1]
-    jump = _times(root, z) * torch.where(bold(noise), BOLD, 1.0).unsqueeze(-1)
+    jump = _times(root, z) * (1.0 + (BOLD - 1.0) * bold(noise)).unsqueeze(-1)
     if limit is not None:
         jump = jump * torch.rsqrt(1.0 + root.square().sum(-1) / limit.square())
     if normal is None:
@@ -181,7 +181,7 @@ def propose(
         guessed = noise.log_choice < tuning["log_share"]
         jump = torch.where(guessed.unsqueeze(-1), offset + _times(spread, z), jump)
         back = _times(inverse, offset)
-        log_q = torch.where(guessed, 0.5 * (z.square() - back.square()).sum(-1), 0.0)
+        log_q = (z * z - back * back).sum(-1) * (0.5 * guessed)
     jumps = jump.split([part[0].numel() // size for part in parts], -1)
     return [part + d.reshape(part.shape) for part, d in zip(parts, jumps, strict=True)], log_q, guessed
 
@@ -196,9 +196,8 @@ def decide(log_ratio: Tensor, log_uniform: Tensor, guessed: Tensor | None) -> tu
 
     A NaN ratio (or +inf, the mark of an infinite density) is counted and never accepted.
     """
-    sound = log_ratio < torch.inf  # false for NaN as well
-    probability = torch.where(sound, log_ratio, -torch.inf).clamp(max=0.0).exp()
-    return (log_uniform < log_ratio) & sound, Info(probability, log_ratio.numel() - sound.sum(), guessed)
+    sound = torch.nan_to_num(log_ratio, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+    return log_uniform < sound, Info(sound.clamp(max=0.0).exp(), (sound != log_ratio).sum(), guessed)
 
 
 def choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
