@@ -1,9 +1,10 @@
 """Bayesian hierarchical models in PyTorch, fitted by adaptive Metropolis-Hastings batched over chains and groups.
 
 The map, in the order in which data become a posterior:
-`Data` (data.py) and a `Model` of `Latent`s (model.py, latent.py) -> unconstrained space (space.py), rows sorted by group (rows.py) and the log
-density in pieces (target.py) -> what reads what (structure.py) -> the moves that fit (plan.py, kernels/) -> `sample` (sampling.py), which
-tunes them in warm-up (adaptation.py) and tells monitors (monitors/) -> `Posterior` (posterior.py, diagnostics.py).
+`Data` (data.py) and a `Model` of `Latent`s (model.py, latent.py) -> unconstrained space (space.py), rows sorted by
+group (rows.py) and the log density in pieces (target.py) -> what reads what (structure.py) -> the moves that fit
+(plan.py, kernels/) -> `sample` (sampling.py), which tunes them in warm-up (adaptation.py) and tells monitors
+(monitors/) -> `Posterior` (posterior.py, diagnostics.py).
 """
 
 from hiertorch import models

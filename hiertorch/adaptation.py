@@ -2,13 +2,15 @@
 
 Walks: robust adaptive Metropolis (Vihola 2012, eq. 2), pooled over chains:
 
-    root root' <- root ( I + step_t  mean_c[ (accept_c - target) z_c z_c' / |z_c|^2 ] ) root',    step_t = min(1, width t^-0.6)
+    root root' <- root ( I + step_t  mean_c[ (accept_c - target) z_c z_c' / |z_c|^2 ] ) root',    step_t = min(1, width
+    t^-0.6)
 
-It moves the covariance to the shape of the target *given everything that the move holds fixed* (an empirical covariance of the draws would learn
-the marginal one), and its size to the acceptance rate wanted. For width 1 it is Robbins-Monro on the log scale.
+It moves the covariance to the shape of the target *given everything that the move holds fixed* (an empirical covariance
+of the draws would learn the marginal one), and its size to the acceptance rate wanted. For width 1 it is Robbins-Monro
+on the log scale.
 
-Guesses (see `hiertorch.kernels.guesses`) are fitted at the end of each window of STAGES from the draws of that window, and how often they are made
-follows from how often they were accepted.
+Guesses (see `hiertorch.kernels.guesses`) are fitted at the end of each window of STAGES from the draws of that window,
+and how often they are made follows from how often they were accepted.
 
 The steps diminish, and after warm-up the tuning is frozen: sampling is one fixed kernel.
 """
@@ -26,12 +28,16 @@ from hiertorch.state import State
 __all__ = ["Adaptation", "acceptance_target", "walk_root"]
 
 TARGETS = (0.44, 0.35, 0.32, 0.28, 0.26, 0.25)
-"""Best acceptance rates of a random walk on a normal target of 1 to 6 dimensions (Gelman, Roberts & Gilks 1996, table 1); 0.234 above."""
+"""Best acceptance rates of a random walk on a normal target of 1 to 6 dimensions (Gelman, Roberts & Gilks 1996, table
+1); 0.234 above.
+"""
 
 DECAY = 0.6
 
 STAGES = (0.1, 0.2, 0.4, 0.65, 0.9)
-"""Parts of warm-up: nothing is learnt for guesses in the first, then they are fitted at the end of each window; in the last they are only judged."""
+"""Parts of warm-up: nothing is learnt for guesses in the first, then they are fitted at the end of each window; in the
+last they are only judged.
+"""
 
 FIRST_SHARE = -0.7
 """Log of how often to guess until it is known how well that goes: about half of the time."""
@@ -57,13 +63,18 @@ def walk_root(root: Tensor, normal: Tensor, excess: Tensor, t: int) -> Tensor:
         return root * (1.0 + step * excess.mean(0)).sqrt()[:, None, None]
     direction = normal / normal.norm(dim=-1, keepdim=True)
     weighted = (excess.unsqueeze(-1) * direction).permute(1, 2, 0)
-    inner = torch.eye(width, device=root.device, dtype=root.dtype) + step * (weighted @ direction.transpose(0, 1)) / excess.shape[0]
+    inner = (
+        torch.eye(width, device=root.device, dtype=root.dtype)
+        + step * (weighted @ direction.transpose(0, 1)) / excess.shape[0]
+    )
     return root @ torch.linalg.cholesky_ex((inner + inner.mT) / 2)[0]
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What is being learnt about one move in warm-up: its tuning so far, and the sums from which the next guess is fitted."""
+    """What is being learnt about one move in warm-up: its tuning so far, and the sums from which the next guess is
+    fitted.
+    """
 
     tuning: Tuning
     sums: Tensor | None = None
@@ -85,7 +96,11 @@ class Adaptation:
         if info.guessed is not None:
             met = torch.stack([torch.where(info.guessed, info.accept, 0.0).sum(), info.guessed.sum()])
             guesses = met if guesses is None else guesses + met
-        return replace(self, tuning={**self.tuning, "root": walk_root(self.tuning["root"], noise.normal, excess, t)}, guesses=guesses)
+        return replace(
+            self,
+            tuning={**self.tuning, "root": walk_root(self.tuning["root"], noise.normal, excess, t)},
+            guesses=guesses,
+        )
 
     def observe(self, move: Move, state: State, t: int, warmup: int) -> "Adaptation":
         """After warm-up sweep `t` of `warmup`: looks at the draws, and fits the guess where a window ends."""
@@ -95,13 +110,17 @@ class Adaptation:
         new = self
         if t <= ends[-1]:
             seen = move.guess.observe(state).double()
-            new = replace(self, sums=seen if self.sums is None else self.sums + seen, count=self.count + state.cells.shape[0])
+            new = replace(
+                self, sums=seen if self.sums is None else self.sums + seen, count=self.count + state.cells.shape[0]
+            )
         if t in ends[1:] and new.sums is not None:
             fitted = {key: x.to(state.cells.dtype) for key, x in move.guess.fit(new.sums, new.count).items()}
             share = {"log_share": torch.full_like(self.tuning["log_share"], FIRST_SHARE)}
             return replace(new, tuning={**self.tuning, **fitted, **share}, sums=None, count=0, guesses=None)
         if t == warmup and self.guesses is not None:
             accept, made = self.guesses.tolist()
-            share = {"log_share": torch.full_like(self.tuning["log_share"], log_share(accept / max(made, 1.0), move.width))}
+            share = {
+                "log_share": torch.full_like(self.tuning["log_share"], log_share(accept / max(made, 1.0), move.width))
+            }
             return replace(new, tuning={**self.tuning, **share})
         return new

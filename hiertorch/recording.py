@@ -1,10 +1,11 @@
 """Functions of tensors, recorded once and replayed without the Python around the arithmetic.
 
 Note [Recorded pieces]
-Building `torch.distributions` objects costs more than the arithmetic of a small model, and most of what they compute depends on constants.
-A density never branches on values, so each piece is recorded once as a graph of tensor operations (`make_fx`), what depends on constants alone is
-computed there and then, and the rest is replayed. A piece that does branch on values can't be recorded and runs as written.
-`torch.compile` of the recorded pass over the rows fuses it into one loop, which pays when the run is long.
+Building `torch.distributions` objects costs more than the arithmetic of a small model, and most of what they compute
+depends on constants. A density never branches on values, so each piece is recorded once as a graph of tensor operations
+(`make_fx`), what depends on constants alone is computed there and then, and the rest is replayed. A piece that does
+branch on values can't be recorded and runs as written. `torch.compile` of the recorded pass over the rows fuses it into
+one loop, which pays when the run is long.
 """
 
 import logging

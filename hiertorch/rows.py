@@ -1,11 +1,12 @@
 """The rows as the sampler holds them: sorted by group, in short blocks, so that sums by group are cheap.
 
 Note [Cells and blocks]
-A *cell* is a combination of groups that occurs in the data (a class of a school, a student-lecturer pair). Groupwise moves need the
-log likelihood of every group, and after a move on one grouping every other grouping's sums change; sums by cell are the coarsest
-thing that serves them all. Rows are sorted by cell and each cell is filled up to whole blocks of `block` rows with copies of its last row,
-which count for nothing. The sum over a block is then a dense one, and the scatter to cells touches `block` times fewer numbers.
-Filling and sorting are invisible to a likelihood that treats its rows one by one; `hiertorch.structure.agrees` checks that this one does.
+A *cell* is a combination of groups that occurs in the data (a class of a school, a student-lecturer pair). Groupwise
+moves need the log likelihood of every group, and after a move on one grouping every other grouping's sums change; sums
+by cell are the coarsest thing that serves them all. Rows are sorted by cell and each cell is filled up to whole blocks
+of `block` rows with copies of its last row, which count for nothing. The sum over a block is then a dense one, and the
+scatter to cells touches `block` times fewer numbers. Filling and sorting are invisible to a likelihood that treats its
+rows one by one; `hiertorch.structure.agrees` checks that this one does.
 """
 
 import copy

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 
@@ -31,7 +31,8 @@ __all__ = ["plan", "sample"]
 
 WINDOW_SWEEPS = 50
 WINDOW_NUMBERS = 2_000_000
-"""Random numbers are drawn for a window of sweeps at once: at most so many of both. Monitors are told of every window."""
+"""Random numbers are drawn for a window of sweeps at once: at most so many of both. Monitors are told of every window.
+"""
 
 
 def plan(model: Model, data: Data, *, moves: Plan | Sequence[MoveSpec] | None = None, prior_only: bool = False) -> Plan:
@@ -40,8 +41,8 @@ def plan(model: Model, data: Data, *, moves: Plan | Sequence[MoveSpec] | None = 
     Args:
         model: checked against the data first.
         data: what it will be fitted to.
-        moves: your own instead, such as `[("groupwise", ["alpha"]), ("centred", ["mu", "tau"], 3), ("joint", ["beta"])]`;
-            `plan(...).spec` is the default in this form.
+        moves: your own instead, such as `[("groupwise", ["alpha"]), ("centred", ["mu", "tau"], 3), ("joint",
+            ["beta"])]`; `plan(...).spec` is the default in this form.
         prior_only: leave the likelihood out.
 
     Raises:
@@ -79,16 +80,19 @@ def sample(
     init: Mapping[str, Any] | None = None,
     prior_only: bool = False,
 ) -> Posterior:
-    """Draws from p(latents | data) by adaptive Metropolis-Hastings: `warmup` sweeps that learn, then `draws` x `thin` that do not.
+    """Draws from p(latents | data) by adaptive Metropolis-Hastings: `warmup` sweeps that learn, then `draws` x `thin`
+    that do not.
 
     Args:
         model: see `Model`; it is checked first, and not changed.
-        data: its response, columns and groupings. A leading chain axis on response or weights gives each chain data of its own.
+        data: its response, columns and groupings. A leading chain axis on response or weights gives each chain data of
+            its own.
         chains: run side by side in one batch. Left out: 8 to 64, the fewer the more rows there are.
         warmup: sweeps during which proposals are tuned, pooled over chains (default 500).
         draws: kept draws of each chain (default 1000).
         thin: sweeps for each kept draw (default 2).
-        seed: of all randomness; the same seed on the same machine gives the same draws. Left out: a random one, reported in `posterior.run`.
+        seed: of all randomness; the same seed on the same machine gives the same draws. Left out: a random one,
+            reported in `posterior.run`.
         device: "cpu", "cuda", ...; left out, where the data are.
         dtype: torch.float64, or torch.float32 for speed.
         keep: names of the latents to store; all if left out.
@@ -96,9 +100,10 @@ def sample(
         progress: show a bar.
         log_dir: folder for a TensorBoard dashboard.
         plan: moves other than the default ones; see `hiertorch.plan`.
-        compile: fuse the sweep with `torch.compile` (seconds at the start, then several times faster): "auto" does so when the run is long
-            enough to pay.
-        init: latent -> starting value that broadcasts to `(chains, size, *event)`; the others start at draws from the prior.
+        compile: fuse the sweep with `torch.compile` (seconds at the start, then several times faster): "auto" does so
+            when the run is long enough to pay.
+        init: latent -> starting value that broadcasts to `(chains, size, *event)`; the others start at draws from the
+            prior.
         prior_only: leave the likelihood out and draw from the prior, by the same moves.
 
     Returns:
@@ -106,7 +111,8 @@ def sample(
 
     Raises:
         ModelError, DataError: what `Model.check` found, before anything is sampled.
-        SamplingError: for settings that can't work, or when no finite starting point is found; it names the latent to blame.
+        SamplingError: for settings that can't work, or when no finite starting point is found; it names the latent to
+            blame.
         RunFolderError: if `log_dir` can't be written.
     """
     if dtype not in (torch.float32, torch.float64):
@@ -163,7 +169,7 @@ def _loop(
     *,
     compiled: bool,
 ) -> tuple[str, dict[str, float]]:
-    """Every sweep of a run: warm-up learns, sampling stores. Returns how it ended, and the seconds that each part took."""
+    """Every sweep of a run: warm-up learns, sampling stores. Returns how it ended, and the seconds of each part."""
     like = state.cells
     learning = [Adaptation.begin(move, like) for move in sweep.moves]
     tuning = [part.tuning for part in learning]

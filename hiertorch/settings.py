@@ -14,14 +14,20 @@ from hiertorch.plan import Plan
 __all__ = ["Schedule", "check_memory", "few_threads", "kept_names", "schedule", "wants_compiling"]
 
 NUMBERS = 800_000
-"""Rows times chains that a pass should have: fewer waste the fixed cost of a tensor operation, more take their full time."""
+"""Rows times chains that a pass should have: fewer waste the fixed cost of a tensor operation, more take their full
+time.
+"""
 
 COMPILE_FROM = 6e8
-"""Row densities in a run (rows x chains x passes x sweeps) from which the seconds of `torch.compile` pay: it saves some 10 ns each."""
+"""Row densities in a run (rows x chains x passes x sweeps) from which the seconds of `torch.compile` pay: it saves some
+10 ns each.
+"""
 
 
 WARMUP, DRAWS, THIN = 500, 1000, 2
-"""R-hat below 1.01 needs some 150 effective draws in each chain; the slowest parameters of the models measured give 0.08 a sweep."""
+"""R-hat below 1.01 needs some 150 effective draws in each chain; the slowest parameters of the models measured give
+0.08 a sweep.
+"""
 
 ALONE_BELOW = 150_000
 """Rows times chains below which one thread is quicker than several: most operations are then too small to share."""
@@ -107,6 +113,6 @@ def check_memory(plan: Plan, run: Schedule, names: tuple[str, ...], device: torc
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
     if needed > 0.8 * room:
         raise SamplingError(
-            f"the draws need {needed / 2**30:,.1f} GiB ({run.chains} chains x {run.draws} draws x {numbers:,} numbers), and there are "
-            f"{room / 2**30:,.1f} GiB; keep fewer latents (keep=), draw fewer, or thin more with fewer draws."
+            f"the draws need {needed / 2**30:,.1f} GiB ({run.chains} chains x {run.draws} draws x {numbers:,} numbers), "
+            f"and there are {room / 2**30:,.1f} GiB; keep fewer latents (keep=), draw fewer, or thin more with fewer draws."
         )

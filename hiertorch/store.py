@@ -1,4 +1,6 @@
-"""What is kept of a run: draws by name, acceptance by block, log densities; on the device, without synchronising with it."""
+"""What is kept of a run: draws by name, acceptance by block, log densities; on the device, without synchronising with
+it.
+"""
 
 import torch
 from torch import Tensor
@@ -62,7 +64,9 @@ class Counter:
             self.nan[k] = self.nan[k] + info.nan if k in self.nan else info.nan
 
     def window(self, *, sampling: bool) -> dict[int, Tensor]:
-        """Mean acceptance by block since the last window, `(chains, size)`; counted in the totals if in the sampling phase."""
+        """Mean acceptance by block since the last window, `(chains, size)`; counted in the totals if in the sampling
+        phase.
+        """
         means = {k: self._mean(k, total, self._sweeps) for k, total in self._sums.items()}
         if sampling:
             self._totals = {k: self._totals[k] + s if k in self._totals else s for k, s in self._sums.items()}

@@ -29,7 +29,9 @@ class Sweep:
         self.n_uniform = sum(2 * self.moves[i].size for i in self.order)
 
     def numbers(self, window: int, like: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """The random numbers of a window of sweeps: standard normal `(window, n_normal, chains)`, log uniform `(window, n_uniform, chains)`."""
+        """The random numbers of a window of sweeps: standard normal `(window, n_normal, chains)`, log uniform `(window,
+        n_uniform, chains)`.
+        """
         options: Any = {"dtype": like.dtype, "device": like.device}
         normal = torch.randn(window, self.n_normal, self.chains, generator=generator, **options)
         uniform = torch.empty(window, self.n_uniform, self.chains, **options).exponential_(generator=generator)
@@ -41,7 +43,9 @@ class Sweep:
         for move in (self.moves[k] for k in self.order):
             n, m = move.size * move.width, move.size
             z = normal[i : i + n].unflatten(0, (m, move.width)).permute(2, 0, 1)
-            parts.append(Noise(z, log_uniform[j : j + m].transpose(0, 1), log_uniform[j + m : j + 2 * m].transpose(0, 1)))
+            parts.append(
+                Noise(z, log_uniform[j : j + m].transpose(0, 1), log_uniform[j + m : j + 2 * m].transpose(0, 1))
+            )
             i, j = i + n, j + 2 * m
         return parts
 
@@ -56,16 +60,25 @@ class Sweep:
         return state, infos
 
     def adapt(
-        self, learning: list[Adaptation], state: State, infos: list[Info], normal: Tensor, log_uniform: Tensor, t: int, warmup: int
+        self,
+        learning: list[Adaptation],
+        state: State,
+        infos: list[Info],
+        normal: Tensor,
+        log_uniform: Tensor,
+        t: int,
+        warmup: int,
     ) -> list[Adaptation]:
-        """What is learnt after warm-up sweep `t` (from 1) of `warmup`, from what its moves met and from where it ended."""
+        """What is learnt after warm-up sweep `t` (from 1) of `warmup`, from what its moves met and where it ended."""
         learning = list(learning)
         for k, info, noise in zip(self.order, infos, self.noises(normal, log_uniform), strict=True):
             learning[k] = learning[k].step(self.moves[k], noise, info, t)
         return [part.observe(move, state, t, warmup) for part, move in zip(learning, self.moves, strict=True)]
 
     def rehearse(self, state: State, tuning: list[Tuning], *, compiled: bool) -> None:
-        """Runs one sweep, whose outcome is thrown away, so that every piece of the density is recorded (and compiled) before the run."""
+        """Runs one sweep, whose outcome is thrown away, so that every piece of the density is recorded (and compiled)
+        before the run.
+        """
         self.plan.structure.target.record(compiled=compiled)
         normal, log_uniform = self.numbers(1, state.cells, torch.Generator(state.cells.device))
         self(state, tuning, normal[0], log_uniform[0])

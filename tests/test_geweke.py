@@ -50,7 +50,7 @@ from hiertorch.target import Target
 
 ALPHA = 1e-3
 CHAINS, SWEEPS = 4000, 25
-MANY_CHAINS, MANY_SWEEPS = 20_000, 100  # for the slow tests
+MANY_CHAINS, MANY_SWEEPS = 12_000, 80  # for the slow tests
 EXACT = 25  # joint draws to compare with, for each chain
 
 

@@ -1,4 +1,6 @@
-"""What warm-up learns is compared with what is known: exact conditionals of normal models, and the best walk of a normal target."""
+"""What warm-up learns is compared with what is known: exact conditionals of normal models, and the best walk of a
+normal target.
+"""
 
 import math
 from types import SimpleNamespace
@@ -19,7 +21,9 @@ F64 = torch.float64
 
 
 def normal_groups(chains: int, seed: int):
-    """alpha_j | mu, sigma, y exactly, for 4 groups of known noise and prior parameters that differ by chain, sigma down to nearly 0."""
+    """alpha_j | mu, sigma, y exactly, for 4 groups of known noise and prior parameters that differ by chain, sigma down
+    to nearly 0.
+    """
     g = torch.Generator().manual_seed(seed)
     precision = torch.tensor([0.5, 2.0, 8.0, 40.0], dtype=F64)  # n_j / noise^2
     pull = precision * torch.tensor([-1.0, 0.5, 3.0, 2.0], dtype=F64)  # times the mean of y
@@ -32,7 +36,9 @@ def normal_groups(chains: int, seed: int):
 
 
 def test_site_learns_the_exact_conditional_of_a_normal_model_from_draws_alone():
-    """Stein's two equations give n_j / noise^2 and its product with the mean of y: within 5 %, five standard errors at 200,000 draws."""
+    """Stein's two equations give n_j / noise^2 and its product with the mean of y: within 5 %, five standard errors at
+    200,000 draws.
+    """
     precision, pull, place, alpha, mean, total = normal_groups(200_000, seed=1)
     target = SimpleNamespace(
         space=SimpleNamespace(coordinates={"alpha": SimpleNamespace(size=4)}), location_scale=lambda name, values: place
@@ -85,14 +91,18 @@ def test_guess_ratio_is_that_of_the_normal_it_draws_from():
     np.testing.assert_allclose(log_q[:, 0].numpy(), q.logpdf(now[:, 0]) - q.logpdf(new[:, 0]), rtol=1e-8, atol=1e-8)
     assert guessed.all()
     np.testing.assert_allclose(np.cov(new[:, 0].numpy().T), (spread @ spread.mT).numpy(), rtol=0.05)
-    [walked], log_q, guessed = propose([now], {**tuning, "log_share": torch.tensor(-math.inf)}, noise, normal=(mean, spread, inverse))
+    [walked], log_q, guessed = propose(
+        [now], {**tuning, "log_share": torch.tensor(-math.inf)}, noise, normal=(mean, spread, inverse)
+    )
     torch.testing.assert_close(walked, now + noise.normal)
     assert (log_q == 0).all() and not guessed.any()
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_walks_learn_size_and_shape_of_a_normal_target(width):
-    """After 3,000 pooled steps the acceptance lies within 0.03 of its target and the covariance is proportional to the target's within 15 %."""
+    """After 3,000 pooled steps the acceptance lies within 0.03 of its target and the covariance is proportional to the
+    target's within 15 %.
+    """
     g = torch.Generator().manual_seed(4)
     shape = torch.linalg.cholesky(torch.eye(width, dtype=F64) * 0.3 + 0.7 * torch.ones(width, width, dtype=F64))
     scale = torch.linspace(0.5, 2.0, width, dtype=F64)
@@ -104,7 +114,9 @@ def test_walks_learn_size_and_shape_of_a_normal_target(width):
     rates = []
     for t in range(1, 3001):
         z = torch.randn(chains, 1, width, dtype=F64, generator=g)
-        noise = Noise(z, -torch.empty(chains, 1, dtype=F64).exponential_(generator=g), torch.full((chains, 1), -1.0, dtype=F64))
+        noise = Noise(
+            z, -torch.empty(chains, 1, dtype=F64).exponential_(generator=g), torch.full((chains, 1), -1.0, dtype=F64)
+        )
         [new], _, guessed = propose([u], {"root": root}, noise)
         energy = [0.5 * (x @ inverse.mT).square().sum(-1) for x in (u, new)]
         accepted, info = decide(energy[0] - energy[1], noise.log_uniform, guessed)
@@ -139,7 +151,9 @@ def test_guesses_are_accepted_nearly_always_where_the_conditional_is_normal():
     """theta | mu, tau, y is exactly normal: with a guess nine times in ten, four in five are accepted (walks: 0.44)."""
     g = torch.Generator().manual_seed(5)
     data = ht.Data(y=torch.randn(40, dtype=F64, generator=g) * 2, groups={"school": torch.arange(40) % 10})
-    posterior = ht.sample(Schools(), data, chains=16, warmup=600, draws=600, thin=1, seed=1, progress=False, compile=False)
+    posterior = ht.sample(
+        Schools(), data, chains=16, warmup=600, draws=600, thin=1, seed=1, progress=False, compile=False
+    )
     assert float(posterior.stats.acceptance["groupwise(theta)"].mean()) > 0.8
     assert posterior.diagnostics()["worst"]["ess_bulk"] > 1000
 

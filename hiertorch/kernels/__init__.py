@@ -1,4 +1,6 @@
-"""Metropolis-Hastings moves with one contract, `Move`: `step(state, tuning, noise) -> (state, info)`, pure and batched over chains."""
+"""Metropolis-Hastings moves with one contract, `Move`: `step(state, tuning, noise) -> (state, info)`, pure and batched
+over chains.
+"""
 
 from hiertorch.kernels.base import Info, Move, Noise, Tuning
 from hiertorch.kernels.groupwise import Groupwise

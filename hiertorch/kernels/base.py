@@ -10,7 +10,20 @@ from torch import Tensor
 
 from hiertorch.state import State
 
-__all__ = ["Guess", "Info", "Move", "Noise", "Target", "Tuning", "bold", "change", "choose", "choose_latent", "decide", "propose"]
+__all__ = [
+    "Guess",
+    "Info",
+    "Move",
+    "Noise",
+    "Target",
+    "Tuning",
+    "bold",
+    "change",
+    "choose",
+    "choose_latent",
+    "decide",
+    "propose",
+]
 
 Tuning = dict[str, Tensor]
 
@@ -51,7 +64,7 @@ class Target(Protocol):
         ...
 
     def location_scale(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
-        """Location and scale of a latent's prior given the values, stacked on axis 0, or None if it has none to offer."""
+        """Location and scale of a latent's prior given the values, stacked on axis 0, or None if it has none."""
         ...
 
     def priors_touched(self, changed: Iterable[str]) -> tuple[str, ...]:
@@ -64,10 +77,11 @@ class Target(Protocol):
 
 
 class Move(Protocol):
-    """One Metropolis-Hastings step on part of the state: `step` is a pure function of its arguments, and tuning is data.
+    """One Metropolis-Hastings step on part of the state: `step` is a pure function of its arguments, and tuning is
+    data.
 
-    `size` is the number of separate decisions for each chain (the groups of a plate, or 1), `width` the number of unconstrained
-    dimensions that each decision moves, `passes` the number of passes over the rows that a step costs.
+    `size` is the number of separate decisions for each chain (the groups of a plate, or 1), `width` the number of
+    unconstrained dimensions that each decision moves, `passes` the number of passes over the rows that a step costs.
     """
 
     @property
@@ -111,10 +125,12 @@ class Guess(Protocol):
     """A normal approximation of a block's conditional, learnt in warm-up, from which proposals are drawn outright.
 
     Note [Walks and guesses]
-    A random walk keeps at best a quarter of its draws in one dimension and less in more. Most conditionals of a hierarchical model are close to
-    normal, and warm-up sees enough of them to learn their mean and spread; then u' ~ q(. | rest), accepted with
-    min(1, p(u') q(u) / (p(u) q(u'))), is nearly an independent draw. Each proposal is a guess with probability `share`, a walk otherwise, whatever the
-    state: a mixture of two valid kernels. A bad guess costs acceptance, never correctness, and the walks keep the tails.
+    A random walk keeps at best a quarter of its draws in one dimension and less in more. Most conditionals of a
+    hierarchical model are close to normal, and warm-up sees enough of them to learn their mean and spread; then u' ~
+    q(. | rest), accepted with min(1, p(u') q(u) / (p(u) q(u'))), is nearly an independent draw. Each proposal is a
+    guess with probability `share`, a walk otherwise, whatever the
+    state: a mixture of two valid kernels. A bad guess costs acceptance, never correctness, and the walks keep the
+        tails.
     """
 
     def tuning(self, like: Tensor) -> Tuning:
@@ -138,8 +154,9 @@ BOLD = 10.0
 LOG_TIMID = -0.05
 """Note [Bold jumps]
 
-A walk's size fits where most of the mass is. A chain that starts or strays elsewhere (a scale near 0, where effects and rows hold nothing) would
-need thousands of such steps to come back. So one proposal in twenty is a walk ten times as long.
+A walk's size fits where most of the mass is. A chain that starts or strays elsewhere (a scale near 0, where effects and
+rows hold nothing) would need thousands of such steps to come back. So one proposal in twenty is a walk ten times as
+long.
 """
 
 
@@ -163,8 +180,8 @@ def propose(
         parts: current unconstrained parts; `(chains, size, *free_event)` each, or of any shape when `size` is 1.
         tuning: `root` `(size, width, width)`, lower triangular; `log_share` `()` where there is a guess.
         noise: normal numbers `(chains, size, width)`.
-        limit: `(chains, size, width)`, if given: jumps of standard deviation s are damped to s / sqrt(1 + (s / limit)^2). It must not
-            depend on what the block moves, else the walk would not be symmetric.
+        limit: `(chains, size, width)`, if given: jumps of standard deviation s are damped to s / sqrt(1 + (s /
+            limit)^2). It must not depend on what the block moves, else the walk would not be symmetric.
         normal: mean, root and inverse root of the guess.
     """
     z, root = noise.normal, tuning["root"]
@@ -176,7 +193,11 @@ def propose(
         log_q, guessed = z.new_zeros(()), None
     else:
         mean, spread, inverse = normal
-        now = torch.cat([part.reshape(part.shape[0], size, -1) for part in parts], -1) if len(parts) > 1 else parts[0].reshape(z.shape)
+        now = (
+            torch.cat([part.reshape(part.shape[0], size, -1) for part in parts], -1)
+            if len(parts) > 1
+            else parts[0].reshape(z.shape)
+        )
         offset = mean - now
         guessed = noise.log_choice < tuning["log_share"]
         jump = torch.where(guessed.unsqueeze(-1), offset + _times(spread, z), jump)

@@ -2,12 +2,13 @@
 
 Given the latents above a plate, its groups are independent, so with
 log_ratio_j = change of (group j's own prior terms + prior terms of finer groups inside j + log likelihood of j's rows)
-the decision of each group of each chain is an exact Metropolis step (see `hiertorch.structure` for the proof by probing that no term reads
-two groups). All groups of all chains share one pass over the rows.
+the decision of each group of each chain is an exact Metropolis step (see `hiertorch.structure` for the proof by probing
+that no term reads two groups). All groups of all chains share one pass over the rows.
 
 Note [Jumps that follow the prior's scale]
-Where a group's prior is narrow (sigma_alpha near 0) its conditional posterior is as narrow, and a jump learnt elsewhere would never be accepted: the
-mouth of the funnel. So jumps are damped to LIMIT / sqrt(width) times the prior's present scale, which the move holds fixed.
+Where a group's prior is narrow (sigma_alpha near 0) its conditional posterior is as narrow, and a jump learnt elsewhere
+would never be accepted: the mouth of the funnel. So jumps are damped to LIMIT / sqrt(width) times the prior's present
+scale, which the move holds fixed.
 """
 
 from functools import reduce
@@ -33,14 +34,16 @@ class Groupwise:
         target: the density.
         block: names of latents on the plate.
         plate: the grouping.
-        parents: finer plate -> code of the group of `plate` in which each of its groups lies, `(groups of the finer plate,)`, for every
-            finer plate on which the prior of some latent reads the block.
+        parents: finer plate -> code of the group of `plate` in which each of its groups lies, `(groups of the finer
+            plate,)`, for every finer plate on which the prior of some latent reads the block.
         located: those of the block whose prior has a location and a scale that no latent of the block decides.
     """
 
     kind = "groupwise"
 
-    def __init__(self, target: Target, block: tuple[str, ...], plate: str, parents: dict[str, Tensor], located: frozenset[str]) -> None:
+    def __init__(
+        self, target: Target, block: tuple[str, ...], plate: str, parents: dict[str, Tensor], located: frozenset[str]
+    ) -> None:
         self.target, self.block, self.plate, self.parents = target, block, plate, parents
         self.name = f"groupwise({', '.join(block)})"
         coordinates = target.space.coordinates
@@ -59,21 +62,29 @@ class Groupwise:
         return Marginal(self.block, self.size, self.width) if self.width <= WIDEST else None
 
     def _limit(self, state: State) -> Tensor | None:
-        """See Note [Jumps that follow the prior's scale]; `(chains, size, width)`, infinite where the prior tells no scale."""
+        """See Note [Jumps that follow the prior's scale]; `(chains, size, width)`, infinite where the prior tells no
+        scale.
+        """
         if not self.located:
             return None
         limits = []
         for name in self.block:
             free = state.free[name]
             place = self.target.location_scale(name, state.values) if name in self.located else None
-            limit = torch.full_like(free, torch.inf) if place is None else (LIMIT / self.width**0.5 * place[1]).expand_as(free)
+            limit = (
+                torch.full_like(free, torch.inf)
+                if place is None
+                else (LIMIT / self.width**0.5 * place[1]).expand_as(free)
+            )
             limits.append(limit.reshape(*free.shape[:2], -1))
         return torch.cat(limits, -1)
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `hiertorch.kernels.base.Move`."""
         normal = None if self.guess is None else self.guess.normal(state, tuning)
-        parts, log_q, guessed = propose([state.free[name] for name in self.block], tuning, noise, self._limit(state), normal)
+        parts, log_q, guessed = propose(
+            [state.free[name] for name in self.block], tuning, noise, self._limit(state), normal
+        )
         new = self.target.update(state, dict(zip(self.block, parts, strict=True)))
         log_ratio = reduce(add, [new.prior[name] - state.prior[name] for name in self.own]) + log_q
         for name, plate in self.finer.items():

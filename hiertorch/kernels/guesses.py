@@ -1,4 +1,6 @@
-"""Normal approximations of conditionals, learnt in warm-up from the draws of all chains. See Note [Walks and guesses] in `base`."""
+"""Normal approximations of conditionals, learnt in warm-up from the draws of all chains. See Note [Walks and guesses]
+in `base`.
+"""
 
 import math
 
@@ -11,7 +13,8 @@ from hiertorch.state import State
 __all__ = ["Marginal", "Regression", "Site", "log_share"]
 
 WIDEN = 1.1
-"""Guesses are this much wider than what was learnt, so that the target's tails are not lighter than theirs by accident."""
+"""Guesses are this much wider than what was learnt, so that the target's tails are not lighter than theirs by accident.
+"""
 
 WIDEST = 12
 """Blocks of more dimensions than this only walk: a normal guess of all of them at once is hardly ever accepted."""
@@ -23,8 +26,8 @@ BEST_WALK = 2.38
 class Regression:
     """u_block | rest ~ Normal(W' f(rest), S): a linear regression of a block on summaries of everything else.
 
-    f(rest) = (1, other population-level latents, mean and log sd over the groups of every group-level latent), all unconstrained; of effects
-    that the move carries along, those of z = (u - m) / s, which it holds fixed.
+    f(rest) = (1, other population-level latents, mean and log sd over the groups of every group-level latent), all
+    unconstrained; of effects that the move carries along, those of z = (u - m) / s, which it holds fixed.
 
     Args:
         target: the density.
@@ -33,7 +36,13 @@ class Regression:
         standard: those of them whose z the move holds fixed element by element; the others are left out of f.
     """
 
-    def __init__(self, target: Target, block: tuple[str, ...], carried: tuple[str, ...] = (), standard: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        target: Target,
+        block: tuple[str, ...],
+        carried: tuple[str, ...] = (),
+        standard: frozenset[str] = frozenset(),
+    ) -> None:
         coordinates = target.space.coordinates
         self.target, self.block, self.carried = target, block, carried
         # q must be the same before and after the move, so it may not read what the move changes.
@@ -45,7 +54,13 @@ class Regression:
         self.features = 1 + sum(widths)
 
     @classmethod
-    def on_rest(cls, target: Target, block: tuple[str, ...], carried: tuple[str, ...] = (), standard: frozenset[str] = frozenset()) -> "Regression | None":
+    def on_rest(
+        cls,
+        target: Target,
+        block: tuple[str, ...],
+        carried: tuple[str, ...] = (),
+        standard: frozenset[str] = frozenset(),
+    ) -> "Regression | None":
         """The regression of a block, unless it is too wide for a guess."""
         guess = cls(target, block, carried, standard)
         return guess if guess.width <= WIDEST else None
@@ -109,9 +124,11 @@ class Regression:
 
 
 class Marginal:
-    """u_j ~ Normal(m_j, S_j) for every group j, whatever the rest: the posterior's own moments (Haario, Saksman & Tamminen 2001).
+    """u_j ~ Normal(m_j, S_j) for every group j, whatever the rest: the posterior's own moments (Haario, Saksman &
+    Tamminen 2001).
 
-    For effects of several dimensions a group. Where groups have many rows their conditional hardly depends on the population, and the guess is good.
+    For effects of several dimensions a group. Where groups have many rows their conditional hardly depends on the
+    population, and the guess is good.
 
     Args:
         block: group-level latents of one plate.
@@ -159,10 +176,10 @@ class Marginal:
 class Site:
     """u_j | rest ~ prior(u_j; m, s) x Normal-shaped site exp(h_j u_j - lambda_j u_j^2 / 2), for every group j.
 
-    Given the rest the guess is Normal((h_j + m / s^2) / P_j, 1 / P_j) with P_j = lambda_j + 1 / s^2: it follows the population, so that it fits at
-    the mouth of the funnel as well as outside. The site stands for the group's rows and finer groups. Its two numbers solve Stein's identity
-    E[w (lambda u - h + (u - m) / s^2) g(u)] = E[w g'(u)] for g = 1 and g = u, with a weight w(s) that keeps 1 / s^2 bounded; for a normal conditional
-    they are exact.
+    Given the rest the guess is Normal((h_j + m / s^2) / P_j, 1 / P_j) with P_j = lambda_j + 1 / s^2: it follows the
+    population, so that it fits at the mouth of the funnel as well as outside. The site stands for the group's rows and
+    finer groups. Its two numbers solve Stein's identity E[w (lambda u - h + (u - m) / s^2) g(u)] = E[w g'(u)] for g = 1
+    and g = u, with a weight w(s) that keeps 1 / s^2 bounded; for a normal conditional they are exact.
 
     Args:
         target: the density.
@@ -202,7 +219,9 @@ class Site:
         location, precision = self._place(state)
         w = 1.0 / (1.0 + precision * u.var(0))  # any function of the prior's scale would do
         score = w * precision * (u - location)
-        return torch.stack([w.expand_as(u).sum(0), (w * u).sum(0), (w * u * u).sum(0), score.sum(0), (score * u).sum(0)])
+        return torch.stack(
+            [w.expand_as(u).sum(0), (w * u).sum(0), (w * u * u).sum(0), score.sum(0), (score * u).sum(0)]
+        )
 
     def fit(self, sums: Tensor, count: int) -> Tuning:
         """Solves the two equations of Stein's identity for each group."""
@@ -217,8 +236,8 @@ class Site:
 def log_share(guess_accept: float, width: int) -> float:
     """The log of how often to guess: in proportion to how many independent draws a guess and a walk give a step.
 
-    A guess accepted at rate a gives about a / (2 - a) (exact for an independence sampler with constant acceptance), a walk in d dimensions about
-    0.33 / (d + 0.5) (Gelman, Roberts & Gilks 1996). Walks keep a tenth at least.
+    A guess accepted at rate a gives about a / (2 - a) (exact for an independence sampler with constant acceptance), a
+    walk in d dimensions about 0.33 / (d + 0.5) (Gelman, Roberts & Gilks 1996). Walks keep a tenth at least.
     """
     guess, walk = guess_accept / (2.0 - guess_accept), 0.33 / (width + 0.5)
     return math.log(min(0.9, max(0.02, guess / (guess + walk))))

@@ -1,9 +1,10 @@
 """Random walk on a block of latents with one decision a chain: the moves *joint* and *centred*.
 
-u' = u + root z, accepted with min(1, exp(log_density(u') - log_density(u))) (Haario et al. 2001; Vihola 2012, section 2).
+u' = u + root z, accepted with min(1, exp(log_density(u') - log_density(u))) (Haario et al. 2001; Vihola 2012, section
+2).
 
-A block that no row reads (the parents of group effects, given the effects) needs no pass over the rows: that is the *centred* move.
-It is the same kernel; which pieces of the density it touches, the target knows.
+A block that no row reads (the parents of group effects, given the effects) needs no pass over the rows: that is the
+*centred* move. It is the same kernel; which pieces of the density it touches, the target knows.
 """
 
 from torch import Tensor

@@ -1,9 +1,10 @@
 """Parents of group effects with the standardised effects held fixed: the move *non-centred*.
 
-For alpha ~ Normal(m(psi), s(psi)) let z = (alpha - m) / s. The move proposes psi' = psi + root e and alpha' = m(psi') + s(psi') z, accepted with
-min(1, p(psi') |J(psi')| p(y | psi', alpha') / (p(psi) |J(psi)| p(y | psi, alpha))): the effects' prior and the Jacobian of alpha -> alpha'
-cancel, since p(alpha' | psi') dalpha' = p(alpha | psi) dalpha. Interwoven with the centred moves it mixes well where either alone
-does not (Yu & Meng 2011, section 2; Papaspiliopoulos, Roberts & Skold 2007).
+For alpha ~ Normal(m(psi), s(psi)) let z = (alpha - m) / s. The move proposes psi' = psi + root e and alpha' = m(psi') +
+s(psi') z, accepted with min(1, p(psi') |J(psi')| p(y | psi', alpha') / (p(psi) |J(psi)| p(y | psi, alpha))): the
+effects' prior and the Jacobian of alpha -> alpha' cancel, since p(alpha' | psi') dalpha' = p(alpha | psi) dalpha.
+Interwoven with the centred moves it mixes well where either alone does not (Yu & Meng 2011, section 2;
+Papaspiliopoulos, Roberts & Skold 2007).
 
 Descendants follow: effects whose prior reads a moved effect keep their own z as well.
 """
@@ -25,12 +26,15 @@ class NonCentred:
         target: the density.
         block: names of population-level latents.
         carried: names of group-level latents that descend from the block, in declaration order.
-        standard: those of them that are location + scale z, element by element, so that summaries of z are held fixed too.
+        standard: those of them that are location + scale z, element by element, so that summaries of z are held fixed
+            too.
     """
 
     kind = "non-centred"
 
-    def __init__(self, target: Target, block: tuple[str, ...], carried: tuple[str, ...], standard: frozenset[str]) -> None:
+    def __init__(
+        self, target: Target, block: tuple[str, ...], carried: tuple[str, ...], standard: frozenset[str]
+    ) -> None:
         self.target, self.block, self.carried = target, block, carried
         self.name = f"non-centred({', '.join(block)})"
         self.plate: str | None = None

@@ -15,7 +15,8 @@ __all__ = ["VaryingIntercepts"]
 class VaryingIntercepts(Model):
     """y_ij ~ Normal(alpha_j + x_ij' beta, sigma_y),  alpha_j ~ Normal(mu_alpha, sigma_alpha): partial pooling.
 
-    mu_alpha ~ Normal(0, 5), beta_k ~ Normal(0, 2), sigma_alpha and sigma_y ~ Gamma(1, 1) (Gelman & Hill 2007, chapter 12).
+    mu_alpha ~ Normal(0, 5), beta_k ~ Normal(0, 2), sigma_alpha and sigma_y ~ Gamma(1, 1) (Gelman & Hill 2007, chapter
+    12).
 
     Args:
         plate: the grouping j.

@@ -10,7 +10,7 @@ __all__ = ["Audience"]
 
 
 class Audience(Monitor):
-    """Passes every call on. An error in `start` stops the run, later ones only end that monitor's part, with a warning."""
+    """Passes every call on. An error in `start` stops the run, a later one that monitor alone, with a warning."""
 
     def __init__(self, monitors: Iterable[Monitor]) -> None:
         self._monitors = list(monitors)

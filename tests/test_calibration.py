@@ -1,0 +1,88 @@
+"""Simulation-based calibration: the rank of the truth among posterior draws is uniform (Talts et al. 2018).
+
+Draw theta* from the prior and y from the likelihood, then sample the posterior: theta* is one more draw from it, so its rank
+among L independent draws is uniform on 0 .. L. All data sets are sampled as one batch through `data.y` with a chain axis,
+some chains for each. Besides every latent the log density is ranked, which sees errors that no single latent shows (Modrak et
+al. 2023). Ranks are tested by chi-square and by the largest distance from the uniform distribution function.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from references import chi_square_p, ecdf_p
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, Gamma, Normal
+
+import hiertorch as ht
+from hiertorch.latent import Values
+from hiertorch.models import VaryingIntercepts
+from hiertorch.posterior import Posterior
+
+Sample = Callable[..., Posterior]
+ALPHA = 1e-3
+SCHOOL = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4, 4]
+X = np.random.default_rng(5).normal(size=len(SCHOOL)).round(2)
+
+
+class Intercepts(VaryingIntercepts):
+    """The ready model with scales that are seldom below 0.1, so that a few hundred sweeps are enough everywhere."""
+
+    sigma_alpha = ht.Latent(Gamma(3.0, 3.0))
+    sigma_y = ht.Latent(Gamma(3.0, 3.0))
+
+    def __init__(self) -> None:
+        super().__init__("school", ["x"])
+
+
+class Switches(ht.Model):
+    """y_i ~ Bernoulli(logit = alpha_j + beta x_i)."""
+
+    mu = ht.Latent(Normal(0.0, 1.5))
+    sigma = ht.Latent(Gamma(3.0, 3.0))
+    beta = ht.Latent(Normal(0.0, 1.0))
+    alpha = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="school")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
+        return Bernoulli(logits=v.alpha[:, data.school] + v.beta * data.x)
+
+
+def calibration(model: ht.Model, sample: Sample, data_sets: int, thin: int = 20) -> dict[str, float]:
+    """p-values of uniform ranks: parameter and test -> p."""
+    chains, draws, generator = 4, 25, torch.Generator().manual_seed(21)
+    empty = ht.Data(torch.zeros(len(SCHOOL)), groups={"school": SCHOOL}, x=X)
+    with torch.no_grad():
+        truth = model.sample_prior(empty, data_sets, generator)
+        data = empty.replace(y=model.simulate(truth, empty, generator).repeat_interleave(chains, 0))
+        posterior = sample(model, data, chains=data_sets * chains, warmup=400, draws=draws, thin=thin, seed=22)
+        target = ht.plan(model, empty.replace(y=data.y[::chains])).structure.target
+        density = target.state(target.space.unconstrain(truth)).log_density()
+
+    def ranks(of: Tensor, truth: Tensor) -> np.ndarray:
+        """`(data sets x chains, draws, ...)` and `(data sets, ...)` to the ranks `(data sets, parameters)`."""
+        together = of.reshape(data_sets, chains * draws, -1)
+        return (together < truth.reshape(data_sets, 1, -1)).sum(1).numpy()
+
+    found = {name: ranks(posterior.draws[name], value) for name, value in truth.items()}
+    found["log density"] = ranks(posterior.stats.log_density, density)
+    tests = {"chi-square": chi_square_p, "distance": ecdf_p}
+    return {
+        f"{name}[{k}], {what}": test(column, chains * draws + 1)
+        for name, every in found.items()
+        for k, column in enumerate(every.T)
+        for what, test in tests.items()
+    }
+
+
+def failures(p: dict[str, float]) -> dict[str, float]:
+    """Those that fail at ALPHA in all, by Bonferroni."""
+    return {what: value for what, value in p.items() if not value > ALPHA / len(p)}
+
+
+def test_varying_intercepts(sample: Sample) -> None:
+    """Error rate 1e-3."""
+    p = calibration(Intercepts(), sample, 200)
+    print(sorted(p.items(), key=lambda i: i[1])[:6])
+    assert not failures(p)
