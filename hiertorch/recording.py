@@ -16,12 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.passes.split_module import split_module
 
 from hiertorch.errors import SamplingWarning
 
 __all__ = ["record"]
 
 log = logging.getLogger("hiertorch")
+
+EXPAND = torch.ops.aten.expand.default
+VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 def record(
@@ -39,24 +43,47 @@ def record(
     except Exception as error:
         log.info("a piece of the density runs as written, since it can't be recorded: %s", error)
         return function
-    if all(isinstance(node.target, str) or not _mutates(node) for node in graph.graph.nodes):
+    if not any(map(_mutates, graph.graph.nodes)):
         _simplify(graph)
+        _expand_late(graph, example)
+        _multiply(graph, example)
     return _compile(graph, example) if compiled else graph
 
 
 def _compile(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    fused = torch.compile(graph, dynamic=False)
-    strides = [torch.empty_like(x).stride() for x in example]  # dense, even if an example is an expanded view
-
-    def call(*args: Tensor) -> Tensor:
-        return fused(*[_laid_out(x, s) for x, s in zip(args, strides, strict=True)])
-
+    """What is small (log sigma, one number a chain) is computed outside the fused loop, which would do it for every
+    row.
+    """
+    shapes = _shapes(graph, example)
+    most = max(shape.numel() for shape in shapes.values())
+    large: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        if shapes.get(node, torch.Size()).numel() > most // 8 or any(n in large for n in node.all_input_nodes):
+            large.add(node)
     try:
-        call(*example)
+        halves = split_module(graph, graph, lambda node: int(node in large))
+        for name, half in halves.named_children():
+            if name.endswith("1"):
+                setattr(halves, name, _Fused(half))
+        halves(*example)
     except Exception as error:
         warnings.warn(f"torch.compile failed, so sampling goes on without it: {error}", SamplingWarning, stacklevel=6)
         return graph
-    return call
+    return halves
+
+
+class _Fused(torch.nn.Module):
+    """A compiled graph that is always called with tensors laid out as at its first call."""
+
+    def __init__(self, graph: torch.nn.Module) -> None:
+        super().__init__()
+        self._fused = torch.compile(graph, dynamic=False)
+        self._strides: list[tuple[int, ...]] = []
+
+    def forward(self, *args: Tensor) -> Tensor:
+        if not self._strides:  # dense, even if the first argument is an expanded view
+            self._strides = [torch.empty_like(x).stride() for x in args]
+        return self._fused(*[_laid_out(x, s) for x, s in zip(args, self._strides, strict=True)])
 
 
 def _laid_out(x: Tensor, stride: tuple[int, ...]) -> Tensor:
@@ -95,6 +122,77 @@ def _simplify(graph: fx.GraphModule) -> None:
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     graph.recompile()
+
+
+def _expand_late(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> None:
+    """Leaves out expansions whose readers broadcast anyway, so that what is one number a chain is not computed by row.
+
+    Where a reader does not broadcast (a sum, a reshape, the result) the expansion is made there.
+    """
+    before = _shapes(graph, example)
+    now: dict[fx.Node, torch.Size] = {}
+    for node in list(graph.graph.nodes):
+        if node.target is EXPAND:
+            source = node.args[0]
+            if all(map(_broadcasts, node.users)):
+                node.replace_all_uses_with(source)
+                graph.graph.erase_node(node)
+                continue
+            node.args = (source, list(before[node]))
+        if node.target in VIEWS:  # what it views may lie in memory in another way now
+            node.target = torch.ops.aten.reshape.default
+        if _broadcasts(node):
+            parts = [now[source] for source in node.all_input_nodes if source in now]
+            now[node] = before[node] if node.target is EXPAND else torch.broadcast_shapes(*parts)
+            continue
+        for source in node.all_input_nodes:
+            if source in before and now[source] != before[source]:
+                with graph.graph.inserting_before(node):
+                    full = graph.graph.call_function(EXPAND, (source, list(before[source])))
+                node.replace_input_with(source, full)
+        if node in before:
+            now[node] = before[node]
+    graph.recompile()
+
+
+def _multiply(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> None:
+    """Divides by a small quantity by multiplying with its reciprocal: one slow division a chain instead of one a row."""
+    shapes = _shapes(graph, example)
+    for node in list(graph.graph.nodes):
+        if node.target is torch.ops.aten.div.Tensor and isinstance(node.args[1], fx.Node):
+            divisor = node.args[1]
+            if divisor in shapes and 8 * shapes[divisor].numel() <= shapes[node].numel():
+                with graph.graph.inserting_before(node):
+                    reciprocal = graph.graph.call_function(torch.ops.aten.reciprocal.default, (divisor,))
+                node.target, node.args = torch.ops.aten.mul.Tensor, (node.args[0], reciprocal)
+    graph.recompile()
+
+
+def _broadcasts(node: fx.Node) -> bool:
+    """Whether an operation takes broadcastable arguments and gives what expanded ones would, broadcast."""
+    tags = getattr(node.target, "tags", ())
+    return node.op == "call_function" and (node.target is EXPAND or torch.Tag.pointwise in tags)
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph and notes the shape of every result."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.shapes: dict[fx.Node, torch.Size] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.shapes[n] = value.shape
+        return value
+
+
+def _shapes(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> dict[fx.Node, torch.Size]:
+    interpreter = _Shapes(graph)
+    interpreter.garbage_collect_values = False
+    interpreter.run(*example)
+    return interpreter.shapes
 
 
 def _frozen(part: Any) -> Any:

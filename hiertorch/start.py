@@ -13,10 +13,11 @@ from hiertorch.target import Target
 
 __all__ = ["start"]
 
-TRIES = 60
 SPREAD = 8
-SHRINK = 0.9
-"""Chains without a finite density are drawn again from the prior, each time nearer to the origin of unconstrained space."""
+TRIES = 200
+SHRINK = 0.97
+"""Chains without a finite density are drawn again, in turns nearer and nearer to the origin of unconstrained space (exp(x beta) overflows far
+from it) and from the whole prior (a bounded likelihood may rule the origin out)."""
 
 
 def start(
@@ -40,7 +41,10 @@ def start(
         bad = ~torch.isfinite(state.log_density())
         if not bool(bad.any()):
             return State(*({k: chain_last(x) for k, x in part.items()} for part in state[:3]), chain_last(state.cells))
-        again = _draw(target, chains, generator, fixed, SHRINK**attempt)
+        if attempt % 2:
+            again = _draw(target, chains, generator, fixed, SHRINK**attempt)
+        else:
+            again = _anywhere(target, chains, generator, fixed)
         free = {name: torch.where(bad.reshape(-1, *(1,) * (u.dim() - 1)), again[name], u) for name, u in free.items()}
     raise SamplingError(_blame(target, state, bad))
 
@@ -66,6 +70,14 @@ def _draw(
     drawn = model.sample_prior(target.data, chains, generator, given=space.constrain(given))
     free = space.unconstrain({name: value for name, value in drawn.items() if name not in given})
     return {name: given[name] if name in given else reach * free[name] for name in target.names}
+
+
+def _anywhere(
+    target: Target, chains: int, generator: torch.Generator | None, fixed: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Unconstrained draws from the prior given what is fixed."""
+    drawn = target.model.sample_prior(target.data, chains, generator, given=target.space.constrain(fixed))
+    return {**target.space.unconstrain(drawn), **fixed}
 
 
 def _fixed(target: Target, chains: int, init: Mapping[str, Any]) -> dict[str, Tensor]:

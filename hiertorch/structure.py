@@ -109,12 +109,21 @@ def record(model: Model, data: Data, generator: torch.Generator | None, *, prior
         elif overrides(model, "log_likelihood") and not prior_only:
             model.log_likelihood(v, watched)
         elif not prior_only:
-            response = model.likelihood(v, watched)
+            response = _response(model, v, watched)
     except ModelError:
         raise
     except Exception as error:
         raise ModelError(f"the likelihood of {type(model).__name__} failed: {type(error).__name__}: {error}") from error
     return Reads(priors, frozenset(read), frozenset(seen), tensors, distributions, response, density)
+
+
+def _response(model: Model, v: Values, data: Any) -> Distribution:
+    """The likelihood at draws from the prior, of which some may be so far out that its parameters overflow."""
+    try:
+        return model.likelihood(v, data)
+    except ValueError:
+        with validation(False):
+            return model.likelihood(v, data)
 
 
 def overrides(model: Model, method: str) -> bool:
@@ -151,8 +160,8 @@ def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False)
             p for p in plates if any(c.plate == p and n in reads.likelihood for n, c in coordinates.items())
         )
         built = target(Rows(data, rows_plates, blocked=False))
-    free = probe(built, reads)
     with validation(False), torch.no_grad():
+        free = probe(built, reads)
         mixed = {plate: why for plate in plates if (why := _mixes(built, plate, free))}
         uncarried = {
             name: why
@@ -171,8 +180,14 @@ def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False)
 
 
 def probe(target: Target, reads: Reads) -> dict[str, Tensor]:
-    """An unconstrained place for each of a few chains, from the prior but not too far out, so that densities are finite."""
-    return {name: u.clamp(-2.0, 2.0) for name, u in target.space.unconstrain(reads.values).items()}
+    """An unconstrained place for each of a few chains: a draw from the prior, moved inwards until the densities of its rows are finite."""
+    drawn = {name: u.clamp(-2.0, 2.0) for name, u in target.space.unconstrain(reads.values).items()}
+    free = drawn
+    for inwards in (0.3, 0.1, 0.03, 0.01):
+        bad = ~torch.isfinite(target.state(free).log_density())
+        nearer = {name: inwards * u for name, u in drawn.items()}
+        free = {name: torch.where(bad.reshape(-1, *(1,) * (u.dim() - 1)), nearer[name], u) for name, u in free.items()}
+    return free
 
 
 def agrees(target: Target, rows: Rows, free: Mapping[str, Tensor]) -> bool:
@@ -209,6 +224,8 @@ def _mixes(target: Target, plate: str, free: Mapping[str, Tensor]) -> str | None
     values = target.space.constrain(free)
     before = {name: target.prior_term(name, free[name], values) for name in target.priors_touched(block)}
     row_before = target.row_terms(values, data) if rows else None
+    if not all(_finite_somewhere(part) for part in (*before.values(), row_before) if part is not None):
+        return "the log density is not finite at the places where the model was probed"
     generator = torch.Generator().manual_seed(0)
     for _ in range(TRIALS):
         moves = (torch.rand(size, generator=generator) < 0.5).to(data.device)
@@ -233,6 +250,11 @@ def _mixes(target: Target, plate: str, free: Mapping[str, Tensor]) -> str | None
             if _changed(after, row_before, ~moves[data.codes[plate]]):
                 return f"the likelihood of a row reads effects of other groups of {plate!r} than its own"
     return None
+
+
+def _finite_somewhere(terms: Tensor) -> bool:
+    """Whether every group, or row, has a finite term in some chain: others can't be seen to change."""
+    return bool(torch.isfinite(terms).any(0).all())
 
 
 def _changed(after: Tensor, before: Tensor, still: Tensor) -> bool:

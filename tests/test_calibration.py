@@ -86,3 +86,20 @@ def test_varying_intercepts(sample: Sample) -> None:
     p = calibration(Intercepts(), sample, 200)
     print(sorted(p.items(), key=lambda i: i[1])[:6])
     assert not failures(p)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [Intercepts(), Switches()], ids=["varying intercepts", "bernoulli"])
+def test_many_data_sets(model: ht.Model, sample: Sample) -> None:
+    """Error rate 1e-3 a model."""
+    p = calibration(model, sample, 1000, thin=30)
+    print(sorted(p.items(), key=lambda i: i[1])[:6])
+    assert not failures(p)
+
+
+@pytest.mark.parametrize("broken", ["rule", "jacobian", "cache"])
+def test_broken_samplers_are_noticed(broken: str, sample: Sample, sabotage: Any) -> None:
+    {"rule": lambda: sabotage.rule("square root"), "jacobian": sabotage.jacobian, "cache": lambda: sabotage.cache("cells")}[broken]()
+    p = calibration(Intercepts(), sample, 200)
+    print(sorted(p.items(), key=lambda i: i[1])[:6])
+    assert failures(p)

@@ -26,9 +26,9 @@ class CompletePooling(Model):
 
     def __init__(self, predictors: Sequence[str] = ()) -> None:
         super().__init__()
+        if len(predictors):
+            self.beta = slopes(predictors)
         self.predictors = tuple(predictors)
-        if self.predictors:
-            self.beta = slopes(self.predictors)
 
     def likelihood(self, v: Values, data: Data) -> Distribution:
         """Normal, `(chains, rows)`."""

@@ -30,9 +30,9 @@ class VaryingIntercepts(Model):
     def __init__(self, plate: str, predictors: Sequence[str] = ()) -> None:
         super().__init__()
         self.plate = plate
+        if len(predictors):
+            self.beta = slopes(predictors)
         self.predictors = tuple(predictors)
-        if self.predictors:
-            self.beta = slopes(self.predictors)
         self.alpha = Latent(lambda v: Normal(v.mu_alpha, v.sigma_alpha), plate=plate)
 
     def likelihood(self, v: Values, data: Data) -> Distribution:
