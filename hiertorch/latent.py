@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Beta, Distribution, Independent, LKJCholesky
 from torch.distributions.transforms import Transform
 
 from hiertorch.errors import ModelError
 
-__all__ = ["Latent", "Values", "cast", "validation"]
+__all__ = ["Latent", "Values", "cast", "repaired", "validation"]
 
 Prior = Distribution | Callable[..., Distribution]
 
@@ -142,6 +142,25 @@ class Values(Mapping[str, Tensor]):
 def cast(thing: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """A copy of a distribution (or transform) whose floating tensors lie on `device` with `dtype`, without validation."""
     return _mapped(thing, lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None), {})
+
+
+def repaired(distribution: Distribution) -> Distribution:
+    """The same distribution, with draws that agree with its density where torch's don't.
+
+    `LKJCholesky.sample` (torch 2.13) draws the squared length of row i, below the diagonal, from Beta(i - 1/2, .) where the onion
+    method has Beta(i/2, .) (Lewandowski, Kurowicka & Joe 2009, section 3.2): right for 2 x 2 matrices alone.
+    """
+    if isinstance(distribution, Independent):
+        base = repaired(distribution.base_dist)
+        return distribution if base is distribution.base_dist else Independent(base, distribution.reinterpreted_batch_ndims)
+    if not isinstance(distribution, LKJCholesky):
+        return distribution
+    new = copy.copy(distribution)
+    below = torch.arange(distribution.dim, device=distribution.concentration.device).clamp(min=1)  # entries of each row
+    marginal = distribution.concentration.unsqueeze(-1) + 0.5 * (distribution.dim - 2)
+    first = (0.5 * below).to(marginal).expand(*marginal.shape[:-1], distribution.dim)
+    new._beta = Beta(first, marginal - 0.5 * (below - 1), validate_args=False)
+    return new
 
 
 @contextmanager

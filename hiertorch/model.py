@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from hiertorch.data import Data
 from hiertorch.errors import ModelError
-from hiertorch.latent import Latent, Values
+from hiertorch.latent import Latent, Values, repaired
 
 __all__ = ["Model"]
 
@@ -165,7 +165,7 @@ class Model(nn.Module, metaclass=_ModelType):
                 distribution = self.prior(name, Values(tensors, tuple(self.latents)), data)
                 size = 1 if latent.plate is None else data.size(latent.plate)
                 try:
-                    draw = distribution.expand((chains, size)).sample()
+                    draw = repaired(distribution).expand((chains, size)).sample()
                 except NotImplementedError as error:
                     raise ModelError(
                         f"the prior of {name!r}, {type(distribution).__name__}, can't be drawn from (it has no sample() or expand()): "

@@ -155,8 +155,11 @@ def _groupwise(structure: Structure, block: tuple[str, ...], plate: str) -> Grou
 
 
 def _named(structure: Structure, spec: MoveSpec) -> Step:
-    if isinstance(spec, str) or not isinstance(spec, Sequence) or len(spec) not in (2, 3) or isinstance(spec[1], str):
-        raise ModelError(f"a move is a kind, a list of latents and perhaps repeats, as in ('joint', ['mu'], 2); found {spec!r}.")
+    listed = isinstance(spec, list | tuple) and len(spec) in (2, 3) and isinstance(spec[1], list | tuple)
+    if not listed:
+        raise ModelError(
+            f"a move is a kind, a list of latents and perhaps repeats, as in ('joint', ['mu'], 2); found {spec!r}."
+        )
     kind, block, repeats = spec[0], tuple(spec[1]), spec[2] if len(spec) > 2 else 1
     target = structure.target
     coordinates = target.space.coordinates

@@ -29,8 +29,8 @@ WARMUP, DRAWS, THIN = 500, 1000, 2
 0.08 a sweep.
 """
 
-ALONE_BELOW = 150_000
-"""Rows times chains below which one thread is quicker than several: most operations are then too small to share."""
+ALONE_BELOW = 2_000_000
+"""Rows times chains below which one thread serves best: several gain little there, and lose much on a busy machine."""
 
 
 class Schedule(NamedTuple):

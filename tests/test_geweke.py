@@ -25,6 +25,7 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 from torch.distributions import (
+    AffineTransform,
     Bernoulli,
     Distribution,
     Exponential,
@@ -35,6 +36,7 @@ from torch.distributions import (
     Normal,
     Poisson,
     StudentT,
+    TransformedDistribution,
 )
 
 import hiertorch as ht
@@ -144,6 +146,31 @@ class Counts(ht.Model):
         return Poisson(v.rate[:, data.school] + v.extra[:, data.room])
 
 
+class Scales(ht.Model):
+    """y_i ~ Normal(a_j, s_j): a group's level and its scale, a_j ~ Normal(mu, tau s_j), log s_j ~ Normal(m, 0.5)."""
+
+    mu = ht.Latent(Normal(0.0, 2.0))
+    tau = ht.Latent(Gamma(3.0, 3.0))
+    m = ht.Latent(Normal(0.0, 0.5))
+    s = ht.Latent(lambda v: LogNormal(v.m, 0.5 * torch.ones_like(v.m)), plate="school")
+    a = ht.Latent(lambda v: Normal(v.mu, v.tau * v.s), plate="school")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
+        return Normal(v.a[:, data.school], v.s[:, data.school])
+
+
+class Stretched(ht.Model):
+    """y_i ~ Normal(a_j, s_y),  a_j = 1 + 2 (mu + s z_j): effects whose prior is a transformed distribution."""
+
+    mu = ht.Latent(Normal(0.0, 1.0))
+    s = ht.Latent(Gamma(3.0, 3.0))
+    s_y = ht.Latent(Gamma(3.0, 3.0))
+    a = ht.Latent(lambda v: TransformedDistribution(Normal(v.mu, v.s), [AffineTransform(1.0, 2.0)]), plate="school")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
+        return Normal(v.a[:, data.school], v.s_y)
+
+
 class Neighbours(ht.Model):
     """y_i ~ Normal(alpha_j - 0.8 alpha_(j-1), s_y) for a row i of group j: rows read two groups."""
 
@@ -222,6 +249,23 @@ def of_counts(v: Values, y: Tensor) -> Functions:
     }
 
 
+def of_scales(v: Values, y: Tensor) -> Functions:
+    return {
+        "z_s": v.s[:, 0].log() - v.m[:, 0],
+        "z_a first": (v.a[:, 0] - v.mu[:, 0]) / v.tau[:, 0] / v.s[:, 0],
+        "z_a last": (v.a[:, -1] - v.mu[:, 0]) / v.tau[:, 0] / v.s[:, -1],
+        "error": (y[:, 0] - v.a[:, 0]) / v.s[:, 0],
+    }
+
+
+def of_stretched(v: Values, y: Tensor) -> Functions:
+    return {
+        "z": ((v.a[:, 0] - 1) / 2 - v.mu[:, 0]) / v.s[:, 0],
+        "a a": v.a[:, 0] * v.a[:, 1],
+        "error": (y[:, 0] - v.a[:, 0]) / v.s_y[:, 0],
+    }
+
+
 def of_neighbours(v: Values, y: Tensor) -> Functions:
     return {"a a": v.alpha[:, 0] * v.alpha[:, 1], "a - y": v.alpha[:, 0] - y[:, 0], "a y": v.alpha[:, 0] * y[:, 1]}
 
@@ -240,6 +284,8 @@ CASES = {
     "bernoulli": Case(Switches(), of_switches),
     "correlated effects": Case(Slopes(), of_slopes),
     "positive effects": Case(Counts(), of_counts),
+    "scales by group": Case(Scales(), of_scales),
+    "transformed effects": Case(Stretched(), of_stretched),
     "neighbours": Case(Neighbours(), of_neighbours),
 }
 

@@ -1,0 +1,354 @@
+"""Plans: which moves run on which latents, how they are printed, and what a user may ask for."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Beta, Gamma, Normal
+
+import hiertorch as ht
+from hiertorch.checks import inspect
+from hiertorch.errors import ModelError
+from hiertorch.models import CompletePooling, VaryingIntercepts
+from hiertorch.plan import Plan, make_plan
+from hiertorch.structure import analyse
+
+
+def refused(*parts):
+    """A ModelError whose message has all the parts, in this order."""
+    return pytest.raises(ModelError, match="(?s)" + ".*".join(re.escape(part) for part in parts))
+
+
+def school_data(rows=120, seed=0):
+    rng = np.random.default_rng(seed)
+    school = np.append(np.arange(12), rng.integers(12, size=rows - 12))
+    groups = {"school": school, "district": school // 4, "rater": np.append(np.arange(5), rng.integers(5, size=rows - 5))}
+    return ht.Data(rng.normal(size=rows), groups=groups, x=rng.normal(size=rows))
+
+
+def planned(model, moves=None, **options):
+    data = school_data()
+    with torch.no_grad():
+        structure = analyse(model, data, inspect(model, data, **options)[0], **options)
+        return make_plan(structure, moves)
+
+
+def steps(plan):
+    return [(step.move.kind, tuple(step.move.block), step.move.plate, step.move.passes) for step in plan.steps]
+
+
+def carried(plan):
+    return {tuple(step.move.block): tuple(step.move.carried) for step in plan.steps if step.move.kind == "non-centred"}
+
+
+class Nested(ht.Model):
+    mu = ht.Latent(Normal(0.0, 1.0))
+    tau = ht.Latent(Gamma(2.0, 1.0))
+    omega = ht.Latent(Gamma(2.0, 1.0))
+    sigma = ht.Latent(Gamma(2.0, 1.0))
+    district = ht.Latent(lambda v: Normal(v.mu, v.omega), plate="district")
+    school = ht.Latent(lambda v, data: Normal(v.district[:, data.parents("school", "district")], v.tau), plate="school")
+
+    def likelihood(self, v, data):
+        return Normal(v.school[:, data.school], v.sigma)
+
+
+class Crossed(ht.Model):
+    mu = ht.Latent(Normal(0.0, 1.0))
+    tau = ht.Latent(Gamma(2.0, 1.0))
+    omega = ht.Latent(Gamma(2.0, 1.0))
+    school = ht.Latent(lambda v: Normal(0.0, v.tau), plate="school")
+    rater = ht.Latent(lambda v: Normal(0.0, v.omega), plate="rater")
+
+    def likelihood(self, v, data):
+        return Normal(v.mu + v.school[:, data.school] + v.rater[:, data.rater], 1.0)
+
+
+# Default plans
+
+
+def test_varying_intercepts():
+    plan = planned(VaryingIntercepts("school", predictors=["x"]))
+    assert steps(plan) == [
+        ("groupwise", ("alpha",), "school", 1),
+        ("centred", ("mu_alpha", "sigma_alpha"), None, 0),
+        ("joint", ("sigma_y", "beta"), None, 1),
+        ("non-centred", ("mu_alpha", "sigma_alpha"), None, 1),
+    ]
+    assert plan.passes == 3
+    assert carried(plan) == {("mu_alpha", "sigma_alpha"): ("alpha",)}
+    assert plan.steps[1].repeats > 1, "moves without a pass are cheap"
+    assert [step.move.width for step in plan.steps] == [1, 2, 2, 2]
+
+
+def test_nested_groupings_finest_first():
+    plan = planned(Nested())
+    assert steps(plan) == [
+        ("groupwise", ("school",), "school", 1),
+        ("groupwise", ("district",), "district", 0),
+        ("centred", ("mu", "tau", "omega"), None, 0),
+        ("joint", ("sigma",), None, 1),
+        ("non-centred", ("tau",), None, 1),
+        ("non-centred", ("mu", "omega"), None, 1),
+    ]
+    assert carried(plan) == {("tau",): ("school",), ("mu", "omega"): ("district", "school")}
+
+
+def test_crossed_groupings():
+    plan = planned(Crossed())
+    assert steps(plan) == [
+        ("groupwise", ("school",), "school", 1),
+        ("groupwise", ("rater",), "rater", 1),
+        ("centred", ("tau", "omega"), None, 0),
+        ("joint", ("mu",), None, 1),
+        ("non-centred", ("tau",), None, 1),
+        ("non-centred", ("omega",), None, 1),
+    ]
+
+
+def test_complete_pooling_is_one_joint_move():
+    assert steps(planned(CompletePooling(["x"]))) == [("joint", ("alpha", "sigma_y", "beta"), None, 1)]
+
+
+def test_several_effects_of_a_group_move_together():
+    class Slopes(VaryingIntercepts):
+        slope = ht.Latent(lambda v: Normal(0.0, v.sigma_alpha), plate="school")
+
+        def likelihood(self, v, data):
+            return Normal(v.alpha[:, data.school] + v.slope[:, data.school] * data.x, v.sigma_y)
+
+    plan = planned(Slopes("school"))
+    assert steps(plan)[0] == ("groupwise", ("slope", "alpha"), "school", 1)
+    assert carried(plan) == {("mu_alpha", "sigma_alpha"): ("slope", "alpha")}
+
+
+def test_without_population_level_latents():
+    class Separate(ht.Model):
+        alpha = ht.Latent(Normal(0.0, 1.0), plate="school")
+
+        def likelihood(self, v, data):
+            return Normal(v.alpha[:, data.school], 1.0)
+
+    assert steps(planned(Separate())) == [("groupwise", ("alpha",), "school", 1)]
+
+
+def test_an_opaque_model_moves_as_a_whole():
+    class Opaque(Nested):
+        def log_prob(self, v, data):
+            return super().log_prob(v, data)
+
+    plan = planned(Opaque())
+    assert steps(plan) == [("joint", ("mu", "tau", "omega", "sigma", "district", "school"), None, 1)]
+    assert plan.steps[0].reason == "the model overrides log_prob, so nothing is known of its pieces"
+    assert "no groupwise move for 'school': the model overrides log_prob" in str(plan)
+
+
+def test_prior_only_needs_no_pass():
+    plan = planned(Nested(), prior_only=True)
+    assert plan.passes == 0
+    assert {kind for kind, *_ in steps(plan)} == {"groupwise", "centred", "non-centred"}
+    assert "the likelihood is left out" in str(plan)
+    assert "0 passes" in str(plan)
+
+
+def test_groups_that_mix_move_with_the_population():
+    class SumToZero(Crossed):
+        def likelihood(self, v, data):
+            rater = v.rater - v.rater.mean(1, keepdim=True)
+            return Normal(v.mu + v.school[:, data.school] + rater[:, data.rater], 1.0)
+
+    plan = planned(SumToZero())
+    assert steps(plan)[:3] == [
+        ("groupwise", ("school",), "school", 1),
+        ("centred", ("tau", "omega"), None, 0),
+        ("joint", ("mu", "rater"), None, 1),
+    ]
+    assert plan.steps[2].move.width == 6
+    last = str(plan).splitlines()[-1]
+    reason = "the likelihood of a row reads effects of other groups of 'rater' than its own"
+    assert last == f"no groupwise move for 'rater': {reason}"
+
+
+def test_effects_that_can_not_be_carried_have_no_non_centred_move():
+    class Fractions(ht.Model):
+        a = ht.Latent(Gamma(2.0, 1.0))
+        p = ht.Latent(lambda v: Beta(v.a, 1.0), plate="school")
+
+        def likelihood(self, v, data):
+            return Normal(v.p[:, data.school], 1.0)
+
+    assert [kind for kind, *_ in steps(planned(Fractions()))] == ["groupwise", "centred"]
+
+
+# Printing
+
+
+class Verbose(ht.Model):
+    """Long names, many of them."""
+
+    average_over_everything = ht.Latent(Normal(0.0, 1.0))
+    scale_between_schools = ht.Latent(Gamma(2.0, 1.0))
+    scale_between_districts = ht.Latent(Gamma(2.0, 1.0))
+    scale_between_raters = ht.Latent(Gamma(2.0, 1.0))
+    effect_of_district = ht.Latent(
+        lambda v: Normal(v.average_over_everything, v.scale_between_districts), plate="district"
+    )
+    effect_of_school = ht.Latent(
+        lambda v, data: Normal(v.effect_of_district[:, data.parents("school", "district")], v.scale_between_schools),
+        plate="school",
+    )
+    effect_of_rater = ht.Latent(lambda v: Normal(0.0, v.scale_between_raters), plate="rater")
+
+    def likelihood(self, v, data):
+        rater = v.effect_of_rater - v.effect_of_rater.mean(1, keepdim=True)
+        return Normal(v.effect_of_school[:, data.school] + rater[:, data.rater], 1.0)
+
+
+@pytest.mark.parametrize("model", [VaryingIntercepts("school", ["x"]), Nested(), Crossed(), Verbose()])
+def test_the_printed_plan_tells_everything_in_140_columns(model):
+    plan = planned(model)
+    text = str(plan)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 140
+    assert all(line == line.rstrip() for line in lines)
+    assert re.split(r"  +", lines[0]) == ["block", "move", "decides per", "dims", "passes", "why"]
+    words = " ".join(text.split())
+    for step in plan.steps:
+        assert step.move.kind in words
+        assert all(word in words for word in step.reason.split())
+        assert all(name in words for name in step.move.block)
+    rows = plan.structure.target.rows.data.n_rows
+    assert f"{plan.passes} passes over {rows} held rows (120 in the data) a sweep" in words
+
+
+def test_columns_of_the_printed_plan_are_aligned():
+    lines = str(planned(Verbose())).splitlines()
+    table = [line for line in lines[1:] if "passes over" not in line and "no groupwise" not in line]
+    starts = [lines[0].index(word) for word in ("block", "move", "decides per", "dims", "passes", "why")]
+    for line in table:
+        assert all(line[start - 2 : start].strip() == "" for start in starts[1:])
+    first = [line for line in table if line[starts[1] :].split()]
+    assert [line[starts[3] : starts[3] + 4].strip() for line in first if line[starts[3] : starts[3] + 4].strip()] == [
+        str(step.move.width) for step in planned(Verbose()).steps
+    ]
+
+
+def test_repeats_and_sizes_are_shown():
+    text = str(planned(Nested(), [("groupwise", ["school"]), ("joint", ["mu", "tau", "omega", "sigma", "district"], 3)]))
+    assert "joint x3" in text
+    assert "chain and school (12)" in text
+    assert "4 passes over" in text
+    assert "named by the user" in text
+
+
+# The user's own moves
+
+
+def test_the_spec_of_a_plan_makes_it_again():
+    for model in (Nested(), Crossed(), Verbose()):
+        plan = planned(model)
+        again = planned(model, plan.spec)
+        assert isinstance(again, Plan)
+        assert steps(again) == steps(plan)
+        assert [step.repeats for step in again.steps] == [step.repeats for step in plan.steps]
+        assert carried(again) == carried(plan)
+
+
+def test_moves_of_ones_own():
+    moves = [("groupwise", ["school"], 2), ("joint", ("mu", "sigma", "district")), ("centred", ["tau", "omega"])]
+    plan = planned(Nested(), moves)
+    assert steps(plan) == [
+        ("groupwise", ("school",), "school", 1),
+        ("joint", ("mu", "sigma", "district"), None, 1),
+        ("centred", ("tau", "omega"), None, 0),
+    ]
+    assert [step.repeats for step in plan.steps] == [2, 1, 1]
+    assert plan.passes == 3
+    assert plan.steps[1].move.width == 5
+
+
+REST = ("joint", ["mu", "tau", "omega", "sigma", "district", "school"])
+
+
+@pytest.mark.parametrize(
+    ("move", "parts"),
+    [
+        (("gibbs", ["mu"]), ["unknown move 'gibbs'", "'joint', 'groupwise', 'centred' and 'non-centred'"]),
+        (("joint", ["mu", "nu"]), ["move 'joint' names ['nu']", "the model's latents are mu, tau, omega"]),
+        (("joint", []), ["move 'joint' needs at least one latent and one repeat"]),
+        (("joint", ["mu"], 0), ["needs at least one latent and one repeat, found ('mu',) and 0"]),
+        (("joint", ["mu"], 1.5), ["needs at least one latent and one repeat", "1.5"]),
+        (("joint", ["mu"], True), ["needs at least one latent and one repeat", "True"]),
+        (("joint", ["mu", "mu"]), ["move 'joint' names a latent twice: ('mu', 'mu')"]),
+        (("joint", "mu"), ["a move is a kind, a list of latents", "('joint', ['mu'], 2)", "found ('joint', 'mu')"]),
+        (("joint",), ["a move is a kind, a list of latents"]),
+        ("joint", ["a move is a kind, a list of latents", "found 'joint'"]),
+        (3, ["a move is a kind, a list of latents", "found 3"]),
+        (("joint", 3), ["a move is a kind, a list of latents"]),
+        (("centred", ["mu", "sigma"]), ["a centred move needs latents that no row reads", "('mu', 'sigma')", "use 'joint'"]),
+        (("groupwise", ["mu"]), ["a groupwise move on ('mu',) is not possible", "must share one plate"]),
+        (("groupwise", ["school", "district"]), ["is not possible: its latents must share one plate"]),
+        (("non-centred", ["sigma"]), ["is not possible: it takes population-level latents that the priors of group"]),
+        (("non-centred", ["district"]), ["is not possible: it takes population-level latents"]),
+    ],
+)
+def test_moves_that_do_not_fit(move, parts):
+    with refused(*parts):
+        planned(Nested(), [REST, move])
+
+
+def test_moves_that_the_structure_forbids():
+    class Fractions(ht.Model):
+        a = ht.Latent(Gamma(2.0, 1.0))
+        p = ht.Latent(lambda v: Beta(v.a, 1.0), plate="school")
+        q = ht.Latent(lambda v: Normal(v.a, 1.0), plate="rater")
+
+        def likelihood(self, v, data):
+            return Normal(v.p[:, data.school] + (v.q - v.q.mean(1, keepdim=True))[:, data.rater], 1.0)
+
+    rest = ("joint", ["a", "p", "q"])
+    with refused("a non-centred move on ('a',) is not possible: p: Beta is not a location-scale family"):
+        planned(Fractions(), [rest, ("non-centred", ["a"])])
+    with refused("a groupwise move on ('q',) is not possible: the likelihood of a row reads effects of other groups"):
+        planned(Fractions(), [rest, ("groupwise", ["q"])])
+    assert len(planned(Fractions(), [rest, ("groupwise", ["p"])]).steps) == 2
+
+
+def test_every_latent_needs_a_move():
+    with refused("no move of the plan touches 'district', 'school'", "('joint', ['district', 'school'])"):
+        planned(Nested(), [("joint", ["mu", "tau", "omega", "sigma"])])
+    with refused("no move of the plan touches 'mu', 'tau', 'omega', 'sigma', 'district', 'school'"):
+        planned(Nested(), [])
+
+
+def test_being_carried_is_no_move():
+    """A non-centred move keeps the standardised effects as they are; alone it would never change them."""
+    moves = [("joint", ["mu", "tau", "omega", "sigma", "district"]), ("non-centred", ["tau"])]
+    with refused("no move of the plan touches 'school'"):
+        planned(Nested(), moves)
+
+
+def test_a_plan_on_another_device():
+    plan = planned(Verbose())
+    there = plan.to("meta")
+    assert steps(there) == steps(plan)
+    assert str(there) == str(plan)
+    assert there.structure.target.data.device.type == "meta"
+    assert plan.structure.target.data.device.type == "cpu"
+
+
+# ht.plan
+
+
+@pytest.mark.filterwarnings("ignore:grouping .* is never read")
+def test_plan_takes_moves_or_another_plan():
+    data = school_data()
+    default = ht.plan(VaryingIntercepts("school"), data)
+    edited = [*default.spec, ("joint", ("mu_alpha", "alpha"), 1)]
+    assert ht.plan(VaryingIntercepts("school"), data, moves=edited).spec == edited
+    with refused("unknown move"):
+        ht.plan(VaryingIntercepts("school"), data, moves=[("wrong", ["alpha"])])
+    again = ht.plan(VaryingIntercepts("school"), school_data(seed=1), moves=default)
+    assert again.spec == default.spec
+    assert again.structure.target.data is not default.structure.target.data
