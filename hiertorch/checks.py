@@ -7,11 +7,14 @@ from torch.distributions import Distribution
 from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.latent import validation
-from hiertorch.model import Model
+from hiertorch.model import Model, seeded
 from hiertorch.space import bijection
 from hiertorch.structure import Reads, overrides, record
 
 __all__ = ["inspect"]
+
+DRAWS = 32
+"""Of each prior in each chain, to see whether values and densities are finite."""
 
 
 def inspect(
@@ -53,10 +56,11 @@ def inspect(
         reads = record(model, data, generator, prior_only=prior_only)
         again = model.sample_prior(data, next(iter(reads.values.values())).shape[0], generator)
         for name in model.latents:
-            _check_prior(model, name, reads, data)
             _check_support(name, reads, model.prior(name, again, data))
             _check_labels(model, name, reads)
-        if reads.density is not None:
+            with seeded(generator, data.device), validation(False):
+                _check_prior(model, name, reads, data)
+        if overrides(model, "log_prob") and not prior_only:
             _check_density(reads)
         elif not prior_only:
             _check_likelihood(model, reads, data)
@@ -65,23 +69,20 @@ def inspect(
 
 
 def _check_prior(model: Model, name: str, reads: Reads, data: Data) -> None:
-    distribution, value = reads.distributions[name], reads.values[name]
-    if getattr(distribution.support, "is_discrete", False):
-        raise ModelError(
-            f"the prior of {name!r}, {type(distribution).__name__}, is discrete; Metropolis-Hastings moves here need a continuous "
-            "latent: sum it out in the likelihood."
-        )
-    if not bool(torch.isfinite(value).all()):
-        raise ModelError(f"the prior of {name!r} draws values that are not finite; check its parameters.")
     v = model.values(reads.values)
     try:
-        term = model.log_prior_term(name, v, data)
+        shape = model.log_prior_term(name, v, data).shape
+        prior = model.prior(name, v, data)
+        draws = prior.expand(torch.Size((DRAWS, *shape))).sample()  # (DRAWS, chains, size, *event)
+        terms = prior.log_prob(draws).expand(DRAWS, *shape)
     except ModelError:
         raise
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"the density of the prior of {name!r} can't be computed: {error}") from error
-    # A draw that was rounded to the edge of the support has an infinite density now and then; all chains' never.
-    if bool(torch.isnan(term).any()) or not bool(torch.isfinite(term).any(0).all()):
+    # Some draws of a vague prior overflow, or are rounded to the edge of its support; but not all of a group's.
+    if not bool(torch.isfinite(draws).reshape(DRAWS, *shape, -1).all(-1).flatten(0, 1).any(0).all()):
+        raise ModelError(f"the prior of {name!r} draws values that are not finite; check its parameters.")
+    if not bool(torch.isfinite(terms).flatten(0, 1).any(0).all()):
         raise ModelError(
             f"the log density of the prior of {name!r} is not finite at its own draws; is it improper or degenerate?"
         )
@@ -92,7 +93,9 @@ def _check_support(name: str, reads: Reads, elsewhere: Distribution) -> None:
         here = bijection(reads.distributions[name].support)
         there = bijection(elsewhere.support)
     except NotImplementedError as error:
-        raise ModelError(f"the prior of {name!r} has a support that can't be made unconstrained: {error}") from error
+        raise ModelError(
+            f"the prior of {name!r}, {type(elsewhere).__name__}, has no support or one that can't be made unconstrained. {error}"
+        ) from error
     free = here.inv(reads.values[name])
     if not torch.allclose(here(free), there(free), equal_nan=True):
         raise ModelError(
@@ -120,7 +123,9 @@ def _check_likelihood(model: Model, reads: Reads, data: Data) -> None:
     except (ModelError, DataError):
         raise
     except Exception as error:
-        raise ModelError(f"the log density of the likelihood can't be computed: {type(error).__name__}: {error}") from error
+        raise ModelError(
+            f"the log density of the likelihood can't be computed: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(terms, Tensor) or terms.shape != wanted:
         found = f"shape {tuple(terms.shape)}" if isinstance(terms, Tensor) else type(terms).__name__
         raise ModelError(f"log_likelihood gives {found}; expected a tensor (chains, rows) = {wanted}.")

@@ -4,6 +4,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -90,6 +91,22 @@ class Latent:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Latent":
         return self  # a latent is a constant declaration
 
+    def rebound(self, old: object, new: object) -> "Latent":
+        """The same latent; where its prior is a method of `old`, or a function that refers to it, it is one of `new`."""
+        prior: Any = self.prior
+        if isinstance(prior, MethodType) and prior.__self__ is old:
+            prior = MethodType(prior.__func__, new)
+        elif isinstance(prior, FunctionType) and (cells := prior.__closure__) and any(_holds(c, old) for c in cells):
+            cells = tuple(CellType(new) if _holds(cell, old) else cell for cell in cells)
+            defaults = prior.__kwdefaults__
+            prior = FunctionType(prior.__code__, prior.__globals__, prior.__name__, prior.__defaults__, cells)
+            prior.__kwdefaults__ = defaults
+        else:
+            return self
+        twin = copy.copy(self)
+        twin.prior = prior
+        return twin
+
 
 class Values(Mapping[str, Tensor]):
     """Latent values by name, each `(chains, size, *event)`: `v.alpha` or `v["alpha"]`.
@@ -152,7 +169,11 @@ def repaired(distribution: Distribution) -> Distribution:
     """
     if isinstance(distribution, Independent):
         base = repaired(distribution.base_dist)
-        return distribution if base is distribution.base_dist else Independent(base, distribution.reinterpreted_batch_ndims)
+        return (
+            distribution
+            if base is distribution.base_dist
+            else Independent(base, distribution.reinterpreted_batch_ndims)
+        )
     if not isinstance(distribution, LKJCholesky):
         return distribution
     new = copy.copy(distribution)
@@ -183,9 +204,7 @@ def _append_axes(distribution: Distribution, event: tuple[int, ...]) -> Distribu
     return _mapped(distribution, appended, {}, event)
 
 
-def _mapped(
-    thing: Any, function: Callable[[Tensor], Tensor], made: dict[int, Any], more: tuple[int, ...] = ()
-) -> Any:
+def _mapped(thing: Any, function: Callable[[Tensor], Tensor], made: dict[int, Any], more: tuple[int, ...] = ()) -> Any:
     """A copy of a distribution or transform, and of all that it is made of, with a function of every tensor; batch shapes gain `more`."""
     if id(thing) in made:  # a transform and its inverse know each other
         return made[id(thing)]
@@ -201,6 +220,13 @@ def _mapped(
         new._validate_args = False
         new._batch_shape = thing._batch_shape + torch.Size(more)
     return new
+
+
+def _holds(cell: CellType, thing: object) -> bool:
+    try:
+        return cell.cell_contents is thing
+    except ValueError:  # it is empty
+        return False
 
 
 def _arity(prior: Callable[..., Distribution]) -> int:

@@ -1,5 +1,6 @@
 """The base class of every model: named latents, a likelihood, and densities batched over chains."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -83,6 +84,14 @@ class Model(nn.Module, metaclass=_ModelType):
         else:
             super().__setattr__(name, value)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Model":
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        for name, latent in self._declared.items():  # priors that read buffers of the model read those of the copy
+            new._declared[name] = new.__dict__[name] = latent.rebound(self, new)
+        return new
+
     @property
     def latents(self) -> Mapping[str, Latent]:
         """The latents by name, in the order in which they are drawn."""
@@ -141,8 +150,14 @@ class Model(nn.Module, metaclass=_ModelType):
     def log_likelihood(self, v: Mapping[str, Tensor], data: Data) -> Tensor:
         """log p(y_i | theta), `(chains, rows)`, in the data's row order and without the row weights."""
         v = self.values(v)
-        terms = self.likelihood(v, data).log_prob(data.y)
-        return terms.expand(torch.broadcast_shapes(terms.shape, (_chains(v), data.n_rows)))
+        distribution, wanted = self.likelihood(v, data), (_chains(v), data.n_rows)
+        terms = distribution.log_prob(data.y)
+        if terms.dim() > 2 or not _fits(terms.shape[-1:], wanted[-1:]):
+            raise ModelError(
+                f"the log density of the likelihood, {type(distribution).__name__}, has shape {tuple(terms.shape)}; "
+                f"expected (chains, rows) = {wanted}."
+            )
+        return terms.expand(torch.broadcast_shapes(terms.shape, wanted))
 
     def log_prob(self, v: Mapping[str, Tensor], data: Data) -> Tensor:
         """log p(theta) + sum_i w_i log p(y_i | theta), `(chains,)`, of constrained values: the joint density, no Jacobian.
@@ -153,7 +168,11 @@ class Model(nn.Module, metaclass=_ModelType):
         return self.log_prior(v, data) + rows.sum(-1)
 
     def sample_prior(
-        self, data: Data, chains: int, generator: torch.Generator | None = None, given: Mapping[str, Tensor] | None = None
+        self,
+        data: Data,
+        chains: int,
+        generator: torch.Generator | None = None,
+        given: Mapping[str, Tensor] | None = None,
     ) -> Values:
         """theta ~ p(theta): a draw of every latent for each chain, values `(chains, size, *event)`; those `given` are taken as they are."""
         tensors: dict[str, Tensor] = {}
@@ -163,6 +182,11 @@ class Model(nn.Module, metaclass=_ModelType):
                     tensors[name] = given[name]
                     continue
                 distribution = self.prior(name, Values(tensors, tuple(self.latents)), data)
+                if _is_discrete(distribution):
+                    raise ModelError(
+                        f"the prior of {name!r}, {type(distribution).__name__}, is discrete; Metropolis-Hastings moves here need a "
+                        "continuous latent: sum it out in the likelihood."
+                    )
                 size = 1 if latent.plate is None else data.size(latent.plate)
                 try:
                     draw = repaired(distribution).expand((chains, size)).sample()
@@ -232,6 +256,13 @@ def _shadow(name: str) -> str:
 def _fits(shape: torch.Size, target: torch.Size) -> bool:
     padded = (1,) * (len(target) - len(shape)) + tuple(shape)
     return all(a in (1, b) for a, b in zip(padded, target, strict=True))
+
+
+def _is_discrete(distribution: Distribution) -> bool:
+    try:
+        return bool(distribution.support.is_discrete)
+    except NotImplementedError:  # it tells no support; `hiertorch.checks` says so
+        return False
 
 
 def _chains(v: Values) -> int:

@@ -13,7 +13,12 @@ from hiertorch.plan import Plan
 from hiertorch.posterior import Posterior, Stats
 from hiertorch.store import Counter, Store
 
-__all__ = ["as_posterior", "run_info", "versions"]
+__all__ = ["as_posterior", "glance", "run_info", "versions"]
+
+LOOK_AT, GROUPS = 2_000_000, 50
+"""Draws of all parameters from which `glance` takes so many groups of each plate alone: full diagnostics cost some 0.5
+s a million.
+"""
 
 
 def versions() -> dict[str, str]:
@@ -83,6 +88,35 @@ def as_posterior(
         run=run,
         interrupted=status == "interrupted",
     )
+
+
+def glance(posterior: Posterior) -> list[str]:
+    """`posterior.warnings()`, from evenly spaced groups alone where there are many: the rest is looked at when asked
+    for.
+    """
+    sizes = {name: draws[0, 0].numel() for name, draws in posterior.draws.items()}
+    if sum(sizes.values()) * posterior.chains * posterior.n_draws <= LOOK_AT:
+        return posterior.warnings()
+    at = {
+        plate: np.unique(np.linspace(0, len(labels) - 1, GROUPS).round().astype(int))
+        for plate, labels in posterior.labels.items()
+    }
+    draws = {
+        name: x if posterior.plates[name] is None else x[:, :, at[str(posterior.plates[name])]]
+        for name, x in posterior.draws.items()
+    }
+    some = Posterior(
+        draws,
+        plates=posterior.plates,
+        labels={plate: labels[at[plate]] for plate, labels in posterior.labels.items()},
+        event_labels=posterior.event_labels,
+        stats=posterior.stats,
+        run=posterior.run,
+        interrupted=posterior.interrupted,
+    )
+    seen = sum(x[0, 0].numel() for x in draws.values())
+    note = f" (From a look at {seen:,} of {sum(sizes.values()):,} parameters; posterior.warnings() looks at all.)"
+    return [sentence + note for sentence in some.warnings()]
 
 
 def fits(labels: tuple[tuple[Any, ...], ...], event: tuple[int, ...]) -> bool:

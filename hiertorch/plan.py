@@ -14,10 +14,13 @@ from hiertorch.structure import Structure
 __all__ = ["MoveSpec", "Plan", "Step", "make_plan"]
 
 MoveSpec = tuple[str, Sequence[str]] | tuple[str, Sequence[str], int]
-"""What a user may ask for: a kind of move, the latents of its block, and how often it runs in a sweep (1 if left out)."""
+"""What a user may ask for: a kind of move, the latents of its block, and how often it runs in a sweep (1 if left out).
+"""
 
-CENTRED_REPEATS = 2
-"""Centred moves need no pass over the rows, so several in a row cost little and mix the parents of group effects."""
+REPEATS = 2
+"""Of centred and joint moves beside group effects: the first need no pass over the rows, and what rows read mixes
+slowest (measured).
+"""
 
 COLUMNS, BLOCK_COLUMN = 140, 36
 """Widths of a printed plan and of its first column; longer lists of latents go on in the next line."""
@@ -88,7 +91,9 @@ def make_plan(structure: Structure, moves: Sequence[MoveSpec] | None = None) -> 
         ModelError: if a named move is unknown, does not fit its block, or leaves a latent without any move.
     """
     steps = _default(structure) if moves is None else tuple(_named(structure, spec) for spec in moves)
-    moved = {name for step in steps for name in step.move.block}  # effects that a non-centred move carries need a move too
+    moved = {
+        name for step in steps for name in step.move.block
+    }  # effects that a non-centred move carries need a move too
     if left := [name for name in structure.target.names if name not in moved]:
         raise ModelError(
             f"no move of the plan touches {', '.join(map(repr, left))}; add one, for example ('joint', {left!r})."
@@ -114,12 +119,10 @@ def _default(structure: Structure) -> tuple[Step, ...]:
     seen = tuple(name for name in population if target.reads_rows([name]))
     if unseen:
         why = "no row reads them" if not target.prior_only else "the likelihood is left out"
-        steps.append(
-            Step(Joint(target, unseen, "centred" if grouped else "joint"), CENTRED_REPEATS if grouped else 1, why)
-        )
+        steps.append(Step(Joint(target, unseen, "centred" if grouped else "joint"), REPEATS if grouped else 1, why))
     if seen or loose:
         why = "rows read them" if not loose else "rows read them, or their groups are not independent"
-        steps.append(Step(Joint(target, (*seen, *loose)), 1, why))
+        steps.append(Step(Joint(target, (*seen, *loose)), REPEATS if grouped else 1, why))
     for plate in structure.plates:
         effects = [name for name in target.names if coordinates[name].plate == plate]
         parents = tuple(name for name in population if any(name in reads.priors[effect] for effect in effects))

@@ -17,7 +17,7 @@ from hiertorch.errors import SamplingError, SamplingWarning
 from hiertorch.latent import validation
 from hiertorch.model import Model
 from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoard, Window
-from hiertorch.outcome import as_posterior, run_info, versions
+from hiertorch.outcome import as_posterior, glance, run_info, versions
 from hiertorch.plan import MoveSpec, Plan, make_plan
 from hiertorch.posterior import Posterior
 from hiertorch.settings import Schedule, check_memory, few_threads, kept_names, schedule, wants_compiling
@@ -153,7 +153,7 @@ def sample(
         finally:
             audience.stop(status)
     posterior = as_posterior(moves, info, store, counter, seconds, status)
-    for sentence in posterior.warnings():
+    for sentence in glance(posterior):
         warnings.warn(sentence, SamplingWarning, stacklevel=2)
     return posterior
 

@@ -65,7 +65,9 @@ def _draw(
             given[name] = fixed[name]
         elif c.plate is None:
             ordered = many[name].unflatten(0, (SPREAD, chains)).sort(0).values
-            pick = torch.randint(SPREAD // 4, SPREAD - SPREAD // 4, ordered.shape[1:], generator=generator, device=ordered.device)
+            pick = torch.randint(
+                SPREAD // 4, SPREAD - SPREAD // 4, ordered.shape[1:], generator=generator, device=ordered.device
+            )
             given[name] = reach * ordered.gather(0, pick.unsqueeze(0)).squeeze(0)
     drawn = model.sample_prior(target.data, chains, generator, given=space.constrain(given))
     free = space.unconstrain({name: value for name, value in drawn.items() if name not in given})

@@ -110,10 +110,11 @@ def record(model: Model, data: Data, generator: torch.Generator | None, *, prior
             model.log_likelihood(v, watched)
         elif not prior_only:
             response = _response(model, v, watched)
-    except ModelError:
-        raise
     except Exception as error:
-        raise ModelError(f"the likelihood of {type(model).__name__} failed: {type(error).__name__}: {error}") from error
+        if not any(overrides(model, method) for method in ("likelihood", "log_likelihood", "log_prob")):
+            raise  # that there is none
+        why = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+        raise ModelError(f"the likelihood of {type(model).__name__} failed: {why}") from error
     return Reads(priors, frozenset(read), frozenset(seen), tensors, distributions, response, density)
 
 
@@ -174,7 +175,9 @@ def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False)
             built = target(
                 blocked if same_rows else Rows(data, tuple(p for p in rows_plates if p not in mixed), blocked=False)
             )
-    located = frozenset(name for name, c in coordinates.items() if c.plate and location_scale(reads.distributions[name]) is not None)
+    located = frozenset(
+        name for name, c in coordinates.items() if c.plate and location_scale(reads.distributions[name]) is not None
+    )
     standard = frozenset(name for name in located if is_standard(reads.distributions[name]))
     return Structure(built, reads, plates, mixed, located, standard, uncarried)
 

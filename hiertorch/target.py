@@ -60,6 +60,7 @@ class Target:
         )
         self._pieces: dict[tuple[str, str], Callable[..., Any]] = {}
         self._recording = self._compiled = False
+        self.memory: dict[str, Any] = {}
 
     def to(self, device: torch.device | str) -> "Target":
         """The same density on another device, with a copy of the model; nothing is recorded of it yet."""

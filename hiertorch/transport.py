@@ -91,4 +91,8 @@ def location_scale(distribution: Distribution) -> Tensor | None:
 
 def is_standard(distribution: Distribution) -> bool:
     """Whether a draw is location + scale z with z of a fixed distribution, element by element and on the unconstrained scale."""
-    return is_standard(distribution.base_dist) if isinstance(distribution, Independent) else isinstance(distribution, LOCATION_SCALE)
+    return (
+        is_standard(distribution.base_dist)
+        if isinstance(distribution, Independent)
+        else isinstance(distribution, LOCATION_SCALE)
+    )

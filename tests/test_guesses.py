@@ -67,7 +67,7 @@ def test_regression_learns_the_conditional_mean_and_covariance_of_a_joint_normal
         return SimpleNamespace(plate=plate, size=size, width=width)
 
     coordinates = {"b": coordinate(None, 1, 2), "mu": coordinate(None, 1, 1), "alpha": coordinate("school", 5, 1)}
-    guess = Regression(SimpleNamespace(space=SimpleNamespace(coordinates=coordinates)), ("b",))
+    guess = Regression(SimpleNamespace(space=SimpleNamespace(coordinates=coordinates), memory={}), ("b",))
     state = State({"b": block.reshape(n, 1, 2), "mu": other, "alpha": effects}, {}, {}, other)
     tuning = guess.fit(guess.observe(state), n)
     mean, spread, inverse = guess.normal(state, tuning)

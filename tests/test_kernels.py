@@ -251,7 +251,7 @@ def test_one_groups_nan_is_no_other_groups_business(sample: Sample) -> None:
 SCHOOLS = ht.Data(
     [1.0, 0.2, 0.7, 2.1, 1.4, -0.3, 0.5, 1.1], groups={"school": list("abcabdda")}, x=[0.1, -1.0, 0.4, 1.3, 0.0, -0.6, 0.8, -0.2]
 )
-RUN = {"chains": 4, "warmup": 100, "draws": 60, "thin": 2, "seed": 7}
+RUN = {"chains": 4, "warmup": 50, "draws": 60, "thin": 2, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +324,7 @@ class Clumsy(Monitor):
 def test_monitors_change_no_draw(run: Callable[..., Posterior], whole: Posterior, tmp_path: Any) -> None:
     curious = Curious()
     assert_equal_draws(whole, run(monitors=[curious, Clumsy()], log_dir=tmp_path))
-    assert curious.status == "finished" and curious.windows[-1].sweep == 220
+    assert curious.status == "finished" and curious.windows[-1].sweep == 170
     for name, draws in curious.windows[-1].draws.items():
         assert torch.equal(draws, whole.draws[name])
 
@@ -360,7 +360,7 @@ class Impatient(Curious):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("sweeps", [110, 160])
+@pytest.mark.parametrize("sweeps", [60, 110])
 def test_ctrl_c_gives_the_draws_so_far(sweeps: int, run: Callable[..., Posterior], whole: Posterior) -> None:
     impatient = Impatient(sweeps)
     part = run(monitors=[impatient])
@@ -376,7 +376,7 @@ def test_ctrl_c_gives_the_draws_so_far(sweeps: int, run: Callable[..., Posterior
 
 
 def test_ctrl_c_in_warm_up_gives_an_empty_posterior(run: Callable[..., Posterior]) -> None:
-    posterior = run(monitors=[Impatient(50)])
+    posterior = run(monitors=[Impatient(20)])
     assert posterior.interrupted and posterior.n_draws == 0
     assert posterior["alpha"].shape == (4, 0, 4)
     assert "The run was stopped after 0 of 60 draws: these are all there are." in posterior.warnings()

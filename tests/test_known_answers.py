@@ -62,9 +62,9 @@ class Case:
 
 
 def prior_case(model: type[ht.Model], init: dict[str, Any], known: dict[str, Any], **more: Any) -> Case:
-    only = more.pop("only", {})
-    options = {"chains": 400, "warmup": 600, "draws": 400, "thin": 2, "prior_only": True, "init": init, **more}
-    return Case(model(), GROUPS, known, options, only)
+    only, data = more.pop("only", {}), more.pop("data", GROUPS)
+    options = {"chains": 400, "warmup": 400, "draws": 300, "thin": 1, "prior_only": True, "init": init, **more}
+    return Case(model(), data, known, options, only)
 
 
 def check(case: Case, posterior: Posterior) -> None:
@@ -155,6 +155,29 @@ def lkj() -> Case:
     return prior_case(Model, {"root": far}, known)
 
 
+def nested() -> Case:
+    """Effects whose parents are effects: a_j ~ Normal(mu, s_a) by school, b_k ~ Normal(a_j, s_b) by room of a school."""
+    room, school = [0, 1, 2, 3], [0, 1, 0, 1]
+
+    class Model(ht.Model):
+        mu = ht.Latent(Normal(0.0, 2.0))
+        s_a = ht.Latent(Gamma(2.0, 2.0))
+        s_b = ht.Latent(Gamma(3.0, 4.0))
+        a = ht.Latent(lambda v: Normal(v.mu, v.s_a), plate="school")
+        b = ht.Latent(lambda v, data: Normal(v.a[:, data.parents("room", "school")], v.s_b), plate="room")
+
+    known = {
+        "mu": (entry("mu"), Reference.of(stats.norm(0, 2))),
+        "s_a": (entry("s_a"), Reference.of(stats.gamma(2, scale=1 / 2))),
+        "s_b": (entry("s_b"), Reference.of(stats.gamma(3, scale=1 / 4))),
+        "z_a": (lambda p: (p["a"] - p["mu"][..., None]) / p["s_a"][..., None], Reference.of(*[stats.norm()] * 2)),
+        "z_b": (lambda p: (p["b"] - p["a"][..., school]) / p["s_b"][..., None], Reference.of(*[stats.norm()] * 4)),
+    }
+    init = {"mu": 20.0, "s_a": 9.0, "s_b": 0.01, "a": 50.0, "b": -50.0}
+    data = ht.Data(torch.zeros(4), groups={"school": school, "room": room})
+    return prior_case(Model, init, known, data=data)
+
+
 def neal() -> Case:
     """x_k has tails too heavy for its sd to be compared; x_k exp(-v / 2) is standard normal whatever v is."""
 
@@ -195,17 +218,18 @@ def other_effects() -> Case:
     known = {
         "m": (entry("m"), Reference.of(stats.norm(1, 2))),
         "s": (entry("s"), Reference.of(stats.gamma(4, scale=1 / 3))),
-        "(t - m) / s": (pivot(lambda p, m, s: (p["t"] - m) / s), Reference.of(*[stats.t(5)] * 9)),
-        "h / s": (pivot(lambda p, m, s: p["h"] / s), Reference.of(*[stats.halfnorm()] * 9)),
-        "(log w - m) / s": (pivot(lambda p, m, s: (p["w"].log() - m) / s), Reference.of(*[stats.norm()] * 9)),
-        "g s": (pivot(lambda p, m, s: p["g"] * s), Reference.of(*[stats.gamma(2)] * 9)),
+        "(t - m) / s": (pivot(lambda p, m, s: (p["t"] - m) / s), Reference.of(*[stats.t(5)] * 4)),
+        "h / s": (pivot(lambda p, m, s: p["h"] / s), Reference.of(*[stats.halfnorm()] * 4)),
+        "(log w - m) / s": (pivot(lambda p, m, s: (p["w"].log() - m) / s), Reference.of(*[stats.norm()] * 4)),
+        "g s": (pivot(lambda p, m, s: p["g"] * s), Reference.of(*[stats.gamma(2)] * 4)),
     }
     init = {"m": -15.0, "s": 9.0, "t": 100.0, "h": 50.0, "w": 1e-3, "g": 20.0}
-    return prior_case(Model, init, known, only={"(t - m) / s": ("mean", "quantiles")}, chains=200, draws=600)
+    data = ht.Data(torch.zeros(4), groups={"group": range(4)})
+    return prior_case(Model, init, known, only={"(t - m) / s": ("mean", "quantiles")}, data=data)
 
 
 @pytest.mark.parametrize(
-    "case", [gamma, uniform, correlated_normal, simplex, lkj, neal, other_effects], ids=lambda case: case.__name__
+    "case", [gamma, uniform, correlated_normal, simplex, lkj, nested, neal, other_effects], ids=lambda case: case.__name__
 )
 def test_priors_alone(case: Callable[[], Case], sample: Sample) -> None:
     """Error rate 1e-3 a case. See Note [Starts far away]."""
@@ -256,13 +280,13 @@ def intercepts() -> Case:
     known = {name: (entry(name), reference) for name, reference in expected.items()}
     data = ht.Data(y, groups={"school": group}, x=x)
     known["beta"] = (lambda posterior: posterior["beta"][..., 0], expected["beta"])
-    return Case(VaryingIntercepts("school", ["x"]), data, known, {"chains": 100, "warmup": 600, "draws": 500, "thin": 2})
+    return Case(VaryingIntercepts("school", ["x"]), data, known, {"chains": 200, "warmup": 400, "draws": 300, "thin": 1})
 
 
 def schools(**options: Any) -> Case:
     expected = eight_schools(np.array(Y), np.array(SE), 0.0, 10.0, stats.gamma(1, scale=10))
     known = {name: (entry(name), expected[name]) for name in ("mu", "tau", "theta")}
-    return Case(EightSchools(), SCHOOLS, known, {"chains": 64, "warmup": 500, "draws": 2000, "thin": 1, **options})
+    return Case(EightSchools(), SCHOOLS, known, {"chains": 64, "warmup": 300, "draws": 2000, "thin": 1, **options})
 
 
 @pytest.mark.parametrize("case", [one_mean, one_sample, intercepts], ids=lambda case: case.__name__)
@@ -342,7 +366,7 @@ def test_the_checks_refuse_a_wrong_accept_rule(rule: str, sample: Sample, sabota
 @pytest.mark.parametrize("piece", [None, "prior", "cells"])
 def test_the_checks_refuse_a_cache_that_is_not_refreshed(piece: str | None, sample: Sample, sabotage: Any) -> None:
     """Error rate 1e-3 where nothing is broken, to show that it is the cache that is refused."""
-    case = schools(chains=32, draws=500)
+    case = schools(chains=100, draws=150)
     if piece is not None:
         sabotage.cache(piece)
     assert refuses(case, sample(case.model, case.data, seed=1, **case.options)) == (piece is not None)

@@ -18,6 +18,7 @@ from torch.distributions import (
     Gumbel,
     HalfCauchy,
     HalfNormal,
+    Independent,
     InverseGamma,
     Laplace,
     LKJCholesky,
@@ -233,6 +234,34 @@ def test_what_a_model_looks_like_and_copies():
     assert list(twin.latents) == ["mu", "tau", "alpha", "extra"]
 
 
+class Scaled(ht.Model):
+    """Priors that read a buffer of the model: in a closure, by a method, with other things in the closure."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.register_buffer("sizes", torch.tensor(sizes, dtype=torch.float64))
+        shift = 1.0
+        self.a = ht.Latent(lambda v: Normal(shift, self.sizes), plate="g")
+        self.b = ht.Latent(self.prior_of_b, plate="g")
+        self.c = ht.Latent(lambda v, *, low=2.0: Normal(low, 1.0))
+
+    def prior_of_b(self, v, data):
+        return Normal(v.a * data.x.mean(), self.sizes)
+
+
+def test_copies_of_a_model_read_their_own_buffers():
+    model, data = Scaled([1.0, 2.0]), ht.Data([0.0, 0.0], groups={"g": [0, 1]}, x=[1.0, 3.0])
+    single = copy.deepcopy(model).float()
+    assert single.sample_prior(data.to(dtype=torch.float32), 3, generator())["b"].dtype == torch.float32
+    assert model.sample_prior(data, 3, generator())["b"].dtype == torch.float64
+    twin = copy.deepcopy(model)
+    twin.sizes *= 10.0
+    assert twin.prior("a", twin.values({}), data).scale.tolist() == [10.0, 20.0]
+    assert model.prior("a", model.values({}), data).scale.tolist() == [1.0, 2.0]
+    assert float(twin.prior("c", twin.values({}), data).loc) == 2.0
+    assert twin.latents["c"] is model.latents["c"]
+
+
 def test_priors_with_two_parameters_read_the_data():
     class Centred(ht.Model):
         mu = ht.Latent(lambda v, data: Normal(data.x.mean(), 1.0))
@@ -329,6 +358,16 @@ def test_lkj_of_two_dimensions_is_a_beta():
     np.testing.assert_allclose(model.log_prior({"theta": torch.as_tensor(factor)}, data), expected, rtol=1e-6)
     draws = model.sample_prior(data, 4000, generator(1))["theta"][:, 0, 1, 0]
     assert stats.kstest(((draws + 1) / 2).numpy(), stats.beta(1.5, 1.5).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("event", [(), 2])
+def test_draws_of_correlation_matrices_of_three_dimensions(event):
+    """Every correlation of LKJ(K, eta) has (r + 1) / 2 ~ Beta(a, a) with a = eta - 1 + K / 2; three tests at 1e-3, fixed seed."""
+    prior = LKJCholesky(3, 1.5) if event == () else Independent(LKJCholesky(3, torch.full((2,), 1.5)), 1)
+    factor = one_latent(prior).sample_prior(ht.Data([0.0]), 3000, generator(2))["theta"]
+    matrix = (factor @ factor.mT).reshape(-1, 3, 3)
+    for i, j in ((1, 0), (2, 0), (2, 1)):
+        assert stats.kstest(((matrix[:, i, j] + 1) / 2).numpy(), stats.beta(2.0, 2.0).cdf).pvalue > 1e-3
 
 
 def test_group_priors_repeat_for_each_group_and_not_for_each_row():

@@ -55,6 +55,10 @@ class Target(Protocol):
     def rows(self) -> Any:
         """Sums over cells by group, and back: `by_group`, `of_group`."""
 
+    @property
+    def memory(self) -> dict[str, Any]:
+        """Room for what kernels derive from a tensor of the state, to be used while that very tensor is there."""
+
     def update(self, state: State, changed: Mapping[str, Tensor]) -> State:
         """The state after some latents moved."""
         ...

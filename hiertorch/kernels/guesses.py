@@ -81,15 +81,19 @@ class Regression:
         parts = [torch.ones_like(first.reshape(first.shape[0], -1)[:, :1])]
         parts += [state.free[name].flatten(1) for name in self.population]
         for name in self.grouped:
-            effects = state.free[name]
             if name in self.carried:
                 location, scale = self.target.location_scale(name, state.values)
-                effects = (effects - location) / scale
-            effects = effects.flatten(2) if effects.dim() > 2 else effects.unsqueeze(-1)
-            mean = effects.sum(1) / effects.shape[1]
-            variance = (effects - mean.unsqueeze(1)).square().sum(1) / effects.shape[1]
-            parts += [mean, 0.5 * torch.log(variance + torch.finfo(variance.dtype).tiny)]
+                parts += _mean_and_log_sd((state.free[name] - location) / scale)
+            else:
+                parts += self._summary(name, state.free[name])
         return torch.cat(parts, 1)
+
+    def _summary(self, name: str, effects: Tensor) -> tuple[Tensor, Tensor]:
+        """Kept until the effects move, for the moves in between."""
+        kept = self.target.memory.get(name)
+        if kept is None or kept[0] is not effects:
+            kept = self.target.memory[name] = (effects, *_mean_and_log_sd(effects))
+        return kept[1:]
 
     def normal(self, state: State, tuning: Tuning) -> tuple[Tensor, Tensor, Tensor]:
         """See `Guess.normal`."""
@@ -121,6 +125,14 @@ class Regression:
         inverse = torch.linalg.solve_triangular(spread, eye[f:, f:], upper=False)
         walk = (spread / WIDEN * (BEST_WALK / self.width**0.5)).unsqueeze(0)
         return {"weights": weights, "spread": spread, "inverse": inverse, "root": walk}
+
+
+def _mean_and_log_sd(effects: Tensor) -> tuple[Tensor, Tensor]:
+    """Over groups, `(chains, size, *free_event)` to `(chains, width)` each."""
+    effects = effects.flatten(2) if effects.dim() > 2 else effects.unsqueeze(-1)
+    mean = effects.sum(1) / effects.shape[1]
+    variance = (effects - mean.unsqueeze(1)).square().sum(1) / effects.shape[1]
+    return mean, 0.5 * torch.log(variance + torch.finfo(variance.dtype).tiny)
 
 
 class Marginal:

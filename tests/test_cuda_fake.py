@@ -1,0 +1,237 @@
+"""A whole sweep on a GPU that isn't there: PyTorch's fake tensors know shape, dtype and device, and no values.
+
+Whatever would mix devices raises, and so does whatever would wait for a value. The model is analysed on the CPU and its plan moved.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
+from torch.distributions import Bernoulli, Gamma, HalfNormal, LKJCholesky, MultivariateNormal, Normal, Poisson, StudentT
+from torch.overrides import TorchFunctionMode
+
+import hiertorch as ht
+from hiertorch.adaptation import Adaptation
+from hiertorch.errors import SamplingWarning
+from hiertorch.latent import validation
+from hiertorch.models import VaryingIntercepts
+from hiertorch.store import Counter, Store
+from hiertorch.sweep import Sweep
+
+CHAINS = 6
+CUDA = torch.device("cuda:0")
+
+
+class IndexingWithoutCuda(TorchFunctionMode):
+    """`x[...]`, `x.contiguous()` and copies by operators.
+
+    The C++ fast paths of the first two ask for a CUDA device guard, which builds of PyTorch without CUDA don't have, even for
+    fake tensors; copies ask for storage, which fake tensors don't have.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is Tensor.__deepcopy__:
+            return args[0].clone()
+        if args and isinstance(args[0], FakeTensor):
+            if func is Tensor.__getitem__:
+                return indexed(*args)
+            if func is Tensor.__setitem__:
+                return torch.ops.aten.copy_.default(indexed(args[0], args[1]), args[2])
+            if func is Tensor.contiguous:
+                return args[0].clone(memory_format=torch.contiguous_format)
+        return func(*args, **(kwargs or {}))
+
+
+def indexed(x, index):
+    """x[index] for whole numbers, slices, None, one Ellipsis and tensors of whole numbers."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    dots = [i for i, part in enumerate(parts) if part is Ellipsis]
+    if dots:
+        missing = x.dim() - sum(part is not None for part in parts) + 1
+        parts[dots[0] : dots[0] + 1] = [slice(None)] * missing
+    dim, tensors = 0, {}
+    for part in parts:
+        if isinstance(part, Tensor):
+            assert part.dtype == torch.int64
+            tensors[dim] = part
+        elif part is None:
+            x = x.unsqueeze(dim)
+        elif isinstance(part, int):
+            x = torch.ops.aten.select.int(x, dim, part)
+            continue
+        else:
+            x = torch.ops.aten.slice.Tensor(x, dim, part.start, part.stop, part.step or 1)
+        dim += 1
+    return torch.ops.aten.index.Tensor(x, [tensors.get(d) for d in range(dim)]) if tensors else x
+
+
+@contextmanager
+def fake_mode():
+    with FakeTensorMode(allow_non_fake_inputs=True), IndexingWithoutCuda(), torch.no_grad(), validation(False):
+        yield
+
+
+def school_data():
+    rng = np.random.default_rng(0)
+    school = np.append(np.arange(12), rng.integers(12, size=70))
+    groups = {"school": school, "district": school // 4, "rater": rng.integers(5, size=82)}
+    return ht.Data(rng.poisson(1.0, size=82) % 2, groups=groups, x=rng.normal(size=82), weights=rng.random(82))
+
+
+class Nested(ht.Model):
+    mu = ht.Latent(Normal(0.0, 1.0))
+    scales = ht.Latent(Gamma(2.0, 1.0), event=2)
+    sigma = ht.Latent(HalfNormal(1.0))
+    beta = ht.Latent(StudentT(3.0, 0.0, 1.0), event=2)
+    district = ht.Latent(lambda v: Normal(v.mu, v.scales[..., 0]), plate="district")
+    school = ht.Latent(
+        lambda v, data: Normal(v.district[:, data.parents("school", "district")], v.scales[..., 1]), plate="school"
+    )
+
+    def likelihood(self, v, data):
+        return Normal(v.school[:, data.school] + v.beta[..., 0] * data.x + v.beta[..., 1] * data.x**2, v.sigma)
+
+
+class Correlated(ht.Model):
+    mu = ht.Latent(Normal(0.0, 1.0), event=2)
+    scale = ht.Latent(HalfNormal(1.0), event=2)
+    corr = ht.Latent(LKJCholesky(2, 2.0))
+    effects = ht.Latent(lambda v: MultivariateNormal(v.mu, scale_tril=v.scale.unsqueeze(-1) * v.corr), plate="school")
+
+    def likelihood(self, v, data):
+        effects = v.effects[:, data.school]
+        return Bernoulli(logits=effects[..., 0] + effects[..., 1] * data.x)
+
+
+class Crossed(ht.Model):
+    """With groups that mix, a group-level predictor and a buffer of the model that prior and likelihood read."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("known", torch.linspace(1.0, 2.0, 12, dtype=torch.float64))
+        self.tau = ht.Latent(Gamma(2.0, 1.0))
+        self.school = ht.Latent(lambda v: Normal(0.0, v.tau * self.known), plate="school")
+        self.rater = ht.Latent(lambda v: Normal(0.0, v.tau), plate="rater")
+
+    def likelihood(self, v, data):
+        rater = v.rater - v.rater.mean(1, keepdim=True)
+        return Poisson((v.school[:, data.school] * self.known[data.school] + rater[:, data.rater]).exp())
+
+
+class Opaque(Nested):
+    def log_prob(self, v, data):
+        return super().log_prob(v, data) - v.school.sum(1).square()
+
+
+MODELS = {
+    "varying intercepts": lambda: VaryingIntercepts("school", predictors=["x"]),
+    "nested": Nested,
+    "correlated": Correlated,
+    "crossed": Crossed,
+    "opaque": Opaque,
+}
+
+
+def planned(model):
+    """On the CPU, where values can be looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)  # not every model reads every grouping
+        return ht.plan(model, school_data())
+
+
+def begin(plan):
+    """On the GPU: the sweep, and a state of which only shapes are known."""
+    plan = plan.to(CUDA)
+    target = plan.structure.target
+    free = {
+        name: torch.randn(CHAINS, c.size, *c.free_event, dtype=torch.float64, device=CUDA)
+        for name, c in target.space.coordinates.items()
+    }
+    return Sweep(plan, CHAINS), target.state(free)
+
+
+def tensors(*things) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists, mappings and dataclasses."""
+    for thing in things:
+        if isinstance(thing, Tensor):
+            yield thing
+        elif isinstance(thing, dict):
+            yield from tensors(*thing.values())
+        elif isinstance(thing, list | tuple):
+            yield from tensors(*thing)
+        elif isinstance(thing, Adaptation):
+            yield from tensors(*vars(thing).values())
+
+
+def assert_on_gpu(*things):
+    found = list(tensors(*things))
+    assert found
+    assert {x.device for x in found} == {CUDA}
+    assert all(isinstance(x, FakeTensor) for x in found)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_sweeps_stay_on_the_gpu(name, recorded):
+    plan = planned(MODELS[name]())
+    with fake_mode():
+        sweep, state = begin(plan)
+        assert_on_gpu(state)
+        learning = [Adaptation.begin(move, state.cells) for move in sweep.moves]
+        counter, store = Counter(sweep.order), Store(state, plan.structure.target.names, 3)
+        if recorded:
+            sweep.plan.structure.target.record(compiled=False)
+        normal, log_uniform = sweep.numbers(3, state.cells, None)
+        assert_on_gpu(normal, log_uniform)
+        shapes = {key: x.shape for key, x in state.values.items()}
+        for t, (z, log_u) in enumerate(zip(normal.unbind(0), log_uniform.unbind(0), strict=True), start=14):
+            state, infos = sweep(state, [part.tuning for part in learning], z, log_u)
+            learning = sweep.adapt(learning, state, infos, z, log_u, t, 100)
+            counter.add(infos)
+            store.keep(state)
+            assert_on_gpu(state, infos, learning)
+        assert {key: x.shape for key, x in state.values.items()} == shapes
+        assert_on_gpu(counter.window(sampling=True), counter.acceptance(), counter.nan)
+        assert_on_gpu(store.draws(), store.log_density())
+        for key, draws in store.draws().items():
+            assert draws.shape == (CHAINS, 3, *shapes[key][1:])
+
+
+def test_all_moves_are_among_them():
+    kinds = set()
+    for model in MODELS.values():
+        kinds |= {step.move.kind for step in planned(model()).steps}
+    assert kinds == {"joint", "centred", "groupwise", "non-centred"}
+
+
+class Constant(VaryingIntercepts):
+    """A tensor on the CPU in the likelihood."""
+
+    def likelihood(self, v, data):
+        return Normal(v.alpha[:, data.school] + OFFSETS, v.sigma_y)
+
+
+class ConstantInPrior(VaryingIntercepts):
+    def __init__(self, plate):
+        super().__init__(plate)
+        self.alpha = ht.Latent(lambda v: Normal(v.mu_alpha + OFFSETS[:12], v.sigma_alpha), plate=plate)
+
+
+OFFSETS = torch.zeros(82, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("model", [Constant, ConstantInPrior])
+def test_a_tensor_left_on_the_cpu_raises(model):
+    plan = planned(model("school"))
+    with fake_mode(), pytest.raises(Exception, match="Expected all tensors to be on the same device"):
+        begin(plan)
+
+
+def test_waiting_for_a_value_raises():
+    with fake_mode(), pytest.raises(DataDependentOutputException):
+        bool((torch.zeros(3, device=CUDA) > 0).any())
