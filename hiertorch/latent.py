@@ -23,12 +23,12 @@ class Latent:
     """theta ~ prior, one copy for each group of its plate; a value is `(chains, size, *event)`.
 
     Args:
-        prior: a `torch.distributions` object, or a function of the latents declared before, `lambda v: Normal(v.mu, v.sigma)`;
-            with two parameters it is given the data as well, `lambda v, data: ...`. Its support (fixed, continuous) decides
-            on which scale the latent is sampled: `biject_to(prior.support)`.
+        prior: a `torch.distributions` object, or a function of the latents declared before, as in
+            `lambda v: Normal(v.mu, v.sigma)`; with two parameters it is given the data as well, `lambda v, data: ...`.
+            Its support (fixed, continuous) decides on which scale the latent is sampled.
         plate: name of the grouping that the latent varies over; None for a population-level latent (size 1).
         event: shape of independent copies to make of a scalar prior, such as 3 for three coefficients.
-        labels: names of the entries along each event dimension, for summaries: `["SES", "sector"]`, or one list a dimension.
+        labels: names of the entries of an event, for summaries: `["SES", "sector"]`, or one list a dimension.
 
     Raises:
         ModelError: if the prior is neither a distribution nor a function, or the event shape is no shape.
@@ -44,8 +44,8 @@ class Latent:
     ) -> None:
         if not isinstance(prior, Distribution) and (isinstance(prior, type) or not callable(prior)):
             raise ModelError(
-                f"a latent's prior must be a torch.distributions object or a function of the latents before it, "
-                f"found {prior!r}; write ht.Latent(Normal(0.0, 1.0)) or ht.Latent(lambda v: Normal(v.mu, v.sigma))."
+                "a latent's prior must be a torch.distributions object or a function of the latents before it, found "
+                f"{prior!r}; write ht.Latent(Normal(0.0, 1.0)) or ht.Latent(lambda v: Normal(v.mu, v.sigma))."
             )
         if plate is not None and not isinstance(plate, str):
             raise ModelError(f"a plate is the name of a grouping (str) or None, found {plate!r}.")
@@ -60,7 +60,7 @@ class Latent:
     def distribution(self, values: "Values", data: Any, device: torch.device, dtype: torch.dtype) -> Distribution:
         """The prior given the latents before it: batch shape broadcastable to `(chains, size)`.
 
-        `data` is what a two-parameter prior function is given; a prior of plain numbers is moved to `device` and `dtype`.
+        A prior function of two parameters is given `data`; a prior of plain numbers is moved to `device` and `dtype`.
         """
         if isinstance(self.prior, Distribution):
             distribution = self.prior
@@ -75,8 +75,8 @@ class Latent:
         if self.event:
             if distribution.event_shape:
                 raise ModelError(
-                    f"event={self.event} makes copies of a scalar prior, found event shape {tuple(distribution.event_shape)}; "
-                    "leave event= out."
+                    f"event={self.event} makes copies of a scalar prior, found event shape "
+                    f"{tuple(distribution.event_shape)}; leave event= out."
                 )
             batch = distribution.batch_shape
             # (chains, size) parameters gain the event axes behind them
@@ -92,7 +92,7 @@ class Latent:
         return self  # a latent is a constant declaration
 
     def rebound(self, old: object, new: object) -> "Latent":
-        """The same latent; where its prior is a method of `old`, or a function that refers to it, it is one of `new`."""
+        """The same latent; a prior that is a method of `old`, or a function that refers to it, is one of `new`."""
         prior: Any = self.prior
         if isinstance(prior, MethodType) and prior.__self__ is old:
             prior = MethodType(prior.__func__, new)
@@ -152,28 +152,26 @@ class Values(Mapping[str, Tensor]):
     def _missing(self, name: str) -> str:
         known = ", ".join(self._tensors) or "none"
         if name in self._declared:
-            return f"it reads latent {name!r}, which is declared later; declare {name!r} above it (readable here: {known})."
+            advice = f"declare {name!r} above it (readable here: {known})."
+            return f"it reads latent {name!r}, which is declared later; {advice}"
         return f"it reads latent {name!r}, which the model does not declare (readable here: {known})."
 
 
 def cast(thing: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """A copy of a distribution (or transform) whose floating tensors lie on `device` with `dtype`, without validation."""
+    """A copy of a distribution or transform, with floating tensors of `dtype` on `device`, and without validation."""
     return _mapped(thing, lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None), {})
 
 
 def repaired(distribution: Distribution) -> Distribution:
     """The same distribution, with draws that agree with its density where torch's don't.
 
-    `LKJCholesky.sample` (torch 2.13) draws the squared length of row i, below the diagonal, from Beta(i - 1/2, .) where the onion
-    method has Beta(i/2, .) (Lewandowski, Kurowicka & Joe 2009, section 3.2): right for 2 x 2 matrices alone.
+    `LKJCholesky.sample` (torch 2.13) draws the squared length of row i, below the diagonal, from Beta(i - 1/2, .) where
+    the onion method has Beta(i/2, .) (Lewandowski, Kurowicka & Joe 2009, section 3.2): right for 2 x 2 matrices alone.
     """
     if isinstance(distribution, Independent):
         base = repaired(distribution.base_dist)
-        return (
-            distribution
-            if base is distribution.base_dist
-            else Independent(base, distribution.reinterpreted_batch_ndims)
-        )
+        same = base is distribution.base_dist
+        return distribution if same else Independent(base, distribution.reinterpreted_batch_ndims)
     if not isinstance(distribution, LKJCholesky):
         return distribution
     new = copy.copy(distribution)
@@ -205,7 +203,7 @@ def _append_axes(distribution: Distribution, event: tuple[int, ...]) -> Distribu
 
 
 def _mapped(thing: Any, function: Callable[[Tensor], Tensor], made: dict[int, Any], more: tuple[int, ...] = ()) -> Any:
-    """A copy of a distribution or transform, and of all that it is made of, with a function of every tensor; batch shapes gain `more`."""
+    """A copy of a distribution or transform and all its parts, a function of each tensor; batch shapes gain `more`."""
     if id(thing) in made:  # a transform and its inverse know each other
         return made[id(thing)]
     new = made[id(thing)] = copy.copy(thing)

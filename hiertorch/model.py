@@ -1,7 +1,7 @@
 """The base class of every model: named latents, a likelihood, and densities batched over chains."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +28,7 @@ class _Body(dict[str, Any]):
 
 class _ModelType(type):
     @classmethod
-    def __prepare__(mcs, name: str, bases: tuple[type, ...], **kwargs: Any) -> _Body:
+    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **kwargs: Any) -> MutableMapping[str, object]:
         return _Body()
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> "_ModelType":
@@ -38,12 +38,14 @@ class _ModelType(type):
 class Model(nn.Module, metaclass=_ModelType):
     """p(y, theta) = prod_k p(theta_k | earlier latents) prod_i p(y_i | theta)^w_i.
 
-    Latents are class attributes (`mu = ht.Latent(...)`), or attributes set in `__init__` when their number depends on arguments.
-    A subclass inherits them, adds new ones, and replaces one by declaring its name again; the replaced one keeps its place in
-    the order, and new latents that stand above it in the subclass go before it, so that its new prior may read them.
+    Latents are class attributes (`mu = ht.Latent(...)`), or attributes set in `__init__` when their number depends on
+    arguments. A subclass inherits them, adds new ones, and replaces one by declaring its name again; the replaced one
+    keeps its place in the order, and new latents that stand above it in the subclass go before it, so that its new
+    prior may read them.
 
-    A latent's value is `(chains, size, *event)`: `size` is the number of groups of its plate, 1 at the population level. A subclass
-    writes `likelihood(v, data)`, which returns a distribution of batch shape `(chains, rows)`; rows are independent given the latents.
+    A latent's value is `(chains, size, *event)`: `size` is the number of groups of its plate, 1 at the population
+    level. A subclass writes `likelihood(v, data)`, which returns a distribution of batch shape `(chains, rows)`; rows
+    are independent given the latents.
     """
 
     def __init__(self) -> None:
@@ -61,7 +63,7 @@ class Model(nn.Module, metaclass=_ModelType):
                     raise ModelError(_shadow(name))
                 del latents[name]  # `beta = None` in a subclass drops a latent
             others |= {name for name, part in body.items() if part is not None} - own.keys()
-        self._declared = {}
+        self._declared: dict[str, Latent] = {}
         for name, latent in latents.items():
             self._declare(name, latent)
 
@@ -100,8 +102,8 @@ class Model(nn.Module, metaclass=_ModelType):
     def likelihood(self, v: Values, data: Data) -> Distribution:
         """p(y_i | theta) as a distribution of batch shape `(chains, rows)`. Every model writes its own."""
         raise ModelError(
-            f"{type(self).__name__} has no likelihood: write `def likelihood(self, v, data)` returning a distribution of "
-            "batch shape (chains, rows), or sample with prior_only=True."
+            f"{type(self).__name__} has no likelihood: write `def likelihood(self, v, data)` returning a distribution "
+            "of batch shape (chains, rows), or sample with prior_only=True."
         )
 
     def prior(self, name: str, v: Values, data: Data | None = None) -> Distribution:
@@ -118,8 +120,8 @@ class Model(nn.Module, metaclass=_ModelType):
             raise ModelError(f"the prior of {name!r} can't be built: {error}") from error
         if not isinstance(distribution, Distribution):
             raise ModelError(
-                f"the prior of {name!r} returned {type(distribution).__name__}; expected a torch.distributions object, as in "
-                "lambda v: Normal(v.mu, v.sigma)."
+                f"the prior of {name!r} returned {type(distribution).__name__}; expected a torch.distributions "
+                "object, as in lambda v: Normal(v.mu, v.sigma)."
             )
         return distribution
 
@@ -138,8 +140,9 @@ class Model(nn.Module, metaclass=_ModelType):
         shape = value.shape[:2]
         if term.dim() > 2 or not _fits(term.shape, shape):
             raise ModelError(
-                f"the prior of {name!r} gives a log density of shape {tuple(term.shape)} for values {tuple(value.shape)}; expected "
-                f"(chains, size) = {tuple(shape)}. For a vector use Independent(..., 1), or ht.Latent(Normal(0.0, 1.0), event=3)."
+                f"the prior of {name!r} gives a log density of shape {tuple(term.shape)} for values "
+                f"{tuple(value.shape)}; expected (chains, size) = {tuple(shape)}. For a vector use "
+                "Independent(..., 1), or ht.Latent(Normal(0.0, 1.0), event=3)."
             )
         return term.expand(shape)
 
@@ -160,7 +163,7 @@ class Model(nn.Module, metaclass=_ModelType):
         return terms.expand(torch.broadcast_shapes(terms.shape, wanted))
 
     def log_prob(self, v: Mapping[str, Tensor], data: Data) -> Tensor:
-        """log p(theta) + sum_i w_i log p(y_i | theta), `(chains,)`, of constrained values: the joint density, no Jacobian.
+        """log p(theta) + sum_i w_i log p(y_i | theta), `(chains,)`, of constrained values: no Jacobian.
 
         A model may override it outright; then its latents are sampled jointly, since what depends on what is unknown.
         """
@@ -174,7 +177,7 @@ class Model(nn.Module, metaclass=_ModelType):
         generator: torch.Generator | None = None,
         given: Mapping[str, Tensor] | None = None,
     ) -> Values:
-        """theta ~ p(theta): a draw of every latent for each chain, values `(chains, size, *event)`; those `given` are taken as they are."""
+        """theta ~ p(theta): a draw of every latent for each chain, `(chains, size, *event)`; those `given` are kept."""
         tensors: dict[str, Tensor] = {}
         with seeded(generator, data.device):
             for name, latent in self.latents.items():
@@ -184,26 +187,29 @@ class Model(nn.Module, metaclass=_ModelType):
                 distribution = self.prior(name, Values(tensors, tuple(self.latents)), data)
                 if _is_discrete(distribution):
                     raise ModelError(
-                        f"the prior of {name!r}, {type(distribution).__name__}, is discrete; Metropolis-Hastings moves here need a "
-                        "continuous latent: sum it out in the likelihood."
+                        f"the prior of {name!r}, {type(distribution).__name__}, is discrete; Metropolis-Hastings "
+                        "moves here need a continuous latent: sum it out in the likelihood."
                     )
                 size = 1 if latent.plate is None else data.size(latent.plate)
                 try:
                     draw = repaired(distribution).expand((chains, size)).sample()
                 except NotImplementedError as error:
                     raise ModelError(
-                        f"the prior of {name!r}, {type(distribution).__name__}, can't be drawn from (it has no sample() or expand()): "
-                        "chains start at draws from the prior, so that it must be proper and have both."
+                        f"the prior of {name!r}, {type(distribution).__name__}, can't be drawn from (it has no "
+                        "sample() or expand()): chains start at draws from the prior, so that it must be proper and "
+                        "have both."
                     ) from error
                 except RuntimeError as error:
                     raise ModelError(
-                        f"the prior of {name!r} has batch shape {tuple(distribution.batch_shape)}; expected one that broadcasts to "
-                        f"(chains, size) = ({chains}, {size}). For a vector use Independent(..., 1) or event=."
+                        f"the prior of {name!r} has batch shape {tuple(distribution.batch_shape)}; expected one that "
+                        f"broadcasts to (chains, size) = ({chains}, {size}). For a vector use Independent(..., 1) or "
+                        "event=."
                     ) from error
                 if draw.dtype != data.dtype or draw.device != data.device:
                     raise ModelError(
-                        f"the prior of {name!r} gives values of {draw.dtype} on {draw.device}; the data are {data.dtype} on {data.device}. "
-                        "Make its tensors from the latents that it reads, or from plain numbers."
+                        f"the prior of {name!r} gives values of {draw.dtype} on {draw.device}; the data are "
+                        f"{data.dtype} on {data.device}. Make its tensors from the latents that it reads, or from "
+                        "plain numbers."
                     )
                 tensors[name] = draw
         return Values(tensors, tuple(self.latents))
@@ -219,7 +225,7 @@ class Model(nn.Module, metaclass=_ModelType):
         return v if isinstance(v, Values) else Values(v, tuple(self.latents))
 
     def check(self, data: Data, *, prior_only: bool = False) -> list[str]:
-        """Raises a `ModelError` or `DataError` that says what is wrong with model or data; returns what is merely noteworthy."""
+        """Raises a `ModelError` or `DataError` that says what is wrong; returns notes on what is merely odd."""
         from hiertorch.checks import inspect
 
         return inspect(self, data, prior_only=prior_only)[1]
@@ -250,17 +256,20 @@ def _merge(latents: dict[str, Latent], body: dict[str, Latent]) -> None:
 
 
 def _shadow(name: str) -> str:
-    return f"{name!r} is both a latent and another attribute of the model (torch.nn.Module and ht.Model have many); rename the latent."
+    return (
+        f"{name!r} is both a latent and another attribute of the model (torch.nn.Module and ht.Model have many); "
+        "rename the latent."
+    )
 
 
-def _fits(shape: torch.Size, target: torch.Size) -> bool:
+def _fits(shape: Sequence[int], target: Sequence[int]) -> bool:
     padded = (1,) * (len(target) - len(shape)) + tuple(shape)
     return all(a in (1, b) for a, b in zip(padded, target, strict=True))
 
 
 def _is_discrete(distribution: Distribution) -> bool:
     try:
-        return bool(distribution.support.is_discrete)
+        return bool(getattr(distribution.support, "is_discrete", False))
     except NotImplementedError:  # it tells no support; `hiertorch.checks` says so
         return False
 

@@ -77,7 +77,8 @@ class Plan:
                 row = (names, *(cells if i == 0 else [""] * len(cells)))
                 lines.append("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=True)), words]).rstrip())
         lines.append(
-            f"{self.passes} passes over {target.rows.data.n_rows:,} held rows ({target.data.n_rows:,} in the data) a sweep; "
+            f"{self.passes} passes over {target.rows.data.n_rows:,} held rows ({target.data.n_rows:,} in the data) a "
+            "sweep; "
             f"{target.space.dim:,} unconstrained dimensions"
         )
         lines += [f"no groupwise move for {plate!r}: {why}" for plate, why in self.structure.mixed.items()]

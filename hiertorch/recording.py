@@ -38,8 +38,9 @@ def record(
         example: arguments like those of every later call.
         compiled: fuse the graph with `torch.compile`; a failure to compile is a warning, not an error.
     """
-    try:
-        graph = make_fx(function)(*example)
+    example = tuple(x.clone() for x in example)  # one tensor given twice would be recorded as one argument
+    try:  # each argument an object of its own: one tensor in two places would be recorded as the same argument for ever
+        graph = make_fx(function)(*[x.view_as(x) for x in example])
     except Exception as error:
         log.info("a piece of the density runs as written, since it can't be recorded: %s", error)
         return function
@@ -156,7 +157,7 @@ def _expand_late(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> None:
 
 
 def _multiply(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> None:
-    """Divides by a small quantity by multiplying with its reciprocal: one slow division a chain instead of one a row."""
+    """Divides by a small quantity by multiplying with its reciprocal: a slow division a chain instead of one a row."""
     shapes = _shapes(graph, example)
     for node in list(graph.graph.nodes):
         if node.target is torch.ops.aten.div.Tensor and isinstance(node.args[1], fx.Node):

@@ -16,14 +16,14 @@ __all__ = ["start"]
 SPREAD = 8
 TRIES = 200
 SHRINK = 0.97
-"""Chains without a finite density are drawn again, in turns nearer and nearer to the origin of unconstrained space (exp(x beta) overflows far
-from it) and from the whole prior (a bounded likelihood may rule the origin out)."""
+"""Chains without a finite density are drawn again, in turns nearer and nearer to the origin of unconstrained space
+(exp(x beta) overflows far from it) and from the whole prior (a bounded likelihood may rule the origin out)."""
 
 
 def start(
     target: Target, chains: int, generator: torch.Generator | None, init: Mapping[str, Any] | None = None
 ) -> State:
-    """Draws from the prior, one a chain, drawn again until the log density is finite; values in `init` are taken as they are.
+    """Draws from the prior, one a chain, drawn again until the log density is finite; values in `init` are kept.
 
     Args:
         target: the density.
@@ -40,7 +40,8 @@ def start(
         state = target.state(free)
         bad = ~torch.isfinite(state.log_density())
         if not bool(bad.any()):
-            return State(*({k: chain_last(x) for k, x in part.items()} for part in state[:3]), chain_last(state.cells))
+            free, values, prior = ({name: chain_last(x) for name, x in part.items()} for part in state[:3])
+            return State(free, values, prior, chain_last(state.cells))
         if attempt % 2:
             again = _draw(target, chains, generator, fixed, SHRINK**attempt)
         else:
@@ -52,10 +53,11 @@ def start(
 def _draw(
     target: Target, chains: int, generator: torch.Generator | None, fixed: Mapping[str, Tensor], reach: float
 ) -> dict[str, Tensor]:
-    """Unconstrained draws: population-level latents from the middle of their prior, effects from their prior given these.
+    """Unconstrained draws: population-level latents from the middle of their prior, effects given these.
 
-    Note [The middle of the prior]: of SPREAD draws each chain takes one of the middle half. Chains start dispersed, as R-hat needs, but none
-    starts in a far tail (a scale of 0.001), from where a walk may take longer than the whole warm-up to return.
+    Note [The middle of the prior]: of SPREAD draws each chain takes one of the middle half. Chains start dispersed, as
+    R-hat needs, but none starts in a far tail (a scale of 0.001), from where a walk may take longer than the whole
+    warm-up to return.
     """
     space, model = target.space, target.model
     many = space.unconstrain(model.sample_prior(target.data, SPREAD * chains, generator))
@@ -110,8 +112,8 @@ def _blame(target: Target, state: State, bad: Tensor) -> str:
     for name, term in state.prior.items():
         if not bool(torch.isfinite(term[bad]).all()):
             return (
-                f"{intro}the log prior of {name!r} is {_worst(term[bad])} at values such as {_some(state.values[name][bad])}. "
-                f"Check the parameters of its prior."
+                f"{intro}the log prior of {name!r} is {_worst(term[bad])} at values such as "
+                f"{_some(state.values[name][bad])}. Check the parameters of its prior."
             )
     culprits = []
     for name in sorted(target.likelihood_reads):
@@ -123,8 +125,8 @@ def _blame(target: Target, state: State, bad: Tensor) -> str:
         f"{name} = {_some(state.values[name][bad])}" for name in culprits or sorted(target.likelihood_reads)
     )
     return (
-        f"{intro}the log likelihood is {_worst(state.cells[bad])} because of {blamed} ({values}). Give a prior that keeps to values "
-        f"at which the likelihood can be computed, rescale the predictors, or pass init=."
+        f"{intro}the log likelihood is {_worst(state.cells[bad])} because of {blamed} ({values}). Give a prior that "
+        "keeps to values at which the likelihood can be computed, rescale the predictors, or pass init=."
     )
 
 

@@ -1,9 +1,10 @@
-"""What reads what: the dependency graph of a model, found by recording, and the independence of its groups, found by probing.
+"""What reads what: the dependency graph of a model, found by recording; the independence of groups, by probing.
 
 Note [Proof by probing]
-A groupwise decision is exact only if no term of the density reads two groups of the plate. So the effects of a random half of the groups
-are moved, and every term that belongs to the other half must stay the same, bit for bit, in several such trials. A term that mixes groups
-(`v.alpha - v.alpha.mean(1, keepdim=True)`) changes and is found; then the plate has no groupwise move, and the plan says why.
+A groupwise decision is exact only if no term of the density reads two groups of the plate. So the effects of a random
+half of the groups are moved, and every term that belongs to the other half must stay the same, bit for bit, in several
+such trials. A term that mixes groups (`v.alpha - v.alpha.mean(1, keepdim=True)`) changes and is found; then the plate
+has no groupwise move, and the plan says why.
 """
 
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ class Reads:
     likelihood: frozenset[str]
     columns: frozenset[str]  # columns and groupings of the data that anything read
     values: dict[str, Tensor]  # a prior draw, (CHAINS, size, *event)
-    distributions: dict[str, Distribution]
+    distributions: dict[str, Any]  # latent -> its prior, a Distribution
     response: Distribution | None  # the likelihood, unless left out or log_likelihood is overridden
     density: Tensor | None  # what an overridden log_prob gave
 
@@ -86,9 +87,10 @@ class _Watched:
 
 
 def record(model: Model, data: Data, generator: torch.Generator | None, *, prior_only: bool = False) -> Reads:
-    """Draws every latent from its prior and notes what each prior and the likelihood (or an overridden `log_prob`) read.
+    """Draws every latent from its prior, and notes what each prior and the likelihood (or `log_prob`) read.
 
-    There are as many chains as the response or the weights have, or a few. Errors that user code raises come back as `ModelError`.
+    There are as many chains as the response or the weights have, or a few. Errors that user code raises come back as
+    `ModelError`.
     """
     given = (x.shape[0] for x in (data.y, data.weights) if x is not None and x.dim() == 2 and x.shape[0] > 1)
     chains = next(given, CHAINS)
@@ -133,7 +135,7 @@ def overrides(model: Model, method: str) -> bool:
 
 
 def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False) -> Structure:
-    """The target of a model that `hiertorch.checks.check` found sound, with what its plates allow."""
+    """The target of a model that `hiertorch.checks.inspect` found sound, with what its plates allow."""
     coordinates = {
         name: Coordinate.make(
             name,
@@ -183,7 +185,7 @@ def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False)
 
 
 def probe(target: Target, reads: Reads) -> dict[str, Tensor]:
-    """An unconstrained place for each of a few chains: a draw from the prior, moved inwards until the densities of its rows are finite."""
+    """A draw from the prior for each of a few chains, unconstrained, moved inwards until its density is finite."""
     drawn = {name: u.clamp(-2.0, 2.0) for name, u in target.space.unconstrain(reads.values).items()}
     free = drawn
     for inwards in (0.3, 0.1, 0.03, 0.01):
@@ -219,7 +221,7 @@ def _finest_first(data: Data, plates: set[str]) -> tuple[str, ...]:
 
 
 def _mixes(target: Target, plate: str, free: Mapping[str, Tensor]) -> str | None:
-    """Why the groups of a plate are not independent given everything else, or None if they are. See Note [Proof by probing]."""
+    """Why the groups of a plate are not independent given the rest, or None. See Note [Proof by probing]."""
     coordinates, data = target.space.coordinates, target.data
     block = [name for name, c in coordinates.items() if c.plate == plate]
     size = data.size(plate)

@@ -1,6 +1,8 @@
 """The log density on unconstrained space and its pieces. The only file that adds a Jacobian.
 
-log_density(u) = sum_k [ log p(theta_k | earlier) + log |d theta_k / d u_k| ] + sum_i w_i log p(y_i | theta),   theta_k = bijection_k(u_k)
+log_density(u) = sum_k [ log p(theta_k | earlier) + log |d theta_k / d u_k| ] + sum_i w_i log p(y_i | theta)
+
+with theta_k = bijection_k(u_k).
 """
 
 import copy
@@ -81,7 +83,7 @@ class Target:
         return self.state(self.space.split(position)).log_density()
 
     def update(self, state: State, changed: Mapping[str, Tensor]) -> State:
-        """The state after some latents moved to new unconstrained parts; only pieces that read them are evaluated again."""
+        """The state after some latents moved to new unconstrained parts; only pieces that read them are evaluated."""
         free, values, prior = {**state.free, **changed}, dict(state.values), dict(state.prior)
         values.update(self.space.constrain(changed))
         for name in self.priors_touched(changed):
@@ -112,7 +114,7 @@ class Target:
         )
 
     def location_scale(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
-        """Location and scale of the latent's prior given the values, stacked on axis 0, or None if it has none to offer."""
+        """Location and scale of the latent's prior given the values, stacked on axis 0, or None if it has none."""
         return self._call("location_scale", name, self._location_scale, *self._parents(name, values))
 
     def _cells(self, values: Mapping[str, Tensor]) -> Tensor:
@@ -123,7 +125,7 @@ class Target:
         return blocks if self.opaque else self.rows.sum_cells(blocks)
 
     def record(self, *, compiled: bool) -> None:
-        """From now on every piece is recorded at its first call and replayed, and the pass over the rows compiled if asked.
+        """From now on every piece is recorded at its first call and replayed; the pass over the rows compiled if asked.
 
         Later calls must have the shapes of the first; see Note [Recorded pieces] in `hiertorch.recording`.
         """
@@ -168,7 +170,7 @@ class Target:
 
     @staticmethod
     def log_jacobian(coordinate: Coordinate, free: Tensor, value: Tensor) -> Tensor:
-        """log |d theta / d u|, `(chains, size)`: elementwise bijections give one term an element, vector ones one an event."""
+        """log |d theta / d u|, `(chains, size)`, from one term an element or one an event."""
         term = coordinate.bijection.log_abs_det_jacobian(free, value)
         return term if term.dim() <= 2 else term.flatten(2).sum(-1)
 

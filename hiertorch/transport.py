@@ -1,8 +1,10 @@
 """The map that carries one member of a family of distributions into another: theta ~ old  =>  transport(theta) ~ new.
 
-Location-scale families: theta' = m' + s' (theta - m) / s. Multivariate normal: theta' = m' + L' L^-1 (theta - m). Families with a rate or scale
-alone: theta' = theta s' / s. Transformed distributions: the same between their transforms.
+Location-scale families: theta' = m' + s' (theta - m) / s. Multivariate normal: theta' = m' + L' L^-1 (theta - m).
+Families with a rate or scale alone: theta' = theta s' / s. Transformed distributions: the same between transforms.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +32,7 @@ SHAPES = {StudentT: "df", Gamma: "concentration", InverseGamma: "concentration"}
 """Families that are carried by a scale only while this parameter stays the same."""
 
 
-def transport(old: Distribution, new: Distribution, value: Tensor) -> Tensor:
+def transport(old: Any, new: Any, value: Tensor) -> Tensor:
     """`value` `(chains, size, *event)`, distributed as `old`, carried to where it is distributed as `new`."""
     if isinstance(old, Independent):
         return transport(old.base_dist, new.base_dist, value)
@@ -54,7 +56,7 @@ def transport(old: Distribution, new: Distribution, value: Tensor) -> Tensor:
     return value
 
 
-def untransportable(old: Distribution, new: Distribution) -> str | None:
+def untransportable(old: Any, new: Any) -> str | None:
     """Why `transport` can't serve for this prior, or None if it can; `old` and `new` are the prior at two places."""
     if isinstance(old, Independent):
         return untransportable(old.base_dist, new.base_dist)
@@ -74,9 +76,9 @@ def untransportable(old: Distribution, new: Distribution) -> str | None:
 
 
 def location_scale(distribution: Distribution) -> Tensor | None:
-    """Location and scale of the unconstrained latent under this prior, `(2, chains or 1, size or 1, *event)`; None if it has none to offer.
+    """Location and scale of the unconstrained latent under this prior, `(2, chains or 1, size or 1, *event)`, or None.
 
-    Exact for location-scale families, marginal for multivariate normals, and the base's for one-to-one transforms of these.
+    Exact for location-scale families, marginal for multivariate normals; for one-to-one transforms of these the base's.
     """
     if isinstance(distribution, Independent):
         return location_scale(distribution.base_dist)
@@ -90,7 +92,7 @@ def location_scale(distribution: Distribution) -> Tensor | None:
 
 
 def is_standard(distribution: Distribution) -> bool:
-    """Whether a draw is location + scale z with z of a fixed distribution, element by element and on the unconstrained scale."""
+    """Whether an unconstrained draw is location + scale z, element by element, with z of a fixed distribution."""
     return (
         is_standard(distribution.base_dist)
         if isinstance(distribution, Independent)

@@ -58,6 +58,14 @@ def test_what_is_written_twice_is_computed_once():
     torch.testing.assert_close(graph(x), twice(x))
 
 
+def test_one_tensor_in_two_places_is_two_arguments():
+    """At the first call old and new parents of an effect may be the same tensor; later they are not."""
+    x, y = numbers(3, 4), numbers(3, 4, seed=1)
+    graph = record(lambda a, b, c: a - 2.0 * b + c, (x, x, x))
+    torch.testing.assert_close(graph(x, y, y), x - y)
+    torch.testing.assert_close(graph(y, x, y), 2.0 * y - 2.0 * x)
+
+
 def test_arguments_are_not_changed():
     x = numbers(3, 4)
     before = x.clone()
@@ -141,3 +149,9 @@ def test_compiled_numbers_in_any_memory_layout():
         for x in (numbers(6, 5, seed=1), numbers(5, 6, seed=2).T, numbers(6, 1, seed=3).expand(6, 5)):
             args = x, numbers(6, 1, seed=4).exp()
             torch.testing.assert_close(graph(*args), gamma(*args), rtol=1e-10, atol=1e-10)
+
+
+def test_arguments_that_were_one_tensor_at_the_recording_stay_two():
+    x, y = numbers(4), numbers(4, seed=1)
+    graph = record(lambda a, b: a - 2 * b, (x, x))
+    torch.testing.assert_close(graph(x, y), x - 2 * y)
