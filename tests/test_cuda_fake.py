@@ -1,6 +1,7 @@
 """A whole sweep on a GPU that isn't there: PyTorch's fake tensors know shape, dtype and device, and no values.
 
-Whatever would mix devices raises, and so does whatever would wait for a value. The model is analysed on the CPU and its plan moved.
+Whatever would mix devices raises, and so does whatever would wait for a value. The model is analysed on the CPU and its
+plan moved.
 """
 
 import warnings
@@ -28,10 +29,10 @@ CUDA = torch.device("cuda:0")
 
 
 class IndexingWithoutCuda(TorchFunctionMode):
-    """`x[...]`, `x.contiguous()` and copies by operators.
+    """`x[...]`, `x.contiguous()`, `x.index_add(...)` and copies by operators.
 
-    The C++ fast paths of the first two ask for a CUDA device guard, which builds of PyTorch without CUDA don't have, even for
-    fake tensors; copies ask for storage, which fake tensors don't have.
+    The fast paths of the first three ask for a CUDA device guard, which builds of PyTorch without CUDA don't have, even
+    for fake tensors; copies ask for storage, which fake tensors don't have.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -42,6 +43,9 @@ class IndexingWithoutCuda(TorchFunctionMode):
                 return indexed(*args)
             if func is Tensor.__setitem__:
                 return torch.ops.aten.copy_.default(indexed(args[0], args[1]), args[2])
+            if func is Tensor.index_add:
+                x, dim, index, source = args
+                return torch.ops.aten.index_put.default(x, [None] * dim + [index], source, True)
             if func is Tensor.contiguous:
                 return args[0].clone(memory_format=torch.contiguous_format)
         return func(*args, **(kwargs or {}))

@@ -63,7 +63,7 @@ class Case:
 
 def prior_case(model: type[ht.Model], init: dict[str, Any], known: dict[str, Any], **more: Any) -> Case:
     only, data = more.pop("only", {}), more.pop("data", GROUPS)
-    options = {"chains": 400, "warmup": 400, "draws": 300, "thin": 1, "prior_only": True, "init": init, **more}
+    options = {"chains": 500, "warmup": 300, "draws": 200, "thin": 1, "prior_only": True, "init": init, **more}
     return Case(model(), data, known, options, only)
 
 
@@ -280,7 +280,7 @@ def intercepts() -> Case:
     known = {name: (entry(name), reference) for name, reference in expected.items()}
     data = ht.Data(y, groups={"school": group}, x=x)
     known["beta"] = (lambda posterior: posterior["beta"][..., 0], expected["beta"])
-    return Case(VaryingIntercepts("school", ["x"]), data, known, {"chains": 200, "warmup": 400, "draws": 300, "thin": 1})
+    return Case(VaryingIntercepts("school", ["x"]), data, known, {"chains": 300, "warmup": 300, "draws": 200, "thin": 1})
 
 
 def schools(**options: Any) -> Case:
@@ -289,7 +289,11 @@ def schools(**options: Any) -> Case:
     return Case(EightSchools(), SCHOOLS, known, {"chains": 64, "warmup": 300, "draws": 2000, "thin": 1, **options})
 
 
-@pytest.mark.parametrize("case", [one_mean, one_sample, intercepts], ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    "case",
+    [one_mean, one_sample, pytest.param(intercepts, marks=pytest.mark.slow)],
+    ids=lambda case: case.__name__,
+)
 def test_posteriors(case: Callable[[], Case], sample: Sample) -> None:
     """Error rate 1e-3 a case."""
     known = case()

@@ -1,4 +1,4 @@
-"""One latent: what it accepts as a prior, the distribution that it makes of it, and what reading values of others says."""
+"""One latent: what it takes as a prior, the distribution that it makes of it, what reading others' values says."""
 
 import copy
 import functools
@@ -236,17 +236,17 @@ def test_values_note_what_is_read():
     read = set()
     v = Values({"a": torch.zeros(1, 1), "b": torch.zeros(1, 1), "c": torch.zeros(1, 1)}, (), read)
     assert "c" in v
-    v.a, v["b"]
+    assert v.a is not v["b"]
     assert read == {"a", "b"}
 
 
 def test_reading_too_early_or_what_is_not_there():
     v = Values({"mu": torch.zeros(1, 1)}, ("mu", "tau"))
     with refused("'tau'", "declared later", "declare 'tau' above it", "readable here: mu"):
-        v.tau
+        _ = v.tau
     with refused("'sigma'", "which the model does not declare", "readable here: mu"):
-        v["sigma"]
+        _ = v["sigma"]
     with refused("readable here: none"):
-        Values({}).mu
+        _ = Values({}).mu
     with pytest.raises(AttributeError):
-        v.__wrapped__
+        _ = v.__wrapped__

@@ -155,11 +155,12 @@ def test_duplicates_in_one_body():
 
         class Twice(ht.Model):
             mu = normal()
-            mu = normal(1.0)  # noqa: PIE794
+            mu = normal(1.0)
 
 
 @pytest.mark.parametrize(
-    "name", ["type", "train", "likelihood", "prior", "log_prob", "latents", "values", "training", "_buffers", "keys", "items"]
+    "name",
+    ["type", "train", "likelihood", "prior", "log_prob", "latents", "values", "training", "_buffers", "keys", "items"],
 )
 def test_names_of_attributes_of_modules_and_values(name):
     in_body = type(ht.Model)("InBody", (ht.Model,), {name: normal()})
@@ -362,7 +363,7 @@ def test_lkj_of_two_dimensions_is_a_beta():
 
 @pytest.mark.parametrize("event", [(), 2])
 def test_draws_of_correlation_matrices_of_three_dimensions(event):
-    """Every correlation of LKJ(K, eta) has (r + 1) / 2 ~ Beta(a, a) with a = eta - 1 + K / 2; three tests at 1e-3, fixed seed."""
+    """Each correlation of LKJ(K, eta) has (r + 1) / 2 ~ Beta(a, a), a = eta - 1 + K / 2; six tests at 1e-3."""
     prior = LKJCholesky(3, 1.5) if event == () else Independent(LKJCholesky(3, torch.full((2,), 1.5)), 1)
     factor = one_latent(prior).sample_prior(ht.Data([0.0]), 3000, generator(2))["theta"]
     matrix = (factor @ factor.mT).reshape(-1, 3, 3)
@@ -381,7 +382,7 @@ def test_group_priors_repeat_for_each_group_and_not_for_each_row():
 
 
 def test_draws_of_a_hierarchy_have_its_moments():
-    """mu ~ N(1, 2^2), alpha_j | mu ~ N(mu, 0.5^2): var(alpha) = 4.25, cov(alpha_1, alpha_2) = 4. Within 4 standard errors."""
+    """mu ~ N(1, 2^2), alpha_j | mu ~ N(mu, 0.5^2): var(alpha) = 4.25, cov(alpha_1, alpha_2) = 4, up to 4 SE."""
 
     class Hierarchy(ht.Model):
         mu = ht.Latent(Normal(1.0, 2.0))
@@ -456,7 +457,7 @@ def test_likelihood_densities_are_in_the_order_of_the_rows(name):
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_simulated_responses(name):
-    """Means and variances of each row over 8,000 simulations, within 5 standard errors; every row of every chain is a draw of its own."""
+    """Means and variances of each row over 8,000 simulations, within 5 standard errors."""
     family, reference = LIKELIHOODS[name]
     model, data, n = regression(family), regression_data(np.zeros(ROWS)), 8000
     v = {name: x.expand(n, *x.shape[1:]) for name, x in model.sample_prior(data, 1, generator(4)).items()}
@@ -472,7 +473,7 @@ def test_simulated_responses(name):
 
 
 def test_simulated_rows_differ_even_where_they_share_a_mean():
-    """A likelihood of batch shape (chains, 1) still gives each row its own noise, and one that reads no latent each chain its own."""
+    """Batch shape (chains, 1) still gives each row its own noise; a likelihood without latents each chain its own."""
 
     class Mean(ht.Model):
         mu = ht.Latent(Normal(0.0, 1.0))

@@ -32,7 +32,7 @@ class Contract:
         raise NotImplementedError
 
     def reference(self, v, data):
-        """Log prior of one chain and log likelihood of each of its rows, by SciPy, of values `(size, *event)` by name."""
+        """Log prior of one chain and log likelihood of its rows by SciPy, of values `(size, *event)` by name."""
         raise NotImplementedError
 
     def drawn(self, chains=None, seed=0):

@@ -33,7 +33,10 @@ def made(kind, seed):
         fine = unbalanced(rng, 40, rows)
         groups, labels = {"a": fine, "b": rng.integers(6, size=40)[fine]}, {}
     elif kind == "crossed":
-        groups, labels = {"a": unbalanced(rng, 12, rows), "b": unbalanced(rng, 9, rows), "c": rng.integers(2, size=rows)}, {}
+        groups, labels = (
+            {"a": unbalanced(rng, 12, rows), "b": unbalanced(rng, 9, rows), "c": rng.integers(2, size=rows)},
+            {},
+        )
     elif kind == "empty":
         groups, labels = {"a": unbalanced(rng, 20, rows) + 3}, {"a": np.arange(40)[::-1]}
     elif kind == "singletons":
@@ -106,7 +109,9 @@ def test_fewer_numbers_are_scattered_than_there_are_rows():
 def test_rows_on_another_device():
     data, plates = made("crossed", 1)
     rows, there = Rows(data, plates), Rows(data, plates).to("meta")
-    assert {x.device.type for x in (there.source, there.data.y, there._block_cell, *there.cell_groups.values())} == {"meta"}
+    assert {x.device.type for x in (there.source, there.data.y, there._block_cell, *there.cell_groups.values())} == {
+        "meta"
+    }
     cells = there.sum_cells(there.sum_blocks(torch.zeros(CHAINS, len(rows.source), device="meta")))
     assert there.by_group(cells, "a").shape == (CHAINS, data.size("a"))
     assert rows.source.device.type == "cpu"

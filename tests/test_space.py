@@ -7,6 +7,7 @@ from scipy import stats
 from torch.autograd.functional import jacobian
 from torch.distributions import (
     Beta,
+    CorrCholeskyTransform,
     Dirichlet,
     Exponential,
     Gamma,
@@ -92,10 +93,36 @@ def test_log_jacobian_is_that_of_autograd(name):
     u = somewhere(c)
     expected = torch.empty(CHAINS, SIZE, dtype=torch.float64)
     for i, j in np.ndindex(CHAINS, SIZE):
-        matrix = jacobian(lambda z: free_entries(name, c.bijection(z.reshape(1, 1, *c.free_event))[0, 0]), u[i, j].flatten())
+        matrix = jacobian(
+            lambda z: free_entries(name, c.bijection(z.reshape(1, 1, *c.free_event))[0, 0]), u[i, j].flatten()
+        )
         expected[i, j] = torch.linalg.slogdet(matrix)[1]
     found = Target.log_jacobian(c, u, c.bijection(u))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("k", [2, 3, 6])
+def test_correlations_are_mapped_as_by_torch(k):
+    ours, torchs = bijection(constraints.corr_cholesky), CorrCholeskyTransform()
+    u = torch.randn(5, k * (k - 1) // 2, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
+    factor = torchs(u)
+    torch.testing.assert_close(ours(u), factor, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours.inv(factor), u, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(ours.log_abs_det_jacobian(u, factor), torchs.log_abs_det_jacobian(u, factor))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_correlations_next_to_one(dtype):
+    """u = 12: r = 1 - 7.6e-11, 1 in float32. Factor, inverse and Jacobian stay exact; 1 - tanh^2 = cosh^-2."""
+    u = torch.tensor([12.0, -11.0, 9.0], dtype=dtype)
+    onto = bijection(constraints.corr_cholesky)
+    factor = onto(u)
+    r, root = np.tanh([12.0, -11.0, 9.0]), 1 / np.cosh([12.0, -11.0, 9.0])
+    exact = [[1, 0, 0], [r[0], root[0], 0], [r[1], r[2] * root[1], root[1] * root[2]]]
+    jacobian = 2 * np.log(root[0]) + 3 * np.log(root[1]) + 2 * np.log(root[2])
+    torch.testing.assert_close(factor, torch.tensor(exact, dtype=dtype), rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(onto.inv(factor), u, rtol=1e-5, atol=0.0)
+    assert float(onto.log_abs_det_jacobian(u, factor)) == pytest.approx(jacobian, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", SUPPORTS)
@@ -164,7 +191,10 @@ ON_LOG_SCALE = {
     # logit(U) with U uniform: logistic
     "uniform": (Uniform(0.0, 1.0), stats.logistic.logpdf),
     "uniform_elsewhere": (Uniform(-0.5, 2.0), stats.logistic.logpdf),
-    "beta": (Beta(2.0, 2.0), lambda u: stats.genlogistic(1.0).logpdf(u) + np.log(6 * stats.logistic.cdf(u) * stats.logistic.sf(u))),
+    "beta": (
+        Beta(2.0, 2.0),
+        lambda u: stats.genlogistic(1.0).logpdf(u) + np.log(6 * stats.logistic.cdf(u) * stats.logistic.sf(u)),
+    ),
 }
 
 

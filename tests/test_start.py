@@ -1,4 +1,4 @@
-"""Where chains begin: dispersed draws of the prior with a finite density, or an error that names the latent to blame."""
+"""Where chains begin: draws of the prior with a finite density, or an error that names the latent to blame."""
 
 import re
 
@@ -171,7 +171,9 @@ def test_an_overflowing_likelihood():
         def likelihood(self, v, data):
             return Poisson((1e6 * (v.mu.square() + 1.0) + v.alpha[:, data.school]).exp(), validate_args=False)
 
-    with refused("no finite log density for 8 of 8 chains after 200 tries", "log likelihood is -inf", "'mu'", "or pass init="):
+    with refused(
+        "no finite log density for 8 of 8 chains after 200 tries", "log likelihood is -inf", "'mu'", "or pass init="
+    ):
         begun(made(Overflow()))
 
 

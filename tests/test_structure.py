@@ -364,7 +364,8 @@ def test_what_can_be_carried_and_what_not():
         student = ht.Latent(lambda v: StudentT(v.a, 0.0, 1.0), plate="school")
         simplex = ht.Latent(lambda v: Dirichlet(v.a.unsqueeze(-1).expand(-1, -1, 3)), plate="school")
         vector = ht.Latent(
-            lambda v: MultivariateNormal(torch.zeros(2).double(), v.a[..., None, None] * torch.eye(2).double()), plate="school"
+            lambda v: MultivariateNormal(torch.zeros(2).double(), v.a[..., None, None] * torch.eye(2).double()),
+            plate="school",
         )
 
         def likelihood(self, v, data):

@@ -1,4 +1,4 @@
-"""The density in pieces: updates equal fresh states, only what is touched is evaluated, and recording changes no number."""
+"""The density in pieces: updates equal fresh states, only what is touched is evaluated, recording changes no number."""
 
 import logging
 import os
@@ -67,7 +67,8 @@ class Correlated(ht.Model):
     scale = ht.Latent(HalfNormal(1.0), event=2)
     corr = ht.Latent(LKJCholesky(2, 2.0))
     effects = ht.Latent(
-        lambda v: MultivariateNormal(v.mu, scale_tril=v.scale.unsqueeze(-1) * v.corr, validate_args=False), plate="school"
+        lambda v: MultivariateNormal(v.mu, scale_tril=v.scale.unsqueeze(-1) * v.corr, validate_args=False),
+        plate="school",
     )
 
     def likelihood(self, v, data):
@@ -296,8 +297,10 @@ def test_recorded_pieces_equal_those_as_written(model):
         def all_pieces():
             states = [target.state(place) for place in places]
             moved = [target.update(state, {target.names[0]: free[target.names[0]]}) for state in states]
-            transported = [
-                target.transport(name, states[0].values, other.values) for name in carried for other in states[1:]
+            transported = [  # the first of them with the same parents, and with some
+                target.transport(name, states[0].values, other.values)
+                for name in carried
+                for other in (*states, *moved)
             ]
             return states + moved, transported
 

@@ -82,8 +82,9 @@ class Regression:
         parts += [state.free[name].flatten(1) for name in self.population]
         for name in self.grouped:
             if name in self.carried:
-                location, scale = self.target.location_scale(name, state.values)
-                parts += _mean_and_log_sd((state.free[name] - location) / scale)
+                place = self.target.location_scale(name, state.values)
+                assert place is not None  # a standard prior has both
+                parts += _mean_and_log_sd((state.free[name] - place[0]) / place[1])
             else:
                 parts += self._summary(name, state.free[name])
         return torch.cat(parts, 1)
