@@ -222,6 +222,6 @@ def _notes(model: Model, reads: Reads, data: Data, *, prior_only: bool) -> list[
                 f"grouping {plate!r} has one group: variation between groups can't be learnt from it, only the prior "
                 "speaks of it."
             )
-        if not used and plate not in reads.columns:
+        if not used and not reads.columns & {plate, "codes"}:
             notes.append(f"grouping {plate!r} is never read: no latent varies over it and nothing uses its codes.")
     return notes

@@ -138,7 +138,7 @@ class Model(nn.Module, metaclass=_ModelType):
             raise ModelError(f"latent {name!r} needs a value of shape (chains, size, *event), found {found}.")
         term = self.prior(name, v, data).log_prob(value)
         shape = value.shape[:2]
-        if term.dim() > 2 or not _fits(term.shape, shape):
+        if not _fits(term.shape, shape):
             raise ModelError(
                 f"the prior of {name!r} gives a log density of shape {tuple(term.shape)} for values "
                 f"{tuple(value.shape)}; expected (chains, size) = {tuple(shape)}. For a vector use "
@@ -185,33 +185,8 @@ class Model(nn.Module, metaclass=_ModelType):
                     tensors[name] = given[name]
                     continue
                 distribution = self.prior(name, Values(tensors, tuple(self.latents)), data)
-                if _is_discrete(distribution):
-                    raise ModelError(
-                        f"the prior of {name!r}, {type(distribution).__name__}, is discrete; Metropolis-Hastings "
-                        "moves here need a continuous latent: sum it out in the likelihood."
-                    )
                 size = 1 if latent.plate is None else data.size(latent.plate)
-                try:
-                    draw = repaired(distribution).expand((chains, size)).sample()
-                except NotImplementedError as error:
-                    raise ModelError(
-                        f"the prior of {name!r}, {type(distribution).__name__}, can't be drawn from (it has no "
-                        "sample() or expand()): chains start at draws from the prior, so that it must be proper and "
-                        "have both."
-                    ) from error
-                except RuntimeError as error:
-                    raise ModelError(
-                        f"the prior of {name!r} has batch shape {tuple(distribution.batch_shape)}; expected one that "
-                        f"broadcasts to (chains, size) = ({chains}, {size}). For a vector use Independent(..., 1) or "
-                        "event=."
-                    ) from error
-                if draw.dtype != data.dtype or draw.device != data.device:
-                    raise ModelError(
-                        f"the prior of {name!r} gives values of {draw.dtype} on {draw.device}; the data are "
-                        f"{data.dtype} on {data.device}. Make its tensors from the latents that it reads, or from "
-                        "plain numbers."
-                    )
-                tensors[name] = draw
+                tensors[name] = _draw(f"the prior of {name!r}", distribution, (chains, size), data)
         return Values(tensors, tuple(self.latents))
 
     def simulate(self, v: Mapping[str, Tensor], data: Data, generator: torch.Generator | None = None) -> Tensor:
@@ -263,8 +238,39 @@ def _shadow(name: str) -> str:
 
 
 def _fits(shape: Sequence[int], target: Sequence[int]) -> bool:
+    """Whether a shape broadcasts to another."""
     padded = (1,) * (len(target) - len(shape)) + tuple(shape)
-    return all(a in (1, b) for a, b in zip(padded, target, strict=True))
+    return len(padded) == len(target) and all(a in (1, b) for a, b in zip(padded, target, strict=True))
+
+
+def _draw(what: str, distribution: Distribution, shape: tuple[int, int], data: Data) -> Tensor:
+    """A draw of a prior for each chain and group, `(chains, size, *event)`, or what is wrong with the prior."""
+    family = type(distribution).__name__
+    if _is_discrete(distribution):
+        raise ModelError(
+            f"{what}, {family}, is discrete; Metropolis-Hastings moves here need a continuous latent: sum it out in the "
+            "likelihood."
+        )
+    if not _fits(distribution.batch_shape, shape):
+        raise ModelError(
+            f"{what} has batch shape {tuple(distribution.batch_shape)}; expected one that broadcasts to (chains, size) "
+            f"= {shape}. For a vector use Independent(..., 1) or event=."
+        )
+    asked = f"the data are {data.dtype} on {data.device}; make its tensors from the latents it reads or plain numbers"
+    try:
+        draw = repaired(distribution).expand(torch.Size(shape)).sample()
+    except NotImplementedError as error:
+        raise ModelError(
+            f"{what}, {family}, can't be drawn from (it has no sample() or expand()): chains start at draws from the "
+            "prior, so that it must be proper and have both."
+        ) from error
+    except RuntimeError as error:
+        raise ModelError(
+            f"{what}, {family}, can't be drawn from: {error}. Do devices or dtypes meet? {asked}."
+        ) from error
+    if draw.dtype != data.dtype or draw.device != data.device:
+        raise ModelError(f"{what} gives values of {draw.dtype} on {draw.device}; {asked}.")
+    return draw
 
 
 def _is_discrete(distribution: Distribution) -> bool:

@@ -39,8 +39,8 @@ def record(
         compiled: fuse the graph with `torch.compile`; a failure to compile is a warning, not an error.
     """
     example = tuple(x.clone() for x in example)  # one tensor given twice would be recorded as one argument
-    try:  # each argument an object of its own: one tensor in two places would be recorded as the same argument for ever
-        graph = make_fx(function)(*[x.view_as(x) for x in example])
+    try:
+        graph = make_fx(function)(*example)
     except Exception as error:
         log.info("a piece of the density runs as written, since it can't be recorded: %s", error)
         return function

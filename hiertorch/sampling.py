@@ -90,7 +90,7 @@ def sample(
         chains: run side by side in one batch. Left out: 8 to 64, the fewer the more rows there are.
         warmup: sweeps during which proposals are tuned, pooled over chains (default 500).
         draws: kept draws of each chain (default 1000).
-        thin: sweeps for each kept draw (default 2).
+        thin: sweeps for each kept draw (default 1, for small models 2).
         seed: of all randomness; the same seed on the same machine gives the same draws. Left out: a random one,
             reported in `posterior.run`.
         device: "cpu", "cuda", ...; left out, where the data are.

@@ -24,9 +24,11 @@ COMPILE_FROM = 6e8
 """
 
 
-WARMUP, DRAWS, THIN = 500, 1000, 2
-"""R-hat below 1.01 needs some 150 effective draws in each chain; the slowest parameters of the models measured give
-0.08 a sweep.
+WARMUP, DRAWS = 500, 1000
+THIN_BELOW = 100_000
+"""R-hat below 1.01 needs some 100 effective draws in each chain; the slowest parameters of the models measured give
+0.16 a sweep (a scale near 0 in a small model) to 0.3. Models of fewer numbers a pass get two sweeps a draw, which cost
+little.
 """
 
 ALONE_BELOW = 2_000_000
@@ -61,7 +63,7 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
     rows = max(plan.structure.target.rows.data.n_rows, plan.structure.target.space.dim)
     if chains is None:
         chains = 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
-    return Schedule(chains, warmup or WARMUP, draws or DRAWS, thin or THIN)
+    return Schedule(chains, warmup or WARMUP, draws or DRAWS, thin or (2 if rows * chains < THIN_BELOW else 1))
 
 
 def wants_compiling(plan: Plan, run: Schedule) -> bool:
@@ -113,6 +115,6 @@ def check_memory(plan: Plan, run: Schedule, names: tuple[str, ...], device: torc
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
     if needed > 0.8 * room:
         raise SamplingError(
-            f"the draws need {needed / 2**30:,.1f} GiB ({run.chains} chains x {run.draws} draws x {numbers:,} numbers), "
-            f"and there are {room / 2**30:,.1f} GiB; keep fewer latents (keep=), draw fewer, or thin more with fewer draws."
+            f"the draws need {needed / 2**30:,.1f} GiB ({run.chains} chains x {run.draws} draws of {numbers:,} numbers)"
+            f", and there are {room / 2**30:,.1f} GiB; keep fewer latents (keep=), or fewer draws and more thinning."
         )

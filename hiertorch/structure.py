@@ -7,8 +7,9 @@ such trials. A term that mixes groups (`v.alpha - v.alpha.mean(1, keepdim=True)`
 has no groupwise move, and the plan says why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,7 +69,8 @@ class _Watched:
 
     def __getattr__(self, name: str) -> Any:
         self._seen.add(name)
-        return getattr(self._data, name)
+        found = getattr(self._data, name)
+        return partial(self._asked, found) if callable(found) else found
 
     def __getitem__(self, name: str) -> Any:
         self._seen.add(name)
@@ -77,13 +79,10 @@ class _Watched:
     def __contains__(self, name: object) -> bool:
         return name in self._data
 
-    def parents(self, child: str, parent: str) -> Tensor:
-        self._seen.update((child, parent))
-        return self._data.parents(child, parent)
-
-    def group_values(self, column: str, plate: str) -> Tensor:
-        self._seen.update((column, plate))
-        return self._data.group_values(column, plate)
+    def _asked(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What a method such as `parents` gives; the groupings and columns that it is asked about are read."""
+        self._seen.update(x for x in (*args, *kwargs.values()) if isinstance(x, str))
+        return method(*args, **kwargs)
 
 
 def record(model: Model, data: Data, generator: torch.Generator | None, *, prior_only: bool = False) -> Reads:

@@ -1,9 +1,10 @@
 """Simulation-based calibration: the rank of the truth among posterior draws is uniform (Talts et al. 2018).
 
-Draw theta* from the prior and y from the likelihood, then sample the posterior: theta* is one more draw from it, so its rank
-among L independent draws is uniform on 0 .. L. All data sets are sampled as one batch through `data.y` with a chain axis,
-some chains for each. Besides every latent the log density is ranked, which sees errors that no single latent shows (Modrak et
-al. 2023). Ranks are tested by chi-square and by the largest distance from the uniform distribution function.
+Draw theta* from the prior and y from the likelihood, then sample the posterior: theta* is one more draw from it, so its
+rank among L independent draws is uniform on 0 .. L. All data sets are sampled as one batch through `data.y` with a
+chain axis, some chains for each. Besides every latent the log density is ranked, which sees errors that no single
+latent shows (Modrak et al. 2023). Ranks are tested by chi-square and by the largest distance from the uniform
+distribution function.
 """
 
 from collections.abc import Callable

@@ -266,6 +266,22 @@ def test_groupings_that_nothing_reads():
     ]
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda d: d.rater,
+        lambda d: d["rater"],
+        lambda d: d.codes["rater"],
+        lambda d: d.counts("rater")[:1],
+        lambda d: torch.tensor(d.size(plate="rater")),
+    ],
+)
+def test_groupings_that_are_read_in_some_way(read):
+    data = schools(groups={"school": np.arange(12) % 4, "rater": np.arange(12) % 3})
+    model = with_likelihood(lambda v, d: Normal(v.alpha[:, d.school] + 0.1 * read(d), 1.0))
+    assert model.check(data) == []
+
+
 # Priors
 
 
@@ -314,8 +330,15 @@ def test_priors_of_a_wrong_shape_for_their_plate():
 def test_priors_of_a_wrong_precision_or_device():
     with refused(ModelError, "the prior of 'extra' gives values of torch.float32 on cpu; the data are torch.float64"):
         sample(with_prior(lambda v: Normal(v.mu.float(), 1.0)))
-    with refused(ModelError, "the prior of 'extra' gives values of torch.float64 on meta", "or from plain numbers"):
+    with refused(ModelError, "the prior of 'extra' gives values of torch.float64 on meta", "or numbers"):
         sample(with_prior(lambda v: Normal(v.mu.to("meta"), 1.0, validate_args=False)))
+
+
+def test_priors_in_which_precisions_meet():
+    mixed = with_prior(lambda v: MultivariateNormal(torch.zeros(2), v.tau[..., None, None] * torch.eye(2)))
+    parts = ["the prior of 'extra'", "can't be", "the data are torch.float64 on cpu; make its tensors from the latents"]
+    with refused(ModelError, *parts):
+        sample(mixed)
 
 
 class Flat(Distribution):

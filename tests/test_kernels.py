@@ -1,7 +1,7 @@
 """The contract of every move, and of a run: pure steps, caches that hold, tuning that is frozen, draws that come back.
 
-The moves are those of the default plans of models that between them have every kind of move: one decision a chain or a group,
-effects of one or two dimensions, parents of nested and crossed groupings, bijections other than the identity.
+The moves are those of the default plans of models that between them have every kind of move: one decision a chain or a
+group, effects of one or two dimensions, parents of nested and crossed groupings, bijections other than the identity.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from torch.distributions import Distribution, Normal
 import hiertorch as ht
 from hiertorch import kernels
 from hiertorch.errors import SamplingWarning
-from hiertorch.kernels import Info, Move, Noise, Tuning
+from hiertorch.kernels import Move, Noise
 from hiertorch.latent import Values, validation
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
@@ -47,7 +47,9 @@ class Setting:
 
     def __init__(self, run: Any, plan: Plan) -> None:
         self.run, self.plan = run, plan
-        self.target = plan.structure.target  # pieces as written, for any number of chains; run.sweep has the recorded ones
+        self.target = (
+            plan.structure.target
+        )  # pieces as written, for any number of chains; run.sweep has the recorded ones
         self.state: State = run.state
         self.sweep = Sweep(plan, CHAINS)
         self.moves = [(self.sweep.moves[k], run.tuning[k]) for k in self.sweep.order]
@@ -91,7 +93,8 @@ def copied(part: Any) -> dict[str, Tensor]:
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 0.0) -> None:
     assert a.keys() == b.keys()
     for name, x in a.items():
-        torch.testing.assert_close(x, b[name], rtol=tolerance, atol=tolerance, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}")
+        close = torch.allclose(x, b[name], rtol=tolerance, atol=tolerance, equal_nan=True)
+        assert close, f"{name} differs by {(x - b[name]).abs().max()}"
 
 
 def one_chain(part: Any, chain: int) -> Any:
@@ -110,7 +113,12 @@ def moved(before: State, after: State, move: Move) -> Tensor:
 
 
 def test_every_kind_of_move_is_met(settings: Callable[[str], Setting]) -> None:
-    assert {move.kind for name in NAMES for move, _ in settings(name).moves} == {"groupwise", "centred", "joint", "non-centred"}
+    assert {move.kind for name in NAMES for move, _ in settings(name).moves} == {
+        "groupwise",
+        "centred",
+        "joint",
+        "non-centred",
+    }
     classes = {x for x in vars(kernels).values() if isinstance(x, type) and hasattr(x, "step") and x is not Move}
     assert {type(move) for name in NAMES for move, _ in settings(name).moves} == classes
 
@@ -155,6 +163,14 @@ def test_cached_pieces_are_those_of_a_fresh_evaluation(setting: Setting) -> None
     assert all(outcomes == {True, False} for outcomes in seen.values())  # accepted as well as rejected
 
 
+@pytest.mark.parametrize("piece", ["prior", "cells"])
+@pytest.mark.parametrize("kind", [kernels.Groupwise, kernels.Joint, kernels.NonCentred])
+def test_a_stale_piece_is_noticed(piece: str, kind: Any, settings: Callable[[str], Setting], sabotage: Any) -> None:
+    sabotage.cache(piece, kind)
+    with pytest.raises(AssertionError, match=rf"{piece}\S* differs"):
+        test_cached_pieces_are_those_of_a_fresh_evaluation(settings("varying intercepts"))
+
+
 def test_recorded_pieces_are_those_written(setting: Setting) -> None:
     """A run replays recordings, made at the first call: the same arguments must not be taken for one another later."""
     state = setting.state
@@ -169,7 +185,9 @@ def test_recorded_pieces_are_those_written(setting: Setting) -> None:
 
 
 def test_what_is_accepted_is_what_the_probability_says(setting: Setting) -> None:
-    for (move, tuning), noise in itertools.chain(*(zip(setting.moves, setting.noises(s), strict=True) for s in range(5))):
+    for (move, tuning), noise in itertools.chain(
+        *(zip(setting.moves, setting.noises(s), strict=True) for s in range(5))
+    ):
         after, info = move.step(setting.state, tuning, noise)
         assert info.accept.shape == (CHAINS, move.size) and info.nan.shape == () and int(info.nan) == 0
         assert bool(((info.accept >= 0) & (info.accept <= 1)).all())
@@ -184,7 +202,9 @@ def test_walks_of_a_chain_are_accepted_by_the_change_of_the_whole_density(settin
         if move.kind not in ("joint", "centred"):
             continue
         walk = {**tuning, "log_share": torch.tensor(-torch.inf)} if move.guess is not None else tuning
-        proposed, info = move.step(setting.state, walk, noise._replace(log_uniform=torch.full_like(noise.log_uniform, -1e30)))
+        proposed, info = move.step(
+            setting.state, walk, noise._replace(log_uniform=torch.full_like(noise.log_uniform, -1e30))
+        )
         space = setting.target.space
         before, after = (setting.target.log_density(space.join(s.free)) for s in (setting.state, proposed))
         torch.testing.assert_close(info.accept[:, 0], (after - before).clamp(max=0.0).exp(), rtol=1e-8, atol=1e-12)
@@ -202,7 +222,7 @@ class Truncated(ht.Model):
     def likelihood(self, v: Values, data: ht.Data) -> Distribution:
         return Normal(v.theta, torch.ones_like(v.theta))
 
-    def log_prob(self, v: Values, data: ht.Data) -> Tensor:
+    def log_prob(self, v: Any, data: ht.Data) -> Tensor:
         whole = self.log_prior(v) + self.log_likelihood(v, data).sum(-1)
         return torch.where(v.theta[:, 0] < 0, self.bad, whole)
 
@@ -216,7 +236,7 @@ class TruncatedEffects(ht.Model):
         theta = v.theta[:, data.group]
         return Normal(theta, torch.ones_like(theta))
 
-    def log_likelihood(self, v: Values, data: ht.Data) -> Tensor:
+    def log_likelihood(self, v: Any, data: ht.Data) -> Tensor:
         return super().log_likelihood(v, data) + 0.0 * v.theta[:, data.group].sqrt()
 
 
@@ -249,9 +269,11 @@ def test_one_groups_nan_is_no_other_groups_business(sample: Sample) -> None:
 
 
 SCHOOLS = ht.Data(
-    [1.0, 0.2, 0.7, 2.1, 1.4, -0.3, 0.5, 1.1], groups={"school": list("abcabdda")}, x=[0.1, -1.0, 0.4, 1.3, 0.0, -0.6, 0.8, -0.2]
+    [1.0, 0.2, 0.7, 2.1, 1.4, -0.3, 0.5, 1.1],
+    groups={"school": list("abcabdda")},
+    x=[0.1, -1.0, 0.4, 1.3, 0.0, -0.6, 0.8, -0.2],
 )
-RUN = {"chains": 4, "warmup": 50, "draws": 60, "thin": 2, "seed": 7}
+RUN: dict[str, Any] = {"chains": 4, "warmup": 50, "draws": 60, "thin": 2, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +321,16 @@ def test_the_same_seed_gives_the_same_draws(run: Callable[..., Posterior], whole
 def test_the_seed_of_a_run_without_one_brings_it_back(run: Callable[..., Posterior]) -> None:
     first = run(seed=None)
     assert_equal_draws(first, run(seed=first.run["seed"]))
-    assert first.run["seed"] != run(seed=None).run["seed"]
+    assert first.run["seed"] != RUN["seed"]
+
+
+@pytest.mark.parametrize(("chains", "warmup"), [(1, 100), (2, 1), (3, 7)])
+def test_few_chains_and_short_warm_ups_move_as_well(chains: int, warmup: int, run: Callable[..., Posterior]) -> None:
+    """What is pooled over chains must not divide by their number less one, nor windows of warm-up be empty."""
+    posterior = run(chains=chains, warmup=warmup, draws=50)
+    assert sum(posterior.stats.nan.values()) == 0
+    for block, rates in posterior.stats.acceptance.items():
+        assert bool((rates.mean(0) > 0.05).all()), block
 
 
 class Curious(Monitor):
@@ -332,7 +363,9 @@ def test_monitors_change_no_draw(run: Callable[..., Posterior], whole: Posterior
 @pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 def test_a_monitor_that_fails_is_dropped_with_a_warning() -> None:
     with pytest.warns(SamplingWarning, match=r"Clumsy stopped watching: ValueError: no paper left\. The draws are not"):
-        ht.sample(VaryingIntercepts("school", ["x"]), SCHOOLS, monitors=[Clumsy()], progress=False, compile=False, **RUN)
+        ht.sample(
+            VaryingIntercepts("school", ["x"]), SCHOOLS, monitors=[Clumsy()], progress=False, compile=False, **RUN
+        )
 
 
 def test_thinning_leaves_out_draws(run: Callable[..., Posterior], whole: Posterior) -> None:

@@ -1,8 +1,8 @@
 """Sampled posteriors against answers known without sampling, and broken samplers, which the same checks must refuse.
 
 Note [Starts far away]
-With `prior_only=True` chains would start at exact draws of what is sampled, and a kernel that never moved would pass. So
-every chain of such a test starts at one and the same place far from the bulk of the prior.
+With `prior_only=True` chains would start at exact draws of what is sampled, and a kernel that never moved would pass.
+So every chain of such a test starts at one and the same place far from the bulk of the prior.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ SCHOOLS = ht.Data(Y, groups={"school": list("ABCDEFGH")}, se=SE)
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its data, and what is known: label -> a function of the posterior `(chains, draws, ...)`, and its marginals."""
+    """A model, its data, and what is known: label -> a function of the posterior `(chains, draws, ...)`, marginals."""
 
     model: ht.Model
     data: ht.Data
@@ -86,6 +86,12 @@ def refuses(case: Case, posterior: Posterior) -> bool:
 
 def entry(name: str) -> Callable[[Posterior], Tensor]:
     return lambda posterior: posterior[name]
+
+
+def repeated(one: Reference, size: int) -> Reference:
+    """The same marginal for every entry."""
+    quantiles = {p: np.repeat(q, size) for p, q in one.quantiles.items()}
+    return Reference(np.repeat(one.mean, size), np.repeat(one.sd, size), quantiles)
 
 
 def gamma() -> Case:
@@ -135,7 +141,7 @@ def simplex() -> Case:
 
 
 def lkj() -> Case:
-    """Each correlation, and the partial one r_12.0, which has (r + 1) / 2 ~ Beta(2, 2) and shows how they hang together."""
+    """Each correlation, and the partial one with (r + 1) / 2 ~ Beta(2, 2), which shows how they hang together."""
 
     class Model(ht.Model):
         root = ht.Latent(LKJCholesky(3, 2.0))
@@ -149,14 +155,14 @@ def lkj() -> Case:
         return (c - a * b) / ((1 - a**2) * (1 - b**2)).sqrt()
 
     one = lkj_correlation(2.0, 3)
-    three = Reference(*(np.repeat(x, 3) for x in (one.mean, one.sd)), {p: np.repeat(q, 3) for p, q in one.quantiles.items()})
+    three = repeated(one, 3)
     far = torch.linalg.cholesky(torch.tensor([[1, 0.99, 0.98], [0.99, 1, 0.99], [0.98, 0.99, 1]], dtype=torch.float64))
     known = {"correlation": (correlations, three), "partial": (partial, Reference.of(stats.beta(2, 2, -1, 2)))}
     return prior_case(Model, {"root": far}, known)
 
 
 def nested() -> Case:
-    """Effects whose parents are effects: a_j ~ Normal(mu, s_a) by school, b_k ~ Normal(a_j, s_b) by room of a school."""
+    """Effects of effects: a_j ~ Normal(mu, s_a) for a school j, b_k ~ Normal(a_j, s_b) for a room k of it."""
     room, school = [0, 1, 2, 3], [0, 1, 0, 1]
 
     class Model(ht.Model):
@@ -186,13 +192,9 @@ def neal() -> Case:
         x = ht.Latent(lambda v: Normal(0.0, (v.v / 2).exp()), plate="group")
 
     expected = funnel()
-    nine = Reference(
-        *(np.repeat(x, 9) for x in (expected["x"].mean, expected["x"].sd)),
-        {p: np.repeat(q, 9) for p, q in expected["x"].quantiles.items()},
-    )
     known = {
         "v": (entry("v"), expected["v"]),
-        "x": (entry("x"), nine),
+        "x": (entry("x"), repeated(expected["x"], 9)),
         "x exp(-v / 2)": (
             lambda posterior: posterior["x"] * (-posterior["v"] / 2).exp().unsqueeze(-1),
             Reference.of(*[stats.norm()] * 9),
@@ -202,7 +204,7 @@ def neal() -> Case:
 
 
 def other_effects() -> Case:
-    """Effects that are not normal, with unknown location m and scale s: m and s keep their priors, and pivots are known."""
+    """Effects that are not normal, of unknown location m and scale s, which keep their priors; pivots are known."""
 
     class Model(ht.Model):
         m = ht.Latent(Normal(1.0, 2.0))
@@ -229,7 +231,9 @@ def other_effects() -> Case:
 
 
 @pytest.mark.parametrize(
-    "case", [gamma, uniform, correlated_normal, simplex, lkj, nested, neal, other_effects], ids=lambda case: case.__name__
+    "case",
+    [gamma, uniform, correlated_normal, simplex, lkj, nested, neal, other_effects],
+    ids=lambda case: case.__name__,
 )
 def test_priors_alone(case: Callable[[], Case], sample: Sample) -> None:
     """Error rate 1e-3 a case. See Note [Starts far away]."""
@@ -280,7 +284,9 @@ def intercepts() -> Case:
     known = {name: (entry(name), reference) for name, reference in expected.items()}
     data = ht.Data(y, groups={"school": group}, x=x)
     known["beta"] = (lambda posterior: posterior["beta"][..., 0], expected["beta"])
-    return Case(VaryingIntercepts("school", ["x"]), data, known, {"chains": 300, "warmup": 300, "draws": 200, "thin": 1})
+    return Case(
+        VaryingIntercepts("school", ["x"]), data, known, {"chains": 300, "warmup": 300, "draws": 200, "thin": 1}
+    )
 
 
 def schools(**options: Any) -> Case:
@@ -303,8 +309,8 @@ def test_posteriors(case: Callable[[], Case], sample: Sample) -> None:
 def test_eight_schools(sample: Sample) -> None:
     """Means, sds and quantiles, the 5 % quantile of tau (near 0) among them, at error rate 1e-3.
 
-    Then the same with the numbers that a user sees: every mean and sd within 3 of the MCSE that `summary` reports. That is
-    20 two-sided checks of 2.7e-3 each, an error rate of 5 % for a seed not yet tried.
+    Then the same with the numbers that a user sees: every mean and sd within 3 of the MCSE that `summary` reports.
+    That is 20 two-sided checks of 2.7e-3 each, an error rate of 5 % for a seed not yet tried.
     """
     case = schools()
     posterior = sample(case.model, case.data, seed=1, **case.options)
@@ -317,7 +323,7 @@ def test_eight_schools(sample: Sample) -> None:
 
 
 class Neighbours(ht.Model):
-    """y_i ~ Normal(alpha_j - 0.8 alpha_(j-1), 0.5) for a row i of group j, alpha_j ~ Normal(0, 1): rows read two groups."""
+    """y_i ~ Normal(alpha_j - 0.8 alpha_(j-1), 0.5) for a row i of group j, alpha_j ~ Normal(0, 1)."""
 
     alpha = ht.Latent(Normal(0.0, 1.0), plate="group")
 
@@ -352,7 +358,7 @@ def test_the_checks_refuse_groupwise_moves_of_groups_that_rows_mix(sample: Sampl
 
 
 def test_the_checks_refuse_a_missing_jacobian(sample: Sample, sabotage: Any) -> None:
-    """Without it a walk of log g targets density / g: Gamma(3, 2) comes out as Gamma(2, 2), of mean 1.0 instead of 1.5."""
+    """Without it a walk of log g targets density / g: Gamma(3, 2) comes out as Gamma(2, 2), of mean 1.0, not 1.5."""
     sabotage.jacobian()
     case = gamma()
     posterior = sample(case.model, case.data, seed=1, **case.options)

@@ -31,7 +31,7 @@ from torch.distributions import (
     Weibull,
 )
 
-from hiertorch.transport import location_scale, transport, untransportable
+from hiertorch.transport import is_standard, location_scale, transport, untransportable
 
 CHAINS, SIZE = 3, 2
 
@@ -188,6 +188,18 @@ def test_location_and_scale_of_vectors():
     place = location_scale(FAMILIES["multivariate"](0))
     assert place.shape == (2, CHAINS, 1, 2)
     torch.testing.assert_close(place[1], covariance.diagonal(dim1=-2, dim2=-1).sqrt())
+
+
+def test_location_plus_scale_times_a_fixed_draw():
+    """Element by element and on the unconstrained scale."""
+    assert [name for name in FAMILIES if is_standard(FAMILIES[name](0))] == [
+        "normal",
+        "cauchy",
+        "laplace",
+        "gumbel",
+        "student",
+        "vector",
+    ]
 
 
 @pytest.mark.parametrize("prior", [Gamma(2.0, 1.0), HalfCauchy(1.0), Dirichlet(torch.ones(3)), Beta(1.0, 1.0)])
