@@ -248,8 +248,8 @@ def _draw(what: str, distribution: Distribution, shape: tuple[int, int], data: D
     family = type(distribution).__name__
     if _is_discrete(distribution):
         raise ModelError(
-            f"{what}, {family}, is discrete; Metropolis-Hastings moves here need a continuous latent: sum it out in the "
-            "likelihood."
+            f"{what}, {family}, is discrete; Metropolis-Hastings moves here need a continuous latent: sum it out in "
+            "the likelihood."
         )
     if not _fits(distribution.batch_shape, shape):
         raise ModelError(

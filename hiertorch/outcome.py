@@ -1,5 +1,6 @@
 """From the pieces of a run to what people are given: the facts for monitors beforehand, the posterior afterwards."""
 
+import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -94,8 +95,8 @@ def glance(posterior: Posterior) -> list[str]:
     """`posterior.warnings()`, from evenly spaced groups alone where there are many: the rest is looked at when asked
     for.
     """
-    sizes = {name: draws[0, 0].numel() for name, draws in posterior.draws.items()}
-    if sum(sizes.values()) * posterior.chains * posterior.n_draws <= LOOK_AT:
+    total = sum(math.prod(draws.shape[2:]) for draws in posterior.draws.values())
+    if total * posterior.chains * posterior.n_draws <= LOOK_AT:
         return posterior.warnings()
     at = {
         plate: np.unique(np.linspace(0, len(labels) - 1, GROUPS).round().astype(int))
@@ -114,8 +115,8 @@ def glance(posterior: Posterior) -> list[str]:
         run=posterior.run,
         interrupted=posterior.interrupted,
     )
-    seen = sum(x[0, 0].numel() for x in draws.values())
-    note = f" (From a look at {seen:,} of {sum(sizes.values()):,} parameters; posterior.warnings() looks at all.)"
+    seen = sum(math.prod(x.shape[2:]) for x in draws.values())
+    note = f" (From a look at {seen:,} of {total:,} parameters; posterior.warnings() looks at all.)"
     return [sentence + note for sentence in some.warnings()]
 
 

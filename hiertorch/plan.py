@@ -91,10 +91,11 @@ def make_plan(structure: Structure, moves: Sequence[MoveSpec] | None = None) -> 
     Raises:
         ModelError: if a named move is unknown, does not fit its block, or leaves a latent without any move.
     """
+    if moves is not None and (isinstance(moves, str) or not isinstance(moves, Sequence)):
+        raise ModelError(f"a plan is a list of moves such as [('joint', ['mu', 'beta'])], found {moves!r}.")
     steps = _default(structure) if moves is None else tuple(_named(structure, spec) for spec in moves)
-    moved = {
-        name for step in steps for name in step.move.block
-    }  # effects that a non-centred move carries need a move too
+    # Effects that a non-centred move carries need a move of their own too: it keeps their place in their prior.
+    moved = {name for step in steps for name in step.move.block}
     if left := [name for name in structure.target.names if name not in moved]:
         raise ModelError(
             f"no move of the plan touches {', '.join(map(repr, left))}; add one, for example ('joint', {left!r})."

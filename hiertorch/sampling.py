@@ -121,8 +121,10 @@ def sample(
         raise SamplingError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
     if compile not in (True, False, "auto"):
         raise SamplingError(f'compile must be True, False or "auto", found {compile!r}.')
+    if log_dir is not None and not isinstance(log_dir, str | Path):
+        raise SamplingError(f"log_dir must be the path of a folder, found {log_dir!r}.")
     if isinstance(model, Model) and isinstance(data, Data):
-        data = data.to(device, dtype)
+        data = _on_device(data, device, dtype)
         model = copy.deepcopy(model).to(data.device, dtype)
     moves = _plan(model, data, moves=plan, prior_only=prior_only)
     run = schedule(moves, chains, warmup, draws, thin)
@@ -156,6 +158,14 @@ def sample(
     for sentence in glance(posterior):
         warnings.warn(sentence, SamplingWarning, stacklevel=2)
     return posterior
+
+
+def _on_device(data: Data, device: torch.device | str | None, dtype: torch.dtype) -> Data:
+    """The data on a device, or a SamplingError that says why not."""
+    try:
+        return data.to(device, dtype)
+    except (AssertionError, RuntimeError, TypeError) as error:  # torch has one for each way of not having a device
+        raise SamplingError(f"the data can't be moved to device {device!r}: {str(error).splitlines()[0]}") from error
 
 
 def _loop(

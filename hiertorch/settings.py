@@ -60,9 +60,16 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
             raise SamplingError(
                 f"{name} must be a whole number of at least 1, found {value!r}; leave it out for a default."
             )
+    data = plan.structure.target.data
+    given = {x.shape[0] for x in (data.y, data.weights) if x is not None and x.dim() == 2}
+    if given and chains is not None and given != {chains}:
+        raise SamplingError(
+            f"the data's response or weights hold one set for each of {', '.join(map(str, given))} chains, and chains="
+            f"{chains}; leave chains out, or repeat the data for that many."
+        )
     rows = max(plan.structure.target.rows.data.n_rows, plan.structure.target.space.dim)
     if chains is None:
-        chains = 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
+        chains = min(given) if given else 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
     return Schedule(chains, warmup or WARMUP, draws or DRAWS, thin or (2 if rows * chains < THIN_BELOW else 1))
 
 

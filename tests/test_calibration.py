@@ -50,14 +50,14 @@ class Switches(ht.Model):
         return Bernoulli(logits=v.alpha[:, data.school] + v.beta * data.x)
 
 
-def calibration(model: ht.Model, sample: Sample, data_sets: int, thin: int = 20) -> dict[str, float]:
+def calibration(model: ht.Model, sample: Sample, data_sets: int, thin: int = 15) -> dict[str, float]:
     """p-values of uniform ranks: parameter and test -> p."""
     chains, draws, generator = 4, 25, torch.Generator().manual_seed(21)
     empty = ht.Data(torch.zeros(len(SCHOOL)), groups={"school": SCHOOL}, x=X)
     with torch.no_grad():
         truth = model.sample_prior(empty, data_sets, generator)
         data = empty.replace(y=model.simulate(truth, empty, generator).repeat_interleave(chains, 0))
-        posterior = sample(model, data, chains=data_sets * chains, warmup=300, draws=draws, thin=thin, seed=22)
+        posterior = sample(model, data, chains=data_sets * chains, warmup=250, draws=draws, thin=thin, seed=22)
         target = ht.plan(model, empty.replace(y=data.y[::chains])).structure.target
         density = target.state(target.space.unconstrain(truth)).log_density()
 

@@ -330,7 +330,7 @@ def test_priors_of_a_wrong_shape_for_their_plate():
 def test_priors_of_a_wrong_precision_or_device():
     with refused(ModelError, "the prior of 'extra' gives values of torch.float32 on cpu; the data are torch.float64"):
         sample(with_prior(lambda v: Normal(v.mu.float(), 1.0)))
-    with refused(ModelError, "the prior of 'extra' gives values of torch.float64 on meta", "or numbers"):
+    with refused(ModelError, "the prior of 'extra' gives values of torch.float64 on meta", "or plain numbers"):
         sample(with_prior(lambda v: Normal(v.mu.to("meta"), 1.0, validate_args=False)))
 
 

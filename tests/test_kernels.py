@@ -67,7 +67,7 @@ def settings(watched: Callable[..., Any]) -> Callable[[str], Setting]:
         model = CASES[name].model
         generator = torch.Generator().manual_seed(31)
         y = model.simulate(model.sample_prior(DATA, 1, generator), DATA, generator)[0]
-        run = watched(model, DATA.replace(y=y), chains=CHAINS, warmup=100, draws=4, thin=1, seed=32)
+        run = watched(model, DATA.replace(y=y), chains=CHAINS, warmup=60, draws=4, thin=1, seed=32)
         return Setting(run, plan_for(CASES[name], y))
 
     return setting

@@ -84,6 +84,10 @@ def refuses(case: Case, posterior: Posterior) -> bool:
     return False
 
 
+def slow(case: Callable[[], Case]) -> Any:
+    return pytest.param(case, marks=pytest.mark.slow)
+
+
 def entry(name: str) -> Callable[[Posterior], Tensor]:
     return lambda posterior: posterior[name]
 
@@ -232,7 +236,7 @@ def other_effects() -> Case:
 
 @pytest.mark.parametrize(
     "case",
-    [gamma, uniform, correlated_normal, simplex, lkj, nested, neal, other_effects],
+    [gamma, uniform, correlated_normal, simplex, lkj, neal, other_effects, slow(nested)],
     ids=lambda case: case.__name__,
 )
 def test_priors_alone(case: Callable[[], Case], sample: Sample) -> None:
@@ -297,7 +301,7 @@ def schools(**options: Any) -> Case:
 
 @pytest.mark.parametrize(
     "case",
-    [one_mean, one_sample, pytest.param(intercepts, marks=pytest.mark.slow)],
+    [one_mean, one_sample, slow(intercepts)],
     ids=lambda case: case.__name__,
 )
 def test_posteriors(case: Callable[[], Case], sample: Sample) -> None:

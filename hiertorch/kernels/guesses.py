@@ -230,7 +230,8 @@ class Site:
         """Weighted moments by group, `(5, size)`."""
         u = state.free[self.name].reshape(-1, self.size)
         location, precision = self._place(state)
-        w = 1.0 / (1.0 + precision * u.var(0))  # any function of the prior's scale would do
+        typical = u.var(0) if len(u) > 1 else 1.0
+        w = 1.0 / (1.0 + precision * typical)  # any function of the prior's scale would do
         score = w * precision * (u - location)
         return torch.stack(
             [w.expand_as(u).sum(0), (w * u).sum(0), (w * u * u).sum(0), score.sum(0), (score * u).sum(0)]
