@@ -1,6 +1,5 @@
 """The columns, response and groupings of a data set, as tensors."""
 
-import difflib
 import math
 import textwrap
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -11,11 +10,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hiertorch import reading
 from hiertorch.errors import DataError
 
 __all__ = ["Data"]
-
-PANDAS_ARRAYS = pd.Series | pd.Index | pd.api.extensions.ExtensionArray
 
 
 class Data:
@@ -87,15 +85,15 @@ class Data:
     def _fill(
         self, name: str, y: Any, columns: dict, groups: Mapping, weights: Any, labels: Mapping, dtype: torch.dtype
     ) -> None:
-        _check_dtype(dtype)
+        reading.check_dtype(dtype)
         _check_names(name, columns, groups)
         if unknown := [plate for plate in labels if plate not in groups]:
-            raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {_listed(groups)}.")
-        device = _common_device(y, weights, *columns.values())
-        self.name, self.y = name, _response(name, y, dtype, device)
-        self.weights = None if weights is None else _weights(weights, self.y)
-        self.columns = {name: _predictor(name, x, self.n_rows, dtype, device) for name, x in columns.items()}
-        coded = {plate: _coded(plate, rows, labels.get(plate), self.n_rows) for plate, rows in groups.items()}
+            raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {reading.listed(groups)}.")
+        device = reading.common_device(y, weights, *columns.values())
+        self.name, self.y = name, reading.response(name, y, dtype, device)
+        self.weights = None if weights is None else reading.row_weights(weights, self.y)
+        self.columns = {name: reading.predictor(name, x, self.n_rows, dtype, device) for name, x in columns.items()}
+        coded = {plate: reading.coded(plate, rows, labels.get(plate), self.n_rows) for plate, rows in groups.items()}
         self.labels = {plate: index for plate, (_, index) in coded.items()}
         self._row_codes = {plate: codes for plate, (codes, _) in coded.items()}
         self.codes = {plate: torch.from_numpy(codes).to(device) for plate, codes in self._row_codes.items()}
@@ -126,15 +124,17 @@ class Data:
         """
         if not isinstance(frame, pd.DataFrame):
             raise DataError(f"from_frame takes a pandas DataFrame; found {type(frame).__name__}.")
-        grouped = _renamed(groups)
+        grouped = reading.renamed(groups)
         if predictors is None:
             used = {response, weights, *grouped.values()}
-            kept = _renamed([name for name, kind in frame.dtypes.items() if name not in used and _is_real(kind)])
+            kept = reading.renamed(
+                [name for name, kind in frame.dtypes.items() if name not in used and reading.is_real(kind)]
+            )
         else:
-            kept = _renamed(predictors)
-        y, w = _column(frame, response), None if weights is None else _column(frame, weights)
-        columns = {name: _column(frame, column) for name, column in kept.items()}
-        labels = {name: _column(frame, column) for name, column in grouped.items()}
+            kept = reading.renamed(predictors)
+        y, w = reading.column(frame, response), None if weights is None else reading.column(frame, weights)
+        columns = {name: reading.column(frame, column) for name, column in kept.items()}
+        labels = {name: reading.column(frame, column) for name, column in grouped.items()}
         data = cls.__new__(cls)
         data._fill(str(response), y, columns, labels, w, {}, dtype)
         data._index = frame.index
@@ -186,9 +186,9 @@ class Data:
         weighted = "" if self.weights is None else ", weighted"
         lines = [f"Data: {self.n_rows} rows, response {self.name!r}{chains}{weighted}"]
         if self.columns:
-            lines.append(textwrap.shorten(f"columns: {_listed(self.columns)}", 110, placeholder=" ..."))
+            lines.append(textwrap.shorten(f"columns: {reading.listed(self.columns)}", 110, placeholder=" ..."))
         if self.codes:
-            lines.append(f"groupings: {_listed(f'{plate} ({self._sizes(plate)})' for plate in self.plates)}")
+            lines.append(f"groupings: {reading.listed(f'{plate} ({self._sizes(plate)})' for plate in self.plates)}")
         return "\n  ".join(lines)
 
     def size(self, plate: str) -> int:
@@ -259,7 +259,7 @@ class Data:
 
     def to(self, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> Self:
         """The same data on another device or in another floating dtype; codes stay long."""
-        _check_dtype(dtype or self.dtype)
+        reading.check_dtype(dtype or self.dtype)
 
         def moved(tensor: Tensor, row_axis: int = 0) -> Tensor:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
@@ -278,7 +278,7 @@ class Data:
         if rows.ndim != 1 or len(rows) == 0 or rows.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8):
             raise DataError(
                 f"take needs row numbers, a long tensor (taken,) of at least one; found {rows.dtype} of shape "
-                f"{_shape(rows)}. Instead of a mask pass mask.nonzero()[:, 0]."
+                f"{reading.shape(rows)}. Instead of a mask pass mask.nonzero()[:, 0]."
             )
         rows = rows.long()
 
@@ -290,7 +290,7 @@ class Data:
         )
         new._cache = {key: tensor for key, tensor in self._cache.items() if key[0] != "counts"}
         if weights is not None:
-            new.weights = _weights(weights, new.y, check_values=False)
+            new.weights = reading.row_weights(weights, new.y, check_values=False)
         return new
 
     def replace(self, *, y: Any = None, weights: Any = None) -> Self:
@@ -299,10 +299,10 @@ class Data:
         Raises:
             DataError: as when data are made.
         """
-        y = self.y if y is None else _response(self.name, y, self.dtype, self.device)
-        _check_length("the new response", y.shape[-1], self.n_rows)
+        y = self.y if y is None else reading.response(self.name, y, self.dtype, self.device)
+        reading.check_length("the new response", y.shape[-1], self.n_rows)
         weights = self.weights if weights is None else weights
-        return self._changed(y=y, weights=None if weights is None else _weights(weights, y))
+        return self._changed(y=y, weights=None if weights is None else reading.row_weights(weights, y))
 
     def _mapped(self, function: Callable[[Tensor, int], Tensor], **attributes: Any) -> Self:
         """Every tensor replaced by a function of it and of the axis of its rows."""
@@ -325,7 +325,7 @@ class Data:
         first = np.full(self.size(plate), -1)
         first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # the last assignment stands: a group's first row
         if (first < 0).any():
-            label = _show(self.labels[plate][int(np.argmax(first < 0))])
+            label = reading.show(self.labels[plate][int(np.argmax(first < 0))])
             raise DataError(f"{plate} {label} has no rows, so its {what} can't be known: give it rows, or no label.")
         found = values[first]
         differs = (found[codes] != values).reshape(len(values), math.prod(values.shape[1:])).any(1)
@@ -333,7 +333,7 @@ class Data:
         return found, int(first[codes[row]]), row if differs[row] else None
 
     def _label(self, plate: str, row: int) -> str:
-        return f"{plate} {_show(self.labels[plate][self._row_codes[plate][row]])}"
+        return f"{plate} {reading.show(self.labels[plate][self._row_codes[plate][row]])}"
 
     def _sizes(self, plate: str) -> str:
         codes = self._row_codes[plate] if self._rows is None else self._row_codes[plate][self._rows.cpu().numpy()]
@@ -345,133 +345,13 @@ class Data:
     def _check_plates(self, *plates: str) -> None:
         for plate in plates:
             if plate not in self.labels:
-                raise DataError(
-                    f"no grouping {plate!r}; groupings: {_listed(self.labels)}.{_closest(plate, self.labels)}"
-                )
+                hint = reading.closest(plate, self.labels)
+                raise DataError(f"no grouping {plate!r}; groupings: {reading.listed(self.labels)}.{hint}")
 
     def _unknown(self, name: object) -> str:
         columns, plates = list(self.__dict__.get("columns", ())), list(self.__dict__.get("codes", ()))
-        hint = _closest(name, columns + plates)
-        return f"no column or grouping {name!r}; columns: {_listed(columns)}; groupings: {_listed(plates)}.{hint}"
-
-
-def _response(name: str, y: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    what = f"the response {name!r}"
-    tensor = _numbers(what, y, dtype, device)
-    if tensor.ndim not in (1, 2) or tensor.numel() == 0:
-        raise DataError(f"{what} has shape {_shape(tensor)}; expected (rows,) or (chains, rows) with at least one row.")
-    _check_finite(what, tensor, row_axis=-1)
-    return tensor
-
-
-def _weights(weights: Any, y: Tensor, *, check_values: bool = True) -> Tensor:
-    tensor = _numbers("the weights", weights, y.dtype, y.device)
-    if tensor.ndim not in (1, 2):
-        raise DataError(f"the weights have shape {_shape(tensor)}; expected (rows,) or (chains, rows).")
-    _check_length("the weights", tensor.shape[-1], y.shape[-1])
-    if tensor.ndim == y.ndim == 2 and len(tensor) != len(y):
-        raise DataError(f"the weights have {len(tensor)} chains and the response has {len(y)}: give both the same.")
-    if check_values:
-        _check_finite("the weights", tensor, row_axis=-1)
-        negative = (tensor < 0).nonzero()[:, -1]
-        _check_none("the weights", "negative", negative, "Weights are 0 or more.")
-    return tensor
-
-
-def _predictor(name: str, x: Any, n_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    what = f"column {name!r}"
-    tensor = _numbers(what, x, dtype, device)
-    if tensor.ndim == 0 or 0 in tensor.shape[1:]:
-        raise DataError(f"{what} has shape {_shape(tensor)}; expected (rows,) or (rows, *trailing).")
-    _check_length(what, len(tensor), n_rows)
-    _check_finite(what, tensor, row_axis=0)
-    return tensor
-
-
-def _numbers(what: str, values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Real numbers of any kind, as a floating tensor."""
-    if isinstance(values, Tensor):
-        if values.is_complex():
-            raise DataError(f"{what} is not numeric: found {values.dtype}, expected real numbers.")
-        return values.to(device, dtype)
-    try:
-        if isinstance(values, PANDAS_ARRAYS | pd.DataFrame) and np.any(pd.isna(values)):
-            values = values.to_numpy(na_value=np.nan)  # NumPy can't read pandas' NA
-        array = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} can't be read as an array of numbers: {error}.") from error
-    kind, numeric = array.dtype.name, _is_real(array.dtype)
-    if kind == "object":  # None among numbers is a missing number, but a string that looks like a number is a string
-        kind = pd.api.types.infer_dtype(array.ravel(), skipna=True)
-        numeric = kind in ("integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty")
-    if not numeric:
-        raise DataError(f"{what} is not numeric: found {kind}. Recode it as numbers, or name it as a grouping.")
-    return torch.from_numpy(np.array(array, dtype=np.float64)).to(device, dtype)  # a copy: the caller's may change
-
-
-def _is_real(kind: Any) -> bool:
-    return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_complex_dtype(kind)
-
-
-def _coded(plate: str, values: Any, labels: Any, n_rows: int) -> tuple[np.ndarray, pd.Index]:
-    """The code of each row `(rows,)`, and the labels in code order."""
-    what = f"grouping {plate!r}"
-    rows = _labels(what, values)
-    _check_length(what, len(rows), n_rows)
-    try:
-        codes, found = _factorized(rows)
-    except TypeError as error:
-        raise DataError(f"{what} has a label that can't be one: {error}. Labels must be hashable.") from error
-    if labels is None:
-        return codes, found
-    known = _labels(f"labels= of {what}", labels)
-    if isinstance(known, pd.CategoricalIndex):
-        known = known.categories.take(known.codes)
-    if not known.is_unique:
-        raise DataError(f"labels= of {what} has {_show(known[known.duplicated()][0])} twice: give each label once.")
-    codes = known.get_indexer(found)[codes]
-    if (codes < 0).any():
-        row = int(np.argmax(codes < 0))
-        raise DataError(
-            f"{what} has {_show(rows[row])} in row {row} (from 0), which is not in its labels=: add it there."
-        )
-    return codes, known
-
-
-def _labels(what: str, values: Any) -> pd.Index:
-    """Labels as an index in which a tuple is one label."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1:
-        found = f"shape {_shape(values)}" if hasattr(values, "shape") else repr(values)
-        raise DataError(f"{what} must be a sequence of labels, one a row; found {found}.")
-    if isinstance(values, pd.MultiIndex):
-        values = values.to_flat_index()
-    elif isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    elif not isinstance(values, PANDAS_ARRAYS | np.ndarray):
-        values = [value.item() if isinstance(value, Tensor) else value for value in values]  # tensors hash by identity
-    index = pd.Index(values, tupleize_cols=False)
-    missing = np.flatnonzero(pd.isna(index))
-    _check_none(what, "missing (None, NaN or NaT)", missing, "Drop those rows, or give them a label of their own.")
-    return index
-
-
-def _factorized(rows: pd.Index) -> tuple[np.ndarray, pd.Index]:
-    """The code of each row, and the labels: in the order of their categories, else sorted, else by first appearance."""
-    if isinstance(rows, pd.CategoricalIndex):
-        rows = rows.remove_unused_categories()
-        return rows.codes.astype(np.int64), pd.Index(rows.categories, tupleize_cols=False)
-    codes, uniques = pd.factorize(rows.array)
-    labels = pd.Index(uniques, tupleize_cols=False)
-    try:
-        order = labels.argsort()
-    except TypeError:  # such as numbers among strings
-        order = np.arange(len(labels))
-    return np.argsort(order)[codes], labels.take(order)
-
-
-def _check_dtype(dtype: torch.dtype) -> None:
-    if dtype not in (torch.float32, torch.float64):
-        raise DataError(f"dtype must be torch.float32 or torch.float64; found {dtype}.")
+        known = f"columns: {reading.listed(columns)}; groupings: {reading.listed(plates)}"
+        return f"no column or grouping {name!r}; {known}.{reading.closest(name, columns + plates)}"
 
 
 def _check_names(response: str, columns: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
@@ -489,61 +369,3 @@ def _check_names(response: str, columns: Mapping[str, Any], groups: Mapping[str,
                 f"{name!r} is the name of a column and of a grouping: leave one out, or name the grouping anew "
                 f"by a mapping, groups={{'{name}_': {name!r}}}."
             )
-
-
-def _check_length(what: str, length: int, n_rows: int) -> None:
-    if length != n_rows:
-        raise DataError(f"{what}: {length} rows, but the response has {n_rows}.")
-
-
-def _check_finite(what: str, tensor: Tensor, row_axis: int) -> None:
-    bad = (~torch.isfinite(tensor)).nonzero()[:, row_axis]
-    precision = str(tensor.dtype).removeprefix("torch.")
-    _check_none(what, f"NaN, missing or infinite in {precision}", bad, "Drop or impute those rows first.")
-
-
-def _check_none(what: str, problem: str, rows: Any, advice: str) -> None:
-    """Raises if there are rows with a problem, one entry a value."""
-    if count := len(rows):
-        values = "1 value is" if count == 1 else f"{count} values are"
-        raise DataError(f"{what}: {values} {problem}, first in row {int(rows.min())} (from 0). {advice}")
-
-
-def _common_device(*given: Any) -> torch.device:
-    devices = {values.device for values in given if isinstance(values, Tensor)}
-    if len(devices) > 1:
-        raise DataError(f"the tensors are on {' and '.join(sorted(map(str, devices)))}: move them to one device.")
-    return devices.pop() if devices else torch.device("cpu")
-
-
-def _renamed(names: Any) -> dict[Any, Any]:
-    """New name -> column."""
-    if isinstance(names, Mapping):
-        return dict(names)
-    return {name: name for name in ([names] if isinstance(names, str) else names)}
-
-
-def _column(frame: pd.DataFrame, name: str) -> Any:
-    if name not in frame.columns:
-        known = f"its columns: {_listed(frame.columns)}"
-        raise DataError(f"the frame has no column {name!r}; {known}.{_closest(name, frame.columns)}")
-    if (count := list(frame.columns).count(name)) > 1:
-        raise DataError(f"the frame has {count} columns {name!r}: rename all but one.")
-    return frame[name]
-
-
-def _closest(name: object, names: Iterable[Any]) -> str:
-    close = difflib.get_close_matches(str(name), [str(known) for known in names], n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _listed(names: Iterable[Any]) -> str:
-    return ", ".join(map(str, names)) or "none"
-
-
-def _shape(values: Any) -> str:
-    return str(tuple(values.shape))
-
-
-def _show(label: Any) -> str:
-    return repr(label.item() if isinstance(label, np.generic) else label)

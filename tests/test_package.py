@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # *What* is sampled never knows how; *how* never imports a model class; *what came out* never imports a kernel.
-WHAT = {"data", "latent", "model", "models", "families", "checks"}
+WHAT = {"data", "reading", "latent", "model", "models", "families", "checks"}
 WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structure", "start"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store"}
 OUT = {"posterior", "diagnostics", "storage", "predict", "comparison", "criticism", "report", "monitoring"}

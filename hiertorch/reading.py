@@ -1,0 +1,220 @@
+"""From whatever a user gives (lists, arrays, series, labels) to checked tensors, or a sentence on what is wrong."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiertorch.errors import DataError
+
+__all__ = [
+    "check_dtype",
+    "check_length",
+    "closest",
+    "coded",
+    "column",
+    "common_device",
+    "is_real",
+    "listed",
+    "predictor",
+    "renamed",
+    "response",
+    "row_weights",
+    "shape",
+    "show",
+]
+
+PANDAS_ARRAYS = pd.Series | pd.Index | pd.api.extensions.ExtensionArray
+
+
+def response(name: str, y: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The response as a checked tensor, `(rows,)` or `(chains, rows)`."""
+    what = f"the response {name!r}"
+    tensor = _numbers(what, y, dtype, device)
+    if tensor.ndim not in (1, 2) or tensor.numel() == 0:
+        raise DataError(f"{what} has shape {shape(tensor)}; expected (rows,) or (chains, rows) with at least one row.")
+    _check_finite(what, tensor, row_axis=-1)
+    return tensor
+
+
+def row_weights(weights: Any, y: Tensor, *, check_values: bool = True) -> Tensor:
+    """Row weights as a checked tensor, `(rows,)` or `(chains, rows)`."""
+    tensor = _numbers("the weights", weights, y.dtype, y.device)
+    if tensor.ndim not in (1, 2):
+        raise DataError(f"the weights have shape {shape(tensor)}; expected (rows,) or (chains, rows).")
+    check_length("the weights", tensor.shape[-1], y.shape[-1])
+    if tensor.ndim == y.ndim == 2 and len(tensor) != len(y):
+        raise DataError(f"the weights have {len(tensor)} chains and the response has {len(y)}: give both the same.")
+    if check_values:
+        _check_finite("the weights", tensor, row_axis=-1)
+        negative = (tensor < 0).nonzero()[:, -1]
+        _check_none("the weights", "negative", negative, "Weights are 0 or more.")
+    return tensor
+
+
+def predictor(name: str, x: Any, n_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A column as a checked tensor, `(rows, *trailing)`."""
+    what = f"column {name!r}"
+    tensor = _numbers(what, x, dtype, device)
+    if tensor.ndim == 0 or 0 in tensor.shape[1:]:
+        raise DataError(f"{what} has shape {shape(tensor)}; expected (rows,) or (rows, *trailing).")
+    check_length(what, len(tensor), n_rows)
+    _check_finite(what, tensor, row_axis=0)
+    return tensor
+
+
+def _numbers(what: str, values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Real numbers of any kind, as a floating tensor."""
+    if isinstance(values, Tensor):
+        if values.is_complex():
+            raise DataError(f"{what} is not numeric: found {values.dtype}, expected real numbers.")
+        return values.to(device, dtype)
+    try:
+        if isinstance(values, PANDAS_ARRAYS | pd.DataFrame) and np.any(pd.isna(values)):
+            values = values.to_numpy(na_value=np.nan)  # NumPy can't read pandas' NA
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} can't be read as an array of numbers: {error}.") from error
+    kind, numeric = array.dtype.name, is_real(array.dtype)
+    if kind == "object":  # None among numbers is a missing number, but a string that looks like a number is a string
+        kind = pd.api.types.infer_dtype(array.ravel(), skipna=True)
+        numeric = kind in ("integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty")
+    if not numeric:
+        raise DataError(f"{what} is not numeric: found {kind}. Recode it as numbers, or name it as a grouping.")
+    return torch.from_numpy(np.array(array, dtype=np.float64)).to(device, dtype)  # a copy: the caller's may change
+
+
+def is_real(kind: Any) -> bool:
+    """Whether a pandas or NumPy dtype holds real numbers."""
+    return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_complex_dtype(kind)
+
+
+def coded(plate: str, values: Any, labels: Any, n_rows: int) -> tuple[np.ndarray, pd.Index]:
+    """The code of each row `(rows,)`, and the labels in code order."""
+    what = f"grouping {plate!r}"
+    rows = _labels(what, values)
+    check_length(what, len(rows), n_rows)
+    try:
+        codes, found = _factorized(rows)
+    except TypeError as error:
+        raise DataError(f"{what} has a label that can't be one: {error}. Labels must be hashable.") from error
+    if labels is None:
+        return codes, found
+    known = _labels(f"labels= of {what}", labels)
+    if isinstance(known, pd.CategoricalIndex):
+        known = known.categories.take(known.codes)
+    if not known.is_unique:
+        raise DataError(f"labels= of {what} has {show(known[known.duplicated()][0])} twice: give each label once.")
+    codes = known.get_indexer(found)[codes]
+    if (codes < 0).any():
+        row = int(np.argmax(codes < 0))
+        raise DataError(
+            f"{what} has {show(rows[row])} in row {row} (from 0), which is not in its labels=: add it there."
+        )
+    return codes, known
+
+
+def _labels(what: str, values: Any) -> pd.Index:
+    """Labels as an index in which a tuple is one label."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1:
+        found = f"shape {shape(values)}" if hasattr(values, "shape") else repr(values)
+        raise DataError(f"{what} must be a sequence of labels, one a row; found {found}.")
+    if isinstance(values, pd.MultiIndex):
+        values = values.to_flat_index()
+    elif isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    elif not isinstance(values, PANDAS_ARRAYS | np.ndarray):
+        values = [value.item() if isinstance(value, Tensor) else value for value in values]  # tensors hash by identity
+    index = pd.Index(values, tupleize_cols=False)
+    missing = np.flatnonzero(pd.isna(index))
+    _check_none(what, "missing (None, NaN or NaT)", missing, "Drop those rows, or give them a label of their own.")
+    return index
+
+
+def _factorized(rows: pd.Index) -> tuple[np.ndarray, pd.Index]:
+    """The code of each row, and the labels: in the order of their categories, else sorted, else by first appearance."""
+    if isinstance(rows, pd.CategoricalIndex):
+        rows = rows.remove_unused_categories()
+        return rows.codes.astype(np.int64), pd.Index(rows.categories, tupleize_cols=False)
+    codes, uniques = pd.factorize(rows.array)
+    labels = pd.Index(uniques, tupleize_cols=False)
+    try:
+        order = labels.argsort()
+    except TypeError:  # such as numbers among strings
+        order = np.arange(len(labels))
+    return np.argsort(order)[codes], labels.take(order)
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Raises a DataError for any dtype but the two that hiertorch computes in."""
+    if dtype not in (torch.float32, torch.float64):
+        raise DataError(f"dtype must be torch.float32 or torch.float64; found {dtype}.")
+
+
+def check_length(what: str, length: int, n_rows: int) -> None:
+    """Raises a DataError unless there is a value for each row."""
+    if length != n_rows:
+        raise DataError(f"{what}: {length} rows, but the response has {n_rows}.")
+
+
+def _check_finite(what: str, tensor: Tensor, row_axis: int) -> None:
+    bad = (~torch.isfinite(tensor)).nonzero()[:, row_axis]
+    precision = str(tensor.dtype).removeprefix("torch.")
+    _check_none(what, f"NaN, missing or infinite in {precision}", bad, "Drop or impute those rows first.")
+
+
+def _check_none(what: str, problem: str, rows: Any, advice: str) -> None:
+    """Raises if there are rows with a problem, one entry a value."""
+    if count := len(rows):
+        values = "1 value is" if count == 1 else f"{count} values are"
+        raise DataError(f"{what}: {values} {problem}, first in row {int(rows.min())} (from 0). {advice}")
+
+
+def common_device(*given: Any) -> torch.device:
+    """The one device of the tensors among the arguments; the CPU if there is none."""
+    devices = {values.device for values in given if isinstance(values, Tensor)}
+    if len(devices) > 1:
+        raise DataError(f"the tensors are on {' and '.join(sorted(map(str, devices)))}: move them to one device.")
+    return devices.pop() if devices else torch.device("cpu")
+
+
+def renamed(names: Any) -> dict[Any, Any]:
+    """New name -> column."""
+    if isinstance(names, Mapping):
+        return dict(names)
+    return {name: name for name in ([names] if isinstance(names, str) else names)}
+
+
+def column(frame: pd.DataFrame, name: str) -> Any:
+    """A column of a frame, or a DataError with the closest name."""
+    if name not in frame.columns:
+        known = f"its columns: {listed(frame.columns)}"
+        raise DataError(f"the frame has no column {name!r}; {known}.{closest(name, frame.columns)}")
+    if (count := list(frame.columns).count(name)) > 1:
+        raise DataError(f"the frame has {count} columns {name!r}: rename all but one.")
+    return frame[name]
+
+
+def closest(name: object, names: Iterable[Any]) -> str:
+    """A hint at the closest of the names, empty if none is close."""
+    close = difflib.get_close_matches(str(name), [str(known) for known in names], n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names for a message."""
+    return ", ".join(map(str, names)) or "none"
+
+
+def shape(values: Any) -> str:
+    """A shape for a message."""
+    return str(tuple(values.shape))
+
+
+def show(label: Any) -> str:
+    """A label for a message."""
+    return repr(label.item() if isinstance(label, np.generic) else label)
