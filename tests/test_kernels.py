@@ -16,7 +16,7 @@ from references import Reference, assert_matches
 from scipy import stats
 from test_geweke import CASES, DATA, plan_for
 from torch import Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution, Gamma, Normal
 
 import hiertorch as ht
 from hiertorch import kernels
@@ -266,6 +266,27 @@ def test_one_groups_nan_is_no_other_groups_business(sample: Sample) -> None:
     assert block == "groupwise(theta)" and count > 1000
     acceptance = posterior.stats.acceptance[block].mean(0)
     assert acceptance.shape == (3,) and bool((acceptance > 0.1).all())
+
+
+class Vague(ht.Model):
+    """y_i ~ Normal(a_j, 1), a_j ~ Normal(0, s) with a wide prior of log s."""
+
+    s = ht.Latent(Gamma(0.02, 1.0))
+    a = ht.Latent(lambda v: Normal(torch.zeros_like(v.s), v.s), plate="school")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
+        a = v.a[:, data.school]
+        return Normal(a, torch.ones_like(a))
+
+
+def test_a_scale_near_0_in_some_chains_does_not_stop_the_others(sample: Sample) -> None:
+    """What is not finite in a chain must not be pooled, and a walk doesn't ask what a guess would have been."""
+    s = torch.full((60, 1), 1e-161, dtype=torch.float64)  # 1 / s^2 is infinite to the computer
+    s[:20] = 1.0
+    posterior = sample(Vague(), SCHOOLS, chains=60, warmup=10, draws=40, seed=1, init={"s": s, "a": 0.0})
+    rates = posterior.stats.acceptance["groupwise(a)"]
+    for chains in (slice(0, 20), slice(20, None)):
+        assert rates[chains].mean() > 0.2, f"{rates[chains].mean():.3f}, NaN: {dict(posterior.stats.nan)}"
 
 
 SCHOOLS = ht.Data(
