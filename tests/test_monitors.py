@@ -618,3 +618,25 @@ def test_a_person_sees_charts_and_texts(browser, address):
         assert not [entry for entry in severe if "favicon" not in entry["message"]]
     texts = " ".join(see("h2, li, td"))
     assert "VaryingIntercepts" in texts and "a|b" in texts and "Finished after 160 of 160 sweeps of 12 chains" in texts
+
+
+def test_tags_of_blocks_have_no_signs_for_which_custom_scalars_draws_no_curve(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.distributions import Normal
+
+    import hiertorch as ht
+
+    class Groups(ht.Model):
+        mu = ht.Latent(Normal(0.0, 1.0))
+        beta = ht.Latent(Normal(0.0, 1.0))
+        alpha = ht.Latent(lambda v: Normal(v.mu, 1.0), plate="g")
+
+        def likelihood(self, v, data):
+            return Normal(v.alpha[:, data.g] + v.beta * data.x, 1.0)
+
+    data = ht.Data(y=[0.0, 1.0, 2.0, 3.0], x=[1.0, 0.0, 1.0, 0.0], groups={"g": [0, 1, 2, 0]})
+    ht.sample(Groups(), data, warmup=60, draws=60, seed=1, progress=False, compile=False, log_dir=tmp_path)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("sampler/block/")]
+    assert len(tags) == 4 and not any(set("(),") & set(tag) for tag in tags)

@@ -206,7 +206,7 @@ def propose(
         guessed = noise.log_choice < tuning["log_share"]
         jump = torch.where(guessed.unsqueeze(-1), offset + _times(spread, z), jump)
         back = _times(inverse, offset)
-        log_q = (z * z - back * back).sum(-1) * (0.5 * guessed)
+        log_q = torch.where(guessed, 0.5 * (z * z - back * back).sum(-1), 0.0)  # a walk must not meet a guess's NaN
     jumps = jump.split([part[0].numel() // size for part in parts], -1)
     return [part + d.reshape(part.shape) for part, d in zip(parts, jumps, strict=True)], log_q, guessed
 

@@ -233,9 +233,10 @@ class Site:
         typical = u.var(0) if len(u) > 1 else 1.0
         w = 1.0 / (1.0 + precision * typical)  # any function of the prior's scale would do
         score = w * precision * (u - location)
-        return torch.stack(
-            [w.expand_as(u).sum(0), (w * u).sum(0), (w * u * u).sum(0), score.sum(0), (score * u).sum(0)]
-        )
+        terms = torch.stack([w.expand_as(u), w * u, w * u * u, score, score * u])
+        return torch.where(terms.isfinite().all(0), terms, 0.0).sum(
+            1
+        )  # a chain whose 1 / s^2 overflows teaches nothing
 
     def fit(self, sums: Tensor, count: int) -> Tuning:
         """Solves the two equations of Stein's identity for each group."""

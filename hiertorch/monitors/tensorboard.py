@@ -79,7 +79,10 @@ class TensorBoard(Monitor):
         self._found: Convergence | None = None
         self._stride = -(-run.sweeps // (POINTS - 1))  # the last point may come out of turn
         self._next = self._written = self._looked = 0  # sweeps
-        self._blocks = dict(zip(run.blocks, safe_tags(run.blocks), strict=True))
+        plain = [
+            block.replace("(", " ").replace(")", "").replace(",", "") for block in run.blocks
+        ]  # else no curve is drawn
+        self._blocks = dict(zip(run.blocks, safe_tags(plain), strict=True))
         # By block: the sum (chains,) over the windows since the last point, and how many; the points since warm-up.
         self._rates: dict[str, tuple[Tensor, int]] = {}
         self._sampling: dict[str, list[float]] = {}
