@@ -19,9 +19,8 @@ from hiertorch.data import Data
 
 __all__ = ["Rows"]
 
-SCATTER_COST = (
-    1.0  # of adding one number to its cell, in units of one row's density when that is compiled (measured, CPU)
-)
+SCATTER_COST = 1.0
+"""Of adding one number to its cell, in units of one row's density when that is compiled (measured, CPU)."""
 
 
 class Rows:

@@ -100,10 +100,10 @@ def sample(
         progress: show a bar.
         log_dir: folder for a TensorBoard dashboard.
         plan: moves other than the default ones; see `hiertorch.plan`.
-        compile: fuse the sweep with `torch.compile` (seconds at the start, then several times faster): "auto" does so
-            when the run is long enough to pay.
+        compile: fuse the pass over the rows with `torch.compile` (seconds at the start, then several times faster):
+            "auto" does so when the run is long enough to pay.
         init: latent -> starting value that broadcasts to `(chains, size, *event)`; the others start at draws from the
-            prior.
+            middle of their prior.
         prior_only: leave the likelihood out and draw from the prior, by the same moves.
 
     Returns:
@@ -145,13 +145,12 @@ def sample(
     generator = torch.Generator(data.device).manual_seed(seed)
     with torch.no_grad(), validation(False), few_threads(moves, run):
         state = start(moves.structure.target, run.chains, generator, init)
-        store, counter = Store(state, names, run.draws), Counter(Sweep(moves, run.chains).order)
+        sweep = Sweep(moves, run.chains)
+        store, counter = Store(state, names, run.draws), Counter(sweep.order)
         audience.start(info)
         status, seconds = "failed", dict[str, float]()
         try:
-            status, seconds = _loop(
-                Sweep(moves, run.chains), run, state, generator, store, counter, audience, compiled=compiled
-            )
+            status, seconds = _loop(sweep, run, state, generator, store, counter, audience, compiled=compiled)
         finally:
             audience.stop(status)
     posterior = as_posterior(moves, info, store, counter, seconds, status)

@@ -216,6 +216,7 @@ class Space:
 def chain_last(x: Tensor) -> Tensor:
     """The same `(chains, ...)` tensor, laid out so that a group's values of all chains are neighbours in memory.
 
-    Reading effects row by row, `v.alpha[:, data.school]`, then copies whole runs of chains: seven times faster.
+    Reading effects row by row, `v.alpha[:, data.school]`, then copies whole runs of chains: four times faster
+    for 32 chains of 12,573 rows.
     """
     return x.movedim(0, -1).contiguous().movedim(-1, 0)

@@ -132,9 +132,8 @@ class Guess(Protocol):
     A random walk keeps at best a quarter of its draws in one dimension and less in more. Most conditionals of a
     hierarchical model are close to normal, and warm-up sees enough of them to learn their mean and spread; then u' ~
     q(. | rest), accepted with min(1, p(u') q(u) / (p(u) q(u'))), is nearly an independent draw. Each proposal is a
-    guess with probability `share`, a walk otherwise, whatever the
-    state: a mixture of two valid kernels. A bad guess costs acceptance, never correctness, and the walks keep the
-        tails.
+    guess with probability `share`, a walk otherwise, whatever the state: a mixture of two valid kernels. A bad guess
+    costs acceptance, never correctness, and the walks keep the tails.
     """
 
     def tuning(self, like: Tensor) -> Tuning:
@@ -183,7 +182,7 @@ def propose(
     Args:
         parts: current unconstrained parts; `(chains, size, *free_event)` each, or of any shape when `size` is 1.
         tuning: `root` `(size, width, width)`, lower triangular; `log_share` `()` where there is a guess.
-        noise: normal numbers `(chains, size, width)`.
+        noise: the step's random numbers.
         limit: `(chains, size, width)`, if given: jumps of standard deviation s are damped to s / sqrt(1 + (s /
             limit)^2). It must not depend on what the block moves, else the walk would not be symmetric.
         normal: mean, root and inverse root of the guess.

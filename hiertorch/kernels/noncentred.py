@@ -1,8 +1,11 @@
 """Parents of group effects with the standardised effects held fixed: the move *non-centred*.
 
-For alpha ~ Normal(m(psi), s(psi)) let z = (alpha - m) / s. The move proposes psi' = psi + root e and alpha' = m(psi') +
-s(psi') z, accepted with min(1, p(psi') |J(psi')| p(y | psi', alpha') / (p(psi) |J(psi)| p(y | psi, alpha))): the
-effects' prior and the Jacobian of alpha -> alpha' cancel, since p(alpha' | psi') dalpha' = p(alpha | psi) dalpha.
+For alpha ~ Normal(m(psi), s(psi)) let z = (alpha - m) / s. The move proposes psi' (a walk or a guess, from q) and
+alpha' = m(psi') + s(psi') z, accepted with
+
+    min(1, p(psi') |J(psi')| p(y | psi', alpha') q(psi) / (p(psi) |J(psi)| p(y | psi, alpha) q(psi')))
+
+The effects' prior and the Jacobian of alpha -> alpha' cancel, since p(alpha' | psi') dalpha' = p(alpha | psi) dalpha.
 Interwoven with the centred moves it mixes well where either alone does not (Yu & Meng 2011, section 2;
 Papaspiliopoulos, Roberts & Skold 2007).
 
