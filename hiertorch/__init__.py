@@ -5,6 +5,11 @@ The map, in the order in which data become a posterior:
 group (rows.py) and the log density in pieces (target.py) -> what reads what (structure.py) -> the moves that fit
 (plan.py, kernels/) -> `sample` (sampling.py), which tunes them in warm-up (adaptation.py) and tells monitors
 (monitors/) -> `Posterior` (posterior.py, diagnostics.py).
+
+A model that is Gaussian in its effects and coefficients goes another way from what reads what: found by probing
+(affine.py, probing.py), its rows summed up once (grams.py), effects and coefficients integrated out (cholesky.py,
+finest.py, elimination.py, collapse.py, marginals.py), the rest sampled (mode.py, proposals.py, independence.py,
+workers.py), unstored effects drawn again (redraw.py).
 """
 
 from hiertorch import models

@@ -1,22 +1,30 @@
 """Everything that can be said about a model and its data before sampling starts, in words."""
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, constraints
 
 from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
-from hiertorch.latent import validation
-from hiertorch.model import Model, seeded
+from hiertorch.latent import Values, validation
+from hiertorch.model import Model, _fits, seeded
 from hiertorch.space import bijection
 from hiertorch.structure import Reads, overrides, record
 
 __all__ = ["inspect"]
 
 DRAWS = 32
-"""Of each prior in each chain, to see whether values and densities are finite."""
+"""Of each prior in each chain, before it is said to give no finite values or densities."""
+
+NUMBERS = 2_000_000
+"""So many of them are drawn at once at most."""
+
+ROWS = 50_000
+"""The likelihood is looked at for so many rows, spread evenly over all; but every response is."""
 
 
 def inspect(
@@ -29,6 +37,22 @@ def inspect(
             latent, a wrong shape, dtype or device, a likelihood that is no distribution, a density that mixes chains.
         DataError: a response outside the support of the likelihood.
     """
+    _check_kinds(model, data)
+    generator = generator or torch.Generator(data.device).manual_seed(0)
+    rows = data if prior_only else _spread(data)
+    with torch.no_grad(), validation(True):
+        try:
+            reads = _checked(model, data, rows, generator, prior_only=prior_only)
+        except ModelError:
+            if rows is data:
+                raise
+            # Some likelihoods need all rows, such as one with a buffer that has an entry for each; errors count them.
+            reads = _checked(model, data, data, generator, prior_only=prior_only)
+    return reads, _notes(model, reads, data, prior_only=prior_only)
+
+
+def _check_kinds(model: Model, data: Data) -> None:
+    """That these are a model and data, and that the data have the model's plates."""
     if not isinstance(model, Model):
         raise ModelError(
             f"expected an instance of ht.Model, found {model!r}{'; call the class' if isinstance(model, type) else ''}."
@@ -54,51 +78,86 @@ def inspect(
             raise ModelError(
                 f"latent {name!r} varies over plate {latent.plate!r}, which the data lack (groupings: {known})."
             )
-    generator = generator or torch.Generator(data.device).manual_seed(0)
-    with torch.no_grad(), validation(True):
-        reads = record(model, data, generator, prior_only=prior_only)
-        again = model.sample_prior(data, next(iter(reads.values.values())).shape[0], generator)
-        for name in model.latents:
-            _check_support(name, reads, model.prior(name, again, data))
-            _check_labels(model, name, reads)
-            with seeded(generator, data.device), validation(False):
-                _check_prior(model, name, reads, data)
-        if overrides(model, "log_prob") and not prior_only:
-            _check_density(reads)
-        elif not prior_only:
-            _check_likelihood(model, reads, data)
-        _check_chains(model, reads, data, prior_only=prior_only)
-    return reads, _notes(model, reads, data, prior_only=prior_only)
 
 
-def _check_prior(model: Model, name: str, reads: Reads, data: Data) -> None:
+def _spread(data: Data) -> Data:
+    """All rows, or at most ROWS of them."""
+    if data.n_rows <= ROWS:
+        return data
+    return data.take(torch.arange(ROWS, device=data.device) * data.n_rows // ROWS)
+
+
+def _checked(model: Model, data: Data, rows: Data, generator: torch.Generator, *, prior_only: bool) -> Reads:
+    """Everything that running the model can show, with its likelihood at some rows of the data, or at all."""
+    opaque = overrides(model, "log_prob") and not prior_only
+    reads = record(model, data, generator, prior_only=prior_only, rows=rows)
     v = model.values(reads.values)
+    moved = model.values({name: torch.cat([value[1:2], value[1:]]) for name, value in v.items()})  # in chain 0
+    again = model.sample_prior(data, len(next(iter(v.values()))), generator)  # a scale that is negative now and then
+    terms = {}
+    for name in model.latents:
+        _check_support(model, name, reads, again, data)
+        _check_labels(model, name, reads)
+        with validation(False):
+            terms[name] = _check_prior(model, name, v, data, generator)
+    if opaque:
+        _check_density(reads)
+    row_terms = None if opaque or prior_only else _check_likelihood(model, reads, rows, data)
+    with validation(False):
+        if opaque:
+            pairs = [(reads.density, model.log_prob(moved, rows))]
+        else:
+            pairs = [(terms[name], model.log_prior_term(name, moved, data)) for name in model.latents]
+        if row_terms is not None:
+            pairs.append((row_terms, model.log_likelihood(moved, rows)))
+    _check_chains(model, pairs, "prior" if prior_only else "density")
+    return reads
+
+
+def _check_prior(model: Model, name: str, v: Values, data: Data, generator: torch.Generator) -> Tensor:
+    """That draws and their densities are finite; returns log p(values), `(chains, size)`."""
+    value = v[name]
     try:
-        shape = model.log_prior_term(name, v, data).shape
-        prior = model.prior(name, v, data)
-        draws = prior.expand(torch.Size((DRAWS, *shape))).sample()  # (DRAWS, chains, size, *event)
-        terms = prior.log_prob(draws).expand(DRAWS, *shape)
+        term = model.log_prior_term(name, v, data)
+        drawn, dense = _finite(value.unsqueeze(0)), _finite(term.unsqueeze(0))
+        if bool((drawn & dense).all()):
+            return term
+        # Some draws of a vague prior overflow, or are rounded to the edge of its support; but not all of a group's.
+        prior, size = model.prior(name, v, data), max(1, min(DRAWS, NUMBERS // value.numel()))
+        with seeded(generator, data.device):
+            for _ in range(0, DRAWS, size):
+                draws = prior.expand(torch.Size((size, *term.shape))).sample()  # (size, chains, groups, *event)
+                drawn |= _finite(draws)
+                dense |= _finite(prior.log_prob(draws).expand(size, *term.shape))
+                if bool((drawn & dense).all()):
+                    return term
     except ModelError:
         raise
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"the density of the prior of {name!r} can't be computed: {error}") from error
-    # Some draws of a vague prior overflow, or are rounded to the edge of its support; but not all of a group's.
-    if not bool(torch.isfinite(draws).reshape(DRAWS, *shape, -1).all(-1).flatten(0, 1).any(0).all()):
+    if not bool(drawn.all()):
         raise ModelError(f"the prior of {name!r} draws values that are not finite; check its parameters.")
-    if not bool(torch.isfinite(terms).flatten(0, 1).any(0).all()):
-        raise ModelError(
-            f"the log density of the prior of {name!r} is not finite at its own draws; is it improper or degenerate?"
-        )
+    raise ModelError(
+        f"the log density of the prior of {name!r} is not finite at its own draws; is it improper or degenerate?"
+    )
 
 
-def _check_support(name: str, reads: Reads, elsewhere: Any) -> None:
+def _finite(draws: Tensor) -> Tensor:
+    """Which groups are finite in some draw and chain: `(draws, chains, groups, *event)` to `(groups,)`."""
+    return torch.isfinite(draws).reshape(-1, draws.shape[2], math.prod(draws.shape[3:])).all(-1).any(0)
+
+
+def _check_support(model: Model, name: str, reads: Reads, again: Values, data: Data) -> None:
     prior: Any = reads.distributions[name]
     try:
         here = bijection(prior.support)
+        if _has_one_support(prior):
+            return
+        elsewhere: Any = model.prior(name, again, data)
         there = bijection(elsewhere.support)
     except NotImplementedError as error:
         raise ModelError(
-            f"the prior of {name!r}, {type(elsewhere).__name__}, has no support or one that can't be made "
+            f"the prior of {name!r}, {type(prior).__name__}, has no support or one that can't be made "
             f"unconstrained. {error}"
         ) from error
     free = here.inv(reads.values[name])
@@ -107,6 +166,14 @@ def _check_support(name: str, reads: Reads, elsewhere: Any) -> None:
             f"the support of the prior of {name!r} moves with the latents that it reads; give it a fixed support, for "
             "example a fraction ~ Uniform(0.0, 1.0) that the likelihood multiplies."
         )
+
+
+def _has_one_support(distribution: Any) -> bool:
+    """Whether its family has one support, whatever the parameters."""
+    if isinstance(distribution, Independent):
+        return _has_one_support(distribution.base_dist)
+    support = distribution.support
+    return support is getattr(type(distribution), "support", None) and not constraints.is_dependent(support)
 
 
 def _check_labels(model: Model, name: str, reads: Reads) -> None:
@@ -118,13 +185,16 @@ def _check_labels(model: Model, name: str, reads: Reads) -> None:
         )
 
 
-def _check_likelihood(model: Model, reads: Reads, data: Data) -> None:
-    wanted = (next(iter(reads.values.values())).shape[0], data.n_rows)
+def _check_likelihood(model: Model, reads: Reads, rows: Data, data: Data) -> Tensor:
+    """Returns log p(y_i | values) of the rows, `(chains, rows)`."""
+    v = model.values(reads.values)
+    wanted = (len(next(iter(v.values()))), rows.n_rows)
     try:
         if not overrides(model, "log_likelihood"):
-            _check_response(reads.response, data, wanted)
+            _check_shape(reads.response, wanted)
+            _check_responses(model, reads, rows, data)
         with validation(False):
-            terms = model.log_likelihood(model.values(reads.values), data)
+            terms = model.log_likelihood(v, rows)
     except (ModelError, DataError):
         raise
     except Exception as error:
@@ -144,9 +214,10 @@ def _check_likelihood(model: Model, reads: Reads, data: Data) -> None:
             f"the likelihood of {type(model).__name__} reads no latent, so the data say nothing about any: read one, "
             "as in v.mu, or sample with prior_only=True."
         )
+    return terms
 
 
-def _check_response(response: object, data: Data, wanted: tuple[int, int]) -> None:
+def _check_shape(response: object, wanted: tuple[int, int]) -> None:
     if not isinstance(response, Distribution):
         raise ModelError(
             f"likelihood returned {type(response).__name__}; expected a torch.distributions object of batch shape "
@@ -157,28 +228,39 @@ def _check_response(response: object, data: Data, wanted: tuple[int, int]) -> No
             f"likelihood returned a distribution with event shape {tuple(response.event_shape)}; expected one "
             "response a row: batch shape (chains, rows) and no event."
         )
-    try:
-        fits = torch.broadcast_shapes(response.batch_shape, wanted) == wanted
-    except RuntimeError:
-        fits = False
-    if not fits:
+    if not _fits(response.batch_shape, wanted):
         raise ModelError(
             f"likelihood returned batch shape {tuple(response.batch_shape)}; expected (chains, rows) = {wanted}. "
             "Group effects are read row by row as v.alpha[:, data.school], and columns as data.x."
         )
+
+
+def _check_responses(model: Model, reads: Reads, rows: Data, data: Data) -> None:
+    """A response outside the support in every chain is the data's fault; in some, perhaps the latents'."""
+    response: Any = reads.response
     try:
-        support: Any = response.support
+        support = response.support
     except NotImplementedError:  # a distribution of the user's that tells none
         return
-    # A response outside the support in every chain is the data's fault; in some, perhaps the latents'.
-    inside = support.check(data.y.unsqueeze(-2)).any(-2).expand(data.y.shape)
-    if not bool(inside.all()):
-        *_, row = where = (~inside).nonzero()[0].tolist()
-        raise DataError(
-            f"the response of row {row} (from 0) is {float(data.y[tuple(where)]):g}, outside the support of the "
-            f"likelihood {type(response).__name__} ({support}); {int((~inside).sum())} of {inside.numel()} responses "
-            "are. Change the likelihood or the data."
-        )
+    one_support = rows is data or _has_one_support(response)
+    inside = []
+    for start in range(0, data.n_rows, data.n_rows if rows is data else ROWS):
+        block = data if rows is data else data.rows(start, min(start + ROWS, data.n_rows))
+        if not one_support:
+            with validation(False):
+                support = model.likelihood(model.values(reads.values), block).support
+        inside.append(support.check(block.y.unsqueeze(-2)).any(-2).expand(block.y.shape))
+    everywhere = torch.cat(inside, -1)
+    if bool(everywhere.all()):
+        return
+    if not one_support:
+        raise ModelError("some responses are outside the support of their block of rows.")  # all are looked at again
+    *_, row = where = (~everywhere).nonzero()[0].tolist()
+    raise DataError(
+        f"the response of row {row} (from 0) is {float(data.y[tuple(where)]):g}, outside the support of the "
+        f"likelihood {type(response).__name__} ({support}); {int((~everywhere).sum())} of {everywhere.numel()} "
+        "responses are. Change the likelihood or the data."
+    )
 
 
 def _check_density(reads: Reads) -> None:
@@ -188,19 +270,15 @@ def _check_density(reads: Reads) -> None:
         raise ModelError(f"log_prob returned {found}; expected a tensor of shape (chains,) = ({chains},).")
 
 
-def _check_chains(model: Model, reads: Reads, data: Data, *, prior_only: bool) -> None:
-    """Moving the first chain must leave the density of the others as it is."""
-    density = model.log_prior if prior_only else model.log_prob
-    moved = {name: torch.cat([value[1:2], value[1:]]) for name, value in reads.values.items()}
-    with validation(False):
-        before, after = density(model.values(reads.values), data), density(model.values(moved), data)
-    same = (before == after) | (torch.isnan(before) & torch.isnan(after))
-    if not bool(same[1:].all()):
-        what = "prior" if prior_only else "density"
-        raise ModelError(
-            f"the {what} of {type(model).__name__} mixes chains: moving one chain changed the log {what} of another. "
-            "Keep axis 0 (chains) out of sums, means and indices."
-        )
+def _check_chains(model: Model, pairs: Iterable[tuple[Any, Tensor]], what: str) -> None:
+    """Moving the first chain must leave the terms of the others as they are: `(chains, ...)` before and after."""
+    for before, after in pairs:
+        same = (before == after) | (torch.isnan(before) & torch.isnan(after))
+        if not bool(same[1:].all()):
+            raise ModelError(
+                f"the {what} of {type(model).__name__} mixes chains: moving one chain changed the log {what} of "
+                "another. Keep axis 0 (chains) out of sums, means and indices."
+            )
 
 
 def _notes(model: Model, reads: Reads, data: Data, *, prior_only: bool) -> list[str]:

@@ -15,6 +15,9 @@ from hiertorch.errors import DataError
 
 __all__ = ["Data"]
 
+HEAD = 65_536
+"""Rows that are looked at at once when values are compared within groups."""
+
 
 class Data:
     """Rows i = 1..n: a response y_i, columns x_i, and for each grouping the code g_i in {0, .., groups - 1} of a group.
@@ -54,9 +57,9 @@ class Data:
 
     # Note [Facts about the whole data set]
     # A fold, or a copy sorted by group, must have the groups, nesting and group-level values of the data set that it is
-    # taken from, even when a group loses all its rows. So `take` remembers the whole data set and the rows taken, and
-    # parents(), nests() and group_values() ask the whole. Codes are also kept as NumPy arrays, which `to` leaves where
-    # they are: nesting is found without waiting for a device.
+    # taken from, even when a group loses all its rows. So `take` and `rows` remember the whole data set and which rows
+    # these are, and parents(), nests() and group_values() ask the whole. Codes are also kept as NumPy arrays, which
+    # `to` leaves where they are: nesting is found without waiting for a device.
 
     y: Tensor
     weights: Tensor | None
@@ -67,7 +70,7 @@ class Data:
     _row_codes: dict[str, np.ndarray]  # grouping -> (rows of the whole,)
     _index: pd.Index  # of the whole
     _whole: Self | None  # the data set that these rows were taken from, None if these are all
-    _rows: Tensor | None  # which rows of the whole these are, None if all
+    _rows: Tensor | slice | None  # which rows of the whole these are, None if all
     _cache: dict[tuple[str, ...], Tensor]
 
     def __init__(
@@ -86,7 +89,7 @@ class Data:
         self, name: str, y: Any, columns: dict, groups: Mapping, weights: Any, labels: Mapping, dtype: torch.dtype
     ) -> None:
         reading.check_dtype(dtype)
-        _check_names(name, columns, groups)
+        reading.check_names(name, columns, groups, taken={*dir(Data), *Data.__annotations__})
         if unknown := [plate for plate in labels if plate not in groups]:
             raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {reading.listed(groups)}.")
         device = reading.common_device(y, weights, *columns.values())
@@ -163,7 +166,7 @@ class Data:
     @property
     def index(self) -> pd.Index:
         """The frame's index of these rows, or their numbers."""
-        return self._index if self._rows is None else self._index.take(self._rows.cpu().numpy())
+        return self._index if self._rows is None else self._index[self._of_whole]
 
     def __getitem__(self, name: str) -> Tensor:
         """A column `(rows, *trailing)`, or a grouping's codes `(rows,)`."""
@@ -201,7 +204,7 @@ class Data:
         key, size = ("counts", plate), self.size(plate)
         if key not in self._cache:
             codes = self.codes[plate]  # not bincount, which waits for the device
-            self._cache[key] = codes.new_zeros(size).scatter_add_(0, codes, torch.ones_like(codes))
+            self._cache[key] = codes.new_zeros(size).index_add_(0, codes, codes.new_ones(()).expand_as(codes))
         return self._cache[key]
 
     def parents(self, child: str, parent: str) -> Tensor:
@@ -264,7 +267,7 @@ class Data:
         def moved(tensor: Tensor, row_axis: int = 0) -> Tensor:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
 
-        rows = None if self._rows is None else moved(self._rows)
+        rows = moved(self._rows) if isinstance(self._rows, Tensor) else self._rows
         return self._mapped(moved, _rows=rows, _cache={key: moved(tensor) for key, tensor in self._cache.items()})
 
     def take(self, rows: Any, weights: Any = None) -> Self:
@@ -282,16 +285,36 @@ class Data:
             )
         rows = rows.long()
 
-        def taken(tensor: Tensor, row_axis: int) -> Tensor:
+        def taken(tensor: Tensor, row_axis: int = 0) -> Tensor:
             return tensor.index_select(row_axis, rows)
 
-        new = self._mapped(
-            taken, _whole=self._whole or self, _rows=rows if self._rows is None else taken(self._rows, 0)
-        )
-        new._cache = {key: tensor for key, tensor in self._cache.items() if key[0] != "counts"}
+        if isinstance(self._rows, slice):
+            new = self._part(taken, rows + self._rows.start)
+        else:
+            new = self._part(taken, rows if self._rows is None else taken(self._rows))
         if weights is not None:
             new.weights = reading.row_weights(weights, new.y, check_values=False)
         return new
+
+    def rows(self, start: int, stop: int) -> Self:
+        """Rows start to stop - 1 as views, without a copy. Groups and their nesting stay those of the whole data set.
+
+        Raises:
+            DataError: unless 0 <= start < stop <= `n_rows`.
+        """
+        if not 0 <= start < stop <= self.n_rows:
+            raise DataError(
+                f"rows(start, stop) needs 0 <= start < stop <= {self.n_rows}, the number of rows; found rows({start}, "
+                f"{stop})."
+            )
+
+        def viewed(tensor: Tensor, row_axis: int = 0) -> Tensor:
+            return tensor.narrow(row_axis, start, stop - start)
+
+        if isinstance(self._rows, Tensor):
+            return self._part(viewed, viewed(self._rows))
+        before = 0 if self._rows is None else self._rows.start
+        return self._part(viewed, slice(before + start, before + stop))
 
     def replace(self, *, y: Any = None, weights: Any = None) -> Self:
         """The same rows with another response or other weights, `(rows,)` or `(chains, rows)`; None keeps them.
@@ -303,6 +326,11 @@ class Data:
         reading.check_length("the new response", y.shape[-1], self.n_rows)
         weights = self.weights if weights is None else weights
         return self._changed(y=y, weights=None if weights is None else reading.row_weights(weights, y))
+
+    def _part(self, function: Callable[[Tensor, int], Tensor], rows: Tensor | slice) -> Self:
+        """These rows of the whole, each tensor by a function of it and of the axis of its rows."""
+        cache = {key: tensor for key, tensor in self._cache.items() if key[0] != "counts"}
+        return self._mapped(function, _whole=self._whole or self, _rows=rows, _cache=cache)
 
     def _mapped(self, function: Callable[[Tensor, int], Tensor], **attributes: Any) -> Self:
         """Every tensor replaced by a function of it and of the axis of its rows."""
@@ -319,25 +347,31 @@ class Data:
         new.__dict__.update({**self.__dict__, **attributes})
         return new
 
+    @property
+    def _of_whole(self) -> np.ndarray | slice:
+        """Which rows of the whole these are, to index NumPy arrays with."""
+        if self._rows is None:
+            return slice(None)
+        return self._rows.cpu().numpy() if isinstance(self._rows, Tensor) else self._rows
+
     def _of_groups(self, plate: str, values: np.ndarray, what: str) -> tuple[np.ndarray, int, int | None]:
         """Each group's value `(groups, *trailing)`, and two rows of a group that differ (None if none do)."""
         codes = self._row_codes[plate]
-        first = np.full(self.size(plate), -1)
-        first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # the last assignment stands: a group's first row
-        if (first < 0).any():
-            label = reading.show(self.labels[plate][int(np.argmax(first < 0))])
+        found = np.zeros((self.size(plate), *values.shape[1:]), values.dtype)
+        for n in sorted({min(HEAD, len(codes)), len(codes)}):  # what differs, mostly does so within the first rows
+            found[codes[:n]] = values[:n]
+            if not _constant(found, codes[:n], values[:n]):
+                return found, *_differing(codes[:n], values[:n], self.size(plate))
+        if (empty := np.bincount(codes, minlength=self.size(plate)) == 0).any():
+            label = reading.show(self.labels[plate][int(np.argmax(empty))])
             raise DataError(f"{plate} {label} has no rows, so its {what} can't be known: give it rows, or no label.")
-        found = values[first]
-        differs = (found[codes] != values).reshape(len(values), math.prod(values.shape[1:])).any(1)
-        row = int(np.argmax(differs))
-        return found, int(first[codes[row]]), row if differs[row] else None
+        return found, 0, None
 
     def _label(self, plate: str, row: int) -> str:
         return f"{plate} {reading.show(self.labels[plate][self._row_codes[plate][row]])}"
 
     def _sizes(self, plate: str) -> str:
-        codes = self._row_codes[plate] if self._rows is None else self._row_codes[plate][self._rows.cpu().numpy()]
-        counts = np.bincount(codes, minlength=self.size(plate))
+        counts = np.bincount(self._row_codes[plate][self._of_whole], minlength=self.size(plate))
         low, high = counts.min(), counts.max()
         each = f"{low}" if low == high else f"{low} to {high}"
         return f"{len(counts)} group{'s' * (len(counts) > 1)} of {each} row{'s' * int(high > 1)}"
@@ -354,18 +388,16 @@ class Data:
         return f"no column or grouping {name!r}; {known}.{reading.closest(name, columns + plates)}"
 
 
-def _check_names(response: str, columns: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
-    taken = {*dir(Data), *Data.__annotations__}
-    for kind, name in [("column", name) for name in columns] + [("grouping", name) for name in groups]:
-        advice = f"rename it, for example by frame.rename(columns={{{name!r}: '{name}_'}})."
-        if not isinstance(name, str):
-            raise DataError(f"the name of {kind} {name!r} is no string: {advice}")
-        if name in taken:
-            raise DataError(f"{kind} {name!r} has the name of an attribute of Data: {advice}")
-        if name == response:
-            raise DataError(f"{kind} {name!r} has the name of the response: leave it out, or {advice}")
-        if kind == "grouping" and name in columns:
-            raise DataError(
-                f"{name!r} is the name of a column and of a grouping: leave one out, or name the grouping anew "
-                f"by a mapping, groups={{'{name}_': {name!r}}}."
-            )
+def _constant(found: np.ndarray, codes: np.ndarray, values: np.ndarray) -> bool:
+    """Whether every row has the value of its group."""
+    parts = (slice(i, i + HEAD) for i in range(0, len(codes), HEAD))  # large temporaries cost more than they save
+    return all(np.array_equal(found[codes[part]], values[part]) for part in parts)
+
+
+def _differing(codes: np.ndarray, values: np.ndarray, groups: int) -> tuple[int, int]:
+    """The first row with another value than the first row of its group, and that row before it."""
+    first = np.zeros(groups, np.int64)
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # the last assignment stands: a group's first row
+    differs = (values[first[codes]] != values).reshape(len(values), math.prod(values.shape[1:])).any(1)
+    row = int(np.argmax(differs))
+    return int(first[codes[row]]), row

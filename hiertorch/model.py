@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -45,7 +46,7 @@ class Model(nn.Module, metaclass=_ModelType):
 
     A latent's value is `(chains, size, *event)`: `size` is the number of groups of its plate, 1 at the population
     level. A subclass writes `likelihood(v, data)`, which returns a distribution of batch shape `(chains, rows)`; rows
-    are independent given the latents.
+    are independent given the latents. Priors and likelihood only compute, since several threads may call them at once.
     """
 
     def __init__(self) -> None:
@@ -160,7 +161,7 @@ class Model(nn.Module, metaclass=_ModelType):
                 f"the log density of the likelihood, {type(distribution).__name__}, has shape {tuple(terms.shape)}; "
                 f"expected (chains, rows) = {wanted}."
             )
-        return terms.expand(torch.broadcast_shapes(terms.shape, wanted))
+        return terms.expand(np.broadcast_shapes(terms.shape, wanted))
 
     def log_prob(self, v: Mapping[str, Tensor], data: Data) -> Tensor:
         """log p(theta) + sum_i w_i log p(y_i | theta), `(chains,)`, of constrained values: no Jacobian.

@@ -12,13 +12,14 @@ import torch
 from hiertorch.monitors import RunInfo
 from hiertorch.plan import Plan
 from hiertorch.posterior import Posterior, Stats
+from hiertorch.redraw import Redraw
 from hiertorch.store import Counter, Store
 
 __all__ = ["as_posterior", "glance", "run_info", "versions"]
 
-LOOK_AT, GROUPS = 2_000_000, 50
-"""Draws of all parameters from which `glance` takes so many groups of each plate alone: full diagnostics cost some 0.5
-s a million.
+LOOK_AT, GROUPS, EACH = 400_000, 20, 200
+"""Stored numbers above which `glance` takes so many groups of each plate alone, and then every k-th draw, but no fewer
+than EACH of a chain: full diagnostics cost some 0.4 s a million.
 """
 
 
@@ -55,9 +56,15 @@ def run_info(plan: Plan, settings: Mapping[str, Any], sweeps: int) -> RunInfo:
 
 
 def as_posterior(
-    plan: Plan, info: RunInfo, store: Store, counter: Counter, seconds: Mapping[str, float], status: str
+    plan: Plan,
+    info: RunInfo,
+    names: tuple[str, ...],
+    store: Store,
+    counter: Counter,
+    seconds: Mapping[str, float],
+    status: str,
 ) -> Posterior:
-    """The draws with everything that a reader needs."""
+    """The draws of the latents that are kept, with everything that a reader needs."""
     accept = counter.acceptance()
     blocks = {step.move.name: step.move.plate for step in plan.steps}
     acceptance = {
@@ -65,7 +72,12 @@ def as_posterior(
         for k, step in enumerate(plan.steps)
         if k in accept
     }
-    draws = store.draws()
+    stored = store.draws()
+    draws, effects = {name: stored[name] for name in names}, None
+    if plan.collapsed is not None:
+        population = {name: x for name, x in stored.items() if info.plates[name] is None}
+        if population:
+            effects = Redraw(plan.collapsed.collapsed, population, info.settings["seed"])
     stats = Stats(
         acceptance=acceptance,
         blocks={name: plate for name, plate in blocks.items() if name in acceptance},
@@ -88,6 +100,7 @@ def as_posterior(
         stats=stats,
         run=run,
         interrupted=status == "interrupted",
+        effects=effects,
     )
 
 
@@ -106,6 +119,9 @@ def glance(posterior: Posterior) -> list[str]:
         name: x if posterior.plates[name] is None else x[:, :, at[str(posterior.plates[name])]]
         for name, x in posterior.draws.items()
     }
+    seen = sum(math.prod(x.shape[2:]) for x in draws.values())
+    step = min(-(-seen * posterior.chains * posterior.n_draws // LOOK_AT), max(1, posterior.n_draws // EACH))
+    draws = {name: x[:, ::step] for name, x in draws.items()}
     some = Posterior(
         draws,
         plates=posterior.plates,
@@ -115,8 +131,8 @@ def glance(posterior: Posterior) -> list[str]:
         run=posterior.run,
         interrupted=posterior.interrupted,
     )
-    seen = sum(math.prod(x.shape[2:]) for x in draws.values())
-    note = f" (From a look at {seen:,} of {total:,} parameters; posterior.warnings() looks at all.)"
+    thinned = "" if step == 1 else f" and one draw in {step}"
+    note = f" (From a look at {seen:,} of {total:,} parameters{thinned}; posterior.warnings() looks at all.)"
     return [sentence + note for sentence in some.warnings()]
 
 

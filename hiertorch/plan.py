@@ -7,11 +7,12 @@ from itertools import zip_longest
 
 import torch
 
+from hiertorch.collapse import Collapsed
 from hiertorch.errors import ModelError
-from hiertorch.kernels import Groupwise, Joint, Move, NonCentred
+from hiertorch.kernels import CollapsedMove, Groupwise, Joint, Move, NonCentred
 from hiertorch.structure import Structure
 
-__all__ = ["MoveSpec", "Plan", "Step", "make_plan"]
+__all__ = ["MoveSpec", "Plan", "Step", "collapsed_plan", "make_plan"]
 
 MoveSpec = tuple[str, Sequence[str]] | tuple[str, Sequence[str], int]
 """What a user may ask for: a kind of move, the latents of its block, and how often it runs in a sweep (1 if left out).
@@ -30,7 +31,7 @@ COLUMNS, BLOCK_COLUMN = 140, 36
 class Step:
     """One move of a sweep, run `repeats` times, and the reason for it."""
 
-    move: Move
+    move: Move | CollapsedMove
     repeats: int
     reason: str
 
@@ -41,6 +42,18 @@ class Plan:
 
     structure: Structure
     steps: tuple[Step, ...]
+    note: str = ""  # why the model is not collapsed
+
+    @property
+    def collapsed(self) -> CollapsedMove | None:
+        """The one move of a model whose effects and coefficients are integrated out, None for others."""
+        move = self.steps[0].move
+        return move if isinstance(move, CollapsedMove) else None
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """The moves of a sweep; none in a collapsed plan."""
+        return tuple(step.move for step in self.steps if not isinstance(step.move, CollapsedMove))
 
     @property
     def passes(self) -> int:
@@ -54,15 +67,24 @@ class Plan:
 
     def to(self, device: torch.device | str) -> "Plan":
         """The same moves on another device; what probing found out is not found out again."""
+        if self.collapsed is not None:
+            raise ModelError("a collapsed plan stays on its device; make it again from data that are on the other one.")
         there = make_plan(self.structure.to(device), self.spec)
         steps = (replace(new, reason=old.reason) for new, old in zip(there.steps, self.steps, strict=True))
-        return Plan(there.structure, tuple(steps))
+        return Plan(there.structure, tuple(steps), self.note)
 
     def __str__(self) -> str:
         target = self.structure.target
         head = ("block", "move", "decides per", "dims", "passes", "why")
         table = [head]
         for step in self.steps:
+            if isinstance(step.move, CollapsedMove):
+                rest, linear = step.move.rest, step.move.collapsed.linear
+                exact = str(target.space.dim - step.move.width)
+                table.append((", ".join(rest), step.move.kind, "chain", str(step.move.width), "0", step.reason))
+                outright = f"Gaussian given {', '.join(rest) or 'nothing'}: drawn outright"
+                table.append((", ".join(linear), "exact", "", exact, "0", outright))
+                continue
             per = "chain" if step.move.plate is None else f"chain and {step.move.plate} ({step.move.size:,})"
             passes = str(step.move.passes * step.repeats)
             kind = step.move.kind + (f" x{step.repeats}" if step.repeats > 1 else "")
@@ -76,16 +98,26 @@ class Plan:
             for i, (names, words) in enumerate(folded):
                 row = (names, *(cells if i == 0 else [""] * len(cells)))
                 lines.append("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=True)), words]).rstrip())
+        if self.collapsed is not None:
+            return "\n".join([*lines, f"no passes over the {target.data.n_rows:,} rows, which are summed up once"])
         lines.append(
             f"{self.passes} passes over {target.rows.data.n_rows:,} held rows ({target.data.n_rows:,} in the data) a "
             "sweep; "
             f"{target.space.dim:,} unconstrained dimensions"
         )
         lines += [f"no groupwise move for {plate!r}: {why}" for plate, why in self.structure.mixed.items()]
+        lines += [f"not collapsed: {self.note}"] if self.note else []
         return "\n".join(lines)
 
 
-def make_plan(structure: Structure, moves: Sequence[MoveSpec] | None = None) -> Plan:
+def collapsed_plan(structure: Structure, found: Collapsed) -> Plan:
+    """The plan of a model that `hiertorch.collapse` integrates effects and coefficients out of."""
+    move = CollapsedMove(structure.target, found)
+    why = "all others are integrated out" if found.rest else "nothing is left to sample"
+    return Plan(structure, (Step(move, 1, why),))
+
+
+def make_plan(structure: Structure, moves: Sequence[MoveSpec] | None = None, note: str = "") -> Plan:
     """The default plan of a model, or the moves that a user names.
 
     Raises:
@@ -100,7 +132,7 @@ def make_plan(structure: Structure, moves: Sequence[MoveSpec] | None = None) -> 
         raise ModelError(
             f"no move of the plan touches {', '.join(map(repr, left))}; add one, for example ('joint', {left!r})."
         )
-    return Plan(structure, steps)
+    return Plan(structure, steps, note)
 
 
 def _default(structure: Structure) -> tuple[Step, ...]:
@@ -196,5 +228,7 @@ def _named(structure: Structure, spec: MoveSpec) -> Step:
             raise ModelError(f"a non-centred move on {block!r} is not possible: {why}.")
         move = NonCentred(target, block, carried, structure.standard)
     else:
-        raise ModelError(f"unknown move {kind!r}; there are 'joint', 'groupwise', 'centred' and 'non-centred'.")
+        raise ModelError(
+            f"unknown move {kind!r}; there are 'joint', 'groupwise', 'centred', 'non-centred', and 'collapsed' alone."
+        )
     return Step(move, repeats, "named by the user")

@@ -7,10 +7,11 @@ import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from hiertorch import diagnostics, storage
@@ -58,6 +59,24 @@ class Stats:
     nan: Mapping[str, int]
 
 
+class Effects(Protocol):
+    """Draws that were not stored, and can be made again; see `hiertorch.redraw`."""
+
+    names: tuple[str, ...]
+
+    def draws(self, names: Sequence[str], groups: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Name -> `(chains, draws, groups, *event)`, for some codes of the groups of each plate, or all."""
+        ...
+
+    def moments(self, name: str) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, each `(groups, *event)`."""
+        ...
+
+    def log_group(self, plate: str, stored: Mapping[str, Tensor]) -> Tensor:
+        """Log marginal likelihood of each group, `(chains, draws, groups)`."""
+        ...
+
+
 class Posterior:
     """Draws theta^(c, s) of every latent, for chains c and draws s, read by name.
 
@@ -72,6 +91,7 @@ class Posterior:
         stats: what the sampler reports.
         run: what was run: model, plan, settings, seconds, versions; all that JSON can hold.
         interrupted: whether the run was stopped before it had all its draws.
+        effects: effects that were not stored, for `redraw` and `effects`.
 
     Raises:
         DataError: if shapes, plates and labels don't fit one another.
@@ -87,6 +107,7 @@ class Posterior:
         stats: Stats,
         run: Mapping[str, Any],
         interrupted: bool = False,
+        effects: Effects | None = None,
     ) -> None:
         self.draws = {name: x.detach() for name, x in draws.items()}
         self.plates = {name: plates.get(name) for name in draws}
@@ -96,6 +117,10 @@ class Posterior:
         self.stats = stats
         self.run = dict(run)
         self.interrupted = interrupted
+        self._effects = effects
+        self._effect_plates = {
+            name: str(plates[name]) for name in (effects.names if effects else ()) if name not in draws
+        }
         self._check()
 
     def _check(self) -> None:
@@ -150,6 +175,8 @@ class Posterior:
             ]
             head = "population" if plate is None else f"{plate} ({len(self.labels[plate])} groups)"
             lines += [f"  {head}: {', '.join(latents)}"] if latents else []
+        if self._effect_plates:
+            lines.append(f"  not stored, drawn again by redraw(): {', '.join(self._effect_plates)}")
         return "\n".join(lines)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -167,18 +194,93 @@ class Posterior:
         plate = self.plates[self._known(name)]
         if plate is None:
             raise DataError(f"{name!r} has no groups: it is population-level. Use posterior[{name!r}].")
+        return self.draws[name][:, :, self._codes(plate, [label])[0]]
+
+    def _codes(self, plate: str, labels: Iterable[Hashable]) -> list[int]:
+        """The codes of groups, or an UnknownNameError that says which label is none."""
         codes = {known: code for code, known in enumerate(self.labels[plate])}
-        if label not in codes:
-            texts = {str(known): known for known in codes}
-            close = difflib.get_close_matches(str(label), texts, n=3, cutoff=0.5) or list(texts)[:3]
-            found = ", ".join(repr(texts[text]) for text in close)
-            raise UnknownNameError(f"{plate!r} has no group {label!r}. Closest of its {len(codes)} labels: {found}.")
-        return self.draws[name][:, :, codes[label]]
+        found = []
+        for label in labels:
+            if label not in codes:
+                texts = {str(known): known for known in codes}
+                close = difflib.get_close_matches(str(label), texts, n=3, cutoff=0.5) or list(texts)[:3]
+                near = ", ".join(repr(texts[text]) for text in close)
+                raise UnknownNameError(f"{plate!r} has no group {label!r}. Closest of its {len(codes)} labels: {near}.")
+            found.append(codes[label])
+        return found
 
     def _known(self, name: str) -> str:
+        if name in self._effect_plates:
+            raise UnknownNameError(
+                f"the draws of {name!r} were not stored: posterior.effects({name!r}) has means and standard "
+                f"deviations, posterior.redraw({name!r}, labels) draws some groups again, and keep= in ht.sample "
+                "stores them."
+            )
         if name not in self.draws:
             raise UnknownNameError(f"the posterior has no latent {name!r}; it has {_listed(self.draws)}.")
         return name
+
+    def redraw(self, name: str, labels: Iterable[Hashable] | None = None) -> Tensor:
+        """Draws of effects that were not stored, given those that were: `(chains, draws, groups, *event)`.
+
+        Exact draws from their conditional distribution in a model whose effects were integrated out; the draws of one
+        call belong together, those of two calls are independent given what was stored.
+
+        Args:
+            name: a latent that varies over groups.
+            labels: of the groups wanted, in this order; all if left out.
+
+        Raises:
+            UnknownNameError: if there is no such latent or group, or its draws can't be made again.
+        """
+        if name in self.draws and self.plates[name] is not None:
+            x = self.draws[name]
+            return x if labels is None else x[:, :, self._codes(str(self.plates[name]), labels)]
+        plate, effects = self._redrawn(name)
+        if labels is None:
+            return effects.draws([name])[name]
+        codes, where = torch.tensor(self._codes(plate, labels), dtype=torch.long).unique(return_inverse=True)
+        return effects.draws([name], {plate: codes})[name][:, :, where]
+
+    def effects(self, name: str) -> pd.DataFrame:
+        """Posterior mean and sd of every group's effect: one row a parameter, such as alpha[School 12].
+
+        Averages of conditional means and variances where effects were not stored, moments of the draws where they were.
+
+        Raises:
+            UnknownNameError: if there is no such latent.
+        """
+        if name in self.draws:
+            mean, sd = diagnostics.moments(self.draws[name])
+            return self._frame(name, {"mean": mean, "sd": sd})
+        plate, effects = self._redrawn(name)
+        mean, sd = effects.moments(name)
+        axes: list[Iterable[Hashable]] = [self.labels[plate], *(range(k) for k in mean.shape[1:])]
+        return _table(name, axes, {"mean": mean, "sd": sd})
+
+    def log_marginal(self, plate: str) -> Tensor:
+        """log p(y_j | draw) of each group j of a plate, its own effects and those nested in it integrated out:
+        `(chains, draws, groups)`, for leaving groups out (Merkle, Furr & Rabe-Hesketh 2019, eq. 8).
+
+        Conditional on scales, coefficients, and the effects of other plates; in closed form.
+
+        Raises:
+            DataError: if the model's effects were not integrated out, or none vary over the plate.
+        """
+        if self._effects is None:
+            raise DataError(
+                "the marginal likelihood by group has a closed form only where effects were integrated out in the run "
+                "that made this posterior; this one was not, or was loaded from a file."
+            )
+        if plate not in self.labels:
+            raise DataError(f"no effects vary over {plate!r}; there are {_listed(self.labels)}.")
+        return self._effects.log_group(plate, self.draws)
+
+    def _redrawn(self, name: str) -> tuple[str, Effects]:
+        if self._effects is None or name not in self._effect_plates:
+            self._known(name)
+            raise UnknownNameError(f"{name!r} has no groups to draw again; use posterior[{name!r}].")
+        return self._effect_plates[name], self._effects
 
     def summary(
         self,
@@ -233,9 +335,7 @@ class Posterior:
         plate = self.plates[name]
         axes: list[Iterable[Hashable]] = [] if plate is None else [self.labels[plate]]
         axes += self.event_labels[name]
-        texts = [[storage.label_text(label) for label in axis] for axis in axes]
-        index = [f"{name}[{', '.join(parts)}]" for parts in itertools.product(*texts)] if axes else [name]
-        return pd.DataFrame({column: x.flatten().cpu().numpy() for column, x in columns.items()}, index=index)
+        return _table(name, axes, columns)
 
     @cached_property
     def _mixing(self) -> dict[str, dict[str, Tensor]]:
@@ -335,6 +435,13 @@ class Posterior:
         """
         arguments = storage.load(path)
         return cls(arguments.pop("draws"), stats=Stats(**arguments.pop("stats")), **arguments)
+
+
+def _table(name: str, axes: Sequence[Iterable[Hashable]], columns: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Columns of one number a parameter, whose axes have these labels."""
+    texts = [[storage.label_text(label) for label in axis] for axis in axes]
+    index = [f"{name}[{', '.join(parts)}]" for parts in itertools.product(*texts)] if axes else [name]
+    return pd.DataFrame({column: x.flatten().cpu().numpy() for column, x in columns.items()}, index=index)
 
 
 def _listed(names: Iterable[object], most: int = 12) -> str:

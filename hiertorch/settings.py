@@ -11,7 +11,7 @@ import torch
 from hiertorch.errors import SamplingError
 from hiertorch.plan import Plan
 
-__all__ = ["Schedule", "check_memory", "few_threads", "kept_names", "schedule", "wants_compiling"]
+__all__ = ["Schedule", "check_memory", "few_threads", "kept_names", "schedule", "stored_names", "wants_compiling"]
 
 NUMBERS = 800_000
 """Rows times chains that a pass should have: fewer waste the fixed cost of a tensor operation, more take their full
@@ -30,6 +30,17 @@ THIN_BELOW = 100_000
 0.16 a sweep (a scale near 0 in a small model) to 0.3. Models of fewer numbers a pass get two sweeps a draw, which cost
 little.
 """
+
+STORED, FEWEST, COLLAPSED_WARMUP = 32_000_000, 250, 100
+"""Of collapsed models: numbers that the stored draws are to have, least draws of a chain, and sweeps of warm-up for
+every three dimensions. There
+are 16 to 256 chains, since a hundred cost little more than ten; FEW_CHAINS where each density takes milliseconds.
+"""
+
+FEW_CHAINS = 8
+
+MOST_STORED = 100_000_000
+"""Stored numbers, 800 MB, above which effects that can be drawn again are not stored unless asked for."""
 
 ALONE_BELOW = 2_000_000
 """Rows times chains below which one thread serves best: several gain little there, and lose much on a busy machine."""
@@ -67,15 +78,30 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
             f"the data's response or weights hold one set for each of {', '.join(map(str, given))} chains, and chains="
             f"{chains}; leave chains out, or repeat the data for that many."
         )
+    if plan.collapsed is not None:
+        numbers = plan.structure.target.space.dim
+        if plan.collapsed.collapsed.dear:
+            return Schedule(chains or FEW_CHAINS, warmup or COLLAPSED_WARMUP, draws or FEWEST, thin or 1)
+        warmup = warmup or COLLAPSED_WARMUP * max(1, -(-plan.collapsed.width // 3))
+        return _collapsed(numbers, chains, warmup, draws, thin)
     rows = max(plan.structure.target.rows.data.n_rows, plan.structure.target.space.dim)
     if chains is None:
         chains = min(given) if given else 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
     return Schedule(chains, warmup or WARMUP, draws or DRAWS, thin or (2 if rows * chains < THIN_BELOW else 1))
 
 
+def _collapsed(numbers: int, chains: int | None, warmup: int, draws: int | None, thin: int | None) -> Schedule:
+    """The run of a collapsed model, whose draws of `numbers` numbers each are nearly independent of one another."""
+    chains = chains or 1 << max(4, min(8, (STORED // (numbers * DRAWS)).bit_length() - 1))
+    draws = draws or max(FEWEST, min(DRAWS, STORED // (numbers * chains)))
+    return Schedule(chains, warmup, draws, thin or 1)
+
+
 def wants_compiling(plan: Plan, run: Schedule) -> bool:
     """Whether a run is long enough for compiling the pass over the rows to pay, and there is a compiler to do it."""
     target = plan.structure.target
+    if plan.collapsed is not None:
+        return False
     if target.data.device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         return False
     rows = target.rows.data.n_rows
@@ -84,9 +110,11 @@ def wants_compiling(plan: Plan, run: Schedule) -> bool:
 
 @contextmanager
 def few_threads(plan: Plan, run: Schedule) -> Iterator[None]:
-    """A block in which torch computes with one thread if the model is small; put back afterwards."""
+    """A block in which torch computes with one thread if the model is small or collapsed (see `hiertorch.workers`), put
+    back afterwards.
+    """
     before = torch.get_num_threads()
-    if plan.structure.target.rows.data.n_rows * run.chains < ALONE_BELOW:
+    if plan.collapsed is not None or plan.structure.target.rows.data.n_rows * run.chains < ALONE_BELOW:
         torch.set_num_threads(1)
     try:
         yield
@@ -94,21 +122,36 @@ def few_threads(plan: Plan, run: Schedule) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def kept_names(plan: Plan, keep: Iterable[str] | None) -> tuple[str, ...]:
-    """The latents whose draws are stored, in order: all, or those asked for.
+def kept_names(plan: Plan, run: Schedule, keep: Iterable[str] | None) -> tuple[str, ...]:
+    """The latents whose draws are stored, in order: those asked for, or all; but not the effects of a collapsed model
+    that would fill the memory, since they can be drawn again.
 
     Raises:
         SamplingError: for a name that the model does not have, or none at all.
     """
     names = plan.structure.target.names
     if keep is None:
-        return names
+        coordinates = plan.structure.target.space.coordinates
+        numbers = sum(c.size * int(torch.Size(c.event).numel()) for c in coordinates.values())
+        if plan.collapsed is None or numbers * run.chains * run.draws <= MOST_STORED:
+            return names
+        return tuple(name for name in names if coordinates[name].plate is None) or names
     wanted = [keep] if isinstance(keep, str) else list(keep)
     if unknown := [name for name in wanted if name not in names]:
         raise SamplingError(f"keep names {unknown!r}; the model's latents are {', '.join(names)}.")
     if not wanted:
         raise SamplingError("keep is empty: there would be nothing to return; leave it out to keep every latent.")
     return tuple(name for name in names if name in wanted)
+
+
+def stored_names(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What is stored so that these latents can be given: in a collapsed model the whole population, from which effects
+    are drawn again.
+    """
+    if plan.collapsed is None:
+        return names
+    coordinates = plan.structure.target.space.coordinates
+    return tuple(name for name in plan.structure.target.names if name in names or coordinates[name].plate is None)
 
 
 def check_memory(plan: Plan, run: Schedule, names: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> None:

@@ -170,7 +170,7 @@ class Coordinate:
             NotImplementedError: if there is no bijection onto the support (a discrete prior).
         """
         onto = bijection(support)
-        free_event = tuple(onto.inverse_shape(torch.Size((1, size, *event)))[2:])
+        free_event = tuple(_free_shape(onto, torch.Size((1, size, *event)))[2:])
         return cls(name, plate, size, event, free_event, onto)
 
 
@@ -211,6 +211,20 @@ class Space:
     def unconstrain(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """u_k = bijection_k^-1(theta_k) for the values given, `(chains, size, *free_event)`."""
         return {name: self.coordinates[name].bijection.inv(x) for name, x in values.items()}
+
+
+def _free_shape(onto: Transform, shape: torch.Size) -> torch.Size:
+    """The shape of what a transform maps onto values of this shape.
+
+    Asked for that of a map of single numbers, torch imports a computer algebra system, which takes half a second.
+    """
+    if isinstance(onto, IndependentTransform):
+        return _free_shape(onto.base_transform, shape)
+    if isinstance(onto, ComposeTransform):
+        for part in reversed(onto.parts):
+            shape = _free_shape(part, shape)
+        return shape
+    return shape if onto.codomain.event_dim == 0 else onto.inverse_shape(shape)
 
 
 def chain_last(x: Tensor) -> Tensor:

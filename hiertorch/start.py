@@ -11,7 +11,7 @@ from hiertorch.space import chain_last
 from hiertorch.state import State
 from hiertorch.target import Target
 
-__all__ = ["start"]
+__all__ = ["read_init", "start"]
 
 SPREAD = 8
 TRIES = 200
@@ -34,7 +34,7 @@ def start(
     Raises:
         SamplingError: after a bounded number of tries, naming the latent to blame; or for an `init` that does not fit.
     """
-    fixed = _fixed(target, chains, {} if init is None else init)
+    fixed = read_init(target, chains, {} if init is None else init)
     free = _draw(target, chains, generator, fixed, 1.0)
     for attempt in range(1, TRIES + 1):
         state = target.state(free)
@@ -84,7 +84,8 @@ def _anywhere(
     return {**target.space.unconstrain(drawn), **fixed}
 
 
-def _fixed(target: Target, chains: int, init: Mapping[str, Any]) -> dict[str, Tensor]:
+def read_init(target: Target, chains: int, init: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The unconstrained parts of what a user wants chains to start at, or a SamplingError that says what is wrong."""
     if not isinstance(init, Mapping):
         raise SamplingError(f"init must be a mapping of latents to starting values, found {type(init).__name__}.")
     fixed = {}

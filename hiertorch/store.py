@@ -2,35 +2,48 @@
 it.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from hiertorch.kernels import Info
-from hiertorch.state import State
 
 __all__ = ["Counter", "Store"]
 
 
 class Store:
-    """Room for `draws` draws of the named latents of every chain, filled one by one.
+    """Room for `draws` draws of the named latents of every chain, filled as they come.
 
     Args:
-        state: gives shapes, dtype and device.
+        values: gives shapes, `(chains, size, *event)`, dtype and device of these latents.
         names: the latents to keep.
         draws: how many draws of each chain.
+        dtype: of the stored draws, if not that of the values.
     """
 
-    def __init__(self, state: State, names: tuple[str, ...], draws: int) -> None:
-        self.n_draws = 0
-        self._draws = {name: _room(state.values[name], draws) for name in names}
-        self._log_density = _room(state.cells[:, 0], draws)
+    def __init__(
+        self, values: Mapping[str, Tensor], names: tuple[str, ...], draws: int, dtype: torch.dtype | None = None
+    ) -> None:
+        self.n_draws, self.names = 0, names
+        self._draws = {name: _room(values[name], draws, dtype) for name in names}
+        first = values[names[0]]
+        self._log_density = first.new_empty(draws, first.shape[0], dtype=dtype or first.dtype)
 
-    def keep(self, state: State) -> None:
-        """Stores the present values as the next draw."""
+    def keep(self, values: Mapping[str, Tensor], log_density: Tensor) -> None:
+        """Stores the present values `(chains, size, *event)` as the next draw."""
         for name, room in self._draws.items():
-            room[self.n_draws] = state.values[name].movedim(0, -1)
-        self._log_density[self.n_draws] = state.log_density()
+            room[self.n_draws] = values[name].movedim(0, -1)
+        self._log_density[self.n_draws] = log_density
         self.n_draws += 1
+
+    def keep_many(self, values: Mapping[str, Tensor], log_density: Tensor) -> None:
+        """Stores values `(draws, chains, size, *event)` as the next draws."""
+        end = self.n_draws + len(log_density)
+        for name, room in self._draws.items():
+            room[self.n_draws : end] = values[name].movedim(1, -1)
+        self._log_density[self.n_draws : end] = log_density
+        self.n_draws = end
 
     def draws(self) -> dict[str, Tensor]:
         """The draws so far, `(chains, draws, size, *event)`: views."""
@@ -69,7 +82,8 @@ class Counter:
         """
         means = {k: self._mean(k, total, self._sweeps) for k, total in self._sums.items()}
         if sampling:
-            self._totals = {k: self._totals[k] + s if k in self._totals else s for k, s in self._sums.items()}
+            more = {k: self._totals[k] + s if k in self._totals else s for k, s in self._sums.items()}
+            self._totals = {**self._totals, **more}
             self._total_sweeps += self._sweeps
         self._sums, self._sweeps = {}, 0
         return means
@@ -86,6 +100,6 @@ class Counter:
         return total / (sweeps * self._order.count(k))
 
 
-def _room(value: Tensor, draws: int) -> Tensor:
+def _room(value: Tensor, draws: int, dtype: torch.dtype | None) -> Tensor:
     """An empty `(draws, *shape, chains)` for values `(chains, *shape)`: a draw is written in one run of memory."""
-    return value.new_empty((draws, *value.shape[1:], value.shape[0]))
+    return value.new_empty((draws, *value.shape[1:], value.shape[0]), dtype=dtype or value.dtype)

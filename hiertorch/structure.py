@@ -25,7 +25,7 @@ from hiertorch.space import Coordinate, Space
 from hiertorch.target import Target
 from hiertorch.transport import is_standard, location_scale, untransportable
 
-__all__ = ["Reads", "Structure", "analyse", "overrides", "record"]
+__all__ = ["Reads", "Structure", "analyse", "coordinates_of", "overrides", "priors_alone", "record"]
 
 CHAINS = 4
 TRIALS = 3
@@ -85,16 +85,24 @@ class _Watched:
         return method(*args, **kwargs)
 
 
-def record(model: Model, data: Data, generator: torch.Generator | None, *, prior_only: bool = False) -> Reads:
+def record(
+    model: Model,
+    data: Data,
+    generator: torch.Generator | None,
+    *,
+    prior_only: bool = False,
+    rows: Data | None = None,
+) -> Reads:
     """Draws every latent from its prior, and notes what each prior and the likelihood (or `log_prob`) read.
 
-    There are as many chains as the response or the weights have, or a few. Errors that user code raises come back as
-    `ModelError`.
+    There are as many chains as the response or the weights have, or a few. The likelihood is made for some `rows` of
+    the data, or for all. Errors that user code raises come back as `ModelError`.
     """
     given = (x.shape[0] for x in (data.y, data.weights) if x is not None and x.dim() == 2 and x.shape[0] > 1)
     chains = next(given, CHAINS)
     names, seen = tuple(model.latents), set[str]()
     watched: Any = _Watched(data, seen)
+    watched_rows: Any = watched if rows is None else _Watched(rows, seen)
     tensors = dict(model.sample_prior(data, chains, generator))
     priors, distributions = {}, {}
     for i, name in enumerate(names):
@@ -106,11 +114,11 @@ def record(model: Model, data: Data, generator: torch.Generator | None, *, prior
     v = Values(tensors, names, read)
     try:
         if overrides(model, "log_prob") and not prior_only:
-            density = model.log_prob(v, watched)
+            density = model.log_prob(v, watched_rows)
         elif overrides(model, "log_likelihood") and not prior_only:
-            model.log_likelihood(v, watched)
+            model.log_likelihood(v, watched_rows)
         elif not prior_only:
-            response = _response(model, v, watched)
+            response = _response(model, v, watched_rows)
     except Exception as error:
         if not any(overrides(model, method) for method in ("likelihood", "log_likelihood", "log_prob")):
             raise  # that there is none
@@ -133,18 +141,31 @@ def overrides(model: Model, method: str) -> bool:
     return getattr(type(model), method) is not getattr(Model, method)
 
 
-def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False) -> Structure:
-    """The target of a model that `hiertorch.checks.inspect` found sound, with what its plates allow."""
-    coordinates = {
+def coordinates_of(model: Model, reads: Reads) -> dict[str, Coordinate]:
+    """Plate, shape and bijection of every latent."""
+    return {
         name: Coordinate.make(
             name,
             latent.plate,
-            1 if latent.plate is None else data.size(latent.plate),
+            reads.values[name].shape[1],
             tuple(reads.values[name].shape[2:]),
             reads.distributions[name].support,
         )
         for name, latent in model.latents.items()
     }
+
+
+def priors_alone(model: Model, data: Data, reads: Reads) -> Structure:
+    """The structure of a model whose rows are held elsewhere, as `hiertorch.grams` does: its target is the prior."""
+    space = Space(coordinates_of(model, reads)).to(data.device, data.dtype)
+    row = Rows(data.take(torch.zeros(1, dtype=torch.long)), (), blocked=False)
+    target = Target(model, data, space, reads.priors, (), row, prior_only=True)
+    return Structure(target, reads, _finest_first(data, {c.plate for c in space.coordinates.values() if c.plate}))
+
+
+def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False) -> Structure:
+    """The target of a model that `hiertorch.checks.inspect` found sound, with what its plates allow."""
+    coordinates = coordinates_of(model, reads)
     space = Space(coordinates)
     opaque = overrides(model, "log_prob") and not prior_only
     plates = _finest_first(data, {c.plate for c in coordinates.values() if c.plate is not None})

@@ -1,5 +1,6 @@
 """One sweep: every move of the plan once (or as often as its step says), as one pure function of tensors."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +10,13 @@ from hiertorch.adaptation import Adaptation
 from hiertorch.kernels import Info, Noise, Tuning
 from hiertorch.plan import Plan
 from hiertorch.state import State
+from hiertorch.store import Counter, Store
 
-__all__ = ["Sweep"]
+__all__ = ["Sweep", "Sweeps"]
+
+WINDOW_SWEEPS = 50
+WINDOW_NUMBERS = 2_000_000
+"""Random numbers are drawn for a window of sweeps at once: at most so many of both."""
 
 
 class Sweep:
@@ -23,7 +29,7 @@ class Sweep:
 
     def __init__(self, plan: Plan, chains: int) -> None:
         self.plan, self.chains = plan, chains
-        self.moves = tuple(step.move for step in plan.steps)
+        self.moves = plan.moves
         self.order = tuple(i for i, step in enumerate(plan.steps) for _ in range(step.repeats))
         self.n_normal = sum(self.moves[i].size * self.moves[i].width for i in self.order)
         self.n_uniform = sum(2 * self.moves[i].size for i in self.order)
@@ -82,3 +88,49 @@ class Sweep:
         self.plan.structure.target.record(compiled=compiled)
         normal, log_uniform = self.numbers(1, state.cells, torch.Generator(state.cells.device))
         self(state, tuning, normal[0], log_uniform[0])
+
+
+class Sweeps:
+    """Chains that move by sweeps of ordinary moves: the state, and what warm-up has learnt so far.
+
+    Args:
+        sweep: the moves.
+        state: where the chains start.
+        generator: of all random numbers.
+    """
+
+    def __init__(self, sweep: Sweep, state: State, generator: torch.Generator) -> None:
+        self.sweep, self.state, self.generator = sweep, state, generator
+        self.order, self.moves = sweep.order, sweep.moves
+        self.learning = [Adaptation.begin(move, state.cells) for move in sweep.moves]
+        self.tuning = [part.tuning for part in self.learning]
+
+    def window(self, *, warming: bool) -> int:
+        """Sweeps whose random numbers are drawn at once."""
+        return max(
+            1, min(WINDOW_SWEEPS, WINDOW_NUMBERS // (self.sweep.chains * (self.sweep.n_normal + self.sweep.n_uniform)))
+        )
+
+    def prepare(self, *, compiled: bool) -> None:
+        """Records (and compiles) the pieces of the density."""
+        self.sweep.rehearse(self.state, self.tuning, compiled=compiled)
+
+    def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, counter: Counter) -> None:
+        """Runs sweeps `done` .. `done + sweeps`, all in warm-up, which learns, or all after it, which stores."""
+        normal, log_uniform = self.sweep.numbers(sweeps, self.state.cells, self.generator)
+        for t, (z, log_u) in enumerate(zip(normal, log_uniform, strict=True), done + 1):
+            self.state, infos = self.sweep(self.state, self.tuning, z, log_u)
+            counter.add(infos)
+            if t <= warmup:
+                self.learning = self.sweep.adapt(self.learning, self.state, infos, z, log_u, t, warmup)
+                self.tuning = [part.tuning for part in self.learning]
+            elif (t - warmup) % thin == 0:
+                store.keep(self.state.values, self.state.log_density())
+
+    def values(self) -> Mapping[str, Tensor]:
+        """The last sweep's values, `(chains, size, *event)`."""
+        return self.state.values
+
+    def height(self) -> Tensor:
+        """Their log density, `(chains,)`."""
+        return self.state.log_density()

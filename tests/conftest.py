@@ -31,12 +31,14 @@ def one_thread() -> Iterator[None]:
 def _sample(model: ht.Model, data: ht.Data, **options: Any) -> Posterior:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SamplingWarning)
-        return ht.sample(model, data, **{"compile": False, "progress": False, **options})
+        return ht.sample(model, data, **{"compile": False, "progress": False, "collapse": False, **options})
 
 
 @pytest.fixture(scope="session")
 def sample() -> Callable[..., Posterior]:
-    """`ht.sample` without bar, compiler and notes such as that a grouping is never read."""
+    """`ht.sample` without bar, compiler and notes such as that a grouping is never read; by the moves that serve any
+    model, unless `collapse=True` is given.
+    """
     return _sample
 
 

@@ -7,7 +7,7 @@ latent shows (Modrak et al. 2023). Ranks are tested by chi-square and by the lar
 distribution function.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,23 +58,47 @@ def calibration(model: ht.Model, sample: Sample, data_sets: int, thin: int = 15)
         truth = model.sample_prior(empty, data_sets, generator)
         data = empty.replace(y=model.simulate(truth, empty, generator).repeat_interleave(chains, 0))
         posterior = sample(model, data, chains=data_sets * chains, warmup=250, draws=draws, thin=thin, seed=22)
-        target = ht.plan(model, empty.replace(y=data.y[::chains])).structure.target
+        target = ht.plan(model, empty.replace(y=data.y[::chains]), collapse=False).structure.target
         density = target.state(target.space.unconstrain(truth)).log_density()
 
-    def ranks(of: Tensor, truth: Tensor) -> np.ndarray:
-        """`(data sets x chains, draws, ...)` and `(data sets, ...)` to the ranks `(data sets, parameters)`."""
-        together = of.reshape(data_sets, chains * draws, -1)
-        return (together < truth.reshape(data_sets, 1, -1)).sum(1).numpy()
+    return uniformity(
+        {**posterior.draws, "log density": posterior.stats.log_density},
+        {**truth, "log density": density},
+        chains * draws,
+    )
 
-    found = {name: ranks(posterior.draws[name], value) for name, value in truth.items()}
-    found["log density"] = ranks(posterior.stats.log_density, density)
-    tests = {"chi-square": chi_square_p, "distance": ecdf_p}
-    return {
-        f"{name}[{k}], {what}": test(column, chains * draws + 1)
-        for name, every in found.items()
-        for k, column in enumerate(every.T)
-        for what, test in tests.items()
-    }
+
+def uniformity(draws: Mapping[str, Tensor], truth: Mapping[str, Tensor], number: int) -> dict[str, float]:
+    """p-values of the ranks of truths `(data sets, ...)` among `number` draws, `(data sets x chains, draws, ...)`."""
+    found = {}
+    for name, value in truth.items():
+        together = draws[name].reshape(len(value), number, -1)
+        ranks = (together < value.reshape(len(value), 1, -1)).sum(1).numpy()
+        for k, column in enumerate(ranks.T):
+            found[f"{name}[{k}], chi-square"] = chi_square_p(column, number + 1)
+            found[f"{name}[{k}], distance"] = ecdf_p(column, number + 1)
+    return found
+
+
+def calibration_one_by_one(model: ht.Model, sample: Sample, data_sets: int) -> dict[str, float]:
+    """The same of runs that integrate out, each with rows of its own summed up; the density is that of what is left."""
+    chains, draws, generator = 4, 25, torch.Generator().manual_seed(23)
+    empty = ht.Data(torch.zeros(len(SCHOOL)), groups={"school": SCHOOL}, x=X)
+    runs, densities = [], []
+    with torch.no_grad():
+        truth = model.sample_prior(empty, data_sets, generator)
+        responses = model.simulate(truth, empty, generator)
+        for k, y in enumerate(responses):
+            data = empty.replace(y=y)
+            plan = ht.plan(model, data)
+            move = plan.collapsed
+            assert move is not None
+            runs.append(sample(model, data, plan=plan, chains=chains, draws=draws, thin=3, seed=k))
+            left = {name: truth[name][k : k + 1] for name in move.rest}
+            densities.append(move.log_density(move.space.join(move.space.unconstrain(left))))
+    every = {name: torch.cat([run.draws[name] for run in runs]) for name in truth}
+    every["log density"] = torch.cat([run.stats.log_density for run in runs])
+    return uniformity(every, {**truth, "log density": torch.cat(densities)}, chains * draws)
 
 
 def failures(p: dict[str, float]) -> dict[str, float]:
@@ -92,6 +116,18 @@ def test_varying_intercepts(sample: Sample) -> None:
 def test_many_data_sets(model: ht.Model, sample: Sample) -> None:
     """Error rate 1e-3 a model."""
     assert not failures(calibration(model, sample, 1000, thin=30))
+
+
+@pytest.mark.slow
+def test_runs_that_integrate_out(sample: Sample) -> None:
+    """Error rate 1e-3."""
+    assert not failures(calibration_one_by_one(Intercepts(), sample, 300))
+
+
+@pytest.mark.slow
+def test_broken_runs_that_integrate_out_are_noticed(sample: Sample, sabotage: Any) -> None:
+    sabotage.jacobian()
+    assert failures(calibration_one_by_one(Intercepts(), sample, 300))
 
 
 BROKEN: dict[str, Callable[[Any], None]] = {

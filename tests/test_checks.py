@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.distributions import (
     Bernoulli,
+    Binomial,
     Categorical,
     Distribution,
     Gamma,
@@ -23,9 +24,11 @@ from torch.distributions import (
 )
 
 import hiertorch as ht
+from hiertorch import checks
 from hiertorch.errors import DataError, HiertorchError, ModelError, RunFolderError, SamplingError, SamplingWarning
+from hiertorch.independence import Independence
 from hiertorch.latent import cast, validation
-from hiertorch.sweep import Sweep
+from hiertorch.sweep import Sweeps
 
 
 def refused(error, *parts):
@@ -40,7 +43,15 @@ def no_sweep(monkeypatch):
     def began(*args, **kwargs):
         raise AssertionError("sampling began")
 
-    monkeypatch.setattr(Sweep, "__call__", began)
+    for engine in (Sweeps, Independence):
+        monkeypatch.setattr(engine, "advance", began)
+
+
+@pytest.fixture(autouse=True, params=[50_000, 5], ids=["all rows", "some rows"])
+def looked_at(request, monkeypatch):
+    """What is refused, and in which words, does not depend on whether the likelihood is looked at for all rows."""
+    monkeypatch.setattr(checks, "ROWS", request.param)
+    return request.param
 
 
 def schools(y=None, **options):
@@ -87,8 +98,9 @@ def with_likelihood(function):
 
 
 def test_good_input_reaches_the_first_sweep():
-    with pytest.raises(AssertionError, match="sampling began"):
-        sample()
+    for collapse in (True, False):
+        with pytest.raises(AssertionError, match="sampling began"):
+            sample(collapse=collapse)
     with pytest.raises(AssertionError, match="sampling began"):
         sample(with_prior(lambda v: Normal(v.mu, 1.0)))
     with pytest.raises(AssertionError, match="sampling began"):
@@ -224,6 +236,106 @@ def test_a_support_that_depends_on_latents_may_exclude_rows_in_some_chains():
     assert model.check(schools(np.linspace(-2.5, 2.5, 12))) == []
 
 
+class Watching(Intercepts):
+    """Notes for how many rows its likelihood is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def likelihood(self, v, data):
+        self.rows.append(data.n_rows)
+        return Normal(v.alpha[:, data.school], 1.0)
+
+
+def test_some_rows_serve_for_many(looked_at, monkeypatch):
+    data, model, small = schools(), Watching(), min(looked_at, 12)
+    some, none = checks.inspect(model, data)
+    assert set(model.rows) == {small}
+    monkeypatch.setattr(checks, "ROWS", 12)
+    whole, same = checks.inspect(model, data)
+    assert none == same == []
+    assert (some.priors, some.likelihood, some.columns) == (whole.priors, whole.likelihood, whole.columns)
+    assert all(value.equal(whole.values[name]) for name, value in some.values.items())
+    assert some.response.loc.equal(whole.response.loc[:, [i * 12 // small for i in range(small)]])
+
+
+def with_support(support, y, **columns):
+    """A model whose responses must lie in `support(data)`, and such data."""
+    model = with_likelihood(lambda v, d: Uniform(*(x + 0.0 * v.alpha[:, d.school] for x in support(d))))
+    return model, schools(y, **columns)
+
+
+@pytest.mark.parametrize("size", [4, 5, 12])
+@pytest.mark.parametrize("row", range(12))
+def test_every_response_is_looked_at(row, size, monkeypatch):
+    monkeypatch.setattr(checks, "ROWS", size)
+    y = np.arange(12.0)
+    y[row] = 12.5
+    for model, data in (
+        (with_likelihood(lambda v, d: Poisson(v.alpha[:, d.school].exp())), schools(y)),
+        (with_likelihood(lambda v, d: Binomial(d.n, logits=v.alpha[:, d.school])), schools(y, n=np.arange(12))),
+        with_support(lambda d: (d.low, d.low + 1.0), y, low=np.arange(12) - 0.5),
+    ):
+        with refused(DataError, f"the response of row {row} (from 0) is 12.5, outside", "1 of 12 responses are"):
+            model.check(data)
+
+
+def test_likelihoods_that_need_all_rows():
+    class Buffered(Intercepts):
+        def __init__(self, n):
+            super().__init__()
+            self.register_buffer("offset", torch.zeros(n, dtype=torch.float64))
+
+        def likelihood(self, v, data):
+            return Poisson((v.alpha[:, data.school] + self.offset).exp())
+
+    model = Buffered(12)
+    assert model.check(schools(np.ones(12))) == []
+    assert checks.inspect(model, schools(np.ones(12)))[0].response.batch_shape == (4, 12)
+    with refused(DataError, "the response of row 11 (from 0) is -1"):
+        model.check(schools(np.append(np.ones(11), -1.0)))
+    with refused(ModelError, "the likelihood of Buffered failed", "size of tensor a (12)", "size of tensor b (7)"):
+        Buffered(7).check(schools())
+
+
+def test_rows_that_are_read_together_are_looked_at_together():
+    """Each response lies near the one before it, the first near the last; in a part of the rows this is not so."""
+    y = np.abs(np.arange(12.0) - 6.0)
+    model, data = with_support(lambda d: (d.y.roll(1) - 1.5, d.y.roll(1) + 1.5), y)
+    assert checks.inspect(model, data)[0].response.batch_shape == (4, 12)
+
+
+def test_priors_are_given_all_rows():
+    """A school without a row among those that the likelihood is looked at for has rows."""
+
+    class Weighed(Intercepts):
+        alpha = ht.Latent(lambda v, data: Normal(v.mu, v.tau / data.counts("school")), plate="school")
+
+    data = schools(groups={"school": [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 3]})
+    assert Weighed().check(data) == []
+    reads = checks.inspect(Weighed(), data)[0]
+    expected = reads.values["tau"] / torch.tensor([9.0, 1.0, 1.0, 1.0])
+    torch.testing.assert_close(reads.distributions["alpha"].scale, expected)
+
+
+def test_densities_are_looked_at_for_some_rows(looked_at):
+    rows = []
+
+    class Own(Intercepts):
+        def log_likelihood(self, v, data):
+            rows.append(data.n_rows)
+            return -(data.y - v.alpha[:, data.school]).square()
+
+    class Opaque(Own):
+        def log_prob(self, v, data):
+            return super().log_likelihood(v, data).sum(1) + self.log_prior(v)
+
+    for model in (Own(), Opaque()):
+        assert model.check(schools()) == []
+    assert set(rows) == {min(looked_at, 12)}
+
+
 # Notes
 
 
@@ -341,6 +453,19 @@ def test_priors_in_which_precisions_meet():
         sample(mixed)
 
 
+class Bounded(Uniform):
+    """Uniform on (0, high), which an object says of itself and its class does not."""
+
+    support = constraints.positive
+
+    def __init__(self, high, **options):
+        super().__init__(0.0, high, **options)
+        self.support = constraints.interval(0.0, high)
+
+    def expand(self, batch_shape, _instance=None):
+        return Bounded(self.high.expand(batch_shape), validate_args=False)
+
+
 class Flat(Distribution):
     """p(x) = 1: no distribution, since it can't be drawn from."""
 
@@ -404,6 +529,28 @@ def test_vague_priors_that_overflow_at_most_of_their_draws(prior):
     assert with_prior(prior).check(schools()) == []
 
 
+class Overflowing(Normal):
+    """A normal distribution of which seven of ten draws overflow."""
+
+    def sample(self, sample_shape=()):
+        draws = super().sample(sample_shape)
+        return torch.where(torch.rand_like(draws) < 0.7, torch.inf, draws)
+
+
+@pytest.mark.parametrize("prior", [InverseGamma(0.001, 0.001), Overflowing(0.0, 1.0)])
+@pytest.mark.parametrize("numbers", [1, 40, 2_000_000])
+def test_a_prior_is_drawn_from_until_every_group_is_finite(prior, numbers, monkeypatch):
+    """Of 40 groups some overflow in all of 4 chains, but none in 32 draws of each: 0.7^128 = 1e-20."""
+    monkeypatch.setattr(checks, "NUMBERS", numbers)
+    data = ht.Data(np.zeros(40), groups={"school": np.arange(40)})
+    reads = checks.inspect(with_prior(prior, plate="school"), data)[0]
+    assert not torch.isfinite(reads.distributions["extra"].log_prob(reads.values["extra"])).any(0).all()
+    scales = torch.ones(40, dtype=torch.float64)
+    scales[7] = torch.inf
+    with refused(ModelError, "the prior of 'extra' draws values that are not finite"):
+        with_prior(lambda v: Normal(0.0, scales), plate="school").check(data)
+
+
 def test_priors_that_read_too_early():
     class Early(ht.Model):
         alpha = ht.Latent(lambda v: Normal(v.mu, 1.0), plate="school")
@@ -423,6 +570,8 @@ def test_priors_that_read_too_early():
         lambda v: Uniform(0.0, v.tau),
         lambda v: Uniform(v.mu - 1.0, v.mu + 1.0),
         lambda v: Pareto(v.tau, 2.0),
+        lambda v: Independent(Uniform(v.tau.new_zeros(()), v.tau[..., None].expand(-1, -1, 2)), 1),
+        lambda v: Bounded(v.tau),
     ],
 )
 def test_supports_that_depend_on_latents(prior):
@@ -663,9 +812,10 @@ def test_numbers_below_one_or_no_numbers(name, value):
         ({"init": [1.0]}, ["init must be a mapping"]),
     ],
 )
-def test_settings_that_can_not_work(options, parts):
+@pytest.mark.parametrize("collapse", [True, False])
+def test_settings_that_can_not_work(collapse, options, parts):
     with refused(SamplingError, *parts):
-        sample(**options)
+        sample(**options, collapse=collapse)
 
 
 def test_draws_that_do_not_fit_into_memory():
@@ -699,6 +849,16 @@ def test_a_likelihood_that_is_nan_everywhere():
     )
     with refused(SamplingError, "no finite log density", "the log likelihood is NaN because of", "'mu'"):
         sample(model)
+
+
+def test_a_gaussian_model_of_a_response_beyond_all_numbers():
+    """Its squares are infinite to the computer, so that nothing can be integrated out, nor sampled otherwise."""
+    data = schools(np.linspace(1e200, 2e200, 12))
+    assert "not collapsed: the factorisation misses the model's log density" in str(ht.plan(Intercepts(), data))
+    with refused(
+        SamplingError, "no finite log density for 2 of 2 chains", "log likelihood is -inf", "because of 'alpha'"
+    ):
+        sample(data=data)
 
 
 def test_nothing_is_left_behind():

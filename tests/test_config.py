@@ -105,6 +105,13 @@ def test_command_line_wins_wherever_it_stands(folder, first):
     assert "predictors:\n    - age\n" in config.yaml()
 
 
+@pytest.mark.parametrize(("option", "moves"), [([], "collapsed"), (["--sample.collapse", "false"], "groupwise")])
+def test_effects_are_integrated_out_unless_the_config_says_no(folder, option, moves):
+    posterior = run(fit("--log_dir=null", *option))
+    assert moves in posterior.run["plan_text"]
+    assert posterior["alpha"].shape == (4, 15, 4)
+
+
 def test_a_later_file_wins(folder):
     (folder / "quick.yaml").write_text("sample: {draws: 2}")
     config = fit("--config", "quick.yaml")
@@ -136,6 +143,7 @@ def test_every_run_without_a_seed_gets_one_of_its_own(folder):
         ("--sample.draws=many", "sample.draws: expected int or null, found many."),
         ("--sample.draws=1.5", "sample.draws: expected int or null, found 1.5."),
         ("--sample.progress=3", "sample.progress: expected true or false, found 3."),
+        ("--sample.collapse=3", "sample.collapse: expected true or false, found 3."),
         ("--sample.dtype=float16", "sample.dtype: expected Literal['float64', 'float32'], found float16."),
         ("--sample.device=abacus", "sample.device: .*abacus; expected cpu, or a GPU that is there."),
         ("--sample.drows=3", "sample.drows: there is no such key; did you mean 'sample.draws'?"),

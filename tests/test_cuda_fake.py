@@ -1,9 +1,10 @@
 """A whole sweep on a GPU that isn't there: PyTorch's fake tensors know shape, dtype and device, and no values.
 
 Whatever would mix devices raises, and so does whatever would wait for a value. The model is analysed on the CPU and its
-plan moved.
+plan moved; what is integrated out of a Gaussian model is copied there tensor by tensor.
 """
 
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from gaussian import ZOO
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.distributions import Bernoulli, Gamma, HalfNormal, LKJCholesky, MultivariateNormal, Normal, Poisson, StudentT
@@ -18,7 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 import hiertorch as ht
 from hiertorch.adaptation import Adaptation
-from hiertorch.errors import SamplingWarning
+from hiertorch.checks import inspect
+from hiertorch.collapse import Collapsed, collapse
+from hiertorch.errors import ModelError, SamplingWarning
 from hiertorch.latent import validation
 from hiertorch.models import VaryingIntercepts
 from hiertorch.store import Counter, Store
@@ -145,7 +149,7 @@ def planned(model):
     """On the CPU, where values can be looked at."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SamplingWarning)  # not every model reads every grouping
-        return ht.plan(model, school_data())
+        return ht.plan(model, school_data(), collapse=False)
 
 
 def begin(plan):
@@ -187,7 +191,7 @@ def test_sweeps_stay_on_the_gpu(name, recorded):
         sweep, state = begin(plan)
         assert_on_gpu(state)
         learning = [Adaptation.begin(move, state.cells) for move in sweep.moves]
-        counter, store = Counter(sweep.order), Store(state, plan.structure.target.names, 3)
+        counter, store = Counter(sweep.order), Store(state.values, plan.structure.target.names, 3)
         if recorded:
             sweep.plan.structure.target.record(compiled=False)
         normal, log_uniform = sweep.numbers(3, state.cells, None)
@@ -197,7 +201,7 @@ def test_sweeps_stay_on_the_gpu(name, recorded):
             state, infos = sweep(state, [part.tuning for part in learning], z, log_u)
             learning = sweep.adapt(learning, state, infos, z, log_u, t, 100)
             counter.add(infos)
-            store.keep(state)
+            store.keep(state.values, state.log_density())
             assert_on_gpu(state, infos, learning)
         assert {key: x.shape for key, x in state.values.items()} == shapes
         assert_on_gpu(counter.window(sampling=True), counter.acceptance(), counter.nan)
@@ -239,3 +243,56 @@ def test_a_tensor_left_on_the_cpu_raises(model):
 def test_waiting_for_a_value_raises():
     with fake_mode(), pytest.raises(DataDependentOutputException):
         bool((torch.zeros(3, device=CUDA) > 0).any())
+
+
+# What is integrated out
+
+
+class ToGpu(TorchFunctionMode):
+    """Deep copies are made on the GPU, one of each tensor."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is not Tensor.__deepcopy__:
+            return func(*args, **(kwargs or {}))
+        x, memo = args
+        return memo.setdefault(id(x), x.to(CUDA))
+
+
+def on_gpu(found: Collapsed) -> Collapsed:
+    with ToGpu():
+        return copy.deepcopy(found)
+
+
+@pytest.mark.parametrize("name", ["complete_pooling", "correlated_3", "nested_3", "crossed_slopes", "two_errors"])
+def test_densities_and_draws_of_collapsed_models_stay_on_the_gpu(name):
+    case = ZOO[name](1)
+    found = collapse(case.model, case.data, inspect(case.model, case.data)[0])
+    assert isinstance(found, Collapsed)
+    given = case.draw(CHAINS)
+    shapes = {key: x.shape for key, x in case.model.sample_prior(case.data, CHAINS).items() if key in found.linear}
+    with fake_mode():
+        there, rest = on_gpu(found), {key: x.to(CUDA) for key, x in given.items()}
+        assert_on_gpu(there.grams.packed, rest)
+        drawn = there.draw(rest, torch.randn(found.n_noise, CHAINS, dtype=torch.float64, device=CUDA))
+        marginal, conditional = there.log_marginal(rest), there.log_conditional({**rest, **drawn})
+        assert_on_gpu(drawn, marginal, conditional)
+        assert {key: x.shape for key, x in drawn.items()} == shapes
+        assert marginal.shape == conditional.shape == (CHAINS,)
+
+
+def test_what_is_integrated_out_on_the_cpu_raises_on_the_gpu():
+    case = ZOO["varying_intercepts"](1)
+    found = collapse(case.model, case.data, inspect(case.model, case.data)[0])
+    given = case.draw(CHAINS)
+    with fake_mode(), pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
+        found.log_marginal({key: x.to(CUDA) for key, x in given.items()})
+
+
+def test_a_collapsed_plan_is_made_where_it_runs():
+    """Its rows are summed up already; another device asks for another plan."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)
+        plan = ht.plan(VaryingIntercepts("school", predictors=["x"]), school_data())
+    assert plan.collapsed is not None
+    with pytest.raises(ModelError, match="a collapsed plan stays on its device; make it again from data that are on"):
+        plan.to(CUDA)

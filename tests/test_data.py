@@ -105,6 +105,16 @@ def test_a_callers_array_may_change_afterwards():
     assert made.x.tolist() == [[1.0, 1.0]] * 3
 
 
+def test_labels_of_a_caller_may_change_afterwards():
+    for first in (0, 10**12):  # close together, and far apart
+        codes, labels = np.array([1, 0, 2]), np.array([2, 1, 0, 9])
+        codes[0] += first
+        labels[1] += first
+        made = Data([1.0] * 3, groups={"g": codes, "h": codes}, labels={"h": labels})
+        codes[:], labels[:] = 7, 7
+        assert made.labels["g"][made.g].tolist() == made.labels["h"][made.h].tolist() == [1 + first, 0, 2]
+
+
 def test_columns_keep_trailing_axes():
     x = np.arange(24.0).reshape(4, 3, 2)
     made = Data(range(4), x=x, z=pd.DataFrame({"a": pd.array([1, 2, 3, 4], dtype="Int64"), "b": [5.0, 6.0, 7.0, 8.0]}))
@@ -187,6 +197,12 @@ def test_missing_numbers_are_located(values):
         small(x=values)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_may_be_finite_and_their_sum_not(dtype):
+    large = [torch.finfo(dtype).max] * 3
+    assert Data(large, weights=large, x=large, dtype=dtype).x.tolist() == large
+
+
 def test_a_number_too_large_for_float32_is_refused():
     with refused("column 'x': 1 value is NaN, missing or infinite in float32, first in row 0"):
         small(x=[1e300, 0, 0], dtype=torch.float32)
@@ -238,7 +254,7 @@ def test_tensors_on_different_devices_are_refused():
 # Names
 
 
-@pytest.mark.parametrize("name", ["index", "to", "size", "columns", "n_rows", "name", "_cache", "__init__"])
+@pytest.mark.parametrize("name", ["index", "to", "size", "rows", "columns", "n_rows", "name", "_cache", "__init__"])
 def test_names_of_attributes_are_refused(name):
     with refused(f"column '{name}' has the name of an attribute of Data", f"columns={{'{name}': '{name}_'}}"):
         Data([1.0], **{name: [1.0]})
@@ -420,8 +436,28 @@ def test_labels_given_must_be_complete_and_unique():
         small(labels={"g": ["a", "b", None]})
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", ">i4", "i8", "u8", "Int64"])
+@pytest.mark.parametrize("step", [1, 3, 10**15])
+@pytest.mark.parametrize("where", ["low", "zero", "high"])
+def test_whole_numbers_are_coded_as_numpy_does(dtype, step, where):
+    """Close together or far apart, at either end of what the dtype holds."""
+    limits = np.iinfo(np.int64 if dtype == "Int64" else dtype)
+    numbers = np.random.default_rng(0).permutation(np.repeat(np.arange(1, 30), 2)).astype(object) * step
+    numbers += {"low": int(limits.min) - step, "zero": -3 * step, "high": int(limits.max) - 29 * step}[where]
+    numbers = numbers[(numbers >= limits.min) & (numbers <= limits.max)]
+    rows = pd.array(numbers, dtype=dtype) if dtype == "Int64" else np.array(numbers, dtype=dtype)
+    labels, codes = np.unique(numbers, return_inverse=True)
+    made = Data(np.zeros(len(numbers)), groups={"g": rows})
+    assert made.labels["g"].tolist() == labels.tolist()
+    assert made.labels["g"].dtype == rows.dtype
+    assert made.g.dtype == torch.int64
+    np.testing.assert_array_equal(made.g.numpy(), codes)
+
+
+@pytest.mark.parametrize("head", [1, 7, 65_536])
 @pytest.mark.parametrize("seed", range(5))
-def test_groups_agree_with_pandas(seed):
+def test_groups_agree_with_pandas(seed, head, monkeypatch):
+    monkeypatch.setattr(hiertorch.data, "HEAD", head)
     frame = frame_of_classes(rows=200 + seed, seed=seed)
     data = Data.from_frame(frame, "score", groups=["class", "school", "class_no"])
     for plate in data.plates:
@@ -443,7 +479,9 @@ def test_groups_agree_with_pandas(seed):
 # Nesting and group-level values
 
 
-def test_nesting_refused_names_the_child_and_two_parents():
+@pytest.mark.parametrize("head", [1, 2, 3, 4, 65_536])
+def test_nesting_refused_names_the_child_and_two_parents(head, monkeypatch):
+    monkeypatch.setattr(hiertorch.data, "HEAD", head)
     made = Data([1.0] * 5, groups={"school": list("aabbb"), "class": [2, 1, 3, 2, 1]})
     assert not made.nests("class", "school")
     with refused(
@@ -474,6 +512,18 @@ def test_the_parent_of_a_group_without_rows_is_unknown():
         made.group_values("x", "class")
     lonely = Data([1.0, 2.0], groups=groups, labels={"school": ["c", "a", "b"]})
     assert lonely.parents("class", "school").tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("head", [1, 3, 20])
+@pytest.mark.parametrize("row", range(20))
+def test_one_value_that_differs_is_found_in_any_row(row, head, monkeypatch):
+    monkeypatch.setattr(hiertorch.data, "HEAD", head)
+    codes = np.arange(20) % 4
+    x = 1.0 * codes
+    x[row] = 9.0
+    pair = f"9.0 and {row}.0" if row < 4 else f"{row % 4}.0 and 9.0"
+    with refused(f"column 'x' varies within 'g': g {row % 4} has {pair}"):
+        Data(x, groups={"g": codes}, x=x).group_values("x", "g")
 
 
 def test_group_values_keep_trailing_axes_and_refuse_variation():
@@ -622,6 +672,52 @@ def test_take_refuses_what_are_no_row_numbers(rows):
         small().take(rows)
 
 
+@pytest.mark.parametrize("before", ["all", "taken", "rows", "moved"])
+def test_rows_are_views_that_agree_with_take(data, before):
+    taken = torch.from_numpy(np.random.default_rng(1).integers(500, size=300))
+    whole = {
+        "all": data,
+        "taken": data.take(taken),
+        "rows": data.rows(100, 400),
+        "moved": data.rows(100, 400).to(dtype=torch.float32),
+    }[before]
+    whole.counts("class")  # not those of fewer rows
+    part, expected = whole.rows(40, 260), whole.take(torch.arange(40, 260))
+    assert part.n_rows == 220
+    assert part.index.equals(expected.index)
+    assert repr(part) == repr(expected)
+    for name in ("hours", "income", "class", "school"):
+        assert part[name].equal(expected[name])
+        assert part[name].data_ptr() == whole[name][40:].data_ptr()
+    assert part.y.equal(expected.y)
+    assert part.y.data_ptr() == whole.y[40:].data_ptr()
+    for made in (part, pickle.loads(pickle.dumps(part))):
+        assert made.labels["class"].equals(data.labels["class"])
+        assert made.counts("class").equal(torch.bincount(part["class"], minlength=30))
+        assert made.parents("class", "school").equal(data.parents("class", "school"))
+        assert made.group_values("income", "school").equal(expected.group_values("income", "school"))
+        assert made.take([5, 0]).index.equals(expected.index[[5, 0]])
+        assert made.rows(1, 3).index.equals(expected.index[1:3])
+        assert made.rows(1, 3).take([1]).y.equal(expected.y[2:3])
+    assert data.rows(0, 1).nests("class", "school")
+    assert not data.rows(0, 1).nests("school", "class")  # true of the whole data set
+
+
+def test_rows_of_weights_and_chains():
+    made = Data(torch.arange(6.0).view(2, 3), weights=torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), x=[7, 8, 9])
+    part = made.rows(1, 3)
+    assert part.y.tolist() == [[1, 2], [4, 5]]
+    assert part.weights.tolist() == [[2, 3], [5, 6]]
+    assert part.x.tolist() == [8, 9]
+    assert made.rows(0, 3).y.equal(made.y)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 2), (0, 4), (2, 2), (2, 1), (3, 4)])
+def test_rows_refuses_what_are_no_rows(start, stop):
+    with refused(f"rows(start, stop) needs 0 <= start < stop <= 3, the number of rows; found rows({start}, {stop})"):
+        small().rows(start, stop)
+
+
 def test_replace_exchanges_and_checks():
     made = small(weights=[1, 2, 3])
     new = made.replace(y=torch.arange(6).view(2, 3))
@@ -660,14 +756,17 @@ def test_to_without_a_change_keeps_the_tensors(data):
     assert data.to().y is data.y
 
 
-@pytest.mark.parametrize("take_first", [False, True])
-def test_a_device_is_never_asked_for_values(data, take_first):
+@pytest.mark.parametrize("first", ["all", "take", "rows"])
+def test_a_device_is_never_asked_for_values(data, first):
     """Fake tensors have no values: whatever reads one from the device fails."""
     expected = data.group_values("income", "school")
     rows = torch.tensor([3, 1, 1])
     with FakeTensorMode(allow_non_fake_inputs=True):
         moved = data.to("cuda:0")
-        moved = moved.take(rows.to("cuda:0"), weights=torch.ones(2, 3, device="cuda:0")) if take_first else moved
+        if first == "take":
+            moved = moved.take(rows.to("cuda:0"), weights=torch.ones(2, 3, device="cuda:0"))
+        elif first == "rows":
+            moved = moved.rows(7, 10)
         answers = {
             "parents": (moved.parents("class", "school"), (30,), torch.int64),
             "same": (moved.parents("school", "school"), (6,), torch.int64),
@@ -680,12 +779,13 @@ def test_a_device_is_never_asked_for_values(data, take_first):
         for name, (tensor, shape, dtype) in answers.items():
             assert (tensor.device.type, tuple(tensor.shape), tensor.dtype) == ("cuda", tuple(shape), dtype), name
         assert moved.device.type == "cuda"
-        assert moved.n_rows == (3 if take_first else 500)
+        assert moved.n_rows == (500 if first == "all" else 3)
         assert moved.size("class") == 30
         assert moved.nests("class", "school")
         assert not moved.nests("school", "class")
         with refused("'school' does not nest in 'class'"):
             moved.parents("school", "class")
-        if not take_first:
-            assert repr(moved) == repr(data)
-            assert moved.index.equals(data.index)
+        if first != "take":
+            part = data if first == "all" else data.rows(7, 10)
+            assert repr(moved) == repr(part)
+            assert moved.index.equals(part.index)

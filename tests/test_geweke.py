@@ -370,7 +370,7 @@ def parts_of(plan: Plan, tuning: list[Tuning]) -> dict[str, tuple[Plan, list[Tun
 def plan_for(case: Case, y: Tensor, moves: Moves = None) -> Plan:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SamplingWarning)  # of groupings that the model does not use
-        return ht.plan(case.model, DATA.replace(y=y), moves=moves)
+        return ht.plan(case.model, DATA.replace(y=y), moves=moves, collapse=False)
 
 
 def failures(kernels_: int, found: dict[str, np.ndarray], known: dict[str, np.ndarray]) -> dict[str, float]:

@@ -152,7 +152,7 @@ def test_guesses_are_accepted_nearly_always_where_the_conditional_is_normal():
     g = torch.Generator().manual_seed(5)
     data = ht.Data(y=torch.randn(40, dtype=F64, generator=g) * 2, groups={"school": torch.arange(40) % 10})
     posterior = ht.sample(
-        Schools(), data, chains=16, warmup=600, draws=600, thin=1, seed=1, progress=False, compile=False
+        Schools(), data, chains=16, warmup=600, draws=600, thin=1, seed=1, progress=False, compile=False, collapse=False
     )
     assert float(posterior.stats.acceptance["groupwise(theta)"].mean()) > 0.8
     assert posterior.diagnostics()["worst"]["ess_bulk"] > 1000

@@ -384,9 +384,7 @@ def test_monitors_change_no_draw(run: Callable[..., Posterior], whole: Posterior
 @pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 def test_a_monitor_that_fails_is_dropped_with_a_warning() -> None:
     with pytest.warns(SamplingWarning, match=r"Clumsy stopped watching: ValueError: no paper left\. The draws are not"):
-        ht.sample(
-            VaryingIntercepts("school", ["x"]), SCHOOLS, monitors=[Clumsy()], progress=False, compile=False, **RUN
-        )
+        ht.sample(VaryingIntercepts("school", ["x"]), SCHOOLS, monitors=[Clumsy()], progress=False, **RUN)
 
 
 def test_thinning_leaves_out_draws(run: Callable[..., Posterior], whole: Posterior) -> None:
@@ -425,6 +423,7 @@ def test_ctrl_c_gives_the_draws_so_far(sweeps: int, run: Callable[..., Posterior
     assert_equal_draws(part, whole, of_b=slice(0, done))
     assert f"The run was stopped after {done} of 60 draws: these are all there are." in part.warnings()
     assert len(part.summary()) == len(whole.summary()) and "interrupted" in repr(part)
+    assert part.stats.acceptance.keys() == whole.stats.acceptance.keys()
     for block, rates in part.stats.acceptance.items():
         assert rates.shape == whole.stats.acceptance[block].shape and bool((rates > 0).any())
 

@@ -304,20 +304,22 @@ def schools(**options: Any) -> Case:
     [one_mean, one_sample, slow(intercepts)],
     ids=lambda case: case.__name__,
 )
-def test_posteriors(case: Callable[[], Case], sample: Sample) -> None:
+@pytest.mark.parametrize("collapse", [False, True])
+def test_posteriors(collapse: bool, case: Callable[[], Case], sample: Sample) -> None:
     """Error rate 1e-3 a case."""
     known = case()
-    check(known, sample(known.model, known.data, seed=1, **known.options))
+    check(known, sample(known.model, known.data, seed=1, collapse=collapse, **known.options))
 
 
-def test_eight_schools(sample: Sample) -> None:
+@pytest.mark.parametrize("collapse", [False, True])
+def test_eight_schools(collapse: bool, sample: Sample) -> None:
     """Means, sds and quantiles, the 5 % quantile of tau (near 0) among them, at error rate 1e-3.
 
     Then the same with the numbers that a user sees: every mean and sd within 3 of the MCSE that `summary` reports.
     That is 20 two-sided checks of 2.7e-3 each, an error rate of 5 % for a seed not yet tried.
     """
     case = schools()
-    posterior = sample(case.model, case.data, seed=1, **case.options)
+    posterior = sample(case.model, case.data, seed=1, collapse=collapse, **case.options)
     check(case, posterior)
     summary = posterior.summary()
     for what in ("mean", "sd"):
@@ -350,14 +352,14 @@ def neighbours() -> Case:
 def test_groups_that_rows_mix_are_moved_together(sample: Sample) -> None:
     """Error rate 1e-3."""
     case = neighbours()
-    assert {step.move.kind for step in ht.plan(case.model, case.data).steps} == {"joint"}
+    assert {step.move.kind for step in ht.plan(case.model, case.data, collapse=False).steps} == {"joint"}
     check(case, sample(case.model, case.data, seed=1, **case.options))
 
 
 def test_the_checks_refuse_groupwise_moves_of_groups_that_rows_mix(sample: Sample, sabotage: Any) -> None:
     case = neighbours()
     sabotage.independence()
-    assert {step.move.kind for step in ht.plan(case.model, case.data).steps} == {"groupwise"}
+    assert {step.move.kind for step in ht.plan(case.model, case.data, collapse=False).steps} == {"groupwise"}
     assert refuses(case, sample(case.model, case.data, seed=1, **case.options))
 
 

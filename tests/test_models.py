@@ -86,9 +86,13 @@ class Contract:
         torch.testing.assert_close(low.double(), model.log_prob(v, data), rtol=1e-4, atol=1e-3)
 
     def test_a_plan_can_be_made(self):
-        plan = ht.plan(self.model(), made_data())
-        moved = {name for step in plan.steps for name in step.move.block}
-        assert moved == set(self.model().latents)
+        """One that integrates out where rows are Gaussian, and one of ordinary moves."""
+        gaussian = type(self.model().likelihood(*reversed(self.drawn()[1:]))) is Normal
+        for collapse in (True, False):
+            plan = ht.plan(self.model(), made_data(), collapse=collapse)
+            moved = {name for step in plan.steps for name in step.move.block}
+            assert moved == set(self.model().latents)
+            assert (plan.collapsed is not None) == (gaussian and collapse)
 
 
 def gamma_one(x):

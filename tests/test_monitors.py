@@ -620,7 +620,9 @@ def test_a_person_sees_charts_and_texts(browser, address):
     assert "VaryingIntercepts" in texts and "a|b" in texts and "Finished after 160 of 160 sweeps of 12 chains" in texts
 
 
-def test_tags_of_blocks_have_no_signs_for_which_custom_scalars_draws_no_curve(tmp_path):
+@pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
+@pytest.mark.parametrize(("collapse", "blocks"), [(False, 4), (True, 1)])
+def test_tags_of_blocks_have_no_signs_for_which_custom_scalars_draws_no_curve(collapse, blocks, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.distributions import Normal
 
@@ -635,8 +637,18 @@ def test_tags_of_blocks_have_no_signs_for_which_custom_scalars_draws_no_curve(tm
             return Normal(v.alpha[:, data.g] + v.beta * data.x, 1.0)
 
     data = ht.Data(y=[0.0, 1.0, 2.0, 3.0], x=[1.0, 0.0, 1.0, 0.0], groups={"g": [0, 1, 2, 0]})
-    ht.sample(Groups(), data, warmup=60, draws=60, seed=1, progress=False, compile=False, log_dir=tmp_path)
+    options = {"warmup": 60, "draws": 60, "seed": 1, "progress": False, "compile": False, "collapse": collapse}
+    posterior = ht.sample(Groups(), data, chains=16, log_dir=tmp_path, **options)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("sampler/block/")]
-    assert len(tags) == 4 and not any(set("(),") & set(tag) for tag in tags)
+    assert len(tags) == blocks == len(posterior.stats.acceptance)
+    assert not any(set("(),") & set(tag) for tag in tags)
+    for tag in tags:
+        assert all(0.0 < event.value <= 1.0 for event in events.Scalars(tag))
+    traces = EventAccumulator(str(tmp_path / "chain_0"))
+    traces.Reload()
+    shown = [tag for tag in traces.Tags()["scalars"] if tag.startswith("trace/")]
+    assert shown == ["trace/mu", "trace/beta", "trace/alpha[0]", "trace/alpha[1]", "trace/alpha[2]"]
+    if collapse:  # what is integrated out is drawn for whoever looks at it
+        assert all(abs(event.value) < 4.0 for tag in shown for event in traces.Scalars(tag))

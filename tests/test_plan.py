@@ -1,11 +1,12 @@
 """Plans: which moves run on which latents, how they are printed, and what a user may ask for."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Beta, Gamma, Normal
+from torch.distributions import Beta, Gamma, Normal, Poisson, StudentT
 
 import hiertorch as ht
 from hiertorch.checks import inspect
@@ -13,6 +14,8 @@ from hiertorch.errors import ModelError
 from hiertorch.models import CompletePooling, VaryingIntercepts
 from hiertorch.plan import Plan, make_plan
 from hiertorch.structure import analyse
+
+pytestmark = pytest.mark.filterwarnings("ignore:grouping .* is never read")
 
 
 def refused(*parts):
@@ -279,7 +282,11 @@ REST = ("joint", ["mu", "tau", "omega", "sigma", "district", "school"])
 @pytest.mark.parametrize(
     ("move", "parts"),
     [
-        (("gibbs", ["mu"]), ["unknown move 'gibbs'", "'joint', 'groupwise', 'centred' and 'non-centred'"]),
+        (
+            ("gibbs", ["mu"]),
+            ["unknown move 'gibbs'", "'joint', 'groupwise', 'centred', 'non-centred', and 'collapsed' alone"],
+        ),
+        (("collapsed", ["mu"]), ["unknown move 'collapsed'", "'collapsed' alone"]),
         (("joint", ["mu", "nu"]), ["move 'joint' names ['nu']", "the model's latents are mu, tau, omega"]),
         (("joint", []), ["move 'joint' needs at least one latent and one repeat"]),
         (("joint", ["mu"], 0), ["needs at least one latent and one repeat, found ('mu',) and 0"]),
@@ -346,13 +353,202 @@ def test_a_plan_on_another_device():
     assert plan.structure.target.data.device.type == "cpu"
 
 
+# Plans that integrate out
+
+
+class Known(ht.Model):
+    """y_ij ~ Normal(alpha_j, 1),  alpha_j ~ Normal(mu, 0.7): no scale is left to be sampled."""
+
+    mu = ht.Latent(Normal(0.0, 2.0))
+    alpha = ht.Latent(lambda v: Normal(v.mu, 0.7), plate="school")
+
+    def likelihood(self, v, data):
+        return Normal(v.alpha[:, data.school], 1.0)
+
+
+COLLAPSED = [
+    (VaryingIntercepts("school", ["x"]), "sigma_alpha, sigma_y", "mu_alpha, beta, alpha", 14),
+    (Nested(), "tau, omega, sigma", "mu, district, school", 16),
+    (Crossed(), "tau, omega", "mu, school, rater", 18),
+    (CompletePooling(["x"]), "sigma_y", "alpha, beta", 2),
+    (Known(), "", "mu, alpha", 13),
+]
+
+
+@pytest.mark.parametrize(("model", "left", "exact", "numbers"), COLLAPSED, ids=lambda x: type(x).__name__)
+def test_a_collapsed_plan_tells_what_is_integrated_out(model, left, exact, numbers):
+    plan = ht.plan(model, school_data())
+    assert steps(plan) == [("collapsed", tuple(model.latents), None, 0)]
+    assert plan.passes == 0 and plan.note == ""
+    assert plan.collapsed is plan.steps[0].move
+    lines = str(plan).splitlines()
+    assert max(map(len, lines)) <= 140 and all(line == line.rstrip() for line in lines)
+    names = ("block", "move", "decides per", "dims", "passes", "why")
+    starts = [*map(lines[0].index, names), None]
+    rows = [[line[a:b].strip() for a, b in pairwise(starts)] for line in lines[1:-1]]
+    number = plan.collapsed.width
+    assert number == len(left.split())
+    why = "all others are integrated out" if left else "nothing is left to sample"
+    assert rows == [
+        [left, "collapsed", "chain", str(number), "0", why],
+        [exact, "exact", "", str(numbers), "0", f"Gaussian given {left or 'nothing'}: drawn outright"],
+    ]
+    assert lines[-1] == "no passes over the 120 rows, which are summed up once"
+
+
+class LongNames(Verbose):
+    """Without what keeps it from being collapsed."""
+
+    def likelihood(self, v, data):
+        return Normal(v.effect_of_school[:, data.school] + v.effect_of_rater[:, data.rater], 1.0)
+
+
+def test_a_collapsed_plan_of_long_names_is_folded():
+    plan = ht.plan(LongNames(), school_data())
+    assert plan.collapsed is not None
+    lines = str(plan).splitlines()
+    assert max(map(len, lines)) <= 140 and len(lines) > 6
+    words = [word.strip(",") for line in lines[1:] for word in line[: lines[0].index("move")].split()]
+    assert [word for word in words if word in plan.steps[0].move.block] == [
+        *(name for name in LongNames().latents if name in plan.collapsed.rest),
+        *(name for name in LongNames().latents if name not in plan.collapsed.rest),
+    ]
+
+
+class Counts(VaryingIntercepts):
+    def likelihood(self, v, data):
+        return Poisson((v.alpha[:, data.school] + v.sigma_y).exp())
+
+
+class Heavy(VaryingIntercepts):
+    def __init__(self, plate):
+        super().__init__(plate)
+        self.alpha = ht.Latent(lambda v: StudentT(4.0, v.mu_alpha, v.sigma_alpha), plate=plate)
+
+
+class Whole(VaryingIntercepts):
+    def log_prob(self, v, data):
+        return super().log_prob(v, data)
+
+
+class Curved(VaryingIntercepts):
+    def likelihood(self, v, data):
+        return Normal(v.alpha[:, data.school].exp(), v.sigma_y)
+
+
+class Many(VaryingIntercepts):
+    scales = ht.Latent(Gamma(2.0, 2.0), event=80)
+
+    def likelihood(self, v, data):
+        return Normal(v.alpha[:, data.school], v.sigma_y * v.scales.log().mean(-1).exp())
+
+
+class OneScale(ht.Model):
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+
+    def likelihood(self, v, data):
+        return Normal(0.0, v.sigma)
+
+
+REASONS = [
+    (Counts("school"), "the likelihood is Poisson, not Normal"),
+    (Heavy("school"), "'alpha' varies over 'school' and can't be integrated out: its prior is StudentT and not Normal"),
+    (Whole("school"), "the model overrides log_prob"),
+    (Curved("school"), "the mean of the likelihood is not affine in 'alpha'"),
+    (Many("school"), "82 dimensions are left beside what can be integrated out, more than 60"),
+    (OneScale(), "the mean of the likelihood is linear in no latent with a normal prior"),
+]
+
+
+@pytest.mark.parametrize(("model", "reason"), REASONS, ids=lambda x: type(x).__name__)
+def test_a_plan_says_why_it_is_not_collapsed(model, reason):
+    data = school_data()
+    data = data.replace(y=data.y.abs().round())
+    plan = ht.plan(model, data)
+    assert plan.collapsed is None and {step.move.kind for step in plan.steps} <= {
+        "groupwise",
+        "joint",
+        "centred",
+        "non-centred",
+    }
+    assert str(plan).splitlines()[-1] == f"not collapsed: {reason}"
+    ordinary = ht.plan(model, data, collapse=False)
+    assert steps(ordinary) == steps(plan)
+    assert str(ordinary) == str(plan).removesuffix(f"\nnot collapsed: {reason}")
+    with refused(f"the move 'collapsed' is not possible: {reason}."):
+        ht.plan(model, data, moves=[("collapsed", list(model.latents))])
+
+
+def test_both_reasons_stand_below_each_other():
+    last, but_one = str(ht.plan(Verbose(), school_data())).splitlines()[:-3:-1]
+    assert last == "not collapsed: rows read groups of 'rater' other than their own"
+    assert but_one.startswith("no groupwise move for 'rater'")
+
+
+def test_data_of_their_own_in_every_chain_are_not_summed_up():
+    data = school_data()
+    for own in (data.replace(y=data.y.expand(3, -1)), data.replace(weights=torch.ones(3, data.n_rows))):
+        assert str(ht.plan(Known(), own)).splitlines()[-1] == "not collapsed: each chain has data of its own"
+
+
+def test_a_prior_alone_is_not_collapsed():
+    plan = ht.plan(Nested(), school_data(), prior_only=True)
+    assert plan.collapsed is None and "not collapsed" not in str(plan)
+    with refused("the move 'collapsed' is not possible: the likelihood is left out."):
+        ht.plan(Nested(), school_data(), prior_only=True, moves=[("collapsed", list(Nested().latents))])
+
+
+@pytest.mark.parametrize("collapse", [True, False])
+def test_the_collapsed_move_may_be_named(collapse):
+    data = school_data()
+    default = ht.plan(Nested(), data)
+    assert default.spec == [("collapsed", tuple(Nested().latents), 1)]
+    for moves in (default, default.spec, [("collapsed", list(Nested().latents))]):
+        assert str(ht.plan(Nested(), data, moves=moves, collapse=collapse)) == str(default)
+
+
+def test_the_collapsed_move_may_be_a_list_as_any_other():
+    data = school_data()
+    moves = [["collapsed", list(Nested().latents)]]
+    assert str(ht.plan(Nested(), data, moves=moves)) == str(ht.plan(Nested(), data))
+
+
+@pytest.mark.parametrize("moves", [[("collapsed", ["nu"])], [("collapsed", [*Nested().latents, "nu"])]])
+def test_the_collapsed_move_of_a_latent_that_is_none(moves):
+    with refused("move 'collapsed' names ['nu']", "the model's latents are mu, tau, omega"):
+        ht.plan(Nested(), school_data(), moves=moves)
+
+
+def test_the_collapsed_move_stands_alone():
+    spec = ht.plan(Nested(), school_data()).spec
+    for moves in ([*spec, REST], [REST, *spec], spec * 2):
+        with refused("unknown move 'collapsed'", "'collapsed' alone"):
+            ht.plan(Nested(), school_data(), moves=moves)
+
+
+@pytest.mark.parametrize(
+    ("moves", "words"),
+    [
+        *((wrong, "a plan is a list of moves such as") for wrong in (3, "joint", {"joint": ["mu"]})),
+        *((wrong, "a move is a kind, a list of latents and perhaps repeats") for wrong in ([3], [None], [()])),
+    ],
+)
+def test_moves_that_are_no_list_of_moves(moves, words):
+    with refused(words):
+        ht.plan(Nested(), school_data(), moves=moves)
+
+
+def test_the_reason_goes_along_to_another_device():
+    plan = ht.plan(Verbose(), school_data())
+    assert str(plan.to("meta")) == str(plan)
+
+
 # ht.plan
 
 
-@pytest.mark.filterwarnings("ignore:grouping .* is never read")
 def test_plan_takes_moves_or_another_plan():
     data = school_data()
-    default = ht.plan(VaryingIntercepts("school"), data)
+    default = ht.plan(VaryingIntercepts("school"), data, collapse=False)
     edited = [*default.spec, ("joint", ("mu_alpha", "alpha"), 1)]
     assert ht.plan(VaryingIntercepts("school"), data, moves=edited).spec == edited
     with refused("unknown move"):

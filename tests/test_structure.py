@@ -18,7 +18,7 @@ from torch.distributions import (
 
 import hiertorch as ht
 from hiertorch.checks import inspect
-from hiertorch.structure import analyse, overrides
+from hiertorch.structure import analyse, overrides, record
 
 
 def school_data(rows=120, seed=0, **options):
@@ -95,6 +95,22 @@ def test_values_are_a_draw_from_the_prior_with_its_distributions():
     assert isinstance(reads.distributions["school"], Normal)
     assert isinstance(reads.response, Normal)
     assert reads.response.batch_shape == (len(reads.values["mu"]), 120)
+
+
+def test_the_likelihood_is_recorded_for_some_rows():
+    """What is read is the same, and priors are given all rows: here the mean of a column."""
+
+    class Centred(ThreeLevels):
+        beta = ht.Latent(lambda v, data: Normal(data.z.mean(), 1.0).expand((1, 1)))
+
+    data, model = school_data(), Centred()
+    some, whole = (
+        record(model, data, torch.Generator().manual_seed(1), rows=rows) for rows in (data.rows(5, 12), None)
+    )
+    assert (some.priors, some.likelihood, some.columns) == (whole.priors, whole.likelihood, whole.columns)
+    assert all(some.values[name].equal(value) for name, value in whole.values.items())
+    assert some.distributions["beta"].mean.equal(data.z.mean().expand(1, 1))
+    assert some.response.loc.equal(whole.response.loc[:, 5:12])
 
 
 def test_chains_follow_the_data():

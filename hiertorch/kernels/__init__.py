@@ -3,8 +3,9 @@ over chains.
 """
 
 from hiertorch.kernels.base import Info, Move, Noise, Tuning
+from hiertorch.kernels.collapsed import CollapsedMove
 from hiertorch.kernels.groupwise import Groupwise
 from hiertorch.kernels.joint import Joint
 from hiertorch.kernels.noncentred import NonCentred
 
-__all__ = ["Groupwise", "Info", "Joint", "Move", "Noise", "NonCentred", "Tuning"]
+__all__ = ["CollapsedMove", "Groupwise", "Info", "Joint", "Move", "Noise", "NonCentred", "Tuning"]

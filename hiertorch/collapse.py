@@ -1,0 +1,270 @@
+"""Collapse: log p(y | rest) of a conditionally linear-Gaussian model, and exact draws of all that was integrated out.
+
+    p(y, effects, coefficients, rest) = p(rest) p(y | rest) p(effects, coefficients | rest, y)
+
+The rest is a few scales and correlations. `collapse` finds out whether a model is of this kind (`hiertorch.probing`),
+sums up its rows once (`hiertorch.grams`) and then checks the identity against the model's own density at random places;
+what does not hold is not used, and the reason is given.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from hiertorch.affine import Affine, NotAffine, Part
+from hiertorch.cholesky import product
+from hiertorch.data import Data
+from hiertorch.elimination import Elimination, Reduced, Spreads
+from hiertorch.grams import chunks, gather
+from hiertorch.latent import Values, validation
+from hiertorch.marginals import Marginals
+from hiertorch.model import Model, weighted
+from hiertorch.probing import find
+from hiertorch.structure import Reads
+
+__all__ = ["Collapsed", "collapse"]
+
+CLOSE = 1e-8
+BATCH_NUMBERS = 1_500_000
+"""Numbers of all classes in a batch (measured): fewer cost more operations, more leave the cache."""
+
+LARGE_ROOT = 200
+
+MOST_REMEMBERED = 12
+"""Coefficients up to which each proposal's factor is kept for drawing them."""
+
+
+class Collapsed:
+    """A model with its effects and linear coefficients integrated out.
+
+    Attributes:
+        linear: names of the latents that are integrated out and drawn exactly, in order.
+        rest: names of the others, all population-level.
+    """
+
+    def __init__(self, affine: Affine) -> None:
+        self.affine, self.composed = affine, affine.composed
+        self.grams = gather(affine)
+        self.rest = affine.rest
+        self.linear = tuple(name for name in self.composed.names if name in self.composed.part)
+        finest = self.grams.levels[0].events if self.grams.levels else ()
+        self.elimination = Elimination(self.grams, alike=all(name in affine.shared for name in finest))
+        self.n_noise = self.elimination.noise_from(0)
+
+    @property
+    def batch(self) -> int:
+        """How many values of the rest to compute with at once."""
+        grams = self.grams
+        groups = self.elimination.finest.classes if grams.levels else 1
+        numbers = groups * (self.elimination.widths[0] ** 2 if grams.levels else 1)
+        numbers += sum(part.size * (grams.width - part.width) ** 2 for part in grams.levels[1:])
+        root = self.elimination.root_width + grams.held + 1
+        return max(1, BATCH_NUMBERS // max(numbers, root * root))
+
+    @property
+    def dear(self) -> bool:
+        """Whether a density takes milliseconds, for a large dense factor."""
+        return self.elimination.root_width > LARGE_ROOT
+
+    def spreads(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, dict[str | None, Tensor]]:
+        """What the algebra needs of values `(chains, 1, *event)` of the rest, and the root of the prior covariance of
+        each plate's effects, `(K, K, groups or 1, chains)`.
+        """
+        affine, grams = self.affine, self.grams
+        both = {part.plate: self._spread(part, values, chains) for part in self.composed.parts}
+        roots = {plate: root for plate, (_, root) in both.items()}
+        levels = tuple(both[part.plate][0] for part in grams.levels)
+        crossed = tuple(both[part.plate][0] for part in grams.crossed)
+        zero = grams.packed.new_zeros
+        population, location = zero(0, 0, chains), zero(0, chains)
+        if grams.population is not None:
+            spread, root = both[None]
+            population = spread[:, :, 0]
+            shift = grams.shift.expand(chains, -1).unsqueeze(-1)
+            if None in affine.turning:
+                shift = torch.linalg.solve(population.movedim(2, 0), grams.bases[None] @ shift)
+            else:
+                shift = torch.linalg.solve_triangular(root[:, :, 0].movedim(2, 0), shift, upper=False)
+            location = shift.squeeze(-1).mT
+        held = affine.coefficients(values, chains) - grams.held_shift.unsqueeze(1)
+        return Spreads(affine.factors(values, chains), levels, crossed, population, location, held), roots
+
+    def _spread(self, part: Part, values: Mapping[str, Tensor], chains: int) -> tuple[Tensor, Tensor]:
+        """C and the root of a part's prior covariance, both `(K, K, groups or 1, chains)`."""
+        root = self.affine.roots(part, values, chains)
+        basis = self.grams.bases[part.plate]
+        turned = self.affine.turned(part, values, chains)
+        spread = root if turned is None else product(turned, root)
+        return product(basis[:, :, None, None], spread).contiguous(), root
+
+    def log_marginal(self, values: Mapping[str, Tensor]) -> Tensor:
+        """log p(y | rest), effects and coefficients integrated out: `(chains,)` for values `(chains, 1, *event)`."""
+        return self._reduced(values, _chains(values))[1].log_marginal
+
+    def evaluate(self, values: Mapping[str, Tensor], chains: int) -> tuple[Tensor, Tensor]:
+        """log p(y | rest) `(chains,)`, and the numbers `(chains, m)` with which `draw` need not find it again: the
+        root's factor and centre, where one grouping and few coefficients make these all there is to remember, else
+        none.
+        """
+        reduced = self._reduced(values, chains)[1]
+        grams, width = self.grams, self.elimination.root_width
+        if len(grams.levels) > 1 or grams.crossed or width > MOST_REMEMBERED:
+            return reduced.log_marginal, reduced.log_marginal.new_empty(chains, 0)
+        return reduced.log_marginal, torch.cat([reduced.root.flatten(0, 1), reduced.centre]).mT
+
+    def _remembered(self, found: Tensor) -> Reduced:
+        """The inverse of `evaluate`."""
+        width = self.elimination.root_width
+        root, centre = found.mT.split([width * width, width])
+        return Reduced(found.new_empty(0), (), root.unflatten(0, (width, width)), centre)
+
+    def _reduced(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, Reduced]:
+        spreads, _ = self.spreads(values, chains)
+        return spreads, self.elimination.reduce(spreads)
+
+    def _lowest(self, names: Iterable[str]) -> int:
+        """The finest level with effects of these names; the number of levels if none has."""
+        wanted = set(names)
+        return next(
+            (i for i, part in enumerate(self.grams.levels) if wanted & set(part.events)), len(self.grams.levels)
+        )
+
+    def noise_for(self, names: Iterable[str], only: Tensor | None = None) -> int:
+        """Standard normal numbers that a draw of these latents takes, of some groups of the finest plate alone."""
+        number = self.elimination.noise_from(self._lowest(names))
+        return number if only is None else number - self.grams.levels[0].width * (self.grams.levels[0].size - len(only))
+
+    def draw(
+        self,
+        values: Mapping[str, Tensor],
+        noise: Tensor,
+        names: Sequence[str] | None = None,
+        only: Tensor | None = None,
+        found: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Linear latents (all, or those of `names`) given rest and y, name -> `(chains, size, *event)`, from standard
+        normal `noise` `(noise_for(names, only), chains)`: their mean where the noise is 0.
+
+        Args:
+            values: of the rest; if they hold the population's coefficients as well, these are kept and their noise is
+                not used.
+            noise: for root, then levels from the coarsest down; each latent's numbers for a group are neighbours.
+            names: which latents.
+            only: groups of the finest plate, whose effects are drawn alone.
+            found: what `evaluate` found for these values.
+        """
+        names = self.linear if names is None else names
+        chains, grams = noise.shape[1], self.grams
+        (spreads, roots), given, known = self.spreads(values, chains), tuple[str, ...](), None
+        if grams.population is not None and all(name in values for name in grams.population.events):
+            given, known = tuple(grams.population.events), self._coefficients(values, chains)
+        settled = known is not None and len(grams.levels) <= 1 and not grams.crossed
+        if found is not None and found.shape[1]:
+            reduced: Reduced | None = self._remembered(found)
+        else:
+            reduced = None if settled else self.elimination.reduce(spreads)
+        lowest = self._lowest(names)
+        standard, _ = self.elimination.descend(spreads, reduced, noise, None, known, lowest, only)
+        innovations: dict[str, Tensor] = {}
+        for part in self.composed.parts:
+            if part.plate not in standard:
+                continue
+            root, u = roots[part.plate], standard[part.plate].unsqueeze(1)
+            few = only is not None and part is grams.levels[0]
+            root = root if not few or root.shape[2] == 1 else root[:, :, only]
+            scaled = product(root, u).squeeze(1)
+            if few and len(part.events) > 1:  # which may read each other
+                whole = scaled.new_zeros(part.width, part.size, chains)
+                whole[:, only] = scaled
+                scaled = whole
+            innovations |= part.split(scaled)
+        finest = grams.levels[0].events if only is not None else {}
+        alone = (next(iter(finest)), only) if only is not None and len(finest) == 1 else None
+        composed = self.composed.values(values, innovations, chains, given, alone)
+        return {
+            name: composed[name][:, only] if len(finest) > 1 and name in finest else composed[name] for name in names
+        }
+
+    def _coefficients(self, values: Mapping[str, Tensor], chains: int) -> Tensor:
+        """Standardised innovations of given values of the population's coefficients, `(P, chains)`."""
+        part = self.grams.population
+        assert part is not None
+        innovations = self._innovations(part, values, chains)
+        lower = self.affine.roots(part, values, chains)[:, :, 0].movedim(2, 0).expand(chains, -1, -1)
+        return torch.linalg.solve_triangular(lower, part.join(innovations)[:, 0].mT.unsqueeze(-1), upper=False)[
+            ..., 0
+        ].mT
+
+    def _innovations(self, part: Part, values: Mapping[str, Tensor], chains: int) -> dict[str, Tensor]:
+        """Values of a part's latents less the means of their priors."""
+        v, model = Values(dict(values), self.composed.names), self.composed.model
+        means = {name: model.prior(name, v, self.composed.data).mean for name in part.events}
+        return {name: values[name] - mean.expand(chains, part.size, *part.events[name]) for name, mean in means.items()}
+
+    def log_conditional(self, values: Mapping[str, Tensor]) -> Tensor:
+        """log p(linear | rest, y), `(chains,)`, of values of all latents."""
+        spreads, reduced = self._reduced(values, _chains(values))
+        standard, jacobian = self._standard(values)
+        density = self.elimination.descend(spreads, reduced, given=standard)[1]
+        assert density is not None
+        return density - jacobian
+
+    def _standard(self, values: Mapping[str, Tensor]) -> tuple[dict[str | None, Tensor], Tensor]:
+        """Standardised innovations of given values, and the log determinant of the map back."""
+        chains, standard = _chains(values), {}
+        jacobian = self.grams.packed.new_zeros(chains)
+        for part in self.composed.parts:
+            innovations = self._innovations(part, values, chains)
+            root = self.affine.roots(part, values, chains)
+            joined = part.join(innovations)
+            expanded = root.expand(-1, -1, part.size, chains)
+            lower = expanded.movedim((2, 3), (0, 1))
+            u = torch.linalg.solve_triangular(lower, joined.movedim(0, -1).unsqueeze(-1), upper=False)
+            standard[part.plate] = u.squeeze(-1).movedim(-1, 0)
+            jacobian = jacobian + expanded.diagonal().log().sum((0, -1)) if part.width else jacobian
+        return standard, jacobian
+
+    @cached_property
+    def marginals(self) -> Marginals:
+        """Marginal likelihoods by group; made at the first use, by one more pass over the rows."""
+        return Marginals(self.affine)
+
+
+def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
+    """The model with effects and coefficients integrated out, or the reason why it can't be."""
+    if data.dtype != torch.float64:
+        model, data = copy.deepcopy(model).double(), data.to(dtype=torch.float64)
+    try:
+        with torch.no_grad(), validation(False):
+            found = Collapsed(find(model, data, reads))
+            _verify(found, reads)
+    except NotAffine as reason:
+        return str(reason)
+    return found
+
+
+def _verify(found: Collapsed, reads: Reads) -> None:
+    """Holds log p(y, linear, rest) of the model against what was found, at random places and on all rows."""
+    composed, affine = found.composed, found.affine
+    generator = torch.Generator(composed.data.device).manual_seed(2)
+    chains = 2
+    rest = {name: x[:chains] for name, x in affine.probes.items()}
+    noise = torch.randn(found.n_noise, chains, generator=generator, dtype=torch.float64, device=composed.data.device)
+    values = {**rest, **found.draw(rest, noise)}
+    v = Values({name: values[name] for name in composed.names}, composed.names)
+    collapsed = found.log_marginal(values) + found.log_conditional(values)
+    for name in affine.rest:
+        collapsed = collapsed + composed.model.log_prior_term(name, v, composed.data).sum(-1)
+    density = composed.model.log_prior(v, composed.data)
+    for rows in chunks(composed.data, 4 * chains):
+        density = density + weighted(composed.model.log_likelihood(v, rows), rows.weights).sum(-1)
+    gap = (density - collapsed).abs() / density.abs().clamp(min=1.0)
+    if not bool((gap <= CLOSE).all()):
+        raise NotAffine(f"the factorisation misses the model's log density by a relative {float(gap.max()):.1e}")
+
+
+def _chains(values: Mapping[str, Tensor]) -> int:
+    return next(iter(values.values())).shape[0] if values else 1

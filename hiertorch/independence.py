@@ -1,0 +1,292 @@
+"""The collapsed sampler: adaptive independence Metropolis on what is left when effects and coefficients are integrated
+out, which are then drawn exactly.
+
+Note [Proposals that wait for nobody]
+An independence proposal does not depend on where its chain is. So all proposals of a window of sweeps are made and
+evaluated at once, in one batch of window x chains, and accepting them one after the other is a comparison of two
+numbers a sweep. Every CYCLE-th sweep is a random walk instead, which does depend on it: where proposals fit badly, the
+walk keeps the chain moving, and correctness never hangs on the fit.
+
+Accept with min(1, pi(u') q(u) / (pi(u) q(u'))) (Tierney 1994, section 2.3.3). Proposals start at the modes of the
+density with the curvature there, and are fitted again to the draws of all chains at the end of each window of warm-up
+but the last (Haario et al. 2001; Holden, Hauge & Holden 2009, for independence proposals); then they are frozen.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hiertorch import proposals
+from hiertorch.errors import SamplingError
+from hiertorch.kernels import CollapsedMove, Info, Tuning
+from hiertorch.mode import modes
+from hiertorch.store import Counter, Store
+from hiertorch.workers import each
+
+__all__ = ["Independence"]
+
+CYCLE = 20
+"""Sweeps of which the last is a random walk."""
+
+POOL = 4
+"""Times the chains: candidates from which starting positions are taken."""
+
+STARTS = 8
+WINDOWS, FITTED = 4, 1_000
+"""Windows of warm-up whose draws proposals are fitted to, and the least number of draws."""
+
+WALK = (0.1, 2.4)
+"""Sizes of the random walk, log-uniform between these, over sqrt(dimensions), in units of the draws' covariance."""
+
+MOST_AT_ONCE = 20_000
+"""Proposals in a window."""
+
+HELD_BACK = 8_380_000
+"""Single precision numbers in a tensor of nearly 32 MiB. From having freed one, glibc knows not to hand blocks up to
+that size back to the system after every batch, whose pages would have to be cleared again for the next one: a third of
+the time.
+"""
+
+INFLATED = 1.3
+NOISE = 1_000_000
+"""Standard normal numbers that are held at once."""
+
+
+class Independence:
+    """Chains that move by `CollapsedMove`; see the module.
+
+    Args:
+        move: what is sampled.
+        chains: how many run side by side.
+        generator: of all random numbers of the draws.
+        init: unconstrained starting values; only those of the rest count, since all others are drawn outright.
+    """
+
+    order = (0,)
+
+    def __init__(
+        self, move: CollapsedMove, chains: int, generator: torch.Generator, init: Mapping[str, Tensor]
+    ) -> None:
+        self.move, self.chains, self.generator = move, chains, generator
+        self.moves = (move,)
+        self.watching = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+        self.tuning: Tuning = {}
+        self.walk = torch.empty(0)
+        self.seen: list[Tensor] = []
+        like = move.collapsed.grams.packed
+        torch.empty(HELD_BACK)  # freed at once: see there
+        self.place = like.new_zeros(chains, move.width)  # positions, and what drawing from there takes
+        self._start(init)
+
+    def _start(self, init: Mapping[str, Tensor]) -> None:
+        """Modes, proposals around them, and positions drawn from these by importance."""
+        move, like = self.move, self.place
+        if move.width == 0:
+            self.place, self.log_density = move.evaluate(self.place)
+            return
+        slices, dear = move.collapsed.batch // 2, move.collapsed.dear
+        number = max(1, min(STARTS, slices // (2 * move.width + 1)))
+        prior = {name: x for name, x in move.collapsed.affine.probes.items()}
+        drawn = move.space.join(move.space.unconstrain(prior)).clamp(-2.0, 2.0)
+        starts = torch.cat([like.new_zeros(1, move.width), drawn])[:number]
+        means, roots = modes(move.log_density, starts, slices, autograd=not dear)
+        height = move.log_density(means)
+        if not bool(torch.isfinite(height).any()):
+            raise SamplingError(
+                f"no starting point has a finite log density: near the middle of the priors of {', '.join(move.rest)} "
+                f"it is {float(height[0])}. Check the priors of these latents, and the response for values far beyond "
+                "them."
+            )
+        height = torch.where(height == torch.inf, torch.nan, height)  # a density that is infinite is none
+        keep = height >= height.nan_to_num(-torch.inf, -torch.inf).max() - 15.0
+        means, roots = means[keep], INFLATED * roots[keep]
+        around = [proposals.normal_start(mean, root) for mean, root in zip(means, roots, strict=True)]
+        pool = max(POOL * self.chains, 200)
+        candidates = torch.cat([proposals.propose(one, -(-pool // len(around)), self.generator) for one in around])
+        density = move.log_density(candidates).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        spread = torch.stack([proposals.density(one, candidates) for one in around]).logsumexp(0)
+        weight = (density - spread - (density - spread).max()).exp()
+        # Truncated weights (Ionides 2008): the pool only has to be near; the chains that start there do the rest.
+        weight = weight.clamp(max=weight.sum() / len(weight) ** 0.5)
+        chosen = torch.multinomial(weight, self.chains, replacement=True, generator=self.generator)
+        position = candidates[chosen]
+        given = {name: part for name, part in init.items() if name in move.rest}
+        if given:
+            position = move.space.join({**move.space.split(position), **given})
+        self.place, self.log_density = move.evaluate(position)
+        if bad := int((~torch.isfinite(self.log_density)).sum()):
+            raise SamplingError(
+                f"the log density is not finite where {bad} of {self.chains} chains start (init: "
+                f"{', '.join(given) or 'none'}; sampled: {', '.join(move.rest)}). Check init and the priors of these "
+                "latents."
+            )
+        pooled = candidates[torch.multinomial(weight, max(1_000, pool), replacement=True, generator=self.generator)]
+        self.seen = [pooled]
+        self.tuning, self.walk = self._fitted(self.seen, around[int(height[keep].argmax())])
+
+    def _fitted(self, draws: list[Tensor], otherwise: Tuning) -> tuple[Tuning, Tensor]:
+        """Proposal and random walk from draws, or as they were if the draws don't allow a fit."""
+        every = torch.cat(draws)
+        try:
+            tuning, walk = proposals.fit(every), proposals.scale_of(every)
+        except torch.linalg.LinAlgError:
+            return otherwise, otherwise["root"]
+        sound = all(bool(x.isfinite().all()) for x in (*tuning.values(), walk))
+        return (tuning, walk) if sound else (otherwise, otherwise["root"])
+
+    def window(self, *, warming: bool) -> int:
+        """Sweeps in a window: one cycle in warm-up, after which proposals are fitted again; later enough cycles to keep
+        tensors busy.
+        """
+        wanted = min(MOST_AT_ONCE, 8 * self.move.collapsed.batch)
+        return CYCLE * (1 if warming else max(1, wanted // (CYCLE * self.chains)))
+
+    def prepare(self, *, compiled: bool) -> None:
+        """Nothing to record or compile."""
+
+    def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, counter: Counter) -> None:
+        """Runs sweeps `done` .. `done + sweeps`, all in warm-up or all after it; counts, learns or stores."""
+        places, densities = self._run(sweeps, counter)
+        self.place, self.log_density = places[-1], densities[-1]
+        if done < warmup:
+            self._learn(places[..., : self.move.width], last=done + sweeps >= warmup)
+            return
+        first = -(done - warmup + 1) % thin
+        if len(places[first::thin]):
+            self._store(places[first::thin], densities[first::thin], store)
+
+    def _run(self, sweeps: int, counter: Counter) -> tuple[Tensor, Tensor]:
+        """Places `(sweeps, chains, d + m)` and their log densities after each sweep."""
+        d, chains, like = self.move.width, self.chains, self.place
+        zero = torch.zeros((), dtype=torch.long, device=like.device)
+        if d == 0:
+            for _ in range(sweeps):
+                counter.add([Info(like.new_ones(chains, 1), zero, None)])
+            return like.expand(sweeps, *like.shape), self.log_density.expand(sweeps, chains)
+        walks = [t % CYCLE == CYCLE - 1 for t in range(sweeps)]
+        number = (sweeps - sum(walks)) * chains
+        proposed = proposals.propose(self.tuning, number, self.generator)
+        spread = proposals.density(self.tuning, proposed)
+        proposed, density = self.move.evaluate(proposed)
+        weight = density - spread
+        log_uniform = -torch.empty(sweeps, chains, dtype=like.dtype, device=like.device).exponential_(
+            generator=self.generator
+        )
+        proposed, density, weight = (x.unflatten(0, (-1, chains)) for x in (proposed, density, weight))
+        sound = torch.where(torch.isfinite(weight), weight, -torch.inf)
+        bad = (sound != weight).sum(1) if not bool(torch.isfinite(weight).all()) else None
+        at, height = self.place, self.log_density
+        here = height - proposals.density(self.tuning, at[:, :d])
+        places, heights = [], []
+        used = 0
+        for t, walk in enumerate(walks):
+            if walk:
+                at, height, accept, nan = self._walk(at, height, log_uniform[t])
+                here = height - proposals.density(self.tuning, at[:, :d])
+            else:
+                ratio = sound[used] - here
+                accepted = log_uniform[t] < ratio
+                accept = ratio.clamp(max=0.0).exp()
+                here = torch.where(accepted, sound[used], here)
+                height = torch.where(accepted, density[used], height)
+                at = torch.where(accepted.unsqueeze(1), proposed[used], at)
+                nan = zero if bad is None else bad[used]
+                used += 1
+            counter.add([Info(accept.unsqueeze(1), nan, None)])
+            places.append(at)
+            heights.append(height)
+        return torch.stack(places), torch.stack(heights)
+
+    def _walk(self, at: Tensor, height: Tensor, log_uniform: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One random walk step: place, log density, acceptance probability, and how many densities were NaN."""
+        options: Any = {"generator": self.generator, "dtype": at.dtype, "device": at.device}
+        d = self.move.width
+        size = WALK[0] * (WALK[1] / WALK[0]) ** torch.rand(self.chains, 1, **options) / d**0.5
+        jump = size * (torch.randn(self.chains, d, **options) @ self.walk.mT)
+        there, density = self.move.evaluate(at[:, :d] + jump)
+        ratio = density - height
+        sound = torch.nan_to_num(ratio, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+        accepted = log_uniform < sound
+        height = torch.where(accepted, density, height)
+        return torch.where(accepted.unsqueeze(1), there, at), height, sound.clamp(max=0.0).exp(), (sound != ratio).sum()
+
+    def _learn(self, positions: Tensor, *, last: bool) -> None:
+        """Fits proposals to the draws of the last windows of warm-up, and to those that the start was chosen from while
+        these are few; not after the last window.
+        """
+        if last or self.move.width == 0:
+            self.seen = []
+            return
+        self.seen.append(positions.flatten(0, 1))
+        while len(self.seen) > WINDOWS and sum(map(len, self.seen[1:])) >= FITTED:
+            self.seen.pop(0)
+        self.tuning, self.walk = self._fitted(self.seen, self.tuning)
+
+    def _store(self, places: Tensor, densities: Tensor, store: Store) -> None:
+        """Stores places `(n, chains, d + m)` with effects and coefficients drawn."""
+        collapsed = self.move.collapsed
+        linear = tuple(name for name in store.names if name in collapsed.linear)
+        per = max(1, min(NOISE // max(1, collapsed.noise_for(linear)), collapsed.batch) // self.chains)
+        parts = places.split(per)
+        found = self._drawn([part.flatten(0, 1) for part in parts], linear, self.generator)
+        for part, heights, values in zip(parts, densities.split(per), found, strict=True):
+            kept = {name: x.unflatten(0, part.shape[:2]) for name, x in values.items() if name in store.names}
+            store.keep_many(kept, heights)
+
+    def _drawn(
+        self, places: Sequence[Tensor], linear: tuple[str, ...], generator: torch.Generator
+    ) -> Iterator[dict[str, Tensor]]:
+        """Values `(n, size, *event)` of the rest, and draws of the linear latents asked for, for each of several places
+        `(n, d + m)`.
+        """
+        collapsed, d, device = self.move.collapsed, self.move.width, generator.device
+        rows = collapsed.noise_for(linear)
+        seeds = torch.randint(2**62, (len(places),), generator=generator, device=device).tolist() if linear else []
+
+        def draw(piece: tuple[Tensor, int]) -> dict[str, Tensor]:
+            place, seed = piece
+            values = self.move.values(place[:, :d])
+            source = torch.Generator(device).manual_seed(seed)
+            drawn = []
+            for at in range(0, len(place), collapsed.batch):
+                some = {name: x[at : at + collapsed.batch] for name, x in values.items()}
+                found = place[at : at + collapsed.batch, d:]
+                noise = torch.randn(rows, len(found), generator=source, device=device).to(place.dtype)
+                drawn.append(collapsed.draw(some, noise, linear, found=found))
+            return {**values, **{name: torch.cat([x[name] for x in drawn]) for name in linear}}
+
+        if not linear:
+            return (self.move.values(place[:, :d]) for place in places)
+        return each(draw, list(zip(places, seeds, strict=True)), device)
+
+    def height(self) -> Tensor:
+        """Log density of the last sweep's positions, `(chains,)`."""
+        return self.log_density
+
+    def values(self) -> Mapping[str, Tensor]:
+        """The last sweep's values, `(chains, size, *event)`; what is drawn exactly is drawn when it is looked at."""
+        return _Looked(self)
+
+
+class _Looked(Mapping[str, Tensor]):
+    """Values of the last sweep. Looking draws with numbers of its own, so that it changes no draw of the run."""
+
+    def __init__(self, engine: Independence) -> None:
+        self._engine, self._place = engine, engine.place
+        self._known = dict(engine.move.values(self._place[:, : engine.move.width]))
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._known:
+            if name not in self._engine.move.collapsed.linear:
+                raise KeyError(name)
+            linear = self._engine.move.collapsed.linear
+            self._known |= next(iter(self._engine._drawn([self._place], linear, self._engine.watching)))
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._engine.move.block)
+
+    def __len__(self) -> int:
+        return len(self._engine.move.block)
