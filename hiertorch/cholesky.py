@@ -5,6 +5,8 @@ each matrix, which for K = 2 takes a hundred times as long as the arithmetic; so
 out, every entry an operation on the whole batch.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,9 +15,9 @@ __all__ = [
     "factor",
     "inverse",
     "log_diagonal",
+    "normal_draw",
     "packed",
     "product",
-    "solve_both",
     "solve_lower",
     "solve_upper",
     "square_index",
@@ -37,7 +39,7 @@ def packed(matrix: Tensor) -> Tensor:
     size = matrix.shape[0]
     if size == 1:
         return matrix[0]
-    return torch.stack([matrix[i, j] for i in range(size) for j in range(i, size)])
+    return torch.stack([matrix[place] for place in _upper(size)])
 
 
 def inverse(entries: Tensor, size: int) -> tuple[list[Tensor], Tensor]:
@@ -73,15 +75,12 @@ def factor(matrix: Tensor, size: int | None = None) -> Tensor:
         size = matrix.shape[0]
         entries = {(i, j): matrix[i, j] for i in range(size) for j in range(i + 1)}
     else:
-        every = [(i, j) for j in range(size) for i in range(j, size)]
-        entries = dict(zip(every, matrix, strict=True))
+        entries = {(i, j): x for (j, i), x in zip(_upper(size), matrix, strict=True)}
     rows: list[list[Tensor]] = []
     for i in range(size):
         row: list[Tensor] = []
         for j in range(i + 1):
-            entry = entries[i, j]
-            for k in range(j):
-                entry = entry - row[k] * (row if i == j else rows[j])[k]
+            entry = _less(entries[i, j], row, row if i == j else rows[j])
             row.append(entry.sqrt() if i == j else entry / rows[j][j])
         rows.append(row)
     if size == 1:
@@ -97,10 +96,7 @@ def solve_lower(lower: Tensor, right: Tensor) -> Tensor:
         return _triangular(lower, right, upper=False)
     found: list[Tensor] = []
     for i in range(size):
-        entry = right[i]
-        for k in range(i):
-            entry = entry - lower[i, k] * found[k]
-        found.append(entry / lower[i, i])
+        found.append(_less(right[i], lower[i], found) / lower[i, i])
     return torch.stack(found) if size > 1 else found[0][None]
 
 
@@ -111,31 +107,39 @@ def solve_upper(lower: Tensor, right: Tensor) -> Tensor:
         return _triangular(lower, right, upper=True)
     found: list[Tensor] = [right[0]] * size
     for i in reversed(range(size)):
-        entry = right[i]
-        for k in range(i + 1, size):
-            entry = entry - lower[k, i] * found[k]
-        found[i] = entry / lower[i, i]
+        found[i] = _less(right[i], lower[i + 1 :, i], found[i + 1 :]) / lower[i, i]
     return torch.stack(found) if size > 1 else found[0][None]
 
 
-def solve_both(lower: Tensor, right: Tensor, between: Tensor) -> Tensor:
-    """L'^-1 (L^-1 right + between), vectors `(K, *batch)`: normal with mean (L L')^-1 right if `between` is noise."""
-    size = lower.shape[0]
+def normal_draw(entries: Tensor, right: Tensor, noise: Tensor) -> Tensor:
+    """L'^-1 (L^-1 right + noise) with L L' = A: for standard normal noise a draw from N(A^-1 right, A^-1).
+
+    Args:
+        entries: A packed, `(K (K + 1) / 2, *batch)`.
+        right: `(K, *batch)`.
+        noise: `(K, *batch)`.
+    """
+    size = len(right)
     if size > UNROLLED:
-        return solve_upper(lower, solve_lower(lower, right) + between)
-    scale = [lower[k, k].reciprocal() for k in range(size)]  # a division takes three times as long as a product
-    forward: list[Tensor] = []
+        lower = factor(entries, size)
+        return solve_upper(lower, solve_lower(lower, right) + noise)
+    entry = {(i, j): x for (j, i), x in zip(_upper(size), entries, strict=True)}
+    rows: list[list[Tensor]] = []
+    scale: list[Tensor] = []
+    found: list[Tensor] = []
     for i in range(size):
-        entry = right[i]
-        for k in range(i):
-            entry = entry - lower[i, k] * forward[k]
-        forward.append(entry * scale[i])
-    found = [y + z for y, z in zip(forward, between, strict=True)]
+        row: list[Tensor] = []
+        for j in range(i):
+            row.append(_less(entry[i, j], row, rows[j]) * scale[j])
+        scale.append(_less(entry[i, i], row, row).rsqrt())
+        found.append(_less(right[i], row, found) * scale[i])
+        rows.append(row)
+    out = torch.empty_like(noise)
     for i in reversed(range(size)):
-        for k in range(i + 1, size):
-            found[i] = found[i] - lower[k, i] * found[k]
-        found[i] = found[i] * scale[i]
-    return torch.stack(found) if size > 1 else found[0][None]
+        behind = range(i + 1, size)
+        rest = _less(found[i] + noise[i], [rows[k][i] for k in behind], [out[k] for k in behind])
+        torch.mul(rest, scale[i], out=out[i])
+    return out
 
 
 def log_diagonal(lower: Tensor) -> Tensor:
@@ -155,8 +159,20 @@ def product(left: Tensor, right: Tensor, *, transpose: bool = False) -> Tensor:
         return right.new_zeros(left.shape[0], right.shape[1], *batch)
     total = left[:, 0].unsqueeze(1) * right[0].unsqueeze(0)
     for k in range(1, inner):
-        total = total + left[:, k].unsqueeze(1) * right[k].unsqueeze(0)
+        total = torch.addcmul(total, left[:, k].unsqueeze(1), right[k].unsqueeze(0))
     return total
+
+
+def _upper(size: int) -> list[tuple[int, int]]:
+    """Places of packed entries."""
+    return [(i, j) for i in range(size) for j in range(i, size)]
+
+
+def _less(x: Tensor, left: Iterable[Tensor], right: Iterable[Tensor]) -> Tensor:
+    """x - sum_k left_k right_k, as far as both go: a pass over the batch for each k."""
+    for a, b in zip(left, right, strict=False):
+        x = torch.addcmul(x, a, b, value=-1)
+    return x
 
 
 def _first(matrix: Tensor) -> Tensor:

@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 
 from hiertorch.cholesky import (
+    factor,
     log_diagonal,
+    normal_draw,
+    packed,
     product,
-    solve_both,
     solve_lower,
     solve_upper,
 )
-from hiertorch.finest import Finest, around, matrix_of, plus_identity
+from hiertorch.finest import Finest, around, identity_plus, matrix_of, plus_identity
 from hiertorch.grams import Grams
 
 __all__ = ["Elimination", "Spreads"]
@@ -170,15 +172,15 @@ class Elimination:
         effects: dict[int, Tensor] = {}
         for level in reversed(range(lowest, len(grams.levels))):
             part, few = grams.levels[level], only if level == 0 else None
-            lower, h = self._conditional(level, spreads, reduced, root, effects, few)
+            inner, h = self._conditional(level, spreads, reduced, root, effects, few)
             if noise is not None:
                 shape = (part.width, part.size if few is None else len(few))
                 z = noise[used : used + shape[0] * shape[1]].unflatten(0, shape)
                 used += shape[0] * shape[1]
-                u = solve_both(lower, h, z)
+                u = normal_draw(inner, h, z)
             else:
                 assert given is not None
-                u = given[part.plate]
+                u, lower = given[part.plate], factor(inner, part.width)
                 densities.append(_log_normal(lower, solve_lower(lower, h), u).sum(0))
             standard[part.plate] = u
             if level > lowest:
@@ -216,20 +218,20 @@ class Elimination:
         effects: dict[int, Tensor],
         only: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """L of a level's A, `(K, K, groups, batch)`, and C' G_l. (what coarser effects and coefficients leave of y)."""
+        """A of a level packed, `(pairs, groups, batch)`, and C' times what coarser effects and coefficients leave."""
         spread = spreads.levels[level]
         if level == 0:
-            lower = self.finest.factor(spread, spreads.factors.square().reciprocal(), only)
+            inner = self.finest.inner(spread, spreads.factors.square().reciprocal(), only)
             if only is not None:
                 spread = spread if spread.shape[2] == 1 else spread[:, :, only]
             elif self.finest.classes < self.groups:
-                lower = lower[:, :, self.finest.of_group]
+                inner = inner[:, self.finest.of_group]
         else:
             assert reduced is not None
             k = self.widths[level]
-            lower = plus_identity(around(spread, reduced.grams[level - 1][:k, :k]))
+            inner = packed(identity_plus(around(spread, reduced.grams[level - 1][:k, :k])))
         right = self._left_of_y(level, spreads, reduced, root, effects, only)
-        return lower, product(spread, right.unsqueeze(1), transpose=True).squeeze(1)
+        return inner, product(spread, right.unsqueeze(1), transpose=True).squeeze(1)
 
     def _left_of_y(
         self,
@@ -255,23 +257,22 @@ class Elimination:
             return right
         sums, width = self.grams.packed, self.grams.width
         sums = sums if only is None else sums[:, :, only]
-        rows = []
-        for i in range(k):
-            columns = self.index[i, width - len(tail) :]
-            parts = []
-            for s, precision in enumerate(spreads.factors.square().reciprocal()):
-                inner = sums[s, columns].mT @ tail
-                for m in above:
-                    at, parent = sum(self.widths[:m]), self._ancestor(0, m)
-                    parent = parent if only is None else parent[only]
-                    for j in range(self.widths[m]):
-                        inner = inner - sums[s, self.index[i, at + j]].unsqueeze(1) * effects[m][j][parent]
-                if self._sparse:
-                    crossed = self._sparse[s][i] @ root[: self.grams.n_crossed]
-                    inner = inner - (crossed if only is None else crossed[only])
-                parts.append(inner * precision)
-            rows.append(sum(parts[1:], parts[0]))
-        return torch.stack(rows) if k > 1 else rows[0].unsqueeze(0)
+        columns = self.index[:k, width - len(tail) :]
+        parts = []
+        for s, precision in enumerate(spreads.factors.square().reciprocal()):
+            inner = (sums[s, columns].mT @ (tail * precision)).contiguous()  # (K, groups, batch)
+            for m in above:
+                at, parent = sum(self.widths[:m]), self._ancestor(0, m)
+                parent = parent if only is None else parent[only]
+                for j in range(self.widths[m]):
+                    own = sums[s, self.index[:k, at + j]].unsqueeze(2)
+                    inner = torch.addcmul(inner, own, (effects[m][j] * precision)[parent], value=-1)
+            if self._sparse:
+                behind = root[: self.grams.n_crossed] * precision
+                crossed = torch.stack([matrix @ behind for matrix in self._sparse[s]])
+                inner = inner - (crossed if only is None else crossed[:, only])
+            parts.append(inner)
+        return sum(parts[1:], parts[0])
 
     def _ancestor(self, level: int, above: int) -> Tensor:
         """The group of a coarser level in which each group of a level lies."""

@@ -18,6 +18,7 @@ times the vector of the classes' inverses. All tensors carry the batch in their 
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from torch import Tensor
 from hiertorch.cholesky import factor, inverse, log_diagonal, packed, product, solve_lower, square_index
 from hiertorch.grams import Grams
 
-__all__ = ["Finest", "around", "matrix_of", "plus_identity"]
+__all__ = ["Finest", "around", "identity_plus", "matrix_of", "plus_identity"]
 
 SPARSE_BELOW = 0.2
 """Share of entries that are not 0, below which a matrix is kept sparse."""
@@ -59,7 +60,12 @@ class Finest:
         """Half the log determinants of A, summed over groups `(batch,)`, and the targets left `(n, batch)`, given
         C `(K, K, groups or 1, batch)` and W `(strata, batch)`.
         """
-        halves, change = self._between(spread, precision) if self.strata == 1 else self._taken(spread, precision)
+        if self.strata > 1:
+            halves, change = self._taken(spread, precision)
+        elif self.width == 2 and spread.shape[2] == 1 and self._two is not None:
+            halves, change = self._between_two(spread[:, :, 0], precision)
+        else:
+            halves, change = self._between(spread, precision)
         return self.members @ halves, self.base.mT @ precision + change
 
     def _classify(self, *, alike: bool) -> None:
@@ -80,6 +86,7 @@ class Finest:
             z = self.own[0][square_index(k, own.device)].movedim(2, 0)  # (classes, K, K)
             values, vectors = torch.linalg.eigh(z)
             values = torch.where(values > RANK * values.amax(1, keepdim=True), values, 0.0)
+            self.determinant = values.prod(1)  # of Z, (classes,)
             roots = values.sqrt()
             self.root = (roots.unsqueeze(2) * vectors.mT).movedim(0, 2)  # U, (K, K, classes)
             self.inverse = (torch.where(roots > 0, 1.0 / roots, 0.0).unsqueeze(2) * vectors.mT).movedim(
@@ -201,17 +208,16 @@ class Finest:
                 transfer.append(matrix_of(rows, of_pair, both, (width * width, self.classes)))
         return base.flatten(1), transfer
 
-    def factor(self, spread: Tensor, precision: Tensor, only: Tensor | None = None) -> Tensor:
-        """Cholesky factor of A = I + C' W Z C at the finest level, `(K, K, classes, batch)`, or that of some groups."""
+    def inner(self, spread: Tensor, precision: Tensor, only: Tensor | None = None) -> Tensor:
+        """A = I + C' W Z C of the finest level packed, `(pairs, classes, batch)`, or that of some groups."""
         k = self.width
         every = self.own if only is None else self.own[:, :, self.of_group[only]]
         spread = spread if only is None or spread.shape[2] == 1 else spread[:, :, only]
         own = every.movedim(0, -1) @ precision if self.strata > 1 else every[0]
         if self.strata > 1 or spread.shape[2] > 1:
             own = own if self.strata > 1 else own.unsqueeze(2) * precision
-            return plus_identity(around(spread, own[square_index(k, own.device)]))
-        inner = _sandwich(own.mT, spread[:, :, 0].transpose(0, 1))
-        return factor(_one_plus(inner, precision, k), k)
+            return _one_plus(packed(around(spread, own[square_index(k, own.device)])), None, k)
+        return _one_plus(_sandwich(own.mT, spread[:, :, 0].transpose(0, 1)), precision, k)
 
     def _between(self, spread: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
         """Half the log determinants by class, and what the targets have from between groups."""
@@ -225,6 +231,34 @@ class Finest:
         entries, halves = inverse(_one_plus(inner, precision, k), k)
         return halves, self._transferred(entries) * precision
 
+    @cached_property
+    def _two(self) -> tuple[Tensor, Tensor] | None:
+        """Of two effects a group with one covariance S: the determinants of A as a matrix `(classes, 5)` times
+        (1, W S11, W S12, W S22, W^2 |S|), and what the targets have from between groups as matrices
+        `(4, targets, classes)` times 1 / |A|, which belong to the first four of these. None where they are sparse.
+
+        The inverse of a 2 x 2 matrix is its adjugate, linear in its entries, over its determinant.
+        """
+        if any(matrix.layout != torch.strided for matrix in self._transfer):
+            return None
+        z, (t00, t01, t11) = self.own[0], self._transfer
+        ones = torch.ones_like(self.determinant)
+        determinants = torch.stack([ones, z[0], 2.0 * z[1], z[2], self.determinant], 1)
+        inner = self.outer.unflatten(0, (3, self.classes)).transpose(1, 2)  # U S U': (pairs, S11 S12 S22, classes)
+        changes = [t00 * b - t01 * c + t11 * a for a, c, b in zip(*inner, strict=True)]
+        return determinants, torch.stack([t00 + t11, *changes])
+
+    def _between_two(self, spread: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_between`, in one pass over classes with each of the two matrices."""
+        assert self._two is not None
+        matrix, changes = self._two
+        s = packed(product(spread, spread.transpose(0, 1))) * precision
+        root = (spread[0, 0] * spread[1, 1] - spread[0, 1] * spread[1, 0]) * precision  # W |S|^(1/2)
+        features = torch.cat([torch.ones_like(root), s, root.square()])
+        determinants = matrix @ features
+        between = (changes.flatten(0, 1) @ determinants.reciprocal()).unflatten(0, (4, -1))
+        return 0.5 * determinants.log(), (between * features[:4].unsqueeze(1)).sum(0) * precision
+
     def _transferred(self, sources: Sequence[Tensor]) -> Tensor:
         """The transfer matrices times their sources, summed."""
         parts = [matrix @ source for matrix, source in zip(self._transfer, sources, strict=True)]
@@ -232,7 +266,7 @@ class Finest:
 
     def _taken(self, spread: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
         """Half the log determinants by class, and what eliminating the finest level takes from the targets."""
-        lower = self.factor(spread, precision)
+        lower = factor(self.inner(spread, precision), self.width)
         half = solve_lower(lower, spread.transpose(0, 1).expand(lower.shape))
         inner = product(half, half, transpose=True)  # S
         columns = [(s, i) for s in range(self.strata) for i in range(self.width)]
@@ -256,10 +290,15 @@ class Finest:
         return targets.unflatten(0, (left * (left + 1) // 2, -1))[square_index(left, targets.device)]
 
 
+def identity_plus(matrix: Tensor) -> Tensor:
+    """I + matrix."""
+    eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    return matrix + eye.reshape(*eye.shape, *(1,) * (matrix.dim() - 2))
+
+
 def plus_identity(matrix: Tensor) -> Tensor:
     """Cholesky factor of I + matrix."""
-    eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    return factor(matrix + eye.reshape(*eye.shape, *(1,) * (matrix.dim() - 2)))
+    return factor(identity_plus(matrix))
 
 
 def around(spread: Tensor, own: Tensor) -> Tensor:
@@ -267,10 +306,11 @@ def around(spread: Tensor, own: Tensor) -> Tensor:
     return product(spread, product(own, spread), transpose=True)
 
 
-def _one_plus(entries: Tensor, precision: Tensor, size: int) -> Tensor:
-    """I + W matrix, of packed entries."""
+def _one_plus(entries: Tensor, precision: Tensor | None, size: int) -> Tensor:
+    """I + matrix, or I + W matrix, of packed entries."""
     diagonal = torch.tensor([float(i == j) for i in range(size) for j in range(i, size)], dtype=entries.dtype)
-    return torch.addcmul(diagonal.to(entries.device).reshape(-1, 1, 1), entries, precision)
+    diagonal = diagonal.to(entries.device).reshape(-1, 1, 1)
+    return diagonal + entries if precision is None else torch.addcmul(diagonal, entries, precision)
 
 
 def _sandwich(own: Tensor, left: Tensor) -> Tensor:

@@ -4,15 +4,15 @@ out, which are then drawn exactly.
 Note [Proposals that wait for nobody]
 An independence proposal does not depend on where its chain is. So all proposals of a window of sweeps are made and
 evaluated at once, in one batch of window x chains, and accepting them one after the other is a comparison of two
-numbers a sweep. Every CYCLE-th sweep is a random walk instead, which does depend on it: where proposals fit badly, the
-walk keeps the chain moving, and correctness never hangs on the fit.
+numbers a sweep. Every CYCLE-th sweep (after warm-up every SELDOM-th, if proposals fit) is a random walk instead, which
+does depend on it: where proposals fit badly, the walk keeps the chain moving, and correctness never hangs on the fit.
 
 Accept with min(1, pi(u') q(u) / (pi(u) q(u'))) (Tierney 1994, section 2.3.3). Proposals start at the modes of the
 density with the curvature there, and are fitted again to the draws of all chains at the end of each window of warm-up
 but the last (Haario et al. 2001; Holden, Hauge & Holden 2009, for independence proposals); then they are frozen.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,8 +27,11 @@ from hiertorch.workers import each
 
 __all__ = ["Independence"]
 
-CYCLE = 20
-"""Sweeps of which the last is a random walk."""
+CYCLE, SELDOM = 20, 60
+"""Sweeps of which the last is a random walk; and once warm-up is over, if proposals fit."""
+
+FIT = 0.7
+"""Share of sweeps that move a chain at the end of warm-up, from which they are said to fit."""
 
 POOL = 4
 """Times the chains: candidates from which starting positions are taken."""
@@ -74,6 +77,7 @@ class Independence:
         self.watching = torch.Generator(generator.device).manual_seed(generator.initial_seed())
         self.tuning: Tuning = {}
         self.walk = torch.empty(0)
+        self.cycle = CYCLE
         self.seen: list[Tensor] = []
         like = move.collapsed.grams.packed
         torch.empty(HELD_BACK)  # freed at once: see there
@@ -141,7 +145,7 @@ class Independence:
         tensors busy.
         """
         wanted = min(MOST_AT_ONCE, 8 * self.move.collapsed.batch)
-        return CYCLE * (1 if warming else max(1, wanted // (CYCLE * self.chains)))
+        return CYCLE if warming else self.cycle * max(1, wanted // (self.cycle * self.chains))
 
     def prepare(self, *, compiled: bool) -> None:
         """Nothing to record or compile."""
@@ -152,6 +156,8 @@ class Independence:
         self.place, self.log_density = places[-1], densities[-1]
         if done < warmup:
             self._learn(places[..., : self.move.width], last=done + sweeps >= warmup)
+            moved = (places[1:] != places[:-1]).any(2).double().mean()
+            self.cycle = SELDOM if done + sweeps >= warmup and bool(moved > FIT) else CYCLE
             return
         first = -(done - warmup + 1) % thin
         if len(places[first::thin]):
@@ -165,7 +171,7 @@ class Independence:
             for _ in range(sweeps):
                 counter.add([Info(like.new_ones(chains, 1), zero, None)])
             return like.expand(sweeps, *like.shape), self.log_density.expand(sweeps, chains)
-        walks = [t % CYCLE == CYCLE - 1 for t in range(sweeps)]
+        walks = [t % self.cycle == self.cycle - 1 for t in range(sweeps)]
         number = (sweeps - sum(walks)) * chains
         proposed = proposals.propose(self.tuning, number, self.generator)
         spread = proposals.density(self.tuning, proposed)
@@ -229,37 +235,38 @@ class Independence:
         collapsed = self.move.collapsed
         linear = tuple(name for name in store.names if name in collapsed.linear)
         per = max(1, min(NOISE // max(1, collapsed.noise_for(linear)), collapsed.batch) // self.chains)
-        parts = places.split(per)
-        found = self._drawn([part.flatten(0, 1) for part in parts], linear, self.generator)
-        for part, heights, values in zip(parts, densities.split(per), found, strict=True):
+        starts = range(0, len(places), per)
+        seeds = self._seeds(len(starts), self.generator) if linear else [0] * len(starts)
+        stored = store.n_draws
+
+        def keep(piece: tuple[int, int]) -> int:
+            start, seed = piece
+            part = places[start : start + per]
+            values = self._drawn(part.flatten(0, 1), linear, seed)
             kept = {name: x.unflatten(0, part.shape[:2]) for name, x in values.items() if name in store.names}
-            store.keep_many(kept, heights)
+            store.fill(kept, densities[start : start + per], stored + start)
+            return stored + start + len(part)
 
-    def _drawn(
-        self, places: Sequence[Tensor], linear: tuple[str, ...], generator: torch.Generator
-    ) -> Iterator[dict[str, Tensor]]:
-        """Values `(n, size, *event)` of the rest, and draws of the linear latents asked for, for each of several places
-        `(n, d + m)`.
-        """
-        collapsed, d, device = self.move.collapsed, self.move.width, generator.device
-        rows = collapsed.noise_for(linear)
-        seeds = torch.randint(2**62, (len(places),), generator=generator, device=device).tolist() if linear else []
+        for end in each(keep, list(zip(starts, seeds, strict=True)), self.place.device):
+            store.n_draws = end
 
-        def draw(piece: tuple[Tensor, int]) -> dict[str, Tensor]:
-            place, seed = piece
-            values = self.move.values(place[:, :d])
-            source = torch.Generator(device).manual_seed(seed)
-            drawn = []
-            for at in range(0, len(place), collapsed.batch):
-                some = {name: x[at : at + collapsed.batch] for name, x in values.items()}
-                found = place[at : at + collapsed.batch, d:]
-                noise = torch.randn(rows, len(found), generator=source, device=device).to(place.dtype)
-                drawn.append(collapsed.draw(some, noise, linear, found=found))
-            return {**values, **{name: torch.cat([x[name] for x in drawn]) for name in linear}}
+    def _seeds(self, number: int, generator: torch.Generator) -> list[int]:
+        return torch.randint(2**62, (number,), generator=generator, device=generator.device).tolist()
 
+    def _drawn(self, place: Tensor, linear: tuple[str, ...], seed: int) -> dict[str, Tensor]:
+        """Values `(n, size, *event)` of the rest at places `(n, d + m)`, and draws of the linear latents asked for."""
+        collapsed, d, device = self.move.collapsed, self.move.width, place.device
+        values = self.move.values(place[:, :d])
         if not linear:
-            return (self.move.values(place[:, :d]) for place in places)
-        return each(draw, list(zip(places, seeds, strict=True)), device)
+            return values
+        source, rows = torch.Generator(device).manual_seed(seed), collapsed.noise_for(linear)
+        drawn = []
+        for at in range(0, len(place), collapsed.batch):
+            some = {name: x[at : at + collapsed.batch] for name, x in values.items()}
+            found = place[at : at + collapsed.batch, d:]
+            noise = torch.randn(rows, len(found), generator=source, device=device).to(place.dtype)
+            drawn.append(collapsed.draw(some, noise, linear, found=found))
+        return {**values, **{name: torch.cat([x[name] for x in drawn]) for name in linear}}
 
     def height(self) -> Tensor:
         """Log density of the last sweep's positions, `(chains,)`."""
@@ -281,8 +288,9 @@ class _Looked(Mapping[str, Tensor]):
         if name not in self._known:
             if name not in self._engine.move.collapsed.linear:
                 raise KeyError(name)
-            linear = self._engine.move.collapsed.linear
-            self._known |= next(iter(self._engine._drawn([self._place], linear, self._engine.watching)))
+            engine = self._engine
+            (seed,) = engine._seeds(1, engine.watching)
+            self._known |= engine._drawn(self._place, engine.move.collapsed.linear, seed)
         return self._known[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -37,13 +37,14 @@ class Store:
         self._log_density[self.n_draws] = log_density
         self.n_draws += 1
 
-    def keep_many(self, values: Mapping[str, Tensor], log_density: Tensor) -> None:
-        """Stores values `(draws, chains, size, *event)` as the next draws."""
-        end = self.n_draws + len(log_density)
+    def fill(self, values: Mapping[str, Tensor], log_density: Tensor, at: int) -> None:
+        """Writes values `(draws, chains, size, *event)` behind the first `at` draws. Pieces may come in any order, from
+        several threads; the caller raises `n_draws` when all before are there.
+        """
+        end = at + len(log_density)
         for name, room in self._draws.items():
-            room[self.n_draws : end] = values[name].movedim(1, -1)
-        self._log_density[self.n_draws : end] = log_density
-        self.n_draws = end
+            room[at:end] = values[name].movedim(1, -1)
+        self._log_density[at:end] = log_density
 
     def draws(self) -> dict[str, Tensor]:
         """The draws so far, `(chains, draws, size, *event)`: views."""

@@ -34,7 +34,8 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 def positive(size: int, *batch: int, seed: int = 1) -> Tensor:
     """Positive definite `(size, size, *batch)`, of condition numbers up to some hundreds."""
     root = normal(size, size + 2, *batch, seed=seed)
-    return torch.einsum("ij...,kj...->ik...", root, root) + 0.1 * torch.eye(size, dtype=root.dtype).reshape(
+    product = torch.einsum("ij...,kj...->ik...", root, root)  # symmetric only up to rounding
+    return 0.5 * (product + product.transpose(0, 1)) + 0.1 * torch.eye(size, dtype=root.dtype).reshape(
         size, size, *(1,) * len(batch)
     )
 

@@ -210,20 +210,23 @@ class Kept:
     """In place of a store: all that is stored, name -> `(draws, chains, ...)`."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-        self.values: dict[str, list[Tensor]] = {name: [] for name in names}
-        self.heights: list[Tensor] = []
+        self.names, self.n_draws = names, 0
+        self.pieces: dict[int, tuple[dict[str, Tensor], Tensor]] = {}
 
-    def keep_many(self, values: Mapping[str, Tensor], log_density: Tensor) -> None:
-        for name in self.names:
-            self.values[name].append(values[name])
-        self.heights.append(log_density)
+    def fill(self, values: Mapping[str, Tensor], log_density: Tensor, at: int) -> None:
+        assert at not in self.pieces
+        self.pieces[at] = {name: values[name] for name in self.names}, log_density
+
+    @property
+    def heights(self) -> list[Tensor]:
+        return [self.pieces[at][1] for at in sorted(self.pieces)]
 
     def all(self, name: str) -> Tensor:
-        return torch.cat(self.values[name])
+        assert sum(map(len, self.heights)) == self.n_draws
+        return torch.cat([self.pieces[at][0][name] for at in sorted(self.pieces)])
 
     def last(self, name: str) -> np.ndarray:
-        return self.values[name][-1][-1].squeeze(1).numpy()
+        return self.all(name)[-1].squeeze(1).numpy()
 
 
 def tuned(move: CollapsedMove, rest: Mapping[str, np.ndarray], how: str) -> tuple[Tuning, Tensor]:
@@ -372,13 +375,13 @@ def test_effects_belong_to_their_scales(name: str) -> None:
     store = after(name, "off its place", names=(effect,))
     rest = {key: store.last(key) for key in move.rest}
     mean, sd = case.effects(rest)
-    z = (store.values[effect][-1][-1, :, 0].numpy() - mean) / sd
+    z = (store.all(effect)[-1, :, 0].numpy() - mean) / sd
     p = [stats.kstest(z, stats.norm.cdf).pvalue, 2 * min(f := stats.chi2(len(z)).cdf((z**2).sum()), 1 - f)]
     p += [stats.spearmanr(z**2, x).pvalue for x in rest.values()]
     assert min(p) > ALPHA / len(p)
     shuffled = {key: x[::-1] for key, x in rest.items()}
     mean, sd = case.effects(shuffled)
-    z = (store.values[effect][-1][-1, :, 0].numpy() - mean) / sd
+    z = (store.all(effect)[-1, :, 0].numpy() - mean) / sd
     assert min(stats.spearmanr(z**2, x).pvalue for x in shuffled.values()) < 1e-6  # effects of other chains' scales
 
 

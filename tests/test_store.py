@@ -46,7 +46,8 @@ def test_draws_are_kept_one_by_one_or_many_at_once() -> None:
         single.keep(one(values, k), density[k])
         assert_holds(single, values, density, k + 1)
     for start, end in ((0, 1), (1, 1), (1, 5), (5, 7)):
-        several.keep_many(some(values, start, end), density[start:end])
+        several.fill(some(values, start, end), density[start:end], start)
+        several.n_draws = end
         assert_holds(several, values, density, end)
 
 
@@ -54,7 +55,8 @@ def test_both_ways_may_take_turns() -> None:
     values, density = made()
     store = Store(one(values, 0), tuple(SHAPES), DRAWS)
     store.keep(one(values, 0), density[0])
-    store.keep_many(some(values, 1, 4), density[1:4])
+    store.fill(some(values, 1, 4), density[1:4], 1)
+    store.n_draws = 4
     store.keep(one(values, 4), density[4])
     assert_holds(store, values, density, 5)
 
@@ -62,10 +64,12 @@ def test_both_ways_may_take_turns() -> None:
 def test_only_named_latents_are_kept() -> None:
     values, density = made()
     store = Store(one(values, 0), ("alpha", "mu"), DRAWS)
-    store.keep_many(values, density)
+    store.fill(values, density, 0)
+    store.n_draws = DRAWS
     assert_holds(store, values, density, DRAWS)
     store = Store(one(values, 0), ("alpha",), DRAWS)
-    store.keep_many({"alpha": values["alpha"]}, density)  # others need not be there
+    store.fill({"alpha": values["alpha"]}, density, 0)  # others need not be there
+    store.n_draws = DRAWS
     assert_holds(store, values, density, DRAWS)
 
 
@@ -74,7 +78,8 @@ def test_what_was_kept_does_not_change_with_its_source() -> None:
     kept, before = {name: x.clone() for name, x in values.items()}, density.clone()
     store = Store(one(values, 0), tuple(SHAPES), DRAWS)
     store.keep(one(values, 0), density[0])
-    store.keep_many(some(values, 1, DRAWS), density[1:])
+    store.fill(some(values, 1, DRAWS), density[1:], 1)
+    store.n_draws = DRAWS
     for x in (*values.values(), density):
         x.zero_()
     assert_holds(store, kept, before, DRAWS)
@@ -96,7 +101,8 @@ def test_draws_may_be_kept_in_single_precision(many: bool) -> None:
     values, density = made()
     store = Store(one(values, 0), tuple(SHAPES), DRAWS, torch.float32)
     if many:
-        store.keep_many(values, density)
+        store.fill(values, density, 0)
+        store.n_draws = DRAWS
     else:
         for k in range(DRAWS):
             store.keep(one(values, k), density[k])
