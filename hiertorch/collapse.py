@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.affine import Affine, NotAffine, Part
-from hiertorch.cholesky import product
+from hiertorch.cholesky import product, solve_lower
 from hiertorch.data import Data
 from hiertorch.elimination import Elimination, Reduced, Spreads
 from hiertorch.grams import chunks, gather
@@ -83,12 +83,11 @@ class Collapsed:
         if grams.population is not None:
             spread, root = both[None]
             population = spread[:, :, 0]
-            shift = grams.shift.expand(chains, -1).unsqueeze(-1)
             if None in affine.turning:
-                shift = torch.linalg.solve(population.movedim(2, 0), grams.bases[None] @ shift)
+                shift = (grams.bases[None] @ grams.shift).expand(chains, -1)
+                location = torch.linalg.solve(population.movedim(2, 0), shift).mT
             else:
-                shift = torch.linalg.solve_triangular(root[:, :, 0].movedim(2, 0), shift, upper=False)
-            location = shift.squeeze(-1).mT
+                location = solve_lower(root[:, :, 0], grams.shift.unsqueeze(1).expand(-1, chains))
         held = affine.coefficients(values, chains) - grams.held_shift.unsqueeze(1)
         return Spreads(affine.factors(values, chains), levels, crossed, population, location, held), roots
 

@@ -173,8 +173,7 @@ class Independence:
             return like.expand(sweeps, *like.shape), self.log_density.expand(sweeps, chains)
         walks = [t % self.cycle == self.cycle - 1 for t in range(sweeps)]
         number = (sweeps - sum(walks)) * chains
-        proposed = proposals.propose(self.tuning, number, self.generator)
-        spread = proposals.density(self.tuning, proposed)
+        proposed, spread = proposals.propose_and_weigh(self.tuning, number, self.generator)
         proposed, density = self.move.evaluate(proposed)
         weight = density - spread
         log_uniform = -torch.empty(sweeps, chains, dtype=like.dtype, device=like.device).exponential_(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hiertorch.kernels.base import Tuning
 
-__all__ = ["density", "fit", "normal_start", "propose", "scale_of"]
+__all__ = ["density", "fit", "normal_start", "propose", "propose_and_weigh", "scale_of"]
 
 COMPONENTS = ((0.97, 20, 1.0), (0.03, 4, 2.0))
 """Share, degrees of freedom (even) and scale of the Student distributions."""
@@ -32,17 +32,25 @@ def normal_start(mean: Tensor, root: Tensor) -> Tuning:
 
 def propose(tuning: Tuning, number: int, generator: torch.Generator | None) -> Tensor:
     """Independent proposals `(number, d)`."""
+    return propose_and_weigh(tuning, number, generator)[0]
+
+
+def propose_and_weigh(tuning: Tuning, number: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Independent proposals u `(number, d)`, and log q(u), which costs little when u has just been made."""
     location, root = tuning["location"], tuning["root"]
 
-    def exponential(*shape: int) -> Tensor:
-        return torch.empty(shape, dtype=root.dtype, device=root.device).exponential_(generator=generator)
+    def uniform(*shape: int) -> Tensor:  # on (0, 1]
+        return 1.0 - torch.rand(shape, generator=generator, dtype=root.dtype, device=root.device)
 
     t = torch.randn(number, len(location), generator=generator, dtype=root.dtype, device=root.device)
-    chi = exponential(max(df for _, df, _ in COMPONENTS) // 2, number)
-    first = exponential(number) < -log(1.0 - COMPONENTS[0][0])
-    scales = [scale / (2.0 * chi[: df // 2].sum(0) / df).sqrt() for _, df, scale in COMPONENTS]
-    x = tuning["shift"] + (t * torch.where(first, scales[0], scales[1]).unsqueeze(1)) @ root.mT
-    return _sinh(tuning, x)
+    # A chi-squared number with df degrees of freedom is -2 log(u_1 .. u_(df/2)).
+    u = uniform(max(df for _, df, _ in COMPONENTS) // 2, number)
+    first = uniform(number) < COMPONENTS[0][0]
+    scales = [scale * (-2.0 / df * u[: df // 2].prod(0).log()).rsqrt() for _, df, scale in COMPONENTS]
+    t = t * torch.where(first, scales[0], scales[1]).unsqueeze(1)
+    x = tuning["shift"] + t @ root.mT
+    y = ((x.asinh() + tuning["skew"]) / tuning["tail"]).sinh()
+    return location + tuning["scale"] * y, _log_density(tuning, x, y, t)
 
 
 def density(tuning: Tuning, u: Tensor) -> Tensor:
@@ -51,20 +59,20 @@ def density(tuning: Tuning, u: Tensor) -> Tensor:
     if d == 0:
         return u.new_zeros(len(u))
     y = (u - tuning["location"]) / tuning["scale"]
-    inner = tuning["tail"] * y.asinh() - tuning["skew"]
-    x = inner.sinh()
-    slope = tuning["tail"] / tuning["scale"] * ((1.0 + x.square()) / (1.0 + y.square())).sqrt()
-    t = torch.linalg.solve_triangular(tuning["root"], (x - tuning["shift"]).mT, upper=False)
-    square = t.square().sum(0)
+    x = (tuning["tail"] * y.asinh() - tuning["skew"]).sinh()
+    inverse = torch.linalg.solve_triangular(tuning["root"], torch.eye(d).to(u), upper=False)  # of few dimensions
+    return _log_density(tuning, x, y, (x - tuning["shift"]) @ inverse.mT)
+
+
+def _log_density(tuning: Tuning, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+    """log q(u), where y is u without location and scale, x without skew and tail, t without correlation."""
+    d, square = t.shape[-1], t.square().sum(1)
     parts = []
     for share, df, scale in COMPONENTS:
         constant = log(share) + lgamma((df + d) / 2) - lgamma(df / 2) - 0.5 * d * log(df * pi) - d * log(scale)
         parts.append(constant - 0.5 * (df + d) * torch.log1p(square / (df * scale**2)))
-    return torch.stack(parts).logsumexp(0) + slope.log().sum(-1) - tuning["root"].diagonal().log().sum()
-
-
-def _sinh(tuning: Tuning, x: Tensor) -> Tensor:
-    return tuning["location"] + tuning["scale"] * ((x.asinh() + tuning["skew"]) / tuning["tail"]).sinh()
+    slope = tuning["tail"] / tuning["scale"] * ((1.0 + x.square()) / (1.0 + y.square())).sqrt()
+    return torch.logaddexp(*parts) + slope.log().sum(-1) - tuning["root"].diagonal().log().sum()
 
 
 def fit(draws: Tensor) -> Tuning:

@@ -362,3 +362,12 @@ def test_a_fit_to_draws_that_never_moved_is_refused_or_sound(stuck: list[int], v
             continue
         tensors = found.values() if isinstance(found, dict) else [found]
         assert all(bool(x.isfinite().all()) for x in tensors)
+
+
+def test_proposals_come_with_their_density() -> None:
+    """The same numbers as `density` finds from the proposals alone."""
+    skewed = torch.randn(2_000, 3, generator=generator(), dtype=torch.float64).exp()
+    tuning = proposals.fit(skewed)
+    u, log_q = proposals.propose_and_weigh(tuning, 500, generator(5))
+    assert torch.equal(u, proposals.propose(tuning, 500, generator(5)))
+    np.testing.assert_allclose(log_q, proposals.density(tuning, u), rtol=1e-9, atol=1e-9)
