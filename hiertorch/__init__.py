@@ -12,8 +12,9 @@ finest.py, elimination.py, collapse.py, marginals.py), the rest sampled (mode.py
 workers.py), unstored effects drawn again (redraw.py).
 """
 
-from hiertorch import models
+from hiertorch import families, models
 from hiertorch.data import Data
+from hiertorch.distributions import HalfStudentT
 from hiertorch.errors import (
     ConfigError,
     DataError,
@@ -23,7 +24,7 @@ from hiertorch.errors import (
     SamplingError,
     SamplingWarning,
 )
-from hiertorch.latent import Latent
+from hiertorch.latent import Derived, Latent
 from hiertorch.model import Model
 from hiertorch.posterior import Posterior
 from hiertorch.sampling import plan, sample
@@ -34,6 +35,8 @@ __all__ = [
     "ConfigError",
     "Data",
     "DataError",
+    "Derived",
+    "HalfStudentT",
     "HiertorchError",
     "Latent",
     "Model",
@@ -42,6 +45,7 @@ __all__ = [
     "RunFolderError",
     "SamplingError",
     "SamplingWarning",
+    "families",
     "models",
     "plan",
     "sample",

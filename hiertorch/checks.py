@@ -97,7 +97,7 @@ def _checked(model: Model, data: Data, rows: Data, generator: torch.Generator, *
     terms = {}
     for name in model.latents:
         _check_support(model, name, reads, again, data)
-        _check_labels(model, name, reads)
+        _check_labels(model, name, reads, data)
         with validation(False):
             terms[name] = _check_prior(model, name, v, data, generator)
     if opaque:
@@ -176,8 +176,8 @@ def _has_one_support(distribution: Any) -> bool:
     return support is getattr(type(distribution), "support", None) and not constraints.is_dependent(support)
 
 
-def _check_labels(model: Model, name: str, reads: Reads) -> None:
-    labels, event = model.latents[name].labels, tuple(reads.values[name].shape[2:])
+def _check_labels(model: Model, name: str, reads: Reads, data: Data) -> None:
+    labels, event = model.latents[name].event_labels(data), tuple(reads.values[name].shape[2:])
     if labels is not None and tuple(map(len, labels)) != event:
         raise ModelError(
             f"latent {name!r} has labels for an event of shape {tuple(map(len, labels))}, but its event shape is "

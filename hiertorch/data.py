@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,15 @@ __all__ = ["Data"]
 
 HEAD = 65_536
 """Rows that are looked at at once when values are compared within groups."""
+
+
+class Recipe(NamedTuple):
+    """Which columns of a frame the data were read from, so that new rows are read alike."""
+
+    response: str
+    groups: Mapping[str, str]
+    columns: Mapping[str, str]
+    levels: Mapping[str, tuple[str, ...]]  # of columns that were read by level
 
 
 class Data:
@@ -39,6 +48,7 @@ class Data:
         columns: name -> `(rows, *trailing)`.
         codes: grouping -> long tensor `(rows,)`.
         labels: grouping -> pandas Index of its labels, in code order.
+        recipe: which columns of a frame these were.
 
     Raises:
         DataError: for missing or infinite values, missing labels, lengths that differ and names that can't be used.
@@ -67,6 +77,7 @@ class Data:
     columns: dict[str, Tensor]
     codes: dict[str, Tensor]
     labels: dict[str, pd.Index]
+    recipe: Recipe
     _row_codes: dict[str, np.ndarray]  # grouping -> (rows of the whole,)
     _index: pd.Index  # of the whole
     _whole: Self | None  # the data set that these rows were taken from, None if these are all
@@ -100,6 +111,7 @@ class Data:
         self.labels = {plate: index for plate, (_, index) in coded.items()}
         self._row_codes = {plate: codes for plate, (codes, _) in coded.items()}
         self.codes = {plate: torch.from_numpy(codes).to(device) for plate, codes in self._row_codes.items()}
+        self.recipe = Recipe(name, {plate: plate for plate in groups}, {column: column for column in columns}, {})
         self._index, self._whole, self._rows, self._cache = pd.RangeIndex(self.n_rows), None, None, {}
 
     @classmethod
@@ -110,9 +122,13 @@ class Data:
         groups: Sequence[str] | Mapping[str, str] = (),
         predictors: Sequence[str] | Mapping[str, str] | None = None,
         weights: str | None = None,
+        labels: Mapping[str, Sequence[Hashable]] | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> Self:
         """The rows of a data frame, whose index becomes `data.index`.
+
+        A column of categories is read by level: "livch=2" is 1 where column livch is "2" and 0 elsewhere, as a
+        predictor or as the response.
 
         Args:
             frame: one row an observation.
@@ -120,6 +136,7 @@ class Data:
             groups: the columns that hold group labels, or a mapping from new names to columns.
             predictors: the columns to keep, or a mapping from new names to columns; None keeps all other numeric ones.
             weights: the column that holds row weights.
+            labels: for some groupings all labels, in code order; this allows groups without rows.
             dtype: float32 or float64.
 
         Raises:
@@ -135,13 +152,36 @@ class Data:
             )
         else:
             kept = reading.renamed(predictors)
-        y, w = reading.column(frame, response), None if weights is None else reading.column(frame, weights)
-        columns = {name: reading.column(frame, column) for name, column in kept.items()}
-        labels = {name: reading.column(frame, column) for name, column in grouped.items()}
         data = cls.__new__(cls)
-        data._fill(str(response), y, columns, labels, w, {}, dtype)
-        data._index = frame.index
+        levels: dict[str, tuple[str, ...]] = {}
+        y = reading.column(frame, response, levels)
+        w = None if weights is None else reading.column(frame, weights)
+        columns = {name: reading.column(frame, column, levels) for name, column in kept.items()}
+        coded = {name: reading.column(frame, column) for name, column in grouped.items()}
+        data._fill(str(response), y, columns, coded, w, labels or {}, dtype)
+        data._index, data.recipe = frame.index, Recipe(str(response), grouped, kept, levels)
         return data
+
+    def read_rows(self, frame: pd.DataFrame) -> tuple[dict[str, Tensor], dict[str, pd.Index]]:
+        """Columns `(rows,)` and group labels of new rows, as these data's own were read; no response is needed.
+
+        Raises:
+            DataError: for columns that are missing, missing values, and levels that these data do not have.
+        """
+        if not isinstance(frame, pd.DataFrame):
+            raise DataError(f"new rows come as a pandas DataFrame; found {type(frame).__name__}.")
+        if len(frame) == 0:
+            raise DataError("the frame of new rows is empty.")
+        levels = dict(self.recipe.levels)
+        columns = {
+            name: reading.predictor(name, reading.column(frame, column, levels), len(frame), self.dtype, self.device)
+            for name, column in self.recipe.columns.items()
+        }
+        labels = {
+            plate: reading.row_labels(plate, reading.column(frame, column))
+            for plate, column in self.recipe.groups.items()
+        }
+        return columns, labels
 
     @property
     def n_rows(self) -> int:
@@ -260,6 +300,38 @@ class Data:
             self._cache[key] = torch.as_tensor(found, dtype=self.dtype, device=self.device)
         return self._cache[key]
 
+    def scale_of(self, column: str) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over all rows of the whole data set, of a column or (by its name) the response.
+
+        Raises:
+            DataError: if there is no such column, or only one row, or the column is constant.
+        """
+        if column != self.name and column not in self.columns:
+            raise DataError(self._unknown(column))
+        key = ("moments", column)
+        if key not in self._cache:
+            # A response may have been replaced in part of the rows; columns can't be.
+            x = self.y if column == self.name else (self._whole or self).columns[column]
+            self._cache[key] = torch.stack([x.mean(), x.std()])
+            if not bool(self._cache[key][1] > 0):
+                raise DataError(
+                    f"column {column!r} has no spread (one row, or one value), by which priors could be scaled."
+                )
+        mean, sd = self._cache[key]
+        return mean, sd
+
+    def label_numbers(self, plate: str) -> Tensor:
+        """The labels of a grouping as numbers, such as the times of a grouping by year: `(groups,)`; dates in days.
+
+        Raises:
+            DataError: if its labels are neither numbers nor dates.
+        """
+        self._check_plates(plate)
+        key = ("numbers", plate)
+        if key not in self._cache:
+            self._cache[key] = torch.as_tensor(reading.label_numbers(plate, self.labels[plate])).to(self.y)
+        return self._cache[key]
+
     def to(self, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> Self:
         """The same data on another device or in another floating dtype; codes stay long."""
         reading.check_dtype(dtype or self.dtype)
@@ -325,7 +397,8 @@ class Data:
         y = self.y if y is None else reading.response(self.name, y, self.dtype, self.device)
         reading.check_length("the new response", y.shape[-1], self.n_rows)
         weights = self.weights if weights is None else weights
-        return self._changed(y=y, weights=None if weights is None else reading.row_weights(weights, y))
+        cache = {key: x for key, x in self._cache.items() if key != ("moments", self.name)}
+        return self._changed(y=y, weights=None if weights is None else reading.row_weights(weights, y), _cache=cache)
 
     def _part(self, function: Callable[[Tensor, int], Tensor], rows: Tensor | slice) -> Self:
         """These rows of the whole, each tensor by a function of it and of the axis of its rows."""

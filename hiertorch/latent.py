@@ -14,7 +14,7 @@ from torch.distributions.transforms import Transform
 
 from hiertorch.errors import ModelError
 
-__all__ = ["Latent", "Values", "cast", "repaired", "validation"]
+__all__ = ["Derived", "Latent", "Values", "cast", "prior_text", "repaired", "validation"]
 
 Prior = Distribution | Callable[..., Distribution]
 
@@ -28,7 +28,8 @@ class Latent:
             Its support (fixed, continuous) decides on which scale the latent is sampled.
         plate: name of the grouping that the latent varies over; None for a population-level latent (size 1).
         event: shape of independent copies to make of a scalar prior, such as 3 for three coefficients.
-        labels: names of the entries of an event, for summaries: `["SES", "sector"]`, or one list a dimension.
+        labels: names of the entries of an event, for summaries: `["SES", "sector"]`, or one list a dimension; or the
+            name of a grouping, whose labels they are.
 
     Raises:
         ModelError: if the prior is neither a distribution nor a function, or the event shape is no shape.
@@ -40,7 +41,7 @@ class Latent:
         plate: str | None = None,
         *,
         event: int | Sequence[int] = (),
-        labels: Sequence[Any] | None = None,
+        labels: Sequence[Any] | str | None = None,
     ) -> None:
         if not isinstance(prior, Distribution) and (isinstance(prior, type) or not callable(prior)):
             raise ModelError(
@@ -54,7 +55,8 @@ class Latent:
         self.event = (event,) if isinstance(event, int) else tuple(event)
         if not all(isinstance(n, int) and n > 0 for n in self.event):
             raise ModelError(f"event is a shape such as 3 or (2, 3), without zeros; found {event!r}.")
-        self.labels = _label_tuples(labels)
+        self.labels_of = labels if isinstance(labels, str) else None
+        self.labels = None if isinstance(labels, str) else _label_tuples(labels)
         self._wants_data = not isinstance(prior, Distribution) and _arity(prior) >= 2
 
     def distribution(self, values: "Values", data: Any, device: torch.device, dtype: torch.dtype) -> Distribution:
@@ -84,6 +86,20 @@ class Latent:
             distribution = Independent(distribution, len(self.event))
         return distribution
 
+    @property
+    def axes(self) -> tuple[tuple[Any, ...], ...]:
+        """Labels of the event by dimension, none if it has none."""
+        return self.labels or ()
+
+    def event_labels(self, data: Any) -> tuple[tuple[Any, ...], ...] | None:
+        """The same, looked up in the data if they are those of a grouping."""
+        return (tuple(data.labels[self.labels_of]),) if self.labels_of is not None else self.labels
+
+    @property
+    def text(self) -> str:
+        """The prior for print."""
+        return prior_text(self.prior) if isinstance(self.prior, Distribution) else "function of earlier latents"
+
     def __repr__(self) -> str:
         prior = str(self.prior) if isinstance(self.prior, Distribution) else "function of earlier latents"
         return f"Latent({prior}{f', plate={self.plate!r}' if self.plate else ''})"
@@ -106,6 +122,31 @@ class Latent:
         twin = copy.copy(self)
         twin.prior = prior
         return twin
+
+
+class Derived:
+    """A function of the latents that a posterior holds beside them, such as a correlation: it has no prior.
+
+    Args:
+        function: of the latents (`lambda v: ...`) or of latents and data (`lambda v, data: ...`), to
+            `(chains, size, *event)`.
+        plate: name of the grouping that it varies over; None for size 1.
+        labels: names of the entries of its event, as for a latent.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], plate: str | None = None, *, labels: Any = None) -> None:
+        if not callable(function):
+            raise ModelError(f"a derived quantity is a function of the latents, lambda v: ..., found {function!r}.")
+        self.function, self.plate = function, plate
+        self.labels = _label_tuples(labels)
+        self._wants_data = _arity(function) >= 2
+
+    def __call__(self, values: "Values", data: Any) -> Tensor:
+        """Its value, `(chains, size, *event)`."""
+        return self.function(values, data) if self._wants_data else self.function(values)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Derived":
+        return self
 
 
 class Values(Mapping[str, Tensor]):
@@ -155,6 +196,21 @@ class Values(Mapping[str, Tensor]):
             advice = f"declare {name!r} above it (readable here: {known})."
             return f"it reads latent {name!r}, which is declared later; {advice}"
         return f"it reads latent {name!r}, which the model does not declare (readable here: {known})."
+
+
+def prior_text(distribution: Distribution) -> str:
+    """A distribution as people write it: Normal(0, 5)."""
+    if isinstance(distribution, Independent):
+        return prior_text(distribution.base_dist)
+    names = [name for name in distribution.arg_constraints if name in distribution.__dict__]
+    if isinstance(distribution, LKJCholesky):
+        return f"LKJCholesky({distribution.dim}, {float(distribution.concentration):g})"
+    parts = []
+    for name in names:
+        flat = distribution.__dict__[name].flatten()
+        same = flat.numel() > 0 and bool((flat == flat[0]).all())
+        parts.append(f"{float(flat[0]):.4g}" if same else "[" + ", ".join(f"{x:.4g}" for x in flat.tolist()) + "]")
+    return f"{type(distribution).__name__}({', '.join(parts)})" if parts else str(distribution)
 
 
 def cast(thing: Any, device: torch.device, dtype: torch.dtype) -> Any:
@@ -227,7 +283,7 @@ def _holds(cell: CellType, thing: object) -> bool:
         return False
 
 
-def _arity(prior: Callable[..., Distribution]) -> int:
+def _arity(prior: Callable[..., Any]) -> int:
     try:
         parameters = inspect.signature(prior).parameters.values()
     except (TypeError, ValueError):

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from hiertorch.data import Data
 from hiertorch.errors import ModelError
-from hiertorch.latent import Latent, Values, repaired
+from hiertorch.latent import Derived, Latent, Values, repaired
 
 __all__ = ["Model"]
 
@@ -65,6 +65,12 @@ class Model(nn.Module, metaclass=_ModelType):
                 del latents[name]  # `beta = None` in a subclass drops a latent
             others |= {name for name, part in body.items() if part is not None} - own.keys()
         self._declared: dict[str, Latent] = {}
+        self._derived: dict[str, Derived] = {
+            name: part
+            for owner in reversed(type(self).__mro__)
+            for name, part in vars(owner).items()
+            if isinstance(part, Derived)
+        }
         for name, latent in latents.items():
             self._declare(name, latent)
 
@@ -82,6 +88,8 @@ class Model(nn.Module, metaclass=_ModelType):
             if declared is None:
                 raise ModelError(f"call super().__init__() before declaring latent {name!r} in __init__.")
             self._declare(name, value)
+        elif isinstance(value, Derived) and declared is not None and name not in declared:
+            self._derived[name] = self.__dict__[name] = value
         elif declared is not None and name in declared:
             raise ModelError(_shadow(name))
         else:
@@ -99,6 +107,11 @@ class Model(nn.Module, metaclass=_ModelType):
     def latents(self) -> Mapping[str, Latent]:
         """The latents by name, in the order in which they are drawn."""
         return MappingProxyType(self._declared)
+
+    @property
+    def derived(self) -> Mapping[str, Derived]:
+        """What a posterior holds beside the latents, by name."""
+        return MappingProxyType(self._derived)
 
     def likelihood(self, v: Values, data: Data) -> Distribution:
         """p(y_i | theta) as a distribution of batch shape `(chains, rows)`. Every model writes its own."""

@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from hiertorch.data import Data
+from hiertorch.errors import ModelError
+from hiertorch.latent import Values
+from hiertorch.model import Model
 from hiertorch.monitors import RunInfo
 from hiertorch.plan import Plan
 from hiertorch.posterior import Posterior, Stats
@@ -16,6 +21,9 @@ from hiertorch.redraw import Redraw
 from hiertorch.store import Counter, Store
 
 __all__ = ["as_posterior", "glance", "run_info", "versions"]
+
+NUMBERS = 1_000_000
+"""Numbers of a latent that derived quantities are computed from at once."""
 
 LOOK_AT, GROUPS, EACH = 400_000, 20, 200
 """Stored numbers above which `glance` takes so many groups of each plate alone, and then every k-th draw, but no fewer
@@ -46,9 +54,9 @@ def run_info(plan: Plan, settings: Mapping[str, Any], sweeps: int) -> RunInfo:
         plates={name: c.plate for name, c in coordinates.items()},
         labels={plate: target.data.labels[plate] for plate in plan.structure.plates},
         event_labels={
-            name: latent.labels
+            name: labels
             for name, latent in model.latents.items()
-            if latent.labels and fits(latent.labels, coordinates[name].event)
+            if (labels := latent.event_labels(target.data)) and fits(labels, coordinates[name].event)
         },
         blocks={step.move.name: step.move.plate for step in plan.steps},
         sweeps=sweeps,
@@ -74,6 +82,13 @@ def as_posterior(
     }
     stored = store.draws()
     draws, effects = {name: stored[name] for name in names}, None
+    model, data = plan.structure.target.model, plan.structure.target.data
+    more = derived(model, data, stored)
+    plates = {**info.plates, **{name: model.derived[name].plate for name in more}}
+    event_labels = {
+        **info.event_labels,
+        **{name: found for name in more if (found := model.derived[name].labels) and fits(found, more[name].shape[3:])},
+    }
     if plan.collapsed is not None:
         population = {name: x for name, x in stored.items() if info.plates[name] is None}
         if population:
@@ -93,15 +108,36 @@ def as_posterior(
         "status": status,
     }
     return Posterior(
-        draws,
-        plates=info.plates,
+        {**draws, **more},
+        plates=plates,
         labels=info.labels,
-        event_labels=info.event_labels,
+        event_labels=event_labels,
         stats=stats,
         run=run,
         interrupted=status == "interrupted",
         effects=effects,
     )
+
+
+def derived(model: Model, data: Data, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the model derives from latents that were stored, name -> `(chains, draws, size, *event)`."""
+    if not model.derived:
+        return {}
+    chains, draws = next(iter(stored.values())).shape[:2]
+    flat = {name: x.flatten(0, 1) for name, x in stored.items()}
+    per = max(1, NUMBERS // max(math.prod(x.shape[2:]) for x in stored.values()))
+    found: dict[str, Tensor] = {}
+    for name, quantity in model.derived.items():
+        try:
+            with torch.no_grad():
+                parts = [
+                    quantity(Values({key: x[at : at + per] for key, x in flat.items()}, tuple(model.latents)), data)
+                    for at in range(0, chains * draws, per)
+                ]
+        except ModelError:  # it reads a latent that is not kept
+            continue
+        found[name] = torch.cat(parts).unflatten(0, (chains, draws))
+    return found
 
 
 def glance(posterior: Posterior) -> list[str]:

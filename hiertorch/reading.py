@@ -87,7 +87,10 @@ def _numbers(what: str, values: Any, dtype: torch.dtype, device: torch.device) -
         kind = pd.api.types.infer_dtype(array.ravel(), skipna=True)
         numeric = kind in ("integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty")
     if not numeric:
-        raise DataError(f"{what} is not numeric: found {kind}. Recode it as numbers, or name it as a grouping.")
+        raise DataError(
+            f"{what} is not numeric: found {kind}. Recode it as numbers, read it by level "
+            f"('column=level' in from_frame), or name it as a grouping."
+        )
     return torch.from_numpy(np.array(array, dtype=np.float64)).to(device, dtype)  # a copy: the caller's may change
 
 
@@ -120,6 +123,12 @@ def coded(plate: str, values: Any, labels: Any, n_rows: int) -> tuple[np.ndarray
             f"{what} has {show(rows[row])} in row {row} (from 0), which is not in its labels=: add it there."
         )
     return codes, known
+
+
+def row_labels(plate: str, values: Any) -> pd.Index:
+    """The group label of each row, none of them missing."""
+    rows = _labels(f"grouping {plate!r}", values)
+    return pd.Index(rows.astype(object), tupleize_cols=False) if isinstance(rows, pd.CategoricalIndex) else rows
 
 
 def _labels(what: str, values: Any) -> pd.Index:
@@ -166,6 +175,21 @@ def _close_numbers(numbers: np.ndarray, low: int, high: int) -> tuple[np.ndarray
     occurs[offsets] = True
     labels = pd.Index((np.flatnonzero(occurs) + low).astype(numbers.dtype))
     return (offsets if len(labels) == len(occurs) else (np.cumsum(occurs) - 1)[offsets]), labels
+
+
+def label_numbers(plate: str, labels: pd.Index) -> np.ndarray:
+    """Labels as float64 numbers, dates as days since the first."""
+    if isinstance(labels, pd.PeriodIndex):
+        labels = labels.to_timestamp()
+    if isinstance(labels, pd.DatetimeIndex):
+        return np.asarray((labels - labels.min()) / pd.Timedelta(days=1), np.float64)
+    try:
+        return np.asarray(labels, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the labels of {plate!r} should be numbers or dates, since they are used as times; found "
+            f"{show(labels[0])}."
+        ) from error
 
 
 def check_dtype(dtype: torch.dtype) -> None:
@@ -227,14 +251,44 @@ def renamed(names: Any) -> dict[Any, Any]:
     return {name: name for name in ([names] if isinstance(names, str) else names)}
 
 
-def column(frame: pd.DataFrame, name: str) -> Any:
-    """A column of a frame, or a DataError with the closest name."""
+def column(frame: pd.DataFrame, name: str, levels: dict[str, tuple[str, ...]] | None = None) -> Any:
+    """A column of a frame; "livch=2" is the indicator (0 or 1) of level "2" of column livch.
+
+    Args:
+        frame: where to look.
+        name: of the column, or column=level.
+        levels: column -> its levels, filled in by each column that is read by level; one that is there already has
+            to hold all levels of the frame, and may hold more.
+
+    Raises:
+        DataError: if there is no such column or level, with the closest name; for a level that is not known.
+    """
     if name not in frame.columns:
+        base, equals, level = str(name).partition("=")
+        if equals and base in frame.columns:
+            return _indicator(frame, base, level, {} if levels is None else levels)
         known = f"its columns: {listed(frame.columns)}"
         raise DataError(f"the frame has no column {name!r}; {known}.{closest(name, frame.columns)}")
     if (count := list(frame.columns).count(name)) > 1:
         raise DataError(f"the frame has {count} columns {name!r}: rename all but one.")
     return frame[name]
+
+
+def _indicator(frame: pd.DataFrame, base: str, level: str, levels: dict[str, tuple[str, ...]]) -> np.ndarray:
+    """1.0 where a column has a level."""
+    values = frame[base]
+    _check_none(f"column {base!r}", "missing", np.flatnonzero(values.isna()), "Drop or impute those rows first.")
+    texts = values.astype(str)
+    found = tuple(dict.fromkeys(texts))
+    known = levels.setdefault(base, found)
+    if new := [text for text in found if text not in known]:
+        raise DataError(
+            f"column {base!r} has level {new[0]!r}, which the data that were fitted do not have; their levels: "
+            f"{listed(known)}."
+        )
+    if level not in known:
+        raise DataError(f"column {base!r} has no level {level!r}; its levels: {listed(known)}.{closest(level, known)}")
+    return (texts == level).to_numpy(np.float64)
 
 
 def closest(name: object, names: Iterable[Any]) -> str:

@@ -1,7 +1,31 @@
-"""Ready structures, one a file. Each is a short subclass of `ht.Model`; replace a prior in a one-line subclass."""
+"""Ready structures, one a file, for any family (`hiertorch.families`). Each is a short subclass of `ht.Model`;
+replace a prior in a one-line subclass, or by `priors=`.
+"""
 
 from hiertorch.models.complete_pooling import CompletePooling
+from hiertorch.models.correlated_effects import CorrelatedEffects
+from hiertorch.models.crossed import Crossed
 from hiertorch.models.eight_schools import EightSchools
+from hiertorch.models.hierarchical_priors import HierarchicalPriors
+from hiertorch.models.mixed_effects import MixedEffects
+from hiertorch.models.nested import Nested
+from hiertorch.models.no_pooling import NoPooling
+from hiertorch.models.regression import Regression
+from hiertorch.models.time_varying import TimeVarying
 from hiertorch.models.varying_intercepts import VaryingIntercepts
+from hiertorch.models.varying_slopes import VaryingSlopes
 
-__all__ = ["CompletePooling", "EightSchools", "VaryingIntercepts"]
+__all__ = [
+    "CompletePooling",
+    "CorrelatedEffects",
+    "Crossed",
+    "EightSchools",
+    "HierarchicalPriors",
+    "MixedEffects",
+    "Nested",
+    "NoPooling",
+    "Regression",
+    "TimeVarying",
+    "VaryingIntercepts",
+    "VaryingSlopes",
+]

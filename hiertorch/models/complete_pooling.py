@@ -1,35 +1,36 @@
 """One line for everybody."""
 
-from collections.abc import Sequence
-
-from torch.distributions import Distribution, Gamma, Normal
+from torch import Tensor
+from torch.distributions import Normal
 
 from hiertorch.data import Data
 from hiertorch.latent import Latent, Values
-from hiertorch.model import Model
-from hiertorch.models.linear import slopes, with_slopes
+from hiertorch.models.regression import Regression
 
 __all__ = ["CompletePooling"]
 
 
-class CompletePooling(Model):
-    """y_i ~ Normal(alpha + x_i' beta, sigma_y): groups are ignored.
+class CompletePooling(Regression):
+    """eta_i = alpha + x_i' beta: groups are ignored.
 
-    alpha ~ Normal(0, 5), beta_k ~ Normal(0, 2), sigma_y ~ Gamma(1, 1).
+    alpha ~ Normal(0, 5), beta_k ~ Normal(0, 2).
 
     Args:
         predictors: names of the columns in x; one coefficient each, `(chains, 1, predictors)`.
+        family, offset, priors: see `hiertorch.models.Regression`.
     """
 
     alpha = Latent(Normal(0.0, 5.0))
-    sigma_y = Latent(Gamma(1.0, 1.0))
+    beta = Latent(Normal(0.0, 2.0))
 
-    def __init__(self, predictors: Sequence[str] = ()) -> None:
-        super().__init__()
-        if len(predictors):
-            self.beta = slopes(predictors)
-        self.predictors = tuple(predictors)
+    def build(self) -> None:
+        """Coefficients by predictor."""
+        self.shape("beta", self.predictors)
 
-    def likelihood(self, v: Values, data: Data) -> Distribution:
-        """Normal, `(chains, rows)`."""
-        return Normal(with_slopes(v.alpha, v, data, self.predictors), v.sigma_y)
+    def eta(self, v: Values, data: Data) -> Tensor:
+        """alpha + x_i' beta."""
+        return v.alpha + self.shared(v, data)
+
+    def formula(self) -> list[str]:
+        """In lines."""
+        return [*super().formula(), "eta = " + self.terms("alpha", beta=self.predictors)]

@@ -1,40 +1,48 @@
 """Every group has a level of its own, drawn from a population of levels."""
 
-from collections.abc import Sequence
-
+from torch import Tensor
 from torch.distributions import Distribution, Gamma, Normal
 
 from hiertorch.data import Data
 from hiertorch.latent import Latent, Values
-from hiertorch.model import Model
-from hiertorch.models.linear import slopes, with_slopes
+from hiertorch.models.grouped import Grouped
 
 __all__ = ["VaryingIntercepts"]
 
 
-class VaryingIntercepts(Model):
-    """y_ij ~ Normal(alpha_j + x_ij' beta, sigma_y),  alpha_j ~ Normal(mu_alpha, sigma_alpha): partial pooling.
+class VaryingIntercepts(Grouped):
+    """eta_ij = alpha_j + x_ij' beta,  alpha_j ~ Normal(mu_alpha + u_j' gamma, sigma_alpha): partial pooling.
 
-    mu_alpha ~ Normal(0, 5), beta_k ~ Normal(0, 2), sigma_alpha and sigma_y ~ Gamma(1, 1) (Gelman & Hill 2007, chapter
-    12).
+    mu_alpha ~ Normal(0, 5), beta_k and gamma_k ~ Normal(0, 2), sigma_alpha ~ Gamma(1, 1) (Gelman & Hill 2007, chapter
+    12; group-level predictors u: section 12.6).
 
     Args:
         plate: the grouping j.
         predictors: names of the columns in x; one coefficient each, `(chains, 1, predictors)`.
+        group_predictors: names of columns u that are constant within groups.
+        family, offset, priors: see `hiertorch.models.Regression`.
     """
 
     mu_alpha = Latent(Normal(0.0, 5.0))
     sigma_alpha = Latent(Gamma(1.0, 1.0))
-    sigma_y = Latent(Gamma(1.0, 1.0))
+    beta = Latent(Normal(0.0, 2.0))
+    gamma = Latent(Normal(0.0, 2.0))
 
-    def __init__(self, plate: str, predictors: Sequence[str] = ()) -> None:
-        super().__init__()
-        self.plate = plate
-        if len(predictors):
-            self.beta = slopes(predictors)
-        self.predictors = tuple(predictors)
-        self.alpha = Latent(lambda v: Normal(v.mu_alpha, v.sigma_alpha), plate=plate)
+    def build(self) -> None:
+        """Intercepts by group."""
+        self.shape("beta", self.predictors)
+        self.shape("gamma", self.group_predictors)
+        text = f"Normal({self.mean_text('mu_alpha')}, sigma_alpha)"
+        self.add("alpha", self.intercepts, self.plate, text=text)
 
-    def likelihood(self, v: Values, data: Data) -> Distribution:
-        """Normal, `(chains, rows)`."""
-        return Normal(with_slopes(v.alpha[:, data[self.plate]], v, data, self.predictors), v.sigma_y)
+    def intercepts(self, v: Values, data: Data) -> Distribution:
+        """Prior of alpha, `(chains, groups)`."""
+        return Normal(v.mu_alpha + self.by_group(v, data), v.sigma_alpha)
+
+    def eta(self, v: Values, data: Data) -> Tensor:
+        """alpha_j + x_ij' beta."""
+        return v.alpha[:, data[self.plate]] + self.shared(v, data)
+
+    def formula(self) -> list[str]:
+        """In lines."""
+        return [*super().formula(), "eta = " + self.terms(f"alpha[{self.plate}]", beta=self.predictors)]

@@ -1,0 +1,62 @@
+"""Distributions that `torch.distributions` lacks."""
+
+from math import log
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, StudentT, constraints
+from torch.distributions.utils import broadcast_all
+
+__all__ = ["HalfStudentT"]
+
+
+class HalfStudentT(Distribution):
+    """|t| scale, t ~ StudentT(df): p(x) = 2 StudentT(x; df, 0, scale) for x >= 0, a weak prior for scales (Gelman
+    2006, section 3.2).
+
+    Args:
+        df: degrees of freedom.
+        scale: positive.
+    """
+
+    arg_constraints = {"df": constraints.positive, "scale": constraints.positive}  # noqa: RUF012
+    support = constraints.positive
+
+    def __init__(self, df: Tensor | float, scale: Tensor | float, validate_args: bool | None = None) -> None:
+        self.df, self.scale = broadcast_all(df, scale)
+        super().__init__(self.df.shape, validate_args=validate_args)
+
+    @property
+    def _whole(self) -> StudentT:
+        return StudentT(self.df, torch.zeros_like(self.scale), self.scale, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """2 scale sqrt(df / pi) Gamma((df + 1) / 2) / (Gamma(df / 2) (df - 1)); infinite for df <= 1."""
+        ratio = (torch.lgamma((self.df + 1) / 2) - torch.lgamma(self.df / 2)).exp()
+        mean = 2.0 * self.scale * (self.df / torch.pi).sqrt() * ratio / (self.df - 1)
+        return torch.where(self.df > 1, mean, torch.inf)
+
+    @property
+    def variance(self) -> Tensor:
+        """scale^2 df / (df - 2) - mean^2; infinite for df <= 2."""
+        return torch.where(self.df > 2, self.scale.square() * self.df / (self.df - 2) - self.mean.square(), torch.inf)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws `(*sample_shape, *batch_shape)`."""
+        return self._whole.rsample(sample_shape).abs()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(value)."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._whole.log_prob(value) + log(2.0)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "HalfStudentT":
+        """The same with another batch shape."""
+        new = self._get_checked_instance(HalfStudentT, _instance)
+        new.df, new.scale = self.df.expand(batch_shape), self.scale.expand(batch_shape)
+        super(HalfStudentT, new).__init__(torch.Size(batch_shape), validate_args=False)
+        new._validate_args = self._validate_args
+        return new

@@ -1,0 +1,125 @@
+"""Intercepts and slopes vary together: where one is high, the other tends to be high or low."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Gamma, LKJCholesky, MultivariateNormal, Normal, Uniform
+
+from hiertorch.data import Data
+from hiertorch.errors import ModelError
+from hiertorch.families import Family
+from hiertorch.latent import Derived, Latent, Values
+from hiertorch.models.grouped import Grouped
+
+__all__ = ["CorrelatedEffects"]
+
+CONCENTRATION = 2.0
+"""Of the LKJ prior: 2 keeps a little away from correlations of -1 and 1 (Stan user's guide, section 1.13)."""
+
+
+class CorrelatedEffects(Grouped):
+    """eta_ij = (1, x_ij)' e_j,  e_j = (alpha_j, beta_j) ~ MultivariateNormal(mu + Gamma u_j, D L L' D),
+    mu = (mu_alpha, mu_beta), D = diag(sigma_alpha, sigma_beta), L L' a correlation matrix.
+
+    mu_alpha ~ Normal(0, 5), mu_beta_k and gamma_kl ~ Normal(0, 2), all sigmas ~ Gamma(1, 1), L ~ LKJCholesky(K, 2)
+    (Gelman & Hill 2007, section 13.3; Lewandowski et al. 2009). `rho`, the correlations of each pair of effects, is in
+    the posterior.
+
+    Args:
+        plate: the grouping j.
+        predictors: names of the columns in x.
+        varying: those whose slopes vary, all if left out: `effects` `(chains, groups, K)` with the intercept first; the
+            others have one slope, `beta_shared`.
+        group_predictors: names of columns u that are constant within groups, which explain intercepts and slopes.
+        correlation: "lkj", or "uniform" for rho ~ Uniform(-0.9, 0.9), with one varying slope.
+        family, offset, priors: see `hiertorch.models.Regression`.
+    """
+
+    mu_alpha = Latent(Normal(0.0, 5.0))
+    mu_beta = Latent(Normal(0.0, 2.0))
+    sigma_alpha = Latent(Gamma(1.0, 1.0))
+    sigma_beta = Latent(Gamma(1.0, 1.0))
+    beta_shared = Latent(Normal(0.0, 2.0))
+    gamma = Latent(Normal(0.0, 2.0))
+    slopes_vary = True
+
+    def __init__(
+        self,
+        plate: str,
+        predictors: Sequence[str] = (),
+        *,
+        varying: Sequence[str] | None = None,
+        group_predictors: Sequence[str] = (),
+        correlation: Literal["lkj", "uniform"] = "lkj",
+        family: Family | str = "gaussian",
+        offset: str | None = None,
+        priors: Mapping[str, Any] | str | None = None,
+    ) -> None:
+        if correlation not in ("lkj", "uniform"):
+            raise ModelError(f'correlation is "lkj" or "uniform", found {correlation!r}.')
+        self.correlation = correlation
+        super().__init__(
+            plate,
+            predictors,
+            varying=varying,
+            group_predictors=group_predictors,
+            family=family,
+            offset=offset,
+            priors=priors,
+        )
+
+    def build(self) -> None:
+        """Vectors of effects by group."""
+        every = ["intercept", *self.varying]
+        self.shape("mu_beta", self.varying)
+        self.shape("sigma_beta", self.varying)
+        self.shape("beta_shared", self.common)
+        self.shape("gamma", [every, list(self.group_predictors)])
+        pairs = [f"{a}~{b}" for a, b in combinations(every, 2)]
+        if self.correlation == "lkj":
+            self.add("L", LKJCholesky(len(every), CONCENTRATION))
+            self.rho = Derived(_correlations, labels=pairs)
+        elif len(every) == 2:
+            self.add("rho", Uniform(-0.9, 0.9))
+        else:
+            raise ModelError(
+                f'correlation="uniform" is for an intercept and one slope, found {len(every)} effects: uniform '
+                'correlations of three would not be a correlation matrix. Take "lkj".'
+            )
+        mean = self.mean_text("(mu_alpha, mu_beta)")
+        root = "L" if self.correlation == "lkj" else "L(rho)"
+        text = f"MultivariateNormal({mean}, D {root} {root}' D), D = diag(sigma_alpha, sigma_beta)"
+        self.add("effects", self.vectors, self.plate, [every], text)
+
+    def vectors(self, v: Values, data: Data) -> Distribution:
+        """Prior of effects, `(chains, groups)` of vectors `(K,)`."""
+        mean = torch.cat([v.mu_alpha.unsqueeze(-1), v.mu_beta], -1) + self.by_group(v, data)
+        scale = torch.cat([v.sigma_alpha.unsqueeze(-1), v.sigma_beta], -1)
+        if self.correlation == "lkj":
+            root = v.L
+        else:
+            one, zero = torch.ones_like(v.rho), torch.zeros_like(v.rho)
+            rows = [one, zero, v.rho, (1.0 - v.rho.square()).sqrt()]
+            root = torch.stack(rows, -1).unflatten(-1, (2, 2))
+        return MultivariateNormal(mean, scale_tril=scale.unsqueeze(-1) * root)
+
+    def eta(self, v: Values, data: Data) -> Tensor:
+        """(1, x_ij)' e_j."""
+        effects = v.effects[:, data[self.plate]]  # (chains, rows, K)
+        shared = self.shared(v, data, "beta_shared", self.common)
+        return effects[..., 0] + self.by_slope(effects[..., 1:], data) + shared
+
+    def formula(self) -> list[str]:
+        """In lines."""
+        slopes = {f"effects[{self.plate}]": ["1", *self.varying], "beta_shared": self.common}
+        return [*super().formula(), "eta = " + self.terms(**slopes)]
+
+
+def _correlations(v: Values) -> Tensor:
+    """The correlations below the diagonal of L L', column by column: `(chains, 1, pairs)`."""
+    matrix = v.L @ v.L.mT
+    a, b = torch.triu_indices(matrix.shape[-1], matrix.shape[-1], 1, device=matrix.device)
+    return matrix[..., b, a]

@@ -1,0 +1,37 @@
+"""Groupings that do not nest: every rating is of one lecturer by one student."""
+
+from torch import Tensor
+
+from hiertorch.data import Data
+from hiertorch.latent import Values
+from hiertorch.models.nested import Nested
+
+__all__ = ["Crossed"]
+
+
+class Crossed(Nested):
+    """eta_i = mu + sum over groupings p of alpha_p[g_p[i]] + x_i' beta,  alpha_p ~ Normal(u' gamma_p, sigma_p).
+
+    mu ~ Normal(0, 5), beta_k ~ Normal(0, 2), every sigma ~ Gamma(1, 1) (Gelman & Hill 2007, section 13.5).
+
+    Args:
+        plates: the groupings, two or more, in any order: latents `alpha_student`, `sigma_student` and so on.
+        predictors: names of the columns in x; one coefficient each, `(chains, 1, predictors)`.
+        group_predictors: plate -> names of columns that are constant within its groups, whose coefficients are
+            `gamma_student` and so on.
+        family, offset, priors: see `hiertorch.models.Regression`.
+    """
+
+    def around(self, plate: str) -> str | None:
+        """Nothing: mu stands in eta."""
+        return None
+
+    def eta(self, v: Values, data: Data) -> Tensor:
+        """mu + effects + x_i' beta."""
+        effects = [v[f"alpha_{plate}"][:, data[plate]] for plate in self.plates]
+        return sum(effects, start=v.mu) + self.shared(v, data)
+
+    def formula(self) -> list[str]:
+        """In lines."""
+        effects = [f"alpha_{plate}[{plate}]" for plate in self.plates]
+        return [super(Nested, self).formula()[0], "eta = " + self.terms("mu", *effects, beta=self.predictors)]

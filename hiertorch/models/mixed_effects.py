@@ -1,0 +1,67 @@
+"""Intercepts and slopes both vary, and know nothing of each other."""
+
+from torch import Tensor
+from torch.distributions import Distribution, Gamma, Independent, Normal
+
+from hiertorch.data import Data
+from hiertorch.latent import Latent, Values
+from hiertorch.models.grouped import Grouped
+
+__all__ = ["MixedEffects"]
+
+
+class MixedEffects(Grouped):
+    """eta_ij = alpha_j + x_ij' beta_j,  alpha_j ~ Normal(mu_alpha + u_j' gamma_0, sigma_alpha),
+    beta_jk ~ Normal(mu_beta_k + u_j' gamma_k, sigma_beta_k).
+
+    mu_alpha ~ Normal(0, 5), mu_beta_k and gamma_kl ~ Normal(0, 2), all sigmas ~ Gamma(1, 1) (Gelman & Hill 2007,
+    section 13.1).
+
+    Args:
+        plate: the grouping j.
+        predictors: names of the columns in x.
+        varying: those whose slopes vary, all if left out: `beta` `(chains, groups, K)`; the others have one slope,
+            `beta_shared`.
+        group_predictors: names of columns u that are constant within groups, which explain intercepts and slopes.
+        family, offset, priors: see `hiertorch.models.Regression`.
+    """
+
+    mu_alpha = Latent(Normal(0.0, 5.0))
+    mu_beta = Latent(Normal(0.0, 2.0))
+    sigma_alpha = Latent(Gamma(1.0, 1.0))
+    sigma_beta = Latent(Gamma(1.0, 1.0))
+    beta_shared = Latent(Normal(0.0, 2.0))
+    gamma = Latent(Normal(0.0, 2.0))
+    slopes_vary = True
+
+    def build(self) -> None:
+        """Intercepts and slopes by group."""
+        self.shape("mu_beta", self.varying)
+        self.shape("sigma_beta", self.varying)
+        self.shape("beta_shared", self.common)
+        self.shape("gamma", [["intercept", *self.varying], list(self.group_predictors)])
+        self.add("alpha", self.intercepts, self.plate, text=f"Normal({self.mean_text('mu_alpha')}, sigma_alpha)")
+        text = f"Normal({self.mean_text('mu_beta')}, sigma_beta)"
+        self.add("beta", self.slopes, self.plate, [self.varying], text)
+
+    def intercepts(self, v: Values, data: Data) -> Distribution:
+        """Prior of alpha, `(chains, groups)`."""
+        more = self.by_group(v, data)
+        return Normal(v.mu_alpha + (more[..., 0] if isinstance(more, Tensor) else more), v.sigma_alpha)
+
+    def slopes(self, v: Values, data: Data) -> Distribution:
+        """Prior of beta, `(chains, groups)` of vectors `(K,)`."""
+        more = self.by_group(v, data)
+        return Independent(Normal(v.mu_beta + (more[..., 1:] if isinstance(more, Tensor) else more), v.sigma_beta), 1)
+
+    def eta(self, v: Values, data: Data) -> Tensor:
+        """alpha_j + x_ij' beta_j."""
+        group = data[self.plate]
+        intercept = v.alpha[:, group] + self.shared(v, data, "beta_shared", self.common)
+        return intercept + self.by_slope(v.beta[:, group], data)
+
+    def formula(self) -> list[str]:
+        """In lines."""
+        where = f"[{self.plate}]"
+        slopes = {f"beta{where}": self.varying, "beta_shared": self.common}
+        return [*super().formula(), "eta = " + self.terms(f"alpha{where}", **slopes)]

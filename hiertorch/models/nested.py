@@ -1,0 +1,106 @@
+"""Groups within groups within groups: students in classes in schools."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Gamma, Independent, Normal
+
+from hiertorch.data import Data
+from hiertorch.errors import ModelError
+from hiertorch.families import Family
+from hiertorch.latent import Latent, Values
+from hiertorch.models.regression import Regression, column_names
+
+__all__ = ["Nested"]
+
+
+class Nested(Regression):
+    """eta_i = alpha_c[i] + x_i' beta,  alpha_c ~ Normal(alpha_s[c], sigma_c),  alpha_s ~ Normal(mu, sigma_s), and so
+    on for any depth: a group's level is drawn around that of the group it lies in.
+
+    mu ~ Normal(0, 5), beta_k ~ Normal(0, 2), every sigma ~ Gamma(1, 1) (Gelman & Hill 2007, section 22.6).
+
+    Args:
+        plates: the groupings from the coarsest to the finest, such as ["school", "class"]: latents `alpha_school`,
+            `sigma_school`, `alpha_class`, `sigma_class`.
+        predictors: names of the columns in x; one coefficient each, `(chains, 1, predictors)`.
+        group_predictors: plate -> names of columns that are constant within its groups, whose coefficients are
+            `gamma_school` and so on.
+        family, offset, priors: see `hiertorch.models.Regression`.
+    """
+
+    mu = Latent(Normal(0.0, 5.0))
+    beta = Latent(Normal(0.0, 2.0))
+
+    def __init__(
+        self,
+        plates: Sequence[str],
+        predictors: Sequence[str] = (),
+        *,
+        group_predictors: Mapping[str, Sequence[str]] | None = None,
+        family: Family | str = "gaussian",
+        offset: str | None = None,
+        priors: Mapping[str, Any] | str | None = None,
+    ) -> None:
+        self.plates = column_names("plates", plates)
+        if len(self.plates) < 2:
+            raise ModelError(f"{type(self).__name__} takes two groupings or more, found {list(self.plates)}.")
+        self.group_predictors = {
+            plate: column_names(f"group_predictors[{plate!r}]", names)
+            for plate, names in (group_predictors or {}).items()
+        }
+        if unknown := [plate for plate in self.group_predictors if plate not in self.plates]:
+            raise ModelError(f"group_predictors names {unknown[0]!r}, which is none of the plates {list(self.plates)}.")
+        super().__init__(predictors, family=family, offset=offset, priors=priors)
+
+    def build(self) -> None:
+        """Levels from the coarsest down."""
+        self.shape("beta", self.predictors)
+        for plate in self.plates:
+            columns = self.group_predictors.get(plate, ())
+            self.add(f"sigma_{plate}", Gamma(1.0, 1.0))
+            if columns:
+                self.add(f"gamma_{plate}", _normals(len(columns)), labels=[columns])
+            around = self.around(plate)
+            text = " + ".join([around or "0", *([f"gamma_{plate} . ({', '.join(columns)})"] if columns else [])])
+            self.add(f"alpha_{plate}", _Level(plate, around, columns), plate, text=f"Normal({text}, sigma_{plate})")
+
+    def around(self, plate: str) -> str | None:
+        """The latent that effects of a plate are drawn around, None for 0."""
+        at = self.plates.index(plate)
+        return f"alpha_{self.plates[at - 1]}" if at else "mu"
+
+    def eta(self, v: Values, data: Data) -> Tensor:
+        """alpha of the finest group + x_i' beta."""
+        finest = self.plates[-1]
+        return v[f"alpha_{finest}"][:, data[finest]] + self.shared(v, data)
+
+    def formula(self) -> list[str]:
+        """In lines."""
+        finest = self.plates[-1]
+        return [*super().formula(), "eta = " + self.terms(f"alpha_{finest}[{finest}]", beta=self.predictors)]
+
+
+class _Level:
+    """alpha_p ~ Normal(what it is drawn around + u' gamma_p, sigma_p)."""
+
+    def __init__(self, plate: str, around: str | None, columns: tuple[str, ...]) -> None:
+        self.plate, self.around, self.columns = plate, around, columns
+
+    def __call__(self, v: Values, data: Data) -> Distribution:
+        plate, around = self.plate, self.around
+        mean: Tensor | float = 0.0
+        if around is not None:
+            parent = around.removeprefix("alpha_")
+            mean = v[around] if parent == around else v[around][:, data.parents(plate, parent)]
+        if self.columns:
+            u = torch.stack([data.group_values(name, plate) for name in self.columns], -1)  # (groups, U)
+            mean = mean + (v[f"gamma_{plate}"] @ u.mT).squeeze(1)
+        return Normal(mean, v[f"sigma_{plate}"])
+
+
+def _normals(number: int) -> Distribution:
+    """Normal(0, 2) for each of so many coefficients."""
+    return Independent(Normal(torch.zeros(number), torch.full((number,), 2.0)), 1)

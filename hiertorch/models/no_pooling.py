@@ -1,0 +1,49 @@
+"""A line for every group by itself."""
+
+from torch import Tensor
+from torch.distributions import Normal
+
+from hiertorch.data import Data
+from hiertorch.latent import Latent, Values
+from hiertorch.models.grouped import Grouped
+
+__all__ = ["NoPooling"]
+
+
+class NoPooling(Grouped):
+    """eta_ij = alpha_j + x_ij' beta_j: groups learn nothing from one another (but share the spread of rows).
+
+    alpha_j ~ Normal(0, 5), beta_jk ~ Normal(0, 2), each by itself; no population. Make them wider for data on another
+    scale (`priors="autoscale"`).
+
+    Args:
+        plate: the grouping j.
+        predictors: names of the columns in x; one coefficient each in every group, `(chains, groups, predictors)`.
+        varying: those whose slopes differ by group, all if left out; the others have one slope, `beta_shared`.
+        family, offset, priors: see `hiertorch.models.Regression`.
+    """
+
+    alpha = Latent(Normal(0.0, 5.0))
+    beta = Latent(Normal(0.0, 2.0))
+    beta_shared = Latent(Normal(0.0, 2.0))
+    slopes_vary = True
+    slopes_needed = False
+
+    def build(self) -> None:
+        """All by group."""
+        self.refuse_group_predictors()
+        self.shape("alpha", plate=self.plate)
+        self.shape("beta", self.varying, self.plate)
+        self.shape("beta_shared", self.common)
+
+    def eta(self, v: Values, data: Data) -> Tensor:
+        """alpha_j + x_ij' beta_j."""
+        group = data[self.plate]
+        eta = v.alpha[:, group] + self.shared(v, data, "beta_shared", self.common)
+        return eta + self.by_slope(v.beta[:, group], data) if self.varying else eta
+
+    def formula(self) -> list[str]:
+        """In lines."""
+        where = f"[{self.plate}]"
+        slopes = {f"beta{where}": self.varying, "beta_shared": self.common}
+        return [*super().formula(), "eta = " + self.terms(f"alpha{where}", **slopes)]

@@ -1,0 +1,197 @@
+"""What all ready structures share: a family, predictors, an offset, and priors that can be replaced."""
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributions
+from torch.distributions import Distribution, Gamma
+
+from hiertorch.data import Data
+from hiertorch.distributions import HalfStudentT
+from hiertorch.errors import ModelError
+from hiertorch.families import Family, named
+from hiertorch.latent import Latent, Values
+from hiertorch.model import Model
+from hiertorch.models.autoscale import autoscaled
+
+__all__ = ["Regression", "column_names"]
+
+Prior = Distribution | Callable[..., Distribution]
+
+
+class Regression(Model):
+    """y_i ~ family(eta_i),  eta_i = offset_i + what the structure says of predictors and groups.
+
+    sigma_y ~ Gamma(1, 1), nu_y ~ Gamma(2, 0.1) (Juarez & Steel 2010), phi_y ~ Gamma(2, 0.1), of which a model has those
+    that its family reads.
+
+    A structure names its latents in the class body, where a subclass replaces a prior in one line, and writes `build`,
+    which says what they vary over, and `eta`.
+
+    Args:
+        predictors: names of columns x with one coefficient each.
+        family: what y is like: "gaussian", "student_t", "bernoulli", "binomial", "poisson", "negative_binomial", or an
+            object of `hiertorch.families`.
+        offset: the column that is added to eta as it is.
+        priors: latent -> prior in place of the default one, `Normal(0.0, 10.0)` or as text "Normal(0, 10)"; or
+            "autoscale", which makes them as wide as the data ask for, see `hiertorch.models.autoscale`.
+
+    Raises:
+        ModelError: for a family or latent that there isn't, a column named twice, or text that is no prior.
+    """
+
+    sigma_y = Latent(Gamma(1.0, 1.0))
+    nu_y = Latent(Gamma(2.0, 0.1))
+    phi_y = Latent(Gamma(2.0, 0.1))
+
+    def __init__(
+        self,
+        predictors: Sequence[str] = (),
+        *,
+        family: Family | str = "gaussian",
+        offset: str | None = None,
+        priors: Mapping[str, Any] | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.predictors = column_names("predictors", predictors)
+        self.family, self.offset = named(family), offset
+        self.texts: dict[str, str] = {}
+        for name in ("sigma_y", "nu_y", "phi_y"):
+            if name not in self.family.latents:
+                self.drop(name)
+        self.build()
+        self._replace(priors)
+
+    def build(self) -> None:
+        """Says what every latent varies over (`shape`, `add`, `drop`)."""
+        raise ModelError(f"{type(self).__name__} has no structure: write build(self) and eta(self, v, data).")
+
+    def eta(self, v: Values, data: Data) -> Tensor:
+        """The linear predictor without its offset, broadcastable to `(chains, rows)`."""
+        raise NotImplementedError
+
+    def likelihood(self, v: Values, data: Data) -> Distribution:
+        """The family's, `(chains, rows)`."""
+        eta = self.eta(v, data)
+        return self.family.distribution(eta if self.offset is None else eta + data[self.offset], v, data)
+
+    def shape(self, name: str, labels: Sequence[Any] | None = None, plate: str | None = None) -> None:
+        """Makes a latent of the class body vary over a plate, and a vector with these labels, or a matrix of a list of
+        rows' and one of columns' labels. Without labels to give, the model does without the latent.
+        """
+        axes = [] if labels is None else list(labels) if labels and isinstance(labels[0], list) else [list(labels)]
+        if any(len(axis) == 0 for axis in axes):
+            return self.drop(name)
+        latent = self.latents[name]
+        vector = isinstance(latent.prior, Distribution) and len(latent.prior.event_shape)
+        event = latent.event or (() if vector else tuple(len(axis) for axis in axes))
+        self._declare(name, Latent(latent.prior, plate, event=event, labels=latent.labels or axes or None))
+
+    def add(self, name: str, prior: Prior, plate: str | None = None, labels: Any = None, text: str = "") -> None:
+        """Declares a latent behind all others, with the prior of a subclass's body if it declares one of that name.
+
+        Args:
+            name: of the latent.
+            prior: its default.
+            plate: what it varies over.
+            labels: of its event.
+            text: its prior for print.
+        """
+        own = self._declared.pop(name, None)
+        latent = Latent(prior if own is None else own.prior, plate, labels=labels)
+        self._declare(name, latent)
+        if text and own is None:
+            self.texts[name] = text
+
+    def drop(self, name: str) -> None:
+        """Leaves a latent of the class body out."""
+        self._declared.pop(name, None)
+        self.__dict__.pop(name, None)
+
+    def shared(self, v: Values, data: Data, name: str = "beta", columns: Sequence[str] | None = None) -> Tensor | float:
+        """sum_k beta_k x_ik of coefficients that all rows share, `(chains, rows)`."""
+        columns = self.predictors if columns is None else columns
+        return sum((v[name][..., k] * data[column] for k, column in enumerate(columns)), start=0.0)
+
+    def _replace(self, priors: Mapping[str, Any] | str | None) -> None:
+        if isinstance(priors, str):
+            if priors != "autoscale":
+                raise ModelError(f'priors is a mapping from latents to priors, or "autoscale"; found {priors!r}.')
+            for name, (prior, text) in autoscaled(self).items():
+                self._set_prior(name, prior, text)
+            return
+        for name, prior in (priors or {}).items():
+            if name not in self.latents:
+                raise ModelError(
+                    f"priors names {name!r}, which {type(self).__name__} does not have here; its latents are "
+                    f"{', '.join(self.latents)}."
+                )
+            self._set_prior(name, parsed(name, prior) if isinstance(prior, str) else prior)
+
+    def _set_prior(self, name: str, prior: Any, text: str = "") -> None:
+        old = self.latents[name]
+        scalar = not isinstance(prior, Distribution) or len(prior.event_shape) == 0
+        event = old.event if scalar and not text else ()
+        self._declare(name, Latent(prior, old.plate, event=event, labels=old.labels))
+        self.texts.pop(name, None)
+        if text:
+            self.texts[name] = text
+
+    def terms(self, *parts: str, **coefficients: Sequence[str]) -> str:
+        """A sum for print: parts, then coefficients times their columns, then the offset."""
+        products = [f"{name} . ({', '.join(columns)})" for name, columns in coefficients.items() if columns]
+        return " + ".join([*parts, *products, *([] if self.offset is None else [self.offset])])
+
+    def formula(self) -> list[str]:
+        """The model in lines, for print."""
+        return [f"y ~ {self.family.formula}"]
+
+    def extra_repr(self) -> str:
+        """Formula, and every latent with its prior and plate, one a line."""
+        lines = [*self.formula(), ""]
+        width = max(map(len, self.latents), default=0)
+        for name, latent in self.latents.items():
+            vector = "" if latent.labels is None else f"[{'; '.join(', '.join(map(str, a)) for a in latent.axes)}]"
+            prior = self.texts.get(name) or latent.text
+            plate = f"  for each {latent.plate}" if latent.plate else ""
+            lines.append(f"{name:<{width}} ~ {prior}{plate}{'  ' + vector if vector else ''}")
+        return "\n".join(lines)
+
+
+def column_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
+    """A list of column names, each once."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"{what} must be a list of column names, found {names!r}; write {what}=['x'].")
+    if len(set(names)) < len(names):
+        raise ModelError(f"{what} names a column twice: {list(names)}.")
+    return tuple(names)
+
+
+def parsed(name: str, text: str) -> Distribution:
+    """A prior from text such as "Normal(0, 10)" or "Gamma(2, rate=0.5)": a class of `torch.distributions` and numbers.
+
+    Raises:
+        ModelError: if it is none.
+    """
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError("it is no call")
+        kind: Any = HalfStudentT if call.func.id == "HalfStudentT" else getattr(distributions, call.func.id)
+        arguments = [_number(part) for part in call.args]
+        named_arguments = {str(part.arg): _number(part.value) for part in call.keywords}
+        return kind(*arguments, **named_arguments)
+    except (ValueError, AttributeError, SyntaxError, TypeError) as error:
+        raise ModelError(
+            f"the prior of {name!r} is a distribution, a function, or text such as 'Normal(0, 10)' with a name of "
+            f"torch.distributions and numbers; found {text!r} ({error})."
+        ) from error
+
+
+def _number(node: ast.expr) -> float | Tensor:
+    value = ast.literal_eval(node)
+    if isinstance(value, list):
+        return torch.tensor([float(x) for x in value])
+    return float(value)

@@ -1,0 +1,106 @@
+"""Groups whose levels move in time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Gamma, MultivariateNormal, Normal, Uniform
+
+from hiertorch.data import Data
+from hiertorch.errors import ModelError
+from hiertorch.families import Family
+from hiertorch.latent import Latent, Values
+from hiertorch.models.grouped import Grouped
+
+__all__ = ["TimeVarying"]
+
+
+class TimeVarying(Grouped):
+    """eta_ijt = alpha_jt + x_ijt' beta at times tau_1 < tau_2 < .. with gaps d_t = tau_t - tau_(t-1).
+
+    Random walk: alpha_j1 ~ Normal(m_j, sigma_alpha), alpha_jt ~ Normal(alpha_j(t-1), sigma_time sqrt(d_t)).
+    AR(1): alpha_j1 ~ Normal(m_j, sigma_alpha), alpha_jt ~ Normal(m_j + phi^d_t (alpha_j(t-1) - m_j), sigma_alpha sqrt(1
+    - phi^(2 d_t))), which is stationary with sd sigma_alpha. In both m_j = mu_alpha0 + u_j' gamma.
+
+    mu_alpha0 ~ Normal(0, 5), beta_k and gamma_k ~ Normal(0, 2), sigma_alpha and sigma_time ~ Gamma(1, 1),
+    phi ~ Uniform(0, 1) (Durbin & Koopman 2012, section 2.1; Rue & Held 2005, section 1.1).
+
+    All groups share the times that the data's labels of `time` hold; a group may lack rows at any of them, and times
+    may be unequally far apart. For levels at times without any rows (a forecast) give these times as labels of the grouping.
+
+    Args:
+        plate: the grouping j.
+        time: the grouping t, whose labels are numbers or dates.
+        predictors: names of the columns in x; one coefficient each, `(chains, 1, predictors)`.
+        dynamics: "random_walk" or "ar1".
+        group_predictors: names of columns u that are constant within groups.
+        family, offset, priors: see `hiertorch.models.Regression`.
+    """
+
+    mu_alpha0 = Latent(Normal(0.0, 5.0))
+    sigma_alpha = Latent(Gamma(1.0, 1.0))
+    sigma_time = Latent(Gamma(1.0, 1.0))
+    phi = Latent(Uniform(0.0, 1.0))
+    beta = Latent(Normal(0.0, 2.0))
+    gamma = Latent(Normal(0.0, 2.0))
+
+    def __init__(
+        self,
+        plate: str,
+        time: str,
+        predictors: Sequence[str] = (),
+        *,
+        dynamics: Literal["random_walk", "ar1"] = "random_walk",
+        group_predictors: Sequence[str] = (),
+        family: Family | str = "gaussian",
+        offset: str | None = None,
+        priors: Mapping[str, Any] | str | None = None,
+    ) -> None:
+        if dynamics not in ("random_walk", "ar1"):
+            raise ModelError(f'dynamics is "random_walk" or "ar1", found {dynamics!r}.')
+        self.time, self.dynamics = time, dynamics
+        super().__init__(
+            plate, predictors, group_predictors=group_predictors, family=family, offset=offset, priors=priors
+        )
+
+    def build(self) -> None:
+        """A path for each group."""
+        walk = self.dynamics == "random_walk"
+        self.drop("phi" if walk else "sigma_time")
+        self.shape("beta", self.predictors)
+        self.shape("gamma", self.group_predictors)
+        start = self.mean_text("mu_alpha0")
+        text = (
+            f"random walk from Normal({start}, sigma_alpha), steps sigma_time sqrt(d {self.time})"
+            if walk
+            else f"AR(1) around {start}, sd sigma_alpha, correlation phi^(d {self.time})"
+        )
+        self.add("alpha", self.paths, self.plate, self.time, text)
+
+    def paths(self, v: Values, data: Data) -> Distribution:
+        """Prior of alpha, `(chains, groups)` of vectors `(times,)`: its root has a column for each shock, which acts on
+        all later times.
+        """
+        times = data.label_numbers(self.time)
+        gaps = (times[1:] - times[:-1]).clamp(min=0.0)
+        first = torch.ones_like(times[:1])
+        later = times.unsqueeze(1) >= times  # [t, s]: time t is not before time s
+        if self.dynamics == "random_walk":
+            shocks = torch.cat([v.sigma_alpha * first, v.sigma_time * gaps.sqrt()], -1)  # (chains, times)
+            root = later * shocks.unsqueeze(-2)
+        else:
+            since = (times.unsqueeze(1) - times).clamp(min=0.0)
+            shocks = torch.cat([first.expand(len(v.phi), 1), (1.0 - v.phi ** (2.0 * gaps)).sqrt()], -1)
+            decay = v.phi.unsqueeze(-1) ** since
+            root = later * decay * (v.sigma_alpha * shocks).unsqueeze(-2)
+        mean = v.mu_alpha0 + self.by_group(v, data)  # (chains, 1 or groups)
+        return MultivariateNormal(mean.unsqueeze(-1).expand(*mean.shape, len(times)), scale_tril=root.unsqueeze(1))
+
+    def eta(self, v: Values, data: Data) -> Tensor:
+        """alpha_jt + x_ijt' beta."""
+        return v.alpha[:, data[self.plate], data[self.time]] + self.shared(v, data)
+
+    def formula(self) -> list[str]:
+        """In lines."""
+        return [*super().formula(), "eta = " + self.terms(f"alpha[{self.plate}, {self.time}]", beta=self.predictors)]
