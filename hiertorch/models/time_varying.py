@@ -27,7 +27,8 @@ class TimeVarying(Grouped):
     phi ~ Uniform(0, 1) (Durbin & Koopman 2012, section 2.1; Rue & Held 2005, section 1.1).
 
     All groups share the times that the data's labels of `time` hold; a group may lack rows at any of them, and times
-    may be unequally far apart. For levels at times without any rows (a forecast) give these times as labels of the grouping.
+    may be unequally far apart. For levels at times without any rows (a forecast) give these times as labels of the
+    grouping.
 
     Args:
         plate: the grouping j.
