@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Beta, Distribution, Independent, LKJCholesky
+from torch.distributions import Beta, Distribution, Independent, LKJCholesky, TransformedDistribution
 from torch.distributions.transforms import Transform
 
 from hiertorch.errors import ModelError
@@ -202,12 +202,14 @@ def prior_text(distribution: Distribution) -> str:
     """A distribution as people write it: Normal(0, 5)."""
     if isinstance(distribution, Independent):
         return prior_text(distribution.base_dist)
-    names = [name for name in distribution.arg_constraints if name in distribution.__dict__]
     if isinstance(distribution, LKJCholesky):
         return f"LKJCholesky({distribution.dim}, {float(distribution.concentration):g})"
+    made_of_others = isinstance(distribution, TransformedDistribution)  # whose parameters are properties
     parts = []
-    for name in names:
-        flat = distribution.__dict__[name].flatten()
+    for name in distribution.arg_constraints:
+        if not made_of_others and name not in distribution.__dict__:
+            continue
+        flat = getattr(distribution, name).flatten()
         same = flat.numel() > 0 and bool((flat == flat[0]).all())
         parts.append(f"{float(flat[0]):.4g}" if same else "[" + ", ".join(f"{x:.4g}" for x in flat.tolist()) + "]")
     return f"{type(distribution).__name__}({', '.join(parts)})" if parts else str(distribution)

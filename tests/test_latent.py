@@ -14,8 +14,10 @@ from torch.distributions import (
     ExpTransform,
     Gamma,
     Gumbel,
+    HalfNormal,
     Independent,
     LKJCholesky,
+    LogNormal,
     MixtureSameFamily,
     Normal,
     StudentT,
@@ -250,3 +252,17 @@ def test_reading_too_early_or_what_is_not_there():
         _ = Values({}).mu
     with pytest.raises(AttributeError):
         _ = v.__wrapped__
+
+
+def test_priors_as_people_write_them():
+    for prior, text in (
+        (Normal(0.0, 5.0), "Normal(0, 5)"),
+        (Gamma(2.0, 0.1), "Gamma(2, 0.1)"),
+        (HalfNormal(0.3), "HalfNormal(0.3)"),
+        (LogNormal(0.0, 2.0), "LogNormal(0, 2)"),
+        (LKJCholesky(3, 2.0), "LKJCholesky(3, 2)"),
+        (Independent(Normal(torch.zeros(2), torch.tensor([5.0, 2.0])), 1), "Normal(0, [5, 2])"),
+        (Uniform(-0.9, 0.9), "Uniform(-0.9, 0.9)"),
+    ):
+        assert Latent(prior).text == text
+    assert Latent(lambda v: v).text == "function of earlier latents"

@@ -99,7 +99,8 @@ class Regression(Model):
             labels: of its event.
             text: its prior for print.
         """
-        own = self._declared.pop(name, None)
+        own = self.latents.get(name)
+        self.drop(name)
         latent = Latent(prior if own is None else own.prior, plate, labels=labels)
         self._declare(name, latent)
         if text and own is None:
