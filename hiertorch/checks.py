@@ -100,6 +100,8 @@ def _checked(model: Model, data: Data, rows: Data, generator: torch.Generator, *
         _check_labels(model, name, reads, data)
         with validation(False):
             terms[name] = _check_prior(model, name, v, data, generator)
+    for name in model.derived:
+        _check_derived(model, name, v, data)
     if opaque:
         _check_density(reads)
     row_terms = None if opaque or prior_only else _check_likelihood(model, reads, rows, data)
@@ -182,6 +184,29 @@ def _check_labels(model: Model, name: str, reads: Reads, data: Data) -> None:
         raise ModelError(
             f"latent {name!r} has labels for an event of shape {tuple(map(len, labels))}, but its event shape is "
             f"{event}: give one label for each entry, or one list of labels for each dimension."
+        )
+
+
+def _check_derived(model: Model, name: str, v: Values, data: Data) -> None:
+    """That it can be computed, before hours are spent on the draws that it is computed from."""
+    quantity = model.derived[name]
+    try:
+        found = quantity(v, data)
+    except (ModelError, DataError, RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ModelError(f"the derived quantity {name!r} can't be computed: {error}") from error
+    if quantity.plate is not None and quantity.plate not in data.plates:
+        raise ModelError(f"the derived quantity {name!r} varies over plate {quantity.plate!r}, which the data lack.")
+    wanted = (len(next(iter(v.values()))), 1 if quantity.plate is None else data.size(quantity.plate))
+    if not isinstance(found, Tensor) or found.shape[:2] != wanted:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ModelError(
+            f"the derived quantity {name!r} should be a tensor (chains, size, *event) that begins with {wanted}, found "
+            f"{shape}."
+        )
+    if quantity.labels is not None and tuple(map(len, quantity.labels)) != tuple(found.shape[2:]):
+        raise ModelError(
+            f"the derived quantity {name!r} has labels for an event of shape {tuple(map(len, quantity.labels))}, but "
+            f"its event shape is {tuple(found.shape[2:])}."
         )
 
 

@@ -493,6 +493,26 @@ def test_derived_quantities_of_a_user(sample):
         ht.Derived(3.0)
 
 
+@pytest.mark.parametrize(
+    ("derived", "said"),
+    [
+        (ht.Derived(lambda v: v.sigma_z), "'sigma_z', which the model does not declare"),
+        (ht.Derived(lambda v: v.alpha), "should be a tensor (chains, size, *event) that begins with (4, 1)"),
+        (ht.Derived(lambda v: 3.0), "found float"),
+        (ht.Derived(lambda v: v.alpha, plate="street"), "varies over plate 'street', which the data lack"),
+        (
+            ht.Derived(lambda v: v.beta, labels=["a", "b"]),
+            "has labels for an event of shape (2,), but its event shape is (1,)",
+        ),
+    ],
+)
+def test_derived_quantities_are_checked_before_sampling(derived, said):
+    model = models.VaryingIntercepts("school", ["x"])
+    model.own = derived
+    with pytest.raises(ModelError, match=re.escape(said)):
+        model.check(made_data())
+
+
 # Half-t
 
 
