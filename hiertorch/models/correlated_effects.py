@@ -1,18 +1,17 @@
 """Intercepts and slopes vary together: where one is high, the other tends to be high or low."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Gamma, LKJCholesky, MultivariateNormal, Normal, Uniform
+from torch.distributions import Distribution, LKJCholesky, MultivariateNormal, Uniform
 
 from hiertorch.data import Data
 from hiertorch.errors import ModelError
-from hiertorch.families import Family
-from hiertorch.latent import Derived, Latent, Values
-from hiertorch.models.grouped import Grouped
+from hiertorch.latent import Derived, Values
+from hiertorch.models.mixed_effects import MixedEffects
 
 __all__ = ["CorrelatedEffects"]
 
@@ -20,7 +19,7 @@ CONCENTRATION = 2.0
 """Of the LKJ prior: 2 keeps a little away from correlations of -1 and 1 (Stan user's guide, section 1.13)."""
 
 
-class CorrelatedEffects(Grouped):
+class CorrelatedEffects(MixedEffects):
     """eta_ij = (1, x_ij)' e_j,  e_j = (alpha_j, beta_j) ~ MultivariateNormal(mu + Gamma u_j, D L L' D),
     mu = (mu_alpha, mu_beta), D = diag(sigma_alpha, sigma_beta), L L' a correlation matrix.
 
@@ -38,46 +37,23 @@ class CorrelatedEffects(Grouped):
         family, offset, priors: see `hiertorch.models.Regression`.
     """
 
-    mu_alpha = Latent(Normal(0.0, 5.0))
-    mu_beta = Latent(Normal(0.0, 2.0))
-    sigma_alpha = Latent(Gamma(1.0, 1.0))
-    sigma_beta = Latent(Gamma(1.0, 1.0))
-    beta_shared = Latent(Normal(0.0, 2.0))
-    gamma = Latent(Normal(0.0, 2.0))
-    slopes_vary = True
-
     def __init__(
         self,
         plate: str,
         predictors: Sequence[str] = (),
         *,
-        varying: Sequence[str] | None = None,
-        group_predictors: Sequence[str] = (),
         correlation: Literal["lkj", "uniform"] = "lkj",
-        family: Family | str = "gaussian",
-        offset: str | None = None,
-        priors: Mapping[str, Any] | str | None = None,
+        **options: Any,
     ) -> None:
         if correlation not in ("lkj", "uniform"):
             raise ModelError(f'correlation is "lkj" or "uniform", found {correlation!r}.')
         self.correlation = correlation
-        super().__init__(
-            plate,
-            predictors,
-            varying=varying,
-            group_predictors=group_predictors,
-            family=family,
-            offset=offset,
-            priors=priors,
-        )
+        super().__init__(plate, predictors, **options)
 
     def build(self) -> None:
         """Vectors of effects by group."""
         every = ["intercept", *self.varying]
-        self.shape("mu_beta", self.varying)
-        self.shape("sigma_beta", self.varying)
-        self.shape("beta_shared", self.common)
-        self.shape("gamma", [every, list(self.group_predictors)])
+        self.population()
         pairs = [f"{a}~{b}" for a, b in combinations(every, 2)]
         if self.correlation == "lkj":
             self.add("L", LKJCholesky(len(every), CONCENTRATION))
@@ -115,7 +91,7 @@ class CorrelatedEffects(Grouped):
     def formula(self) -> list[str]:
         """In lines."""
         slopes = {f"effects[{self.plate}]": ["1", *self.varying], "beta_shared": self.common}
-        return [*super().formula(), "eta = " + self.terms(**slopes)]
+        return [super().formula()[0], "eta = " + self.terms(**slopes)]
 
 
 def _correlations(v: Values) -> Tensor:

@@ -36,13 +36,17 @@ class MixedEffects(Grouped):
 
     def build(self) -> None:
         """Intercepts and slopes by group."""
+        self.population()
+        self.add("alpha", self.intercepts, self.plate, text=f"Normal({self.mean_text('mu_alpha')}, sigma_alpha)")
+        text = f"Normal({self.mean_text('mu_beta')}, sigma_beta)"
+        self.add("beta", self.slopes, self.plate, [self.varying], text)
+
+    def population(self) -> None:
+        """What groups share: means and scales of their effects, and coefficients."""
         self.shape("mu_beta", self.varying)
         self.shape("sigma_beta", self.varying)
         self.shape("beta_shared", self.common)
         self.shape("gamma", [["intercept", *self.varying], list(self.group_predictors)])
-        self.add("alpha", self.intercepts, self.plate, text=f"Normal({self.mean_text('mu_alpha')}, sigma_alpha)")
-        text = f"Normal({self.mean_text('mu_beta')}, sigma_beta)"
-        self.add("beta", self.slopes, self.plate, [self.varying], text)
 
     def intercepts(self, v: Values, data: Data) -> Distribution:
         """Prior of alpha, `(chains, groups)`."""

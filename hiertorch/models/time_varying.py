@@ -1,6 +1,6 @@
 """Groups whose levels move in time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -9,7 +9,6 @@ from torch.distributions import Distribution, Gamma, MultivariateNormal, Normal,
 
 from hiertorch.data import Data
 from hiertorch.errors import ModelError
-from hiertorch.families import Family
 from hiertorch.latent import Latent, Values
 from hiertorch.models.grouped import Grouped
 
@@ -53,17 +52,12 @@ class TimeVarying(Grouped):
         predictors: Sequence[str] = (),
         *,
         dynamics: Literal["random_walk", "ar1"] = "random_walk",
-        group_predictors: Sequence[str] = (),
-        family: Family | str = "gaussian",
-        offset: str | None = None,
-        priors: Mapping[str, Any] | str | None = None,
+        **options: Any,
     ) -> None:
         if dynamics not in ("random_walk", "ar1"):
             raise ModelError(f'dynamics is "random_walk" or "ar1", found {dynamics!r}.')
         self.time, self.dynamics = time, dynamics
-        super().__init__(
-            plate, predictors, group_predictors=group_predictors, family=family, offset=offset, priors=priors
-        )
+        super().__init__(plate, predictors, **options)
 
     def build(self) -> None:
         """A path for each group."""
