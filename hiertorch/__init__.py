@@ -28,6 +28,7 @@ from hiertorch.latent import Derived, Latent
 from hiertorch.model import Model
 from hiertorch.posterior import Posterior
 from hiertorch.sampling import plan, sample
+from hiertorch.simulation import simulate_grouped
 
 __version__ = "0.1.0"
 
@@ -49,4 +50,5 @@ __all__ = [
     "models",
     "plan",
     "sample",
+    "simulate_grouped",
 ]

@@ -35,7 +35,7 @@ from hiertorch.model import Model
 from hiertorch.posterior import Posterior
 from hiertorch.sampling import sample
 
-__all__ = ["Config", "load", "read_table", "run"]
+__all__ = ["Config", "load", "read_data", "read_table", "run"]
 
 RUN_FILES = ("draws.npz", "summary.csv", "events.out.tfevents.*", "chain_*/events.out.tfevents.*")
 
@@ -109,7 +109,7 @@ def run(config: Config) -> Posterior:
         ConfigError: if there is no such table.
         RunFolderError: before sampling, if the run folder can't be written or holds an earlier run.
     """
-    data = Data.from_frame(read_table(config.source), **config.columns)
+    data = read_data(config)
     if config.log_dir is None:
         return sample(config.model, data, **config.settings)
     _open_run_folder(config.log_dir, config)
@@ -119,6 +119,16 @@ def run(config: Config) -> Posterior:
     resolved = {name: posterior.run[name] for name in ("chains", "warmup", "draws", "thin", "device")}
     (config.log_dir / "config.yaml").write_text(config.yaml(**resolved, compile=posterior.run["compiled"]))
     return posterior
+
+
+def read_data(config: Config) -> Data:
+    """The rows that a config asks for.
+
+    Raises:
+        ConfigError: if there is no such table.
+        DataError: for a column that the table does not have, and for all that `Data` refuses.
+    """
+    return Data.from_frame(read_table(config.source), **config.columns)
 
 
 def read_table(source: str) -> pd.DataFrame:
@@ -222,8 +232,13 @@ def _files_first(argv: Sequence[str]) -> list[str]:
 def _sentence(report: str, known: Iterable[str]) -> str:
     """jsonargparse's report, which runs over several lines and names Python types, as one sentence that names the key.
 
-    A report worded otherwise is passed on in one line.
+    Of a value that could be one of several types, such as text or a class, the report on the class says most. A report
+    worded otherwise is passed on in one line.
     """
+    head, _, alternatives = report.partition("Does not validate against any of the Union subtypes")
+    for part in re.split(r"\n +- ", re.split(r"\n +Given value type:", alternatives)[0])[1:]:
+        if part.startswith(("Problem with given class_path", "Import path")):
+            report = head + part
     keys = re.findall(r'Parser key "([^"]+)":', report)
     types = re.findall(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.(\w+\[.*?\]))", report)
     found = re.search(r"(?:Given|Got) value: (.*)", report)

@@ -388,6 +388,36 @@ class Data:
         before = 0 if self._rows is None else self._rows.start
         return self._part(viewed, slice(before + start, before + stop))
 
+    def _alone(self, rows: Tensor) -> Self:
+        """Some rows, long tensor `(taken,)`, as a data set of their own, which knows no other groups than theirs."""
+        part = self.take(rows)
+        codes, labels, row_codes = {}, {}, {}
+        for plate in self.plates:
+            present, codes[plate] = part.codes[plate].unique(return_inverse=True)
+            labels[plate], row_codes[plate] = self.labels[plate][present.cpu().numpy()], codes[plate].cpu().numpy()
+        return part._changed(
+            codes=codes, labels=labels, _row_codes=row_codes, _index=part.index, _whole=None, _rows=None, _cache={}
+        )
+
+    def check(self, model: Any) -> pd.DataFrame:
+        """What a model asks for and these data lack: a table of findings, the gravest first; empty if there are none.
+
+        Columns: `severity` ("error", "warning" or "note"), `about` (a grouping, column or latent), `finding` (a
+        sentence with the numbers found), `advice` (a sentence). It looks at the number of groups and rows, their
+        balance, rows a parameter, predictors that do not vary (over all rows, or within groups whose slopes do) or say
+        the same, and at priors far from the scale of response and predictors, by 200 data sets simulated from the prior
+        with a fixed seed. What `Model.check` raises is a finding, too. Missing values are none: `Data` refuses them.
+
+        Args:
+            model: a `hiertorch.Model`.
+
+        Raises:
+            ModelError: if it is none.
+        """
+        from hiertorch.requirements import check
+
+        return check(model, self)
+
     def replace(self, *, y: Any = None, weights: Any = None) -> Self:
         """The same rows with another response or other weights, `(rows,)` or `(chains, rows)`; None keeps them.
 

@@ -17,7 +17,9 @@ from hiertorch.model import Model
 from hiertorch.monitors import RunInfo
 from hiertorch.plan import Plan
 from hiertorch.posterior import Posterior, Stats
+from hiertorch.predict import Fitted
 from hiertorch.redraw import Redraw
+from hiertorch.requirements import chosen_priors, model_text
 from hiertorch.store import Counter, Store
 
 __all__ = ["as_posterior", "glance", "run_info", "versions"]
@@ -41,15 +43,16 @@ def versions() -> dict[str, str]:
     }
 
 
-def run_info(plan: Plan, settings: Mapping[str, Any], sweeps: int) -> RunInfo:
-    """What monitors are told before the first sweep."""
+def run_info(plan: Plan, settings: Mapping[str, Any], sweeps: int, findings: tuple[str, ...] = ()) -> RunInfo:
+    """What monitors are told before the first sweep; a posterior keeps the findings with the settings."""
     target = plan.structure.target
     model, coordinates = target.model, target.space.coordinates
+    priors = chosen_priors(model, plan.structure.reads)
     return RunInfo(
         model=type(model).__name__,
-        model_text=f"{(type(model).__doc__ or '').strip()}\n\n{model}".strip(),
+        model_text=f"{(type(model).__doc__ or '').strip()}\n\n{model_text(model, priors)}".strip(),
         plan_text=str(plan),
-        settings=dict(settings),
+        settings={**settings, "findings": list(findings)},
         names=target.names,
         plates={name: c.plate for name, c in coordinates.items()},
         labels={plate: target.data.labels[plate] for plate in plan.structure.plates},
@@ -60,6 +63,8 @@ def run_info(plan: Plan, settings: Mapping[str, Any], sweeps: int) -> RunInfo:
         },
         blocks={step.move.name: step.move.plate for step in plan.steps},
         sweeps=sweeps,
+        findings=findings,
+        priors=priors,
     )
 
 
@@ -116,6 +121,7 @@ def as_posterior(
         run=run,
         interrupted=status == "interrupted",
         effects=effects,
+        predictor=Fitted(model, data, stored[names[0]], {k: x for k, x in stored.items() if k not in draws}),
     )
 
 

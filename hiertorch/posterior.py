@@ -7,7 +7,7 @@ import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from hiertorch.errors import DataError, HiertorchError
 
 if TYPE_CHECKING:
     from xarray import DataTree
+
+    from hiertorch.conditioning import Conditioned
+    from hiertorch.predict import Prediction
 
 __all__ = ["Posterior", "Stats", "UnknownNameError"]
 
@@ -77,6 +80,22 @@ class Effects(Protocol):
         ...
 
 
+class Predictor(Protocol):
+    """The model and the data behind a posterior; see `hiertorch.predict`."""
+
+    def predict(
+        self, posterior: "Posterior", frame: pd.DataFrame, *, kind: str, new_groups: str, ci_prob: float, seed: Any
+    ) -> "Prediction":
+        """See `Posterior.predict`."""
+        ...
+
+    def condition(
+        self, posterior: "Posterior", frame: pd.DataFrame, *, prior_draws: int | None, ci_prob: float, seed: Any
+    ) -> "Conditioned":
+        """See `Posterior.condition`."""
+        ...
+
+
 class Posterior:
     """Draws theta^(c, s) of every latent, for chains c and draws s, read by name.
 
@@ -92,6 +111,7 @@ class Posterior:
         run: what was run: model, plan, settings, seconds, versions; all that JSON can hold.
         interrupted: whether the run was stopped before it had all its draws.
         effects: effects that were not stored, for `redraw` and `effects`.
+        predictor: the model and the data, for `predict` and `condition`.
 
     Raises:
         DataError: if shapes, plates and labels don't fit one another.
@@ -108,6 +128,7 @@ class Posterior:
         run: Mapping[str, Any],
         interrupted: bool = False,
         effects: Effects | None = None,
+        predictor: Predictor | None = None,
     ) -> None:
         self.draws = {name: x.detach() for name, x in draws.items()}
         self.plates = {name: plates.get(name) for name in draws}
@@ -118,6 +139,7 @@ class Posterior:
         self.run = dict(run)
         self.interrupted = interrupted
         self._effects = effects
+        self._predictor = predictor
         self._effect_plates = {
             name: str(plates[name]) for name in (effects.names if effects else ()) if name not in draws
         }
@@ -276,6 +298,68 @@ class Posterior:
             raise DataError(f"no effects vary over {plate!r}; there are {_listed(self.labels)}.")
         return self._effects.log_group(plate, self.draws)
 
+    def predict(
+        self,
+        frame: pd.DataFrame,
+        kind: Literal["mean", "response"] = "mean",
+        new_groups: Literal["sample", "population", "error"] = "sample",
+        *,
+        ci_prob: float = 0.89,
+        seed: int | None = None,
+    ) -> "Prediction":
+        """E[y | latents] or simulated y of new rows, for every draw: `draws` `(chains, draws, rows)` and a `summary`
+        with the index of the frame.
+
+        A new group has one effect in each draw, drawn from the population given what is known of it (group-level
+        predictors, the group it lies in), so that its interval is wider than those of groups that were fitted.
+
+        Args:
+            frame: new rows, with the columns and groupings that the data were read from; others are ignored.
+            kind: "mean", or "response" for simulated y.
+            new_groups: "sample" draws their effects, "population" sets them to the mean of their prior in each draw,
+                "error" refuses them.
+            ci_prob: probability within the interval.
+            seed: of the random numbers; left out, one that follows from the run's.
+
+        Raises:
+            DataError: for columns that are missing, missing values, levels that were not fitted, rows that contradict
+                what was fitted (a known class in another school), and new labels of a grouping without a population.
+        """
+        return self._fitted().predict(self, frame, kind=kind, new_groups=new_groups, ci_prob=ci_prob, seed=seed)
+
+    def condition(
+        self,
+        frame: pd.DataFrame,
+        *,
+        prior_draws: int | None = None,
+        ci_prob: float = 0.89,
+        seed: int | None = None,
+    ) -> "Conditioned":
+        """The effects of new groups given some of their rows, without fitting again: by importance weights, with the
+        Pareto k that says whether these can be trusted.
+
+        Each new group updates the population for itself; see `hiertorch.conditioning`. Row weights are ignored.
+
+        Args:
+            frame: rows of new groups, with their response.
+            prior_draws: draws of a group's effects from their prior for each draw of the posterior; left out, as many
+                as make 40,000 in all.
+            ci_prob: probability within the interval.
+            seed: of the random numbers; left out, one that follows from the run's.
+
+        Raises:
+            DataError: for rows of known groups alone, and for all that `predict` refuses.
+        """
+        return self._fitted().condition(self, frame, prior_draws=prior_draws, ci_prob=ci_prob, seed=seed)
+
+    def _fitted(self) -> Predictor:
+        if self._predictor is None:
+            raise DataError(
+                "this posterior does not know its model and data, since it was loaded from a file or made by hand: "
+                "give them, ht.Posterior.load(path, model=..., data=...)."
+            )
+        return self._predictor
+
     def _redrawn(self, name: str) -> tuple[str, Effects]:
         if self._effects is None or name not in self._effect_plates:
             self._known(name)
@@ -427,14 +511,25 @@ class Posterior:
         storage.save(path, self)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str], *, model: Any = None, data: Any = None) -> Self:
         """The posterior that `save` wrote, with its tensors on the CPU.
+
+        Args:
+            path: of the file.
+            model: the model that was fitted, and
+            data: its data, for `predict` and `condition`, which need both.
 
         Raises:
             DataError: if there is no such file, or it isn't one of these, or is damaged.
+            ModelError, DataError: if model and data are not those that were fitted.
         """
         arguments = storage.load(path)
-        return cls(arguments.pop("draws"), stats=Stats(**arguments.pop("stats")), **arguments)
+        posterior = cls(arguments.pop("draws"), stats=Stats(**arguments.pop("stats")), **arguments)
+        if model is not None or data is not None:
+            from hiertorch.predict import attached
+
+            posterior._predictor = attached(model, data, posterior)
+        return posterior
 
 
 def _table(name: str, axes: Sequence[Iterable[Hashable]], columns: Mapping[str, Tensor]) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoard, Wind
 from hiertorch.outcome import as_posterior, glance, run_info, versions
 from hiertorch.plan import MoveSpec, Plan, collapsed_plan, make_plan
 from hiertorch.posterior import Posterior
+from hiertorch.requirements import sentences
 from hiertorch.settings import Schedule, check_memory, few_threads, kept_names, schedule, stored_names, wants_compiling
 from hiertorch.start import read_init, start
 from hiertorch.store import Counter, Store
@@ -140,7 +141,7 @@ def sample(
         keep: names of the latents to store; all if left out, but for effects of very many groups that were integrated
             out, which `Posterior.redraw` draws again.
         monitors: told of every window of sweeps; see `hiertorch.monitors.Monitor`.
-        progress: show a bar.
+        progress: show a bar, and above it what `Data.check` finds.
         log_dir: folder for a TensorBoard dashboard.
         plan: moves other than the default ones; see `hiertorch.plan`.
         collapse: see `hiertorch.plan`: in a Gaussian model only scales and correlations are sampled.
@@ -183,7 +184,8 @@ def sample(
         "dtype": str(dtype).removeprefix("torch."),
         "compiled": compiled,
     }
-    info = run_info(moves, {**run._asdict(), **settings, "versions": versions()}, run.sweeps)
+    found = () if prior_only else sentences(model, data, moves.structure.reads)
+    info = run_info(moves, {**run._asdict(), **settings, "versions": versions()}, run.sweeps, found)
     bar = [ProgressBar()] if progress else []
     board = [TensorBoard(log_dir)] if log_dir is not None else []
     audience = Audience([*monitors, *board, *bar])

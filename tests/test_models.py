@@ -205,7 +205,7 @@ class TestVectors(Contract):
 def test_coefficients_are_labelled_by_their_columns():
     assert VaryingIntercepts("school", predictors=["x", "z"]).latents["beta"].labels == (("x", "z"),)
     assert "beta" not in VaryingIntercepts("school").latents
-    assert list(CompletePooling(("x",)).latents) == ["sigma_y", "alpha", "beta"]
+    assert list(CompletePooling(("x",)).latents) == ["alpha", "beta", "sigma_y"]
 
 
 @pytest.mark.parametrize("model", [lambda p: VaryingIntercepts("school", p), CompletePooling])

@@ -330,6 +330,17 @@ def test_texts_say_what_was_run(tmp_path):
     assert "the worst of all 7 parameters, from all draws" in text(main, "1_run/contents")
 
 
+def test_the_model_card_shows_all_that_was_found_and_the_settings_do_not(tmp_path):
+    found = ("warning: school: only 3 groups. Find more.", "note: y: 30 rows in all. Find more.")
+    settings = {**RUN.settings, "findings": list(found)}
+    feed(TensorBoard(tmp_path / "a"), [], replace(RUN, findings=found, settings=settings))
+    card, config = (text(load(tmp_path / "a"), f"1_run/{tag}") for tag in ("model_card", "config"))
+    assert "\n\n## Data\n\n```\n" + "\n".join(found) + "\n```\n\n## Plan" in card
+    assert "only 3 groups" not in config and "| seed | 7 |" in config
+    feed(TensorBoard(tmp_path / "b"), [])
+    assert "## Data" not in text(load(tmp_path / "b"), "1_run/model_card")
+
+
 def test_the_verdict_on_a_good_run(tmp_path):
     windows = make_windows(sampling=100)
     last = replace(windows[-1], nan=0)
@@ -469,6 +480,31 @@ def test_the_bar_in_a_log_file_is_few_whole_lines():
     rhat = worst(array_stats.rhat, windows).max()
     assert re.match(r"finished 100% 160/160 \[00:\d\d<00:00, +[\d.]+/s, ", lines[1])
     assert f"accept {rates:.2f}, NaN 4, R-hat {rhat:.2f} (" in lines[1]
+
+
+def test_above_the_bar_stands_what_was_found():
+    chosen = {f"sigma_{k}": f"HalfStudentT(4, {k}.5)" for k in range(1, 5)}
+    words = " ".join(f"word{k:02}" for k in range(20))  # 6 letters each: 13 fill a line of 110 behind its first words
+    found = (
+        "error: x: it varies within none of 3 groups of school. Make it a group-level predictor.",
+        f"warning: school: {words}",
+        "note: y: 30 rows in all. Find more.",
+        "note: school: the largest group has 20 rows.",
+    )
+    for stream in (io.StringIO(), Terminal()):
+        feed(ProgressBar(stream), [], replace(RUN, findings=found, priors=chosen))
+        head = re.split(r"\r?warm-up", stream.getvalue())[0].splitlines()
+        assert head == [
+            "priors by the data's scale: sigma_1 ~ HalfStudentT(4, 1.5), sigma_2 ~ HalfStudentT(4, 2.5),",
+            "  sigma_3 ~ HalfStudentT(4, 3.5), sigma_4 ~ HalfStudentT(4, 4.5)",
+            "error: x: it varies within none of 3 groups of school. Make it a group-level predictor.",
+            f"warning: school: {words[: 13 * 7 - 1]}",
+            f"  {words[13 * 7 :]}",
+            "2 notes: data.check(model) lists them",
+        ]
+    stream = io.StringIO()
+    feed(ProgressBar(stream), [], replace(RUN, findings=found[2:3]))
+    assert stream.getvalue().splitlines()[0] == "1 note: data.check(model) lists it"
 
 
 def test_the_bar_on_a_terminal_shows_both_phases():

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 # *What* is sampled never knows how; *how* never imports a model class; *what came out* never imports a kernel.
 WHAT = {"data", "reading", "latent", "model", "models", "families", "distributions", "checks"}
-WHAT |= {"requirements", "simulation"}
+WHAT |= {"requirements", "findings", "expectations", "simulation"}
 WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structure", "start"}
 # Gaussian models, of which much is integrated out:
 WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "collapse", "marginals"}

@@ -366,7 +366,7 @@ def test_priors_are_replaced_at_construction():
 
 
 def test_a_prior_may_be_a_function_of_earlier_latents():
-    model = models.VaryingIntercepts("school", priors={"sigma_alpha": lambda v: Exponential(1.0 / v.sigma_y)})
+    model = models.VaryingIntercepts("school", priors={"sigma_y": lambda v: Exponential(1.0 / v.sigma_alpha)})
     assert model.check(made_data()) == []
 
 
@@ -476,7 +476,7 @@ def test_correlations_are_reported(sample):
     matrix = (lower @ lower.mT).numpy()
     np.testing.assert_allclose(rho, np.stack([matrix[..., 1, 0], matrix[..., 2, 0], matrix[..., 2, 1]], -1))
     without = sample(model, made_data(), chains=4, warmup=20, draws=10, seed=1, keep=["mu_alpha", "sigma_y"])
-    assert without.names == ["sigma_y", "mu_alpha"]
+    assert without.names == ["mu_alpha", "sigma_y"]
 
 
 def test_derived_quantities_of_a_user(sample):

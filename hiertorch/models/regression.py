@@ -58,9 +58,11 @@ class Regression(Model):
         self.predictors = column_names("predictors", predictors)
         self.family, self.offset = named(family), offset
         self.texts: dict[str, str] = {}
-        for name in ("sigma_y", "nu_y", "phi_y"):
-            if name not in self.family.latents:
-                self.drop(name)
+        for name in ("sigma_y", "nu_y", "phi_y"):  # behind the structure's own
+            latent = self.latents[name]
+            self.drop(name)
+            if name in self.family.latents:
+                self._declare(name, latent)
         self.build()
         self._replace(priors)
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 from typing import Any
@@ -32,6 +32,8 @@ class RunInfo:
     event_labels: Mapping[str, tuple[tuple[Any, ...], ...]]
     blocks: Mapping[str, str | None]  # block -> plate of its groups (None: per chain)
     sweeps: int  # in the whole run, warm-up included
+    findings: tuple[str, ...] = ()  # what the model asks for and the data lack: "warning: school: only 3 groups ..."
+    priors: Mapping[str, str] = field(default_factory=dict)  # latent -> its prior in numbers, where the data chose it
 
 
 @dataclass(frozen=True)

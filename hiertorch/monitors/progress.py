@@ -1,6 +1,8 @@
 """A progress bar: phase, rate, acceptance and, now and then, the worst R-hat."""
 
 import sys
+import textwrap
+from collections.abc import Iterator
 from typing import TextIO
 
 import torch
@@ -15,6 +17,8 @@ PHASES = {"warmup": "warm-up"}
 PARAMETERS = 50
 DRAWS = 200  # a chain, evenly thinned
 VALUES = 500_000  # that one R-hat may sort: 0.15 s on one core
+WIDTH = 110  # of what is said before the bar
+TIED = "\N{NO-BREAK SPACE}"  # where no line ends
 
 
 class ProgressBar(Monitor):
@@ -23,7 +27,8 @@ class ProgressBar(Monitor):
     The acceptance is the mean over blocks, chains and groups in the last window. R-hat is the worst of the
     population-level parameters and, if these are fewer than 50, of some groups': from at most 200 draws a chain,
     every 5 s at most, within its share of the run's time, and once at the end. On a terminal one line is redrawn;
-    elsewhere (a log file, a pipe) a line is added every 10 s at most.
+    elsewhere (a log file, a pipe) a line is added every 10 s at most. Above the bar stand priors that the data chose,
+    and what `Data.check` found, but notes are counted only.
 
     Args:
         stream: where to write; standard error if None.
@@ -42,7 +47,11 @@ class ProgressBar(Monitor):
         self._last: Window | None = None
         self._worst: str | None = None
         self._looked = 0  # sweep of the last R-hat
-        self._bar = _Bar.on(self.stream or sys.stderr, run.sweeps)
+        stream = self.stream or sys.stderr
+        for text in _heading(run):
+            lines = textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+            stream.write(lines.replace(TIED, " ") + "\n")
+        self._bar = _Bar.on(stream, run.sweeps)
 
     def window(self, window: Window) -> None:
         """Moves the bar."""
@@ -87,6 +96,18 @@ class ProgressBar(Monitor):
         accept = f"accept {torch.stack(rates).mean():.2f}" if rates else None
         nan = f"NaN {window.nan}" if window.nan else None
         return ", ".join(part for part in (accept, nan, self._worst) if part)
+
+
+def _heading(run: RunInfo) -> Iterator[str]:
+    """What is said before the first sweep, in paragraphs."""
+    if run.priors:
+        each = [f"{name} ~ {prior}".replace(" ", TIED) for name, prior in run.priors.items()]
+        yield f"priors by the data's scale: {', '.join(each)}"
+    grave = [sentence for sentence in run.findings if not sentence.startswith("note: ")]
+    yield from grave
+    if notes := len(run.findings) - len(grave):
+        many = ("s", "them") if notes > 1 else ("", "it")
+        yield f"{notes} note{many[0]}: data.check(model) lists {many[1]}"
 
 
 def _ready(window: Window) -> bool:

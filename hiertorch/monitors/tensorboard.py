@@ -308,14 +308,18 @@ def _judge(found: Convergence, names: Sequence[str], chains: int) -> Iterator[st
 
 def _config(run: RunInfo) -> str:
     """The settings, once to read and once to copy: a JSON value is a YAML value."""
-    values = {key: json.dumps(value, default=str, ensure_ascii=False) for key, value in run.settings.items()}
+    settings = {key: value for key, value in run.settings.items() if key != "findings"}  # they stand with the model
+    values = {key: json.dumps(value, default=str, ensure_ascii=False) for key, value in settings.items()}
     cells = {key: values[key].strip('"').replace("|", "\\|") for key in values}
     table = ["| setting | value |", "|---|---|", *(f"| {key} | {cell} |" for key, cell in cells.items())]
     return "\n".join([*table, "", "```yaml", *(f"{key}: {value}" for key, value in values.items()), "```"])
 
 
 def _model_card(run: RunInfo) -> str:
-    parts = {f"## {run.model}": run.model_text, "## Plan": run.plan_text}
+    parts = {f"## {run.model}": run.model_text}
+    if run.findings:
+        parts["## Data"] = "\n".join(run.findings)
+    parts["## Plan"] = run.plan_text
     return "\n\n".join(f"{title}\n\n```\n{text.strip()}\n```" for title, text in parts.items())
 
 
