@@ -28,18 +28,9 @@ from hiertorch import reading
 from hiertorch.errors import DataError, ModelError, SamplingWarning
 from hiertorch.latent import validation
 from hiertorch.model import seeded
-from hiertorch.predict import (
-    KINDS,
-    Fitted,
-    Prediction,
-    Rows,
-    Setting,
-    check_choice,
-    check_probability,
-    intervals,
-    shown,
-    stream,
-)
+from hiertorch.newrows import Rows, shown
+from hiertorch.predict import KINDS, Fitted, Prediction, check_choice, check_probability, intervals, stream
+from hiertorch.setting import Setting
 from hiertorch.storage import label_text
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structur
 # Gaussian models, of which much is integrated out:
 WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "collapse", "marginals"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "proposals", "independence", "workers"}
-OUT = {"posterior", "diagnostics", "storage", "redraw", "predict", "conditioning"}
+OUT = {"posterior", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
 OUT |= {"comparison", "criticism", "report", "monitoring"}
 MEETING = {"sampling", "outcome"}  # the branches meet in sampling.py; outcome.py is what it calls at its end
 EDGE = {"monitors", "config"}

@@ -21,7 +21,7 @@ from scipy import stats
 from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
-from hiertorch import predict
+from hiertorch import setting
 from hiertorch.errors import DataError, ModelError
 from hiertorch.models import (
     CompletePooling,
@@ -240,7 +240,7 @@ def test_seeds() -> None:
 def test_few_draws_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     posterior, frame = fitted(), new_rows(school=["north", "Zoo", "north"], x=[0.5, 0.5, 0.5])
     whole = posterior.predict(frame).draws
-    monkeypatch.setattr(predict, "NUMBERS", 300)
+    monkeypatch.setattr(setting, "NUMBERS", 300)
     parts = posterior.predict(frame).draws
     assert torch.equal(parts[..., 1], whole[..., 1])
     assert torch.equal(parts[..., 0], parts[..., 2])

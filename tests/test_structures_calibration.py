@@ -10,8 +10,7 @@ What warm-up learns is pooled over chains, and here chains have data of their ow
 posteriors of different places and widths. Mixing is the slower, the wider coefficients and noise scatter over data sets
 in comparison with a posterior. So these have narrower priors, and draws are 30 sweeps apart.
 
-Error rate: ALPHA = 1e-3 a test, shared by its p-values (Bonferroni), so 2 in 100 for the 24 of the file; seeds are
-fixed.
+Error rate: ALPHA = 1e-3 a test, shared by its p-values (Bonferroni), so about 2 in 100 for the file; seeds are fixed.
 """
 
 from collections.abc import Callable, Mapping
@@ -165,9 +164,9 @@ def one_by_one(case: Case, sample: Sample, data_sets: int) -> dict:
         truth = model.sample_prior(data, data_sets, generator)
         runs = []
         for k, y in enumerate(model.simulate(truth, data, generator)):
-            plan = ht.plan(model, data.replace(y=y))
-            assert plan.collapsed is not None
-            runs.append(sample(model, data.replace(y=y), plan=plan, chains=CHAINS, draws=DRAWS, thin=3, seed=k).draws)
+            run = sample(model, data.replace(y=y), collapse=True, chains=CHAINS, draws=DRAWS, thin=3, seed=k)
+            assert all(block.startswith("collapsed(") for block in run.stats.acceptance)
+            runs.append(run.draws)
     draws = {name: torch.cat([run[name] for run in runs]) for name in model.latents}
     return p_values(model, truth, draws, data)
 

@@ -1,0 +1,161 @@
+"""New rows as data: read as the fitted ones were, and set behind fitted rows of their groups.
+
+Note [Groups of new rows]
+    A model reads groups by code, the facts about them (where a class lies, a school's sector) from rows. So new rows
+    become data whose groups are those that occur in them, known ones first, and which begin with one fitted row of each
+    known group. These rows are not predicted: they say what is known of their groups, and new rows that say otherwise
+    are an error. A grouping whose labels are the entries of an event (times of a path) keeps them all.
+    A model that holds facts about its groups itself (a buffer in the order of their codes) can't be read like this.
+    So the densities of the fitted rows in front, and the priors of their groups, are held against those in the data
+    that were fitted.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiertorch import reading
+from hiertorch.data import Data
+from hiertorch.errors import DataError
+
+__all__ = ["NewRows", "Rows", "appended", "comparable", "shown"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A frame of new rows, read as the fitted data were."""
+
+    columns: Mapping[str, Tensor]  # (rows,)
+    labels: Mapping[str, pd.Index]  # of each row
+    index: pd.Index
+
+    @classmethod
+    def read(cls, data: Data, frame: pd.DataFrame) -> Self:
+        """The rows of a frame.
+
+        Raises:
+            DataError: for columns that are missing or can't be read.
+        """
+        if matrices := [name for name, x in data.columns.items() if x.ndim > 1]:
+            raise DataError(
+                f"column {matrices[0]!r} is a matrix in the data that were fitted, and a column of a frame is not: fit "
+                "with one column for each of its predictors."
+            )
+        return cls(*data.read_rows(frame), frame.index)
+
+    def part(self, where: np.ndarray) -> "Rows":
+        """Those rows at which a mask is True."""
+        columns = {name: x[torch.from_numpy(where).to(x.device)] for name, x in self.columns.items()}
+        return Rows(columns, {plate: rows[where] for plate, rows in self.labels.items()}, self.index[where])
+
+    def then(self, other: "Rows") -> "Rows":
+        """These rows, and others behind them."""
+        columns = {name: torch.cat([x, other.columns[name]]) for name, x in self.columns.items()}
+        labels = {plate: appended(rows, other.labels[plate]) for plate, rows in self.labels.items()}
+        return Rows(columns, labels, appended(self.index, other.index))
+
+
+class NewRows(Data):
+    """Data of new rows behind fitted ones; see Note [Groups of new rows]."""
+
+    _fitted: Data
+    _frame_index: pd.Index
+
+    @classmethod
+    def behind(
+        cls,
+        fitted: Data,
+        heads: np.ndarray,
+        rows: Rows,
+        y: Tensor,
+        codes: Mapping[str, np.ndarray],
+        labels: Mapping[str, pd.Index],
+    ) -> Self:
+        """New rows behind the rows `heads` of the whole of the fitted data.
+
+        Args:
+            fitted: the data that were fitted.
+            heads: `(heads,)`.
+            rows: the new ones.
+            y: their response, `(rows,)`.
+            codes: grouping -> `(heads + rows,)`.
+            labels: grouping -> its labels in the order of these codes.
+        """
+        whole, at = fitted._whole or fitted, torch.from_numpy(heads)
+        before = whole.y if whole.y.ndim == 1 else whole.y[0]
+        columns = {
+            name: torch.cat([whole.columns[name][at.to(whole.device)].to(x), x]) for name, x in rows.columns.items()
+        }
+        data = cls.__new__(cls)
+        data._fill(
+            fitted.name,
+            torch.cat([before[at.to(whole.device)].to(y), y]),
+            columns,
+            codes,
+            None,
+            {plate: range(len(known)) for plate, known in labels.items()},
+            fitted.dtype,
+        )
+        data.labels = dict(labels)
+        data._fitted, data._frame_index = fitted, rows.index
+        return data
+
+    def scale_of(self, column: str) -> tuple[Tensor, Tensor]:
+        """Of the data that were fitted, by which their priors were scaled."""
+        return self._fitted.scale_of(column)
+
+    def nests(self, child: str, parent: str) -> bool:
+        """As in the data that were fitted."""
+        return self._fitted.nests(child, parent)
+
+    def label_numbers(self, plate: str) -> Tensor:
+        """Labels as numbers, dates in days since the first that was fitted: `(groups,)`."""
+        key = ("numbers", plate)
+        if plate in self.labels and key not in self._cache:
+            known = self._fitted.labels[plate]
+            both = reading.label_numbers(plate, known.append(self.labels[plate]))
+            shift = reading.label_numbers(plate, known)[0] - both[0]
+            self._cache[key] = torch.as_tensor(both[len(known) :] + shift).to(self.y)
+        return super().label_numbers(plate)
+
+    def _of_groups(self, plate: str, values: np.ndarray, what: str) -> tuple[np.ndarray, int, int | None]:
+        found, one, other = super()._of_groups(plate, values, what)
+        if other is None:
+            return found, one, other
+        first = len(self._row_codes[plate]) - len(self._frame_index)
+
+        def value(row: int) -> str:
+            text = reading.show(self.labels[what][values[row]]) if what in self.labels else str(values[row].tolist())
+            index = self._frame_index[row - first] if row >= first else None
+            return f"{text} in the data that were fitted" if row < first else f"{text} in row {reading.show(index)}"
+
+        raise DataError(
+            f"{self._label(plate, one)} has one {what}, but it is {value(one)} and {value(other)} of the frame: "
+            "correct the row, or give another group a label of its own."
+        )
+
+
+def appended(known: pd.Index, fresh: pd.Index) -> pd.Index:
+    """Labels, with new ones behind them; a tuple is one label."""
+    if not len(fresh):
+        return known
+    if known.dtype == fresh.dtype and known.dtype != object:
+        return known.append(fresh)
+    labels: list[Hashable] = [*known, *fresh]
+    return pd.Index(labels, dtype=None if len(known) else fresh.dtype, tupleize_cols=False)
+
+
+def shown(labels: pd.Index, most: int = 5) -> str:
+    """Some labels for a message."""
+    texts = ", ".join(reading.show(label) for label in labels[:most])
+    return texts + (f" and {len(labels) - most} more" if len(labels) > most else "")
+
+
+def comparable(label: Hashable) -> str:
+    """A label of any type; a day is the same text as a date, a time stamp or text."""
+    return str(label).removesuffix(" 00:00:00")
