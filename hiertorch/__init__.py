@@ -6,6 +6,10 @@ group (rows.py) and the log density in pieces (target.py) -> what reads what (st
 (plan.py, kernels/) -> `sample` (sampling.py), which tunes them in warm-up (adaptation.py) and tells monitors
 (monitors/) -> `Posterior` (posterior.py, diagnostics.py).
 
+Ready models: structures (models/) and what y is like (families.py, distributions.py); data for them (simulation.py) and
+what they ask of data (findings.py, requirements.py, expectations.py). New rows: newrows.py, setting.py, predict.py, and
+new groups from a few rows, conditioning.py.
+
 A model that is Gaussian in its effects and coefficients goes another way from what reads what: found by probing
 (affine.py, probing.py), its rows summed up once (grams.py), effects and coefficients integrated out (cholesky.py,
 finest.py, elimination.py, collapse.py, marginals.py), the rest sampled (mode.py, proposals.py, independence.py,
