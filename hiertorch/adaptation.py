@@ -115,6 +115,10 @@ class Adaptation:
             )
         if t in ends[1:] and new.sums is not None:
             fitted = {key: x.to(state.cells.dtype) for key, x in move.guess.fit(new.sums, new.count).items()}
+            if (
+                move.target.own_data
+            ):  # then the covariance over chains is the spread between data sets, no size for a walk
+                fitted.pop("root", None)
             share = {"log_share": torch.full_like(self.tuning["log_share"], FIRST_SHARE)}
             return replace(new, tuning={**self.tuning, **fitted, **share}, sums=None, count=0, guesses=None)
         if t == warmup and self.guesses is not None:

@@ -1,7 +1,7 @@
 """Long NUTS runs by NumPyro of two of the configs' models, in a form that has nothing of hiertorch in it.
 
-    python scripts/nuts_references.py contraception
-    python scripts/nuts_references.py grouseticks --draws 10000
+    python scripts/nuts_references.py contraception --draws 20000
+    python scripts/nuts_references.py grouseticks --draws 40000
 
 Prints for every population parameter and some groups the posterior mean and sd with their Monte Carlo standard errors,
 as `tests/test_published.py` holds them, and the worst R-hat and smallest ESS of these parameters. Effects are

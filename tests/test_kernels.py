@@ -23,7 +23,7 @@ from hiertorch import kernels
 from hiertorch.errors import SamplingWarning
 from hiertorch.kernels import Move, Noise
 from hiertorch.latent import Values, validation
-from hiertorch.models import VaryingIntercepts
+from hiertorch.models import CompletePooling, VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
 from hiertorch.plan import Plan
 from hiertorch.posterior import Posterior
@@ -433,3 +433,12 @@ def test_ctrl_c_in_warm_up_gives_an_empty_posterior(run: Callable[..., Posterior
     assert posterior.interrupted and posterior.n_draws == 0
     assert posterior["alpha"].shape == (4, 0, 4)
     assert "The run was stopped after 0 of 60 draws: these are all there are." in posterior.warnings()
+
+
+def test_walks_learn_no_size_from_data_of_each_chain(sample):
+    """Chains with data sets of their own lie far apart: their spread is no size for a walk. Acceptance was 0.004."""
+    generator, x = torch.Generator().manual_seed(0), np.random.default_rng(0).normal(size=40)
+    model, empty = CompletePooling(["x"]), ht.Data(np.zeros(40), x=x)
+    y = model.simulate(model.sample_prior(empty, 50, generator), empty, generator).repeat_interleave(4, 0)
+    posterior = sample(model, empty.replace(y=y), warmup=300, draws=20, seed=1)
+    assert all(float(rate.mean()) > 0.08 for rate in posterior.stats.acceptance.values())

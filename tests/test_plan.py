@@ -80,7 +80,7 @@ def test_varying_intercepts():
     assert steps(plan) == [
         ("groupwise", ("alpha",), "school", 1),
         ("centred", ("mu_alpha", "sigma_alpha"), None, 0),
-        ("joint", ("sigma_y", "beta"), None, 1),
+        ("joint", ("beta", "sigma_y"), None, 1),
         ("non-centred", ("mu_alpha", "sigma_alpha"), None, 1),
     ]
     assert plan.passes == sum(step.repeats for step in plan.steps if step.move.kind != "centred")
@@ -114,7 +114,7 @@ def test_crossed_groupings():
 
 
 def test_complete_pooling_is_one_joint_move():
-    assert steps(planned(CompletePooling(["x"]))) == [("joint", ("alpha", "sigma_y", "beta"), None, 1)]
+    assert steps(planned(CompletePooling(["x"]))) == [("joint", ("alpha", "beta", "sigma_y"), None, 1)]
 
 
 def test_several_effects_of_a_group_move_together():
