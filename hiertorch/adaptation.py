@@ -115,10 +115,8 @@ class Adaptation:
             )
         if t in ends[1:] and new.sums is not None:
             fitted = {key: x.to(state.cells.dtype) for key, x in move.guess.fit(new.sums, new.count).items()}
-            if (
-                move.target.own_data
-            ):  # then the covariance over chains is the spread between data sets, no size for a walk
-                fitted.pop("root", None)
+            if "root" in fitted:
+                fitted["root"] = _smaller(fitted["root"], self.tuning["root"])
             share = {"log_share": torch.full_like(self.tuning["log_share"], FIRST_SHARE)}
             return replace(new, tuning={**self.tuning, **fitted, **share}, sums=None, count=0, guesses=None)
         if t == warmup and self.guesses is not None:
@@ -128,3 +126,12 @@ class Adaptation:
             }
             return replace(new, tuning={**self.tuning, **share})
         return new
+
+
+def _smaller(one: Tensor, other: Tensor) -> Tensor:
+    """Of two roots `(size, width, width)` that with the smaller determinant. What a regression leaves over can be much
+    wider than the conditional distribution that a walk has found: where the regression does not hold, or where chains
+    have data sets of their own.
+    """
+    volume = [root.diagonal(dim1=-2, dim2=-1).log().sum(-1) for root in (one, other)]
+    return torch.where((volume[0] < volume[1])[:, None, None], one, other)

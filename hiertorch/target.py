@@ -64,11 +64,6 @@ class Target:
         self._recording = self._compiled = False
         self.memory: dict[str, Any] = {}
 
-    @property
-    def own_data(self) -> bool:
-        """Whether each chain has a response or weights of its own."""
-        return any(x is not None and x.dim() == 2 for x in (self.data.y, self.data.weights))
-
     def to(self, device: torch.device | str) -> "Target":
         """The same density on another device, with a copy of the model; nothing is recorded of it yet."""
         new = copy.copy(self)

@@ -164,7 +164,7 @@ def test_adaptation_leaves_its_input_alone_and_fits_only_at_the_ends_of_windows(
         observe=lambda state: torch.ones(1, dtype=F64),
         fit=lambda sums, count: {"fitted": sums[0] / count},
     )
-    move = SimpleNamespace(size=1, width=1, guess=guess, target=SimpleNamespace(own_data=False))
+    move = SimpleNamespace(size=1, width=1, guess=guess)
     state = State({}, {}, {}, torch.zeros(4, 1, dtype=F64))
     now = Adaptation.begin(move, state.cells)
     fits = []

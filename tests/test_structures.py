@@ -392,7 +392,7 @@ def test_one_line_in_a_subclass_replaces_any_prior():
         ({"mu_alpha": "Normal(0, x)"}, "found 'Normal(0, x)'"),
         ({"mu_alpha": "__import__('os')"}, "found"),
         ({"mu_alpha": "Normal"}, "found 'Normal'"),
-        ({"mu_alpha": 3.0}, "a latent's prior must be a torch.distributions object or a function"),
+        ({"mu_alpha": 3.0}, "the prior of 'mu_alpha' is a distribution, a function, or text"),
         ("wide", "priors is a mapping from latents to priors, or \"autoscale\"; found 'wide'"),
     ],
 )

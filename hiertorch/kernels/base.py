@@ -56,10 +56,6 @@ class Target(Protocol):
         """Sums over cells by group, and back: `by_group`, `of_group`."""
 
     @property
-    def own_data(self) -> bool:
-        """Whether each chain has data of its own."""
-
-    @property
     def memory(self) -> dict[str, Any]:
         """Room for what kernels derive from a tensor of the state, to be used while that very tensor is there."""
 
@@ -91,10 +87,6 @@ class Move(Protocol):
     `size` is the number of separate decisions for each chain (the groups of a plate, or 1), `width` the number of
     unconstrained dimensions that each decision moves, `passes` the number of passes over the rows that a step costs.
     """
-
-    @property
-    def target(self) -> Target:
-        """The density."""
 
     @property
     def name(self) -> str:

@@ -45,7 +45,8 @@ def autoscaled(model: "Regression") -> dict[str, Scaled]:
 def _prior(name: str, latent: Latent, *, scaled: bool) -> Scaled | None:
     """By the latent's name and its labels, which are columns."""
     axes = latent.axes
-    unit = "sd(y)" if scaled else "1"
+    unit = " sd(y)" if scaled else ""
+    one = unit.strip() or "1"
 
     def spread(data: Data) -> Tensor:
         """s over the sds of the columns that label the latent, `event`."""
@@ -65,23 +66,23 @@ def _prior(name: str, latent: Latent, *, scaled: bool) -> Scaled | None:
             mean = data.scale_of(data.name)[0] if scaled else data.y.new_zeros(())
             return independent(Normal(mean, WIDE * spread(data)))
 
-        return intercept, f"Normal({'mean(y)' if scaled else '0'}, {WIDE} {unit})"
+        return intercept, f"Normal({'mean(y)' if scaled else '0'}, {WIDE}{unit})"
     if name.startswith(("beta", "mu_beta", "gamma")):
 
         def slopes(v: Values, data: Data) -> Distribution:
             return independent(Normal(data.y.new_zeros(()), WIDE * spread(data)))
 
-        return slopes, f"Normal(0, {WIDE} {unit}{over})"
+        return slopes, f"Normal(0, {WIDE}{unit}{over})"
     if name.startswith("sigma"):
 
         def scales(v: Values, data: Data) -> Distribution:
             return independent(HalfStudentT(DF, spread(data)))
 
-        return scales, f"HalfStudentT({DF:g}, {unit}{over})"
+        return scales, f"HalfStudentT({DF:g}, {one}{over})"
     if name.startswith("lambda"):
 
         def rates(v: Values, data: Data) -> Distribution:
             return independent(Gamma(1.0, spread(data)))
 
-        return rates, f"Gamma(1, {unit})"
+        return rates, f"Gamma(1, {one})"
     return None

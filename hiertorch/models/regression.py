@@ -131,7 +131,8 @@ class Regression(Model):
                     f"priors names {name!r}, which {type(self).__name__} does not have here; its latents are "
                     f"{', '.join(self.latents)}."
                 )
-            self._set_prior(name, parsed(name, prior) if isinstance(prior, str) else prior)
+            given = isinstance(prior, Distribution) or callable(prior)
+            self._set_prior(name, prior if given else parsed(name, prior))
 
     def _set_prior(self, name: str, prior: Any, text: str = "") -> None:
         old = self.latents[name]
@@ -172,14 +173,14 @@ def column_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def parsed(name: str, text: str) -> Distribution:
+def parsed(name: str, text: Any) -> Distribution:
     """A prior from text such as "Normal(0, 10)" or "Gamma(2, rate=0.5)": a class of `torch.distributions` and numbers.
 
     Raises:
         ModelError: if it is none.
     """
     try:
-        call = ast.parse(text, mode="eval").body
+        call = ast.parse(str(text), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError("it is no call")
         kind: Any = HalfStudentT if call.func.id == "HalfStudentT" else getattr(distributions, call.func.id)
