@@ -29,6 +29,10 @@ FACTS: dict[str, tuple[int, dict[str, int], set[str] | None]] = {
     "radon": (919, {"county": 85}, {"sigma_y", "sigma_alpha"}),
     "schools": (7_185, {"School": 160}, {"sigma_y", "sigma_alpha"}),
     "schools_correlated": (7_185, {"school": 160}, {"sigma_y", "sigma_alpha", "sigma_beta", "L"}),
+    "schools_hierarchical": (7_185, {"School": 160}, {"sigma_y", "sigma_alpha", "lambda_alpha", "lambda_y"}),
+    "schools_pooled": (7_185, {}, {"sigma_y"}),
+    "schools_tilted": (7_185, {"School": 160}, {"sigma_y", "sigma_beta"}),
+    "schools_unpooled": (7_185, {"School": 160}, {"sigma_y"}),
     "schools_slopes": (7_185, {"School": 160}, {"sigma_y", "sigma_alpha", "sigma_beta"}),
     "sleepstudy": (180, {"Subject": 18}, {"sigma_y", "sigma_alpha", "sigma_beta", "L"}),
 }
