@@ -487,7 +487,7 @@ def no_correction(sabotage: Any) -> None:
 GROUPWISE, CENTRED, JOINT, NON_CENTRED = (
     "groupwise(alpha)",
     "centred(mu_alpha, sigma_alpha)",
-    "joint(sigma_y, beta)",
+    "joint(beta, sigma_y)",
     "non-centred(mu_alpha, sigma_alpha)",
 )
 BROKEN: dict[str, tuple[str, Callable[[Any], None], set[str]]] = {  # case, what is broken, who must fail
