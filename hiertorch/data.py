@@ -26,6 +26,7 @@ class Recipe(NamedTuple):
     groups: Mapping[str, str]
     columns: Mapping[str, str]
     levels: Mapping[str, tuple[str, ...]]  # of columns that were read by level
+    every: tuple[Hashable, ...]  # all columns of the frame, also those that were not read
 
 
 class Data:
@@ -111,7 +112,13 @@ class Data:
         self.labels = {plate: index for plate, (_, index) in coded.items()}
         self._row_codes = {plate: codes for plate, (codes, _) in coded.items()}
         self.codes = {plate: torch.from_numpy(codes).to(device) for plate, codes in self._row_codes.items()}
-        self.recipe = Recipe(name, {plate: plate for plate in groups}, {column: column for column in columns}, {})
+        self.recipe = Recipe(
+            name,
+            {plate: plate for plate in groups},
+            {column: column for column in columns},
+            {},
+            (name, *groups, *columns),
+        )
         self._index, self._whole, self._rows, self._cache = pd.RangeIndex(self.n_rows), None, None, {}
 
     @classmethod
@@ -159,14 +166,16 @@ class Data:
         columns = {name: reading.column(frame, column, levels) for name, column in kept.items()}
         coded = {name: reading.column(frame, column) for name, column in grouped.items()}
         data._fill(str(response), y, columns, coded, w, labels or {}, dtype)
-        data._index, data.recipe = frame.index, Recipe(str(response), grouped, kept, levels)
+        data._index = frame.index
+        data.recipe = Recipe(str(response), grouped, kept, levels, tuple(frame.columns))
         return data
 
     def read_rows(self, frame: pd.DataFrame) -> tuple[dict[str, Tensor], dict[str, pd.Index]]:
         """Columns `(rows,)` and group labels of new rows, as these data's own were read; no response is needed.
 
         Raises:
-            DataError: for columns that are missing, missing values, and levels that these data do not have.
+            DataError: for columns that are missing or that the fitted frame did not have, missing values, and levels
+                that these data do not have.
         """
         if not isinstance(frame, pd.DataFrame):
             raise DataError(f"new rows come as a pandas DataFrame; found {type(frame).__name__}.")
@@ -181,6 +190,12 @@ class Data:
             plate: reading.row_labels(plate, reading.column(frame, column))
             for plate, column in self.recipe.groups.items()
         }
+        if unknown := [column for column in frame.columns if column not in self.recipe.every]:
+            hint = reading.closest(unknown[0], self.recipe.every)
+            raise DataError(
+                f"the frame of new rows has column {unknown[0]!r}, which the data that were fitted do not have.{hint} "
+                "Correct its name, or drop it."
+            )
         return columns, labels
 
     @property

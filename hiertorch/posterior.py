@@ -314,7 +314,8 @@ class Posterior:
         predictors, the group it lies in), so that its interval is wider than those of groups that were fitted.
 
         Args:
-            frame: new rows, with the columns and groupings that the data were read from; others are ignored.
+            frame: new rows, with the columns and groupings that the data were read from, and no column that the fitted
+                frame did not have.
             kind: "mean", or "response" for simulated y.
             new_groups: "sample" draws their effects, "population" sets them to the mean of their prior in each draw,
                 "error" refuses them.
