@@ -451,4 +451,4 @@ def test_calibration_notices_wrong_samplers(wrong: str, collapsed: Sample, monke
         drop_log_determinant(monkeypatch, np.bincount(data["school"].numpy()))
     else:
         other_scales(monkeypatch)
-    assert uneven(calibration(VaryingIntercepts("school", ["x"]), data, "alpha", collapsed, 60))
+    assert uneven(calibration(VaryingIntercepts("school", ["x"]), data, "alpha", collapsed, DATA_SETS))
