@@ -573,6 +573,13 @@ def test_group_predictors_that_vary_within_groups():
         model.check(made_data())
 
 
+def test_a_predictor_that_is_a_matrix():
+    data = ht.Data(COLUMNS["x"], groups={"school": SCHOOL}, X=np.ones((ROWS, 3)))
+    for model in (models.VaryingIntercepts("school", ["X"]), models.VaryingSlopes("school", ["X"])):
+        with pytest.raises(ModelError, match=r"column 'X' is a matrix, \(40, 3\), and a predictor is one column"):
+            model.check(data)
+
+
 def test_groupings_that_do_not_nest():
     with pytest.raises((ModelError, DataError), match="'rater' does not nest in 'school'"):
         models.Nested(["school", "rater"]).check(made_data(("school", "rater")))

@@ -10,7 +10,7 @@ from hiertorch.data import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
 from hiertorch.latent import Values
-from hiertorch.models.regression import Regression, column_names
+from hiertorch.models.regression import Regression, column_names, predictor
 
 __all__ = ["Grouped"]
 
@@ -78,7 +78,7 @@ class Grouped(Regression):
 
     def by_slope(self, coefficients: Tensor, data: Data) -> Tensor | float:
         """sum_k b_jk x_ik over the varying predictors, from coefficients of each row `(chains, rows, K)`."""
-        return sum((coefficients[..., k] * data[name] for k, name in enumerate(self.varying)), start=0.0)
+        return sum((coefficients[..., k] * predictor(data, name) for k, name in enumerate(self.varying)), start=0.0)
 
     def mean_text(self, mean: str) -> str:
         """A mean of effects with its group-level predictors, for print."""

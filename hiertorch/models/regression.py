@@ -16,7 +16,7 @@ from hiertorch.latent import Latent, Values
 from hiertorch.model import Model
 from hiertorch.models.autoscale import autoscaled
 
-__all__ = ["Regression", "column_names"]
+__all__ = ["Regression", "column_names", "predictor"]
 
 Prior = Distribution | Callable[..., Distribution]
 
@@ -116,7 +116,7 @@ class Regression(Model):
     def shared(self, v: Values, data: Data, name: str = "beta", columns: Sequence[str] | None = None) -> Tensor | float:
         """sum_k beta_k x_ik of coefficients that all rows share, `(chains, rows)`."""
         columns = self.predictors if columns is None else columns
-        return sum((v[name][..., k] * data[column] for k, column in enumerate(columns)), start=0.0)
+        return sum((v[name][..., k] * predictor(data, column) for k, column in enumerate(columns)), start=0.0)
 
     def _replace(self, priors: Mapping[str, Any] | str | None) -> None:
         if isinstance(priors, str):
@@ -171,6 +171,17 @@ def column_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ModelError(f"{what} names a column twice: {list(names)}.")
     return tuple(names)
+
+
+def predictor(data: Data, name: str) -> Tensor:
+    """A column `(rows,)`."""
+    x = data[name]
+    if x.dim() > 1:
+        raise ModelError(
+            f"column {name!r} is a matrix, {tuple(x.shape)}, and a predictor is one column: give each of its columns a "
+            "name, as in ht.Data(..., x1=X[:, 0], x2=X[:, 1]) with predictors=['x1', 'x2']."
+        )
+    return x
 
 
 def parsed(name: str, text: Any) -> Distribution:
