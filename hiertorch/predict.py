@@ -136,7 +136,7 @@ def attached(model: Any, data: Any, posterior: "Posterior") -> Fitted:
     model, data = fitted.model, fitted.data
     advice = "Give the model and data that this posterior was drawn from."
     text = str(posterior.run.get("model_text", ""))
-    if text and not text.endswith(str(model)):
+    if text and str(model) not in text:
         raise ModelError(
             f"the model is not the one that was fitted, which prints as\n{text}\nand not as\n{model}\n{advice}"
         )

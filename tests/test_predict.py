@@ -727,3 +727,16 @@ def test_intervals_of_held_out_schools_cover(sample: Sample) -> None:
         narrow = posterior.predict(frame, kind=kind, new_groups="population").draws[..., 0]  # too sure of itself
         inside = (narrow.quantile(0.05, 1) <= target) & (target <= narrow.quantile(0.95, 1))
         assert stats.binomtest(int(inside.sum()), sets, 0.9).pvalue < 1e-4
+
+
+def test_a_loaded_posterior_of_priors_scaled_by_the_data(tmp_path: Path) -> None:
+    """Its model's text ends with the priors that the data chose."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"y": rng.normal(250.0, 40.0, 30), "x": rng.normal(size=30), "school": np.arange(30) % 6})
+    data = ht.Data.from_frame(frame, "y", ["school"])
+    model = VaryingIntercepts("school", ["x"], priors="autoscale")
+    posterior = ht.sample(model, data, chains=4, warmup=40, draws=20, seed=1, progress=False)
+    posterior.save(tmp_path / "draws.npz")
+    again = ht.Posterior.load(tmp_path / "draws.npz", model=model, data=data)
+    new = frame[["school", "x"]].head(3)
+    assert torch.equal(again.predict(new).draws, posterior.predict(new).draws)
