@@ -4,9 +4,10 @@ import difflib
 import itertools
 import math
 import os
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
     from hiertorch.conditioning import Conditioned
+    from hiertorch.criteria import Criterion
+    from hiertorch.pooling import Pooling
     from hiertorch.predict import Prediction
+    from hiertorch.predictive import PredictiveCheck
+    from hiertorch.sensitivity import Sensitivity
 
 __all__ = ["Posterior", "Stats", "UnknownNameError"]
 
@@ -82,6 +87,10 @@ class Effects(Protocol):
 
 class Predictor(Protocol):
     """The model and the data behind a posterior; see `hiertorch.predict`."""
+
+    model: Any
+    data: Any
+    more: dict[str, Tensor]
 
     def predict(
         self, posterior: "Posterior", frame: pd.DataFrame, *, kind: str, new_groups: str, ci_prob: float, seed: Any
@@ -352,6 +361,101 @@ class Posterior:
             DataError: for rows of known groups alone, and for all that `predict` refuses.
         """
         return self._fitted().condition(self, frame, prior_draws=prior_draws, ci_prob=ci_prob, seed=seed)
+
+    def criterion(
+        self, kind: Literal["loo", "waic", "dic"] = "loo", by: str = "row", *, draws: int | None = 4000
+    ) -> "Criterion":
+        """How well the model predicts what it has not seen: PSIS-LOO, WAIC or DIC; see `hiertorch.criteria`.
+
+        Args:
+            kind: "loo" leaves out one row (or group) by importance weights; "waic" and "dic" correct the fit to all.
+            by: "row" asks about a new row of the groups that were fitted; a grouping, such as "school", about the rows
+                of a new group, whose effects are integrated out (Merkle, Furr & Rabe-Hesketh 2019).
+            draws: to look at, of all chains together; None takes all.
+
+        Raises:
+            DataError: if the posterior does not know its model and data, and for a grouping without effects.
+        """
+        from hiertorch.criteria import criterion
+
+        return criterion(self, kind, by, draws=draws)
+
+    def kfold(self, k: int = 10, by: str = "row", *, stratify: str | None = None, **settings: Any) -> "Criterion":
+        """sum_f log p(y_f | y without fold f): the model fitted k times, in one run; see `hiertorch.crossvalidation`.
+
+        Args:
+            k: folds.
+            by: "row", or a grouping whose groups are left out whole.
+            stratify: a grouping whose groups each fold has its share of.
+            settings: seed, chains (for each fold), draws and others of `ht.sample`.
+        """
+        from hiertorch.crossvalidation import kfold
+
+        return kfold(self, k, by, stratify=stratify, **settings)
+
+    def refit(self, criterion: "Criterion", **settings: Any) -> "Criterion":
+        """A LOO criterion whose rows or groups of a high Pareto k are left out by fitting again without them."""
+        from hiertorch.crossvalidation import refit
+
+        return refit(self, criterion, **settings)
+
+    def predictive_check(
+        self,
+        statistics: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        *,
+        draws: int = 1000,
+        seed: int | None = None,
+    ) -> "PredictiveCheck":
+        """y_rep ~ p(y_rep | theta^(s)) against y, by statistics T: p = Pr(T(y_rep) >= T(y)); see `hiertorch.predictive`.
+
+        Args:
+            statistics: of your own beside the usual ones: name -> function of a response `(draws, rows)` to `(draws,)`.
+            draws: replications.
+            seed: of the random numbers; left out, one that follows from the run's.
+        """
+        from hiertorch.predictive import predictive_check
+
+        return predictive_check(self, statistics, draws=draws, seed=seed)
+
+    def pooling(self) -> "Pooling":
+        """How strongly groups are pooled, and what share of the variance each level has; see `hiertorch.pooling`."""
+        from hiertorch.pooling import pooling
+
+        return pooling(self)
+
+    def sensitivity(self, names: Sequence[str] | None = None) -> "Sensitivity":
+        """How much each parameter would move with a stronger or weaker prior or likelihood; see
+        `hiertorch.sensitivity`.
+
+        Args:
+            names: latents to look at; None looks at the population-level ones.
+        """
+        from hiertorch.sensitivity import sensitivity
+
+        return sensitivity(self, names)
+
+    def update(self, frame: pd.DataFrame, **settings: Any) -> "Posterior":
+        """The posterior given the fitted rows and new ones: by importance weights where these can be trusted, else by a
+        run that starts where this one ended; see `hiertorch.updating`.
+
+        Args:
+            frame: the new rows, with their response, of known or new groups.
+            settings: of `ht.sample`, for the run if there has to be one.
+        """
+        from hiertorch.updating import update
+
+        return update(self, frame, **settings)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file that says what was fitted, whether it can be believed, and what came out; see
+        `hiertorch.report`.
+
+        Raises:
+            RunFolderError: if the file can't be written.
+        """
+        from hiertorch.report import write
+
+        return write(self, path)
 
     def _fitted(self) -> Predictor:
         if self._predictor is None:

@@ -37,6 +37,10 @@ class Redraw:
         self._collapsed, self._draws, self._seed = collapsed, dict(draws), seed
         self.names = tuple(name for name in collapsed.linear if name not in draws)
 
+    def thinned(self, step: int) -> "Redraw":
+        """The same for every `step`-th draw of each chain."""
+        return Redraw(self._collapsed, {name: x[:, ::step] for name, x in self._draws.items()}, self._seed)
+
     def draws(self, names: Sequence[str], groups: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Draws of effects that belong together, name -> `(chains, draws, groups, *event)`.
 

@@ -20,17 +20,20 @@ WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structur
 WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "collapse", "marginals"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "proposals", "independence", "workers"}
 OUT = {"posterior", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
-OUT |= {"comparison", "criticism", "report", "monitoring"}
+OUT |= {"pointwise", "criteria", "bygroup", "comparison", "predictive", "criticism", "pooling", "sensitivity", "report"}
+# What fits again, on other rows or with other priors: called by users and, for its methods, by a posterior.
+AGAIN = {"crossvalidation", "monitoring", "updating", "priorgrid"}
 MEETING = {"sampling", "outcome"}  # the branches meet in sampling.py; outcome.py is what it calls at its end
 EDGE = {"monitors", "config"}
 FORBIDDEN = {
-    **dict.fromkeys(WHAT, HOW | OUT | MEETING | EDGE),
-    **dict.fromkeys(HOW, {"data", "model", "models"} | OUT | MEETING | EDGE),
-    **dict.fromkeys(OUT, HOW | MEETING | EDGE),
+    **dict.fromkeys(WHAT, HOW | OUT | MEETING | AGAIN | EDGE),
+    **dict.fromkeys(HOW, {"data", "model", "models"} | OUT | MEETING | AGAIN | EDGE),
+    **dict.fromkeys(OUT, HOW | MEETING | AGAIN | EDGE),
+    **dict.fromkeys(AGAIN, HOW | {"outcome"} | EDGE),
     **dict.fromkeys(("posterior", "diagnostics", "storage"), {"model", "models"} | HOW | MEETING | EDGE),
-    "sampling": {"models", "config"},
-    "outcome": {"models", "config"},
-    "monitors": {"model", "models", "config"} | HOW | MEETING,
+    "sampling": {"models", "config"} | AGAIN,
+    "outcome": {"models", "config"} | AGAIN,
+    "monitors": {"model", "models", "config"} | HOW | MEETING | AGAIN,
     "config": HOW | {"outcome"},
 }
 
@@ -66,7 +69,7 @@ def test_imports_go_one_way():
 
 
 def test_every_part_has_its_place():
-    assert set(parts()) - {"__init__", "errors"} - WHAT - HOW - OUT - MEETING - EDGE == set()
+    assert set(parts()) - {"__init__", "errors"} - WHAT - HOW - OUT - MEETING - AGAIN - EDGE == set()
 
 
 def test_only_sampling_joins_kernels_and_posterior():
