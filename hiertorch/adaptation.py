@@ -15,6 +15,7 @@ and how often they are made follows from how often they were accepted.
 The steps diminish, and after warm-up the tuning is frozen: sampling is one fixed kernel.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -87,6 +88,11 @@ class Adaptation:
         eye = torch.eye(move.width, device=like.device, dtype=like.dtype)
         tuning = {"root": eye.mul(scale / move.width**0.5).repeat(move.size, 1, 1)}
         return cls(tuning if move.guess is None else {**tuning, **move.guess.tuning(like)})
+
+    def told(self, tuning: Mapping[str, Tensor]) -> "Adaptation":
+        """With what an earlier run has learnt, where it fits."""
+        fits = {key: x for key, x in tuning.items() if key in self.tuning and x.shape == self.tuning[key].shape}
+        return replace(self, tuning={**self.tuning, **fits})
 
     def step(self, move: Move, noise: Noise, info: Info, t: int) -> "Adaptation":
         """After the move's step in warm-up sweep `t`, from 1."""

@@ -12,7 +12,7 @@ density with the curvature there, and are fitted again to the draws of all chain
 but the last (Haario et al. 2001; Holden, Hauge & Holden 2009, for independence proposals); then they are frozen.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,12 +65,19 @@ class Independence:
         chains: how many run side by side.
         generator: of all random numbers of the draws.
         init: unconstrained starting values; only those of the rest count, since all others are drawn outright.
+        seen: draws of the rest from an earlier run, name -> `(n, 1, *event)`, to which proposals are fitted instead of
+            to what is found around modes; then `init` has all of the rest.
     """
 
     order = (0,)
 
     def __init__(
-        self, move: CollapsedMove, chains: int, generator: torch.Generator, init: Mapping[str, Tensor]
+        self,
+        move: CollapsedMove,
+        chains: int,
+        generator: torch.Generator,
+        init: Mapping[str, Tensor],
+        seen: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.move, self.chains, self.generator = move, chains, generator
         self.moves = (move,)
@@ -82,7 +89,30 @@ class Independence:
         like = move.collapsed.grams.packed
         torch.empty(HELD_BACK)  # freed at once: see there
         self.place = like.new_zeros(chains, move.width)  # positions, and what drawing from there takes
-        self._start(init)
+        if seen is None or move.width == 0:
+            self._start(init)
+        else:
+            self._go_on(init, seen)
+
+    def _go_on(self, init: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> None:
+        """Positions and proposals that an earlier run has found."""
+        move = self.move
+        self._place(move.space.join({name: init[name] for name in move.rest}), move.rest)
+        drawn = move.space.join(move.space.unconstrain({name: seen[name] for name in move.rest}))
+        self.seen = [drawn]
+        root = torch.eye(move.width).to(drawn)
+        self.tuning, self.walk = self._fitted(self.seen, proposals.normal_start(drawn.mean(0), root))
+
+    def _place(self, position: Tensor, given: Sequence[str]) -> None:
+        """Chains begin here, or a SamplingError says why they can't."""
+        move = self.move
+        self.place, self.log_density = move.evaluate(position)
+        if bad := int((~torch.isfinite(self.log_density)).sum()):
+            raise SamplingError(
+                f"the log density is not finite where {bad} of {self.chains} chains start (init: "
+                f"{', '.join(given) or 'none'}; sampled: {', '.join(move.rest)}). Check init and the priors of these "
+                "latents."
+            )
 
     def _start(self, init: Mapping[str, Tensor]) -> None:
         """Modes, proposals around them, and positions drawn from these by importance."""
@@ -119,13 +149,7 @@ class Independence:
         given = {name: part for name, part in init.items() if name in move.rest}
         if given:
             position = move.space.join({**move.space.split(position), **given})
-        self.place, self.log_density = move.evaluate(position)
-        if bad := int((~torch.isfinite(self.log_density)).sum()):
-            raise SamplingError(
-                f"the log density is not finite where {bad} of {self.chains} chains start (init: "
-                f"{', '.join(given) or 'none'}; sampled: {', '.join(move.rest)}). Check init and the priors of these "
-                "latents."
-            )
+        self._place(position, tuple(given))
         pooled = candidates[torch.multinomial(weight, max(1_000, pool), replacement=True, generator=self.generator)]
         self.seen = [pooled]
         self.tuning, self.walk = self._fitted(self.seen, around[int(height[keep].argmax())])
@@ -266,6 +290,10 @@ class Independence:
             noise = torch.randn(rows, len(found), generator=source, device=device).to(place.dtype)
             drawn.append(collapsed.draw(some, noise, linear, found=found))
         return {**values, **{name: torch.cat([x[name] for x in drawn]) for name in linear}}
+
+    def learnt(self) -> dict[str, Tuning]:
+        """Nothing that the draws don't tell: proposals are fitted to them again."""
+        return {}
 
     def height(self) -> Tensor:
         """Log density of the last sweep's positions, `(chains,)`."""

@@ -76,6 +76,7 @@ def as_posterior(
     counter: Counter,
     seconds: Mapping[str, float],
     status: str,
+    tuning: Mapping[str, Mapping[str, Tensor]],
 ) -> Posterior:
     """The draws of the latents that are kept, with everything that a reader needs."""
     accept = counter.acceptance()
@@ -122,6 +123,7 @@ def as_posterior(
         interrupted=status == "interrupted",
         effects=effects,
         predictor=Fitted(model, data, stored[names[0]], {k: x for k, x in stored.items() if k not in draws}),
+        tuning=tuning,
     )
 
 

@@ -63,9 +63,7 @@ class Pointwise:
         step = 1 if draws is None else max(1, self.chains * posterior.n_draws // draws)
         self.draw = torch.arange(0, posterior.n_draws, step)
         self._held = {
-            name: x[:, :: step]
-            for name, x in {**fitted.more, **posterior.draws}.items()
-            if name in self.model.latents
+            name: x[:, ::step] for name, x in {**fitted.more, **posterior.draws}.items() if name in self.model.latents
         }
         effects = posterior._effects
         unstored = [name for name in self.model.latents if name not in self._held]
@@ -122,7 +120,9 @@ class Pointwise:
 
     def _drawn_again(self, part: Data, effects: Redraw) -> tuple[Data, dict[str, Tensor]]:
         """Rows whose groups are numbered anew, and the effects of these groups."""
-        plates = {str(self.posterior._effect_plates.get(name, self.posterior.plates.get(name))) for name in self._unstored}
+        plates = {
+            str(self.posterior._effect_plates.get(name, self.posterior.plates.get(name))) for name in self._unstored
+        }
         codes, groups = dict(part.codes), {}
         for plate in plates:
             groups[plate], codes[plate] = part.codes[plate].unique(return_inverse=True)

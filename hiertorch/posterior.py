@@ -121,6 +121,7 @@ class Posterior:
         interrupted: whether the run was stopped before it had all its draws.
         effects: effects that were not stored, for `redraw` and `effects`.
         predictor: the model and the data, for `predict` and `condition`.
+        tuning: move -> what warm-up has learnt for it, for runs that start from this one.
 
     Raises:
         DataError: if shapes, plates and labels don't fit one another.
@@ -138,6 +139,7 @@ class Posterior:
         interrupted: bool = False,
         effects: Effects | None = None,
         predictor: Predictor | None = None,
+        tuning: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.draws = {name: x.detach() for name, x in draws.items()}
         self.plates = {name: plates.get(name) for name in draws}
@@ -147,6 +149,7 @@ class Posterior:
         self.stats = stats
         self.run = dict(run)
         self.interrupted = interrupted
+        self.tuning = dict(tuning or {})
         self._effects = effects
         self._predictor = predictor
         self._effect_plates = {
@@ -406,7 +409,8 @@ class Posterior:
         draws: int = 1000,
         seed: int | None = None,
     ) -> "PredictiveCheck":
-        """y_rep ~ p(y_rep | theta^(s)) against y, by statistics T: p = Pr(T(y_rep) >= T(y)); see `hiertorch.predictive`.
+        """y_rep ~ p(y_rep | theta^(s)) against y, by statistics T, p = Pr(T(y_rep) >= T(y)); see
+        `hiertorch.predictive`.
 
         Args:
             statistics: of your own beside the usual ones: name -> function of a response `(draws, rows)` to `(draws,)`.

@@ -23,10 +23,12 @@ from hiertorch.plan import MoveSpec, Plan, collapsed_plan, make_plan
 from hiertorch.posterior import Posterior
 from hiertorch.requirements import sentences
 from hiertorch.settings import Schedule, check_memory, few_threads, kept_names, schedule, stored_names, wants_compiling
-from hiertorch.start import read_init, start
+from hiertorch.start import read_init
+from hiertorch.start import start as placed
 from hiertorch.store import Counter, Store
 from hiertorch.structure import analyse, priors_alone
 from hiertorch.sweep import Sweep, Sweeps
+from hiertorch.warmstart import WarmStart, warm_start
 
 __all__ = ["plan", "sample"]
 
@@ -34,6 +36,9 @@ MOST_LEFT = 20
 """Dimensions beside what is integrated out up to which a model is collapsed unasked: with 46 (correlations of nine
 effects) one proposal in ten was accepted.
 """
+
+SHORTER = 5
+"""Times the usual warm-up is longer than that of a run which starts from another one."""
 
 Engine = Sweeps | Independence
 """Chains with all that a run changes: `advance` moves them by some sweeps. One for ordinary moves, one for collapsed
@@ -121,6 +126,7 @@ def sample(
     collapse: bool = True,
     compile: bool | Literal["auto"] = "auto",
     init: Mapping[str, Any] | None = None,
+    start: Posterior | None = None,
     prior_only: bool = False,
 ) -> Posterior:
     """Draws from p(latents | data) by adaptive Metropolis-Hastings: `warmup` sweeps that learn, then `draws` x `thin`
@@ -149,6 +155,8 @@ def sample(
             "auto" does so when the run is long enough to pay.
         init: latent -> starting value that broadcasts to `(chains, size, *event)`; the others start at draws from the
             middle of their prior.
+        start: a posterior of the same model, given other rows, weights or groups: chains begin where its chains ended,
+            with the tuning that they had, and the warm-up is a fifth as long unless `warmup` is given.
         prior_only: leave the likelihood out and draw from the prior, by the same moves.
 
     Returns:
@@ -173,6 +181,8 @@ def sample(
         model = copy.deepcopy(model).to(data.device, dtype)
     moves = _plan(model, data, moves=plan, collapse=collapse, prior_only=prior_only)
     run = schedule(moves, chains, warmup, draws, thin)
+    if start is not None and warmup is None:
+        run = run._replace(warmup=-(-run.warmup // SHORTER))
     names = kept_names(moves, run, keep)
     stored = stored_names(moves, names)
     check_memory(moves, run, stored, data.device, dtype)
@@ -191,7 +201,8 @@ def sample(
     audience = Audience([*monitors, *board, *bar])
     generator = torch.Generator(data.device).manual_seed(seed)
     with torch.no_grad(), validation(False), few_threads(moves, run):
-        engine = _engine(moves, run, generator, init)
+        warm = None if start is None else warm_start(start, model, data, run.chains, generator)
+        engine = _engine(moves, run, generator, init, warm)
         store, counter = Store(engine.values(), stored, run.draws, dtype), Counter(engine.order)
         audience.start(info)
         status, seconds = "failed", dict[str, float]()
@@ -199,7 +210,7 @@ def sample(
             status, seconds = _loop(engine, run, store, counter, audience, compiled=compiled)
         finally:
             audience.stop(status)
-    posterior = as_posterior(moves, info, names, store, counter, seconds, status)
+    posterior = as_posterior(moves, info, names, store, counter, seconds, status, engine.learnt())
     for sentence in glance(posterior):
         warnings.warn(sentence, SamplingWarning, stacklevel=2)
     return posterior
@@ -213,14 +224,18 @@ def _on_device(data: Data, device: torch.device | str | None, dtype: torch.dtype
         raise SamplingError(f"the data can't be moved to device {device!r}: {str(error).splitlines()[0]}") from error
 
 
-def _engine(moves: Plan, run: Schedule, generator: torch.Generator, init: Mapping[str, Any] | None) -> Engine:
+def _engine(
+    moves: Plan, run: Schedule, generator: torch.Generator, init: Mapping[str, Any] | None, warm: WarmStart | None
+) -> Engine:
     """The chains, where they start, and how they move."""
     target = moves.structure.target
+    if warm is not None:
+        init = {**warm.init, **(init or {})}
     if moves.collapsed is not None:
-        return Independence(
-            moves.collapsed, run.chains, generator, read_init(target, run.chains, {} if init is None else init)
-        )
-    return Sweeps(Sweep(moves, run.chains), start(target, run.chains, generator, init), generator)
+        given = read_init(target, run.chains, init or {})
+        return Independence(moves.collapsed, run.chains, generator, given, warm.seen if warm is not None else None)
+    state = placed(target, run.chains, generator, init)
+    return Sweeps(Sweep(moves, run.chains), state, generator, warm.tuning if warm is not None else None)
 
 
 def _loop(

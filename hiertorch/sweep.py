@@ -18,6 +18,9 @@ WINDOW_SWEEPS = 50
 WINDOW_NUMBERS = 2_000_000
 """Random numbers are drawn for a window of sweeps at once: at most so many of both."""
 
+LEARNT = 100
+"""Sweeps of warm-up that tuning from an earlier run counts for: what it has learnt is changed by small steps."""
+
 
 class Sweep:
     """The moves of a plan in order. `sweep(state, tuning, numbers)` gives the next state and an `Info` for each move.
@@ -74,11 +77,14 @@ class Sweep:
         log_uniform: Tensor,
         t: int,
         warmup: int,
+        before: int = 0,
     ) -> list[Adaptation]:
-        """What is learnt after warm-up sweep `t` (from 1) of `warmup`, from what its moves met and where it ended."""
+        """What is learnt after warm-up sweep `t` (from 1) of `warmup`, from what its moves met and where it ended; with
+        the small steps of later sweeps if an earlier run has learnt for some `before`.
+        """
         learning = list(learning)
         for k, info, noise in zip(self.order, infos, self.noises(normal, log_uniform), strict=True):
-            learning[k] = learning[k].step(self.moves[k], noise, info, t)
+            learning[k] = learning[k].step(self.moves[k], noise, info, t + before)
         return [part.observe(move, state, t, warmup) for part, move in zip(learning, self.moves, strict=True)]
 
     def rehearse(self, state: State, tuning: list[Tuning], *, compiled: bool) -> None:
@@ -97,12 +103,24 @@ class Sweeps:
         sweep: the moves.
         state: where the chains start.
         generator: of all random numbers.
+        known: move -> tuning that an earlier run has learnt.
     """
 
-    def __init__(self, sweep: Sweep, state: State, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        state: State,
+        generator: torch.Generator,
+        known: Mapping[str, Mapping[str, Tensor]] | None = None,
+    ) -> None:
         self.sweep, self.state, self.generator = sweep, state, generator
         self.order, self.moves = sweep.order, sweep.moves
         self.learning = [Adaptation.begin(move, state.cells) for move in sweep.moves]
+        if known:
+            self.learning = [
+                part.told(known.get(move.name, {})) for part, move in zip(self.learning, self.moves, strict=True)
+            ]
+        self.before = LEARNT if known else 0
         self.tuning = [part.tuning for part in self.learning]
 
     def window(self, *, warming: bool) -> int:
@@ -122,10 +140,14 @@ class Sweeps:
             self.state, infos = self.sweep(self.state, self.tuning, z, log_u)
             counter.add(infos)
             if t <= warmup:
-                self.learning = self.sweep.adapt(self.learning, self.state, infos, z, log_u, t, warmup)
+                self.learning = self.sweep.adapt(self.learning, self.state, infos, z, log_u, t, warmup, self.before)
                 self.tuning = [part.tuning for part in self.learning]
             elif (t - warmup) % thin == 0:
                 store.keep(self.state.values, self.state.log_density())
+
+    def learnt(self) -> dict[str, Tuning]:
+        """Move -> its tuning."""
+        return {move.name: tuning for move, tuning in zip(self.moves, self.tuning, strict=True)}
 
     def values(self) -> Mapping[str, Tensor]:
         """The last sweep's values, `(chains, size, *event)`."""

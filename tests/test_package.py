@@ -23,7 +23,7 @@ OUT = {"posterior", "diagnostics", "storage", "redraw", "predict", "newrows", "s
 OUT |= {"pointwise", "criteria", "bygroup", "comparison", "predictive", "criticism", "pooling", "sensitivity", "report"}
 # What fits again, on other rows or with other priors: called by users and, for its methods, by a posterior.
 AGAIN = {"crossvalidation", "monitoring", "updating", "priorgrid"}
-MEETING = {"sampling", "outcome"}  # the branches meet in sampling.py; outcome.py is what it calls at its end
+MEETING = {"sampling", "outcome", "warmstart"}  # the branches meet in sampling.py; outcome.py is what it calls at its end
 EDGE = {"monitors", "config"}
 FORBIDDEN = {
     **dict.fromkeys(WHAT, HOW | OUT | MEETING | AGAIN | EDGE),
