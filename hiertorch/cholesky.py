@@ -111,13 +111,14 @@ def solve_upper(lower: Tensor, right: Tensor) -> Tensor:
     return torch.stack(found) if size > 1 else found[0][None]
 
 
-def normal_draw(entries: Tensor, right: Tensor, noise: Tensor) -> Tensor:
+def normal_draw(entries: Tensor, right: Tensor, noise: Tensor, *, apart: bool = False) -> Tensor:
     """L'^-1 (L^-1 right + noise) with L L' = A: for standard normal noise a draw from N(A^-1 right, A^-1).
 
     Args:
         entries: A packed, `(K (K + 1) / 2, *batch)`.
         right: `(K, *batch)`.
         noise: `(K, *batch)`.
+        apart: write no result in place, which `torch.vmap` doesn't allow.
     """
     size = len(right)
     if size > UNROLLED:
@@ -134,12 +135,15 @@ def normal_draw(entries: Tensor, right: Tensor, noise: Tensor) -> Tensor:
         scale.append(_less(entry[i, i], row, row).rsqrt())
         found.append(_less(right[i], row, found) * scale[i])
         rows.append(row)
-    out = torch.empty_like(noise)
+    out = list(noise) if apart else torch.empty_like(noise)
     for i in reversed(range(size)):
         behind = range(i + 1, size)
         rest = _less(found[i] + noise[i], [rows[k][i] for k in behind], [out[k] for k in behind])
-        torch.mul(rest, scale[i], out=out[i])
-    return out
+        if isinstance(out, list):
+            out[i] = rest * scale[i]
+        else:
+            torch.mul(rest, scale[i], out=out[i])
+    return torch.stack(out) if isinstance(out, list) else out
 
 
 def log_diagonal(lower: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from hiertorch.latent import Values, validation
 from hiertorch.marginals import Marginals
 from hiertorch.model import Model, weighted
 from hiertorch.probing import find
+from hiertorch.several import Eliminations, one_of, sets_of
 from hiertorch.structure import Reads
 
 __all__ = ["Collapsed", "collapse"]
@@ -43,15 +44,23 @@ class Collapsed:
     Attributes:
         linear: names of the latents that are integrated out and drawn exactly, in order.
         rest: names of the others, all population-level.
+        data: what the model is fitted to.
+        sets: how many data sets there are; see `hiertorch.several`.
+
+    Args:
+        affine: what probing found, on the first data set.
+        data: with a chain axis on response or weights if there are several.
+        sets: the data sets.
     """
 
-    def __init__(self, affine: Affine) -> None:
-        self.affine, self.composed = affine, affine.composed
-        self.grams = gather(affine)
+    def __init__(self, affine: Affine, data: Data, sets: Sequence[Data]) -> None:
+        self.affine, self.composed, self.data, self.sets = affine, affine.composed, data, len(sets)
+        self.grams, *more = gather(affine, sets)
         self.rest = affine.rest
         self.linear = tuple(name for name in self.composed.names if name in self.composed.part)
         finest = self.grams.levels[0].events if self.grams.levels else ()
-        self.elimination = Elimination(self.grams, alike=all(name in affine.shared for name in finest))
+        alike = all(name in affine.shared for name in finest)
+        self.elimination = Eliminations([self.grams, *more]) if more else Elimination(self.grams, alike=alike)
         self.n_noise = self.elimination.noise_from(0)
 
     @property
@@ -62,7 +71,7 @@ class Collapsed:
         numbers = groups * (self.elimination.widths[0] ** 2 if grams.levels else 1)
         numbers += sum(part.size * (grams.width - part.width) ** 2 for part in grams.levels[1:])
         root = self.elimination.root_width + grams.held + 1
-        return max(1, BATCH_NUMBERS // max(numbers, root * root))
+        return max(1, BATCH_NUMBERS // max(numbers, root * root) // self.sets) * self.sets
 
     @property
     def dear(self) -> bool:
@@ -238,19 +247,24 @@ def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
         model, data = copy.deepcopy(model).double(), data.to(dtype=torch.float64)
     try:
         with torch.no_grad(), validation(False):
-            found = Collapsed(find(model, data, reads))
-            _verify(found, reads)
+            sets = [one_of(data, d) for d in range(sets_of(data))]
+            found = Collapsed(find(model, sets[0], reads), data, sets)
+            _verify(found)
     except NotAffine as reason:
         return str(reason)
     return found
 
 
-def _verify(found: Collapsed, reads: Reads) -> None:
+def _verify(found: Collapsed) -> None:
     """Holds log p(y, linear, rest) of the model against what was found, at random places and on all rows."""
     composed, affine = found.composed, found.affine
     generator = torch.Generator(composed.data.device).manual_seed(2)
-    chains = 2
-    rest = {name: x[:chains] for name, x in affine.probes.items()}
+    chains = max(2, found.sets)
+    rest = {name: x[torch.arange(chains) % len(x)] for name, x in affine.probes.items()}
+    data = found.data
+    if found.sets > 1:
+        own = [x if x is None or x.dim() == 1 else x[:chains] for x in (data.y, data.weights)]
+        data = data._changed(y=own[0], weights=own[1])
     noise = torch.randn(found.n_noise, chains, generator=generator, dtype=torch.float64, device=composed.data.device)
     values = {**rest, **found.draw(rest, noise)}
     v = Values({name: values[name] for name in composed.names}, composed.names)
@@ -258,7 +272,7 @@ def _verify(found: Collapsed, reads: Reads) -> None:
     for name in affine.rest:
         collapsed = collapsed + composed.model.log_prior_term(name, v, composed.data).sum(-1)
     density = composed.model.log_prior(v, composed.data)
-    for rows in chunks(composed.data, 4 * chains):
+    for rows in chunks(data, 4 * chains):
         density = density + weighted(composed.model.log_likelihood(v, rows), rows.weights).sum(-1)
     gap = (density - collapsed).abs() / density.abs().clamp(min=1.0)
     if not bool((gap <= CLOSE).all()):

@@ -59,6 +59,8 @@ class Reduced:
 class Elimination:
     """See the module. Built once from the sums; all methods are pure."""
 
+    apart = False  # whether results are written beside one another and joined at the end: see `normal_draw`
+
     def __init__(self, grams: Grams, *, alike: bool = True) -> None:
         self.grams = grams
         self.finest = Finest(grams, alike=alike)
@@ -177,7 +179,7 @@ class Elimination:
                 shape = (part.width, part.size if few is None else len(few))
                 z = noise[used : used + shape[0] * shape[1]].unflatten(0, shape)
                 used += shape[0] * shape[1]
-                u = normal_draw(inner, h, z)
+                u = normal_draw(inner, h, z, apart=self.apart)
             else:
                 assert given is not None
                 u, lower = given[part.plate], factor(inner, part.width)

@@ -104,8 +104,8 @@ def arrange(parts: Sequence[Part], data: Data) -> tuple[tuple[Part, ...], tuple[
     return (plates[0],), crossed
 
 
-def gather(affine: Affine) -> Grams:
-    """All sums, from one pass over the rows in chunks.
+def gather(affine: Affine, sets: Sequence[Data] | None = None) -> list[Grams]:
+    """All sums of each of some data sets (the affine model's own if left out), from one pass over its rows in chunks.
 
     Raises:
         NotAffine: if the likelihood reads its rows together.
@@ -114,6 +114,12 @@ def gather(affine: Affine) -> Grams:
     levels, crossed = arrange(composed.parts, data)
     population = composed.parts[0] if composed.parts and composed.parts[0].plate is None else None
     reader = Reader(affine, levels, crossed, population)
+    return [_gathered(reader, one) for one in (sets or [data])]
+
+
+def _gathered(reader: "Reader", data: Data) -> Grams:
+    """The sums of one data set."""
+    affine, levels, crossed, population = reader.affine, tuple(reader.levels), tuple(reader.crossed), reader.population
     sums = _Sums(reader, data)
     for chunk in chunks(data, reader.width + 4):
         sums.add(chunk)

@@ -121,10 +121,12 @@ class Independence:
             self.place, self.log_density = move.evaluate(self.place)
             return
         slices, dear = move.collapsed.batch // 2, move.collapsed.dear
-        number = max(1, min(STARTS, slices // (2 * move.width + 1)))
+        sets = move.collapsed.sets
+        number = max(1, min(STARTS, slices // (2 * move.width + 1))) if sets == 1 else sets
         prior = {name: x for name, x in move.collapsed.affine.probes.items()}
         drawn = move.space.join(move.space.unconstrain(prior)).clamp(-2.0, 2.0)
-        starts = torch.cat([like.new_zeros(1, move.width), drawn])[:number]
+        middle = like.new_zeros(sets, move.width)
+        starts = torch.cat([middle, drawn])[:number]  # of several data sets, one each
         means, roots = modes(move.log_density, starts, slices, autograd=not dear)
         height = move.log_density(means)
         if not bool(torch.isfinite(height).any()):
@@ -134,25 +136,31 @@ class Independence:
                 "them."
             )
         height = torch.where(height == torch.inf, torch.nan, height)  # a density that is infinite is none
-        keep = height >= height.nan_to_num(-torch.inf, -torch.inf).max() - 15.0
+        best = height.nan_to_num(-torch.inf, -torch.inf).max()
+        keep = height >= (best - 15.0 if sets == 1 else -torch.finfo(height.dtype).max)
         means, roots = means[keep], INFLATED * roots[keep]
         around = [proposals.normal_start(mean, root) for mean, root in zip(means, roots, strict=True)]
         pool = max(POOL * self.chains, 200)
         candidates = torch.cat([proposals.propose(one, -(-pool // len(around)), self.generator) for one in around])
-        density = move.log_density(candidates).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        density = move.log_densities(candidates).mT.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
         spread = torch.stack([proposals.density(one, candidates) for one in around]).logsumexp(0)
-        weight = (density - spread - (density - spread).max()).exp()
+        ratio = density - spread  # (sets, candidates)
+        weight = (ratio - ratio.amax(1, keepdim=True).nan_to_num(0.0, 0.0, 0.0)).exp()
         # Truncated weights (Ionides 2008): the pool only has to be near; the chains that start there do the rest.
-        weight = weight.clamp(max=weight.sum() / len(weight) ** 0.5)
-        chosen = torch.multinomial(weight, self.chains, replacement=True, generator=self.generator)
-        position = candidates[chosen]
+        weight = weight.minimum(weight.sum(1, keepdim=True) / len(candidates) ** 0.5)
+        position = candidates[self._chosen(weight, self.chains)]
         given = {name: part for name, part in init.items() if name in move.rest}
         if given:
             position = move.space.join({**move.space.split(position), **given})
         self._place(position, tuple(given))
-        pooled = candidates[torch.multinomial(weight, max(1_000, pool), replacement=True, generator=self.generator)]
+        pooled = candidates[self._chosen(weight, max(1_000, pool))]
         self.seen = [pooled]
         self.tuning, self.walk = self._fitted(self.seen, around[int(height[keep].argmax())])
+
+    def _chosen(self, weight: Tensor, number: int) -> Tensor:
+        """At least so many candidates by their weights `(sets, candidates)`, those of the sets in turn."""
+        each = -(-number // len(weight))
+        return torch.multinomial(weight, each, replacement=True, generator=self.generator).mT.flatten()
 
     def _fitted(self, draws: list[Tensor], otherwise: Tuning) -> tuple[Tuning, Tensor]:
         """Proposal and random walk from draws, or as they were if the draws don't allow a fit."""

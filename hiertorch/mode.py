@@ -66,13 +66,13 @@ def _derivatives(log_density: Callable[[Tensor], Tensor], x: Tensor, slices: int
     """Gradient `(n, d)` and negative second derivatives `(n, d, d)`, 0 where they are not finite."""
     d = x.shape[1]
     steps = torch.cat([x.new_zeros(1, d), *(sign * DIFFERENCE * torch.eye(d).to(x) for sign in (1.0, -1.0))])
-    points = (x.unsqueeze(1) + steps).flatten(0, 1)
+    points = (x + steps.unsqueeze(1)).flatten(0, 1)  # all starts side by side: each may have a density of its own
     slopes = []
     with torch.enable_grad():
-        for part in points.split(max(1, slices)):
+        for part in points.split(max(1, slices // len(x)) * len(x)):
             part = part.detach().requires_grad_()
             slopes.append(torch.autograd.grad(log_density(part).sum(), part)[0])
-    slope = torch.cat(slopes).unflatten(0, (len(x), 2 * d + 1)).nan_to_num(0.0, 0.0, 0.0)
+    slope = torch.cat(slopes).unflatten(0, (2 * d + 1, len(x))).transpose(0, 1).nan_to_num(0.0, 0.0, 0.0)
     curvature = -(slope[:, 1 : d + 1] - slope[:, d + 1 :]) / (2.0 * DIFFERENCE)
     return slope[:, 0], (curvature + curvature.mT) / 2
 
@@ -85,8 +85,9 @@ def _differences(log_density: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Te
     steps = [torch.zeros_like(eye[0]), *eye, *-eye]
     for i, j in pairs:
         steps += [eye[i] + eye[j], -eye[i] - eye[j]]
-    points = x.unsqueeze(1) + torch.stack(steps)
-    f = log_density(points.flatten(0, 1)).unflatten(0, (len(x), len(steps))).nan_to_num(-1e300, -1e300, -1e300)
+    points = x + torch.stack(steps).unsqueeze(1)
+    f = log_density(points.flatten(0, 1)).unflatten(0, (len(steps), len(x))).transpose(0, 1)
+    f = f.nan_to_num(-1e300, -1e300, -1e300)
     here, up, down = f[:, :1], f[:, 1 : d + 1], f[:, d + 1 : 2 * d + 1]
     second = (up + down - 2.0 * here) / h**2
     curvature = -second.diag_embed()

@@ -89,6 +89,8 @@ def as_posterior(
     stored = store.draws()
     draws, effects = {name: stored[name] for name in names}, None
     model, data = plan.structure.target.model, plan.structure.target.data
+    if plan.collapsed is not None:
+        data = plan.collapsed.collapsed.data
     more = derived(model, data, stored)
     plates = {**info.plates, **{name: model.derived[name].plate for name in more}}
     event_labels = {
@@ -97,7 +99,7 @@ def as_posterior(
     }
     if plan.collapsed is not None:
         population = {name: x for name, x in stored.items() if info.plates[name] is None}
-        if population:
+        if population and plan.collapsed.collapsed.sets == 1:
             effects = Redraw(plan.collapsed.collapsed, population, info.settings["seed"])
     stats = Stats(
         acceptance=acceptance,

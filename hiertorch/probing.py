@@ -93,8 +93,6 @@ def _refuse(model: Model, data: Data, reads: Reads) -> None:
             raise NotAffine(f"the model overrides {method}")
     if type(reads.response) is not Normal:
         raise NotAffine(f"the likelihood is {type(reads.response).__name__}, not Normal")
-    if data.y.dim() > 1 or (data.weights is not None and data.weights.dim() > 1):
-        raise NotAffine("each chain has data of its own")
 
 
 def _parts(model: Model, data: Data, linear: Sequence[str], coordinates: Mapping[str, Coordinate]) -> list[Part]:

@@ -135,7 +135,7 @@ def sample(
     Args:
         model: see `Model`; it is checked first, and not changed.
         data: its response, columns and groupings. A leading chain axis on response or weights gives each chain data of
-            its own.
+            its own, and then no warning says that chains disagree.
         chains: run side by side in one batch. Left out: 8 to 64, the fewer the more rows there are.
         warmup: sweeps during which proposals are tuned, pooled over chains (default 500).
         draws: kept draws of each chain (default 1000).
@@ -156,7 +156,7 @@ def sample(
         init: latent -> starting value that broadcasts to `(chains, size, *event)`; the others start at draws from the
             middle of their prior.
         start: a posterior of the same model, given other rows, weights or groups: chains begin where its chains ended,
-            with the tuning that they had, and the warm-up is a fifth as long unless `warmup` is given.
+            with the tuning that they had; the warm-up of ordinary moves is a fifth as long unless `warmup` is given.
         prior_only: leave the likelihood out and draw from the prior, by the same moves.
 
     Returns:
@@ -181,7 +181,7 @@ def sample(
         model = copy.deepcopy(model).to(data.device, dtype)
     moves = _plan(model, data, moves=plan, collapse=collapse, prior_only=prior_only)
     run = schedule(moves, chains, warmup, draws, thin)
-    if start is not None and warmup is None:
+    if start is not None and warmup is None and moves.collapsed is None:  # whose warm-up takes no time
         run = run._replace(warmup=-(-run.warmup // SHORTER))
     names = kept_names(moves, run, keep)
     stored = stored_names(moves, names)
@@ -211,8 +211,9 @@ def sample(
         finally:
             audience.stop(status)
     posterior = as_posterior(moves, info, names, store, counter, seconds, status, engine.learnt())
-    for sentence in glance(posterior):
-        warnings.warn(sentence, SamplingWarning, stacklevel=2)
+    if data.y.dim() == 1 and (data.weights is None or data.weights.dim() == 1):
+        for sentence in glance(posterior):
+            warnings.warn(sentence, SamplingWarning, stacklevel=2)
     return posterior
 
 

@@ -71,7 +71,7 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
             raise SamplingError(
                 f"{name} must be a whole number of at least 1, found {value!r}; leave it out for a default."
             )
-    data = plan.structure.target.data
+    data = plan.structure.target.data if plan.collapsed is None else plan.collapsed.collapsed.data
     given = {x.shape[0] for x in (data.y, data.weights) if x is not None and x.dim() == 2}
     if given and chains is not None and given != {chains}:
         raise SamplingError(
@@ -81,9 +81,10 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
     if plan.collapsed is not None:
         numbers = plan.structure.target.space.dim
         if plan.collapsed.collapsed.dear:
+            chains = min(given) if given else chains
             return Schedule(chains or FEW_CHAINS, warmup or COLLAPSED_WARMUP, draws or FEWEST, thin or 1)
         warmup = warmup or COLLAPSED_WARMUP * max(1, -(-plan.collapsed.width // 3))
-        return _collapsed(numbers, chains, warmup, draws, thin)
+        return _collapsed(numbers, min(given) if given else chains, warmup, draws, thin)
     rows = max(plan.structure.target.rows.data.n_rows, plan.structure.target.space.dim)
     if chains is None:
         chains = min(given) if given else 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
@@ -133,7 +134,8 @@ def kept_names(plan: Plan, run: Schedule, keep: Iterable[str] | None) -> tuple[s
     if keep is None:
         coordinates = plan.structure.target.space.coordinates
         numbers = sum(c.size * int(torch.Size(c.event).numel()) for c in coordinates.values())
-        if plan.collapsed is None or numbers * run.chains * run.draws <= MOST_STORED:
+        several = plan.collapsed is not None and plan.collapsed.collapsed.sets > 1
+        if plan.collapsed is None or several or numbers * run.chains * run.draws <= MOST_STORED:
             return names
         return tuple(name for name in names if coordinates[name].plate is None) or names
     wanted = [keep] if isinstance(keep, str) else list(keep)

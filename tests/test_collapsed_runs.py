@@ -425,14 +425,6 @@ class KnownRows(ht.Model):
 # What falls back
 
 
-def test_data_of_their_own_in_every_chain_are_sampled_by_ordinary_moves(sample: Sample) -> None:
-    y = torch.stack([SCHOOLS.y, SCHOOLS.y + 10.0])
-    posterior = sample(KnownScales(), SCHOOLS.replace(y=y), collapse=True, warmup=300, draws=300, thin=1, seed=1)
-    assert posterior.run["plan_text"].splitlines()[-1] == "not collapsed: each chain has data of its own"
-    low, high = posterior["alpha"].mean((1, 2))
-    assert float(high - low) == pytest.approx(10.0, rel=0.1)
-
-
 def test_priors_alone_are_sampled_by_ordinary_moves(sample: Sample) -> None:
     """Error rate 1e-3."""
     posterior = sample(MeanAndScale(), SCHOOLS, collapse=True, prior_only=True, chains=100, draws=300, seed=1)

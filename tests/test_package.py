@@ -17,7 +17,7 @@ WHAT = {"data", "reading", "latent", "model", "models", "families", "distributio
 WHAT |= {"requirements", "findings", "expectations", "simulation"}
 WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structure", "start"}
 # Gaussian models, of which much is integrated out:
-WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "collapse", "marginals"}
+WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "several", "collapse", "marginals"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "proposals", "independence", "workers"}
 OUT = {"posterior", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
 OUT |= {"pointwise", "criteria", "bygroup", "comparison", "predictive", "criticism", "pooling", "sensitivity", "report"}

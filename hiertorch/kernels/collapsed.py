@@ -37,6 +37,11 @@ class CollapsedMove:
         """log p(rest | y) up to a constant, on unconstrained space with its Jacobian: `(n, width)` to `(n,)`."""
         return self.evaluate(position)[1]
 
+    def log_densities(self, position: Tensor) -> Tensor:
+        """The same for every data set: `(n, sets)`."""
+        sets = self.collapsed.sets
+        return self.log_density(position.repeat_interleave(sets, 0)).unflatten(0, (-1, sets))
+
     def evaluate(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Places `(n, width + m)`, positions with what drawing from there takes (see `Collapsed.evaluate`), and their
         log densities `(n,)`.

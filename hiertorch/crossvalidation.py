@@ -1,0 +1,324 @@
+"""K-fold cross-validation as one run, and exact refits of what importance weights can't leave out.
+
+    elpd = sum_i log p(y_i | y without the fold of i),   p(y_i | y without fold f) ~ mean_s p(y_i | theta^(f, s))
+
+(Vehtari, Gelman & Gabry 2017, section 2.3). A fold is a row of weights, 0 for rows that are left out, so that K fits
+are K times as many chains of one run, which starts where the fit to all rows ended. Of groups that are left out whole
+the effects are integrated out (Merkle, Furr & Rabe-Hesketh 2019).
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiertorch import reading
+from hiertorch.bygroup import log_marginals
+from hiertorch.collapse import collapse
+from hiertorch.criteria import Criterion, question
+from hiertorch.data import Data
+from hiertorch.errors import DataError, SamplingWarning
+from hiertorch.pointwise import Pointwise
+from hiertorch.posterior import Posterior
+from hiertorch.predict import Fitted
+from hiertorch.redraw import Redraw
+from hiertorch.sampling import sample
+
+if TYPE_CHECKING:
+    from hiertorch.collapse import Collapsed
+
+__all__ = ["kfold", "refit"]
+
+CHAINS, DRAWS = 8, 500
+"""Of each fit: some thousands of draws are enough for the mean of a density."""
+
+AT_ONCE = 100
+"""Fits in one run; more come in several."""
+
+HIGHEST_R_HAT = 1.1
+"""Of any parameter: beyond it a fit is named in the warnings. A mean of densities needs less than an interval does."""
+
+INTEGRATED = 1_000
+"""Draws of a fold at which the effects of groups are integrated out where that has no closed form."""
+
+
+def kfold(
+    posterior: Posterior,
+    k: int = 10,
+    by: str = "row",
+    *,
+    stratify: str | None = None,
+    folds: Sequence[Any] | None = None,
+    seed: int | None = None,
+    **settings: Any,
+) -> Criterion:
+    """The expected log predictive density by k fits, each without one fold.
+
+    Args:
+        posterior: of the fit to all rows; knows its model and data.
+        k: folds; as many as there are rows or groups leaves out one at a time.
+        by: "row" predicts new rows of known groups; a grouping leaves its groups out whole and predicts all rows of a
+            new one.
+        stratify: a grouping whose groups each fold has its share of; for by="row".
+        folds: the fold of each row (any labels), in place of chance and `k`.
+        seed: of the folds and of the run; left out, one that follows from that of the posterior.
+        settings: of `hiertorch.sample`; `chains` are those of each fold (8 if left out), `draws` 500.
+
+    Raises:
+        DataError: for folds that can't be.
+    """
+    whole = Pointwise(posterior)
+    data = whole.data
+    seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
+    number = _number(data, by)
+    fold = _drawn(data, k, by, stratify, number, seed) if folds is None else _given(data, folds, by)
+    unit = _units(data, by)
+    of_row = fold[unit]
+    kept = torch.stack([of_row != f for f in range(int(fold.max()) + 1)])
+    _check_kept(data, kept)
+    elpd, found = fold.new_zeros(number, dtype=data.dtype), []
+    error = torch.zeros_like(elpd)
+    for f, one in enumerate(_fits(posterior, kept, by, seed, settings)):
+        out = (fold == f).nonzero()[:, 0]
+        elpd[out], error[out] = _left_out(one, by, out)
+        found += _sentences(one, f"fold {f}")
+    used = _used(data, unit, number)
+    frame = pd.DataFrame({"elpd": elpd[used].cpu(), "p": (_in_sample(whole, by) - elpd)[used].cpu()})
+    frame["fold"] = fold[used].cpu().numpy()
+    frame.index = _labels(data, by)[used.cpu().numpy()]
+    if found:
+        found.append("Give draws=, warmup= or chains= to take more of each fold.")
+    details = {"folds": float(len(kept)), "mcse": float(error[used].square().sum().sqrt())}
+    return Criterion("kfold", by, *_totals(frame), frame, details, type(whole.model).__name__, question(by), found)
+
+
+def refit(
+    posterior: Posterior,
+    criterion: Criterion,
+    *,
+    above: float | None = None,
+    seed: int | None = None,
+    **settings: Any,
+) -> Criterion:
+    """A criterion by PSIS-LOO with the rows (or groups) of a high Pareto k left out by fits of their own, all in one
+    run.
+
+    Args:
+        posterior: that the criterion is of.
+        criterion: of kind "loo".
+        above: the Pareto k above which; left out, min(1 - 1 / log10(draws), 0.7) (Vehtari et al. 2024).
+        seed: of the run.
+        settings: as in `kfold`.
+
+    Raises:
+        DataError: for a criterion of another kind or of other data.
+    """
+    if not isinstance(criterion, Criterion) or criterion.kind != "loo":
+        kind = criterion.kind if isinstance(criterion, Criterion) else type(criterion).__name__
+        raise DataError(f"refit takes a criterion of kind 'loo', as posterior.criterion() gives it; found {kind!r}.")
+    whole = Pointwise(posterior)
+    data, by, frame = whole.data, criterion.by, criterion.pointwise.copy()
+    labels, unit = _labels(data, by), _units(data, by)
+    used = _used(data, unit, _number(data, by))
+    if len(frame) != len(used) or list(frame.index) != list(labels[used.cpu().numpy()]):
+        raise DataError("the criterion is not of the data that this posterior was fitted to.")
+    above = min(1.0 - 1.0 / math.log10(max(whole.number, 11)), 0.7) if above is None else above
+    at = np.flatnonzero(~(frame["pareto_k"].to_numpy() <= above))
+    if not len(at):
+        return criterion
+    out = used[torch.from_numpy(at).to(used.device)]
+    kept = unit.unsqueeze(0) != out.unsqueeze(1)
+    _check_kept(data, kept)
+    seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
+    found: list[str] = []
+    column = {name: frame[name].to_numpy(copy=True) for name in ("elpd", "p", "pareto_k")}
+    for i, one in zip(at, _fits(posterior, kept, by, seed, settings), strict=True):
+        found += _sentences(one, f"the fit without {reading.show(frame.index[int(i)])}")
+        elpd = float(_left_out(one, by, used[i : i + 1])[0][0])
+        column["p"][i] += column["elpd"][i] - elpd
+        column["elpd"][i], column["pareto_k"][i] = elpd, 0.0
+    frame = frame.assign(**column, refitted=np.isin(np.arange(len(frame)), at))
+    elpd, se, p = _totals(frame)
+    details = {**criterion.details, "refitted": float(len(at))}
+    return replace(criterion, elpd=elpd, se=se, p=p, pointwise=frame, details=details, warnings=found)
+
+
+def _totals(frame: pd.DataFrame) -> tuple[float, float, float]:
+    """elpd, its standard error, and p."""
+    x = frame["elpd"].to_numpy()
+    se = float(np.sqrt(len(x)) * x.std(ddof=1)) if len(x) > 1 else math.nan
+    return float(x.sum()), se, float(frame["p"].sum())
+
+
+# What is left out
+
+
+def _number(data: Data, by: str) -> int:
+    return data.n_rows if by == "row" else data.size(by)
+
+
+def _units(data: Data, by: str) -> Tensor:
+    """The row or group that each row is left out with, `(rows,)`."""
+    return torch.arange(data.n_rows, device=data.device) if by == "row" else data[by]
+
+
+def _used(data: Data, unit: Tensor, number: int) -> Tensor:
+    """Rows, or groups that have any."""
+    return torch.bincount(unit, minlength=number).nonzero()[:, 0]
+
+
+def _labels(data: Data, by: str) -> pd.Index:
+    return data.index if by == "row" else data.labels[by]
+
+
+def _drawn(data: Data, k: int, by: str, stratify: str | None, number: int, seed: int) -> Tensor:
+    """The fold of each row or group, by chance: `(rows or groups,)`, folds as equal in size as can be."""
+    what = "rows" if by == "row" else f"groups of {by!r}"
+    if isinstance(k, bool) or not isinstance(k, int) or not 2 <= k <= number:
+        raise DataError(f"k= is a whole number of folds from 2 to {number}, the number of {what}; found {k!r}.")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(number, generator=generator)
+    if stratify is not None:
+        if by != "row":
+            raise DataError(f"stratify= is for by='row': whole groups of {by!r} are left out; leave it out.")
+        codes = data.codes[stratify].cpu() if stratify in data.codes else None
+        if codes is None:
+            raise DataError(
+                f"stratify= is a grouping of the data: {reading.listed(data.plates)}; found {stratify!r}."
+                f"{reading.closest(stratify, data.plates)}"
+            )
+        order = order[codes[order].argsort(stable=True)]  # by group, and by chance within
+    fold = torch.empty(number, dtype=torch.long)
+    fold[order] = torch.arange(number) % k
+    return fold.to(data.device)
+
+
+def _given(data: Data, folds: Sequence[Any], by: str) -> Tensor:
+    """Folds that a user gives, as numbers for rows or groups."""
+    labels = pd.Index(np.asarray(folds).ravel() if not isinstance(folds, pd.Series) else folds.to_numpy())
+    if len(labels) != data.n_rows or labels.isna().any():
+        raise DataError(f"folds= has one label for each of {data.n_rows} rows, none missing; found {len(labels)}.")
+    codes = torch.from_numpy(pd.factorize(labels, sort=True)[0].astype(np.int64)).to(data.device)
+    if int(codes.max()) < 1:
+        raise DataError("folds= has one label for all rows: nothing would be left to fit. Give two or more.")
+    if by == "row":
+        return codes
+    found = codes.new_zeros(data.size(by)).index_put((data[by],), codes)
+    if bool((split := found[data[by]] != codes).any()):
+        group = data.labels[by][int(data[by][split][0])]
+        raise DataError(
+            f"folds= puts rows of {by} {reading.show(group)} into two folds, and by={by!r} leaves it whole."
+        )
+    return found
+
+
+def _check_kept(data: Data, kept: Tensor) -> None:
+    weights = kept.to(data.dtype) if data.weights is None else kept * data.weights
+    if bool((weights.sum(1) == 0).any()):
+        raise DataError("a fold holds all rows that have a weight: nothing would be left to fit. Take other folds.")
+
+
+# The fits, and what they say
+
+
+def _fits(posterior: Posterior, kept: Tensor, by: str, seed: int, settings: dict[str, Any]) -> Iterator[Posterior]:
+    """For each row of `kept` `(fits, rows)` the posterior given these rows alone; it can be asked about the others."""
+    fitted = posterior._fitted()
+    data: Data = fitted.data
+    settings = {"draws": DRAWS, "progress": False, "start": posterior, **_like(posterior), **settings}
+    chains = settings.pop("chains", CHAINS)
+    if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1:
+        raise DataError(f"chains= is the number of chains of each fold, a whole number from 1; found {chains!r}.")
+    closed = None if by == "row" else _collapsed(posterior)
+    own = torch.ones(data.n_rows, dtype=data.dtype, device=data.device) if data.weights is None else data.weights
+    for part in kept.split(AT_ONCE):
+        weights = (part * own).repeat(chains, 1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=SamplingWarning)  # said once, of the fit to all rows
+            run = sample(fitted.model, data.replace(weights=weights), seed=seed, **settings)
+        for i, rows in enumerate(part):
+            yield _one(posterior, run, slice(i, None, len(part)), None if by == "row" else ~rows, closed)
+
+
+def _like(posterior: Posterior) -> dict[str, Any]:
+    """Settings that the fit to all rows was made with."""
+    dtype = posterior.run.get("dtype")
+    return {"dtype": getattr(torch, str(dtype))} if dtype else {}
+
+
+def _collapsed(posterior: Posterior) -> "Collapsed | None":
+    """The model with its effects integrated out, on all rows, if that has a closed form."""
+    if isinstance(posterior._effects, Redraw):
+        return posterior._effects._collapsed
+    fitted: Any = posterior._fitted()
+    found = collapse(fitted.model, fitted.data, fitted.reads)
+    return None if isinstance(found, str) else found
+
+
+def _one(
+    posterior: Posterior, run: Posterior, chains: slice, out: Tensor | None, closed: "Collapsed | None"
+) -> Posterior:
+    """The chains of one fit, as a posterior that knows all rows, or those that were left out."""
+    fitted: Any = posterior._fitted()
+    data = fitted.data if out is None or closed is not None else fitted.data.take(out.nonzero()[:, 0])
+    draws = {name: x[chains] for name, x in run.draws.items()}
+    population = {name: x for name, x in draws.items() if run.plates[name] is None and name in fitted.model.latents}
+    return Posterior(
+        draws,
+        plates=run.plates,
+        labels=run.labels,
+        event_labels=run.event_labels,
+        stats=replace(
+            run.stats,
+            acceptance={block: x[chains] for block, x in run.stats.acceptance.items()},
+            log_density=run.stats.log_density[chains],
+        ),
+        run=run.run,
+        interrupted=run.interrupted,
+        effects=None if closed is None or not population else Redraw(closed, population, 0),
+        predictor=Fitted(fitted.model, data, next(iter(draws.values()))),
+    )
+
+
+def _left_out(one: Posterior, by: str, out: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(y_i | y without i's fold) of rows or groups, and its Monte Carlo error from the differences of chains."""
+    pointwise = Pointwise(one, INTEGRATED if by != "row" and one._effects is None else None)
+    terms = pointwise.log_likelihood(out) if by == "row" else _of_groups(pointwise, by)[..., out]
+    highest = terms.amax((0, 1), keepdim=True)
+    each = (terms - highest).exp().mean(1)  # (chains, n)
+    mean = each.mean(0)
+    error = each.std(0) / len(each) ** 0.5 / mean if len(each) > 1 else torch.full_like(mean, torch.nan)
+    return mean.log() + highest[0, 0], error
+
+
+def _of_groups(pointwise: Pointwise, by: str) -> Tensor:
+    """log p(y_j | draw) of all groups, `(chains, draws, groups)`."""
+    data = pointwise.data
+    if any(latent.plate == by for latent in pointwise.model.latents.values()):
+        return log_marginals(pointwise, by)
+    total = data.y.new_zeros(pointwise.chains, len(pointwise.draw), data.size(by))
+    for rows, terms in pointwise.chunks():
+        total.index_add_(2, data[by][rows], terms)
+    return total
+
+
+def _in_sample(whole: Pointwise, by: str) -> Tensor:
+    """log mean_s p(y_i | theta^(s)) of the fit to all rows."""
+    if by == "row":
+        parts = [terms.flatten(0, 1).logsumexp(0) for _, terms in whole.chunks()]
+        return torch.cat(parts) - math.log(whole.number)
+    return _of_groups(whole, by).flatten(0, 1).logsumexp(0) - math.log(whole.number)
+
+
+def _sentences(one: Posterior, what: str) -> list[str]:
+    """What is wrong with a fit."""
+    worst = one.diagnostics()["worst"]["r_hat"]
+    if worst <= HIGHEST_R_HAT:
+        return []
+    return [f"R-hat of {what} is {worst:.3f}, above {HIGHEST_R_HAT}: its chains do not agree."]
