@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch import reading
+from hiertorch import diagnostics, reading
 from hiertorch.bygroup import log_marginals
 from hiertorch.collapse import collapse
 from hiertorch.criteria import Criterion, question
@@ -42,7 +42,7 @@ AT_ONCE = 100
 """Fits in one run; more come in several."""
 
 HIGHEST_R_HAT = 1.1
-"""Of any parameter: beyond it a fit is named in the warnings. A mean of densities needs less than an interval does."""
+"""Beyond it a fit is named in the warnings. A mean of densities needs less than an interval does."""
 
 INTEGRATED = 1_000
 """Draws of a fold at which the effects of groups are integrated out where that has no closed form."""
@@ -317,8 +317,12 @@ def _in_sample(whole: Pointwise, by: str) -> Tensor:
 
 
 def _sentences(one: Posterior, what: str) -> list[str]:
-    """What is wrong with a fit."""
-    worst = one.diagnostics()["worst"]["r_hat"]
-    if worst <= HIGHEST_R_HAT:
+    """What is wrong with a fit, by its population-level latents: effects of hundreds of groups would take longer to
+    look at than to draw.
+    """
+    found = {name: x for name, x in one.draws.items() if one.plates[name] is None} or one.draws
+    r_hat = {name: float(diagnostics.rhat(x).nan_to_num(1.0).max()) for name, x in found.items()}
+    worst = max(r_hat, key=lambda name: r_hat[name])
+    if one.n_draws < diagnostics.MIN_DRAWS or r_hat[worst] <= HIGHEST_R_HAT:
         return []
-    return [f"R-hat of {what} is {worst:.3f}, above {HIGHEST_R_HAT}: its chains do not agree."]
+    return [f"R-hat of {worst} in {what} is {r_hat[worst]:.3f}, above {HIGHEST_R_HAT}: its chains do not agree."]
