@@ -1,8 +1,6 @@
 """What came out: draws by name, what to make of them, and ways to keep them. How they were sampled is unknown here."""
 
 import difflib
-import itertools
-import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch import diagnostics, storage
+from hiertorch import diagnostics, storage, summaries
 from hiertorch.errors import DataError, HiertorchError
+from hiertorch.summaries import listed, table
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -31,17 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Posterior", "Stats", "UnknownNameError"]
 
 KINDS = ("all", "stats", "diagnostics")
-MIN_CHAINS = 4  # this and the limits: Vehtari et al. (2021)
-LIMITS = {"r_hat": 1.01, "ess_bulk": 400, "ess_tail": 400}
-ADVICE = {
-    "r_hat": "R-hat is above {limit:g} for {beyond} of {number} parameters, highest {worst:.4g} for {parameter}: the "
-    "chains disagree. Take a longer warm-up and more draws; if that doesn't help, look for parameters that the data "
-    "can't tell apart.",
-    "ess_bulk": "Bulk ESS is below {limit:g} for {beyond} of {number} parameters, lowest {worst:.4g} for {parameter}: "
-    "means and medians are uncertain. Take more draws, or more chains.",
-    "ess_tail": "Tail ESS is below {limit:g} for {beyond} of {number} parameters, lowest {worst:.4g} for {parameter}: "
-    "the ends of intervals are uncertain. Take more draws, or more chains.",
-}
 
 
 class UnknownNameError(HiertorchError, KeyError):
@@ -165,7 +152,7 @@ class Posterior:
             plate = self.plates[name]
             if plate is not None and plate not in self.labels:
                 raise DataError(
-                    f"{name!r} varies over {plate!r}, which has no labels=; there are {_listed(self.labels)}."
+                    f"{name!r} varies over {plate!r}, which has no labels=; there are {listed(self.labels)}."
                 )
             size = 1 if plate is None else len(self.labels[plate])
             expected = (chains, n_draws, size, *(len(labels) for labels in self.event_labels[name]))
@@ -251,7 +238,7 @@ class Posterior:
                 "stores them."
             )
         if name not in self.draws:
-            raise UnknownNameError(f"the posterior has no latent {name!r}; it has {_listed(self.draws)}.")
+            raise UnknownNameError(f"the posterior has no latent {name!r}; it has {listed(self.draws)}.")
         return name
 
     def redraw(self, name: str, labels: Iterable[Hashable] | None = None) -> Tensor:
@@ -290,7 +277,7 @@ class Posterior:
         plate, effects = self._redrawn(name)
         mean, sd = effects.moments(name)
         axes: list[Iterable[Hashable]] = [self.labels[plate], *(range(k) for k in mean.shape[1:])]
-        return _table(name, axes, {"mean": mean, "sd": sd})
+        return table(name, axes, {"mean": mean, "sd": sd})
 
     def log_marginal(self, plate: str) -> Tensor:
         """log p(y_j | draw) of each group j of a plate, its own effects and those nested in it integrated out:
@@ -307,7 +294,7 @@ class Posterior:
                 "that made this posterior; this one was not, or was loaded from a file."
             )
         if plate not in self.labels:
-            raise DataError(f"no effects vary over {plate!r}; there are {_listed(self.labels)}.")
+            raise DataError(f"no effects vary over {plate!r}; there are {listed(self.labels)}.")
         return self._effects.log_group(plate, self.draws)
 
     def predict(
@@ -502,33 +489,25 @@ class Posterior:
             DataError: if an argument is none of those above.
         """
         if kind not in KINDS:
-            raise DataError(f"kind= is one of {_listed(KINDS)}; found {kind!r}.")
+            raise DataError(f"kind= is one of {listed(KINDS)}; found {kind!r}.")
         if not 0 < ci_prob < 1:
             raise DataError(f"ci_prob= is a probability between 0 and 1; found {ci_prob!r}.")
         wanted = self.names if names is None else [names] if isinstance(names, str) else list(names)
         if not wanted:
-            raise DataError(f"names= is empty: name some of {_listed(self.names)}, or leave it out for all.")
-        frame = pd.concat([self._summary(self._known(name), ci_prob, kind) for name in wanted])
+            raise DataError(f"names= is empty: name some of {listed(self.names)}, or leave it out for all.")
+        frame = pd.concat([self._frame(name, self._columns(self._known(name), ci_prob, kind)) for name in wanted])
         return frame if round_to is None else frame.round(round_to)
 
-    def _summary(self, name: str, ci_prob: float, kind: str) -> pd.DataFrame:
-        x, columns = self.draws[name], {}
-        if kind != "diagnostics":
-            percent, edge = int(ci_prob * 100), (1 - ci_prob) / 2
-            columns["mean"], columns["sd"] = diagnostics.moments(x)
-            ends = diagnostics.quantile(x, (edge, 1 - edge)).unbind(-1)
-            columns[f"eti{percent}_lb"], columns[f"eti{percent}_ub"] = ends
-        if kind != "stats":
-            columns |= self._mixing[name]
-            columns |= {"mcse_mean": diagnostics.mcse_mean(x), "mcse_sd": diagnostics.mcse_sd(x)}
-        return self._frame(name, columns)
+    def _columns(self, name: str, ci_prob: float, kind: str) -> dict[str, Tensor]:
+        found = summaries.moments(self.draws[name], ci_prob) if kind != "diagnostics" else {}
+        return found if kind == "stats" else found | self._mixing[name] | summaries.errors(self.draws[name])
 
     def _frame(self, name: str, columns: Mapping[str, Tensor]) -> pd.DataFrame:
         """Columns `(size, *event)` as a table with a row for each parameter, such as alpha[School 12, 0]."""
         plate = self.plates[name]
         axes: list[Iterable[Hashable]] = [] if plate is None else [self.labels[plate]]
         axes += self.event_labels[name]
-        return _table(name, axes, columns)
+        return table(name, axes, columns)
 
     @cached_property
     def _mixing(self) -> dict[str, dict[str, Tensor]]:
@@ -537,18 +516,7 @@ class Posterior:
 
     def diagnostics(self) -> pd.DataFrame:
         """The worst R-hat, bulk ESS and tail ESS of all parameters: value, parameter, limit, how many are beyond it."""
-        every, rows = pd.concat([self._frame(name, columns) for name, columns in self._mixing.items()]), {}
-        for column, limit in LIMITS.items():
-            sign = 1 if column == "r_hat" else -1
-            badness = sign * every[column].to_numpy()
-            at = None if np.isnan(badness).all() else int(np.nanargmax(badness))
-            rows[column] = {
-                "worst": math.nan if at is None else every[column].iloc[at],
-                "parameter": None if at is None else every.index[at],
-                "limit": limit,
-                "beyond": int((badness > sign * limit).sum()),
-            }
-        return pd.DataFrame.from_dict(rows, orient="index")
+        return summaries.worst({name: self._frame(name, columns) for name, columns in self._mixing.items()})
 
     def warnings(self) -> list[str]:
         """What a reader should know before believing the numbers, and what to do about it; an empty list if nothing."""
@@ -556,51 +524,7 @@ class Posterior:
 
     @cached_property
     def _warnings(self) -> list[str]:
-        return [*self._run_warnings(), *self._stuck_warnings(), *self._mixing_warnings()]
-
-    def _run_warnings(self) -> Iterator[str]:
-        if self.interrupted:
-            asked = self.run.get("draws", "more")
-            yield f"The run was stopped after {self.n_draws} of {asked} draws: these are all there are."
-        if self.n_draws < diagnostics.MIN_DRAWS:
-            least = diagnostics.MIN_DRAWS
-            yield f"R-hat and ESS need at least {least} draws in each chain, and there are {self.n_draws}: take more."
-        if self.chains < MIN_CHAINS:
-            yield f"R-hat compares chains, and there are only {self.chains}: run at least {MIN_CHAINS}."
-        if met := {block: count for block, count in self.stats.nan.items() if count}:
-            blocks = ", ".join(f"{count} in block {block!r}" for block, count in met.items())
-            yield (
-                f"The log density of a proposal was NaN, and the proposal rejected: {blocks}. "
-                f"Look for 0/0, inf - inf or the log of a negative number in the likelihood and priors."
-            )
-        if broken := [name for name, x in self.draws.items() if not x.isfinite().all()]:
-            yield (
-                f"Some draws of {_listed(broken)} are not finite and have no diagnostics: "
-                f"look for a prior that is improper, or wider than numbers are."
-            )
-
-    def _stuck_warnings(self) -> Iterator[str]:
-        for name, x in self.draws.items() if self.n_draws >= diagnostics.MIN_DRAWS else ():
-            stuck = diagnostics.stuck(x)  # (chains, parameters)
-            chains, parameters = (stuck.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
-            if not parameters:
-                continue
-            what = name
-            if len(parameters) < stuck.shape[1]:
-                what = self._frame(name, {"stuck": stuck.any(0)}).index[parameters[0]]
-            if 1 < len(parameters) < stuck.shape[1]:
-                what = f"{name} ({len(parameters)} of its {stuck.shape[1]} parameters, such as {what})"
-            where = "any chain" if stuck[:, parameters].all() else f"chain {_listed(chains)} (counted from 0)"
-            yield (
-                f"{what} never moved in {where}, in {self.n_draws} draws: these draws say nothing about it. "
-                f"Run a longer warm-up or another seed, and don't use such a chain."
-            )
-
-    def _mixing_warnings(self) -> Iterator[str]:
-        number = sum(math.prod(x.shape[2:]) for x in self.draws.values())
-        for column, row in self.diagnostics().iterrows():
-            if row["beyond"]:
-                yield ADVICE[str(column)].format_map({"number": number, **row})
+        return summaries.warnings(self)
 
     def to_arviz(self) -> "DataTree":
         """The draws as an ArviZ DataTree: groups `posterior` and `sample_stats`, with labels as coordinates.
@@ -639,15 +563,3 @@ class Posterior:
 
             posterior._predictor = attached(model, data, posterior)
         return posterior
-
-
-def _table(name: str, axes: Sequence[Iterable[Hashable]], columns: Mapping[str, Tensor]) -> pd.DataFrame:
-    """Columns of one number a parameter, whose axes have these labels."""
-    texts = [[storage.label_text(label) for label in axis] for axis in axes]
-    index = [f"{name}[{', '.join(parts)}]" for parts in itertools.product(*texts)] if axes else [name]
-    return pd.DataFrame({column: x.flatten().cpu().numpy() for column, x in columns.items()}, index=index)
-
-
-def _listed(names: Iterable[object], most: int = 12) -> str:
-    texts = [str(name) for name in names]
-    return (", ".join(texts[:most]) or "none") + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch import diagnostics, reading
+from hiertorch import reading, summaries
 from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.latent import Latent, validation
@@ -172,11 +172,7 @@ def attached(model: Any, data: Any, posterior: "Posterior") -> Fitted:
 
 def intervals(draws: Tensor, ci_prob: float, index: pd.Index) -> pd.DataFrame:
     """Mean, sd and equal-tailed interval of `(chains, draws, rows)`, one row each."""
-    percent, edge = int(ci_prob * 100), (1 - ci_prob) / 2
-    mean, sd = diagnostics.moments(draws)
-    low, high = diagnostics.quantile(draws, (edge, 1 - edge)).unbind(-1)
-    columns = {"mean": mean, "sd": sd, f"eti{percent}_lb": low, f"eti{percent}_ub": high}
-    return pd.DataFrame({name: x.cpu().numpy() for name, x in columns.items()}, index=index)
+    return pd.DataFrame({name: x.cpu().numpy() for name, x in summaries.moments(draws, ci_prob).items()}, index=index)
 
 
 def stream(posterior: "Posterior", seed: Any, what: str, device: torch.device) -> torch.Generator:

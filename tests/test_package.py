@@ -19,18 +19,22 @@ WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structur
 # Gaussian models, of which much is integrated out:
 WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "several", "collapse", "marginals"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "proposals", "independence", "workers"}
-OUT = {"posterior", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
+OUT = {"posterior", "summaries", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
 OUT |= {"pointwise", "criteria", "bygroup", "comparison", "predictive", "criticism", "pooling", "sensitivity", "report"}
 # What fits again, on other rows or with other priors: called by users and, for its methods, by a posterior.
 AGAIN = {"crossvalidation", "monitoring", "updating", "priorgrid"}
-MEETING = {"sampling", "outcome", "warmstart"}  # the branches meet in sampling.py; outcome.py is what it calls at its end
+MEETING = {
+    "sampling",
+    "outcome",
+    "warmstart",
+}  # the branches meet in sampling.py; outcome.py is what it calls at its end
 EDGE = {"monitors", "config"}
 FORBIDDEN = {
     **dict.fromkeys(WHAT, HOW | OUT | MEETING | AGAIN | EDGE),
     **dict.fromkeys(HOW, {"data", "model", "models"} | OUT | MEETING | AGAIN | EDGE),
     **dict.fromkeys(OUT, HOW | MEETING | AGAIN | EDGE),
     **dict.fromkeys(AGAIN, HOW | {"outcome"} | EDGE),
-    **dict.fromkeys(("posterior", "diagnostics", "storage"), {"model", "models"} | HOW | MEETING | EDGE),
+    **dict.fromkeys(("posterior", "summaries", "diagnostics", "storage"), {"model", "models"} | HOW | MEETING | EDGE),
     "sampling": {"models", "config"} | AGAIN,
     "outcome": {"models", "config"} | AGAIN,
     "monitors": {"model", "models", "config"} | HOW | MEETING | AGAIN,

@@ -1,0 +1,123 @@
+"""What is made of draws for people: tables of parameters, and sentences on what not to believe."""
+
+import itertools
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from hiertorch import diagnostics, storage
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["LIMITS", "errors", "listed", "moments", "table", "warnings", "worst"]
+
+MIN_CHAINS = 4  # this and the limits: Vehtari et al. (2021)
+LIMITS = {"r_hat": 1.01, "ess_bulk": 400, "ess_tail": 400}
+ADVICE = {
+    "r_hat": "R-hat is above {limit:g} for {beyond} of {number} parameters, highest {worst:.4g} for {parameter}: the "
+    "chains disagree. Take a longer warm-up and more draws; if that doesn't help, look for parameters that the data "
+    "can't tell apart.",
+    "ess_bulk": "Bulk ESS is below {limit:g} for {beyond} of {number} parameters, lowest {worst:.4g} for {parameter}: "
+    "means and medians are uncertain. Take more draws, or more chains.",
+    "ess_tail": "Tail ESS is below {limit:g} for {beyond} of {number} parameters, lowest {worst:.4g} for {parameter}: "
+    "the ends of intervals are uncertain. Take more draws, or more chains.",
+}
+
+
+def moments(x: Tensor, ci_prob: float) -> dict[str, Tensor]:
+    """Mean, sd and equal-tailed interval of draws `(chains, draws, *shape)`, by column."""
+    percent, edge = int(ci_prob * 100), (1 - ci_prob) / 2
+    mean, sd = diagnostics.moments(x)
+    low, high = diagnostics.quantile(x, (edge, 1 - edge)).unbind(-1)
+    return {"mean": mean, "sd": sd, f"eti{percent}_lb": low, f"eti{percent}_ub": high}
+
+
+def errors(x: Tensor) -> dict[str, Tensor]:
+    """Monte Carlo errors of mean and sd, by column."""
+    return {"mcse_mean": diagnostics.mcse_mean(x), "mcse_sd": diagnostics.mcse_sd(x)}
+
+
+def worst(mixing: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The worst of each diagnostic, of tables by latent with a row a parameter."""
+    every, rows = pd.concat(list(mixing.values())), {}
+    for column, limit in LIMITS.items():
+        sign = 1 if column == "r_hat" else -1
+        badness = sign * every[column].to_numpy()
+        at = None if np.isnan(badness).all() else int(np.nanargmax(badness))
+        rows[column] = {
+            "worst": math.nan if at is None else every[column].iloc[at],
+            "parameter": None if at is None else every.index[at],
+            "limit": limit,
+            "beyond": int((badness > sign * limit).sum()),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def warnings(posterior: "Posterior") -> list[str]:
+    """What a reader should know before believing the numbers, and what to do about it."""
+    return [*_of_the_run(posterior), *_stuck(posterior), *_mixing(posterior)]
+
+
+def _of_the_run(posterior: "Posterior") -> Iterator[str]:
+    if posterior.interrupted:
+        asked = posterior.run.get("draws", "more")
+        yield f"The run was stopped after {posterior.n_draws} of {asked} draws: these are all there are."
+    if posterior.n_draws < diagnostics.MIN_DRAWS:
+        least = diagnostics.MIN_DRAWS
+        yield f"R-hat and ESS need at least {least} draws in each chain, and there are {posterior.n_draws}: take more."
+    if posterior.chains < MIN_CHAINS:
+        yield f"R-hat compares chains, and there are only {posterior.chains}: run at least {MIN_CHAINS}."
+    if met := {block: count for block, count in posterior.stats.nan.items() if count}:
+        blocks = ", ".join(f"{count} in block {block!r}" for block, count in met.items())
+        yield (
+            f"The log density of a proposal was NaN, and the proposal rejected: {blocks}. "
+            f"Look for 0/0, inf - inf or the log of a negative number in the likelihood and priors."
+        )
+    if broken := [name for name, x in posterior.draws.items() if not x.isfinite().all()]:
+        yield (
+            f"Some draws of {listed(broken)} are not finite and have no diagnostics: "
+            f"look for a prior that is improper, or wider than numbers are."
+        )
+
+
+def _stuck(posterior: "Posterior") -> Iterator[str]:
+    for name, x in posterior.draws.items() if posterior.n_draws >= diagnostics.MIN_DRAWS else ():
+        stuck = diagnostics.stuck(x)  # (chains, parameters)
+        chains, parameters = (stuck.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        if not parameters:
+            continue
+        what = name
+        if len(parameters) < stuck.shape[1]:
+            what = posterior._frame(name, {"stuck": stuck.any(0)}).index[parameters[0]]
+        if 1 < len(parameters) < stuck.shape[1]:
+            what = f"{name} ({len(parameters)} of its {stuck.shape[1]} parameters, such as {what})"
+        where = "any chain" if stuck[:, parameters].all() else f"chain {listed(chains)} (counted from 0)"
+        yield (
+            f"{what} never moved in {where}, in {posterior.n_draws} draws: these draws say nothing about it. "
+            f"Run a longer warm-up or another seed, and don't use such a chain."
+        )
+
+
+def _mixing(posterior: "Posterior") -> Iterator[str]:
+    number = sum(math.prod(x.shape[2:]) for x in posterior.draws.values())
+    for column, row in posterior.diagnostics().iterrows():
+        if row["beyond"]:
+            yield ADVICE[str(column)].format_map({"number": number, **row})
+
+
+def table(name: str, axes: Sequence[Iterable[Hashable]], columns: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Columns of one number a parameter, whose axes have these labels."""
+    texts = [[storage.label_text(label) for label in axis] for axis in axes]
+    index = [f"{name}[{', '.join(parts)}]" for parts in itertools.product(*texts)] if axes else [name]
+    return pd.DataFrame({column: x.flatten().cpu().numpy() for column, x in columns.items()}, index=index)
+
+
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """Some names for a message."""
+    texts = [str(name) for name in names]
+    return (", ".join(texts[:most]) or "none") + (f" and {len(texts) - most} more" if len(texts) > most else "")
