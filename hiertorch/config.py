@@ -213,7 +213,7 @@ def _parser() -> ArgumentParser:
     )
     # Without what YAML can't say, and what it says elsewhere.
     parser.add_function_arguments(
-        sample, "sample", skip={"model", "data", "monitors", "plan", "init", "log_dir", "dtype"}
+        sample, "sample", skip={"model", "data", "monitors", "plan", "init", "start", "log_dir", "dtype"}
     )
     parser.add_argument("--sample.dtype", type=Literal["float64", "float32"], default="float64")
     parser.add_argument("--log_dir", type=str | None, default=None, help="Run folder; null writes nothing.")

@@ -32,7 +32,7 @@ HEAD = """| config | rows | groups | parameters | seconds | worst R-hat | smalle
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 1 if a config failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+    every = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("compare_"))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(every)}; all if left out")
     parser.add_argument("--options", default="", help="more options of scripts/train.py, as one text")
     parser.add_argument("--folder", type=Path, help="where run folders are kept; it must not hold these runs yet")
