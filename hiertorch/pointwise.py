@@ -128,7 +128,8 @@ class Pointwise:
             groups[plate], codes[plate] = part.codes[plate].unique(return_inverse=True)
         part = copy.copy(part)
         part.codes = codes
-        stored = [name for name in self._held if self.model.latents[name].plate in plates]
+        linear = effects._collapsed.linear
+        stored = [name for name in self._held if self.model.latents[name].plate in plates and name in linear]
         drawn = effects.draws([*self._unstored, *stored], groups)
         return part, drawn
 

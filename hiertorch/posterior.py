@@ -393,6 +393,7 @@ class Posterior:
         self,
         statistics: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         *,
+        groups: Literal["known", "new"] = "known",
         draws: int = 1000,
         seed: int | None = None,
     ) -> "PredictiveCheck":
@@ -401,12 +402,14 @@ class Posterior:
 
         Args:
             statistics: of your own beside the usual ones: name -> function of a response `(draws, rows)` to `(draws,)`.
+            groups: "known" keeps the effects that were fitted; "new" draws them again from the population, which shows
+                groups that do not fit it.
             draws: replications.
             seed: of the random numbers; left out, one that follows from the run's.
         """
         from hiertorch.predictive import predictive_check
 
-        return predictive_check(self, statistics, draws=draws, seed=seed)
+        return predictive_check(self, statistics, draws=draws, seed=seed, groups=groups)
 
     def pooling(self) -> "Pooling":
         """How strongly groups are pooled, and what share of the variance each level has; see `hiertorch.pooling`."""

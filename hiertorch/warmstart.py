@@ -47,23 +47,23 @@ def warm_start(
     back = torch.arange(chains) // posterior.chains  # several chains may go on from one
     draw = (posterior.n_draws - 1 - back * max(1, posterior.n_draws // (1 + int(back.max())))).clamp(min=0)
     last = {name: x[chain, draw].to(data.device, data.dtype) for name, x in held.items()}
-    given = {name: last[name] for name in population}
-    drawn = model.sample_prior(data, chains, generator, given=given)
-    where = {plate: torch.from_numpy(known.get_indexer(data.labels[plate])) for plate, known in posterior.labels.items()
-             if plate in data.labels}  # fmt: skip
-    init = {}
-    for name, latent in model.latents.items():
-        init[name] = x = drawn[name].clone()
+    for name, x in model.sample_prior(data, 1, generator).items():
         if name in last and last[name].shape[2:] != x.shape[2:]:
             raise SamplingError(
-                f"start= is a posterior of the same model, and its {name!r} is {tuple(last[name].shape[2:])} by group, "
-                f"not {tuple(x.shape[2:])}: leave start= out."
+                f"start= is a posterior of the same model, and the entries of its {name!r} are "
+                f"{tuple(last[name].shape[2:])}, not {tuple(x.shape[2:])}: leave start= out."
             )
-        if latent.plate is None:
-            init[name] = last[name]
-        elif name in last and latent.plate in where:
-            at = where[latent.plate].to(x.device)
-            x[:, at >= 0] = last[name][:, at[at >= 0]]
+    init = dict(model.sample_prior(data, chains, generator, given={name: last[name] for name in population}))
+    where = {
+        plate: torch.from_numpy(known.get_indexer(data.labels[plate])).to(data.device)
+        for plate, known in posterior.labels.items()
+        if plate in data.labels
+    }
+    for name, latent in model.latents.items():
+        if name in last and latent.plate in where:
+            at = where[latent.plate]
+            init[name] = init[name].clone()
+            init[name][:, at >= 0] = last[name][:, at[at >= 0]]
     every = posterior.chains * posterior.n_draws
     at = torch.linspace(0, every - 1, min(SEEN, every)).long()
     seen = {name: held[name].flatten(0, 1)[at].to(data.device, data.dtype) for name in population}
@@ -79,8 +79,8 @@ def _tuning(posterior: Posterior, data: Data, where: Mapping[str, Tensor]) -> di
         plate = posterior.stats.blocks.get(move)
         known = len(posterior.labels[plate]) if plate is not None else 1
         moved = {key: x.to(data.device, data.dtype if x.is_floating_point() else None) for key, x in tuning.items()}
-        if plate is not None and plate in where and not torch.equal(where[plate], torch.arange(known)):
-            at = where[plate].to(data.device)
+        if plate is not None and plate in where and not torch.equal(where[plate].cpu(), torch.arange(known)):
+            at = where[plate]
             root = moved["root"]
             moved = {"root": torch.where((at >= 0)[:, None, None], root[at.clamp(min=0)], root.mean(0))}
         found[move] = moved

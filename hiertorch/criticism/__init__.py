@@ -1,0 +1,1 @@
+"""Parts of predictive checks: replications, statistics, uniformity, figures; `hiertorch.predictive` joins them."""

@@ -1,0 +1,281 @@
+"""Figures of predictive checks, by arviz-plots where it has them."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from hiertorch import reading
+from hiertorch.criticism import panels
+from hiertorch.criticism.statistics import p_text
+from hiertorch.errors import DataError
+from hiertorch.predict import check_choice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hiertorch.predictive import PredictiveCheck
+
+__all__ = ["KINDS", "draw"]
+
+CURVES = 50
+"""Replications in a figure of densities."""
+
+ROWS = 10_000
+"""Rows in a figure of densities, and of calibration, evenly spaced where there are more."""
+
+COUNTED = 200
+"""Replications in a rootogram."""
+
+SHOWN = 60
+"""Groups in a figure, evenly spaced by their means where there are more."""
+
+
+def draw(check: "PredictiveCheck", kind: str, plate: str | None) -> "Figure":
+    """See `hiertorch.predictive.PredictiveCheck.plot`."""
+    check_choice("kind", kind, tuple(KINDS))
+    needed = {"calibration": "binary", "rootogram": "count"}.get(kind)
+    if needed is not None and check.response != needed:
+        fitting = [name for name in KINDS if name not in ("calibration", "rootogram")]
+        fitting += {"binary": ["calibration"], "count": ["rootogram"]}.get(check.response, [])
+        raise DataError(
+            f"a figure of kind {kind!r} is of a {needed} response, and this one is {check.response}: take "
+            f"{reading.listed(map(repr, fitting))}."
+        )
+    if plate is not None and kind != "groups":
+        raise DataError(f"plate= is the grouping of a figure of groups; kind is {kind!r}: leave plate= out.")
+    try:
+        import arviz_plots  # noqa: F401
+        from matplotlib import pyplot
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ImportError as error:
+        raise ImportError("figures need matplotlib and arviz-plots: pip install 'hiertorch[plots]'.") from error
+    with pyplot.ioff(), _quiet():
+        figure = _groups(check, plate) if kind == "groups" else KINDS[kind](check)
+        pyplot.close(figure)
+        FigureCanvasAgg(figure)  # so that no window is behind it
+    return figure
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without arviz-plots' notes on discrete data, which are taken account of here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _density(check: "PredictiveCheck") -> "Figure":
+    """The response, and some replications of it: densities, or shares of counts."""
+    from arviz_plots import plot_ppc_dist
+
+    y, replicated, rows = panels.responses(check, CURVES, ROWS)
+    shape = {"continuous": "kde", "count": "ecdf", "binary": "ecdf"}[check.response]
+    if check.response == "binary":
+        return _statistics(check, ["proportion of ones"])
+    tree = panels.tree({"y": replicated}, {"y": y}, check.response == "count")
+    collection = plot_ppc_dist(
+        tree,
+        kind=shape,
+        group="posterior_predictive",
+        num_samples=len(replicated),
+        backend="matplotlib",
+        visuals={
+            "title": False,
+            "remove_axis": False,
+            "predictive_dist": {"color": panels.REPLICATED, "alpha": 0.25},
+            "observed_dist": {"color": panels.OBSERVED, "zorder": 3},
+        },
+        figure_kwargs={"figsize": panels.SIZE},
+    )
+    figure, axes = panels.figure_of(collection)
+    if shape == "kde":
+        panels.cut(axes)
+    axes.set_xlabel(check.replications.data.name)
+    axes.set_ylabel("density" if shape == "kde" else "proportion of rows up to it")
+    some = "" if rows == check.replications.data.n_rows else f", {rows:,} of its rows"
+    panels.legend(axes, f"{len(replicated)} replications", "the data")
+    return panels.titled(figure, check, f"{check.replications.data.name}{some}")
+
+
+def _statistics(check: "PredictiveCheck", names: Sequence[str] = ()) -> "Figure":
+    """T(y) among T(y_rep), one panel a statistic; without those that are the same in all replications."""
+    from arviz_plots import plot_ppc_tstat
+
+    parts = {name: panels.middle(check.replicated[name].numpy()) for name in names or check.replicated}
+    parts = {name: x for name, x in parts.items() if np.ptp(x) > 0}
+    if not parts:
+        raise DataError("every statistic is the same in all replications, so that there is nothing to draw.")
+    keys = {name: f"statistic {at:03d}" for at, name in enumerate(parts)}  # xarray refuses some characters in names
+    tree = panels.tree(
+        {keys[name]: x for name, x in parts.items()}, {keys[name]: np.array(check.observed[name]) for name in parts}
+    )
+    wide = min(4, len(parts))
+    collection = plot_ppc_tstat(
+        tree,
+        kind="hist",
+        t_stat="mean",  # of one number
+        backend="matplotlib",
+        visuals={"title": False, "observed_tstat": False, "dist": {"color": panels.REPLICATED}},
+        stats={"dist": {"bins": 20}},
+        figure_kwargs={"figsize": (max(panels.SIZE[0], 2.7 * wide), 2.1 * -(-len(parts) // wide) + 0.9)},
+        col_wrap=wide,
+    )
+    figure, _ = panels.figure_of(collection)
+    for axes, name in zip([axes for axes in figure.axes if axes.has_data()], parts, strict=True):
+        p = float(check.table["p"][name])
+        axes.axvline(check.observed[name], color=panels.OBSERVED, linewidth=2)
+        axes.set_title(
+            f"{name}\n{p_text(p, check.replications.draws)}",
+            fontsize=9,
+            fontweight="bold" if check.table["extreme"][name] else "normal",
+        )
+        axes.tick_params(labelsize=8)
+        axes.locator_params(axis="x", nbins=4)
+    what = "statistics" if len(parts) > 1 else next(iter(parts))
+    return panels.titled(
+        figure, check, f"{what} of {check.replications.data.name}: data (line), replications (histogram)"
+    )
+
+
+def _groups(check: "PredictiveCheck", plate: str | None = None) -> "Figure":
+    """Group means of the data, in their order, on the middle 90 % of replicated ones."""
+    from matplotlib import pyplot
+
+    data = check.replications.data
+    if plate is None:
+        if not data.plates:
+            raise DataError("these data have no grouping, so that there are no group means to show.")
+        plate = data.plates[0]
+    check_choice("plate", plate, data.plates)
+    counts, codes = data.counts(plate), data.codes[plate]
+    means = data.y.new_zeros(len(counts)).index_add_(0, codes, data.y) / counts.clamp(min=1)
+    present = (counts > 0).nonzero()[:, 0]
+    order = present[means[present].argsort(stable=True)]
+    shown = order[torch.linspace(0, len(order) - 1, min(SHOWN, len(order)), device=order.device).round().long()]
+    place = torch.full_like(counts, -1)
+    place[shown] = torch.arange(len(shown), device=shown.device)
+    rows = (place[codes] >= 0).nonzero()[:, 0]
+    parts = []
+    for y in check.replications:
+        y = y[torch.isfinite(y).all(1)][:, rows].double()
+        sums = y.new_zeros(len(y), len(shown)).index_add_(1, place[codes[rows]], y)
+        parts.append(sums / counts[shown])
+    replicated = torch.cat(parts)
+    low, middle, high = replicated.quantile(torch.tensor([0.05, 0.5, 0.95]).to(replicated), dim=0).cpu().numpy()
+    outside = float(((means[shown].cpu().numpy() < low) | (means[shown].cpu().numpy() > high)).mean())
+    figure, axes = pyplot.subplots(figsize=(max(6.0, 0.16 * len(shown) + 2), 4.2))
+    at = np.arange(len(shown))
+    axes.vlines(at, low, high, color=panels.REPLICATED, alpha=0.5, linewidth=4, label="replicated mean, middle 90 %")
+    axes.plot(at, middle, "_", color=panels.REPLICATED, markersize=6)
+    axes.plot(at, means[shown].cpu().numpy(), "o", color=panels.OBSERVED, markersize=3.5, label="mean in the data")
+    labels = [str(data.labels[plate][int(code)]) for code in shown]
+    axes.set_xticks(at, labels, rotation=90, fontsize=7 if len(shown) > 20 else 9)
+    axes.set_xlim(-1, len(shown))
+    some = f", {len(shown)} of {len(order)}" if len(shown) < len(order) else ""
+    axes.set_xlabel(f"{plate}{some}, in order of their means")
+    axes.set_ylabel(f"mean {data.name}")
+    axes.legend(frameon=False, loc="upper left", fontsize=8)
+    fewer = "10 %" if check.groups == "new" else "fewer than 10 %"  # known effects follow the data
+    return panels.titled(figure, check, f"means of {plate}; {outside:.0%} lie outside, where {fewer} are expected")
+
+
+def _loo_pit(check: "PredictiveCheck") -> "Figure":
+    """Empirical distribution function of LOO-PIT less the uniform one, and its band."""
+    from arviz_base import convert_to_datatree
+    from arviz_plots import plot_ecdf_pit
+    from xarray import Dataset
+
+    pit = check.loo_pit
+    tree = convert_to_datatree(Dataset({"u": ("row", pit.values.to_numpy())}), group="loo_pit")
+    collection = plot_ecdf_pit(
+        tree,
+        group="loo_pit",
+        sample_dims=["row"],
+        backend="matplotlib",
+        visuals={
+            "title": False,
+            "remove_axis": False,
+            "credible_interval": False,
+            "ecdf_lines": {"color": panels.OBSERVED},
+        },
+        figure_kwargs={"figsize": panels.SIZE},
+        stats={"ecdf_pit": {"n_simulations": 1}},  # for its own band, in place of which there is the one of the test
+    )
+    figure, axes = panels.figure_of(collection)
+    band = pit.band
+    points = np.concatenate([[0.0], band.points, [1.0]])
+    lower, upper = np.concatenate([[0.0], band.lower, [1.0]]), np.concatenate([[0.0], band.upper, [1.0]])
+    axes.fill_between(points, lower - points, upper - points, color=panels.REPLICATED, alpha=0.2, linewidth=0)
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.set_xlabel("LOO-PIT")
+    axes.set_ylabel("share of rows below, less the uniform one")
+    verdict = "can't be told from uniform" if pit.uniform else "not uniform"
+    return panels.titled(
+        figure, check, f"LOO-PIT of {check.replications.data.name}, 99 % band: {verdict} ({p_text(pit.p, 1000)})"
+    )
+
+
+def _calibration(check: "PredictiveCheck") -> "Figure":
+    """Frequencies of ones by predicted probability, made monotone (Dimitriadis, Gneiting & Jordan 2021)."""
+    from arviz_plots import plot_ppc_pava
+
+    y, replicated, _ = panels.responses(check, check.replications.draws, ROWS)
+    collection = plot_ppc_pava(
+        panels.tree({"y": replicated}, {"y": y}, whole=True),
+        ci_prob=0.9,
+        backend="matplotlib",
+        visuals={
+            "title": False,
+            "lines": {"color": panels.OBSERVED},
+            "credible_interval": {"color": panels.REPLICATED},
+        },
+        figure_kwargs={"figsize": (5.2, 5.2)},
+    )
+    figure, axes = panels.figure_of(collection)
+    name = check.replications.data.name
+    axes.set_xlabel(f"predicted probability of {name}")
+    axes.set_ylabel(f"frequency of {name}")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    return panels.titled(figure, check, "frequencies made monotone; band: 90 % of replications")
+
+
+def _rootogram(check: "PredictiveCheck") -> "Figure":
+    """How often each count occurs, on the square-root scale (Kleiber & Zeileis 2016)."""
+    from arviz_plots import plot_ppc_rootogram
+
+    y, replicated, rows = panels.responses(check, COUNTED, 10 * ROWS)
+    collection = plot_ppc_rootogram(
+        panels.tree({"y": replicated}, {"y": y}, whole=True),
+        ci_prob=0.9,
+        backend="matplotlib",
+        visuals={
+            "title": False,
+            "predictive_markers": {"color": panels.REPLICATED},
+            "credible_interval": {"color": panels.REPLICATED},
+            "observed_markers": {"color": panels.OBSERVED},
+        },
+        figure_kwargs={"figsize": panels.SIZE},
+    )
+    figure, axes = panels.figure_of(collection)
+    axes.set_xlabel(check.replications.data.name)
+    axes.set_ylabel("rows with this count")
+    some = "" if rows == check.replications.data.n_rows else f" in {rows:,} of its rows"
+    axes.set_xlim(right=1.1 * max(float(y.max()), 1.0))
+    panels.legend(axes, "replications, middle 90 %", "the data")
+    return panels.titled(figure, check, f"how often each count of {check.replications.data.name} occurs{some}")
+
+
+KINDS: Mapping[str, Callable[["PredictiveCheck"], "Figure"]] = {
+    "density": _density,
+    "statistics": _statistics,
+    "groups": _groups,
+    "loo_pit": _loo_pit,
+    "calibration": _calibration,
+    "rootogram": _rootogram,
+}

@@ -1,0 +1,171 @@
+"""y_rep^(s) ~ p(y | theta^(s)), s = 1..S: responses that a fitted model, or its prior, makes of the rows at hand."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from hiertorch.data import Data
+from hiertorch.errors import DataError
+from hiertorch.latent import Values, validation
+from hiertorch.model import Model
+from hiertorch.pointwise import Pointwise
+from hiertorch.redraw import Redraw
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["Replications", "from_posterior", "from_prior"]
+
+NUMBERS = 2_000_000
+"""Draws x rows, or draws x groups, that are held at once."""
+
+COUNTABLE = 1e15
+"""Larger counts leave the range of whole numbers."""
+
+Source = Callable[[int, int, torch.Generator], Mapping[str, Tensor]]
+
+
+class Replications:
+    """Simulated responses, block by block, the same ones each time that they are asked for.
+
+    Args:
+        model: whose likelihood makes them.
+        data: the rows, with the response that was observed.
+        source: latents of the replications from `start` to `stop` - 1, each `(stop - start, size, *event)`.
+        draws: replications in all.
+        seed: of the random numbers.
+    """
+
+    def __init__(self, model: Model, data: Data, source: Source, draws: int, seed: int) -> None:
+        self.model, self.data, self.draws = model, data, draws
+        self._source, self._seed = source, seed
+        with torch.no_grad(), validation(False):
+            _, v = next(self._blocks(1))
+            likelihood, first = model.likelihood(v, data), next(iter(v.values()))
+        numbers = max(likelihood.batch_shape[-1], data.n_rows, *(math.prod(x.shape[1:]) for x in v.values()))
+        self.block = max(1, NUMBERS // numbers)
+        self.likelihood, self.device = likelihood, first.device
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the response is a count, or yes and no."""
+        try:
+            return bool(getattr(self.likelihood.support, "is_discrete", False))
+        except NotImplementedError:  # it tells no support
+            return False
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Responses `(n, rows)`, in the data's row order. Those that can't be simulated, since a mean is beyond all
+        numbers, are NaN.
+        """
+        with torch.no_grad(), validation(False):
+            for generator, v in self._blocks(self.block):
+                try:
+                    y = self.model.simulate(v, self.data, generator)
+                except RuntimeError:  # torch refuses to draw counts whose mean is not finite
+                    y = self._one_by_one(v, generator)
+                yield y.masked_fill(y.abs() > COUNTABLE, torch.nan) if self.discrete else y
+
+    def first(self, number: int, rows: Tensor) -> Tensor:
+        """Some rows of the first replications that could be simulated: `(number, rows)`, fewer if there are."""
+        found: list[Tensor] = []
+        for y in self:
+            found.append(y[torch.isfinite(y).all(1)][: number - sum(map(len, found))][:, rows])
+            if sum(map(len, found)) >= number:
+                break
+        return torch.cat(found)
+
+    def mean(self) -> Tensor:
+        """E[y_i], averaged over the latents of all replications: `(rows,)`."""
+        total = torch.zeros(self.data.n_rows, dtype=torch.float64, device=self.device)
+        with torch.no_grad(), validation(False):
+            for _, v in self._blocks(self.block):
+                total += self._likelihood(v).mean.double().sum(0)
+        return total / self.draws
+
+    def _blocks(self, size: int) -> Iterator[tuple[torch.Generator, Values]]:
+        generator = torch.Generator(self.data.device).manual_seed(self._seed)
+        for start in range(0, self.draws, size):
+            v = self._source(start, min(start + size, self.draws), generator)
+            yield generator, self.model.values(v)
+
+    def _likelihood(self, v: Values) -> Distribution:
+        chains = len(next(iter(v.values())))
+        return self.model.likelihood(v, self.data).expand(torch.Size((chains, self.data.n_rows)))
+
+    def _one_by_one(self, v: Values, generator: torch.Generator) -> Tensor:
+        """Each replication for itself, so that one that can't be simulated takes no other with it."""
+        found = []
+        for s in range(len(next(iter(v.values())))):
+            one = self.model.values({name: x[s : s + 1] for name, x in v.items()})
+            try:
+                found.append(self.model.simulate(one, self.data, generator))
+            except RuntimeError:
+                found.append(self.data.y.new_full((1, self.data.n_rows), torch.nan))
+        return torch.cat(found)
+
+
+def from_posterior(posterior: "Posterior", draws: int, groups: str, seed: int) -> Replications:
+    """Of the fitted rows, by draws of the posterior that are spread evenly over all chains; more than there are, and
+    some are taken twice.
+
+    Args:
+        posterior: knows its model and data.
+        draws: replications.
+        groups: "known" keeps the effects that were fitted; "new" draws them again from their population, given the
+            population-level latents of each draw.
+        seed: of the random numbers.
+
+    Raises:
+        DataError: if the posterior does not know its model and data.
+    """
+    check_draws(draws)
+    thinned = Pointwise(posterior, draws)
+    held, model, data = thinned.population(), thinned.model, thinned.data
+    at = torch.arange(draws, device=data.device) * thinned.number // draws
+
+    def known(start: int, stop: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        which = at[start:stop]
+        values = {name: x[which] for name, x in held.items()}
+        if thinned._redraw is not None:  # effects that were not stored, and with them others of their groups
+            values |= _drawn_again(thinned, thinned._redraw, which, start)
+        return values
+
+    def new(start: int, stop: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        population = {name: x[at[start:stop]] for name, x in held.items() if model.latents[name].plate is None}
+        return model.sample_prior(data, stop - start, generator, population)
+
+    return Replications(model, data, new if groups == "new" else known, draws, seed)
+
+
+def from_prior(model: Model, data: Data, draws: int, seed: int) -> Replications:
+    """Of the rows of some data, by draws of all latents from their priors."""
+    check_draws(draws)
+
+    def source(start: int, stop: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        return model.sample_prior(data, stop - start, generator)
+
+    return Replications(model, data, source, draws, seed)
+
+
+def check_draws(draws: int) -> None:
+    """Raises a DataError unless there can be as many replications."""
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+        raise DataError(f"draws= is how many replications to simulate, a whole number from 1; found {draws!r}.")
+
+
+def _drawn_again(thinned: Pointwise, effects: Redraw, which: Tensor, start: int) -> dict[str, Tensor]:
+    linear = set(effects._collapsed.linear)
+    plates = {thinned.model.latents[name].plate for name in thinned._unstored}
+    names = [
+        name
+        for name, latent in thinned.model.latents.items()
+        if latent.plate is not None and latent.plate in plates and name in linear
+    ]
+    stored = {name: x.flatten(0, 1)[which].unsqueeze(0) for name, x in effects._draws.items()}
+    drawn = Redraw(effects._collapsed, stored, effects._seed + start).draws(names)
+    return {name: x.squeeze(0) for name, x in drawn.items()}
