@@ -16,7 +16,6 @@ from hiertorch.averaging import bootstrapped, stacked
 from hiertorch.criteria import Criterion
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.posterior import Posterior
-from hiertorch.together import criterion_of
 from hiertorch.verdict import doubt, errors_asked, sentences
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def compare(
     wanted: Any
     wanted, by = _asked(candidates, kind, by)
     criteria = {
-        name: one if isinstance(one, Criterion) else criterion_of(one, wanted, by, draws=draws)
+        name: one if isinstance(one, Criterion) else one.criterion(wanted, by, draws=draws)
         for name, one in candidates.items()
     }
     _check_criteria(criteria)

@@ -289,7 +289,7 @@ def _one(
 def _left_out(one: Posterior, by: str, out: Tensor) -> tuple[Tensor, Tensor]:
     """log p(y_i | y without i's fold) of rows or groups, and its Monte Carlo error from the differences of chains."""
     pointwise = Pointwise(one, INTEGRATED if by != "row" and one._effects is None else None)
-    terms = pointwise.log_likelihood(out) if by == "row" else _of_groups(pointwise, by)[..., out]
+    terms = pointwise.log_likelihood(out) if by == "row" else log_marginals(pointwise, by)[..., out]
     highest = terms.amax((0, 1), keepdim=True)
     each = (terms - highest).exp().mean(1)  # (chains, n)
     mean = each.mean(0)
@@ -297,23 +297,12 @@ def _left_out(one: Posterior, by: str, out: Tensor) -> tuple[Tensor, Tensor]:
     return mean.log() + highest[0, 0], error
 
 
-def _of_groups(pointwise: Pointwise, by: str) -> Tensor:
-    """log p(y_j | draw) of all groups, `(chains, draws, groups)`."""
-    data = pointwise.data
-    if any(latent.plate == by for latent in pointwise.model.latents.values()):
-        return log_marginals(pointwise, by)
-    total = data.y.new_zeros(pointwise.chains, len(pointwise.draw), data.size(by))
-    for rows, terms in pointwise.chunks():
-        total.index_add_(2, data[by][rows], terms)
-    return total
-
-
 def _in_sample(whole: Pointwise, by: str) -> Tensor:
     """log mean_s p(y_i | theta^(s)) of the fit to all rows."""
     if by == "row":
         parts = [terms.flatten(0, 1).logsumexp(0) for _, terms in whole.chunks()]
         return torch.cat(parts) - math.log(whole.number)
-    return _of_groups(whole, by).flatten(0, 1).logsumexp(0) - math.log(whole.number)
+    return log_marginals(whole, by).flatten(0, 1).logsumexp(0) - math.log(whole.number)
 
 
 def _sentences(one: Posterior, what: str) -> list[str]:

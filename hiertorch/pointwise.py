@@ -28,7 +28,7 @@ __all__ = ["DRAWS", "Pointwise"]
 DRAWS = 4_000
 """Of all chains together: draws that are looked at unless more are asked for."""
 
-NUMBERS = 4_000_000
+NUMBERS = 1_000_000
 """Draws x rows that are held at once."""
 
 

@@ -26,7 +26,6 @@ from hiertorch.comparison import Comparison, compare
 from hiertorch.config import _files_first, _sentence, read_table
 from hiertorch.criteria import Criterion
 from hiertorch.errors import ConfigError, DataError, HiertorchError, RunFolderError, SamplingWarning
-from hiertorch.together import criterion_of
 
 Kind = Literal["loo", "waic", "dic"]
 
@@ -107,7 +106,7 @@ def compared(posteriors: Mapping[str, ht.Posterior], kind: Kind, by: str) -> Com
     for number, (name, posterior) in enumerate(posteriors.items(), 1):
         start = time.perf_counter()
         try:
-            criteria[name] = criterion_of(posterior, kind, by)
+            criteria[name] = posterior.criterion(kind, by)
         except DataError as error:
             said(f"{name} has no {kind} by {by} and is left out: {error}")
             continue

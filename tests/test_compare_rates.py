@@ -24,7 +24,6 @@ import hiertorch as ht
 from hiertorch import models
 from hiertorch.comparison import Comparison, compare
 from hiertorch.criteria import Criterion
-from hiertorch.together import criterion_of
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +108,7 @@ def cases() -> list[Case]:
                 warnings.simplefilter("ignore", ht.SamplingWarning)
                 fits = {name: ht.sample(m, made.data, seed=seed, **SETTINGS) for name, m in structures().items()}
             ways = ["row", "group"] if large else ["row"]
-            criteria = {by: {name: criterion_of(fit, "loo", by) for name, fit in fits.items()} for by in ways}
+            criteria = {by: {name: fit.criterion("loo", by) for name, fit in fits.items()} for by in ways}
             found.append(Case(structure, large, criteria))
     return found
 

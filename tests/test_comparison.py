@@ -14,7 +14,6 @@ from hiertorch.comparison import Comparison, compare
 from hiertorch.criteria import Criterion, question
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.models import CompletePooling, MixedEffects, NoPooling, VaryingIntercepts
-from hiertorch.together import criterion_of
 
 
 def made(
@@ -393,7 +392,7 @@ def test_posteriors(posteriors, data, by):
     assert isinstance(comparison, Comparison)
     labels = data.index if by == "row" else data.labels["school"]
     for name, posterior in posteriors.items():
-        criterion = criterion_of(posterior, "loo", by)
+        criterion = posterior.criterion("loo", by)
         assert comparison.table.loc[name, "elpd"] == criterion.elpd
         assert comparison.criteria[name].pointwise.index.equals(labels)
     assert "varying" in [comparison.best, *comparison.indistinguishable]
@@ -410,29 +409,27 @@ def test_groups_of_complete_pooling(posteriors, data):
     groups = np.stack([rows[..., data.school.numpy() == j].sum(-1) for j in range(15)], -1)
     draws = {name: pooled[name].numpy().reshape(8, 250) for name in pooled.names}
     theirs = arviz_stats.loo(base.from_dict({"posterior": draws, "log_likelihood": {"y": groups}}), pointwise=True)
-    ours = criterion_of(pooled, "loo", "school")
+    ours = pooled.criterion("loo", "school")
     assert ours.pointwise["elpd"].to_numpy() == pytest.approx(theirs.elpd_i.to_numpy(), abs=1e-6)
     assert ours.pointwise["pareto_k"].to_numpy() == pytest.approx(theirs.pareto_k.to_numpy(), abs=1e-4)
     assert (ours.elpd, ours.se, ours.p) == pytest.approx((theirs.elpd, theirs.se, theirs.p))
     flat = groups.reshape(2000, 15)
     waic = special.logsumexp(flat, 0) - np.log(2000) - flat.var(0, ddof=1)
-    assert criterion_of(pooled, "waic", "school").pointwise["elpd"].to_numpy() == pytest.approx(waic)
+    assert pooled.criterion("waic", "school").pointwise["elpd"].to_numpy() == pytest.approx(waic)
     centre = stats.norm.logpdf(y, alpha.mean() + beta.mean() * x, sigma.mean())
     centre = np.bincount(data.school.numpy(), centre)
     dic = centre - 2 * (centre - flat.mean(0))
-    assert criterion_of(pooled, "dic", "school").pointwise["elpd"].to_numpy() == pytest.approx(dic)
-    with pytest.raises(
-        DataError, match=r"^by= is 'row' or a grouping of the data that were fitted \(school\); found 'c'"
-    ):
-        criterion_of(pooled, "loo", "c")
+    assert pooled.criterion("dic", "school").pointwise["elpd"].to_numpy() == pytest.approx(dic)
+    with pytest.raises(DataError, match=r"^by= is one of row, school; found 'c'"):
+        pooled.criterion("loo", "c")
     with pytest.raises(DataError, match=r"^kind= is one of loo, waic, dic; found 'aic'"):
-        criterion_of(pooled, "aic", "school")
+        pooled.criterion("aic", "school")
 
 
 def test_groups_without_rows_are_left_out(posteriors, data):
     frame = pd.DataFrame({"y": data.y, "x": data.x, "school": data.school.numpy()})
     more = ht.Data.from_frame(frame, "y", ["school"], ["x"], labels={"school": range(20)})
-    criteria = {name: criterion_of(fit(model, more), "loo", "school") for name, model in {
+    criteria = {name: fit(model, more).criterion("loo", "school") for name, model in {
         "pooled": CompletePooling(["x"]), "varying": VaryingIntercepts("school", ["x"]),
     }.items()}  # fmt: skip
     assert all(list(criterion.pointwise.index) == list(range(15)) for criterion in criteria.values())

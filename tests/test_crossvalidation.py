@@ -90,7 +90,7 @@ def test_one_batch_is_as_many_runs(by: str, collapse: bool, sample: Sample) -> N
         else:
             # Effects of groups that were left out come from the population: a mean over draws integrates them out.
             terms = rows.new_zeros(16, 1000, 8).index_add_(2, made.data["group"], rows)
-            terms = terms[..., (found.pointwise["fold"] == f).to_numpy()]
+            terms = terms[..., (found.pointwise["fold"] == f).to_numpy(copy=True)]
         each = terms.exp().mean(1)
         expected = each.mean(0)
         error = (each.std(0) / 4.0 / expected).numpy()

@@ -1,0 +1,287 @@
+"""log p(y_j | all latents but the effects of group j and of groups nested in it), for leaving out groups.
+
+    p(y_j | rest) = integral of p(y_j | e_j, rest) p(e_j | rest) de_j,   e_j: effects of group j and of groups in it
+
+(Merkle, Furr & Rabe-Hesketh 2019, eq. 8). In closed form where the model is linear-Gaussian in its effects
+(`hiertorch.marginals`), whether or not it was sampled so. Otherwise numerically, for all draws and groups at once:
+
+    p(y_j | rest) ~ |C| sum_q w_q f(m + C u_q),   f(e) = p(y_j | e, rest) p(e | rest),
+
+with m the mode of f, C a root of the inverse of its curvature there, and (u_q, w_q) a Gauss-Hermite rule for one or two
+effects in a group (adaptive quadrature: Naylor & Smith 1982; Pinheiro & Bates 1995), or a scrambled Sobol sequence of
+multivariate t draws for more (importance sampling). Of nested groupings the inner integral is a factor of the outer f.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hiertorch import reading
+from hiertorch.collapse import Collapsed, collapse
+from hiertorch.errors import DataError
+from hiertorch.latent import validation
+from hiertorch.model import weighted
+from hiertorch.pointwise import DRAWS, Pointwise
+from hiertorch.quadrature import laplace, log_integral, mode
+from hiertorch.redraw import Redraw
+from hiertorch.structure import analyse, overrides, record
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["ClosedForm", "Numerical", "by_group", "log_marginals"]
+
+NUMBERS = 1_000_000
+"""Draws x rows that are evaluated at once."""
+
+CHECKED = 16
+"""Draws at which the integral is found again with twice as many points."""
+
+
+def log_marginals(posterior: "Posterior | Pointwise", plate: str, draws: int | None = DRAWS) -> Tensor:
+    """log p(y_j | rest) of each group j of a plate, `(chains, draws, groups)`; 0 for groups without rows.
+
+    Args:
+        posterior: knows its model and data.
+        plate: a grouping that effects vary over, or that the model ignores.
+        draws: to look at, of all chains together; None takes all.
+
+    Raises:
+        DataError: for a grouping that the data don't have, over which no effects vary but some do within it, or whose
+            groups are not independent given the rest.
+    """
+    pointwise = posterior if isinstance(posterior, Pointwise) else Pointwise(posterior, draws)
+    return by_group(pointwise, plate).log_density()
+
+
+def by_group(pointwise: Pointwise, plate: str) -> "ClosedForm | Numerical | Summed":
+    """The way to integrate the effects of each group of a plate out: in closed form if there is one; or what there is
+    without any.
+    """
+    data = pointwise.data
+    plates = list(dict.fromkeys(x.plate for x in pointwise.model.latents.values() if x.plate is not None))
+    if plate not in data.plates:
+        raise DataError(
+            f"the data have no grouping {plate!r}; they have {reading.listed(data.plates)}: name it in groups= of "
+            f"ht.Data, also for a model that ignores it.{reading.closest(plate, data.plates)}"
+        )
+    if plate not in plates and not any(data.nests(inner, plate) for inner in plates):
+        return Summed(pointwise, plate)
+    if plate not in plates:
+        raise DataError(
+            f"no effects vary over {plate!r}, which could be integrated out, but some do within its groups; take one "
+            f"of {reading.listed(plates)}."
+        )
+    effects = pointwise.posterior._effects
+    if isinstance(effects, Redraw):
+        return ClosedForm(pointwise, plate, effects._collapsed, effects._seed)
+    found = collapse(pointwise.model, pointwise.data, pointwise.posterior._fitted().reads)  # type: ignore[attr-defined]
+    return Numerical(pointwise, plate) if isinstance(found, str) else ClosedForm(pointwise, plate, found, 0)
+
+
+class Summed:
+    """log p(y_j | theta) = sum_i log p(y_ij | theta): of a model in which nothing but the population ties the rows of a
+    group, such as complete pooling, which can so be compared with models that have effects of groups.
+
+    Args:
+        pointwise: the draws.
+        plate: a grouping of the data.
+    """
+
+    def __init__(self, pointwise: Pointwise, plate: str) -> None:
+        self.pointwise, self._codes, self._size = pointwise, pointwise.data[plate], pointwise.data.size(plate)
+
+    def log_density(self) -> Tensor:
+        """At the draws, `(chains, draws, groups)`."""
+        shape = (self.pointwise.chains, len(self.pointwise.draw), self._size)
+        found = torch.zeros(shape, dtype=torch.float64, device=self._codes.device)
+        for rows, terms in self.pointwise.chunks():
+            found.index_add_(2, self._codes[rows], terms.double())
+        return found
+
+    def at(self, values: Mapping[str, Tensor]) -> Tensor:
+        """At values `(n, size, *event)` of all latents, `(n, groups)`."""
+        model, data = self.pointwise.model, self.pointwise.data
+        with torch.no_grad(), validation(False):
+            terms = weighted(model.log_likelihood(values, data), data.weights).double()
+        return terms.new_zeros(len(terms), self._size).index_add_(1, self._codes, terms)
+
+    def error(self) -> Tensor | None:
+        """None: there is none."""
+        return None
+
+
+class ClosedForm:
+    """Of a model that is linear-Gaussian in its effects.
+
+    Args:
+        pointwise: the draws.
+        plate: a grouping that effects vary over.
+        collapsed: the model with its effects integrated out.
+        seed: of the effects of other groupings, if they have to be drawn again.
+    """
+
+    def __init__(self, pointwise: Pointwise, plate: str, collapsed: Collapsed, seed: int) -> None:
+        self.pointwise, self.plate, self.collapsed, self.seed = pointwise, plate, collapsed, seed
+
+    def log_density(self) -> Tensor:
+        """At the draws, `(chains, draws, groups)`."""
+        return self._at(self.pointwise._held)
+
+    def at(self, values: Mapping[str, Tensor]) -> Tensor:
+        """At values `(n, size, *event)` of all latents, `(n, groups)`."""
+        return self._at({name: x.unsqueeze(1) for name, x in values.items()})[:, 0]
+
+    def error(self) -> Tensor | None:
+        """None: there is none."""
+        return None
+
+    def _at(self, draws: Mapping[str, Tensor]) -> Tensor:
+        latents = self.pointwise.model.latents
+        population = {name: x for name, x in draws.items() if latents[name].plate is None}
+        return Redraw(self.collapsed, population, self.seed).log_group(self.plate, draws)
+
+
+class Numerical:
+    """Of any model whose groups are independent given the rest.
+
+    Args:
+        pointwise: the draws.
+        plate: a grouping that effects vary over.
+
+    Raises:
+        DataError: if groups depend on each other given the rest, or groupings within the plate cross each other.
+    """
+
+    # Note [Effects on their free scale]
+    # Effects are integrated over where they are unconstrained, as they are sampled, so that the density contains the
+    # Jacobian. A batch of draws takes the place of chains. The stored draw of a group's effects, which is one from
+    # f, is where the search for the mode starts; in nested groups it then starts at the last mode found.
+
+    def __init__(self, pointwise: Pointwise, plate: str) -> None:
+        self.pointwise, self.plate = pointwise, plate
+        model, data = pointwise.model, pointwise.data
+        if overrides(model, "log_prob"):
+            raise DataError(
+                f"{type(model).__name__} overrides log_prob, so that no group has a likelihood of its own: write prior "
+                "and likelihood, or look at by='row'."
+            )
+        if pointwise._unstored:
+            raise DataError(
+                f"the draws of {reading.listed(map(repr, pointwise._unstored))} are needed, and the posterior does not "
+                "hold them: name them in keep= of ht.sample."
+            )
+        if data.dtype != torch.float64:
+            model, data = copy.deepcopy(model).double(), data.to(dtype=torch.float64)
+        with torch.no_grad(), validation(False):
+            reads = record(model, data, torch.Generator(data.device).manual_seed(0), rows=data.rows(0, 1))
+            structure = analyse(model, data, reads)
+        self.target, self.data = structure.target, data
+        own = [name for name in structure.plates if data.nests(name, plate)]
+        for i, name in enumerate(own):
+            if name in structure.mixed:
+                raise DataError(
+                    f"the groups of {name!r} are not independent given the population, so that none has a likelihood "
+                    f"of its own: {structure.mixed[name]}. Look at by='row', or leave groups out by kfold."
+                )
+            if crossed := [other for other in own[i + 1 :] if not data.nests(name, other)]:
+                raise DataError(
+                    f"{name!r} and {crossed[0]!r} cross each other within {plate!r}, and their effects can be "
+                    "integrated out in Gaussian models alone: leave groups out by kfold."
+                )
+        self.plates = own[::-1]  # from the coarsest down
+        coordinates = self.target.space.coordinates
+        self.names = [[name for name, c in coordinates.items() if c.plate == p] for p in self.plates]
+        for level, names in enumerate(self.names):
+            inner = {name for finer in self.names[level + 1 :] for name in finer}
+            for name in names:
+                if early := sorted(self.target.reads[name] & inner):
+                    raise DataError(f"the prior of {name!r} reads {early[0]!r} of a grouping nested in its own.")
+        self.parents = [
+            data.codes[p] if i == len(self.plates) - 1 else data.parents(self.plates[i + 1], p)
+            for i, p in enumerate(self.plates)
+        ]  # where the terms of rows, or of the next level's groups, belong
+        self._empty = data.counts(plate) == 0
+        self._free = [self._joined(names, self._stored(names)) for names in self.names]
+        self._starts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._finer = False
+
+    def log_density(self) -> Tensor:
+        """At the draws, `(chains, draws, groups)`."""
+        flat = {name: x.flatten(0, 1).double() for name, x in self.pointwise._held.items()}
+        found = self._batches(flat, self._free)
+        return found.unflatten(0, (self.pointwise.chains, len(self.pointwise.draw)))
+
+    def at(self, values: Mapping[str, Tensor]) -> Tensor:
+        """At values `(n, size, *event)` of all latents, `(n, groups)`; own effects say where the search starts."""
+        values = {name: x.double() for name, x in values.items()}
+        return self._batches(values, [self._joined(names, values) for names in self.names])
+
+    def error(self) -> Tensor | None:
+        """Root mean square difference to a rule of twice as many points, over a few draws: `(groups,)`."""
+        number = self.pointwise.number
+        at = torch.linspace(0, number - 1, min(CHECKED, number)).long()
+        flat = {name: x.flatten(0, 1)[at].double() for name, x in self.pointwise._held.items()}
+        free = [x[at] for x in self._free]
+        both = [self._batches(flat, free)]
+        self._finer = True
+        both.append(self._batches(flat, free))
+        self._finer = False
+        return (both[1] - both[0]).square().mean(0).sqrt()
+
+    def _stored(self, names: list[str]) -> dict[str, Tensor]:
+        return {name: self.pointwise.held(name).flatten(0, 1).double() for name in names}
+
+    def _joined(self, names: list[str], values: Mapping[str, Tensor]) -> Tensor:
+        """Unconstrained effects of one plate side by side, `(n, groups, K)`."""
+        free = self.target.space.unconstrain({name: values[name] for name in names})
+        return torch.cat([x.flatten(2) if x.dim() > 2 else x.unsqueeze(-1) for x in free.values()], -1)
+
+    def _batches(self, flat: Mapping[str, Tensor], free: list[Tensor]) -> Tensor:
+        number = len(free[0])
+        each = max(self.data.n_rows, *(x[0].numel() * x.shape[-1] for x in free))
+        found = []
+        with torch.no_grad(), validation(False):
+            for at in torch.arange(number, device=self.data.device).split(max(1, NUMBERS // each)):
+                self._starts = [self._start(every, x[at]) for every, x in zip(self._free, free, strict=True)]
+                found.append(self._log_integral(0, {name: x[at] for name, x in flat.items()}))
+        return torch.cat(found).masked_fill(self._empty, 0.0)
+
+    @staticmethod
+    def _start(every: Tensor, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where to look for modes `(n, groups, K)`, a root of the covariance there `(n, groups, K, K)`, and its log
+        determinant `(n, groups)`.
+        """
+        sd = every.std(0, correction=0).clamp(min=1e-3).expand_as(centre)
+        return centre, sd.diag_embed(), sd.log().sum(-1)
+
+    def _log_joint(self, level: int, values: Mapping[str, Tensor], x: Tensor, rough: bool) -> Tensor:
+        """log p(y_g, x_g | values) of each group g of a level, finer levels integrated out: `(n, groups)`."""
+        free, place, coordinates = {}, 0, self.target.space.coordinates
+        for name in self.names[level]:
+            width = coordinates[name].width
+            free[name] = x[..., place : place + width].unflatten(-1, coordinates[name].free_event or (1,))
+            free[name] = free[name] if coordinates[name].free_event else free[name].squeeze(-1)
+            place += width
+        values = {**values, **self.target.space.constrain(free)}
+        prior = [self.target.prior_term(name, free[name], values) for name in self.names[level]]
+        finest = level == len(self.plates) - 1
+        inner = self.target.row_terms(values, self.data) if finest else self._log_integral(level + 1, values, rough)
+        total = torch.stack(prior).sum(0).index_add(1, self.parents[level], inner)
+        return total.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+
+    def _log_integral(self, level: int, values: Mapping[str, Tensor], rough: bool = False) -> Tensor:
+        """log of the integral over the effects of each group of a level, `(n, groups)`; a rough one is Laplace's, which
+        will do to find the mode of a coarser level.
+        """
+        centre, root, log_root = mode(lambda x: self._log_joint(level, values, x, True), *self._starts[level])
+        self._starts[level] = centre, root, log_root
+        if rough:
+            return laplace(self._log_joint(level, values, centre, True), log_root, centre.shape[-1])
+        return log_integral(
+            lambda x: self._log_joint(level, values, x, False), centre, root, log_root, finer=self._finer
+        )

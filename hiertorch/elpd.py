@@ -1,0 +1,281 @@
+"""The estimators of `hiertorch.criteria`, of log densities of rows or groups that come in chunks.
+
+One pass each: a chunk holds all draws of some units, and its columns `(n,)` are kept.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiertorch import diagnostics, reading
+from hiertorch.bygroup import by_group
+from hiertorch.latent import Values, validation
+from hiertorch.model import weighted
+from hiertorch.pointwise import Pointwise
+
+__all__ = [
+    "Found",
+    "Groups",
+    "Rows",
+    "dic",
+    "good_k",
+    "loo",
+    "named",
+    "psis_loo",
+    "relative_efficiency",
+    "total",
+    "waic",
+]
+
+EFFICIENCY_PARAMETERS = 2_000
+"""Over which the relative efficiency of the draws is averaged."""
+
+INTEGRAL_LIMIT = 0.05
+"""Error of a log marginal likelihood that is worth telling."""
+
+Found = dict[str, np.ndarray]
+
+
+def total(elpd: np.ndarray) -> tuple[float, float]:
+    """The sum of n pointwise values and its standard error sqrt(n Var elpd_i), Var with 1 / n as in ArviZ."""
+    with np.errstate(invalid="ignore"):
+        return float(elpd.sum()), float(math.sqrt(len(elpd)) * elpd.std())
+
+
+def good_k(draws: int) -> float:
+    """min(1 - 1 / log10 S, 0.7): the Pareto k up to which S draws are enough (Vehtari et al. 2024, section 3.2.4)."""
+    return min(1.0 - 1.0 / math.log10(draws), 0.7) if draws > 1 else 0.7
+
+
+class Source(Protocol):
+    """Rows, or groups, and what draws of a posterior say about each of them.
+
+    Attributes:
+        what: "row" or "group".
+        pointwise: the draws.
+        index: labels of the units.
+        details: further numbers for the reader.
+    """
+
+    what: str
+    pointwise: Pointwise
+    index: pd.Index
+    details: dict[str, float]
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Numbers of some units `(n,)`, all of them in turn, with their log densities `(chains, draws, n)`."""
+        ...
+
+    def at_mean(self, units: Tensor) -> Tensor:
+        """Log densities of some units at the posterior mean, `(n,)`."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What a reader should know about these log densities."""
+        ...
+
+
+class Rows:
+    """Rows, whose densities are conditional on the effects of their groups."""
+
+    what = "row"
+
+    def __init__(self, pointwise: Pointwise) -> None:
+        self.pointwise, self.index = pointwise, pointwise.data.index
+        self.details: dict[str, float] = {}
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Source`."""
+        return self.pointwise.chunks()
+
+    def at_mean(self, units: Tensor) -> Tensor:
+        """See `Source`."""
+        model, part = self.pointwise.model, self.pointwise.data.take(units)
+        with torch.no_grad(), validation(False):
+            v = Values(self._mean, tuple(model.latents))
+            return weighted(model.log_likelihood(v, part), part.weights)[0]
+
+    @cached_property
+    def _mean(self) -> dict[str, Tensor]:
+        return _mean(self.pointwise)
+
+    def notes(self) -> list[str]:
+        """None."""
+        return []
+
+
+class Groups:
+    """Groups of a plate, whose densities are those of all their rows with the groups' effects integrated out.
+
+    Groups without rows are left out.
+    """
+
+    what = "group"
+
+    def __init__(self, pointwise: Pointwise, plate: str) -> None:
+        self.pointwise, self.plate, data = pointwise, plate, pointwise.data
+        self._kept = (data.counts(plate) > 0).nonzero()[:, 0]
+        self.index = data.labels[plate][self._kept.cpu().numpy()]
+        self._integral = by_group(pointwise, plate)
+        error = self._integral.error()
+        self._error = None if error is None else error[self._kept].cpu().numpy()
+        self.details = {} if self._error is None else {"integration_error": float(self._error.max())}
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Source`; all groups at once."""
+        density = self._integral.log_density()
+        yield (
+            torch.arange(len(self._kept), device=density.device),
+            density if len(self._kept) == density.shape[-1] else density[..., self._kept],
+        )
+
+    def at_mean(self, units: Tensor) -> Tensor:
+        """See `Source`."""
+        return self._integral.at(_mean(self.pointwise))[0, self._kept][units]
+
+    def notes(self) -> list[str]:
+        """Which groups were left out, and how uncertain the integrals are."""
+        found, number = [], len(self.pointwise.data.labels[self.plate])
+        if missing := number - len(self.index):
+            found.append(f"{missing} of {number} groups have no rows, and are left out.")
+        if self._error is not None and (bad := np.flatnonzero(~(self._error <= INTEGRAL_LIMIT))).size:
+            found.append(
+                f"The integrals over the effects of {named(self.index, bad)} are uncertain, by up to "
+                f"{np.max(self._error):.2g} in the log marginal likelihood of a draw: take posterior.kfold(by="
+                f"{self.plate!r})."
+            )
+        return found
+
+
+def _mean(pointwise: Pointwise) -> dict[str, Tensor]:
+    """Posterior mean of every latent, `(1, size, *event)`."""
+    effects = pointwise.posterior._effects
+    found = {name: x.mean((0, 1)).unsqueeze(0) for name, x in pointwise._held.items()}
+    if effects is not None:
+        for name in pointwise._unstored:
+            found[name] = effects.moments(name)[0].unsqueeze(0).to(pointwise.data.dtype)
+    return found
+
+
+def _gathered(source: Source, function: Callable[[Tensor, Tensor], Found]) -> Found:
+    """Columns over all units, from a function of numbers of units and log densities `(n, draws of all chains)`."""
+    parts = [function(units, x.flatten(0, 1).mT.double().contiguous()) for units, x in source.chunks()]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def loo(source: Source) -> tuple[Found, dict[str, float]]:
+    """Columns of PSIS-LOO (Vehtari, Gelman & Gabry 2017, section 2.1), and further numbers."""
+    efficiency, number = relative_efficiency(source.pointwise), source.pointwise.number
+
+    def chunk(_: Tensor, x: Tensor) -> Found:
+        values = x.cpu().numpy()
+        elpd, k = psis_loo(values, efficiency)
+        lppd = (x.logsumexp(1) - math.log(number)).cpu().numpy()
+        with np.errstate(invalid="ignore"):
+            return {"elpd": elpd, "p": lppd - elpd, "pareto_k": k, "lppd": lppd, "finite": np.isfinite(values).all(1)}
+
+    found = _gathered(source, chunk)
+    worst = float(np.fmax.reduce(found["pareto_k"]))
+    return found, {
+        "lppd": float(found["lppd"].sum()),
+        "r_eff": efficiency,
+        "good_k": good_k(number),
+        "worst_k": worst,
+    }
+
+
+def psis_loo(x: np.ndarray, efficiency: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """elpd_i and Pareto k_i from log densities `(n, draws)`, each `(n,)`, by `arviz_stats`.
+
+    A density that is the same in all draws needs no weights, and has k 0; one that is 0 in a draw makes elpd -inf.
+
+    Args:
+        x: log densities.
+        efficiency: effective draws over draws.
+    """
+    from arviz_stats.base import array_stats
+
+    elpd, k = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    finite = np.isfinite(x).all(1)
+    zero = np.isneginf(x).any(1) & ~np.isnan(x).any(1)
+    elpd[zero], k[zero] = -np.inf, np.inf
+    same = finite & (x.max(1) == x.min(1))
+    elpd[same], k[same] = x[same, 0], 0.0
+    rest = np.flatnonzero(finite & ~same)
+    try:
+        elpd[rest], k[rest], _ = array_stats.loo(x[rest, None, :], chain_axis=1, draw_axis=2, r_eff=efficiency)
+    except ValueError:  # the largest weights of some row are all the same, so that no tail can be fitted to them
+        for i in rest:
+            try:
+                elpd[i], k[i], _ = (float(a) for a in array_stats.loo(x[i : i + 1], r_eff=efficiency))
+            except ValueError:
+                elpd[i] = math.log(x.shape[1]) - np.logaddexp.reduce(-x[i])
+    return elpd, k
+
+
+def relative_efficiency(pointwise: Pointwise) -> float:
+    """Effective draws over draws, averaged over the parameters (their means), as `arviz_stats.loo` has it."""
+    if pointwise.chains == 1:
+        return 1.0
+    parameters = torch.cat(
+        [x[:, pointwise.draw.to(x.device)].flatten(2) for x in pointwise.posterior.draws.values()], 2
+    )
+    step = max(1, parameters.shape[2] // EFFICIENCY_PARAMETERS)
+    ess = diagnostics.ess_mean(parameters[..., ::step])
+    return float(ess.nan_to_num(nan=float(pointwise.number)).mean()) / pointwise.number
+
+
+def waic(source: Source) -> tuple[Found, dict[str, float]]:
+    """Columns of WAIC (Gelman, Hwang & Vehtari 2014, eqs 11 to 13), and further numbers."""
+    number = source.pointwise.number
+
+    def chunk(_: Tensor, x: Tensor) -> Found:
+        lppd, mean, variance = x.logsumexp(1) - math.log(number), x.mean(1), x.var(1)
+        columns = {"elpd": lppd - variance, "p": variance, "p1": 2.0 * (lppd - mean), "lppd": lppd}
+        finite = torch.isfinite(x).all(1)
+        return {name: y.cpu().numpy() for name, y in {**columns, "finite": finite}.items()}
+
+    found = _gathered(source, chunk)
+    p1 = float(found["p1"].sum())
+    lppd = float(found["lppd"].sum())
+    return found, {"lppd": lppd, "p_waic1": p1, "p_waic2": float(found["p"].sum()), "elpd_waic1": lppd - p1}
+
+
+def dic(source: Source) -> tuple[Found, dict[str, float]]:
+    """Columns of DIC (Gelman, Hwang & Vehtari 2014, eqs 8 to 10), and further numbers."""
+    whole = torch.zeros(source.pointwise.number, dtype=torch.float64, device=source.pointwise.data.device)
+    parts: list[int] = []
+
+    def chunk(units: Tensor, x: Tensor) -> Found:
+        parts.append(len(units))
+        whole.add_(x.sum(0))
+        centre, mean = source.at_mean(units).double(), x.mean(1)
+        p = 2.0 * (centre - mean)
+        columns = {"elpd": centre - p, "p": p, "centre": centre, "finite": torch.isfinite(x).all(1)}
+        return {name: y.cpu().numpy() for name, y in columns.items()}
+
+    found = _gathered(source, chunk)
+    centre, p_v = float(found["centre"].sum()), 2.0 * float(whole.var())
+    if source.what == "row" and source.pointwise._unstored and len(parts) > 1:
+        p_v = (
+            math.nan
+        )  # effects are drawn anew for each chunk, so that a group's rows in two chunks have different ones
+    return found, {
+        "p_D": float(found["p"].sum()),
+        "p_V": p_v,
+        "elpd_V": centre - p_v,
+        "deviance_of_mean": -2.0 * centre,
+        "mean_deviance": -2.0 * float(whole.mean()),
+    }
+
+
+def named(index: pd.Index, at: np.ndarray, what: str = "group", most: int = 5) -> str:
+    """Rows or groups in a sentence: how many of how many, and the first by name."""
+    names = ", ".join(reading.show(index[int(i)]) for i in at[:most]) + (", ..." if len(at) > most else "")
+    return f"{len(at)} of {len(index)} {what}s ({names})"
