@@ -17,6 +17,8 @@ workers.py), unstored effects drawn again (redraw.py).
 """
 
 from hiertorch import families, models
+from hiertorch.comparison import Comparison, compare
+from hiertorch.criteria import Criterion
 from hiertorch.data import Data
 from hiertorch.distributions import HalfStudentT
 from hiertorch.errors import (
@@ -31,13 +33,16 @@ from hiertorch.errors import (
 from hiertorch.latent import Derived, Latent
 from hiertorch.model import Model
 from hiertorch.posterior import Posterior
+from hiertorch.predictive import prior_check
 from hiertorch.sampling import plan, sample
 from hiertorch.simulation import simulate_grouped
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "ConfigError",
+    "Criterion",
     "Data",
     "DataError",
     "Derived",
@@ -50,9 +55,11 @@ __all__ = [
     "RunFolderError",
     "SamplingError",
     "SamplingWarning",
+    "compare",
     "families",
     "models",
     "plan",
+    "prior_check",
     "sample",
     "simulate_grouped",
 ]

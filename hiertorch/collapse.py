@@ -261,7 +261,7 @@ def _verify(found: Collapsed) -> None:
     generator = torch.Generator(composed.data.device).manual_seed(2)
     chains = max(2, found.sets)
     rest = {name: x[torch.arange(chains) % len(x)] for name, x in affine.probes.items()}
-    data = found.data
+    data = found.data if found.sets > 1 else composed.data
     if found.sets > 1:
         own = [x if x is None or x.dim() == 1 else x[:chains] for x in (data.y, data.weights)]
         data = data._changed(y=own[0], weights=own[1])

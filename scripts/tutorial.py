@@ -16,11 +16,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import arviz_stats
 import numpy as np
 import pandas as pd
-import torch
-import xarray as xr
 
 import hiertorch as ht
 from hiertorch.models import CompletePooling, NoPooling, VaryingIntercepts
@@ -80,28 +77,19 @@ def model_comparison() -> str:
         warnings.filterwarnings("ignore", "grouping 'school' is never read", ht.SamplingWarning)
         pooled = fit(CompletePooling(["x"]), made.data, warmup=50, draws=400, seed=111)
     varying = fit(VaryingIntercepts("school", ["x"]), made.data, warmup=50, draws=400, seed=222)
-    rows = {
-        "complete pooling": log_likelihood(CompletePooling(["x"]), pooled, made.data),
-        "varying intercepts": log_likelihood(VaryingIntercepts("school", ["x"]), varying, made.data),
-    }
-    codes = made.data["school"]
-    summed = rows["complete pooling"].new_zeros((*rows["complete pooling"].shape[:2], made.data.size("school")))
-    groups = {
-        "complete pooling": summed.index_add(2, codes, rows["complete pooling"]),
-        "varying intercepts": varying.log_marginal("school"),
-    }
-    tables = {"one row left out": leave_out(rows), "one school left out": leave_out(groups)}
-    by_row, by_group = (table.loc["varying intercepts", ["gain", "its se"]] for table in tables.values())
+    # A Pareto k above 0.7 says that leaving this part out changes the posterior too much for importance weights: such
+    # schools are left out by fitting without them.
+    candidates = {"complete pooling": pooled, "varying intercepts": varying}
+    by_row = ht.compare(candidates)
+    by_school = ht.compare({name: one.refit(one.criterion(by="school")) for name, one in candidates.items()})
+    tables = {"one row left out": by_row.table, "one school left out": by_school.table}
     table = pd.concat(tables, names=["", "model"]).reset_index()
     table[""] = table[""].where(~table[""].duplicated(), "")
-    table["largest Pareto k"] = [f"{k:.2f}{' (high)' if k > HIGHEST_K else ''}" for k in table["largest Pareto k"]]
     return text(
-        table.set_index("").round(1),
-        f"An intercept for each school gains {by_row['gain']:.1f} in log density for new rows of these four schools, "
-        f"{by_row['gain'] / by_row['its se']:.1f} standard errors, and {by_group['gain']:.1f} for rows of a new one, "
-        f"{by_group['gain'] / by_group['its se']:.1f} standard errors. That speaks for it, but four schools are few: a "
-        "standard error of four differences is rough itself, and the sd of schools rests on four numbers. A Pareto k "
-        f"above {HIGHEST_K} says that leaving this part out changes the posterior too much for importance weights.",
+        table.set_index("").round(2),
+        f"For new rows of these four schools: {by_row.verdict} For rows of a new school: {by_school.verdict}".replace(
+            "\n", " "
+        ),
     )
 
 
@@ -167,42 +155,6 @@ def simulated(effects: list[float], rows: int, slope: float, noise: float, seed:
 def fit(model: ht.Model, data: ht.Data, **options: Any) -> ht.Posterior:
     """The posterior of a few chains."""
     return ht.sample(model, data, chains=CHAINS, progress=False, **options)
-
-
-def log_likelihood(model: ht.Model, posterior: ht.Posterior, data: ht.Data) -> torch.Tensor:
-    """log p(y_i | draw), `(chains, draws, rows)`."""
-    values = {name: posterior.draws[name].flatten(0, 1) for name in model.latents}
-    with torch.no_grad():
-        terms = model.log_likelihood(values, data)
-    return terms.unflatten(0, (posterior.chains, posterior.n_draws))
-
-
-def leave_out(log_densities: dict[str, torch.Tensor]) -> pd.DataFrame:
-    """Expected log density of parts that are left out, by Pareto-smoothed importance sampling (Vehtari et al. 2017).
-
-    Args:
-        log_densities: by model, log p(part | draw) `(chains, draws, parts)`; gains are over the first model.
-    """
-    found = {}
-    for name, terms in log_densities.items():
-        tree = xr.DataTree.from_dict({"log_likelihood": xr.Dataset({"y": (("chain", "draw", "part"), terms.numpy())})})
-        tree["posterior"] = xr.DataTree(xr.Dataset({"lp": (("chain", "draw"), terms.sum(-1).numpy())}))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of high Pareto k, which the table shows
-            found[name] = arviz_stats.loo(tree, pointwise=True)
-    first = next(iter(found.values()))
-    table = {}
-    for name, loo in found.items():
-        difference = (loo.elpd_i - first.elpd_i).values
-        table[name] = {
-            "log density": loo.elpd,
-            "se": loo.se,
-            "effective parameters": loo.p,
-            "largest Pareto k": float(loo.pareto_k.max()),
-            "gain": difference.sum(),
-            "its se": (len(difference) * difference.var()) ** 0.5,
-        }
-    return pd.DataFrame.from_dict(table, orient="index")
 
 
 def against(summary: pd.DataFrame, truths: dict[str, tuple[str, Any]]) -> pd.DataFrame:

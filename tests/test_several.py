@@ -116,6 +116,16 @@ def test_sets_are_the_period_of_the_chains() -> None:
     assert one_of(both, 3).weights.tolist() == [0.0, 1.0, 1.0]  # type: ignore[union-attr]
 
 
+def test_chains_of_one_set_are_one_set(sample: Sample) -> None:
+    """A single fit without a row, weights repeated for each chain."""
+    case = ZOO["varying_intercepts"](1)
+    weights = torch.ones(case.data.n_rows)
+    weights[0] = 0.0
+    one = sample(case.model, case.data.replace(weights=weights), collapse=True, chains=4, draws=20, seed=1)
+    same = sample(case.model, case.data.replace(weights=weights.repeat(4, 1)), collapse=True, draws=20, seed=1)
+    assert torch.equal(one.draws[case.linear[0]], same.draws[case.linear[0]])
+
+
 def test_too_many_numbers_are_left_to_ordinary_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(several, "MOST_NUMBERS", 10)
     reason = collapsed_of(ZOO["varying_intercepts"](1).model, varied(ZOO["varying_intercepts"](1)))

@@ -10,13 +10,10 @@ import sys
 import warnings
 from pathlib import Path
 
-import arviz_stats
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 from references import varying_intercepts
-from scipy import stats
 
 import hiertorch as ht
 from hiertorch.models import VaryingIntercepts
@@ -154,56 +151,9 @@ def test_model_comparison_names_models_and_what_was_left_out(printed):
     body = "\n".join(lines)
     assert [len(re.findall(f"{name} ", body)) for name in ("complete pooling", "varying intercepts")] == [2, 2]
     assert "one row left out" in body and "one school left out" in body
-    assert "four schools are few" in " ".join(lines)
-    gains = [float(line.split()[-2]) for line in lines if " varying intercepts " in line]
-    assert all(gain > 0 for gain in gains)  # the truth has schools that differ
-
-
-def test_left_out_rows_by_closed_form(tutorial):
-    """y_i ~ Normal(theta, 1), theta ~ Normal(0, 10): y_i given the others is normal. 4,000 draws err by less than
-    0.05."""
-    rng = np.random.default_rng(3)
-    y = rng.normal(0.7, 1.0, size=20)
-
-    def rest(out):
-        kept = np.delete(y, out) if out is not None else y
-        precision = len(kept) + 1 / 100
-        return kept.sum() / precision, precision**-0.5
-
-    mean, sd = rest(None)
-    theta = rng.normal(mean, sd, size=(4, 1000, 1))
-    right = stats.norm(theta, 1.0).logpdf(y)
-    exact = sum(stats.norm(rest(k)[0], (1 + rest(k)[1] ** 2) ** 0.5).logpdf(y[k]) for k in range(20))
-    wrong = stats.norm(0.0, 1.0).logpdf(y) + 0.0 * theta
-    wrong = wrong + 1e-9 * rng.normal(size=wrong.shape)  # importance weights that are all equal have no tail to fit
-    table = tutorial.leave_out({"zero": torch.from_numpy(wrong), "normal": torch.from_numpy(right)})
-    assert table.loc["normal", "log density"] == pytest.approx(exact, abs=0.05)
-    assert table.loc["zero", "log density"] == pytest.approx(stats.norm(0, 1).logpdf(y).sum(), abs=0.01)
-    assert table.loc["normal", "gain"] == pytest.approx(exact - stats.norm(0, 1).logpdf(y).sum(), abs=0.05)
-
-    trees = {
-        name: xr.DataTree.from_dict(
-            {
-                "posterior": xr.Dataset({"theta": (("chain", "draw"), theta[..., 0])}),
-                "log_likelihood": xr.Dataset({"y": (("chain", "draw", "row"), terms)}),
-            }
-        )
-        for name, terms in (("zero", wrong), ("normal", right))
-    }
-    other = arviz_stats.compare(trees)
-    assert table.loc["normal", "its se"] == pytest.approx(other["dse"].max(), abs=0.1)
-
-
-def test_log_likelihood_of_draws_by_scipy(tutorial):
-    made = ht.simulate_grouped({"school": 3}, 4, seed=1)
-    model = VaryingIntercepts("school", ["x"])
-    posterior = ht.sample(model, made.data, chains=4, draws=10, warmup=20, seed=1, progress=False)
-    terms = tutorial.log_likelihood(model, posterior, made.data)
-    assert terms.shape == (4, 10, 12)
-    beta, scale = posterior["beta"][2, 7, 0], posterior["sigma_y"][2, 7]
-    level = posterior["alpha"][2, 7].numpy()[made.data["school"].numpy()]
-    expected = stats.norm(level + float(beta) * made.frame["x"], float(scale)).logpdf(made.frame["y"])
-    np.testing.assert_allclose(terms[2, 7], expected, rtol=1e-9)
+    assert "can't tell whether it predicts new groups of 'school' better" in " ".join(lines)
+    best = [line for line in lines if line.startswith("one ")]
+    assert all("varying intercepts" in line for line in best)  # the truth has schools that differ
 
 
 def test_from_a_terminal():
