@@ -32,8 +32,10 @@ from hiertorch.errors import (
 )
 from hiertorch.latent import Derived, Latent
 from hiertorch.model import Model
+from hiertorch.monitoring import Monitoring, monitor
 from hiertorch.posterior import Posterior
 from hiertorch.predictive import prior_check
+from hiertorch.priorgrid import prior_grid
 from hiertorch.sampling import plan, sample
 from hiertorch.simulation import simulate_grouped
 
@@ -51,6 +53,7 @@ __all__ = [
     "Latent",
     "Model",
     "ModelError",
+    "Monitoring",
     "Posterior",
     "RunFolderError",
     "SamplingError",
@@ -58,8 +61,10 @@ __all__ = [
     "compare",
     "families",
     "models",
+    "monitor",
     "plan",
     "prior_check",
+    "prior_grid",
     "sample",
     "simulate_grouped",
 ]

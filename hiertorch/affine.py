@@ -81,10 +81,9 @@ class Composed:
         """Every latent: those of the rest, and those that are `known`, as they are in `rest`, others the mean of their
         prior plus their innovation (or 0). Of one latent, which no other reads, there may be `only` some groups.
         """
-        tensors: dict[str, Tensor] = {}
+        tensors = {name: rest[name] for name in self.names if name not in self.part or name in known}
         for name in self.names:
-            if name not in self.part or name in known:
-                tensors[name] = rest[name]
+            if name in tensors:
                 continue
             part = self.part[name]
             mean = self.model.prior(name, Values(tensors, self.names), self.data).mean

@@ -10,6 +10,7 @@ what does not hold is not used, and the reason is given.
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from math import lcm
 
 import torch
 from torch import Tensor
@@ -247,7 +248,8 @@ def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
         model, data = copy.deepcopy(model).double(), data.to(dtype=torch.float64)
     try:
         with torch.no_grad(), validation(False):
-            sets = [one_of(data, d) for d in range(sets_of(data))]
+            own = sets_of(data)
+            sets = [one_of(data, d % own) for d in range(lcm(own, getattr(model, "settings", 1)))]
             found = Collapsed(find(model, sets[0], reads), data, sets)
             _verify(found)
     except NotAffine as reason:
@@ -263,7 +265,10 @@ def _verify(found: Collapsed) -> None:
     rest = {name: x[torch.arange(chains) % len(x)] for name, x in affine.probes.items()}
     data = found.data if found.sets > 1 else composed.data
     if found.sets > 1:
-        own = [x if x is None or x.dim() == 1 else x[:chains] for x in (data.y, data.weights)]
+        at = torch.arange(chains) % len(
+            next((x for x in (data.y, data.weights) if x is not None and x.dim() == 2), [0])
+        )
+        own = [x if x is None or x.dim() == 1 else x[at] for x in (data.y, data.weights)]
         data = data._changed(y=own[0], weights=own[1])
     noise = torch.randn(found.n_noise, chains, generator=generator, dtype=torch.float64, device=composed.data.device)
     values = {**rest, **found.draw(rest, noise)}

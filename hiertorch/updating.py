@@ -1,0 +1,65 @@
+"""The posterior given further rows: by weights where these can be trusted, else by a run from where the chains ended.
+
+See `hiertorch.reweighting` for the weights, and `hiertorch.laterrows` for how new rows join those that were fitted.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from hiertorch.errors import SamplingWarning
+from hiertorch.laterrows import Later
+from hiertorch.posterior import Posterior
+from hiertorch.reweighting import LEAST_ESS, Reweighted, finite, follows, most_k, reweighted
+from hiertorch.sampling import sample
+
+__all__ = ["update"]
+
+
+def update(posterior: Posterior, frame: pd.DataFrame, *, weights: str | None = None, **settings: Any) -> Posterior:
+    """p(theta | y, y_new): see the module, and `Posterior.update`.
+
+    `run["updated"]` of the result says how: "rows", "new_groups", "by" ("weights" or "refit"), "pareto_k", "ess" and
+    for a refit "why", which is a warning as well.
+
+    Args:
+        posterior: knows its model and data.
+        frame: the new rows, with their response, of known or new groups.
+        weights: the column of their row weights, if the fitted rows have weights.
+        settings: of `ht.sample`; with `draws=` (and `chains=`) weights keep as many.
+
+    Raises:
+        DataError: if the posterior does not know its model and data, and for rows that can't be read.
+    """
+    later = Later(posterior, frame, weights)
+    kept = None
+    if settings.get("draws") is not None:
+        kept = int(settings["draws"]) * int(settings.get("chains") or posterior.chains)
+    found = reweighted(later, kept=kept, seed=settings.get("seed"))
+    if isinstance(found, Reweighted):
+        if found.trusted:
+            return found.posterior
+        k, most = found.pareto_k, most_k(found.weighed)
+        which = f"Pareto k is {k:.2f}, and {most:.2f} the limit"
+        if k < most:
+            which = f"their effective number is {found.ess:.0f}, and {LEAST_ESS} the least"
+        why = f"the draws can't be weighted by {len(later.y)} new rows: {which}"
+    else:
+        k, why = math.inf, found
+    warnings.warn(f"{why}; so the model was fitted again, from where the chains were.", SamplingWarning, stacklevel=3)
+    again = refitted(later, settings)
+    again.run["updated"] = {**later.numbers(), "by": "refit", "pareto_k": finite(k), "ess": None, "why": why}
+    return again
+
+
+def refitted(later: Later, settings: Mapping[str, Any]) -> Posterior:
+    """A run on all rows that starts where the chains were, with their tuning, and as long as theirs."""
+    posterior, model = later.posterior, later.fitted.model
+    run: dict[str, Any] = {name: posterior.run[name] for name in ("chains", "draws", "thin") if name in posterior.run}
+    kept = [name for name in posterior.names if name in model.latents] if later.fitted.more else None
+    own: dict[str, Any] = {"seed": follows(posterior, None), "progress": False, "dtype": later.data.dtype, "keep": kept}
+    settings = {**run, **own, "start": posterior, **settings}
+    return sample(model, later.data, **settings)
