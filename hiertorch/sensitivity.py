@@ -177,20 +177,31 @@ def _sentences(
             f"No parameter moves with the priors by {THRESHOLD} or more: priors somewhat wider or narrower would give "
             "the same answer."
         )
-    if len(deaf := table.index[(table["likelihood"] < THRESHOLD) & (table["diagnosis"] == FINE)]):
+    still = table.index[(table["likelihood"] < THRESHOLD) & (table["diagnosis"] == FINE)]
+    above = [str(name) for name in still if _groups(posterior, str(name).split("[")[0], reads)]
+    if above:
+        groups = ", ".join(dict.fromkeys(x for name in above for x in _groups(posterior, name.split("[")[0], reads)))
         found.append(
-            f"The data hardly move {reading.listed(map(str, deaf))}, and neither do the priors: both are weak."
+            f"More rows of the same groups would hardly move {reading.listed(above)}: what is known of it rests on the "
+            f"number of groups ({groups})."
         )
+    if deaf := [str(name) for name in still if str(name) not in above]:
+        found.append(f"The data hardly move {reading.listed(deaf)}, and neither do the priors: both are weak.")
     return found
 
 
-def _few(posterior: "Posterior", latent: str, reads: Mapping[str, frozenset[str]]) -> str:
-    """Why the data may say little about a latent: which groups speak of it."""
+def _groups(posterior: "Posterior", latent: str, reads: Mapping[str, frozenset[str]]) -> list[str]:
+    """The groups whose effects speak of a latent."""
     fitted: Any = posterior._fitted()
-    plates = [
+    found = [
         f"{len(posterior.labels[plate])} groups of {plate!r}"
         for name, parents in reads.items()
         if latent in parents and (plate := fitted.model.latents[name].plate) in posterior.labels and plate is not None
     ]
-    who = reading.listed(dict.fromkeys(plates)) if plates else "the rows"
-    return f"{who} say little about it"
+    return list(dict.fromkeys(found))
+
+
+def _few(posterior: "Posterior", latent: str, reads: Mapping[str, frozenset[str]]) -> str:
+    """Why the data may say little about a latent."""
+    groups = _groups(posterior, latent, reads)
+    return f"{reading.listed(groups) if groups else 'the rows'} say little about it"

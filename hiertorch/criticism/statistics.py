@@ -18,7 +18,7 @@ BINS = 10
 TINY = 1e-300
 TAILS = "think of a family with wider tails, such as student_t"
 PRIOR = "look at offset, exposure and the priors that hold the intercept"
-SKEWED = "think of another scale of the response, such as its logarithm"
+SKEWED = "think of bounds that the response has, or of another scale of it, such as a logarithm"
 ROWS = "think of a negative_binomial family, or an effect of each row"
 
 
