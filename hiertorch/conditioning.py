@@ -29,6 +29,7 @@ from hiertorch.errors import DataError, ModelError, SamplingWarning
 from hiertorch.latent import validation
 from hiertorch.model import seeded
 from hiertorch.newrows import Rows, shown
+from hiertorch.pareto import HIGHEST, smoothed
 from hiertorch.predict import KINDS, Fitted, Prediction, check_choice, check_probability, intervals, stream
 from hiertorch.setting import Setting
 from hiertorch.storage import label_text
@@ -41,13 +42,8 @@ __all__ = ["Conditioned", "condition"]
 PAIRS = 40_000
 """Draws of a group's effects, if it is not said how many."""
 
-MOST_K = 0.7
-
 FEWEST = 100
 """Draws of effects, below which the largest are too few for k."""
-
-SMALLEST = -700.0
-"""Log weights below are 0 beside the largest."""
 
 
 class Unit(NamedTuple):
@@ -171,7 +167,7 @@ def condition(
         for plate, labels in rows.labels.items()
         if fitted.varies(plate)
     }
-    owner = _units(rows, fresh)
+    owner = meeting(rows, fresh)
     units = []
     with torch.no_grad(), validation(False):
         for i in np.unique(owner):
@@ -182,7 +178,7 @@ def condition(
     return _gathered(fitted, posterior, units)
 
 
-def _units(rows: Rows, fresh: Mapping[str, pd.Index]) -> np.ndarray:
+def meeting(rows: Rows, fresh: Mapping[str, pd.Index]) -> np.ndarray:
     """Rows that share a new group have one number, that of the first of them; see Note [What is conditioned together].
 
     Raises:
@@ -239,22 +235,6 @@ def _condition(setting: Setting, rows: Rows, each: int, ci_prob: float, generato
     return Unit(rows, setting.new, drawn, setting.codes, pairs[picks], tables, k, 1.0 / float((weight**2).sum()))
 
 
-def smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights `(draws,)` of sum 1, the largest of them smoothed, and the Pareto k: -inf where the largest are all one,
-    and inf where a few are so much larger than the others that no distribution fits them.
-    """
-    from arviz_stats.base import array_stats  # takes a while, and few conditions are asked for
-
-    log_weight = log_weight - log_weight.max()
-    tail = np.sort(log_weight)[-int(3 * len(log_weight) ** 0.5) :]
-    k = -np.inf if tail[0] == tail[-1] else np.inf
-    if tail[0] < tail[-1] and tail[len(tail) // 4 - 1] > SMALLEST:
-        smooth, k = array_stats.psislw(-log_weight)  # of negative log weights, as for leaving rows out
-        log_weight, k = (smooth, float(k)) if np.isfinite(k) else (log_weight, np.inf)
-    weight = np.exp(log_weight - log_weight.max())
-    return weight / weight.sum(), k
-
-
 def _inside(setting: Setting, v: Any) -> Tensor:
     """Whether a response is in the support of the likelihood in any of these draws, `(rows,)`."""
     rows = setting.rows
@@ -302,10 +282,10 @@ def _gathered(fitted: Fitted, posterior: "Posterior", units: list[Unit]) -> Cond
     ess = pd.Series([unit.ess for unit in each], index=index, name="ess")
     sentences = [
         f"{'; '.join(f'{plate} {shown(new)}' for plate, new in unit.new.items())}: Pareto k is {unit.pareto_k:.2f}, "
-        f"above {MOST_K}: too few draws carry the weight for its effects to be trusted. Give it fewer rows or more "
+        f"above {HIGHEST}: too few draws carry the weight for its effects to be trusted. Give it fewer rows or more "
         "prior_draws=, or fit again with its rows."
         for unit in units
-        if not unit.pareto_k <= MOST_K
+        if not unit.pareto_k <= HIGHEST
     ]
     for sentence in sentences:
         warnings.warn(sentence, SamplingWarning, stacklevel=5)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from hiertorch.elpd import Found, Groups, Rows, Source, dic, good_k, loo, named, total, waic
+from hiertorch.elpd import Found, Groups, Rows, Source, dic, loo, named, total, waic
 from hiertorch.errors import DataError
 from hiertorch.pointwise import Pointwise
 from hiertorch.predict import check_choice
@@ -25,7 +25,7 @@ from hiertorch.predict import check_choice
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
 
-__all__ = ["Criterion", "criterion", "good_k", "question", "total"]
+__all__ = ["Criterion", "criterion", "question", "total"]
 
 KINDS = ("loo", "waic", "dic")
 

@@ -24,6 +24,7 @@ from hiertorch.collapse import collapse
 from hiertorch.criteria import Criterion, question
 from hiertorch.data import Data
 from hiertorch.errors import DataError, SamplingWarning
+from hiertorch.pareto import good_k
 from hiertorch.pointwise import Pointwise
 from hiertorch.posterior import Posterior
 from hiertorch.predict import Fitted
@@ -128,7 +129,7 @@ def refit(
     used = _used(data, unit, _number(data, by))
     if len(frame) != len(used) or list(frame.index) != list(labels[used.cpu().numpy()]):
         raise DataError("the criterion is not of the data that this posterior was fitted to.")
-    above = min(1.0 - 1.0 / math.log10(max(whole.number, 11)), 0.7) if above is None else above
+    above = good_k(whole.number) if above is None else above
     at = np.flatnonzero(~(frame["pareto_k"].to_numpy() <= above))
     if not len(at):
         return criterion

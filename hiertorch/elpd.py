@@ -17,6 +17,7 @@ from hiertorch import diagnostics, reading
 from hiertorch.bygroup import by_group
 from hiertorch.latent import Values, validation
 from hiertorch.model import weighted
+from hiertorch.pareto import good_k
 from hiertorch.pointwise import Pointwise
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "Groups",
     "Rows",
     "dic",
-    "good_k",
     "loo",
     "named",
     "psis_loo",
@@ -46,11 +46,6 @@ def total(elpd: np.ndarray) -> tuple[float, float]:
     """The sum of n pointwise values and its standard error sqrt(n Var elpd_i), Var with 1 / n as in ArviZ."""
     with np.errstate(invalid="ignore"):
         return float(elpd.sum()), float(math.sqrt(len(elpd)) * elpd.std())
-
-
-def good_k(draws: int) -> float:
-    """min(1 - 1 / log10 S, 0.7): the Pareto k up to which S draws are enough (Vehtari et al. 2024, section 3.2.4)."""
-    return min(1.0 - 1.0 / math.log10(draws), 0.7) if draws > 1 else 0.7
 
 
 class Source(Protocol):

@@ -14,10 +14,11 @@ from hiertorch.findings import many
 from hiertorch.latent import validation
 from hiertorch.laterrows import Later
 from hiertorch.newrows import shown
+from hiertorch.pareto import good_k
 from hiertorch.posterior import Posterior
 from hiertorch.predict import Fitted, stream
 from hiertorch.redraw import Redraw
-from hiertorch.reweighting import Reweighted, most_k, reweighted
+from hiertorch.reweighting import Reweighted, reweighted
 from hiertorch.setting import Setting
 from hiertorch.shifts import group_shifts, parameter_shifts
 from hiertorch.storage import label_text
@@ -183,7 +184,7 @@ def _broken(calibration: pd.DataFrame, level: float, later: Later) -> list[str]:
 
 def _moves(groups: pd.DataFrame, parameters: pd.DataFrame, level: float) -> list[str]:
     found = []
-    shifts = groups["shift"].where(groups["pareto_k"].fillna(-math.inf) < most_k(DRAWS)).dropna().abs()
+    shifts = groups["shift"].where(groups["pareto_k"].fillna(-math.inf) < good_k(DRAWS)).dropna().abs()
     if len(shifts) and bool((far := shifts > _furthest(level, len(shifts))).any()):
         worst: Any = shifts.idxmax()
         found.append(

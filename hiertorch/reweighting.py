@@ -29,12 +29,13 @@ from torch import Tensor
 
 from hiertorch import reading
 from hiertorch.collapse import Collapsed, collapse
-from hiertorch.conditioning import _units, smoothed
+from hiertorch.conditioning import meeting
 from hiertorch.data import Data
 from hiertorch.errors import DataError
 from hiertorch.latent import Values, validation
 from hiertorch.laterrows import Later
 from hiertorch.model import seeded
+from hiertorch.pareto import good_k, smoothed
 from hiertorch.posterior import Posterior, Stats
 from hiertorch.predict import Fitted, stream
 from hiertorch.redraw import Redraw
@@ -45,7 +46,7 @@ from hiertorch.target import Target
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LEAST_ESS", "Reweighted", "finite", "follows", "most_k", "reweighted"]
+__all__ = ["LEAST_ESS", "Reweighted", "finite", "follows", "reweighted"]
 
 WEIGHED, KEPT = 20_000, 10_000
 """Draws of all chains together that are weighted, and that are kept: more take time and say no more, since the Monte
@@ -76,7 +77,7 @@ class Reweighted(NamedTuple):
     @property
     def trusted(self) -> bool:
         """Whether k and ESS allow it."""
-        return self.pareto_k < most_k(self.weighed) and self.ess >= LEAST_ESS
+        return self.pareto_k < good_k(self.weighed) and self.ess >= LEAST_ESS
 
 
 class _Weights(NamedTuple):
@@ -86,11 +87,6 @@ class _Weights(NamedTuple):
     log_density: Tensor  # of the draws given all rows, (n,)
     drawn: Any  # numbers among the n, (kept,), and a generator -> name -> (kept, size, *event)
     collapsed: Collapsed | None
-
-
-def most_k(draws: int) -> float:
-    """Up to which Pareto k so many weights can be trusted: min(1 - 1/log10(S), 0.7)."""
-    return min(1.0 - 1.0 / math.log10(max(draws, 11)), 0.7)
 
 
 def reweighted(later: Later, *, kept: int | None = None, seed: int | None = None) -> Reweighted | str:
@@ -225,7 +221,7 @@ def _owners(later: Later, setting: Setting) -> tuple[Tensor, dict[str, Tensor]]:
     owner = np.zeros(len(new), np.int64)  # all rows of known groups are one
     if new.any():
         part = rows.part(new)
-        owner[new] = 1 + np.unique(_units(part, setting.new), return_inverse=True)[1]
+        owner[new] = 1 + np.unique(meeting(part, setting.new), return_inverse=True)[1]
     unit = {}
     for plate, at in codes.items():
         of_group = np.zeros(len(setting.new[plate]), np.int64)

@@ -15,11 +15,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch.conditioning import smoothed
 from hiertorch.errors import ModelError
 from hiertorch.latent import Values
 from hiertorch.laterrows import Later
 from hiertorch.model import Model
+from hiertorch.pareto import smoothed
 from hiertorch.posterior import Posterior
 from hiertorch.redraw import Redraw
 from hiertorch.setting import Setting

@@ -12,8 +12,9 @@ import pandas as pd
 
 from hiertorch.errors import SamplingWarning
 from hiertorch.laterrows import Later
+from hiertorch.pareto import good_k
 from hiertorch.posterior import Posterior
-from hiertorch.reweighting import LEAST_ESS, Reweighted, finite, follows, most_k, reweighted
+from hiertorch.reweighting import LEAST_ESS, Reweighted, finite, follows, reweighted
 from hiertorch.sampling import sample
 
 __all__ = ["update"]
@@ -42,7 +43,7 @@ def update(posterior: Posterior, frame: pd.DataFrame, *, weights: str | None = N
     if isinstance(found, Reweighted):
         if found.trusted:
             return found.posterior
-        k, most = found.pareto_k, most_k(found.weighed)
+        k, most = found.pareto_k, good_k(found.weighed)
         which = f"Pareto k is {k:.2f}, and {most:.2f} the limit"
         if k < most:
             which = f"their effective number is {found.ess:.0f}, and {LEAST_ESS} the least"

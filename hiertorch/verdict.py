@@ -8,6 +8,7 @@ import pandas as pd
 
 from hiertorch import reading
 from hiertorch.criteria import Criterion
+from hiertorch.pareto import HIGHEST
 
 __all__ = ["doubt", "errors_asked", "sentences"]
 
@@ -16,9 +17,6 @@ SMALL = 4.0
 
 FEW = 100
 """With fewer rows or groups a standard error may be half of what it should be (Bengio & Grandvalet 2004)."""
-
-BAD_K = 0.7
-"""Importance sampling fails above this Pareto k (Vehtari, Simpson, Gelman, Yao & Gabry 2024)."""
 
 MANY = 11
 """With more candidates the best one's elpd is noticeably too high, because it was chosen (McLatchie & Vehtari 2024)."""
@@ -142,7 +140,7 @@ def _bad(one: Criterion) -> np.ndarray:
     """Rows or groups whose Pareto k is too high, or unknown, `(n,)`."""
     if "pareto_k" not in one.pointwise:
         return np.zeros(len(one.pointwise), bool)
-    return ~(one.pointwise["pareto_k"].to_numpy(np.float64) <= one.details.get("good_k", BAD_K))
+    return ~(one.pointwise["pareto_k"].to_numpy(np.float64) <= one.details.get("good_k", HIGHEST))
 
 
 def errors_asked(n: int) -> int:

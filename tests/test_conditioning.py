@@ -21,9 +21,9 @@ from scipy import stats
 from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
-from hiertorch.conditioning import smoothed
 from hiertorch.errors import DataError, SamplingWarning
 from hiertorch.models import CorrelatedEffects, Crossed, Nested, TimeVarying, VaryingIntercepts
+from hiertorch.pareto import smoothed
 from hiertorch.posterior import Posterior, Stats
 from hiertorch.predict import Fitted
 

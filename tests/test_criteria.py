@@ -19,6 +19,7 @@ from hiertorch import elpd, pointwise
 from hiertorch.criteria import Criterion, criterion
 from hiertorch.errors import DataError
 from hiertorch.latent import Values
+from hiertorch.pareto import good_k
 from hiertorch.pointwise import Pointwise
 from hiertorch.posterior import Posterior
 
@@ -418,7 +419,7 @@ def test_psis_of_odd_weights():
 
 @pytest.mark.parametrize(("draws", "limit"), [(100, 0.5), (10**4, 0.7), (316, 1 - 1 / math.log10(316)), (1, 0.7)])
 def test_good_k(draws, limit):
-    assert elpd.good_k(draws) == pytest.approx(limit)
+    assert good_k(draws) == pytest.approx(limit)
 
 
 def test_bad_input_is_refused_in_a_sentence(fitted, intercepts, tmp_path):

@@ -21,7 +21,7 @@ WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "sev
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "proposals", "independence", "workers"}
 OUT = {"posterior", "summaries", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
 OUT |= {"pointwise", "criteria", "elpd", "bygroup", "quadrature", "comparison", "averaging", "verdict", "predictive"}
-OUT |= {"criticism", "pooling", "sensitivity", "report"}
+OUT |= {"criticism", "pooling", "sensitivity", "report", "pareto"}
 # What fits again, on other rows or with other priors: called by users and, for its methods, by a posterior.
 AGAIN = {"crossvalidation", "monitoring", "updating", "priorgrid"}
 MEETING = {

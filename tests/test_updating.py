@@ -19,8 +19,9 @@ import hiertorch as ht
 from hiertorch.errors import DataError, SamplingWarning
 from hiertorch.laterrows import Later
 from hiertorch.models import CorrelatedEffects, Nested, VaryingIntercepts
+from hiertorch.pareto import good_k
 from hiertorch.posterior import Posterior
-from hiertorch.reweighting import most_k, reweighted
+from hiertorch.reweighting import reweighted
 from hiertorch.updating import update
 
 pytestmark = pytest.mark.filterwarnings("ignore:(R-hat|Bulk|Tail|grouping).*:hiertorch.errors.SamplingWarning")
@@ -238,9 +239,9 @@ def test_draws_from_weights_have_an_honest_ess():
 
 
 def test_limit_of_k_is_that_of_the_paper():
-    assert most_k(100) == pytest.approx(0.5)
-    assert most_k(2000) == pytest.approx(1 - 1 / np.log10(2000))
-    assert most_k(10**6) == 0.7
+    assert good_k(100) == pytest.approx(0.5)
+    assert good_k(2000) == pytest.approx(1 - 1 / np.log10(2000))
+    assert good_k(10**6) == 0.7
 
 
 def test_priors_scaled_by_the_data_stay():
