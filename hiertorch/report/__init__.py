@@ -1,0 +1,55 @@
+"""One HTML file that says what was fitted, whether it can be believed, and what came out.
+
+The file needs nothing beside it: no script, no font, no picture from elsewhere. It opens with a verdict and what to
+look at; the sections follow in the order in which a reader asks. One that can't be made says why in its place.
+"""
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hiertorch.errors import RunFolderError
+from hiertorch.report.page import page
+from hiertorch.report.sections import every, verdict
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["write"]
+
+
+def write(posterior: "Posterior", path: str | os.PathLike[str]) -> Path:
+    """Write the report of a posterior, whole or not at all, and give the path of the file.
+
+    Args:
+        posterior: from a run, or loaded; without model and data, the sections that need them say so.
+        path: of the file, such as "runs/schools/report.html"; folders are made.
+
+    Raises:
+        RunFolderError: if the file can't be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise RunFolderError(f"can't write {path}: it is a folder. Name a file in it, such as {path / 'report.html'}.")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # in the same folder, as only there a rename is atomic
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.touch()  # before minutes of work, not after
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what a reader should know stands in the report
+                sections, concerns = every(posterior)
+                text = page(str(posterior.run.get("model", "model")), verdict(posterior, concerns), sections)
+            with part.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"can't write {path}: {error.strerror or error}. Choose a folder that you may write to, with enough space."
+        ) from error
+    return path

@@ -1,0 +1,102 @@
+"""What a report says about how well chains mixed."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hiertorch import diagnostics
+from hiertorch.report import figures
+from hiertorch.report.page import note, paragraph, picture, table
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["LIMITS", "badness", "convergence", "traces"]
+
+WORST, DRAWN = 30, 6
+"""Parameters in the table, and in the figures."""
+
+LIMITS = {"r_hat": 1.01, "ess_bulk": 400.0, "ess_tail": 400.0}
+
+
+def badness(frame: pd.DataFrame) -> pd.Series:
+    """How far a parameter is beyond the limits: over 1 it is, by the worst of R-hat, bulk and tail ESS."""
+    parts = [(frame["r_hat"] - 1) / (LIMITS["r_hat"] - 1)]
+    parts += [LIMITS[column] / frame[column] for column in ("ess_bulk", "ess_tail")]
+    return pd.concat(parts, axis=1).max(axis=1).fillna(-math.inf)
+
+
+def _places(posterior: "Posterior") -> list[tuple[str, int]]:
+    """Latent and place in `(size, *event)` of each parameter, in the order of tables."""
+    return [(name, k) for name, x in posterior.draws.items() for k in range(math.prod(x.shape[2:]))]
+
+
+def convergence(posterior: "Posterior", frame: pd.DataFrame) -> Iterator[str]:
+    """R-hat, ESS and MCSE of the worst parameters, from R-hat and ESS of all, and a line for each latent."""
+    bad = badness(frame)
+    order = np.argsort(-bad.to_numpy(), kind="stable")[:WORST]
+    places = _places(posterior)
+    draws = torch.stack([figures.parameter(posterior.draws[places[i][0]], places[i][1]) for i in order], -1)
+    worst = frame.iloc[order].assign(
+        mcse_mean=diagnostics.mcse_mean(draws).cpu().numpy(), mcse_sd=diagnostics.mcse_sd(draws).cpu().numpy()
+    )
+    yield paragraph(
+        "R-hat compares chains and should be below 1.01; the effective number of draws (ESS) should be above 400 in "
+        "the bulk and in the tails; the Monte Carlo standard error (MCSE) says how exact mean and sd are (Vehtari et "
+        "al. 2021). A dash: the parameter never moved, which is as it should be for one that is constant by definition."
+    )
+    beyond = pd.DataFrame(False, index=worst.index, columns=worst.columns)
+    beyond["r_hat"] = worst["r_hat"] > LIMITS["r_hat"]
+    for column in ("ess_bulk", "ess_tail"):
+        beyond[column] = worst[column] < LIMITS[column]
+    all_of_them = "All parameters, the worst first" if len(frame) <= WORST else f"The {WORST} worst of {len(frame):,}"
+    yield table(worst, all_of_them, beyond)
+    if len(frame) > WORST:
+        latent = frame.index.str.split("[").str[0]
+        groups = frame.assign(over=bad > 1).groupby(latent, sort=False)
+        summed = pd.DataFrame(
+            {
+                "parameters": groups.size(),
+                "highest r_hat": groups["r_hat"].max(),
+                "lowest ess_bulk": groups["ess_bulk"].min(),
+                "lowest ess_tail": groups["ess_tail"].min(),
+                "beyond a limit": groups["over"].sum(),
+            }
+        )
+        yield table(summed, "All of them, by latent")
+
+
+def traces(posterior: "Posterior", frame: pd.DataFrame) -> Iterator[str]:
+    """Trace and rank plots of the worst parameters, from R-hat and ESS of all."""
+    figures.require()
+    if posterior.n_draws < diagnostics.MIN_DRAWS:
+        yield note("Left out: there are too few draws to draw.")
+        return
+    places = _places(posterior)
+    bad = badness(frame).to_numpy()
+    order = [i for i in np.argsort(-bad, kind="stable") if bad[i] > -math.inf][:DRAWN]
+    if not order:
+        yield paragraph("No parameter moved.")
+        return
+    draws = {str(frame.index[i]): figures.parameter(posterior.draws[places[i][0]], places[i][1]) for i in order}
+    odd = {str(frame.index[i]): bool(frame["r_hat"].iloc[i] > LIMITS["r_hat"]) for i in order}
+    some = ""
+    if posterior.chains > figures.CHAINS:
+        far = "; where R-hat is too high, with the two that differ most" * any(odd.values())
+        some = f" Of the {posterior.chains} chains there are {figures.CHAINS}, evenly spaced{far}."
+    yield picture(
+        figures.traces(draws, odd),
+        "Traces of the worst parameters",
+        f"Draws one after another, of the {len(draws)} parameters that mix worst. Chains should overlap, without "
+        f"trends.{some}",
+    )
+    yield picture(
+        figures.ranks(draws, odd),
+        "Rank plots of the worst parameters",
+        "The same parameters: distribution of the ranks of each chain's draws among those of all shown, less the even "
+        "one. Lines should stay within the band (99 %, for draws that are independent).",
+    )

@@ -1,0 +1,313 @@
+"""What each section of a report says. A section that can't be made says why instead."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hiertorch import diagnostics
+from hiertorch.errors import HiertorchError
+from hiertorch.report import figures
+from hiertorch.report.mixing import LIMITS, convergence, traces
+from hiertorch.report.page import (
+    Section,
+    escape,
+    items,
+    note,
+    paragraph,
+    picture,
+    preformatted,
+    table,
+    term_list,
+)
+
+if TYPE_CHECKING:
+    from hiertorch.pooling import Pooling
+    from hiertorch.posterior import Posterior
+
+__all__ = ["every", "verdict"]
+
+EFFECTS, ESTIMATES = 6, 60
+"""Effects with a figure of their groups, and population-level parameters in the table."""
+
+LOO_DRAWS = 2_000
+"""Of all chains together, from which the criteria are computed; more add little and take their time."""
+
+TEXTS = ("model", "model_text", "plan_text", "findings", "seconds", "versions")
+
+Concerns = list[tuple[str, str]]
+"""What to look at, each with the name of the section that has more."""
+
+
+def every(posterior: "Posterior") -> tuple[list[Section], Concerns]:
+    """All sections in order, and what they found that a reader should look at."""
+    concerns: Concerns = []
+    pooled = _tried(posterior.pooling)
+    mixing = pd.concat([posterior._frame(name, columns) for name, columns in posterior._mixing.items()])[[*LIMITS]]
+    makers: list[tuple[str, str, Callable[[], Iterator[str]]]] = [
+        ("model", "Model", lambda: _model(posterior)),
+        ("data", "Data", lambda: _data(posterior, concerns)),
+        ("estimates", "Estimates", lambda: _estimates(posterior)),
+        ("convergence", "Convergence", lambda: convergence(posterior, mixing)),
+        ("traces", "Traces and ranks", lambda: traces(posterior, mixing)),
+        ("groups", "Groups", lambda: _groups(pooled)),
+        ("pooling", "Pooling and variance", lambda: _pooling(pooled, concerns)),
+        ("predictive", "Predictive checks", lambda: _predictive(posterior, concerns)),
+        ("criteria", "Criteria", lambda: _criteria(posterior, concerns)),
+        ("run", "Run", lambda: _run(posterior)),
+    ]
+    return [Section(name, title, _parts(make)) for name, title, make in makers], concerns
+
+
+def _parts(make: Callable[[], Iterator[str]]) -> list[str]:
+    """The parts of a section, up to what it can't make."""
+    parts: list[str] = []
+    try:
+        parts.extend(make())
+    except Exception as error:  # a report of what is left is worth more than none
+        parts.append(note(f"Left out: {_reason(error)}"))
+    return parts
+
+
+def _tried(make: Callable[[], Any]) -> Any:
+    """What is made, or the error that it met."""
+    try:
+        return make()
+    except Exception as error:
+        return error
+
+
+def _reason(error: Exception) -> str:
+    known = isinstance(error, HiertorchError | ImportError)
+    return str(error) if known else f"it failed with {type(error).__name__}: {error}"
+
+
+def verdict(posterior: "Posterior", concerns: Concerns) -> str:
+    """Whether the run converged, and what to look at."""
+    found, sentences = posterior.diagnostics(), posterior.warnings()
+    lost = any("never moved" in s or "not finite" in s for s in sentences)
+    unknown = posterior.n_draws < diagnostics.MIN_DRAWS or bool(np.isnan(float(str(found.loc["r_hat", "worst"]))))
+    if unknown or lost or found.loc["r_hat", "beyond"]:
+        kind, head = "bad", "Not converged: don't use these numbers yet."
+    elif sentences:
+        kind, head = "look", "Converged as far as can be seen, but not everything is as it should be."
+    else:
+        kind, head = "good", "Converged: all chains tell the same."
+    total = sum(math.prod(x.shape[2:]) for x in posterior.draws.values())
+    numbers = f"{posterior.chains} chains of {posterior.n_draws:,} draws, {total:,} parameters"
+    if not unknown:
+        r_hat, bulk, tail = (found.loc[row] for row in LIMITS)
+        numbers += (
+            f"; highest R-hat {r_hat['worst']:.3f} ({r_hat['parameter']}), lowest bulk ESS {bulk['worst']:,.0f} "
+            f"({bulk['parameter']}), lowest tail ESS {tail['worst']:,.0f} ({tail['parameter']})"
+        )
+    parts = [f"<p><strong>{escape(head)}</strong></p>", paragraph(numbers + ".")]
+    if sentences:
+        parts.append(items(sentences))
+    if concerns:
+        links = "".join(f'<li>{escape(text)} <a href="#{name}">{escape("more")}</a></li>' for text, name in concerns)
+        parts.append(f"<p>To look at:</p><ul>{links}</ul>")
+    elif kind == "good":
+        parts.append(paragraph("The checks below found nothing that asks for attention."))
+    return f'<div class="verdict {kind}">{"".join(parts)}</div>'
+
+
+def _model(posterior: "Posterior") -> Iterator[str]:
+    text = str(posterior.run.get("model_text") or "The text of the model was not kept with these draws.")
+    about, found, printed = text.partition(f"\n\n{posterior.run.get('model')}(")
+    if found:
+        yield preformatted(printed and found.strip() + printed)
+        yield "<h3>About it</h3>"
+    yield preformatted(inspect.cleandoc(about))
+    if plan := posterior.run.get("plan_text"):
+        yield "<h3>How it was sampled</h3>"
+        yield preformatted(str(plan))
+
+
+def _data(posterior: "Posterior", concerns: Concerns) -> Iterator[str]:
+    fitted = _tried(posterior._fitted)
+    if isinstance(fitted, Exception):
+        sizes = [f"{plate}: {len(labels):,} groups" for plate, labels in posterior.labels.items()]
+        yield note(f"The rows are not at hand: {_reason(fitted)}")
+        yield items(sizes) if sizes else paragraph("The model has no groupings.")
+    else:
+        yield preformatted(repr(fitted.data))
+    yield "<h3>What the checks of the data said</h3>"
+    findings = posterior.run.get("findings")
+    if findings is None:
+        yield paragraph("Nothing was kept with these draws.")
+    elif not findings:
+        yield paragraph("Nothing: the data have what the model asks for.")
+    else:
+        yield items(map(str, findings))
+        grave = [str(text) for text in findings if str(text).startswith(("warning", "error"))]
+        if grave:
+            concerns.append((f"The checks of the data have {_many(len(grave), 'warning')}.", "data"))
+
+
+def _estimates(posterior: "Posterior") -> Iterator[str]:
+    names = [name for name in posterior if posterior.plates[name] is None]
+    if not names:
+        yield paragraph("The model has no population-level latents; those of groups are below.")
+        return
+    frame = posterior.summary(names, kind="stats")
+    columns = [str(column).replace("eti89_lb", "5.5 %").replace("eti89_ub", "94.5 %") for column in frame]
+    frame = frame.set_axis(columns, axis=1)
+    yield paragraph("Population-level latents: posterior mean, standard deviation and the ends of the 89 % interval.")
+    yield table(frame.head(ESTIMATES))
+    if len(frame) > ESTIMATES:
+        yield paragraph(f"And {len(frame) - ESTIMATES} more: posterior.summary() has all.")
+
+
+def _groups(pooled: "Pooling | Exception") -> Iterator[str]:
+    if isinstance(pooled, Exception):
+        raise pooled
+    if pooled.groups.empty:
+        yield paragraph("No latent on the real line varies over groups.")
+        return
+    figures.require()
+    yield paragraph(
+        "Each group by its own rows alone (maximum likelihood given what all groups share) and as the model has it, "
+        "drawn towards the others: the more, the fewer rows it has. Lines are 1.6 standard errors or standard "
+        "deviations either way (89 %); in brackets stands the number of rows. A group whose own rows tell nothing has "
+        "no circle."
+    )
+    levels = pooled.groups["level"].unique()
+    for level in levels[:EFFECTS]:
+        groups = pooled.groups[pooled.groups["level"] == level]
+        plate = str(groups["plate"].iloc[0])
+        some = (
+            ""
+            if len(groups) <= figures.MOST
+            else (
+                f" {figures.ENDS} groups that are pooled least (above) and {figures.ENDS} that are pooled most, of "
+                f"{len(groups):,}."
+            )
+        )
+        yield picture(
+            figures.shrinkage(groups, str(level), float(groups["mean"].mean())),
+            f"Shrinkage of {level} by {plate}",
+            f"{level} by {plate}.{some}",
+        )
+    if len(levels) > EFFECTS:
+        yield paragraph(f"And {len(levels) - EFFECTS} more effects: posterior.pooling().groups has all.")
+
+
+def _pooling(pooled: "Pooling | Exception", concerns: Concerns) -> Iterator[str]:
+    if isinstance(pooled, Exception):
+        raise pooled
+    for message in pooled.messages:
+        yield note(message)
+        if " may be 0: " in message:
+            concerns.append((message.split(":")[0] + ".", "pooling"))
+    yield paragraph(
+        "Pooling is 0 where groups are estimated by themselves and 1 where they are all drawn to what their level's "
+        "regression says; r2 is the share of variance between units that this regression explains (Gelman & Pardoe "
+        "2006); shrinkage is the mean over groups of the share B_j by which each is drawn."
+    )
+    yield table(pooled.table.rename_axis("level"))
+    if not pooled.variance.empty:
+        frame = pooled.variance.drop(columns=[c for c in pooled.variance if str(c).startswith("share_")])
+        frame.columns = [str(c).replace("icc_eti89_lb", "5.5 %").replace("icc_eti89_ub", "94.5 %") for c in frame]
+        yield paragraph(
+            "Shares of the variance of y, given the predictors at their means. The intraclass correlation (icc) is "
+            "that of two rows of one group, with its 89 % interval."
+        )
+        yield table(frame)
+
+
+def _predictive(posterior: "Posterior", concerns: Concerns) -> Iterator[str]:
+    check = posterior.predictive_check()
+    yield paragraph(
+        "Statistics of the data beside those of data simulated from the fitted model; p is the share of simulated data "
+        "sets with a larger one. Extreme p say what the model does not reproduce."
+    )
+    frame = check.table.assign(extreme=check.table["extreme"].map({True: "extreme", False: ""})).rename(
+        columns={"q05": "5 %", "q95": "95 %", "p_error": "error of p", "extreme": " "}
+    )
+    yield table(frame, beyond=pd.DataFrame({c: check.table["extreme"] & (c in ("p", " ")) for c in frame}))
+    yield items(check.warnings) if check.warnings else paragraph("No statistic is extreme.")
+    if check.warnings:
+        concerns.append((f"{_many(len(check.warnings), 'predictive check')} of the data found a misfit.", "predictive"))
+    figures.require()
+    data = check.replications.data
+    with figures.plain_text():
+        yield picture(
+            figures.png(check.plot()), "Data and simulated data", f"{data.name}: the data, and data of the model."
+        )
+        if data.plates:
+            caption = f"Means of {data.plates[0]}"
+            yield picture(figures.png(check.plot("groups")), caption, f"{caption}: the data, and data of the model.")
+
+
+def _criteria(posterior: "Posterior", concerns: Concerns) -> Iterator[str]:
+    fitted: Any = posterior._fitted()
+    plates = {latent.plate for latent in fitted.model.latents.values() if latent.plate is not None}
+    lines, sentences = {}, []
+    for by in ["row", *(plate for plate in fitted.data.plates if plate in plates)]:
+        inner = by != "row" and any(p != by and fitted.data.nests(p, by) for p in plates if p is not None)
+        if inner and posterior._effects is None:
+            sentences.append(
+                f"Leaving out groups of {by} was left to posterior.criterion('loo', by={by!r}): the effects of several "
+                "levels have to be integrated out numerically, which may take minutes."
+            )
+            continue
+        found = _tried(partial(posterior.criterion, "loo", by, draws=LOO_DRAWS))
+        what = "rows" if by == "row" else f"groups of {by}"
+        if isinstance(found, Exception):
+            sentences.append(f"Leaving out {what}: {_reason(found)}")
+            continue
+        line: dict[str, object] = {"elpd": found.elpd, "se": found.se, "p": found.p, "left out": len(found.pointwise)}
+        k = found.pointwise.get("pareto_k")
+        if k is not None and k.notna().any():
+            limit = found.details.get("good_k", 0.7)
+            line |= {"worst k": float(k.max()), "at": str(k.idxmax()), "k too high": int((k > limit).sum())}
+        lines[f"LOO, {what}"] = line
+        yield paragraph(f"Leaving out {what}: {found.question}")
+        sentences += found.warnings
+        if found.warnings:
+            concerns.append((f"LOO by {by}: {found.warnings[0].split(': ')[0].rstrip('.')}.", "criteria"))
+    if lines:
+        yield paragraph(
+            "Expected log predictive density of what was left out (elpd; higher is better, and only differences "
+            "between models of the same data mean anything), its standard error, and the effective number of "
+            "parameters p."
+        )
+        frame = pd.DataFrame.from_dict(lines, orient="index").rename_axis("criterion")
+        yield table(frame.assign(at=frame["at"].fillna("-")) if "at" in frame else frame)
+    if sentences:
+        yield items(sentences)
+
+
+def _run(posterior: "Posterior") -> Iterator[str]:
+    run = posterior.run
+    pairs = [(key, _flat(value)) for key, value in run.items() if key not in TEXTS]
+    if isinstance(run.get("seconds"), Mapping):
+        pairs.append(("seconds", ", ".join(f"{name} {float(x):.2f}" for name, x in run["seconds"].items())))
+    if isinstance(run.get("versions"), Mapping):
+        pairs.append(("versions", _flat(run["versions"])))
+    yield term_list(pairs)
+    rates = {
+        block: {"mean": float(x.mean()), "lowest": float(x.min()), "highest": float(x.max())}
+        for block, x in posterior.stats.acceptance.items()
+    }
+    if rates:
+        yield "<h3>Acceptance rates after warm-up</h3>"
+        over = "of chains, or of chains and groups"
+        yield table(pd.DataFrame.from_dict(rates, orient="index").rename_axis("block"), f"Mean and ends {over}")
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_flat(x)}" for key, x in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_flat, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number > 1)}"

@@ -1,0 +1,276 @@
+"""What share of the variance of y each level has, on the scale of the link and of the response.
+
+Given the predictors at their means x, the variance of eta splits into z_p' S_p z_p for each grouping p, with S_p the
+covariance of its effects and z_p what eta reads of them (1 for an intercept, x for a slope: Goldstein, Browne & Rasbash
+2002, section 2), and the variance of a row around its eta.
+
+Note [The variance of a row]
+    sigma_y^2, or the mean square of known standard errors, for Gaussian rows; sigma_y^2 nu / (nu - 2) for Student's t;
+    pi^2 / 3 for a logit; log(1 + 1 / m) for Poisson counts and trigamma(1 / (1 / m + 1 / phi)) for negative binomial
+    ones, of mean m = exp(eta_0 + V / 2), V the variance of eta by groups (Nakagawa & Schielzeth 2010, table 2;
+    Nakagawa, Johnson & Schielzeth 2017, table 1).
+
+Note [The scale of the response]
+    mu(eta) = E[y | eta] has the covariance V_p = Var(E[mu | effects of p and of the groupings that p lies in]) between
+    two rows of one group, and y the variance Var(mu) + E[Var(y | eta)] (Goldstein, Browne & Rasbash 2002, method B; de
+    Villemereuil, Schielzeth, Nakagawa & Morrissey 2016, eqs. 11-14). The integrals over normal effects are done by
+    Gauss-Hermite quadrature instead of simulation. A level's variance is what it adds to that of the levels it lies in;
+    what crossed levels do together is in none of them, so that shares may sum to less than 1.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.distributions import Independent, MultivariateNormal, Normal, StudentT
+
+from hiertorch import families
+from hiertorch.data import Data
+from hiertorch.errors import ModelError
+from hiertorch.findings import spread_rows
+from hiertorch.information import prior_mean
+from hiertorch.latent import Values, validation
+from hiertorch.model import Model
+from hiertorch.models.regression import Regression
+
+__all__ = ["Partition", "partition", "table"]
+
+ROWS = 200
+"""Spread over the data, which say how eta reads effects; and ten times as many for known standard errors."""
+
+NUMBERS = 4_000_000
+"""Effects or nodes that are held at once."""
+
+NODES = 32
+"""Of the quadrature for each of two integrals."""
+
+
+class Partition(NamedTuple):
+    """Variances of each draw on the scale of the link, and what the scale of the response takes."""
+
+    levels: dict[str, Tensor]  # plate -> z' S z at the means of predictors, (draws,)
+    row: Tensor  # of a row around eta, (draws,)
+    centre: Tensor  # eta at the means of predictors and effects, (draws,)
+    exposure: float
+
+
+def partition(
+    model: Model, data: Data, values: Mapping[str, Tensor], effects: Mapping[str, Sequence[str]]
+) -> Partition:
+    """Variances by draw.
+
+    Args:
+        model: that was fitted.
+        data: likewise.
+        values: draws of the population-level latents, `(draws, 1, *event)`.
+        effects: plate -> names of effects with a population.
+
+    Raises:
+        ModelError: if it isn't known how y varies around eta.
+    """
+    at = spread_rows(data.n_rows, ROWS, data.device)
+    means, more = copy.copy(data.take(at)), data.take(spread_rows(data.n_rows, 10 * ROWS, data.device))
+    means.columns = {name: x.mean(0, keepdim=True).expand(len(at), *x.shape[1:]) for name, x in data.columns.items()}
+    draws = len(next(iter(values.values())))
+    held = sum(data.size(p) * values_of(model, name) for p, names in effects.items() for name in names)
+    each = max(1, NUMBERS // max(held, 10 * len(at)))
+    found: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
+    with torch.no_grad(), validation(False):
+        for part in torch.arange(draws).split(each):
+            population = {name: x[part] for name, x in values.items()}
+            found.append(_variances(model, means, more, population, effects))
+    levels = {plate: torch.cat([f[0][plate] for f in found]) for plate in effects}
+    centre, row = torch.cat([f[1] for f in found]), torch.cat([f[2] for f in found])
+    exposure = 1.0
+    family = getattr(model, "family", None)
+    if isinstance(family, families.Poisson | families.NegativeBinomial) and family.exposure is not None:
+        exposure = float(data.columns[family.exposure].mean())
+    if isinstance(family, families.Poisson | families.NegativeBinomial):
+        m = exposure * (centre + 0.5 * sum(levels.values())).exp()
+        phi = values["phi_y"].flatten() if "phi_y" in values else None
+        row = (1 / m).log1p() if phi is None else torch.polygamma(1, 1 / (1 / m + 1 / phi))
+    return Partition(levels, row, centre, exposure)
+
+
+def values_of(model: Model, name: str) -> int:
+    """Numbers of a group's effect, as far as it is declared."""
+    latent = model.latents[name]
+    return max(1, math.prod(latent.event), math.prod(len(axis) for axis in latent.axes))
+
+
+def _variances(
+    model: Model, means: Data, rows: Data, population: Mapping[str, Tensor], effects: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Of some draws: variance of eta by plate, eta, and variance of a row, each `(draws,)`."""
+    base = _with_effects(model, means, population)
+    v = Values(base, tuple(model.latents))
+    eta = _eta(model, v, means)  # (draws, rows)
+    levels = {}
+    for plate, names in effects.items():
+        total = torch.zeros_like(eta)
+        for name in names:
+            for shift in _roots(model.prior(name, v, means), base[name]):
+                moved = Values(_with_effects(model, means, population, name, shift), tuple(model.latents))
+                total = total + (_eta(model, moved, means) - eta).square()
+        levels[plate] = total.mean(-1)
+    return levels, eta.mean(-1), _row_variance(model, v, rows, eta)
+
+
+def _with_effects(
+    model: Model, data: Data, population: Mapping[str, Tensor], name: str | None = None, shift: Tensor | None = None
+) -> dict[str, Tensor]:
+    """All latents, group-level ones at the mean of their prior given those before; one of them shifted."""
+    values: dict[str, Tensor] = {}
+    draws = len(next(iter(population.values())))
+    for key, latent in model.latents.items():
+        if latent.plate is None:
+            values[key] = population[key]
+            continue
+        prior = model.prior(key, Values(values, tuple(model.latents)), data)
+        mean = prior_mean(prior)
+        values[key] = mean.expand(draws, data.size(latent.plate), *prior.event_shape)
+        if key == name and shift is not None:
+            values[key] = values[key] + shift
+    return values
+
+
+def _roots(prior: Any, value: Tensor) -> Iterator[Tensor]:
+    """The columns of a root of the prior's covariance, each a shift of the effects `(draws, groups, *event)`."""
+    base = prior.base_dist if isinstance(prior, Independent) else prior
+    number = math.prod(value.shape[2:])
+    for k in range(number):
+        if isinstance(base, MultivariateNormal):
+            yield base.scale_tril[..., k].expand(value.shape)
+        else:
+            one = torch.zeros(number, dtype=value.dtype, device=value.device)
+            one[k] = 1.0
+            yield prior.variance.sqrt().expand(value.shape) * one.reshape(value.shape[2:])
+
+
+def _eta(model: Model, v: Values, data: Data) -> Tensor:
+    """The linear predictor with its offset, `(draws, rows)`."""
+    draws = len(next(iter(v.values())))
+    if isinstance(model, Regression):
+        eta = model.eta(v, data)
+        eta = eta if model.offset is None else eta + data[model.offset]
+    else:
+        eta = _location(model, v, data)
+    return torch.as_tensor(eta).expand(draws, data.n_rows)
+
+
+def _location(model: Model, v: Values, data: Data) -> Tensor:
+    likelihood = model.likelihood(v, data)
+    if not isinstance(likelihood, Normal | StudentT):
+        raise ModelError(
+            f"shares of variance need to know the scale of eta, and the likelihood of {type(model).__name__} is "
+            f"{type(likelihood).__name__}, not Normal: take one of hiertorch.models, which know theirs."
+        )
+    return likelihood.loc
+
+
+def _row_variance(model: Model, v: Values, data: Data, like: Tensor) -> Tensor:
+    """Note [The variance of a row], `(draws,)`; of counts it is known when all else is."""
+    family = getattr(model, "family", None)
+    if isinstance(family, families.Bernoulli | families.Binomial):
+        return torch.full_like(like[:, 0], math.pi**2 / 3)
+    if isinstance(family, families.Poisson | families.NegativeBinomial):
+        return torch.zeros_like(like[:, 0])
+    likelihood = model.likelihood(v, data)
+    if not isinstance(likelihood, Normal | StudentT):
+        raise ModelError(f"how y varies around eta is not known for {type(likelihood).__name__}.")
+    return likelihood.variance.expand(len(like), data.n_rows).mean(-1)
+
+
+def table(data: Data, found: Partition, model: Model, phi: Tensor | None, ci_prob: float) -> pd.DataFrame:
+    """Variance, share and intraclass correlation by level, with intervals.
+
+    The ICC of a grouping is the correlation of two rows of one of its groups that share all that the group lies in:
+    the share of the grouping and of those it nests in.
+    """
+    within = {
+        p: [q for q in found.levels if q != p and data.nests(p, q) and not data.nests(q, p)] for p in found.levels
+    }
+    total = sum(found.levels.values()) + found.row
+    lines: dict[tuple[str, str], tuple[Tensor, Tensor, Tensor | None]] = {}
+    for plate, own in found.levels.items():
+        both = own + sum(found.levels[q] for q in within[plate])
+        lines["link", plate] = (own, own / total, both / total)
+    share = torch.where(found.row.isinf(), 1.0, found.row / total)
+    lines["link", "rows"] = (found.row, share, None)
+    family = getattr(model, "family", None)
+    if isinstance(family, families.Bernoulli | families.Binomial | families.Poisson | families.NegativeBinomial):
+        lines |= _response(found, within, family, phi)
+    edge, percent = (1 - ci_prob) / 2, int(ci_prob * 100)
+    rows = {}
+    for key, (variance, part, icc) in lines.items():
+        row: dict[str, float] = {"variance": float(variance.median())}  # of counts its mean may be infinite
+        for name, x in (("share", part), ("icc", icc)):
+            x = torch.full_like(part, math.nan) if x is None else x
+            row |= {
+                name: float(x.mean()),
+                f"{name}_eti{percent}_lb": float(x.quantile(edge)),
+                f"{name}_eti{percent}_ub": float(x.quantile(1 - edge)),
+            }
+        rows[key] = row
+    index = pd.MultiIndex.from_tuples(list(rows), names=["scale", "level"])
+    return pd.DataFrame(list(rows.values()), index=index)
+
+
+def _response(
+    found: Partition, within: Mapping[str, Sequence[str]], family: families.Family, phi: Tensor | None
+) -> dict[tuple[str, str], tuple[Tensor, Tensor, Tensor | None]]:
+    """Note [The scale of the response], by level."""
+
+    def mean(eta: Tensor) -> Tensor:
+        logit = isinstance(family, families.Bernoulli | families.Binomial)
+        return eta.sigmoid() if logit else found.exposure * eta.exp()
+
+    every = torch.stack(list(found.levels.values())).sum(0)
+    covariance = {
+        plate: _covariance(mean, found.centre, own + sum(found.levels[q] for q in within[plate]), every)
+        for plate, own in found.levels.items()
+    }
+    first, second = _moments(mean, found.centre, every)
+    if isinstance(family, families.Bernoulli | families.Binomial):
+        row = first - second  # E[p (1 - p)]
+    else:
+        row = first if phi is None else first + second / phi
+    total = second - first.square() + row
+    lines: dict[tuple[str, str], tuple[Tensor, Tensor, Tensor | None]] = {}
+    for plate, inner in covariance.items():
+        outer = max((q for q in within[plate]), key=lambda q: len(within[q]), default=None)
+        own = inner - covariance[outer] if outer is not None else inner
+        lines["response", plate] = (own, own / total, inner / total)
+    lines["response", "rows"] = (row, row / total, None)
+    return lines
+
+
+def _moments(mean: Any, centre: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """E[mu] and E[mu^2] over eta ~ Normal(centre, variance), `(draws,)`."""
+    nodes, weights = _hermite(centre)
+    mu = mean(centre.unsqueeze(-1) + variance.clamp(min=0).sqrt().unsqueeze(-1) * nodes)
+    return mu @ weights, mu.square() @ weights
+
+
+def _covariance(mean: Any, centre: Tensor, inner: Tensor, every: Tensor) -> Tensor:
+    """Var(E[mu | u]) for eta = centre + u + w, u ~ Normal(0, inner), w ~ Normal(0, every - inner): `(draws,)`."""
+    nodes, weights = _hermite(centre)
+    found = []
+    for part in torch.arange(len(centre)).split(max(1, NUMBERS // NODES**2)):
+        u = inner[part].clamp(min=0).sqrt()[:, None, None] * nodes[:, None]
+        w = (every - inner)[part].clamp(min=0).sqrt()[:, None, None] * nodes
+        given = mean(centre[part][:, None, None] + u + w) @ weights  # (draws, nodes of u)
+        average = given @ weights
+        found.append((given - average.unsqueeze(-1)).square() @ weights)
+    return torch.cat(found)
+
+
+def _hermite(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of E[f(z)], z ~ Normal(0, 1)."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    return torch.as_tensor(nodes).to(like), torch.as_tensor(weights / weights.sum()).to(like)
