@@ -18,7 +18,8 @@ workers.py), unstored effects drawn again (redraw.py).
 
 from hiertorch import families, models
 from hiertorch.comparison import Comparison, compare
-from hiertorch.criteria import Criterion
+from hiertorch.comparison.criteria import Criterion
+from hiertorch.criticism import prior_check
 from hiertorch.data import Data
 from hiertorch.distributions import HalfStudentT
 from hiertorch.errors import (
@@ -34,7 +35,6 @@ from hiertorch.latent import Derived, Latent
 from hiertorch.model import Model
 from hiertorch.monitoring import Monitoring, monitor
 from hiertorch.posterior import Posterior
-from hiertorch.predictive import prior_check
 from hiertorch.priorgrid import prior_grid
 from hiertorch.sampling import plan, sample
 from hiertorch.simulation import simulate_grouped

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from hiertorch import diagnostics, reading
-from hiertorch.bygroup import log_marginals
 from hiertorch.collapse import collapse
-from hiertorch.criteria import Criterion, question
+from hiertorch.comparison.bygroup import log_marginals
+from hiertorch.comparison.criteria import Criterion, question
 from hiertorch.data import Data
 from hiertorch.errors import DataError, SamplingWarning
 from hiertorch.pareto import good_k

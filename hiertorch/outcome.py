@@ -10,10 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiertorch.data import Data
-from hiertorch.errors import ModelError
-from hiertorch.latent import Values
-from hiertorch.model import Model
 from hiertorch.monitors import RunInfo
 from hiertorch.plan import Plan
 from hiertorch.posterior import Posterior, Stats
@@ -23,9 +19,6 @@ from hiertorch.requirements import chosen_priors, model_text
 from hiertorch.store import Counter, Store
 
 __all__ = ["as_posterior", "glance", "run_info", "versions"]
-
-NUMBERS = 1_000_000
-"""Numbers of a latent that derived quantities are computed from at once."""
 
 LOOK_AT, GROUPS, EACH = 400_000, 20, 200
 """Stored numbers above which `glance` takes so many groups of each plate alone, and then every k-th draw, but no fewer
@@ -91,7 +84,8 @@ def as_posterior(
     model, data = plan.structure.target.model, plan.structure.target.data
     if plan.collapsed is not None:
         data = plan.collapsed.collapsed.data
-    more = derived(model, data, stored)
+    fitted = Fitted(model, data, stored[names[0]], {k: x for k, x in stored.items() if k not in draws})
+    more = fitted.derived(stored)
     plates = {**info.plates, **{name: model.derived[name].plate for name in more}}
     event_labels = {
         **info.event_labels,
@@ -124,30 +118,9 @@ def as_posterior(
         run=run,
         interrupted=status == "interrupted",
         effects=effects,
-        predictor=Fitted(model, data, stored[names[0]], {k: x for k, x in stored.items() if k not in draws}),
+        predictor=fitted,
         tuning=tuning,
     )
-
-
-def derived(model: Model, data: Data, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the model derives from latents that were stored, name -> `(chains, draws, size, *event)`."""
-    if not model.derived:
-        return {}
-    chains, draws = next(iter(stored.values())).shape[:2]
-    flat = {name: x.flatten(0, 1) for name, x in stored.items()}
-    per = max(1, NUMBERS // max(math.prod(x.shape[2:]) for x in stored.values()))
-    found: dict[str, Tensor] = {}
-    for name, quantity in model.derived.items():
-        try:
-            with torch.no_grad():
-                parts = [
-                    quantity(Values({key: x[at : at + per] for key, x in flat.items()}, tuple(model.latents)), data)
-                    for at in range(0, chains * draws, per)
-                ]
-        except ModelError:  # it reads a latent that is not kept
-            continue
-        found[name] = torch.cat(parts).unflatten(0, (chains, draws))
-    return found
 
 
 def glance(posterior: Posterior) -> list[str]:

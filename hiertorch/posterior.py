@@ -19,11 +19,11 @@ from hiertorch.summaries import listed, table
 if TYPE_CHECKING:
     from xarray import DataTree
 
+    from hiertorch.comparison.criteria import Criterion
     from hiertorch.conditioning import Conditioned
-    from hiertorch.criteria import Criterion
+    from hiertorch.criticism import PredictiveCheck
     from hiertorch.pooling import Pooling
     from hiertorch.predict import Prediction
-    from hiertorch.predictive import PredictiveCheck
     from hiertorch.sensitivity import Sensitivity
 
 __all__ = ["Posterior", "Stats", "UnknownNameError"]
@@ -355,7 +355,7 @@ class Posterior:
     def criterion(
         self, kind: Literal["loo", "waic", "dic"] = "loo", by: str = "row", *, draws: int | None = 4000
     ) -> "Criterion":
-        """How well the model predicts what it has not seen: PSIS-LOO, WAIC or DIC; see `hiertorch.criteria`.
+        """How well the model predicts what it has not seen: PSIS-LOO, WAIC or DIC; see `hiertorch.comparison.criteria`.
 
         Args:
             kind: "loo" leaves out one row (or group) by importance weights; "waic" and "dic" correct the fit to all.
@@ -366,7 +366,7 @@ class Posterior:
         Raises:
             DataError: if the posterior does not know its model and data, and for a grouping without effects.
         """
-        from hiertorch.criteria import criterion
+        from hiertorch.comparison.criteria import criterion
 
         return criterion(self, kind, by, draws=draws)
 
@@ -398,7 +398,7 @@ class Posterior:
         seed: int | None = None,
     ) -> "PredictiveCheck":
         """y_rep ~ p(y_rep | theta^(s)) against y, by statistics T, p = Pr(T(y_rep) >= T(y)); see
-        `hiertorch.predictive`.
+        `hiertorch.criticism`.
 
         Args:
             statistics: of your own beside the usual ones: name -> function of a response `(draws, rows)` to `(draws,)`.
@@ -407,7 +407,7 @@ class Posterior:
             draws: replications.
             seed: of the random numbers; left out, one that follows from the run's.
         """
-        from hiertorch.predictive import predictive_check
+        from hiertorch.criticism import predictive_check
 
         return predictive_check(self, statistics, draws=draws, seed=seed, groups=groups)
 
@@ -430,13 +430,13 @@ class Posterior:
 
     def update(self, frame: pd.DataFrame, **settings: Any) -> "Posterior":
         """The posterior given the fitted rows and new ones: by importance weights where these can be trusted, else by a
-        run that starts where this one ended; see `hiertorch.updating`.
+        run that starts where this one ended; see `hiertorch.monitoring.updating`.
 
         Args:
             frame: the new rows, with their response, of known or new groups.
             settings: of `ht.sample`, for the run if there has to be one.
         """
-        from hiertorch.updating import update
+        from hiertorch.monitoring.updating import update
 
         return update(self, frame, **settings)
 

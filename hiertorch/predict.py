@@ -5,6 +5,7 @@ group are drawn from p(effects | population^(s)), once a draw: its rows share th
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from torch import Tensor
 from hiertorch import reading, summaries
 from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
-from hiertorch.latent import Latent, validation
+from hiertorch.latent import Latent, Values, validation
 from hiertorch.model import Model
 from hiertorch.newrows import Rows, shown
 from hiertorch.setting import Setting
@@ -32,6 +33,9 @@ __all__ = ["Fitted", "Prediction", "attached", "check_choice", "check_probabilit
 
 KINDS = ("mean", "response")
 NEW_GROUPS = ("sample", "population", "error")
+
+NUMBERS = 1_000_000
+"""Numbers of a latent that derived quantities are computed from at once."""
 
 ROWS = 1000
 """Of the fitted data, in which it is looked up which columns and groupings a likelihood reads."""
@@ -91,6 +95,28 @@ class Fitted:
             self._first[plate] = np.full(self.data.size(plate), -1)
             self._first[plate][codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # the last assignment stands
         return self._first[plate]
+
+    def derived(self, drawn: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the model derives from latents, of those that it can be derived from: name -> `(chains, draws, size,
+        *event)`, of draws likewise.
+        """
+        if not self.model.derived:
+            return {}
+        chains, draws = next(iter(drawn.values())).shape[:2]
+        flat, order = {name: x.flatten(0, 1) for name, x in drawn.items()}, tuple(self.model.latents)
+        per = max(1, NUMBERS // max(math.prod(x.shape[1:]) for x in flat.values()))
+        found: dict[str, Tensor] = {}
+        for name, quantity in self.model.derived.items():
+            try:
+                with torch.no_grad():
+                    parts = [
+                        quantity(Values({key: x[at : at + per] for key, x in flat.items()}, order), self.data)
+                        for at in range(0, chains * draws, per)
+                    ]
+            except ModelError:  # it reads a latent that is not among them
+                continue
+            found[name] = torch.cat(parts).unflatten(0, (chains, draws))
+        return found
 
     def predict(
         self, posterior: "Posterior", frame: pd.DataFrame, *, kind: str, new_groups: str, ci_prob: float, seed: Any

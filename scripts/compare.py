@@ -23,8 +23,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import hiertorch as ht
 from hiertorch.comparison import Comparison, compare
+from hiertorch.comparison.criteria import Criterion
 from hiertorch.config import _files_first, _sentence, read_table
-from hiertorch.criteria import Criterion
 from hiertorch.errors import ConfigError, DataError, HiertorchError, RunFolderError, SamplingWarning
 
 Kind = Literal["loo", "waic", "dic"]

@@ -14,8 +14,8 @@ from scipy import integrate, stats
 from torch.distributions import Distribution, Gamma, HalfNormal, Independent, Normal, Poisson, StudentT
 
 import hiertorch as ht
-from hiertorch import bygroup, quadrature
-from hiertorch.bygroup import ClosedForm, Numerical, by_group, log_marginals
+from hiertorch.comparison import bygroup, quadrature
+from hiertorch.comparison.bygroup import ClosedForm, Numerical, by_group, log_marginals
 from hiertorch.errors import DataError
 from hiertorch.latent import Values
 from hiertorch.pointwise import Pointwise

@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 import hiertorch as ht
 from hiertorch import models
 from hiertorch.comparison import Comparison, compare
-from hiertorch.criteria import Criterion
+from hiertorch.comparison.criteria import Criterion
 
 pytestmark = pytest.mark.slow
 

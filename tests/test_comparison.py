@@ -9,9 +9,9 @@ import pytest
 from scipy import integrate, special, stats
 
 import hiertorch as ht
-from hiertorch.averaging import bootstrapped, stacked
 from hiertorch.comparison import Comparison, compare
-from hiertorch.criteria import Criterion, question
+from hiertorch.comparison.averaging import bootstrapped, stacked
+from hiertorch.comparison.criteria import Criterion, question
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.models import CompletePooling, MixedEffects, NoPooling, VaryingIntercepts
 
@@ -131,7 +131,7 @@ def test_pseudo_bma_of_many_rows_has_its_limit():
 def test_pseudo_bma_in_parts_is_the_same_weighting(monkeypatch):
     values = np.random.default_rng(0).normal(-2, 1, (900, 2)) * [1.0, 1.02]
     whole = bootstrapped(values)
-    monkeypatch.setattr("hiertorch.averaging.NUMBERS", 100_000)  # nine parts
+    monkeypatch.setattr("hiertorch.comparison.averaging.NUMBERS", 100_000)  # nine parts
     assert bootstrapped(values) == pytest.approx(whole, abs=0.09)  # 4 sd of a difference of means of 1,000
     assert compare({"a": made(values[:, 0]), "b": made(values[:, 1])}).table["pseudo_bma"].sum() == pytest.approx(1.0)
 

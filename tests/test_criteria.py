@@ -15,8 +15,9 @@ from scipy import integrate, stats
 from torch.distributions import Distribution, Gamma, Normal, Uniform
 
 import hiertorch as ht
-from hiertorch import elpd, pointwise
-from hiertorch.criteria import Criterion, criterion
+from hiertorch import pointwise
+from hiertorch.comparison import elpd
+from hiertorch.comparison.criteria import Criterion, criterion
 from hiertorch.errors import DataError
 from hiertorch.latent import Values
 from hiertorch.pareto import good_k

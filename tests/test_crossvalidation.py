@@ -11,7 +11,7 @@ from scipy import integrate, stats
 from torch.distributions import Normal
 
 import hiertorch as ht
-from hiertorch.criteria import Criterion
+from hiertorch.comparison.criteria import Criterion
 from hiertorch.errors import DataError
 from hiertorch.models import EightSchools, VaryingIntercepts
 from hiertorch.pointwise import Pointwise

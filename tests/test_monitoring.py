@@ -12,10 +12,10 @@ from scipy import stats
 from test_updating import exact, gaussian, passed, pupils, scores, split, start
 
 import hiertorch as ht
-from hiertorch.calibration import STATISTICS
 from hiertorch.errors import DataError
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitoring import monitor
+from hiertorch.monitoring.calibration import STATISTICS
 from hiertorch.posterior import Posterior
 
 pytestmark = pytest.mark.filterwarnings("ignore:(R-hat|Bulk|Tail|grouping).*:hiertorch.errors.SamplingWarning")

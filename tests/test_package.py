@@ -20,10 +20,9 @@ WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structur
 WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "several", "collapse", "marginals"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "proposals", "independence", "workers"}
 OUT = {"posterior", "summaries", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
-OUT |= {"pointwise", "criteria", "elpd", "bygroup", "quadrature", "comparison", "averaging", "verdict", "predictive"}
-OUT |= {"criticism", "pooling", "sensitivity", "report", "pareto"}
+OUT |= {"pointwise", "pareto", "comparison", "criticism", "pooling", "sensitivity", "report"}
 # What fits again, on other rows or with other priors: called by users and, for its methods, by a posterior.
-AGAIN = {"crossvalidation", "monitoring", "updating", "priorgrid"}
+AGAIN = {"crossvalidation", "monitoring", "priorgrid"}
 MEETING = {
     "sampling",
     "outcome",

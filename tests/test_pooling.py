@@ -12,12 +12,12 @@ from scipy import integrate, special, stats
 from torch.distributions import Bernoulli, Binomial, Gamma, NegativeBinomial, Normal, Poisson, StudentT
 
 import hiertorch as ht
-from hiertorch.boundaries import AT_ZERO, _likelihood_at_zero
 from hiertorch.errors import DataError, ModelError
-from hiertorch.information import _quadratic
 from hiertorch.pooling import pooling
-from hiertorch.shrinkage import no_pooling, shrinkage
-from hiertorch.variance import partition, table
+from hiertorch.pooling.boundaries import AT_ZERO, _likelihood_at_zero
+from hiertorch.pooling.information import _quadratic
+from hiertorch.pooling.shrinkage import no_pooling, shrinkage
+from hiertorch.pooling.variance import partition, table
 
 SMALL = {"chains": 4, "warmup": 150, "draws": 250, "seed": 1, "collapse": True}
 

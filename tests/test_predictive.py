@@ -11,11 +11,10 @@ from torch.distributions import Normal
 
 import hiertorch as ht
 from hiertorch import pointwise
-from hiertorch.criticism import replications
+from hiertorch.criticism import loo_pit, predictive_check, prior_check, replications
 from hiertorch.models import CompletePooling, VaryingIntercepts
 from hiertorch.posterior import Posterior, Stats
 from hiertorch.predict import Fitted
-from hiertorch.predictive import loo_pit, predictive_check, prior_check
 
 SEED = 5
 SIZE = {"chains": 4, "draws": 250, "warmup": 300}

@@ -17,12 +17,12 @@ from torch.distributions import Bernoulli, Normal
 
 import hiertorch as ht
 from hiertorch.errors import DataError, SamplingWarning
-from hiertorch.laterrows import Later
 from hiertorch.models import CorrelatedEffects, Nested, VaryingIntercepts
+from hiertorch.monitoring.laterrows import Later
+from hiertorch.monitoring.reweighting import reweighted
+from hiertorch.monitoring.updating import update
 from hiertorch.pareto import good_k
 from hiertorch.posterior import Posterior
-from hiertorch.reweighting import reweighted
-from hiertorch.updating import update
 
 pytestmark = pytest.mark.filterwarnings("ignore:(R-hat|Bulk|Tail|grouping).*:hiertorch.errors.SamplingWarning")
 QUIET: dict[str, Any] = {"progress": False, "compile": False, "seed": 1}

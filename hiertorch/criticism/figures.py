@@ -17,7 +17,7 @@ from hiertorch.predict import check_choice
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hiertorch.predictive import PredictiveCheck
+    from hiertorch.criticism import PredictiveCheck
 
 __all__ = ["KINDS", "draw"]
 
@@ -35,7 +35,7 @@ SHOWN = 60
 
 
 def draw(check: "PredictiveCheck", kind: str, plate: str | None) -> "Figure":
-    """See `hiertorch.predictive.PredictiveCheck.plot`."""
+    """See `hiertorch.criticism.PredictiveCheck.plot`."""
     check_choice("kind", kind, tuple(KINDS))
     needed = {"calibration": "binary", "rootogram": "count"}.get(kind)
     if needed is not None and check.response != needed:
@@ -49,11 +49,12 @@ def draw(check: "PredictiveCheck", kind: str, plate: str | None) -> "Figure":
         raise DataError(f"plate= is the grouping of a figure of groups; kind is {kind!r}: leave plate= out.")
     try:
         import arviz_plots  # noqa: F401
-        from matplotlib import pyplot
+        from matplotlib import pyplot, rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError as error:
         raise ImportError("figures need matplotlib and arviz-plots: pip install 'hiertorch[plots]'.") from error
-    with pyplot.ioff(), _quiet():
+    # A group may be called $x^$, which is no formula.
+    with rc_context({"text.parse_math": False}), pyplot.ioff(), _quiet():
         figure = _groups(check, plate) if kind == "groups" else KINDS[kind](check)
         pyplot.close(figure)
         FigureCanvasAgg(figure)  # so that no window is behind it

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from hiertorch.predictive import PredictiveCheck
+    from hiertorch.criticism import PredictiveCheck
 
 __all__ = ["OBSERVED", "REPLICATED", "SIZE", "cut", "figure_of", "legend", "middle", "responses", "titled", "tree"]
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from hiertorch.errors import ModelError
 from hiertorch.latent import Values
-from hiertorch.laterrows import Later
 from hiertorch.model import Model
+from hiertorch.monitoring.laterrows import Later
 from hiertorch.pareto import smoothed
 from hiertorch.posterior import Posterior
 from hiertorch.redraw import Redraw

@@ -1,4 +1,4 @@
-"""The estimators of `hiertorch.criteria`, of log densities of rows or groups that come in chunks.
+"""The estimators of `hiertorch.comparison.criteria`, of log densities of rows or groups that come in chunks.
 
 One pass each: a chunk holds all draws of some units, and its columns `(n,)` are kept.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import diagnostics, reading
-from hiertorch.bygroup import by_group
+from hiertorch.comparison.bygroup import by_group
 from hiertorch.latent import Values, validation
 from hiertorch.model import weighted
 from hiertorch.pareto import good_k

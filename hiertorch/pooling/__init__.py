@@ -9,8 +9,8 @@ where E is over posterior draws (Gelman & Pardoe 2006, Technometrics 48, section
 effects of each grouping, around the mean of their prior (group-level predictors, the group they lie in), and the rows,
 y_i around E[y_i | theta], on the scale of y for every family.
 
-lambda is one number a level; the share B_j by which each group is pooled is that of `hiertorch.shrinkage`, shares of
-variance and intraclass correlations those of `hiertorch.variance`.
+lambda is one number a level; the share B_j by which each group is pooled is that of shrinkage.py, shares of variance
+and intraclass correlations those of variance.py.
 """
 
 import itertools
@@ -24,18 +24,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch.boundaries import boundaries, scales_of
 from hiertorch.data import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import centre
-from hiertorch.information import effects_of, prior_mean
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model
 from hiertorch.pointwise import DRAWS, Pointwise
-from hiertorch.shrinkage import COUPLED, no_pooling, shrinkage
+from hiertorch.pooling.boundaries import boundaries, scales_of
+from hiertorch.pooling.information import effects_of, prior_mean
+from hiertorch.pooling.shrinkage import COUPLED, no_pooling, shrinkage
+from hiertorch.pooling.variance import partition, table
 from hiertorch.storage import label_text
 from hiertorch.structure import Reads, overrides
-from hiertorch.variance import partition, table
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior

@@ -1,6 +1,6 @@
 """The posterior given further rows: by weights where these can be trusted, else by a run from where the chains ended.
 
-See `hiertorch.reweighting` for the weights, and `hiertorch.laterrows` for how new rows join those that were fitted.
+See reweighting.py for the weights, and laterrows.py for how new rows join those that were fitted.
 """
 
 import math
@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from hiertorch.errors import SamplingWarning
-from hiertorch.laterrows import Later
+from hiertorch.monitoring.laterrows import Later
+from hiertorch.monitoring.reweighting import LEAST_ESS, Reweighted, finite, follows, reweighted
 from hiertorch.pareto import good_k
 from hiertorch.posterior import Posterior
-from hiertorch.reweighting import LEAST_ESS, Reweighted, finite, follows, reweighted
 from hiertorch.sampling import sample
 
 __all__ = ["update"]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hiertorch import reading
-from hiertorch.criteria import Criterion
+from hiertorch.comparison.criteria import Criterion
 from hiertorch.pareto import HIGHEST
 
 __all__ = ["doubt", "errors_asked", "sentences"]

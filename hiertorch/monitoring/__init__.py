@@ -8,19 +8,19 @@ from typing import Any
 import pandas as pd
 import torch
 
-from hiertorch.calibration import STATISTICS, calibrated
 from hiertorch.errors import DataError
 from hiertorch.findings import many
 from hiertorch.latent import validation
-from hiertorch.laterrows import Later
+from hiertorch.monitoring.calibration import STATISTICS, calibrated
+from hiertorch.monitoring.laterrows import Later
+from hiertorch.monitoring.reweighting import Reweighted, reweighted
+from hiertorch.monitoring.shifts import group_shifts, parameter_shifts
 from hiertorch.newrows import shown
 from hiertorch.pareto import good_k
 from hiertorch.posterior import Posterior
 from hiertorch.predict import Fitted, stream
 from hiertorch.redraw import Redraw
-from hiertorch.reweighting import Reweighted, reweighted
 from hiertorch.setting import Setting
-from hiertorch.shifts import group_shifts, parameter_shifts
 from hiertorch.storage import label_text
 
 __all__ = ["Monitoring", "monitor"]
@@ -29,7 +29,7 @@ DRAWS = 4_000
 """Of all chains together, that new rows are looked at with."""
 
 MOVES = 2
-"""Tests beside those of `hiertorch.calibration`: of groups, and of parameters."""
+"""Tests beside those of `hiertorch.monitoring.calibration`: of groups, and of parameters."""
 
 
 BROKEN = {
@@ -55,7 +55,7 @@ class Monitoring:
             moves most: name, mean and sd, the mean that it moves to, `shift` in units of the sd, `pareto_k` of the
             weights that say so, and `shrinkage` B_j = Var(effect | y) / Var(effect | population) before and after.
         calibration: coverage of 50 % and 90 % predictive intervals, mean log score and residuals of the new rows:
-            found, expected, and from `low` to `high` where chance would put it, with p; see `hiertorch.calibration`.
+            found, expected, and from `low` to `high` where chance would put it, with p; see calibration.py.
         parameters: population-level parameters, and the sd of each effect over the fitted groups: mean and sd before
             and after, and `shift` in units of the sd before; NaN where weights can't say.
         pit: Pr(y_rep < y_i) + u Pr(y_rep = y_i) of each new row, which is uniform where the model holds (u uniform).
@@ -96,9 +96,9 @@ def monitor(
     """Whether a posterior still serves, given rows that came later.
 
     A refit is due because the model no longer predicts, by eight tests that together call for one in at most
-    `false_alarm` of all sets of new rows that the model does hold for (six of `hiertorch.calibration`, two of
-    `hiertorch.shifts`, each at an eighth of the rate: Bonferroni); or because there is much to learn, by two counts
-    that are compared with fixed limits.
+    `false_alarm` of all sets of new rows that the model does hold for (six of calibration.py, two of
+    shifts.py, each at an eighth of the rate: Bonferroni); or because there is much to learn, by two counts that are
+    compared with fixed limits.
 
     Args:
         posterior: knows its model and data.

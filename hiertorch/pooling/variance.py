@@ -33,10 +33,10 @@ from hiertorch import families
 from hiertorch.data import Data
 from hiertorch.errors import ModelError
 from hiertorch.findings import spread_rows
-from hiertorch.information import prior_mean
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model
 from hiertorch.models.regression import Regression
+from hiertorch.pooling.information import prior_mean
 
 __all__ = ["Partition", "partition", "table"]
 

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from hiertorch import reading
 from hiertorch.collapse import Collapsed, collapse
+from hiertorch.comparison.quadrature import laplace, log_integral, mode
 from hiertorch.errors import DataError
 from hiertorch.latent import validation
 from hiertorch.model import weighted
 from hiertorch.pointwise import DRAWS, Pointwise
-from hiertorch.quadrature import laplace, log_integral, mode
 from hiertorch.redraw import Redraw
 from hiertorch.structure import analyse, overrides, record
 

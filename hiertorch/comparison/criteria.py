@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from hiertorch.elpd import Found, Groups, Rows, Source, dic, loo, named, total, waic
+from hiertorch.comparison.elpd import Found, Groups, Rows, Source, dic, loo, named, total, waic
 from hiertorch.errors import DataError
 from hiertorch.pointwise import Pointwise
 from hiertorch.predict import check_choice

@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 
 from hiertorch import reading
-from hiertorch.averaging import bootstrapped, stacked
-from hiertorch.criteria import Criterion
+from hiertorch.comparison.averaging import bootstrapped, stacked
+from hiertorch.comparison.criteria import Criterion
+from hiertorch.comparison.verdict import doubt, errors_asked, sentences
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.posterior import Posterior
-from hiertorch.verdict import doubt, errors_asked, sentences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

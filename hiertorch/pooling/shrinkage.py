@@ -9,7 +9,7 @@ Note [What the rest is]
     estimated through its classes. Effects of crossed groupings are given, as are scales and coefficients; B_j is the
     average over their posterior draws. Several effects of a group (intercept and slope) are taken together, and each
     has its own B_j, from the diagonals of the two covariance matrices. How these
-    are found, and that they are exact for Gaussian rows: Note [Information] in `hiertorch.information`.
+    are found, and that they are exact for Gaussian rows: Note [Information] in `hiertorch.pooling.information`.
 """
 
 import math
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from hiertorch.data import Data
-from hiertorch.information import Blocks, blocks_of, chain_of, gradient, leaves_of, pull, reduced
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model, weighted
+from hiertorch.pooling.information import Blocks, blocks_of, chain_of, gradient, leaves_of, pull, reduced
 
 __all__ = ["COUPLED", "no_pooling", "shrinkage"]
 
@@ -54,7 +54,7 @@ def shrinkage(
         model: that was fitted.
         data: likewise.
         values: draws of all latents, `(draws, size, *event)`.
-        effects: plate -> names, see `hiertorch.information.effects_of`.
+        effects: plate -> names, see `hiertorch.pooling.information.effects_of`.
     """
     found: dict[str, Tensor] = {}
     without: dict[str, str] = {}
@@ -105,7 +105,7 @@ def no_pooling(
         model: that was fitted.
         data: likewise.
         values: one value of all latents, `(1, size, *event)`.
-        effects: plate -> names, see `hiertorch.information.effects_of`.
+        effects: plate -> names, see `hiertorch.pooling.information.effects_of`.
         plate: of the groups.
     """
     chain, names = chain_of(data, plate, effects), effects[plate]

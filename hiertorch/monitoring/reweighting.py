@@ -30,11 +30,10 @@ from torch import Tensor
 from hiertorch import reading
 from hiertorch.collapse import Collapsed, collapse
 from hiertorch.conditioning import meeting
-from hiertorch.data import Data
 from hiertorch.errors import DataError
 from hiertorch.latent import Values, validation
-from hiertorch.laterrows import Later
 from hiertorch.model import seeded
+from hiertorch.monitoring.laterrows import Later
 from hiertorch.pareto import good_k, smoothed
 from hiertorch.posterior import Posterior, Stats
 from hiertorch.predict import Fitted, stream
@@ -251,7 +250,8 @@ def _posterior(
     population = {name: x for name, x in drawn.items() if model.latents[name].plate is None}
     own, blocks, fresh = follows(before, seed), before.stats.blocks, later.fresh
     draws = {name: x for name, x in drawn.items() if name not in unkept}
-    draws |= _derived(fitted, data, drawn, [name for name in before.draws if name not in model.latents])
+    merged = Fitted(model, data, next(iter(drawn.values())), {name: drawn[name] for name in unkept})
+    draws |= {name: x for name, x in merged.derived(drawn).items() if name in before.draws}
     return Posterior(
         draws,
         plates={**{name: latent.plate for name, latent in model.latents.items()}, **before.plates},
@@ -261,24 +261,9 @@ def _posterior(
         run={**before.run, "seed": own, "seconds": {}, "updated": dict(updated)},
         interrupted=before.interrupted,
         effects=Redraw(collapsed, population, own) if collapsed is not None and population else None,
-        predictor=Fitted(model, data, next(iter(drawn.values())), {name: drawn[name] for name in unkept}),
+        predictor=merged,
         tuning={move: x for move, x in before.tuning.items() if not len(fresh.get(str(blocks.get(move)), ()))},
     )
-
-
-def _derived(fitted: Fitted, data: Data, drawn: "Mapping[str, Tensor]", names: list[str]) -> dict[str, Tensor]:
-    """What the model derives from latents, name -> `(chains, draws, size, *event)`."""
-    shape = next(iter(drawn.values())).shape[:2]
-    flat, order = {name: x.flatten(0, 1) for name, x in drawn.items()}, tuple(fitted.model.latents)
-    per = max(1, NUMBERS // max(math.prod(x.shape[1:]) for x in flat.values()))
-    found = {}
-    for name in names:
-        parts = [
-            fitted.model.derived[name](Values({k: x[i : i + per] for k, x in flat.items()}, order), data)
-            for i in range(0, math.prod(shape), per)
-        ]
-        found[name] = torch.cat(parts).unflatten(0, shape)
-    return found
 
 
 def follows(posterior: Posterior, seed: int | None) -> int:
