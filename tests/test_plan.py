@@ -489,10 +489,14 @@ def test_both_reasons_stand_below_each_other():
     assert but_one.startswith("no groupwise move for 'rater'")
 
 
-def test_data_of_their_own_in_every_chain_are_not_summed_up():
+def test_data_of_their_own_in_every_chain_are_summed_up_apart():
     data = school_data()
-    for own in (data.replace(y=data.y.expand(3, -1)), data.replace(weights=torch.ones(3, data.n_rows))):
-        assert str(ht.plan(Known(), own)).splitlines()[-1] == "not collapsed: each chain has data of its own"
+    for own in (
+        data.replace(y=data.y + torch.arange(3.0).unsqueeze(1)),
+        data.replace(weights=torch.rand(3, data.n_rows)),
+    ):
+        plan = ht.plan(Known(), own)
+        assert plan.collapsed is not None and plan.collapsed.collapsed.sets == 3
 
 
 def test_a_prior_alone_is_not_collapsed():
