@@ -10,9 +10,14 @@ Ready models: structures (models/) and what y is like (families.py, distribution
 what they ask of data (findings.py, requirements.py, expectations.py). New rows: newrows.py, setting.py, predict.py, and
 new groups from a few rows, conditioning.py.
 
+What a posterior is worth: log densities of rows in chunks (pointwise.py, pareto.py), criteria and comparison
+(comparison/), predictive checks (criticism/), pooling and variance (pooling/), sensitivity to priors (sensitivity.py),
+all of it on a page (report/). Fitting again: from where another run ended (warmstart.py), by folds
+(crossvalidation.py), with later rows (monitoring/), with other priors (priorgrid.py).
+
 A model that is Gaussian in its effects and coefficients goes another way from what reads what: found by probing
 (affine.py, probing.py), its rows summed up once (grams.py), effects and coefficients integrated out (cholesky.py,
-finest.py, elimination.py, collapse.py, marginals.py), the rest sampled (mode.py, proposals.py, independence.py,
+finest.py, elimination.py, collapse.py, marginals.py), of several data sets at once (several.py), the rest sampled (mode.py, proposals.py, independence.py,
 workers.py), unstored effects drawn again (redraw.py).
 """
 

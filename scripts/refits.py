@@ -11,33 +11,47 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 import hiertorch as ht
-from hiertorch.config import load, read_data
+from hiertorch.config import Config, load, read_data, read_table
 from hiertorch.crossvalidation import CHAINS, DRAWS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-class Case(NamedTuple):
-    """A config, and how many folds."""
+SHARE = 20
+"""One row in so many is new."""
+
+
+class Folds(NamedTuple):
+    """A config, how many folds, and of what."""
 
     config: str
     k: int = 10
     by: str = "row"
 
 
-CASES = {
-    "radon, by row": Case("radon"),
-    "radon, by county": Case("radon", 10, "county"),
-    "schools, correlated, by row": Case("schools_correlated"),
-    "Contraception, bernoulli, by row": Case("contraception"),
+class Later(NamedTuple):
+    """A config, of whose rows one in SHARE comes later."""
+
+    config: str
+
+
+CASES: dict[str, Folds | Later] = {
+    "radon, 10 folds of rows": Folds("radon"),
+    "radon, 10 folds of counties": Folds("radon", 10, "county"),
+    "schools, correlated, 10 folds of rows": Folds("schools_correlated"),
+    "Contraception, bernoulli, 10 folds of rows": Folds("contraception"),
+    "radon, 5 % new rows": Later("radon"),
+    "schools, correlated, 5 % new rows": Later("schools_correlated"),
+    "Contraception, bernoulli, 5 % new rows": Later("contraception"),
 }
 
 
@@ -57,29 +71,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def timed(case: Case, pairs: int) -> dict[str, float]:
-    """Seconds of a fit, a small fit and K folds, medians of some turns, and the ratios asked for."""
+def timed(case: Folds | Later, pairs: int) -> dict[str, float]:
+    """Seconds, and the ratios asked for."""
     config = load(["--config", str(CONFIGS / f"{case.config}.yaml")])
+    return folds(case, config, pairs) if isinstance(case, Folds) else later(config, pairs)
+
+
+def folds(case: Folds, config: Config, pairs: int) -> dict[str, float]:
+    """A fit, a small fit, and K folds as one run."""
     model, data = config.model, read_data(config)
     posterior = fit(model, data)
-    seconds: dict[str, list[float]] = {"fit": [], "small fit": [], "folds": []}
-    runs: dict[str, Callable[[], Any]] = {
-        "fit": lambda: fit(model, data),
-        "small fit": lambda: fit(model, data, chains=CHAINS, draws=DRAWS),
-        "folds": lambda: posterior.kfold(case.k, case.by, seed=1),
+    found = medians(
+        {
+            "fit": lambda: fit(model, data),
+            "small fit": lambda: fit(model, data, chains=CHAINS, draws=DRAWS),
+            "folds": lambda: posterior.kfold(case.k, case.by, seed=1),
+        },
+        pairs,
+    )
+    return {
+        **found,
+        "k": float(case.k),
+        "folds in fits": found["folds"] / found["fit"],
+        "folds in small fits": found["folds"] / found["small fit"],
     }
+
+
+def later(config: Config, pairs: int) -> dict[str, float]:
+    """A fit to all rows, and an update of the fit to the others; how far apart their means are, in Monte Carlo errors,
+    at the population level.
+    """
+    frame = read_table(config.source)
+    new = np.random.default_rng(1).permutation(len(frame)) < len(frame) // SHARE
+    data = ht.Data.from_frame(frame, **config.columns)
+    before = fit(config.model, ht.Data.from_frame(frame[~new], **config.columns))
+    updated, again = before.update(frame[new], seed=2), fit(config.model, data)
+    names = [name for name in again.names if again.plates[name] is None]
+    one, two = updated.summary(names), again.summary(names)
+    z: float = ((one["mean"] - two["mean"]).abs() / np.hypot(one["mcse_mean"], two["mcse_mean"])).max()
+    found = medians(
+        {"fit": lambda: fit(config.model, data), "update": lambda: before.update(frame[new], seed=2)}, pairs
+    )
+    return {
+        **found,
+        "update in fits": found["update"] / found["fit"],
+        "by weights": float(updated.run["updated"]["by"] == "weights"),
+        "pareto k": float(updated.run["updated"]["pareto_k"] or np.nan),
+        "largest difference in MCSE": float(z),
+    }
+
+
+def medians(runs: Mapping[str, Callable[[], Any]], pairs: int) -> dict[str, float]:
+    """Median seconds of some turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(pairs):
         for name, run in runs.items():
             began = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - began)
-    middle = {name: median(each) for name, each in seconds.items()}
-    return {
-        **middle,
-        "k": float(case.k),
-        "folds in fits": middle["folds"] / middle["fit"],
-        "folds in small fits": middle["folds"] / middle["small fit"],
-    }
+    return {name: median(each) for name, each in seconds.items()}
 
 
 def fit(model: ht.Model, data: ht.Data, **settings: Any) -> ht.Posterior:
