@@ -17,8 +17,8 @@ all of it on a page (report/). Fitting again: from where another run ended (warm
 
 A model that is Gaussian in its effects and coefficients goes another way from what reads what: found by probing
 (affine.py, probing.py), its rows summed up once (grams.py), effects and coefficients integrated out (cholesky.py,
-finest.py, elimination.py, collapse.py, marginals.py), of several data sets at once (several.py), the rest sampled (mode.py, proposals.py, independence.py,
-workers.py), unstored effects drawn again (redraw.py).
+finest.py, elimination.py, collapse.py, marginals.py), of several data sets at once (several.py), the rest sampled
+(mode.py, proposals.py, independence.py, workers.py), unstored effects drawn again (redraw.py).
 """
 
 from hiertorch import families, models

