@@ -35,7 +35,7 @@ from hiertorch.model import Model
 from hiertorch.posterior import Posterior
 from hiertorch.sampling import sample
 
-__all__ = ["Config", "load", "read_data", "read_table", "run"]
+__all__ = ["Config", "load", "parsed", "parser_of", "read_data", "read_table", "run", "sections"]
 
 RUN_FILES = ("draws.npz", "summary.csv", "events.out.tfevents.*", "chain_*/events.out.tfevents.*")
 
@@ -218,7 +218,7 @@ def parser_of(description: str, skip: Collection[str] = ()) -> ArgumentParser:
     )
     parser.add_method_arguments(Data, "from_frame", "data", skip={"frame", "dtype"})
     # Without what YAML can't say, and what it says elsewhere.
-    left_out = {"model", "data", "monitors", "plan", "init", "start", "log_dir", "dtype", *skip}
+    left_out: set[str | int] = {"model", "data", "monitors", "plan", "init", "start", "log_dir", "dtype", *skip}
     parser.add_function_arguments(sample, "sample", skip=left_out)
     parser.add_argument("--sample.dtype", type=Literal["float64", "float32"], default="float64")
     return parser
