@@ -168,6 +168,16 @@ class Posterior:
         return list(self.draws)
 
     @property
+    def model(self) -> Any:
+        """What was fitted, a `Model`; a DataError if the posterior does not know it."""
+        return self._fitted().model
+
+    @property
+    def data(self) -> Any:
+        """What it was fitted to, `Data`; after an update all rows."""
+        return self._fitted().data
+
+    @property
     def chains(self) -> int:
         """The number of chains."""
         return next(iter(self.draws.values())).shape[0]
