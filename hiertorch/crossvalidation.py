@@ -45,6 +45,9 @@ AT_ONCE = 100
 HIGHEST_R_HAT = 1.1
 """Beyond it a fit is named in the warnings. A mean of densities needs less than an interval does."""
 
+FITTED = 1_000
+"""Draws of the fit to all rows, whose log densities say what p is: nothing is weighted, so that few will do."""
+
 INTEGRATED = 1_000
 """Draws of a fold at which the effects of groups are integrated out where that has no closed form."""
 
@@ -74,7 +77,7 @@ def kfold(
     Raises:
         DataError: for folds that can't be.
     """
-    whole = Pointwise(posterior)
+    whole = Pointwise(posterior, FITTED)
     data = whole.data
     seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
     number = _number(data, by)

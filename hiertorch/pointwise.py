@@ -62,9 +62,10 @@ class Pointwise:
         self.chains = posterior.chains
         step = 1 if draws is None else max(1, self.chains * posterior.n_draws // draws)
         self.draw = torch.arange(0, posterior.n_draws, step)
-        self._held = {
-            name: x[:, ::step] for name, x in {**fitted.more, **posterior.draws}.items() if name in self.model.latents
-        }
+        held = {**fitted.more, **posterior.draws}
+        self._flat = {name: x[:, ::step].flatten(0, 1) for name, x in held.items() if name in self.model.latents}
+        shape = (self.chains, len(self.draw))
+        self._held = {name: x.unflatten(0, shape) for name, x in self._flat.items()}
         effects = posterior._effects
         unstored = [name for name in self.model.latents if name not in self._held]
         if unstored and not (isinstance(effects, Redraw) and set(unstored) <= set(effects.names)):
@@ -86,7 +87,7 @@ class Pointwise:
 
     def population(self) -> Values:
         """Latents that were stored, chains and draws in one axis: `(chains x draws, size, *event)`."""
-        return Values({name: x.flatten(0, 1) for name, x in self._held.items()}, tuple(self.model.latents))
+        return Values(self._flat, tuple(self.model.latents))
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Numbers of rows `(n,)`, all of them in turn, with their log densities `(chains, draws, n)`, times the row
@@ -109,7 +110,7 @@ class Pointwise:
         """Values of all latents for some of the draws in turn, chains and draws in one axis, with the rows that they
         are read with. Of effects that were not stored there are those of these rows' groups.
         """
-        part, values = self.data.take(rows), {name: x.flatten(0, 1) for name, x in self._held.items()}
+        part, values = self.data.take(rows), dict(self._flat)
         if self._redraw is not None:
             part, drawn = self._drawn_again(part, self._redraw)
             values |= {name: x.flatten(0, 1) for name, x in drawn.items()}
