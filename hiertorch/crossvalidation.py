@@ -21,7 +21,7 @@ from torch import Tensor
 from hiertorch import diagnostics, reading
 from hiertorch.collapse import collapse
 from hiertorch.comparison.bygroup import log_marginals
-from hiertorch.comparison.criteria import Criterion, question
+from hiertorch.comparison.criteria import Criterion, question, total
 from hiertorch.data import Data
 from hiertorch.errors import DataError, SamplingWarning
 from hiertorch.pareto import good_k
@@ -155,9 +155,7 @@ def refit(
 
 def _totals(frame: pd.DataFrame) -> tuple[float, float, float]:
     """elpd, its standard error, and p."""
-    x = frame["elpd"].to_numpy()
-    se = float(np.sqrt(len(x)) * x.std(ddof=1)) if len(x) > 1 else math.nan
-    return float(x.sum()), se, float(frame["p"].sum())
+    return *total(frame["elpd"].to_numpy()), float(frame["p"].sum())
 
 
 # What is left out
