@@ -61,7 +61,7 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
   nav { display: none; }
   h2, h3 { break-after: avoid; }
   h2 { margin-top: 1.4rem; }
-  figure, tr, .verdict { break-inside: avoid; }
+  figure, tr, pre, .verdict { break-inside: avoid; }
   figure img { max-height: 230mm; padding: 0; }
   thead { display: table-header-group; }
   table { font-size: 8pt; } th, td { padding: .1rem .45rem .1rem 0; white-space: normal; }

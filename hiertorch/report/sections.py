@@ -122,7 +122,7 @@ def _model(posterior: "Posterior") -> Iterator[str]:
     if found:
         yield preformatted(printed and found.strip() + printed)
         yield "<h3>About it</h3>"
-    yield preformatted(inspect.cleandoc(about))
+    yield preformatted(inspect.cleandoc(about).partition("\n\nArgs:")[0])  # how to call it is no news to a reader
     if plan := posterior.run.get("plan_text"):
         yield "<h3>How it was sampled</h3>"
         yield preformatted(str(plan))
