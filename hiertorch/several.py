@@ -119,9 +119,8 @@ def _tensors(elimination: Elimination) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: x for name, x in vars(finest).items() if isinstance(x, Tensor) and x.is_floating_point()
     }
-    found["_transfer"] = [matrix.to_dense() for matrix in finest._transfer]
+    finest._transfer = found["_transfer"] = [matrix.to_dense() for matrix in finest._transfer]
     if finest.strata == 1 and finest.width == 2:
-        finest._transfer = found["_transfer"]
         found["_two"] = list(finest._two or ())
     own: dict[str, Any] = {"total_weight": elimination.total_weight, "total_log_scale": elimination.total_log_scale}
     own["_sparse"] = [[matrix.to_dense() for matrix in row] for row in elimination._sparse]

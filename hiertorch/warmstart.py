@@ -45,7 +45,8 @@ def warm_start(
         )
     chain = torch.arange(chains) % posterior.chains
     back = torch.arange(chains) // posterior.chains  # several chains may go on from one
-    draw = (posterior.n_draws - 1 - back * max(1, posterior.n_draws // (1 + int(back.max())))).clamp(min=0)
+    each = -(-chains // posterior.chains)
+    draw = (posterior.n_draws - 1 - back * max(1, posterior.n_draws // each)).clamp(min=0)
     last = {name: x[chain, draw].to(data.device, data.dtype) for name, x in held.items()}
     for name, x in model.sample_prior(data, 1, generator).items():
         if name in last and last[name].shape[2:] != x.shape[2:]:
@@ -62,8 +63,8 @@ def warm_start(
     for name, latent in model.latents.items():
         if name in last and latent.plate in where:
             at = where[latent.plate]
-            init[name] = init[name].clone()
-            init[name][:, at >= 0] = last[name][:, at[at >= 0]]
+            known = (at >= 0).reshape(-1, *(1,) * (init[name].dim() - 2))
+            init[name] = torch.where(known, last[name][:, at.clamp(min=0)], init[name])
     every = posterior.chains * posterior.n_draws
     at = torch.linspace(0, every - 1, min(SEEN, every)).long()
     seen = {name: held[name].flatten(0, 1)[at].to(data.device, data.dtype) for name in population}

@@ -25,8 +25,10 @@ from hiertorch.collapse import Collapsed, collapse
 from hiertorch.errors import ModelError, SamplingWarning
 from hiertorch.latent import validation
 from hiertorch.models import VaryingIntercepts
+from hiertorch.pointwise import Pointwise
 from hiertorch.store import Counter, Store
 from hiertorch.sweep import Sweep
+from hiertorch.warmstart import warm_start
 
 CHAINS = 6
 CUDA = torch.device("cuda:0")
@@ -296,3 +298,54 @@ def test_a_collapsed_plan_is_made_where_it_runs():
     assert plan.collapsed is not None
     with pytest.raises(ModelError, match="a collapsed plan stays on its device; make it again from data that are on"):
         plan.to(CUDA)
+
+
+def one_by_one(function):
+    def mapped(tensors, parts):
+        found = [function(part_of(tensors, d), [x[d] for x in parts]) for d in range(len(parts[0]))]
+        return [torch.stack(each) for each in zip(*found, strict=True)]
+
+    return mapped
+
+
+def part_of(nest, number):
+    if isinstance(nest, dict):
+        return {key: part_of(x, number) for key, x in nest.items()}
+    return [part_of(x, number) for x in nest] if isinstance(nest, list) else nest[number]
+
+
+@pytest.mark.parametrize("name", ["varying_intercepts", "correlated_2", "nested_2", "crossed", "two_errors"])
+def test_several_data_sets_stay_on_the_gpu(name, monkeypatch):
+    """One set after the other: `torch.vmap` asks for a CUDA device guard."""
+    monkeypatch.setattr(torch, "vmap", one_by_one)
+    case = ZOO[name](1)
+    data = case.data.replace(y=case.data.y + torch.arange(3.0).unsqueeze(1))
+    found = collapse(case.model, data, inspect(case.model, data)[0])
+    assert isinstance(found, Collapsed) and found.sets == 3
+    given = case.draw(6)
+    with fake_mode():
+        there, rest = on_gpu(found), {key: x.to(CUDA) for key, x in given.items()}
+        drawn = there.draw(rest, torch.randn(found.n_noise, 6, dtype=torch.float64, device=CUDA))
+        marginal = there.log_marginal(rest)
+        assert_on_gpu(drawn, marginal)
+        assert marginal.shape == (6,)
+
+
+# What comes out
+
+
+def test_rows_are_looked_at_and_runs_go_on_where_the_draws_are():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)
+        posterior = ht.sample(
+            VaryingIntercepts("school", ["x"]), school_data(), chains=4, draws=10, seed=1, progress=False
+        )
+    with fake_mode():
+        with ToGpu():
+            there = copy.deepcopy(posterior)
+        assert_on_gpu(there.draws, there.data.y)
+        pointwise = Pointwise(there, None)
+        rows = torch.arange(there.data.n_rows, device=CUDA)
+        assert_on_gpu(pointwise.log_likelihood(rows), [terms for _, terms in pointwise.chunks()])
+        found = warm_start(there, there.model, there.data, 8, None)
+        assert_on_gpu(found.init, found.seen)
