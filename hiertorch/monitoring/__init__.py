@@ -1,6 +1,7 @@
 """Later rows against a posterior: who is new, what would move, do predictions hold, and is a refit due?"""
 
 import math
+import textwrap
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
@@ -22,6 +23,7 @@ from hiertorch.predict import Fitted, stream
 from hiertorch.redraw import Redraw
 from hiertorch.setting import Setting
 from hiertorch.storage import label_text
+from hiertorch.summaries import listed
 
 __all__ = ["Monitoring", "monitor"]
 
@@ -42,6 +44,9 @@ BROKEN = {
     "group means": "residuals of a group's new rows differ from 0 by {found:.1f} sds (expected {high:.1f} or less): "
     "its level has drifted.",
 }
+
+
+WIDTH = 120  # of a terminal
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,15 @@ class Monitoring:
 
     def __repr__(self) -> str:
         head = "A refit is due:" if self.due else "No refit is due."
-        lines = [f"Monitoring of {len(self.pit)} new rows. {head}", *(f"  - {reason}" for reason in self.reasons)]
-        lines += [f"  note: {note}" for note in self._notes]
+        lines = [f"Monitoring of {len(self.pit)} new rows. {head}"]
+        for sentence in [*(f"- {reason}" for reason in self.reasons), *(f"note: {note}" for note in self._notes)]:
+            lines += textwrap.wrap(sentence, WIDTH, initial_indent="  ", subsequent_indent="    ")
+        fresh = self.groups[self.groups["status"] == "new"]
+        fresh = fresh[~fresh.index.duplicated()]  # several effects of one group
+        if len(fresh):
+            rows = zip(fresh.index.tolist(), fresh["rows"].tolist(), strict=True)
+            named = listed(f"{key[0]} {key[1]} ({many(int(n), 'row')})" for key, n in rows)
+            lines += textwrap.wrap(f"New groups ({len(fresh)}): {named}.", WIDTH, subsequent_indent="  ")
         moved = self.groups.reindex(self.groups["shift"].abs().sort_values(ascending=False).index)[:10]
         moved = moved.drop(columns=["sd", "pareto_k"])
         if len(moved):
