@@ -14,7 +14,7 @@ controls, which always or never make a claim, miss these by far.
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -155,3 +155,77 @@ def test_a_comparison_that_always_claims_is_noticed(cases, monkeypatch):
 def test_a_comparison_that_never_claims_is_noticed(large, monkeypatch):
     monkeypatch.setattr("hiertorch.comparison.doubt", lambda best, other: "small")
     assert most(sum(case.ruled_out() for case in large), len(large)) < POWER / 2
+
+
+# Several groupings
+
+SEVERAL = 12  # data sets of each
+
+
+class Layout(NamedTuple):
+    """How data are simulated from a structure, and which simpler structures are fitted beside it."""
+
+    structure: ht.Model
+    groups: dict[str, Any]
+    rows: Any
+    values: dict[str, float]
+    simpler: dict[str, ht.Model]
+
+
+LAYOUTS = {
+    "nested": Layout(
+        models.Nested(["school", "class"], ["x"]),
+        {"school": 10, "class": 4},
+        8,
+        {"mu": 0.5, "beta": 0.8, "sigma_school": 1.0, "sigma_class": 0.8, "sigma_y": 1.0},
+        {
+            "schools alone": models.VaryingIntercepts("school", ["x"]),
+            "no groups": models.CompletePooling(["x"]),
+        },
+    ),
+    "crossed": Layout(
+        models.Crossed(["pupil", "judge"], ["x"]),
+        {"pupil": 25, "judge": 10},
+        12,
+        {"mu": 0.5, "beta": 0.8, "sigma_pupil": 1.0, "sigma_judge": 0.8, "sigma_y": 1.0},
+        {
+            "pupils alone": models.VaryingIntercepts("pupil", ["x"]),
+            "judges alone": models.VaryingIntercepts("judge", ["x"]),
+        },
+    ),
+    "time-varying": Layout(
+        models.TimeVarying("school", "year", ["x"]),
+        {"school": 12, "year": list(range(2001, 2007))},
+        24,
+        {"mu_alpha0": 0.5, "beta": 0.8, "sigma_alpha": 1.0, "sigma_time": 0.7, "sigma_y": 1.0},
+        {
+            "constant in time": models.VaryingIntercepts("school", ["x"]),
+            "no groups": models.CompletePooling(["x"]),
+        },
+    ),
+}
+
+
+def several(name: str, number: int) -> tuple[int, int]:
+    """Of so many data sets: how often the true structure is called worse, and how often all simpler ones are."""
+    layout, wrong, found = LAYOUTS[name], 0, 0
+    for seed in range(number):
+        made = ht.simulate_grouped(
+            layout.groups, layout.rows, model=layout.structure, values=layout.values, seed=1000 + seed
+        )
+        candidates = {name: layout.structure, **layout.simpler}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ht.SamplingWarning)
+            fits = {key: ht.sample(model, made.data, seed=seed, **SETTINGS) for key, model in candidates.items()}
+        comparison = compare(fits)
+        left = [comparison.best, *comparison.indistinguishable]
+        wrong, found = wrong + (name not in left), found + (left == [name])
+    return wrong, found
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_structures_of_several_groupings(name):
+    """None of 12 called worse, and all found: 95 % limits of these rates are 22 % and 78 %. Of 50 of each, once, likewise
+    none and all (6 % and 94 %).
+    """
+    assert several(name, SEVERAL) == (0, SEVERAL)
