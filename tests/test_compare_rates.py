@@ -225,7 +225,7 @@ def several(name: str, number: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_structures_of_several_groupings(name):
-    """None of 12 called worse, and all found: 95 % limits of these rates are 22 % and 78 %. Of 50 of each, once, likewise
-    none and all (6 % and 94 %).
+    """None of 12 called worse, and all found: 95 % limits of these rates are 22 % and 78 %. Of 50 of each, once: none
+    and all (6 % and 94 %).
     """
     assert several(name, SEVERAL) == (0, SEVERAL)
