@@ -365,7 +365,8 @@ class Posterior:
     def criterion(
         self, kind: Literal["loo", "waic", "dic"] = "loo", by: str = "row", *, draws: int | None = 4000
     ) -> "Criterion":
-        """How well the model predicts what it has not seen: PSIS-LOO, WAIC or DIC; see `hiertorch.comparison.criteria`.
+        """elpd = sum_i log p(y_i | y without i), estimated by PSIS-LOO, WAIC or DIC: how well the model predicts what
+        it has not seen; see `hiertorch.comparison.criteria`.
 
         Args:
             kind: "loo" leaves out one row (or group) by importance weights; "waic" and "dic" correct the fit to all.
@@ -374,7 +375,8 @@ class Posterior:
             draws: to look at, of all chains together; None takes all.
 
         Raises:
-            DataError: if the posterior does not know its model and data, and for a grouping without effects.
+            DataError: if the posterior does not know its model and data, for a grouping that these don't have, and
+                where groups are not independent given the population.
         """
         from hiertorch.comparison.criteria import criterion
 
@@ -387,14 +389,26 @@ class Posterior:
             k: folds.
             by: "row", or a grouping whose groups are left out whole.
             stratify: a grouping whose groups each fold has its share of.
-            settings: seed, chains (for each fold), draws and others of `ht.sample`.
+            settings: `folds` (the fold of each row, in place of chance), seed, chains (for each fold), draws and others
+                of `ht.sample`.
+
+        Raises:
+            DataError: for folds that can't be.
         """
         from hiertorch.crossvalidation import kfold
 
         return kfold(self, k, by, stratify=stratify, **settings)
 
     def refit(self, criterion: "Criterion", **settings: Any) -> "Criterion":
-        """A LOO criterion whose rows or groups of a high Pareto k are left out by fitting again without them."""
+        """A LOO criterion whose rows or groups of a high Pareto k are left out by fitting again without them.
+
+        Args:
+            criterion: of this posterior, of kind "loo".
+            settings: `above` (the Pareto k from which), and as in `kfold`.
+
+        Raises:
+            DataError: for a criterion of another kind or of other data.
+        """
         from hiertorch.crossvalidation import refit
 
         return refit(self, criterion, **settings)
@@ -422,7 +436,9 @@ class Posterior:
         return predictive_check(self, statistics, draws=draws, seed=seed, groups=groups)
 
     def pooling(self) -> "Pooling":
-        """How strongly groups are pooled, and what share of the variance each level has; see `hiertorch.pooling`."""
+        """lambda = 1 - V(E eps) / E(V eps) for the errors eps of each level, R2 = 1 - E(V eps) / E(V theta) (Gelman &
+        Pardoe 2006), shrinkage by group, and shares of variance; see `hiertorch.pooling`.
+        """
         from hiertorch.pooling import pooling
 
         return pooling(self)
@@ -444,7 +460,11 @@ class Posterior:
 
         Args:
             frame: the new rows, with their response, of known or new groups.
-            settings: of `ht.sample`, for the run if there has to be one.
+            settings: `weights` (the column of the new rows' weights), and those of `ht.sample`, for the run if there
+                has to be one.
+
+        Raises:
+            DataError: for rows that can't be read, or contradict what was fitted.
         """
         from hiertorch.monitoring.updating import update
 

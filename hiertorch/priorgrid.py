@@ -11,6 +11,7 @@ Note [One batch]
 
 import copy
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,7 @@ class PriorGrid:
 
     def __repr__(self) -> str:
         shown = self.table.to_string(float_format=lambda x: f"{x:.4g}", line_width=118)
-        return f"Scales of the prior of {self.latent}:\n{shown}\n{self.sentence}"
+        return f"Scales of the prior of {self.latent}:\n{shown}\n{textwrap.fill(self.sentence, 118)}"
 
 
 def prior_grid(
