@@ -27,7 +27,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-
 from hiertorch.errors import RunFolderError, SamplingWarning
 from hiertorch.monitors import Monitor, ProgressBar, RunInfo, TensorBoard, Window, parameter_names
 from hiertorch.monitors.base import Budget, safe_tags, watch
-from hiertorch.monitors.records import crc32c
+from hiertorch.dashboard.records import crc32c
 
 SCHOOLS = pd.Index(["Åsa Skola", "St. Mary's / 7", " North "])
 SIZE, WARMUP, SAMPLING = 10, 4, 12  # sweeps a window; windows

@@ -28,7 +28,7 @@ MEETING = {
     "outcome",
     "warmstart",
 }  # the branches meet in sampling.py; outcome.py is what it calls at its end
-EDGE = {"monitors", "config"}
+EDGE = {"monitors", "dashboard", "config"}
 FORBIDDEN = {
     **dict.fromkeys(WHAT, HOW | OUT | MEETING | AGAIN | EDGE),
     **dict.fromkeys(HOW, {"data", "model", "models"} | OUT | MEETING | AGAIN | EDGE),
@@ -37,7 +37,7 @@ FORBIDDEN = {
     **dict.fromkeys(("posterior", "summaries", "diagnostics", "storage"), {"model", "models"} | HOW | MEETING | EDGE),
     "sampling": {"models", "config"} | AGAIN,
     "outcome": {"models", "config"} | AGAIN,
-    "monitors": {"model", "models", "config"} | HOW | MEETING | AGAIN,
+    **dict.fromkeys(("monitors", "dashboard"), {"model", "models", "config"} | HOW | MEETING | AGAIN),
     "config": HOW | {"outcome"},
 }
 

@@ -20,7 +20,7 @@ from hiertorch.errors import RunFolderError, SamplingWarning
 from hiertorch.monitors.base import COST, FEWEST, Budget, Monitor, RunInfo, Window, safe_tags, watch
 
 if TYPE_CHECKING:
-    from hiertorch.monitors.records import Chart, EventFile
+    from hiertorch.dashboard.records import Chart, EventFile
 
 __all__ = ["TensorBoard"]
 
@@ -71,7 +71,7 @@ class TensorBoard(Monitor):
 
     def start(self, run: RunInfo) -> None:
         """Opens the dashboard with what is known so far, and logs how to look at it."""
-        from hiertorch.monitors.records import EventFile  # here, so that importing hiertorch stays cheap
+        from hiertorch.dashboard.records import EventFile  # here, so that importing hiertorch stays cheap
 
         self._run = run
         self._error: Exception | None = None
@@ -155,7 +155,7 @@ class TensorBoard(Monitor):
 
     def _begin(self, window: Window) -> None:
         """What needs the values' shapes: which parameters are shown, and the files of the chains."""
-        from hiertorch.monitors.records import EventFile
+        from hiertorch.dashboard.records import EventFile
 
         run, chains = self._run, len(window.log_density)
         few = min(PARAMETERS, max(1, VALUES // (chains * DRAWS)))
