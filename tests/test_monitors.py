@@ -24,10 +24,10 @@ from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTH
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow  # type: ignore[import-untyped]
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 
+from hiertorch.dashboard.records import crc32c
 from hiertorch.errors import RunFolderError, SamplingWarning
 from hiertorch.monitors import Monitor, ProgressBar, RunInfo, TensorBoard, Window, parameter_names
 from hiertorch.monitors.base import Budget, safe_tags, watch
-from hiertorch.dashboard.records import crc32c
 
 SCHOOLS = pd.Index(["Åsa Skola", "St. Mary's / 7", " North "])
 SIZE, WARMUP, SAMPLING = 10, 4, 12  # sweeps a window; windows
