@@ -15,7 +15,9 @@ Note [What has no effective draws]
     only if it stands away from the centre. A tail whose indicator never moved (a discrete parameter with most draws
     at its end) is left out; if neither moved, NaN.
     Whether something moved is asked exactly (max = min), so no diagnostic changes when the draws are rescaled.
-    Fewer than 4 draws, a draw that isn't finite and, for R-hat, a single chain also give NaN.
+    Fewer than 4 draws, a NaN draw and, for R-hat, a single chain also give NaN. An infinite draw has a rank, as in
+    ArviZ, so that only what is made of moments (the MCSEs, `ess_mean`) is NaN; draws folded at an infinite median are
+    left out.
 
 Reference: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021). Rank-normalization, folding, and localization: an
 improved R-hat for assessing convergence of MCMC. Bayesian Analysis 16(2).
@@ -64,7 +66,7 @@ class Convergence(NamedTuple):
 
 def convergence(x: Tensor) -> Convergence:
     """`rhat`, `ess_bulk` and `ess_tail` together: they share their sorts, which are most of the work."""
-    return Convergence(*_by_parameter(lambda ranked: (ranked.rhat(), ranked.ess_bulk(), ranked.ess_tail()), x, 3))
+    return Convergence(*_by_parameter(lambda r: (r.rhat(), r.ess_bulk(), r.ess_tail()), x, 3, ranks=True))
 
 
 def rhat(x: Tensor) -> Tensor:
@@ -78,17 +80,17 @@ def rhat(x: Tensor) -> Tensor:
     Returns:
         R-hat, `shape`; infinite if no chain moved and they stand at different values.
     """
-    return _by_parameter(lambda ranked: (ranked.rhat(),), x)[0]
+    return _by_parameter(lambda ranked: (ranked.rhat(),), x, ranks=True)[0]
 
 
 def ess_bulk(x: Tensor) -> Tensor:
     """Effective draws for the centre of the distribution: the ESS of the rank-normalised split chains."""
-    return _by_parameter(lambda ranked: (ranked.ess_bulk(),), x)[0]
+    return _by_parameter(lambda ranked: (ranked.ess_bulk(),), x, ranks=True)[0]
 
 
 def ess_tail(x: Tensor) -> Tensor:
     """Effective draws for the tails: the smaller ESS of the indicators of the 5% and the 95% quantile."""
-    return _by_parameter(lambda ranked: (ranked.ess_tail(),), x)[0]
+    return _by_parameter(lambda ranked: (ranked.ess_tail(),), x, ranks=True)[0]
 
 
 def ess_mean(x: Tensor) -> Tensor:
@@ -164,9 +166,16 @@ def _check(x: Tensor) -> None:
 
 
 def _by_parameter(
-    function: Callable[["_Ranked"], tuple[Tensor, ...]], x: Tensor, outputs: int = 1, min_draws: int = MIN_DRAWS
+    function: Callable[["_Ranked"], tuple[Tensor, ...]],
+    x: Tensor,
+    outputs: int = 1,
+    min_draws: int = MIN_DRAWS,
+    *,
+    ranks: bool = False,
 ) -> tuple[Tensor, ...]:
-    """Apply `(P, chains, draws) -> (P,)` to chunks of parameters whose temporaries fit in `_CHUNK_BYTES`."""
+    """Apply `(P, chains, draws) -> (P,)` to chunks of parameters whose temporaries fit in `_CHUNK_BYTES`. A function of
+    ranks takes infinite draws like any other.
+    """
     _check(x)
     chains, draws, *shape = x.shape
     flat = x.flatten(2) if shape else x[..., None]  # (chains, draws, parameters)
@@ -175,7 +184,8 @@ def _by_parameter(
     for start in range(0, flat.shape[2] if draws >= min_draws else 0, step):
         part = flat[..., start : start + step].to(torch.float64).permute(2, 0, 1).contiguous()
         values = torch.stack(function(_Ranked(part)))
-        out[:, start : start + step] = torch.where(part.isfinite().all(-1).all(-1), values, math.nan)
+        known = ~part.isnan() if ranks else part.isfinite()
+        out[:, start : start + step] = torch.where(known.all(-1).all(-1), values, math.nan)
     return out.reshape(outputs, *shape).unbind()
 
 
@@ -211,8 +221,9 @@ class _Ranked:
         median = (ordered[:, middle - 1] + ordered[:, middle]) / 2  # of an even number of draws
         folded = (self.split - median[:, None, None]).abs()
         folded_scores = _normal_scores(*_sort(folded.flatten(1))).view_as(folded)
+        spread = torch.where(median.isfinite(), _rhat(folded_scores), math.nan)
         # Folded draws can be constant where draws are not (two values, equally often): fmax leaves that NaN out.
-        return torch.fmax(_rhat(self.scores), _rhat(folded_scores))
+        return torch.fmax(_rhat(self.scores), spread)
 
     def ess_bulk(self) -> Tensor:
         return _ess(self.scores)

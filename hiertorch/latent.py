@@ -244,6 +244,9 @@ def repaired(distribution: Distribution) -> Distribution:
 def validation(enabled: bool) -> Iterator[None]:
     """Argument validation of `torch.distributions` switched on or off inside the block, and put back afterwards."""
     before = Distribution._validate_args
+    if before is enabled:  # there is nothing to put back: another thread may have moved on by then
+        yield
+        return
     Distribution.set_default_validate_args(enabled)
     try:
         yield

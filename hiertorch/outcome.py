@@ -16,9 +16,10 @@ from hiertorch.posterior import Posterior, Stats
 from hiertorch.predict import Fitted
 from hiertorch.redraw import Redraw
 from hiertorch.requirements import chosen_priors, model_text
+from hiertorch.settings import Schedule
 from hiertorch.store import Counter, Store
 
-__all__ = ["as_posterior", "glance", "run_info", "versions"]
+__all__ = ["as_posterior", "glance", "run_info", "so_far", "versions"]
 
 LOOK_AT, GROUPS, EACH = 400_000, 20, 200
 """Stored numbers above which `glance` takes so many groups of each plate alone, and then every k-th draw, but no fewer
@@ -36,7 +37,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def run_info(plan: Plan, settings: Mapping[str, Any], sweeps: int, findings: tuple[str, ...] = ()) -> RunInfo:
+def run_info(
+    plan: Plan,
+    settings: Mapping[str, Any],
+    run: Schedule,
+    stored: tuple[str, ...],
+    findings: tuple[str, ...] = (),
+    earlier: int = 0,
+) -> RunInfo:
     """What monitors are told before the first sweep; a posterior keeps the findings with the settings."""
     target = plan.structure.target
     model, coordinates = target.model, target.space.coordinates
@@ -45,7 +53,7 @@ def run_info(plan: Plan, settings: Mapping[str, Any], sweeps: int, findings: tup
         model=type(model).__name__,
         model_text=f"{(type(model).__doc__ or '').strip()}\n\n{model_text(model, priors)}".strip(),
         plan_text=str(plan),
-        settings={**settings, "findings": list(findings)},
+        settings={**run._asdict(), **settings, "findings": list(findings)},
         names=target.names,
         plates={name: c.plate for name, c in coordinates.items()},
         labels={plate: target.data.labels[plate] for plate in plan.structure.plates},
@@ -55,9 +63,31 @@ def run_info(plan: Plan, settings: Mapping[str, Any], sweeps: int, findings: tup
             if (labels := latent.event_labels(target.data)) and fits(labels, coordinates[name].event)
         },
         blocks={step.move.name: step.move.plate for step in plan.steps},
-        sweeps=sweeps,
+        sweeps=run.sweeps,
         findings=findings,
         priors=priors,
+        stored=stored,
+        warmup=run.warmup,
+        thin=run.thin,
+        earlier=earlier,
+    )
+
+
+def so_far(plan: Plan, info: RunInfo, draws: Mapping[str, Tensor]) -> Posterior:
+    """Some of the draws while the run goes on, `(chains, draws, size, *event)`, with their model and data."""
+    model, data = plan.structure.target.model, plan.structure.target.data
+    if plan.collapsed is not None:
+        data = plan.collapsed.collapsed.data
+    like = next(iter(draws.values()))
+    nothing = Stats({}, {}, like.new_zeros(like.shape[:2]), {})
+    return Posterior(
+        draws,
+        plates=info.plates,
+        labels=info.labels,
+        event_labels=info.event_labels,
+        stats=nothing,
+        run={"model": info.model},
+        predictor=Fitted(model, data, like),
     )
 
 
@@ -69,6 +99,7 @@ def as_posterior(
     counter: Counter,
     seconds: Mapping[str, float],
     status: str,
+    sweeps: int,
     tuning: Mapping[str, Mapping[str, Tensor]],
 ) -> Posterior:
     """The draws of the latents that are kept, with everything that a reader needs."""
@@ -108,6 +139,7 @@ def as_posterior(
         **info.settings,
         "seconds": dict(seconds),
         "status": status,
+        "sweeps": info.earlier + sweeps,
     }
     return Posterior(
         {**draws, **more},

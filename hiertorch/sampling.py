@@ -4,7 +4,8 @@ import copy
 import secrets
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,8 @@ from hiertorch.errors import ModelError, SamplingError, SamplingWarning
 from hiertorch.independence import Independence
 from hiertorch.latent import validation
 from hiertorch.model import Model
-from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoard, Window
-from hiertorch.outcome import as_posterior, glance, run_info, versions
+from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoardMonitor, Window
+from hiertorch.outcome import as_posterior, glance, run_info, so_far, versions
 from hiertorch.plan import MoveSpec, Plan, collapsed_plan, make_plan
 from hiertorch.posterior import Posterior
 from hiertorch.requirements import sentences
@@ -195,9 +196,10 @@ def sample(
         "compiled": compiled,
     }
     found = () if prior_only else sentences(model, data, moves.structure.reads)
-    info = run_info(moves, {**run._asdict(), **settings, "versions": versions()}, run.sweeps, found)
+    earlier = 0 if start is None else int(start.run.get("sweeps", 0))
+    info = run_info(moves, {**settings, "versions": versions()}, run, stored, found, earlier)
     bar = [ProgressBar()] if progress else []
-    board = [TensorBoard(log_dir)] if log_dir is not None else []
+    board = [TensorBoardMonitor(log_dir, announce=progress)] if log_dir is not None else []
     audience = Audience([*monitors, *board, *bar])
     generator = torch.Generator(data.device).manual_seed(seed)
     with torch.no_grad(), validation(False), few_threads(moves, run):
@@ -205,12 +207,13 @@ def sample(
         engine = _engine(moves, run, generator, init, warm)
         store, counter = Store(engine.values(), stored, run.draws, dtype), Counter(engine.order)
         audience.start(info)
-        status, seconds = "failed", dict[str, float]()
+        status, posterior = "failed", None
         try:
-            status, seconds = _loop(engine, run, store, counter, audience, compiled=compiled)
+            look = partial(so_far, moves, info)
+            status, done, seconds = _loop(engine, run, store, counter, audience, look, compiled=compiled)
+            posterior = as_posterior(moves, info, names, store, counter, seconds, status, done, engine.learnt())
         finally:
-            audience.stop(status)
-    posterior = as_posterior(moves, info, names, store, counter, seconds, status, engine.learnt())
+            audience.stop(status if posterior is not None else "failed", posterior)
     if data.y.dim() == 1 and (data.weights is None or data.weights.dim() == 1):
         for sentence in glance(posterior):
             warnings.warn(sentence, SamplingWarning, stacklevel=2)
@@ -240,10 +243,17 @@ def _engine(
 
 
 def _loop(
-    engine: Engine, run: Schedule, store: Store, counter: Counter, audience: Monitor, *, compiled: bool
-) -> tuple[str, dict[str, float]]:
-    """Every sweep of a run, window by window: warm-up learns, sampling stores. Returns how it ended, and the seconds of
-    each part.
+    engine: Engine,
+    run: Schedule,
+    store: Store,
+    counter: Counter,
+    audience: Monitor,
+    so_far: Callable[[Mapping[str, torch.Tensor]], Posterior],
+    *,
+    compiled: bool,
+) -> tuple[str, int, dict[str, float]]:
+    """Every sweep of a run, window by window: warm-up learns, sampling stores. Returns how it ended, sweeps done and
+    the seconds of each part.
     """
     seconds = {"compile": 0.0, "warmup": 0.0, "sampling": 0.0}
     began = time.perf_counter()
@@ -258,11 +268,23 @@ def _loop(
             done = end
             phase = "warmup" if warming else "sampling"
             acceptance = {engine.moves[k].name: mean for k, mean in counter.window(sampling=not warming).items()}
-            drawn = store.draws() if not warming else {}
-            nans = counter.nans()
-            audience.window(Window(phase, done, engine.values(), engine.height(), acceptance, nans, drawn))
+            drawn, densities = ({}, None) if warming else (store.draws(), store.log_density())
+            audience.window(
+                Window(
+                    phase,
+                    done,
+                    engine.values(),
+                    engine.height(),
+                    acceptance,
+                    counter.nans(),
+                    drawn,
+                    log_densities=densities,
+                    tuning=engine.learnt(),
+                    so_far=so_far,
+                )
+            )
             seconds[phase] += time.perf_counter() - began - sum(seconds.values())
     except KeyboardInterrupt:
         counter.window(sampling=done > run.warmup)
-        return "interrupted", seconds
-    return "finished", seconds
+        return "interrupted", done, seconds
+    return "finished", done, seconds

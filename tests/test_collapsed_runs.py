@@ -139,7 +139,7 @@ class Curious(Monitor):
         for name, x in window.values.items():
             assert torch.equal(x, self.values[-1][name]), "looking again shows the same"
 
-    def stop(self, status: str) -> None:
+    def stop(self, status: str, posterior: object = None) -> None:
         self.status = status
 
 

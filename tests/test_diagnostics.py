@@ -189,13 +189,45 @@ def test_rescaling_changes_nothing(name: str, scale: float) -> None:
     )
 
 
-def test_a_draw_that_is_not_finite_gives_nan_for_its_parameter_alone() -> None:
+def test_a_nan_or_an_infinite_draw_tells_on_its_parameter_alone() -> None:
     x = torch.from_numpy(DRAWS["independent"].copy())
-    expected = diagnostics.convergence(x)
+    ranked, moment = diagnostics.convergence(x), diagnostics.ess_mean(x)
     x[1, 20, 0], x[2, 30, 3] = math.nan, math.inf
-    for found, before in zip(diagnostics.convergence(x), expected, strict=True):
-        assert found.isnan().tolist() == [True, False, False, True, False]
+    for found, before in zip(diagnostics.convergence(x), ranked, strict=True):
+        assert found.isnan().tolist() == [True, False, False, False, False]
         torch.testing.assert_close(found[[1, 2, 4]], before[[1, 2, 4]], rtol=1e-12, atol=0)
+    found = diagnostics.ess_mean(x)
+    assert found.isnan().tolist() == [True, False, False, True, False]
+    torch.testing.assert_close(found[[1, 2, 4]], moment[[1, 2, 4]], rtol=1e-12, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["rhat", "ess_bulk", "ess_tail", "mcse_mean"])
+def test_a_batch_of_good_and_bad_parameters_is_arvizs_one_by_one(name: str, dtype: torch.dtype) -> None:
+    """Beside each other: constant chains, NaN and infinities. Where ArviZ has a number, so do we and it is the same,
+    but for parameters that never moved (ArviZ: all draws are effective), which have NaN here.
+    """
+    rng = np.random.default_rng(6)
+    x = torch.from_numpy(autoregressive(rng, 0.4, 4, 200, 11)).to(dtype)
+    x[2, :, 1] = x[2, 0, 1]  # one chain is stuck
+    x[:3, :, 2] = x[0, 0, 2]  # all but one are, at the same place
+    x[:3, :, 3] = torch.tensor([0.1, 0.7, -0.3], dtype=dtype)[:, None]  # and at places of their own
+    x[..., 4] = 0.1  # all are
+    x[1, 20, 5] = math.nan
+    x[0, 5, 6], x[3, 7, 7] = math.inf, -math.inf
+    x[..., 8][x[..., 8] > 0.5] = math.inf
+    x[..., 9][x[..., 9] > -0.5] = math.inf  # the median among them
+    function = getattr(diagnostics, name)
+    found = function(x)
+    expected = REFERENCE[name](x.double().numpy())
+    moments = name == "mcse_mean"
+    assert found.dtype == torch.float64 and found[[4, 5]].isnan().all() and found[6:10].isnan().all() == moments
+    alike = [k for k in range(11) if k != 4]
+    np.testing.assert_allclose(found.numpy()[alike], expected[alike], rtol=1e-6)
+    assert found[[0, 1, 2, 3, 10]].isfinite().all()
+    alone = torch.stack([function(x[..., k]) for k in range(11)])
+    torch.testing.assert_close(alone, found, rtol=1e-12, atol=0, equal_nan=True)
 
 
 def test_chunks_shapes_and_types(monkeypatch: pytest.MonkeyPatch) -> None:

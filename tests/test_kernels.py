@@ -364,7 +364,7 @@ class Curious(Monitor):
     def window(self, window: Window) -> None:
         self.windows.append(window)
 
-    def stop(self, status: str) -> None:
+    def stop(self, status: str, posterior: object = None) -> None:
         self.status = status
 
 

@@ -17,7 +17,7 @@ from hiertorch import diagnostics, reading
 from hiertorch.comparison.bygroup import by_group
 from hiertorch.latent import Values, validation
 from hiertorch.model import weighted
-from hiertorch.pareto import good_k
+from hiertorch.pareto import good_k, leave_one_out
 from hiertorch.pointwise import Pointwise
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 EFFICIENCY_PARAMETERS = 2_000
-"""Over which the relative efficiency of the draws is averaged."""
+"""Over about which the relative efficiency of the draws is averaged."""
 
 INTEGRAL_LIMIT = 0.05
 """Error of a log marginal likelihood that is worth telling."""
@@ -169,11 +169,11 @@ def loo(source: Source) -> tuple[Found, dict[str, float]]:
     efficiency, number = relative_efficiency(source.pointwise), source.pointwise.number
 
     def chunk(_: Tensor, x: Tensor) -> Found:
-        values = x.cpu().numpy()
-        elpd, k = psis_loo(values, efficiency)
+        elpd, k = psis_loo(x, efficiency)
         lppd = (x.logsumexp(1) - math.log(number)).cpu().numpy()
         with np.errstate(invalid="ignore"):
-            return {"elpd": elpd, "p": lppd - elpd, "pareto_k": k, "lppd": lppd, "finite": np.isfinite(values).all(1)}
+            finite = np.isfinite(elpd) & np.isfinite(lppd)
+            return {"elpd": elpd, "p": lppd - elpd, "pareto_k": k, "lppd": lppd, "finite": finite}
 
     found = _gathered(source, chunk)
     worst = float(np.fmax.reduce(found["pareto_k"]))
@@ -185,43 +185,30 @@ def loo(source: Source) -> tuple[Found, dict[str, float]]:
     }
 
 
-def psis_loo(x: np.ndarray, efficiency: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """elpd_i and Pareto k_i from log densities `(n, draws)`, each `(n,)`, by `arviz_stats`.
+def psis_loo(x: Tensor | np.ndarray, efficiency: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """elpd_i and Pareto k_i from log densities `(n, draws)`, each `(n,)`.
 
-    A density that is the same in all draws needs no weights, and has k 0; one that is 0 in a draw makes elpd -inf.
+    A density that is the same in all draws needs no weights, and has k 0; one that is 0 in a draw makes elpd -inf. k is
+    NaN where the largest weights are all the same, so that there is no tail.
 
     Args:
         x: log densities.
         efficiency: effective draws over draws.
     """
-    from arviz_stats.base import array_stats
-
-    elpd, k = np.full(len(x), np.nan), np.full(len(x), np.nan)
-    finite = np.isfinite(x).all(1)
-    zero = np.isneginf(x).any(1) & ~np.isnan(x).any(1)
-    elpd[zero], k[zero] = -np.inf, np.inf
-    same = finite & (x.max(1) == x.min(1))
-    elpd[same], k[same] = x[same, 0], 0.0
-    rest = np.flatnonzero(finite & ~same)
-    try:
-        elpd[rest], k[rest], _ = array_stats.loo(x[rest, None, :], chain_axis=1, draw_axis=2, r_eff=efficiency)
-    except ValueError:  # the largest weights of some row are all the same, so that no tail can be fitted to them
-        for i in rest:
-            try:
-                elpd[i], k[i], _ = (float(a) for a in array_stats.loo(x[i : i + 1], r_eff=efficiency))
-            except ValueError:
-                elpd[i] = math.log(x.shape[1]) - np.logaddexp.reduce(-x[i])
-    return elpd, k
+    elpd, k = leave_one_out(torch.as_tensor(x), efficiency)
+    return elpd.cpu().numpy(), k.where(k != -torch.inf, torch.nan).cpu().numpy()
 
 
-def relative_efficiency(pointwise: Pointwise) -> float:
-    """Effective draws over draws, averaged over the parameters (their means), as `arviz_stats.loo` has it."""
+def relative_efficiency(pointwise: Pointwise, most: int = EFFICIENCY_PARAMETERS) -> float:
+    """Effective draws over draws, averaged over the parameters (their means), as `arviz_stats.loo` has it, or over
+    every so many-th if there are more than `most`.
+    """
     if pointwise.chains == 1:
         return 1.0
     parameters = torch.cat(
         [x[:, pointwise.draw.to(x.device)].flatten(2) for x in pointwise.posterior.draws.values()], 2
     )
-    step = max(1, parameters.shape[2] // EFFICIENCY_PARAMETERS)
+    step = max(1, parameters.shape[2] // most)
     ess = diagnostics.ess_mean(parameters[..., ::step])
     return float(ess.nan_to_num(nan=float(pointwise.number)).mean()) / pointwise.number
 

@@ -1,6 +1,5 @@
 """Leave-one-out predictive distribution functions at the data, and whether they are uniform."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from torch.distributions import Bernoulli, Distribution, Poisson
 from hiertorch import reading
 from hiertorch.latent import validation
 from hiertorch.model import seeded
+from hiertorch.pareto import psis
 from hiertorch.pointwise import DRAWS, Pointwise, labels_of
 from hiertorch.predict import stream
 
@@ -62,7 +62,8 @@ class LooPit:
 
     Attributes:
         values: by row, with the index of the data.
-        pareto_k: of each row's importance weights; above 0.7 its value can't be trusted.
+        pareto_k: of each row's importance weights, -inf where the largest are all the same; above 0.7 its value can't
+            be trusted.
         band: the test.
         text: its verdict in one sentence.
     """
@@ -107,31 +108,14 @@ def loo_pit(posterior: "Posterior", *, draws: int | None = DRAWS, seed: int | No
     between = torch.rand(data.n_rows, generator=generator, device=data.device, dtype=torch.float64)
     values, k = np.empty(data.n_rows), np.empty(data.n_rows)
     for rows, log_likelihood in thinned.chunks():
-        log_weights, found = _smoothed(log_likelihood.flatten(0, 1).T.double().cpu().numpy())
-        weights = torch.as_tensor(log_weights, device=data.device).softmax(1)
-        below, equal = _masses(thinned, rows, weights, generator)
+        log_weights, found = psis(-log_likelihood.flatten(0, 1).T)
+        below, equal = _masses(thinned, rows, log_weights.exp_(), generator)
         at = rows.cpu().numpy()
-        values[at], k[at] = (below + between[rows] * equal).clamp(0.0, 1.0).cpu().numpy(), found
+        values[at] = (below + between[rows] * equal).clamp(0.0, 1.0).cpu().numpy()
+        k[at] = found.cpu().numpy()
     band = uniform_band(values)
     text = _verdict(values, band, k, labels_of(data, np.flatnonzero(k > K_LIMIT)[:3]))
     return LooPit(pd.Series(values, data.index, name="loo_pit"), pd.Series(k, data.index, name="pareto_k"), band, text)
-
-
-def _smoothed(log_likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log weights that leave each row out, `(rows, draws)`, and their Pareto k, `(rows,)`: ArviZ negates them.
-
-    Weights whose largest are all the same have no tail to smooth: they stay as they are, with k = -inf.
-    """
-    from arviz_stats.base import array_stats
-
-    try:
-        return array_stats.psislw(log_likelihood)
-    except ValueError:
-        weights, k = -log_likelihood, np.full(len(log_likelihood), -np.inf)
-        for row, terms in enumerate(log_likelihood):
-            with suppress(ValueError):
-                weights[row], k[row] = array_stats.psislw(terms)
-        return weights, k
 
 
 def uniform_band(values: np.ndarray) -> Band:

@@ -11,25 +11,41 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog, SourceMetadata  # type: ignore[import-untyped]
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
+    HistogramProto,
+    Summary,
+    SummaryMetadata,
+)
 from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto  # type: ignore[import-untyped]
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # type: ignore[import-untyped]
 from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ignore[import-untyped]
+
+from hiertorch.dashboard.checksum import crc32c, record, records
 
 __all__ = ["Chart", "EventFile", "crc32c"]
 
 Chart = Sequence[str] | tuple[str, str, str]
 
+MOST = 2**24  # bytes that a part of a block may take
+STEP = 5  # bytes, seven bits each
+STATUS = {"finished": "STATUS_SUCCESS", "interrupted": "STATUS_FAILURE", "failed": "STATUS_FAILURE"}
+KINDS = {bool: ("bool_value", "DATA_TYPE_BOOL"), str: ("string_value", "DATA_TYPE_STRING")}
+NUMBER = ("number_value", "DATA_TYPE_FLOAT64")
+COLOURS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # a PNG's kind of colour -> channels
+
 
 class EventFile:
-    """A new event file in a folder, made if need be; every method writes one event.
+    """A new event file in a folder, made if need be; every method writes one event, or a block of them.
+
+    A tag's steps must increase, or the reader drops what it has.
 
     Args:
         folder: one run of TensorBoard.
@@ -46,14 +62,84 @@ class EventFile:
         self._file = self.path.open("xb")
         self._write(Event(file_version="brain.Event:2", source_metadata=SourceMetadata(writer="hiertorch")))
 
-    def begin(self, step: int) -> None:
-        """Whatever an earlier file of this folder holds at this step or later is superseded."""
-        self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+    def begin(self, step: int, carried: Collection[Any] = ()) -> None:
+        """Whatever an earlier file of this folder holds at this step or later is superseded; to be called first.
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Many tags in one event; a tag's steps must increase, or the reader drops what it has."""
+        Args:
+            step: where this file begins; 0 unless a run is continued.
+            carried: what `hiertorch.dashboard.earlier.carried` found in the folder before this file was made.
+        """
+        # One reader heeds the second start only, and the other one none: see Note [Two writers, one folder].
+        start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+        values = Event(step=step, summary=Summary(value=carried))
+        for event in (start, start, values) if step else (start, values, start):  # at 0 they are blanks
+            self._write(event)
+
+    def scalars(self, step: int, values: Mapping[str, float], wall_time: float | None = None) -> None:
+        """Many tags in one event, by default of now."""
         summary = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._write(Event(step=step, summary=Summary(value=summary)))
+        self._write(Event(step=step, summary=Summary(value=summary)), wall_time)
+
+    def block(self, tags: Sequence[str], steps: np.ndarray, values: np.ndarray, wall_times: np.ndarray) -> None:
+        """What `scalars` writes of K steps, at once.
+
+        Args:
+            tags: T of them.
+            steps: `(K,)`, not negative and below 2**35.
+            values: `(K, T)`.
+            wall_times: `(K,)`, seconds since 1970.
+        """
+        if not (len(tags) and len(steps)):
+            return
+        # Two events that differ in all that varies show where that stands, whatever the tags.
+        like, other = (_filled(tags, byte) for byte in (1, 2))
+        places = np.flatnonzero(np.frombuffer(like, np.uint8) != np.frombuffer(other, np.uint8))
+        septets = np.asarray(steps)[:, None] >> 7 * np.arange(STEP) & 0x7F
+        septets[:, :-1] |= 0x80  # more of the number follows: zeros too, so that every event has the same length
+        with np.errstate(over="ignore"):  # infinite, as in `scalars`
+            numbers = np.ascontiguousarray(values, dtype="<f4")
+        times = np.ascontiguousarray(wall_times, dtype="<f8")[:, None]
+        rows = np.concatenate([times.view(np.uint8), septets.astype(np.uint8), numbers.view(np.uint8)], axis=1)
+        part = max(1, MOST // (len(like) + 16 * len(places)))
+        for first in range(0, len(rows), part):
+            self._file.write(records(like, places, rows[first : first + part]))
+        self._file.flush()
+
+    def histogram(self, step: int, tag: str, values: np.ndarray, bins: int = 30) -> None:
+        """Shown in Histograms, Distributions and Time Series.
+
+        Args:
+            step: of the run.
+            tag: name of the chart.
+            values: of any shape; those that are not finite are left out, and nothing is written if none is left.
+            bins: of equal width between the smallest and the largest value.
+        """
+        kept = np.asarray(values, dtype=np.float64).ravel()
+        kept = kept[np.abs(kept) <= np.finfo(np.float32).max]  # the page has 32 bits
+        if not kept.size:
+            return
+        low, high = float(kept.min()), float(kept.max())
+        if high - low <= bins * float(np.spacing(np.float32(max(-low, high)))):
+            counts, limits = np.array([kept.size]), np.array([high])  # too narrow to divide: the page draws a needle
+        else:
+            counts, limits = np.histogram(kept, bins)
+            limits = limits[1:]  # on the left is the smallest value
+        made = HistogramProto(
+            min=low,
+            max=high,
+            num=kept.size,
+            sum=kept.sum(),
+            sum_squares=kept @ kept,
+            bucket_limit=limits.tolist(),
+            bucket=counts.tolist(),
+        )
+        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, histo=made)])))
+
+    def image(self, step: int, tag: str, png: bytes) -> None:
+        """Shown in Images and Time Series, which keep the last ten of a tag."""
+        width, height, _, colour = struct.unpack(">IIBB", png[16:26])  # of the PNG's first chunk
+        made = Summary.Image(height=height, width=width, colorspace=COLOURS[colour], encoded_image_string=png)
+        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=made)])))
 
     def text(self, step: int, tag: str, markdown: str) -> None:
         """Shown in the Text tab."""
@@ -62,34 +148,70 @@ class EventFile:
             step, tag, "text", markdown.encode(), content, TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
         )
 
-    def layout(self, categories: Mapping[str, Mapping[str, Chart]]) -> None:
-        """The Custom Scalars tab: category -> title -> regexes of tags, or a tuple of tags `(value, lower, upper)`.
+    def layout(self, categories: Mapping[str, Mapping[str, Chart]], closed: Collection[str] = ()) -> None:
+        """The Custom Scalars tab.
 
         Bands appear in the page in reverse order, so they are written in reverse.
+
+        Args:
+            categories: category -> title -> regexes of tags, or a tuple of tags `(value, lower, upper)`. A regex
+                matches from the tag's beginning, not to its end.
+            closed: categories that open at a click.
         """
         layout = layout_pb2.Layout()
         for title, charts in categories.items():
             made = [_chart(name, tags) for name, tags in charts.items()]
             bands = all(isinstance(tags, tuple) for tags in charts.values())
-            layout.category.append(layout_pb2.Category(title=title, chart=made[::-1] if bands else made))
+            chart = made[::-1] if bands else made
+            layout.category.append(layout_pb2.Category(title=title, chart=chart, closed=title in closed))
         self._strings(
             0, "custom_scalars__config__", "custom_scalars", layout.SerializeToString(), b"", TensorShapeProto()
         )
 
+    def hparams(self, values: Mapping[str, str | bool | float], metrics: Mapping[str, str]) -> None:
+        """What the run was set to and is judged by, a row of the HParams tab.
+
+        The page takes names and metrics from the first run that it finds, so all runs need the same ones.
+
+        Args:
+            values: name -> setting.
+            metrics: tag of a scalar -> title of its column; the page shows the scalar's last value.
+        """
+        session = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        experiment = api_pb2.Experiment()
+        for name, value in values.items():
+            field, kind = KINDS.get(type(value), NUMBER)
+            setattr(session.hparams[name], field, value)
+            experiment.hparam_infos.add(name=name, type=kind, differs=True)  # or the page sorts it behind the others
+        for tag, title in metrics.items():
+            experiment.metric_infos.add(name=api_pb2.MetricName(tag=tag), display_name=title)
+        self._hparams("experiment", experiment=experiment)
+        self._hparams("session_start_info", session_start_info=session)
+
+    def session_end(self, status: str) -> None:
+        """How the run of `hparams` ended: "finished", "interrupted" or "failed"; only a folder's first word counts."""
+        end = plugin_data_pb2.SessionEndInfo(status=STATUS[status], end_time_secs=time.time())
+        self._hparams("session_end_info", session_end_info=end)
+
     def close(self) -> None:
         """Nothing can be written after."""
         self._file.close()
+
+    def _hparams(self, name: str, **content: Any) -> None:
+        data = plugin_data_pb2.HParamsPluginData(version=0, **content).SerializeToString()
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="hparams", content=data))
+        nothing = TensorProto(dtype="DT_FLOAT", tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=0)]))
+        value = Summary.Value(tag=f"_hparams_/{name}", metadata=metadata, tensor=nothing)
+        self._write(Event(summary=Summary(value=[value])))
 
     def _strings(self, step: int, tag: str, plugin: str, data: bytes, content: bytes, shape: Any) -> None:
         metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
         tensor = TensorProto(dtype="DT_STRING", string_val=[data], tensor_shape=shape)
         self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=tensor)])))
 
-    def _write(self, event: Any) -> None:
-        event.wall_time = time.time()
-        data = event.SerializeToString()
-        length = struct.pack("<Q", len(data))
-        self._file.write(length + _masked(length) + data + _masked(data))
+    def _write(self, event: Any, wall_time: float | None = None) -> None:
+        event.wall_time = time.time() if wall_time is None else wall_time
+        self._file.write(record(event.SerializeToString()))
         self._file.flush()
 
 
@@ -100,37 +222,8 @@ def _chart(title: str, tags: Chart) -> Any:
     return layout_pb2.Chart(title=title, margin=layout_pb2.MarginChartContent(series=[series]))
 
 
-def _masked(data: bytes) -> bytes:
-    crc = crc32c(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-BLOCK = 512  # bytes
-
-
-def _tables() -> np.ndarray:
-    """`(BLOCK, 256)`: what a byte's value adds to the checksum of a block, by its place in the block."""
-    crc = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        crc = np.where(crc & 1, crc >> 1 ^ np.uint32(0x82F63B78), crc >> 1)
-    tables = [crc]
-    for _ in range(BLOCK - 1):
-        tables.append(tables[-1] >> 8 ^ crc[tables[-1] & 0xFF])
-    return np.stack(tables[::-1])
-
-
-TABLES = _tables()
-PLACES = np.arange(BLOCK)
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli) of 4 bytes or more: the XOR of one table entry a byte, as it is linear over GF(2)."""
-    short = -len(data) % BLOCK
-    padded = np.zeros(short + len(data), dtype=np.uint8)  # zeros in front change nothing
-    padded[short:] = np.frombuffer(data, dtype=np.uint8)
-    padded[short : short + 4] ^= 0xFF
-    crc = np.uint32(0)
-    for block in padded.reshape(-1, BLOCK):
-        block[:4] ^= np.frombuffer(struct.pack("<I", crc), dtype=np.uint8)
-        crc = np.bitwise_xor.reduce(TABLES[PLACES, block])
-    return int(crc) ^ 0xFFFFFFFF
+def _filled(tags: Sequence[str], byte: int) -> bytes:
+    """An event whose time, step and values consist of one byte: a small one, so that each is an ordinary number."""
+    (time_,), (number,) = struct.unpack("<d", bytes([byte] * 8)), struct.unpack("<f", bytes([byte] * 4))
+    summary = Summary(value=[Summary.Value(tag=tag, simple_value=number) for tag in tags])
+    return Event(wall_time=time_, step=sum(byte << 7 * k for k in range(STEP)), summary=summary).SerializeToString()

@@ -3,6 +3,6 @@
 from hiertorch.monitors.audience import Audience
 from hiertorch.monitors.base import Monitor, RunInfo, Window, parameter_names
 from hiertorch.monitors.progress import ProgressBar
-from hiertorch.monitors.tensorboard import TensorBoard
+from hiertorch.monitors.tensorboard import TensorBoardMonitor
 
-__all__ = ["Audience", "Monitor", "ProgressBar", "RunInfo", "TensorBoard", "Window", "parameter_names"]
+__all__ = ["Audience", "Monitor", "ProgressBar", "RunInfo", "TensorBoardMonitor", "Window", "parameter_names"]

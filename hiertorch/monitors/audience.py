@@ -2,9 +2,13 @@
 
 import warnings
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from hiertorch.errors import SamplingWarning
 from hiertorch.monitors.base import Monitor, RunInfo, Window
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
 
 __all__ = ["Audience"]
 
@@ -39,11 +43,11 @@ class Audience(Monitor):
                 except Exception as another:
                     self._give_up(monitor, another)
 
-    def stop(self, status: str) -> None:
+    def stop(self, status: str, posterior: "Posterior | None" = None) -> None:
         """See `Monitor.stop`."""
         for monitor in self._started:
             try:
-                monitor.stop(status)
+                monitor.stop(status, posterior)
             except Exception as error:
                 self._give_up(monitor, error)
         self._started = []

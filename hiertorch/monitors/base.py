@@ -6,13 +6,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas
 import torch
 from torch import Tensor
 
-__all__ = ["Budget", "Monitor", "RunInfo", "Watch", "Window", "parameter_names", "safe_tags", "watch"]
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = [
+    "Budget",
+    "Monitor",
+    "RunInfo",
+    "Watch",
+    "Window",
+    "parameter_names",
+    "places",
+    "safe_tags",
+    "spread",
+    "thinned",
+    "watch",
+]
 
 COST = 3e-7  # seconds that the diagnostics take for one draw of one parameter, a first guess
 FEWEST = 8  # draws a chain, below which convergence says nothing
@@ -34,6 +49,15 @@ class RunInfo:
     sweeps: int  # in the whole run, warm-up included
     findings: tuple[str, ...] = ()  # what the model asks for and the data lack: "warning: school: only 3 groups ..."
     priors: Mapping[str, str] = field(default_factory=dict)  # latent -> its prior in numbers, where the data chose it
+    stored: tuple[str, ...] | None = None  # latents whose draws are kept; None: all
+    warmup: int = 0  # sweeps of it
+    thin: int = 1  # sweeps for each kept draw
+    earlier: int = 0  # sweeps of the runs that this one goes on from
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Latents that can be followed all the way: effects that are not stored can't."""
+        return self.names if self.stored is None else tuple(name for name in self.names if name in self.stored)
 
 
 @dataclass(frozen=True)
@@ -49,6 +73,9 @@ class Window:
     draws: Mapping[
         str, Tensor
     ]  # name -> (chains, draws so far, size, *event) views of what is stored; empty in warm-up
+    log_densities: Tensor | None = None  # of these draws, (chains, draws so far), a view
+    tuning: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # block -> what it has learnt
+    so_far: Callable[[Mapping[str, Tensor]], "Posterior"] | None = None  # some of the draws with their model and data
 
     @property
     def drawn(self) -> int:
@@ -69,8 +96,13 @@ class Monitor:
     def window(self, window: Window) -> None:
         """After every window of sweeps."""
 
-    def stop(self, status: str) -> None:
-        """At the end: "finished", "interrupted" or "failed"; always called if `start` was."""
+    def stop(self, status: str, posterior: "Posterior | None" = None) -> None:
+        """At the end: "finished", "interrupted" or "failed"; always called if `start` was.
+
+        Args:
+            status: how the run ended.
+            posterior: what came out; None if the run failed.
+        """
 
 
 def parameter_names(run: RunInfo, name: str, shape: Sequence[int]) -> list[str]:
@@ -127,14 +159,7 @@ class Watch:
 
     def draws(self, draws: Mapping[str, Tensor], at_most: int) -> Tensor:
         """`(chains, kept, elements)` of `(chains, draws, size, *event)`, on the CPU: thinned to `at_most` draws."""
-        done = next(iter(draws.values())).shape[1]
-        step = _step(done, at_most)
-        # Thinned from the end: the last draw is always in.
-        parts = [
-            draws[name][:, (done - 1) % step :: step].flatten(2)[:, :, at.to(draws[name].device)]
-            for name, at in self.at.items()
-        ]
-        return torch.cat(parts, 2).cpu()
+        return thinned(draws, self.at.items(), at_most).cpu()
 
     def size(self, draws: Mapping[str, Tensor], at_most: int) -> int:
         """How many numbers `draws` returns."""
@@ -152,8 +177,27 @@ class Watch:
         )
 
 
+def thinned(draws: Mapping[str, Tensor], parts: Iterable[tuple[str, Tensor]], at_most: int) -> Tensor:
+    """`(chains, kept, elements)` of draws `(chains, draws, size, *event)`: every k-th draw, the last one among them.
+
+    Args:
+        draws: by name.
+        parts: latents with flat indices into `(size, *event)`.
+        at_most: draws of each chain that are kept.
+    """
+    done = next(iter(draws.values())).shape[1]
+    step = _step(done, at_most)
+    kept = [draws[name][:, (done - 1) % step :: step].flatten(2)[:, :, at.to(draws[name].device)] for name, at in parts]
+    return torch.cat(kept, 2)
+
+
 def _step(done: int, at_most: int) -> int:
     return max(1, -(-done // at_most))
+
+
+def places(run: RunInfo, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Latent -> flat indices of its elements, of a matrix those that can vary for themselves."""
+    return {name: _distinct(values[name]) for name in run.names}
 
 
 def watch(run: RunInfo, values: Mapping[str, Tensor], at_most: int) -> Watch:
@@ -167,16 +211,17 @@ def watch(run: RunInfo, values: Mapping[str, Tensor], at_most: int) -> Watch:
     population = [name for name in run.names if run.plates.get(name) is None]
     population.sort(key=lambda name: values[name].shape[1:].numel() > 1)  # stable: scalars first, else as declared
     grouped = [name for name in run.names if name not in population]
-    candidates = {name: _distinct(values[name]) for name in population + grouped}
+    every = places(run, values)
+    candidates = {name: every[name] for name in population + grouped}
     names: list[str] = []
     chosen: dict[str, Tensor] = {}
     watched = 0
     for i, name in enumerate(candidates):
         left = 1 if name in population else len(candidates) - i  # the groups' latents share what is left
-        at = _spread(candidates[name], (at_most - len(names)) // left)
+        at = spread(candidates[name], (at_most - len(names)) // left)
         if len(at):
-            every = parameter_names(run, name, values[name].shape[1:])
-            names += [every[k] for k in at.tolist()]
+            texts = parameter_names(run, name, values[name].shape[1:])
+            names += [texts[k] for k in at.tolist()]
             chosen[name] = at
         if name in population:
             watched = len(names)
@@ -197,7 +242,8 @@ def _distinct(value: Tensor) -> Tensor:
     return (torch.arange(size)[:, None] * prod(event) + inside).flatten()
 
 
-def _spread(indices: Tensor, at_most: int) -> Tensor:
+def spread(indices: Tensor, at_most: int) -> Tensor:
+    """Evenly spaced ones."""
     if len(indices) <= at_most:
         return indices
     return indices[torch.linspace(0, len(indices) - 1, max(at_most, 0)).round().long()]

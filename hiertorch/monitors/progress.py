@@ -1,38 +1,48 @@
-"""A progress bar: phase, rate, acceptance and, now and then, the worst R-hat."""
+"""A progress bar: phase, time left, the worst R-hat, the smallest ESS, acceptance and rate, in one line."""
 
+import os
 import sys
 import textwrap
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from tqdm import tqdm
+from tqdm.utils import disp_len
 
-from hiertorch.diagnostics import rhat
+from hiertorch.diagnostics import convergence
 from hiertorch.monitors.base import COST, FEWEST, Budget, Monitor, RunInfo, Watch, Window, watch
 
-__all__ = ["ProgressBar"]
+__all__ = ["ProgressBar", "shortened"]
 
 PHASES = {"warmup": "warm-up"}
 PARAMETERS = 50
-DRAWS = 200  # a chain, evenly thinned
-VALUES = 500_000  # that one R-hat may sort: 0.15 s on one core
+DRAWS = 100  # a chain, that a look should have at least
+VALUES = 250_000  # that one look may sort: 0.05 s on one core
+RHAT, ESS = 1.01, 400  # Vehtari et al. (2021); the ESS is that of all chains together
 WIDTH = 110  # of what is said before the bar
+LONGEST, SHORTEST = 20, 6  # columns that a bar is drawn in
 TIED = "\N{NO-BREAK SPACE}"  # where no line ends
 
 
 class ProgressBar(Monitor):
-    """`sampling |######    | 620/1000 [00:12<00:08, 45.10/s, accept 0.31, R-hat 1.02 (tau)]`, in sweeps.
+    """`sampling |####  | 620/1000, 00:08 left, R-hat 1.024 > 1.01 (tau), ESS 1,240 (mu), accept 0.31, 45 sweeps/s`.
 
-    The acceptance is the mean over blocks, chains and groups in the last window. R-hat is the worst of the
-    population-level parameters and, if these are fewer than 50, of some groups': from at most 200 draws a chain,
-    every 5 s at most, within its share of the run's time, and once at the end. On a terminal one line is redrawn;
-    elsewhere (a log file, a pipe) a line is added every 10 s at most. Above the bar stand priors that the data chose,
-    and what `Data.check` found, but notes are counted only.
+    Counted are sweeps. R-hat is the worst and ESS the smallest (in bulk or tails) of the population-level parameters
+    and, if these are fewer than 50, of some groups': looked at every 5 s at most, within its share of the run's time,
+    and once at the end. One that is not good enough yet shows its threshold: 1.01, and 400 effective draws of all
+    chains together. A look takes at most 250,000 values: of longer runs every k-th draw. Their average can't be surer
+    than that of all draws (MacEachern & Berliner 1994), so their ESS is a lower bound, written `ESS ≥1,240` and not
+    held against the threshold. The acceptance is the mean over blocks, chains and groups in the last window.
+
+    On a terminal one line is redrawn. Where it is too narrow, long names are shortened in the middle, then what matters
+    least is left out. Elsewhere (a log file, a pipe) whole lines are added: every 10 s at most, and at a change of
+    phase. Above the bar stand priors that the data chose, and what `Data.check` found, but notes are counted only.
 
     Args:
         stream: where to write; standard error if None.
-        share: of the run's time that R-hat may cost.
+        share: of the run's time that R-hat and ESS may cost.
     """
 
     def __init__(self, stream: TextIO | None = None, share: float = 0.02) -> None:
@@ -45,96 +55,205 @@ class ProgressBar(Monitor):
         self._budget = Budget(self.share, every=5.0, unit=COST)
         self._watch: Watch | None = None
         self._last: Window | None = None
-        self._worst: str | None = None
-        self._looked = 0  # sweep of the last R-hat
+        self._looked = 0  # sweep of the last look
         stream = self.stream or sys.stderr
         for text in _heading(run):
             lines = textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
             stream.write(lines.replace(TIED, " ") + "\n")
-        self._bar = _Bar.on(stream, run.sweeps)
+        self._bar = _Bar(stream, run.sweeps)
 
     def window(self, window: Window) -> None:
         """Moves the bar."""
         if self._bar is None:
             return
         self._last = window
-        if _ready(window):
+        if window.drawn >= FEWEST:
             if self._watch is None:
                 few = min(PARAMETERS, max(1, VALUES // (len(window.log_density) * DRAWS)))
-                self._watch = watch(self._run, window.values, few)
-            if self._budget.allows(self._watch.size(window.draws, DRAWS)):
-                self._look(self._watch, window)
-        self._bar.set_description_str(PHASES.get(window.phase, window.phase), refresh=False)
-        self._bar.set_postfix_str(self._state(window), refresh=False)
-        self._bar.update(window.sweep - self._bar.n)
+                self._watch = watch(replace(self._run, names=self._run.shown), window.values, few)
+                self._kept = max(DRAWS, VALUES // (len(window.log_density) * len(self._watch.names)))
+            if self._budget.allows(self._watch.size(window.draws, self._kept)):
+                self._look(self._bar, self._watch, window)
+        phase = PHASES.get(window.phase, window.phase)
+        turned, self._bar.phase = phase != self._bar.phase, phase
+        self._bar.window = window
+        if not self._bar.update(window.sweep - self._bar.n) and turned:
+            self._bar.refresh()
 
-    def stop(self, status: str) -> None:
+    def stop(self, status: str, posterior: object = None) -> None:
         """Leaves the last state, under the run's status."""
         if self._bar is None:
             return
         bar, self._bar, last, self._last = self._bar, None, self._last, None  # let go of the draws
         try:
-            if last is not None and status != "failed":
-                if self._watch is not None and self._looked < last.sweep:
-                    self._look(self._watch, last)
-                bar.set_postfix_str(self._state(last), refresh=False)
+            if last is not None and status != "failed" and self._watch is not None and self._looked < last.sweep:
+                self._look(bar, self._watch, last)
         finally:
-            bar.set_description_str(status, refresh=False)
+            bar.phase, bar.ended = status, True
             bar.close()
+            bar.window = None
 
-    def _look(self, watched: Watch, window: Window) -> None:
-        with self._budget.spending(watched.size(window.draws, DRAWS)):
-            # A parameter that never moved has no R-hat, and nothing is worse.
-            values = rhat(watched.draws(window.draws, DRAWS))
-            values = values.masked_fill(values.isnan(), torch.inf)
-            worst = int(values.argmax())
-        self._worst = f"R-hat {values[worst]:.2f} ({watched.names[worst]})"
+    def _look(self, bar: "_Bar", watched: Watch, window: Window) -> None:
+        with self._budget.spending(watched.size(window.draws, self._kept)):
+            draws = watched.draws(window.draws, self._kept)
+            rhat, bulk, tail = convergence(draws)
+            # A parameter that never moved has none of the three, and nothing is worse.
+            rhat, ess = rhat.nan_to_num(torch.inf, torch.inf), torch.minimum(bulk, tail).nan_to_num(0.0)
+            if thinned := draws.shape[1] < window.drawn:
+                ess = ess.clamp(max=draws[..., 0].numel())  # more would be noise: what is between was not looked at
+            worst, least = int(rhat.argmax()), int(ess.argmin())
+        names = [" ".join(name.split()) for name in (watched.names[worst], watched.names[least])]
+        if len(draws) > 1:  # R-hat compares chains
+            bar.rhat = Finding("R-hat", f"{rhat[worst]:.3f}", f" > {RHAT}", names[0], bool(rhat[worst] > RHAT))
+        few = not thinned and bool(ess[least] < ESS)
+        bar.ess = Finding("ESS", f"{'≥' * thinned}{ess[least]:,.0f}", f" < {ESS}", names[1], few)
         self._looked = window.sweep
 
-    def _state(self, window: Window) -> str:
-        rates = [rate.double().mean() for rate in window.acceptance.values()]
-        accept = f"accept {torch.stack(rates).mean():.2f}" if rates else None
-        nan = f"NaN {window.nan}" if window.nan else None
-        return ", ".join(part for part in (accept, nan, self._worst) if part)
+
+def shortened(name: str, width: int) -> str:
+    """A name of at most so many columns on the screen, without its middle: `effects…cept]`."""
+    if disp_len(name) <= width:
+        return name
+    start, end = name[: -(-len(name) // 2)], name[-(-len(name) // 2) :]
+    while start and disp_len(f"{start}…{end}") > width:
+        start, end = (start[:-1], end) if disp_len(start) > disp_len(end) else (start, end[1:])
+    return f"{start.rstrip()}…{end.lstrip()}"
 
 
-def _heading(run: RunInfo) -> Iterator[str]:
-    """What is said before the first sweep, in paragraphs."""
-    if run.priors:
-        each = [f"{name} ~ {prior}".replace(" ", TIED) for name, prior in run.priors.items()]
-        yield f"priors by the data's scale: {', '.join(each)}"
-    grave = [sentence for sentence in run.findings if not sentence.startswith("note: ")]
-    yield from grave
-    if notes := len(run.findings) - len(grave):
-        many = ("s", "them") if notes > 1 else ("", "it")
-        yield f"{notes} note{many[0]}: data.check(model) lists {many[1]}"
+class Finding(NamedTuple):
+    """What was found of one parameter."""
+
+    what: str
+    value: str
+    threshold: str
+    name: str
+    bad: bool
+
+    def text(self, columns: int, thresholds: bool) -> str:
+        """`R-hat 1.024 > 1.01 (tau)`, with so many columns for the name."""
+        where = f" ({shortened(self.name, columns)})" if columns else ""
+        return f"{self.what} {self.value}{self.threshold if self.bad and thresholds else ''}{where}"
 
 
-def _ready(window: Window) -> bool:
-    """R-hat compares chains that have some draws."""
-    return len(window.log_density) > 1 and window.drawn >= FEWEST
+class Form(NamedTuple):
+    """What a line holds beside its phase and the time."""
+
+    bar: bool  # else the percentage
+    counted: bool
+    rhat: int  # columns of the parameter's name
+    ess: int
+    thresholds: bool
+    accept: str
+    rate: str
+
+
+# The first that fits is taken.
+FORMS = (
+    Form(True, True, 60, 60, True, "accept", " sweeps/s"),
+    Form(True, True, 30, 30, True, "accept", " sweeps/s"),
+    Form(True, True, 24, 16, True, "accept", "/s"),
+    Form(True, True, 24, 0, True, "accept", "/s"),
+    Form(False, True, 24, 0, True, "accept", "/s"),
+    Form(False, False, 24, 0, True, "accept", "/s"),
+    Form(False, False, 16, 0, True, "accept", "/s"),
+    Form(False, False, 16, 0, False, "accept", "/s"),
+    Form(False, False, 12, 0, False, "acc", "/s"),
+    Form(False, False, 10, 0, False, "acc", "/s"),
+    Form(False, False, 8, 0, False, "acc", "/s"),
+    Form(False, False, 8, 0, False, "acc", ""),
+    Form(False, False, 8, 0, False, "", ""),
+    Form(False, False, 0, 0, False, "", ""),
+)
+WHOLE = Form(False, True, 1000, 1000, True, "accept", " sweeps/s")  # of a log file
 
 
 class _Bar(tqdm):
-    """Without tqdm's thread, which would outlive the run."""
+    """Counts and measures as tqdm does, and writes its own line; without tqdm's thread, which would outlive the run."""
 
     monitor_interval = 0
 
-    @classmethod
-    def on(cls, stream: TextIO, sweeps: int) -> "_Bar":
-        """One line that is redrawn on a terminal, few lines elsewhere."""
-        terminal = stream.isatty()
-        return cls(
+    def __init__(self, stream: TextIO, sweeps: int) -> None:
+        self.phase, self.ended = PHASES["warmup"], False
+        self.window: Window | None = None
+        self.rhat: Finding | None = None
+        self.ess: Finding | None = None
+        self.terminal = stream.isatty()
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+        super().__init__(
             total=sweeps,
-            desc=PHASES["warmup"],
-            unit="",
-            file=stream if terminal else _Lines(stream),
-            mininterval=0.1 if terminal else 10.0,
+            file=stream if self.terminal else _Lines(stream),
+            mininterval=0.1 if self.terminal else 10.0,
             miniters=1,
-            dynamic_ncols=terminal,
-            bar_format=("{desc} |{bar}| " if terminal else "{desc} {percentage:3.0f}% ")
-            + "{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]",
         )
+
+    def _width(self) -> int:
+        """Columns of the terminal as it is now, but for the last: on some a full line wraps."""
+        try:
+            columns = os.get_terminal_size(self.fp.fileno()).columns
+        except OSError:  # what has no columns but says that it is a terminal
+            columns = self.ncols or 0
+        return (columns or 80) - 1
+
+    def __str__(self) -> str:
+        state = {**self.format_dict, "accepted": self._accepted()}
+        if not self.terminal:
+            return self._line(WHOLE, state)
+        width = self._width()
+        lines = (self._line(form, state, width) for form in FORMS)
+        line = next((line for line in lines if disp_len(line) <= width), None)
+        return self.phase[:width] if line is None else line
+
+    def _line(self, form: Form, state: Mapping[str, Any], width: int = 0) -> str:
+        """The line in one form, its bar as long as the width leaves room for."""
+        done = state["n"] / max(state["total"], 1)
+        rest = self._readable(", ".join(self._parts(form, state)))
+        if not form.bar:
+            begin = self.phase if self.ended and done >= 1 else f"{self.phase} {done:.0%}"
+            return ", ".join(filter(None, (begin, rest)))
+        room = width - disp_len(f"{self.phase} || {rest}")
+        return f"{self.phase} |{self._drawn(done, min(max(room, SHORTEST), LONGEST))}| {rest}"
+
+    def _accepted(self) -> float | None:
+        """Read from the device only when a line is written."""
+        if self.window is None or not self.window.acceptance:
+            return None
+        return torch.stack([rates.double().mean() for rates in self.window.acceptance.values()]).mean().item()
+
+    def _drawn(self, done: float, columns: int) -> str:
+        """The bar itself, in eighths of a column if the stream can write them."""
+        full, eighths = divmod(int(min(done, 1.0) * columns * 8), 8)
+        bar = "█" * full + " ▏▎▍▌▋▊▉"[eighths] if self._unicode else "#" * full
+        return f"{bar:{columns}}"[:columns]
+
+    def _parts(self, form: Form, state: Mapping[str, Any]) -> Iterator[str]:
+        rate, window = state["rate"] or state["n"] / max(state["elapsed"], 1e-9), self.window
+        if form.counted:
+            yield f"{state['n']}/{state['total']}"
+        if self.ended:
+            seconds = state["elapsed"]
+            yield f"in {tqdm.format_interval(seconds) if seconds >= 60 else f'{seconds:.1f} s'}"
+        elif rate:
+            yield f"{tqdm.format_interval((state['total'] - state['n']) / rate)} left"
+        if self.rhat is not None:
+            yield self.rhat.text(form.rhat, form.thresholds)
+        if self.ess is not None:
+            yield self.ess.text(form.ess, form.thresholds)
+        if window is not None and window.nan:
+            yield f"NaN {window.nan}"
+        if form.accept and (accepted := state["accepted"]) is not None:
+            yield f"{form.accept} {accepted:.2f}"
+        if rate and form.rate:
+            yield f"{rate:,.0f}{form.rate}" if rate >= 100 else f"{rate:.3g}{form.rate}"
+
+    @property
+    def _unicode(self) -> bool:
+        return self.encoding.lower().startswith("utf")
+
+    def _readable(self, line: str) -> str:
+        """The line in characters that the stream can write."""
+        if self._unicode:
+            return line
+        return line.replace("≥", ">=").replace("…", "..").encode(self.encoding, "replace").decode(self.encoding)
 
 
 class _Lines:
@@ -151,3 +270,15 @@ class _Lines:
 
     def flush(self) -> None:
         self._stream.flush()
+
+
+def _heading(run: RunInfo) -> Iterator[str]:
+    """What is said before the first sweep, in paragraphs."""
+    if run.priors:
+        each = [f"{name} ~ {prior}".replace(" ", TIED) for name, prior in run.priors.items()]
+        yield f"priors by the data's scale: {', '.join(each)}"
+    grave = [sentence for sentence in run.findings if not sentence.startswith("note: ")]
+    yield from grave
+    if notes := len(run.findings) - len(grave):
+        many = ("s", "them") if notes > 1 else ("", "it")
+        yield f"{notes} note{many[0]}: data.check(model) lists {many[1]}"

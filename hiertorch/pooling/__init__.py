@@ -13,7 +13,6 @@ lambda is one number a level; the share B_j by which each group is pooled is tha
 and intraclass correlations those of variance.py.
 """
 
-import itertools
 import math
 import textwrap
 from collections.abc import Mapping
@@ -31,9 +30,10 @@ from hiertorch.latent import Values, validation
 from hiertorch.model import Model
 from hiertorch.pointwise import DRAWS, Pointwise
 from hiertorch.pooling.boundaries import boundaries, scales_of
-from hiertorch.pooling.information import effects_of, prior_mean
+from hiertorch.pooling.information import effects_of
+from hiertorch.pooling.levels import NUMBERS, entries_of, level_lines
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, shrinkage
-from hiertorch.pooling.variance import partition, table
+from hiertorch.pooling.variance import parted, table
 from hiertorch.storage import label_text
 from hiertorch.structure import Reads, overrides
 
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
 
 __all__ = ["Pooling", "pooling"]
-
-NUMBERS = 20_000_000
-"""Draws x (rows and effects) that are looked at; and a fifth of it at once."""
 
 FEWEST = 100
 """Draws that are looked at whatever the size."""
@@ -110,7 +107,8 @@ def pooling(posterior: "Posterior") -> Pooling:
     values = all_values(look)
     messages: list[str] = []
     with torch.no_grad(), validation(False):
-        lines = {**_levels(model, data, values), **_rows(model, data, values, messages)}
+        varying = [name for name, latent in model.latents.items() if latent.plate is not None]
+        lines = level_lines(model, data, values, varying) | _rows(model, data, values, messages)
     effects = effects_of(model, reads.distributions)
     b, without = shrinkage(model, data, values, effects)
     messages += [f"B_j of {plate} was not computed: {why}." for plate, why in without.items()]
@@ -136,44 +134,6 @@ def all_values(look: Pointwise) -> dict[str, Tensor]:
         together = [name for name in held if look.model.latents[name].plate in plates]
         held |= look._redraw.draws([*look._unstored, *together])
     return {name: held[name].flatten(0, 1) for name in look.model.latents}
-
-
-def _levels(model: Model, data: Data, values: Mapping[str, Tensor]) -> dict[str, dict[str, object]]:
-    """R^2 and lambda of each effect of each grouping. An effect for each label of a second grouping (a path in time) is
-    one level, whose units are all pairs.
-    """
-    lines: dict[str, dict[str, object]] = {}
-    number = len(next(iter(values.values())))
-    for name, latent in model.latents.items():
-        if latent.plate is None:
-            continue
-        effects = values[name]
-        path = latent.labels_of is not None
-        each = max(1, NUMBERS // 5 // max(1, effects[0].numel()))
-        spread, total, mean = [], [], torch.zeros_like(effects[0], dtype=torch.float64)
-        for at in torch.arange(number).split(each):
-            v = Values({key: x[at] for key, x in values.items()}, tuple(model.latents))
-            theta = effects[at].double()
-            error = theta - prior_mean(model.prior(name, v, data)).double()
-            mean += error.sum(0)
-            spread.append(_units(error, path).var(1))  # (draws, entries)
-            total.append(_units(theta, path).var(1))
-        within, whole = torch.cat(spread).mean(0), torch.cat(total).mean(0)
-        between = _units((mean / number).unsqueeze(0), path).var(1)[0]
-        for k, entry in enumerate([name] if path else _names(model, data, name, effects.shape[2:])):
-            lines[entry] = {
-                "plate": f"{latent.plate} x {latent.labels_of}" if path else latent.plate,
-                "units": effects[0].numel() if path else effects.shape[1],
-                "sd": float(within[k].sqrt()),
-                "r2": round(float(1 - within[k] / whole[k]), 12) + 0.0,
-                "pooling": float(1 - between[k] / within[k]),
-            }
-    return lines
-
-
-def _units(x: Tensor, path: bool) -> Tensor:
-    """`(draws, units, entries)`."""
-    return x.flatten(1).unsqueeze(-1) if path else x.reshape(*x.shape[:2], -1)
 
 
 def _rows(model: Model, data: Data, values: Mapping[str, Tensor], messages: list[str]) -> dict[str, dict[str, object]]:
@@ -227,7 +187,7 @@ def _groups(
         for name in names:
             moments = posterior.effects(name)
             event = values[name].shape[2:]
-            levels = _names(model, data, name, event)
+            levels = entries_of(model, data, name, event)
             missing = torch.full(values[name].shape[1:], math.nan)
             estimate, error = alone.get(name, (missing, missing))
             columns = {
@@ -255,38 +215,20 @@ def _variance(
     messages: list[str],
 ) -> pd.DataFrame:
     """Shares of variance, where what y is like is known and effects have a population."""
-    learnt = {plate: [name for name in names if reads.priors[name]] for plate, names in effects.items()}
-    learnt = {plate: names for plate, names in learnt.items() if names}
-    if not learnt:
-        messages.append("Shares of variance were left out: no effects of independent groups have a population.")
-        return pd.DataFrame()
     population = {name: x for name, x in values.items() if model.latents[name].plate is None}
-    if overrides(model, "log_likelihood"):
-        messages.append("Shares of variance were left out: the model writes log_likelihood itself.")
-        return pd.DataFrame()
-    try:
-        found = partition(model, data, population, learnt)
-    except ModelError as error:
-        messages.append(f"Shares of variance were left out: {error}")
+    found = parted(model, data, population, effects, reads.priors)
+    if isinstance(found, str):
+        messages.append(f"Shares of variance were left out: {found}")
         return pd.DataFrame()
     phi = population["phi_y"].flatten() if "phi_y" in population else None
     return table(data, found, model, phi, CI_PROB)
-
-
-def _names(model: Model, data: Data, name: str, event: torch.Size | tuple[int, ...]) -> list[str]:
-    """A latent's entries: beta[SES]."""
-    if not event:
-        return [name]
-    labels = model.latents[name].event_labels(data)
-    axes = labels if labels is not None and tuple(map(len, labels)) == tuple(event) else [range(k) for k in event]
-    return [f"{name}[{', '.join(map(label_text, parts))}]" for parts in itertools.product(*axes)]
 
 
 def _entries(posterior: "Posterior", model: Model, name: str) -> list[str]:
     if name in posterior:
         return [str(entry) for entry in posterior.summary(name, kind="stats").index]
     fitted: Any = posterior._fitted()
-    return _names(model, fitted.data, name, fitted.reads.values[name].shape[2:])
+    return entries_of(model, fitted.data, name, fitted.reads.values[name].shape[2:])
 
 
 def _ends(groups: pd.DataFrame) -> pd.DataFrame:

@@ -1,22 +1,26 @@
-"""Which sds of effects may be 0: what the data say of them where their prior does not."""
+"""Which latents are sds of effects, and which of them may be 0: what the data say where the prior does not."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, constraints
+from torch.distributions import Cauchy, Independent, StudentT, constraints
 
 from hiertorch.data import Data
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model
+from hiertorch.pooling.levels import entries_of, levels_of, units
 from hiertorch.structure import Reads
 
-__all__ = ["boundaries", "scales_of"]
+__all__ = ["boundaries", "scale_of", "scales_of"]
 
 AT_ZERO = math.exp(-1.92)
 """Of the highest likelihood: values above this are those of a 95 % likelihood-ratio interval, 2 x 1.92 = 3.84."""
+
+CLOSE = 1e-3
+"""Relative change of a spread that is none, also in single precision."""
 
 SHORTEST = 20
 """Draws, from which a density is estimated."""
@@ -27,15 +31,53 @@ def scales_of(model: Model, data: Data, reads: Reads) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     with torch.no_grad(), validation(False):
         for name, latent in model.latents.items():
-            for parent in sorted(reads.priors[name]) if latent.plate is not None else ():
-                if model.latents[parent].plate is not None or not _is_positive(reads.distributions[parent].support):
-                    continue
+            for parent in _positive_parents(model, reads, name):
                 wider = Values({**reads.values, parent: 2 * reads.values[parent]}, tuple(model.latents))
                 before = model.prior(name, Values(reads.values, tuple(model.latents)), data).variance
                 if not torch.allclose(model.prior(name, wider, data).variance, before, equal_nan=True):
                     plates = found.setdefault(parent, [])
                     plates += [str(latent.plate)] * (latent.plate not in plates)
     return found
+
+
+def scale_of(model: Model, data: Data, name: str, reads: Reads) -> dict[str, str]:
+    """Levels of an effect -> the entry of a positive population-level latent that is its scale: "effects[SES]" ->
+    "sigma_beta[SES]". It is the one whose doubling changes the spread of the prior of all of the level's effects; of
+    several, the one that doubles it. A level without one alone has none.
+    """
+    path, like = model.latents[name].labels_of is not None, reads.values[name]
+    found: dict[str, list[tuple[bool, str]]] = {level: [] for level in levels_of(model, data, name, like.shape[2:])}
+
+    def spread(values: Mapping[str, Tensor]) -> Tensor:
+        prior: Any = model.prior(name, Values(values, tuple(model.latents)), data)
+        base = prior.base_dist if isinstance(prior, Independent) else prior
+        scale = base.scale if isinstance(base, Cauchy | StudentT) else prior.variance.sqrt()  # a variance may be none
+        return units(scale.expand(like.shape), path)  # (draws, units, entries)
+
+    with torch.no_grad(), validation(False):
+        before = spread(reads.values)
+        for parent in _positive_parents(model, reads, name):
+            value = reads.values[parent]
+            for k, entry in enumerate(entries_of(model, data, parent, value.shape[2:])):
+                wider = value.flatten(1).clone()
+                wider[:, k] *= 2.0
+                ratio = (spread({**reads.values, parent: wider.reshape(value.shape)}) / before).flatten(0, 1)
+                changed = ((ratio - 1.0).abs() > CLOSE).all(0).tolist()
+                doubled = ((ratio - 2.0).abs() < CLOSE).all(0).tolist()
+                for level, one, two in zip(found, changed, doubled, strict=True):
+                    found[level] += [(two, entry)] * one
+    chosen = {
+        level: [entry for _, entry in entries] if len(entries) == 1 else [entry for two, entry in entries if two]
+        for level, entries in found.items()
+    }
+    return {level: entries[0] for level, entries in chosen.items() if len(entries) == 1}
+
+
+def _positive_parents(model: Model, reads: Reads, name: str) -> Iterator[str]:
+    """Positive population-level latents that the prior of an effect reads."""
+    for parent in sorted(reads.priors[name]) if model.latents[name].plate is not None else ():
+        if model.latents[parent].plate is None and _is_positive(reads.distributions[parent].support):
+            yield parent
 
 
 def boundaries(

@@ -13,6 +13,7 @@ Note [Information]
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, distributions
 from torch.distributions import Distribution, Independent, MultivariateNormal, constraints
@@ -44,12 +45,20 @@ def prior_mean(distribution: Distribution) -> Tensor:
 
 
 def effects_of(model: Model, priors: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Plate -> its effects on the real line whose prior has a variance, given an example of each latent's prior."""
+    """Plate -> its effects on the real line whose prior has a variance, given examples of the latents' priors."""
     found: dict[str, list[str]] = {}
     for name, latent in model.latents.items():
-        if latent.plate is not None and _real(priors[name]) and bool(priors[name].variance.isfinite().all()):
+        if latent.plate is not None and name in priors and _real(priors[name]) and _varies(priors[name]):
             found.setdefault(latent.plate, []).append(name)
     return found
+
+
+def _varies(distribution: Distribution) -> bool:
+    """Whether a variance is known, and finite."""
+    try:
+        return bool(distribution.variance.isfinite().all())
+    except NotImplementedError:
+        return False
 
 
 def chain_of(data: Data, plate: str, effects: Mapping[str, Sequence[str]]) -> list[str]:
@@ -78,7 +87,7 @@ def _density(
         terms.append(weighted(model.log_likelihood(values, data), data.weights).sum())
     elif rows:
         each = _quadratic(model.likelihood(values, data), data.y)
-        shape = torch.broadcast_shapes(each.shape, (1, data.n_rows))
+        shape = np.broadcast_shapes(each.shape, (1, data.n_rows))  # torch's own imports sympy, which takes 0.2 s
         draws = len(next(iter(v.values())))
         terms.append(weighted(each.expand(shape), data.weights).sum() * (draws // shape[0]))
     return torch.stack(terms).sum()

@@ -23,7 +23,7 @@ from hiertorch.latent import Values, validation
 from hiertorch.model import Model, weighted
 from hiertorch.pooling.information import Blocks, blocks_of, chain_of, gradient, leaves_of, pull, reduced
 
-__all__ = ["COUPLED", "no_pooling", "shrinkage"]
+__all__ = ["COUPLED", "no_pooling", "shrinkage", "untold"]
 
 NUMBERS = 2_000_000
 """Draws x rows that are held at once."""
@@ -64,9 +64,9 @@ def shrinkage(
     shapes = {name: values[name].shape[1:] for names in effects.values() for name in names}
     for plate, names in effects.items():
         chain = chain_of(data, plate, effects)
-        widths = {p: sum(math.prod(shapes[name][1:]) for name in effects[p]) for p in chain}
-        if max(widths.values()) > WIDEST:
-            without[plate] = f"{max(widths.values())} effects a group are too many"
+        widths = _widths(values, chain, effects)
+        if wide := _too_wide(widths):
+            without[plate] = wide
             continue
         each = max(1, NUMBERS // max(data.n_rows, *(data.size(p) * widths[p] ** 2 for p in chain)))
         total: Tensor | float = 0.0
@@ -92,8 +92,33 @@ def shrinkage(
     return found, without
 
 
-def no_pooling(
+def untold(
     model: Model, data: Data, values: Mapping[str, Tensor], effects: Mapping[str, Sequence[str]], plate: str
+) -> str | None:
+    """Why the groups of a plate have no estimates of their own, as `shrinkage` says it, or None if they have.
+
+    Args:
+        model: that was fitted.
+        data: likewise.
+        values: one value of all latents, `(1, size, *event)`.
+        effects: plate -> names, see `hiertorch.pooling.information.effects_of`.
+        plate: of the groups.
+    """
+    chain = chain_of(data, plate, effects)
+    if wide := _too_wide(_widths(values, chain, effects)):
+        return wide
+    with torch.enable_grad(), validation(False):
+        block = blocks_of(model, data, values, chain, effects, rows=True)[plate, plate]
+        return COUPLED if _mixed(model, data, values, chain, effects, block) else None
+
+
+def no_pooling(
+    model: Model,
+    data: Data,
+    values: Mapping[str, Tensor],
+    effects: Mapping[str, Sequence[str]],
+    plate: str,
+    steps: int = STEPS,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """What a group's own rows say about its effects: estimate and standard error, name -> each `(groups, *event)`.
 
@@ -107,12 +132,13 @@ def no_pooling(
         values: one value of all latents, `(1, size, *event)`.
         effects: plate -> names, see `hiertorch.pooling.information.effects_of`.
         plate: of the groups.
+        steps: of scoring, at most; groups that need more have NaN.
     """
     chain, names = chain_of(data, plate, effects), effects[plate]
     v = {name: x.clone() for name, x in values.items()}
     shapes = {name: v[name].shape[1:] for name in names}
     first = settled = None
-    for _ in range(STEPS):
+    for _ in range(steps):
         with torch.enable_grad(), validation(False):
             score, blocks = _score(model, data, v, chain, effects)
         step, variance = _step(score, blocks, data, chain)
@@ -126,6 +152,16 @@ def no_pooling(
     error = torch.where(settled, variance.sqrt(), math.nan)
     errors = _unflattened(error[0], names, shapes)
     return {name: (torch.where(errors[name].isnan(), math.nan, v[name][0]), errors[name]) for name in names}
+
+
+def _widths(values: Mapping[str, Tensor], chain: Sequence[str], effects: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Plate -> numbers of effects of a group."""
+    return {p: sum(math.prod(values[name].shape[2:]) for name in effects[p]) for p in chain}
+
+
+def _too_wide(widths: Mapping[str, int]) -> str | None:
+    widest = max(widths.values())
+    return f"{widest} effects a group are too many" if widest > WIDEST else None
 
 
 def _mixed(
@@ -148,8 +184,9 @@ def _score(
 ) -> tuple[dict[str, Tensor], Blocks]:
     """The gradient by plate and the information of rows and of all priors but the last plate's, of one draw."""
     values, leaves = leaves_of(v, chain, effects)
-    rows = weighted(model.log_likelihood(values, data), data.weights).sum()
-    inner = [pull(model.prior(n, Values(values), data), values[n]).sum() for p in chain[:-1] for n in effects[p]]
+    v = Values(values, tuple(model.latents))
+    rows = weighted(model.log_likelihood(v, data), data.weights).sum()
+    inner = [pull(model.prior(n, v, data), values[n]).sum() for p in chain[:-1] for n in effects[p]]
     density = torch.stack([rows, *inner]).sum()
     score = {plate: gradient(density, leaves[plate], retain_graph=True) for plate in chain}
     return score, blocks_of(model, data, v, chain, effects, rows=True, priors=chain[:-1])

@@ -20,7 +20,7 @@ Note [The scale of the response]
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,8 +37,9 @@ from hiertorch.latent import Values, validation
 from hiertorch.model import Model
 from hiertorch.models.regression import Regression
 from hiertorch.pooling.information import prior_mean
+from hiertorch.structure import overrides
 
-__all__ = ["Partition", "partition", "table"]
+__all__ = ["Partition", "parted", "partition", "shares", "table"]
 
 ROWS = 200
 """Spread over the data, which say how eta reads effects; and ten times as many for known standard errors."""
@@ -57,6 +58,28 @@ class Partition(NamedTuple):
     row: Tensor  # of a row around eta, (draws,)
     centre: Tensor  # eta at the means of predictors and effects, (draws,)
     exposure: float
+
+
+def parted(
+    model: Model,
+    data: Data,
+    values: Mapping[str, Tensor],
+    effects: Mapping[str, Sequence[str]],
+    reads: Mapping[str, Collection[str]],
+) -> Partition | str:
+    """`partition` by the effects that have a population, which are those whose prior reads a latent; or a sentence on
+    why there is none.
+    """
+    learnt = {plate: [name for name in names if reads[name]] for plate, names in effects.items()}
+    learnt = {plate: names for plate, names in learnt.items() if names}
+    if not learnt:
+        return "no effects of independent groups have a population."
+    if overrides(model, "log_likelihood"):
+        return "the model writes log_likelihood itself."
+    try:
+        return partition(model, data, values, learnt)
+    except ModelError as error:
+        return str(error)
 
 
 def partition(
@@ -186,6 +209,13 @@ def _row_variance(model: Model, v: Values, data: Data, like: Tensor) -> Tensor:
     return likelihood.variance.expand(len(like), data.n_rows).mean(-1)
 
 
+def shares(found: Partition) -> dict[str, tuple[Tensor, Tensor]]:
+    """Plates, and rows -> variance on the scale of the link and its share of their sum, each `(draws,)`."""
+    total = sum(found.levels.values()) + found.row
+    lines = {plate: (own, own / total) for plate, own in found.levels.items()}
+    return lines | {"rows": (found.row, torch.where(found.row.isinf(), 1.0, found.row / total))}
+
+
 def table(data: Data, found: Partition, model: Model, phi: Tensor | None, ci_prob: float) -> pd.DataFrame:
     """Variance, share and intraclass correlation by level, with intervals.
 
@@ -195,13 +225,11 @@ def table(data: Data, found: Partition, model: Model, phi: Tensor | None, ci_pro
     within = {
         p: [q for q in found.levels if q != p and data.nests(p, q) and not data.nests(q, p)] for p in found.levels
     }
-    total = sum(found.levels.values()) + found.row
     lines: dict[tuple[str, str], tuple[Tensor, Tensor, Tensor | None]] = {}
-    for plate, own in found.levels.items():
-        both = own + sum(found.levels[q] for q in within[plate])
-        lines["link", plate] = (own, own / total, both / total)
-    share = torch.where(found.row.isinf(), 1.0, found.row / total)
-    lines["link", "rows"] = (found.row, share, None)
+    link = shares(found)
+    for level, (own, share) in link.items():
+        icc = None if level == "rows" else share + sum(link[q][1] for q in within[level])
+        lines["link", level] = (own, share, icc)
     family = getattr(model, "family", None)
     if isinstance(family, families.Bernoulli | families.Binomial | families.Poisson | families.NegativeBinomial):
         lines |= _response(found, within, family, phi)

@@ -1,0 +1,333 @@
+"""All of a dashboard's content: what is written when (tiers 0 to 2), and what at the end of a run.
+
+Tier 0 is cheap and has no budget. A look at convergence (tier 1) comes every 5 s at most; histograms, tables and
+figures (tier 2) every 30 s at most; both only while the governor allows. What is left out for an error is said at the
+end.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from hiertorch.dashboard import earlier, texts
+from hiertorch.dashboard.curves import CHAINS, POINTS, TRACES, Curves, block_tags
+from hiertorch.dashboard.layout import CLOSED, available, layout
+from hiertorch.dashboard.looks import RHAT, Eye, Look
+from hiertorch.dashboard.records import EventFile
+from hiertorch.dashboard.snapshots import Snapshot
+from hiertorch.dashboard.worker import Governor
+from hiertorch.monitors.base import RunInfo, Watch, Window, places, safe_tags, watch
+
+if TYPE_CHECKING:
+    from hiertorch.pooling.glance import Glance, Glances
+    from hiertorch.posterior import Posterior
+
+__all__ = ["METRICS", "Board"]
+
+FEWEST = 8  # draws a chain, below which convergence says nothing
+LOOK_EVERY, PAGE_EVERY = 5.0, 30.0  # seconds
+PAGES = 48  # of tier 2 in a run, of which TensorBoard keeps 50 histograms
+LOOKS = 3  # of a short run, at its end
+GLANCED = 200  # draws that tell how groups are pooled
+BARRED = 4_000  # numbers of a histogram
+
+METRICS = {
+    "metric/elpd_loo": "elpd (LOO)",
+    "metric/rhat_max": "worst R-hat",
+    "metric/ess_min": "smallest ESS",
+    "metric/ess_per_s": "ESS/s",
+    "metric/p_loo": "p (LOO)",
+}
+
+
+class Board:
+    """The dashboard of one run.
+
+    Args:
+        folder: of the run.
+        run: what is run.
+        share: of the run's time that may be spent.
+        hparams: further columns of the HParams tab.
+
+    Raises:
+        OSError: if the folder can't be written.
+    """
+
+    def __init__(self, folder: Path, run: RunInfo, share: float, hparams: Mapping[str, str | bool | float]) -> None:
+        self.folder, self.run = folder, run
+        self.governor = Governor(share)
+        self.problems: dict[str, Exception] = {}
+        self.written = 0  # sweep that the files have got to
+        self.look: Look | None = None
+        self._curves: Curves | None = None
+        self._windows: list[tuple[int, int]] = []  # sweep and draws a chain of windows after warm-up
+        self._looked, self._paged = 0, 0  # sweeps of the last look and page
+        self._next_look, self._next_page = LOOK_EVERY, PAGE_EVERY  # seconds
+        self._costs = {"look": 0.03, "page": 0.2}
+        self._warm = time.time()  # when warm-up ended
+        self._last: Snapshot | None = None
+        self._groups: dict[str, torch.Tensor] = {}
+        self._glances: Glances | None = None
+        self._glance: Glance | None = None
+        self._tags: set[str] = set()
+        old = earlier.event_files(folder)
+        self.offset = run.earlier if old else 0
+        before = self.offset or None
+        self._carried = {part: earlier.carried(part, before) for part in {folder, *(path.parent for path in old)}}
+        if not self.offset:
+            earlier.remove(folder, min(int(run.settings.get("chains", CHAINS)), CHAINS))
+        self._files: list[EventFile] = [self._opened(folder)]
+        main = self._files[0]
+        main.text(self.offset, "1_run/config", texts.config(run))
+        main.text(self.offset, "1_run/model_card", texts.model_card(run))
+        kernel = "+".join(dict.fromkeys(block.split("(")[0] for block in run.blocks))
+        settings = {"model": run.model, "kernel": kernel, "seed": str(run.settings.get("seed", ""))}
+        main.hparams({**settings, **hparams}, METRICS)
+
+    def _opened(self, folder: Path) -> EventFile:
+        file = EventFile(folder)
+        again = [value for value in self._carried.get(folder, ()) if not value.tag.startswith("1_run/")]
+        file.begin(self.offset, again)
+        return file
+
+    def begin(self, window: Window) -> Watch:
+        """What needs shapes: which parameters are shown, and the files of the chains. Returns what is traced."""
+        run, chains = replace(self.run, names=self.run.shown), len(window.log_density)
+        traces = watch(run, window.values, TRACES)
+        self._eye = Eye(run, traces, places(run, window.values))
+        self._files += [self._opened(self.folder / f"chain_{c}") for c in range(min(chains, CHAINS))]
+        self._curves = curves = Curves(self._files, self.run, traces, chains, self.offset)
+        main = self._files[0]
+        main.text(self.offset, "1_run/contents", texts.contents(traces, chains, POINTS + 4, self.governor.share))
+        grouped = any(plate is not None for plate in run.plates.values())
+        self._charts = layout(curves.tags, curves.bands, groups=grouped)
+        walks = any("root" in learnt for learnt in window.tuning.values())
+        without = [*([] if chains > 1 else ["rhat"]), *([] if walks else ["step_scale"])]
+        main.layout(available(self._charts, None, without), CLOSED)
+        return traces
+
+    # While a run goes on
+
+    def add(self, snapshots: Sequence[Snapshot], overhead: float) -> None:
+        """What is new, and what is due.
+
+        Args:
+            snapshots: in order.
+            overhead: seconds that the sampler has lost by making them.
+        """
+        with self.governor.spending():
+            self._add(snapshots, overhead)
+        last = snapshots[-1]
+        if last.drawn < FEWEST:
+            return
+        passed = self.governor.passed
+        if passed >= self._next_look and self._may("look", last.sweep - self._looked, POINTS):
+            with self._costing("look"):
+                self._see(last, passed)
+            self._next_look = passed + LOOK_EVERY
+        if self.look is not None and passed >= self._next_page and self._may("page", last.sweep - self._paged, PAGES):
+            with self._costing("page"):
+                self._page(last, "running")
+            self._next_page = passed + PAGE_EVERY
+
+    def _add(self, snapshots: Sequence[Snapshot], overhead: float, *, last: bool = False) -> None:
+        assert self._curves is not None
+        for s in snapshots:
+            if s.phase == "sampling":
+                self._windows.append((s.sweep, s.drawn))
+            else:
+                self._warm = s.time
+            for block, rate in s.by_group.items():
+                self._groups[block] = rate
+        share = (self.governor.total + overhead) / max(self.governor.passed, 1e-9)
+        self._curves.add(snapshots, share, last=last)
+        if snapshots:
+            self._last = snapshots[-1]
+            self.written = snapshots[-1].sweep
+
+    def _may(self, what: str, sweeps: int, most: int) -> bool:
+        return sweeps * most >= self.run.sweeps and self.governor.allows(self._costs[what])
+
+    @contextmanager
+    def _costing(self, what: str) -> Iterator[None]:
+        before = self.governor.total
+        try:
+            with self.governor.spending():
+                yield
+        finally:
+            self._costs[what] = self.governor.total - before
+
+    @contextmanager
+    def _part(self, what: str) -> Iterator[None]:
+        """A part whose error costs that part alone, and is not met again; but a disk that is full ends it all."""
+        if what in self.problems:
+            return
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            self.problems[what] = error
+
+    # Tier 1
+
+    def _see(
+        self, s: Snapshot, passed: float, drawn: int | None = None, sweep: int | None = None, effort: float = 0.5
+    ) -> None:
+        """A look at the draws up to a sweep."""
+        draws = {name: x[:, :drawn] for name, x in s.draws.items()} if drawn is not None else s.draws
+        sweep = s.sweep if sweep is None else sweep
+        self.look = look = self._eye.look(draws, effort)
+        assert self._curves is not None
+        chains = len(look.draws)
+        least = min(look.bulk.min().item(), look.tail.min().item())
+        point = {
+            "convergence/ess_bulk_min": look.bulk.min().item(),
+            "convergence/ess_tail_min": look.tail.min().item(),
+            "convergence/ess_median": look.bulk[: look.shown].median().item(),
+            "convergence/mcse_over_sd_max": look.error.max().item(),
+            "metric/ess_min": least,
+        }
+        if chains > 1:  # R-hat compares chains
+            every = look.all_rhat
+            point["convergence/rhat_max"] = point["metric/rhat_max"] = look.rhat.max().item()
+            point["convergence/rhat_p95"] = every.sort().values[math.ceil(0.95 * len(every)) - 1].item()
+            point["convergence/n_bad_rhat"] = float((every > RHAT).sum())
+        for k, tag in enumerate(self._curves.tags):
+            point[f"posterior/{tag}/mean"] = look.mean[k].item()
+            point[f"posterior/{tag}/q05"] = look.levels[k, 0].item()
+            point[f"posterior/{tag}/q95"] = look.levels[k, -1].item()
+        if (seconds := (s.time - self._warm) * (drawn or s.drawn) / s.drawn) > 0:
+            point["perf/ess_per_s"] = point["metric/ess_per_s"] = least / seconds
+            point["perf/eta_s"] = passed * (self.run.sweeps - sweep) / max(1, sweep)
+        with self._part("pooling"):
+            point |= self._pooled(s, draws)
+        self._scalars(sweep, point)
+        self._looked = sweep
+
+    def _pooled(self, s: Snapshot, draws: Mapping[str, torch.Tensor], *, alone: bool = False) -> dict[str, float]:
+        """Pooling factors and shares of variance, from some of the draws."""
+        if s.so_far is None or not any(plate is not None for plate in self.run.plates.values()):
+            return {}
+        from hiertorch.pooling.glance import Glances
+
+        posterior = s.so_far(draws)
+        if self._glances is None:
+            self._glances = Glances(posterior)
+        self._glance = found = self._glances.at(posterior, GLANCED, alone=alone)
+        tags = zip(found.pooling.values(), safe_tags(found.pooling), strict=True)
+        point = {f"pooling/{tag}": value for value, tag in tags}
+        for kind, values in {"of_y": found.variance, "share": found.share}.items():
+            for tag, value in zip(safe_tags(values), values.values(), strict=True):
+                point[f"variance/{tag}/{kind}"] = value
+        return {tag: value for tag, value in point.items() if math.isfinite(value)}
+
+    def _scalars(self, sweep: int, point: Mapping[str, float]) -> None:
+        self._tags |= set(point)
+        self._files[0].scalars(self.offset + sweep, point)
+
+    # Tier 2
+
+    def _page(self, s: Snapshot, status: str) -> None:
+        """Histograms, tables and figures."""
+        look, curves, main, step = self.look, self._curves, self._files[0], self.offset + s.sweep
+        assert look is not None and curves is not None
+        self._histograms(s.sweep)
+        main.text(step, "2_summary/posterior", texts.summary(look))
+        if rows := texts.worst(look, self.run.plates):
+            main.text(step, "2_summary/worst_groups", rows)
+        self._verdict(status)
+        self._figures(s)
+        self._paged = s.sweep
+
+    def _histograms(self, sweep: int) -> None:
+        """Of the shown parameters, and of acceptance by group."""
+        assert self.look is not None and self._curves is not None
+        every = self.look.draws.flatten(0, 1)
+        x = every[:: max(1, len(every) // BARRED)].double().numpy()
+        for k, tag in enumerate(self._curves.tags):
+            self._files[0].histogram(self.offset + sweep, f"posterior/{tag}", x[:, k])
+        for block, rates in self._groups.items():
+            tag = f"sampler/block/{block_tags(self.run).get(block, block)}/accept_by_group"
+            self._files[0].histogram(self.offset + sweep, tag, rates.double().cpu().numpy())
+
+    def _verdict(self, status: str) -> None:
+        s = self._last
+        sweep, nan, drawn = (0, 0, 0) if s is None else (s.sweep, s.nan, s.drawn)
+        chains = 0 if s is None else len(s.log_density)
+        lines = texts.verdict(
+            status,
+            self.run,
+            sweep,
+            chains,
+            drawn,
+            self.governor.passed,
+            self.look,
+            {} if self._curves is None else self._curves.sampling,
+            nan,
+        )
+        self._files[0].text(self.offset + sweep, "2_summary/verdict", "\n".join(f"- {line}" for line in lines))
+
+    def _figures(self, s: Snapshot) -> None:
+        from hiertorch.dashboard.figures import figures
+
+        assert self.look is not None
+        with self._part("pooling"):
+            self._pooled(s, s.draws, alone=True)
+        for name, draw in figures(self.run, self.look, self._glance, self._groups).items():
+            with self._part(f"figures/{name}"):
+                self._files[0].image(self.offset + s.sweep, f"figures/{name}", draw())
+
+    # At the end
+
+    def finish(
+        self, snapshots: Sequence[Snapshot], status: str, posterior: "Posterior | None", overhead: float
+    ) -> None:
+        """The last points, looks that a short run had no time for, and what only a finished run can tell."""
+        if self._curves is not None:
+            self._add(snapshots, overhead, last=True)
+        s, passed = self._last, self.governor.passed
+        if s is not None and s.drawn >= FEWEST and status != "failed":
+            enough = [(sweep, drawn) for sweep, drawn in self._windows if drawn >= FEWEST]
+            for k in range(1, LOOKS + 1):
+                sweep, drawn = enough[-(-len(enough) * k // LOOKS) - 1]
+                if sweep > self._looked:
+                    self._see(s, passed * sweep / s.sweep, drawn, sweep, 0.5 if k < LOOKS else 1.0)
+                    if sweep < s.sweep:  # a single histogram makes no picture
+                        self._histograms(sweep)
+            self._page(s, status)
+            if posterior is not None:
+                with self._part("criticism"):
+                    self._close_up(s, posterior)
+        elif s is not None or self._last is None:
+            self._verdict(status)
+        if self._curves is not None:
+            self._files[0].layout(available(self._charts, self._tags | self._curves.written), CLOSED)
+        if status != "interrupted":  # it may be continued, and the first word on how a run ended stands
+            self._files[0].session_end(status)
+
+    def _close_up(self, s: Snapshot, posterior: "Posterior") -> None:
+        from hiertorch.dashboard.closing import closing
+        from hiertorch.dashboard.figures import criticism
+
+        found = closing(posterior, max(0.25, self.governor.share * self.governor.passed))
+        if found.elpd is not None and found.p is not None:
+            self._scalars(s.sweep, {"metric/elpd_loo": found.elpd, "metric/p_loo": found.p})
+        for name, draw in criticism(found).items():
+            with self._part(f"figures/{name}"):
+                self._files[0].image(self.offset + s.sweep, f"figures/{name}", draw())
+        self._files[0].text(self.offset + s.sweep, "2_summary/prediction", texts.prediction(found))
+
+    def close(self) -> None:
+        """Nothing can be written after."""
+        files, self._files = self._files, []
+        for file in files:
+            with contextlib.suppress(OSError):  # of a full disk, which was met before
+                file.close()

@@ -1,0 +1,337 @@
+"""What a finished run is shown by: PSIS-LOO by row and data sets simulated from the posterior, in little time.
+
+    us of PSIS-LOO = rows x draws x (0.015 for a Gaussian density + 0.035 for its weights)
+    us of replications = rows x data sets x 0.03
+
+on one core of an AMD EPYC with AVX-512, in float64; then the first rows tell the model's own rate. What does not fit
+the allowance, or can't be had, is left out and said so: nothing here raises.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hiertorch.errors import HiertorchError
+
+if TYPE_CHECKING:
+    from hiertorch.pointwise import Pointwise
+    from hiertorch.posterior import Posterior
+
+__all__ = ["Closing", "closing"]
+
+DRAWS, FEWEST, SMALLEST = 1_000, 400, 25
+"""Of all chains together, for PSIS-LOO: as many as are wanted, the least where there are more, and the least of all."""
+
+DATA_SETS, ROWS = 40, 2_000
+"""Simulated data sets, and the most rows of each."""
+
+COST, RANGE = 50e-9, 4.0
+"""Seconds of PSIS-LOO a row and draw, a first guess, measured as above; models are between so many times less and more.
+"""
+
+SIMULATION = 30e-9
+"""Seconds of a simulated response, measured as above."""
+
+REDRAWN = 25e-9
+"""Seconds of an effect of one group that is drawn again, the least; measured as above with egsingle."""
+
+HELD, PROBED = 2**23, 64
+"""Numbers of effects drawn again that are held, 64 MB, and the draws by which their cost is told."""
+
+CHUNK = 2**18
+"""Rows x draws at once: 2 MB a temporary, about as much as the cache of a core holds."""
+
+SAFETY, LATEST, TIMED = 0.8, 1.2, 4
+"""Share of the time that is planned for, that at which PSIS-LOO stops, and the chunks by which that is foreseen."""
+
+DEPENDABLE, PARAMETERS = 20, 200
+"""Draws of a chain below which their relative efficiency can't be told, and over how many parameters it is averaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Closing:
+    """What is known of a finished run's fit to its rows, and why the rest is not.
+
+    Attributes:
+        elpd: sum_i log p(y_i | y without i) by PSIS-LOO; None if it was left out or is not finite.
+        se: its standard error, over rows.
+        p: effective number of parameters.
+        k: Pareto k of every row, `(rows,)`; NaN for a row that has none.
+        draws: that these are from, of all chains together.
+        limit: Pareto k up to which so many draws are enough.
+        labels: of all rows.
+        shown: numbers of the rows of y and of the replications, evenly spread, `(shown,)`.
+        y: their responses, `(shown,)`; both are empty where rows have no densities.
+        replicated: simulated responses of the same rows, `(data sets, shown)`.
+        discrete: whether the response is a count, or yes and no.
+        notes: one sentence for all that is missing.
+        seconds: that it took.
+    """
+
+    elpd: float | None
+    se: float | None
+    p: float | None
+    k: np.ndarray | None
+    draws: int
+    limit: float
+    labels: pd.Index
+    shown: np.ndarray
+    y: np.ndarray
+    replicated: np.ndarray | None
+    discrete: bool
+    notes: tuple[str, ...]
+    seconds: float
+
+
+class _LeftOutError(Exception):
+    """Why something can't be had, in a clause."""
+
+
+class _SlowError(_LeftOutError):
+    """It would take too long.
+
+    Args:
+        needed: seconds.
+        seconds: that there were.
+    """
+
+    def __init__(self, needed: float, seconds: float) -> None:
+        super().__init__(f"it would take about {needed:.2g} s, and {max(seconds, 0.0):.2g} s were left for it")
+
+
+@dataclass
+class _Loo:
+    """Columns of PSIS-LOO over all rows, each `(rows,)`, and the draws that they are from."""
+
+    elpd: np.ndarray
+    lppd: np.ndarray
+    k: np.ndarray
+    draws: int
+
+
+def closing(posterior: "Posterior", seconds: float) -> Closing:
+    """PSIS-LOO by row and replications of a posterior, in about so many seconds.
+
+    The posterior stays as it is, and so does torch's global random state (no other thread should draw from it
+    meanwhile: torch's distributions know no other). The same posterior gives the same replications, and the same
+    PSIS-LOO where the allowance is for the same draws.
+
+    Args:
+        posterior: a finished run's.
+        seconds: for all of it; PSIS-LOO stops as soon as it is seen to take a fifth more.
+    """
+    from hiertorch.comparison.elpd import total
+    from hiertorch.pareto import good_k
+
+    began, notes = time.perf_counter(), _Notes()
+    labels, shown, y = pd.RangeIndex(0), np.zeros(0, dtype=np.int64), np.zeros(0)
+    made: tuple[np.ndarray | None, bool] = (None, False)
+    found: _Loo | None = None
+    with notes.of("PSIS-LOO and replications", ""):
+        model, data = posterior.model, posterior.data
+        labels = data.index
+        _check(posterior, model, data)
+        shown = np.linspace(0, data.n_rows - 1, min(data.n_rows, ROWS)).round().astype(np.int64)
+        y = data.y[torch.as_tensor(shown, device=data.device)].cpu().numpy()
+        with notes.of("Replications", "posterior.predictive_check()"):
+            made = _replicated(posterior, model, data, shown, seconds)
+        with notes.of("PSIS-LOO", "posterior.criterion()"):
+            found = _loo(posterior, data.n_rows, seconds - (time.perf_counter() - began))
+    elpd, se, p = None, None, None
+    if found is not None:
+        if (odd := np.flatnonzero(~(np.isfinite(found.elpd) & np.isfinite(found.lppd)))).size:
+            notes.append(
+                f"PSIS-LOO has no sum, since the log density of {_named(labels, odd)} is not finite in some draws: "
+                "look at these values of the response, or leave them out."
+            )
+        else:
+            elpd, se = total(found.elpd)
+            p = float((found.lppd - found.elpd).sum())
+    k, draws = (None, 0) if found is None else (found.k, found.draws)
+    took = time.perf_counter() - began
+    return Closing(elpd, se, p, k, draws, good_k(draws), labels, shown, y, *made, tuple(notes), took)
+
+
+class _Notes(list[str]):
+    """Sentences on what is missing."""
+
+    @contextmanager
+    def of(self, what: str, instead: str) -> Iterator[None]:
+        """What the block finds out is left out if it raises, and told, with where else it can be had."""
+        try:
+            with torch.no_grad(), np.errstate(all="ignore"):
+                yield
+        except _SlowError as error:
+            self.append(f"{what} left out: {error}; {instead} takes the time.")
+        except (_LeftOutError, HiertorchError) as error:
+            self.append(f"{what} left out: {str(error).rstrip('.')}.")
+        except Exception as error:  # whatever a user's own model may raise
+            first = next(iter(str(error).splitlines()), "").rstrip(".")
+            self.append(f"{what} left out, since the model raised {type(error).__name__}: {first}.")
+
+
+def _check(posterior: "Posterior", model: Any, data: Any) -> None:
+    """Whether rows have densities, given the latents, that the run was about."""
+    if posterior.run.get("prior_only") or "the likelihood is left out" in str(posterior.run.get("plan_text", "")):
+        raise _LeftOutError("the run was of the prior only, so that its draws say nothing about the rows")
+    if _own(model, "log_prob"):
+        raise _LeftOutError("the model overrides log_prob, so that rows are not known to have densities of their own")
+    if not _own(model, "likelihood") and not _own(model, "log_likelihood"):
+        raise _LeftOutError("the model has no likelihood")
+    if data.y.dim() > 1 or (data.weights is not None and data.weights.dim() > 1):
+        raise _LeftOutError("each chain was fitted to data of its own, so that no row has one density")
+
+
+def _own(model: Any, method: str) -> bool:
+    """Whether the model writes a method of `hiertorch.Model` itself."""
+    writer = next(kind for kind in type(model).__mro__ if method in vars(kind))
+    return writer.__module__ != "hiertorch.model"
+
+
+def _replicated(
+    posterior: "Posterior", model: Any, data: Any, shown: np.ndarray, seconds: float
+) -> tuple[np.ndarray, bool]:
+    """Simulated responses `(data sets, shown)`, and whether they are discrete."""
+    from hiertorch.criticism.replications import from_posterior
+    from hiertorch.pointwise import Pointwise
+
+    if _own(model, "log_likelihood"):
+        raise _LeftOutError("the model overrides log_likelihood, and its likelihood alone may not say what y is like")
+    needed = (data.n_rows + DATA_SETS * len(shown)) * SIMULATION
+    thinned = Pointwise(posterior, 1)
+    if thinned._redraw is not None:
+        needed += DATA_SETS * _seconds_a_draw(thinned, seconds)
+    if needed > seconds:
+        raise _SlowError(needed, seconds)
+    replications = from_posterior(posterior, DATA_SETS, "known", 0)
+    if len(shown) < data.n_rows:
+        replications.data = data.take(shown)
+    found = torch.cat(list(replications)).cpu().numpy()
+    simulated = np.isfinite(found).all(1)
+    if not simulated.any():
+        raise _LeftOutError("no response can be simulated, since a mean of y is beyond all numbers")
+    return found[simulated], replications.discrete
+
+
+def _loo(posterior: "Posterior", rows: int, seconds: float) -> _Loo:
+    """PSIS-LOO of as many draws as there is time for."""
+    began = time.perf_counter()
+    planned, latest = began + SAFETY * seconds, began + LATEST * seconds
+    pointwise = _thinned(posterior, rows, planned - began, COST)
+    if pointwise.number < SMALLEST:
+        raise _LeftOutError(f"it needs {SMALLEST} draws or more; found {pointwise.number}")
+    found = _by_chunks(pointwise, rows, latest)
+    if isinstance(found, float):
+        pointwise = _thinned(posterior, rows, planned - time.perf_counter(), found)
+        found = _by_chunks(pointwise, rows, latest)
+    if isinstance(found, float):
+        raise _SlowError(found * rows * pointwise.number, seconds)
+    return found
+
+
+def _by_chunks(pointwise: "Pointwise", rows: int, until: float) -> _Loo | float:
+    """PSIS-LOO of these draws; or, if it won't be done in time, the seconds of a row and draw."""
+    _hold(pointwise, until)
+    number, size = pointwise.number, max(1, CHUNK // pointwise.number)
+    efficiency, parts, first = _efficiency(pointwise), [], 0.0
+    for start in range(0, rows, size):
+        parts.append(_columns(pointwise, start, min(start + size, rows), efficiency))
+        now = time.perf_counter()
+        first = first or now  # the first chunk has costs of its own
+        done = start + size
+        if len(parts) > TIMED and done < rows:
+            rate = (now - first) / ((done - size) * number)
+            if now + rate * (rows - done) * number > until:
+                return rate
+    elpd, lppd, k = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _Loo(elpd, lppd, k, number)
+
+
+def _thinned(posterior: "Posterior", rows: int, seconds: float, rate: float) -> "Pointwise":
+    """Draws that are looked at: about 1,000, or fewer that fit the time at a rate of seconds a row and draw."""
+    from hiertorch.pointwise import Pointwise
+
+    chains, total = posterior.chains, posterior.chains * posterior.n_draws
+    most = min(DRAWS, int(seconds / (rate * rows)))
+    least = max(chains, min(FEWEST, total))
+    if most < least:
+        needed = rate * rows * least
+        if rate != COST or needed > RANGE * seconds:
+            raise _SlowError(needed, seconds)
+        most = least  # a guess; the first rows will tell
+    each = -(-posterior.n_draws // max(1, most // chains))  # every so many-th draw of a chain
+    if chains * -(-posterior.n_draws // each) < least:
+        each = max(1, posterior.n_draws // -(-least // chains))
+    return Pointwise(posterior, max(1, total // each))
+
+
+def _efficiency(pointwise: "Pointwise") -> float:
+    """Effective draws over draws, at most 1: of a few draws of each chain, far apart, it can't be told and is 1."""
+    from hiertorch.comparison.elpd import relative_efficiency
+
+    return 1.0 if len(pointwise.draw) < DEPENDABLE else min(1.0, relative_efficiency(pointwise, PARAMETERS))
+
+
+def _columns(
+    pointwise: "Pointwise", start: int, stop: int, efficiency: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """elpd, lppd and Pareto k of some rows, each `(stop - start,)`."""
+    from hiertorch.comparison.elpd import psis_loo
+
+    rows = torch.arange(start, stop, device=pointwise.data.device)
+    x = pointwise.log_likelihood(rows).flatten(0, 1).mT.double().contiguous()
+    elpd, k = psis_loo(x, efficiency)
+    return elpd, (x.logsumexp(1) - math.log(pointwise.number)).cpu().numpy(), k
+
+
+def _hold(pointwise: "Pointwise", until: float) -> None:
+    """Draw effects again that were not stored, once for all rows; with them others of their groups, which belong to
+    them.
+    """
+    if pointwise._redraw is None:
+        return
+    seconds = until - time.perf_counter()
+    needed = _seconds_a_draw(pointwise, seconds) * pointwise.number
+    if needed > seconds:
+        raise _SlowError(needed, seconds)
+    names = _redrawn(pointwise)
+    drawn = pointwise._redraw.draws(names)
+    pointwise._flat |= {name: drawn[name].flatten(0, 1) for name in names}
+    pointwise._redraw = None
+
+
+def _seconds_a_draw(pointwise: "Pointwise", seconds: float) -> float:
+    """That it takes to draw all effects again which were not stored, by one draw of some chains."""
+    assert pointwise._redraw is not None
+    names, data = _redrawn(pointwise), pointwise.data
+    groups = sum(data.size(str(pointwise.model.latents[name].plate)) for name in names)
+    if groups * pointwise.number > HELD:
+        raise _LeftOutError(f"the effects of {groups:,} groups were not stored, too many to draw all of them again")
+    if (least := groups * pointwise.number * REDRAWN) > seconds:
+        raise _SlowError(least, seconds)
+    again, chains = pointwise._redraw, min(PROBED, pointwise.chains)
+    few = type(again)(again._collapsed, {name: x[:chains, :1] for name, x in again._draws.items()}, 0)
+    began = time.perf_counter()
+    few.draws(names)
+    return (time.perf_counter() - began) / chains
+
+
+def _redrawn(pointwise: "Pointwise") -> list[str]:
+    """Names of the effects that are drawn again together."""
+    assert pointwise._redraw is not None
+    latents, linear = pointwise.model.latents, pointwise._redraw._collapsed.linear
+    plates = {latents[name].plate for name in pointwise._unstored}
+    return [name for name in latents if latents[name].plate in plates and name in linear]
+
+
+def _named(labels: pd.Index, at: np.ndarray) -> str:
+    from hiertorch.comparison.elpd import named
+
+    return named(labels, at, "row")

@@ -1,0 +1,190 @@
+"""Curves that cost nothing to make: traces, log densities, acceptance, step sizes and speed (tier 0).
+
+In warm-up a trace has a point a window; afterwards its points are stored draws, so that a run of a second has as many
+as one of a day: at most POINTS a tag.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiertorch.dashboard.records import EventFile
+from hiertorch.dashboard.snapshots import Snapshot
+from hiertorch.monitors.base import RunInfo, Watch, safe_tags
+
+__all__ = ["CHAINS", "POINTS", "TRACES", "Curves", "block_tags"]
+
+POINTS = 796  # a tag, with four more that come out of turn at most 800: TensorBoard keeps 1000
+CHAINS = 8  # that are drawn as chains
+TRACES = 24  # parameters
+JUMPS = 200  # draws, the last ones of a window, that jumps are measured on
+LEVELS = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
+
+
+def block_tags(run: RunInfo) -> dict[str, str]:
+    """Block -> its name in tags, without signs for which Custom Scalars draws no curve."""
+    plain = [block.replace("(", " ").replace(")", "").replace(",", "") for block in run.blocks]
+    return dict(zip(run.blocks, safe_tags(plain), strict=True))
+
+
+class Curves:
+    """Tier 0 of a dashboard.
+
+    Args:
+        files: of the run, then of its first chains.
+        run: what is run.
+        traces: parameters whose values are drawn.
+        chains: all of them.
+        offset: steps of the runs that this one goes on from.
+    """
+
+    def __init__(self, files: Sequence[EventFile], run: RunInfo, traces: Watch, chains: int, offset: int) -> None:
+        self._main, self._files = files[0], files[1:]
+        self._run, self._traces, self._chains, self._offset = run, traces, chains, offset
+        self.tags = safe_tags(traces.names)
+        self.bands = self.tags[: traces.population] if chains > CHAINS else []
+        self._blocks = block_tags(run)
+        self.stride = -(-run.sweeps // POINTS)
+        self._each = -(-self.stride // max(1, run.thin))  # draws from one point to the next
+        self._next = 0  # sweep of the next point
+        self._shown = 0  # draws that curves have got to
+        self._seen = 0  # draws that jumps were measured on
+        self._rates: dict[str, list[Tensor]] = {}  # since the last point
+        self._scales: dict[str, float] = {}
+        self._before: tuple[int, float] | None = None  # sweep and time of the last point
+        self._clock: list[tuple[int, float]] = []  # sweep and time of snapshots
+        self.written: set[str] = set()  # tags
+        self.sampling: dict[str, list[float]] = {}  # block -> acceptance at points after warm-up
+
+    def add(self, snapshots: Sequence[Snapshot], share: float, *, last: bool = False) -> None:
+        """Adds what is new.
+
+        Args:
+            snapshots: in order.
+            share: of the time so far that the dashboard took.
+            last: the run is over, so that curves end where it ended.
+        """
+        if not snapshots:
+            return
+        self._clock = [*self._clock[-1:], *((s.sweep, s.time) for s in snapshots)]
+        points = []
+        for s in snapshots:
+            for block, rate in s.rates.items():
+                self._rates.setdefault(block, []).append(rate)
+            if s.sweep >= self._next or (last and s is snapshots[-1]):
+                points.append(s)
+                self._window(s, share)
+                self._next = s.sweep + self.stride
+        if early := [s for s in points if s.trace is not None]:
+            values = torch.stack([torch.cat([s.log_density[:, None], s.trace], 1) for s in early], 1)  # type: ignore[list-item]
+            times = np.array([s.time for s in early])
+            host, sweeps = values.double().cpu().numpy(), np.array([s.sweep for s in early])
+            self._draw(sweeps, times, host)
+            if self.bands:
+                self._quantiles(sweeps, times, host[:, :, 1 : 1 + len(self.bands)])
+        if (s := snapshots[-1]).trace is None:
+            self._drawn(s, last=last)
+
+    def _drawn(self, s: Snapshot, *, last: bool) -> None:
+        """Stored draws since the last time."""
+        at = np.arange(self._shown, s.drawn, self._each)
+        if last and s.drawn - 1 > (at[-1] if len(at) else self._shown - self._each):
+            at = np.append(at, s.drawn - 1)
+        if not len(at):
+            return
+        self._shown = int(at[-1]) + self._each
+        sweeps = self._run.warmup + (at + 1) * self._run.thin
+        times = np.interp(sweeps, *np.array(self._clock).T)
+        index = torch.from_numpy(at).to(s.log_density.device)
+        shown = len(self._files)
+        columns = [] if s.log_densities is None else [s.log_densities[:shown, index, None]]
+        columns += _columns(s.draws, self._traces.at, index, shown)
+        values = torch.cat(columns, 2).double().cpu().numpy()  # one copy from the device
+        self._draw(sweeps, times, values, density=s.log_densities is not None)
+        if self.bands:
+            population = {name: k for name, k in self._traces.at.items() if self._run.plates.get(name) is None}
+            every = torch.cat(_columns(s.draws, population, index, self._chains), 2)
+            self._quantiles(sweeps, times, every.double().cpu().numpy())
+
+    def _draw(self, sweeps: np.ndarray, times: np.ndarray, values: np.ndarray, *, density: bool = True) -> None:
+        """Values `(chains, points, traces)`, the log density before them if there is one."""
+        tags = [*(["sampler/log_prob"] if density else []), *(f"trace/{tag}" for tag in self.tags)]
+        self.written |= set(tags)
+        for file, x in zip(self._files, values, strict=False):
+            file.block(tags, self._offset + sweeps, x, times)
+
+    def _quantiles(self, sweeps: np.ndarray, times: np.ndarray, values: np.ndarray) -> None:
+        """Over the chains of values `(chains, points, bands)`."""
+        tags = [f"trace_quantiles/{tag}/{level}" for level, tag in itertools.product(LEVELS, self.bands)]
+        self.written |= set(tags)
+        quantiles = np.quantile(values, list(LEVELS.values()), axis=0)
+        self._main.block(tags, self._offset + sweeps, np.concatenate(list(quantiles), 1), times)
+
+    def _window(self, s: Snapshot, share: float) -> None:
+        """What is known of a window as a whole."""
+        point = {"sampler/phase": float(s.phase == "sampling"), "sampler/nan_log_density": float(s.nan)}
+        chains: list[dict[str, float]] = [{} for _ in self._files]
+        every = []
+        for block, rates in self._rates.items():
+            mean = torch.stack(rates).mean(0).double().cpu()
+            every.append(mean)
+            tag = f"sampler/block/{self._blocks.get(block, block)}/accept_rate"
+            point[tag] = mean.mean().item()
+            for chain, rate in zip(chains, mean.tolist(), strict=False):
+                chain[tag] = rate
+            if s.phase == "sampling":
+                self.sampling.setdefault(block, []).append(point[tag])
+        if every:
+            for chain, rate in zip(chains, torch.stack(every).mean(0).tolist(), strict=False):
+                chain["sampler/accept_rate"] = rate
+        self._rates.clear()
+        point |= self._steps(s.tuning)
+        for chain, more in zip(chains, self._jumps(s), strict=False):
+            chain |= more
+        if self._before is not None and s.time > self._before[1]:
+            point["perf/draws_per_s"] = (s.sweep - self._before[0]) * self._chains / (s.time - self._before[1])
+        point["perf/monitor_share"] = share
+        self._before = s.sweep, s.time
+        self.written |= set(point).union(*chains)
+        self._main.scalars(self._offset + s.sweep, point, s.time)
+        for file, chain in zip(self._files, chains, strict=True):
+            file.scalars(self._offset + s.sweep, chain, s.time)
+
+    def _steps(self, tuning: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
+        """Size of the random walks of each block, and by how much the one that changed most has changed."""
+        scales = {
+            block: learnt["root"].diagonal(dim1=-2, dim2=-1).abs().log().mean().item()
+            for block, learnt in tuning.items()
+            if "root" in learnt and learnt["root"].numel()
+        }
+        changes = [abs(scale - self._scales[block]) for block, scale in scales.items() if block in self._scales]
+        self._scales = scales
+        point = {f"sampler/block/{self._blocks.get(b, b)}/step_scale": float(np.exp(x)) for b, x in scales.items()}
+        return point | ({"sampler/adapt_delta": max(changes)} if changes else {})
+
+    def _jumps(self, s: Snapshot) -> list[dict[str, float]]:
+        """By chain: E (x' - x)^2 / 2 Var x of successive draws, averaged over traces, which is 1 if they are
+        independent; and the longest run of draws at one log density.
+        """
+        start = max(self._seen, s.drawn - JUMPS)
+        if s.trace is not None or s.drawn - start < 3:
+            return []
+        self._seen, shown = s.drawn, len(self._files)
+        x = torch.cat(_columns(s.draws, self._traces.at, slice(start, None), shown), 2).double()
+        jump = x.diff(dim=1).square().mean(1) / (2 * x.flatten(0, 1).var(0))
+        found = [{"sampler/esjd": value} for value in jump.nanmean(1).tolist()]
+        if s.log_densities is not None:
+            still = (s.log_densities[:shown, start:].diff(dim=1) == 0).cpu().numpy()
+            for chain, row in zip(found, still, strict=True):
+                chain["sampler/stuck_max"] = float(
+                    max((sum(1 for _ in run) for same, run in itertools.groupby(row) if same), default=0)
+                )
+        return found
+
+
+def _columns(draws: Mapping[str, Tensor], at: Mapping[str, Tensor], index: Tensor | slice, chains: int) -> list[Tensor]:
+    """Elements of some draws of the first chains, each `(chains, draws, elements)`."""
+    return [draws[name][:chains, index].flatten(2)[:, :, k.to(draws[name].device)] for name, k in at.items()]

@@ -1,0 +1,195 @@
+"""What a folder's earlier event files hold: what a run needs to know that continues them, or takes their place.
+
+Note [Two writers, one folder]
+TensorBoard has two readers, and a running one keeps what it has read.
+
+- The fast one drops a tag's points at step T and later when a point at T comes in. So a run that continues from T
+  repeats every tag's last value there, and one that takes another one's place puts a blank in every tag at 0.
+- The other drops every tag's points at T and later when a session starts at T, unless that is the first start it sees,
+  so a session starts twice; where blanks were written in between, they are dropped too. It waits for ever at a file
+  that was deleted while it stood at its end, so the last of the old files stays, empty.
+
+Both keep the first word on hyper-parameters and on how a run ended, the running ones until they are started anew.
+"""
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary  # type: ignore[import-untyped]
+from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
+
+from hiertorch.dashboard.checksum import checksums, masked
+
+__all__ = ["carried", "event_files", "last_step", "last_values", "remove"]
+
+PATTERN = "events.out.tfevents.*"
+SETUP = ("_hparams_/", "custom_scalars__config__")  # of the page, written anew by every run
+PIXEL = bytes.fromhex(  # a PNG of one transparent pixel
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000b4944415478da6360000200"
+    "00050001e9fadcd80000000049454e44ae426082"
+)
+HEAD = struct.Struct("<QI")  # a message's length, and the checksum of the length
+
+
+def last_values(folder: str | os.PathLike[str], before: int | None = None) -> dict[str, tuple[int, float]]:
+    """Tag -> (step, value): the last point of every scalar in the folder's own files, as a page would show them.
+
+    A session's start at step T supersedes earlier records at T and later. A file counts up to the first record that is
+    cut off or damaged.
+
+    Args:
+        folder: one run of TensorBoard; its subfolders are other ones. It need not exist.
+        before: the last step that counts.
+
+    Raises:
+        OSError: if a file can't be read.
+    """
+    last = _last(_read(folder), before)
+    numbers = {tag: (step, _number(value)) for tag, (step, value) in last.items()}
+    return {tag: (step, number) for tag, (step, number) in numbers.items() if number is not None}
+
+
+def last_step(folder: str | os.PathLike[str]) -> int | None:
+    """The largest step of `last_values`; None if there is no scalar."""
+    return max((step for step, _ in last_values(folder).values()), default=None)
+
+
+def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[Any]:
+    """What `EventFile.begin` needs so that no page shows stale points, histograms, pictures or texts of the folder.
+
+    Args:
+        folder: one run of TensorBoard; its subfolders are other ones. It need not exist.
+        before: the step to continue from; None for a run that takes the earlier one's place.
+
+    Returns:
+        For every tag its last value at this step or before, and a blank (NaN, no bars, no text) where there is none.
+
+    Raises:
+        OSError: if a file can't be read.
+    """
+    files = _read(folder)
+    last = {} if before is None else _last(files, before)
+    found = {tag: value for tag, (_, value) in last.items()}
+    for events in files:
+        for event in events:
+            for value in event.summary.value:
+                if value.tag not in found:
+                    found[value.tag] = _blank(value)
+    return [value for tag, value in found.items() if value is not None and not tag.startswith(SETUP)]
+
+
+def event_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """Of a run and its chains, in the order in which they are read; the folder need not exist."""
+    return [path for part in _parts(folder) for path in _own(part)]
+
+
+def remove(folder: str | os.PathLike[str], chains: int = 0) -> None:
+    """Takes the event files of a run and its chains away, and folders of chains that are left with nothing.
+
+    See Note [Two writers, one folder] for what stays: an empty file in each folder that is written again. To be called
+    before the new files are made.
+
+    Args:
+        folder: one run of TensorBoard.
+        chains: how many are written again, besides the run itself.
+
+    Raises:
+        OSError: if a file can't be deleted.
+    """
+    again = {Path(folder), *(Path(folder) / f"chain_{c}" for c in range(chains))}
+    for part in _parts(folder):
+        files = _own(part)
+        if part in again and files:
+            os.truncate(files.pop(), 0)
+        for path in files:
+            path.unlink(missing_ok=True)
+        if part not in again and not any(part.iterdir()):
+            part.rmdir()
+
+
+def _parts(folder: str | os.PathLike[str]) -> list[Path]:
+    return [Path(folder), *sorted(path for path in Path(folder).glob("chain_*") if path.is_dir())]
+
+
+def _own(folder: str | os.PathLike[str]) -> list[Path]:
+    return sorted(path for path in Path(folder).glob(PATTERN) if path.is_file())
+
+
+def _last(files: list[list[Any]], before: int | None) -> dict[str, tuple[int, Any]]:
+    """Tag -> (step, value), of every kind."""
+    last: dict[str, tuple[int, Any]] = {}
+    start, limit = float("inf"), float("inf") if before is None else before
+    for events in reversed(files):  # backwards, so that what was superseded is known
+        for event in reversed(events):
+            step = event.step
+            if event.session_log.status == SessionLog.START:
+                start = min(start, step)
+            elif step < start and step <= limit:
+                for value in event.summary.value:
+                    last.setdefault(value.tag, (step, value))
+    return last
+
+
+def _read(folder: str | os.PathLike[str]) -> list[list[Any]]:
+    return [_events(path) for path in _own(folder)]
+
+
+def _events(path: Path) -> list[Any]:
+    """Up to the first record that is cut off, whose length has a wrong checksum or that is no event."""
+    data = path.read_bytes()
+    spans, at = [], 0
+    while at + HEAD.size <= len(data):
+        begin = at + HEAD.size
+        at = begin + HEAD.unpack_from(data, at)[0] + 4
+        if at > len(data):
+            break
+        spans.append((begin, at - 4))
+    begins = np.array([begin for begin, _ in spans], dtype=np.int64)
+    heads = np.frombuffer(data, dtype=np.uint8)[begins[:, None] + np.arange(-HEAD.size, 0)]  # (records, 12)
+    right = masked(checksums(bytes(8), np.arange(8), heads[:, :8])) == heads[:, 8:].copy().view("<u4")[:, 0]
+    events: list[Any] = []
+    for (begin, end), whole in zip(spans, right.tolist(), strict=True):
+        if not whole:
+            break
+        try:
+            events.append(Event.FromString(data[begin:end]))
+        except DecodeError:
+            break
+    return events
+
+
+def _number(value: Any) -> float | None:
+    """A scalar's, in either of its two forms."""
+    if value.HasField("simple_value"):
+        return float(value.simple_value)
+    # Only the first value of a tag need say what it is.
+    if not value.HasField("tensor") or value.metadata.plugin_data.plugin_name not in ("scalars", ""):
+        return None
+    from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]  # few files need it
+
+    numbers = make_ndarray(value.tensor)
+    return float(numbers.item()) if numbers.size == 1 and numbers.dtype.kind in "fiu" else None
+
+
+def _blank(value: Any) -> Any:
+    """Of the same tag and kind; None if the kind is not one of a dashboard's."""
+    kind = value.WhichOneof("value")
+    if kind == "tensor":
+        kind = value.metadata.plugin_data.plugin_name
+    if kind in ("simple_value", "scalars"):
+        return Summary.Value(tag=value.tag, simple_value=float("nan"))
+    if kind in ("histo", "histograms"):
+        # A count without a limit: no bars in the one reader, a value that the other one leaves out.
+        return Summary.Value(tag=value.tag, histo=HistogramProto(bucket=[0.0]))
+    if kind in ("image", "images"):
+        image = Summary.Image(height=1, width=1, colorspace=4, encoded_image_string=PIXEL)
+        return Summary.Value(tag=value.tag, image=image)
+    if kind == "text":
+        text = TensorProto(dtype="DT_STRING", string_val=[b""], tensor_shape=value.tensor.tensor_shape)
+        return Summary.Value(tag=value.tag, metadata=value.metadata, tensor=text)
+    return None

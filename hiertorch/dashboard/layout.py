@@ -1,0 +1,89 @@
+"""The Custom Scalars tab: which curves stand together.
+
+Every chart asks the server once for every run that is shown, so there are few of them, and what is wanted less often is
+closed. Bands come after curves, in categories of their own (TensorBoard shows them in another order).
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from hiertorch.dashboard.records import Chart
+
+__all__ = ["CLOSED", "available", "layout"]
+
+CHARTS = 6  # of bands and of traces
+CLOSED = ("4 Traces by chain", "5 Median and 5% to 95% of all chains", "6 Moves", "7 Throughput")
+
+
+def layout(tags: Sequence[str], bands: Sequence[str], *, groups: bool) -> dict[str, dict[str, Chart]]:
+    """Category -> title -> the curves or the band of a chart.
+
+    Args:
+        tags: of parameters.
+        bands: those that are shown by quantiles over all chains as well.
+        groups: whether there are effects of groups.
+    """
+    found: dict[str, dict[str, Chart]] = {
+        "1 Health": {
+            "R-hat: the worst, and that of 95 % of all parameters": ["convergence/rhat_max$", "convergence/rhat_p95$"],
+            "effective draws: fewest in bulk and tails, median": [
+                "convergence/ess_bulk_min$", "convergence/ess_tail_min$", "convergence/ess_median$",
+            ],
+            "acceptance by chain": ["sampler/accept_rate$"],
+            "log density by chain": ["sampler/log_prob$"],
+        },
+        "2 Posterior mean with 5% to 95%": {
+            tag: (f"posterior/{tag}/mean", f"posterior/{tag}/q05", f"posterior/{tag}/q95") for tag in tags[:CHARTS]
+        },
+    }  # fmt: skip
+    if groups:
+        found["3 Groups"] = {
+            "pooling: 0 none, 1 complete": ["pooling/"],
+            "share of the variance of y": ["variance/.*/share$"],
+        }
+    found[CLOSED[0]] = {tag: [f"trace/{re.escape(tag)}$"] for tag in tags[:CHARTS]}
+    if bands:
+        found[CLOSED[1]] = {
+            tag: (f"trace_quantiles/{tag}/q50", f"trace_quantiles/{tag}/q05", f"trace_quantiles/{tag}/q95")
+            for tag in bands[:CHARTS]
+        }
+    found[CLOSED[2]] = {
+        "acceptance by block": ["sampler/block/.*/accept_rate$"],
+        "size of random walks by block": ["sampler/block/.*/step_scale$"],
+        "jumps: 1 if draws are independent": ["sampler/esjd$"],
+    }
+    found[CLOSED[3]] = {
+        "sweeps of all chains a second": ["perf/draws_per_s$"],
+        "effective draws a second, of the worst parameter": ["perf/ess_per_s$"],
+        "share of the time that this dashboard takes": ["perf/monitor_share$"],
+    }
+    return found
+
+
+def available(
+    charts: Mapping[str, Mapping[str, Chart]], written: Collection[str] | None, without: Collection[str] = ()
+) -> dict[str, dict[str, Chart]]:
+    """The charts for which there is something to show.
+
+    Args:
+        charts: see `layout`.
+        written: tags; None if it isn't known yet which there will be.
+        without: parts of tags that there won't be.
+    """
+
+    def there(pattern: str) -> bool:
+        known = written is None or any(re.match(pattern, tag) for tag in written)
+        return known and not any(part in pattern for part in without)
+
+    found: dict[str, dict[str, Chart]] = {}
+    for category, each in charts.items():
+        kept: dict[str, Chart] = {}
+        for title, tags in each.items():
+            if isinstance(tags, tuple):
+                if there(f"{re.escape(tags[0])}$"):
+                    kept[title] = tags
+            elif shown := [pattern for pattern in tags if there(pattern)]:
+                kept[title] = shown
+        if kept:
+            found[category] = kept
+    return found

@@ -1,0 +1,168 @@
+"""A look at the draws so far: have the chains mixed, and what do we know already (tier 1).
+
+Note [What a look sees]
+All parameters are screened by the classical split R-hat, which needs no sorting. The shown ones and the WORST of the
+others are then looked at closely: rank-normalised R-hat, effective draws, Monte Carlo errors and quantiles, by
+`hiertorch.diagnostics`. If that is much, R-hat comes from thinned draws of all chains, enough of them that its error
+stays below what it is held against, and effective draws from successive draws of some of the chains, times the number
+of chains: thinned draws would hide how many there are.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hiertorch.diagnostics import convergence, ess_mean, moments, quantile
+from hiertorch.monitors.base import RunInfo, Watch, parameter_names, spread, thinned
+
+__all__ = ["ESS", "LEVELS", "RHAT", "WORST", "Eye", "Look"]
+
+RHAT, ESS = 1.01, 400
+"""What is good enough, of all chains together (Vehtari et al. 2021, section 4)."""
+
+LEVELS = (0.05, 0.25, 0.75, 0.95)
+WORST = 10
+
+SCREENED, FEWEST = 500_000, 10
+"""Numbers that are screened, with at least so many draws of a chain; of more parameters, evenly spaced ones."""
+
+ALL = 250_000
+"""Draws x parameters of which every one is looked at closely."""
+
+PRECISE = 500
+"""R-hat of m half chains of n draws has an error of about 1 / (n sqrt(2m)): so many draws, by the root of the number of
+chains, make it 0.002.
+"""
+
+RUNS, RUN = 8, 500
+"""Chains, and successive draws, that tell the effective draws."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Of P parameters, the shown ones first and then the worst of the others, each `(P,)` unless it is said.
+
+    Attributes:
+        names: of these parameters.
+        at: their latents, and flat indices into `(size, *event)`.
+        shapes: of latents, `(size, *event)`.
+        shown: how many of them are shown anyway.
+        every: parameters in all.
+        of: draws of all chains that there were.
+        draws: those that were looked at, `(chains, draws, P)`.
+        screen: classical split R-hat of the others that were screened.
+        levels: quantiles, `(P, 4)`.
+        rhat, bulk, tail: infinite, 0 and 0 for a parameter that never moved.
+        error: Monte Carlo standard error of the mean, by the sd.
+    """
+
+    names: tuple[str, ...]
+    at: tuple[tuple[str, int], ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    shown: int
+    every: int
+    of: int
+    draws: Tensor
+    screen: Tensor
+    mean: Tensor
+    sd: Tensor
+    levels: Tensor
+    rhat: Tensor
+    bulk: Tensor
+    tail: Tensor
+    error: Tensor
+
+    @property
+    def all_rhat(self) -> Tensor:
+        """R-hat of every parameter that was screened: the rank-normalised one where there is one."""
+        return torch.cat([self.rhat, self.screen])
+
+    @property
+    def worst(self) -> int:
+        """The parameter whose chains agree least; with one chain, that with the fewest effective draws."""
+        return int(self.rhat.argmax()) if len(self.draws) > 1 else int(self.bulk.argmin())
+
+
+class Eye:
+    """Looks at a run's draws.
+
+    Args:
+        run: names and labels.
+        watch: the parameters that are shown.
+        everything: latent -> flat indices of all that is stored.
+    """
+
+    def __init__(self, run: RunInfo, watch: Watch, everything: Mapping[str, Tensor]) -> None:
+        self._run, self._watch, self._everything = run, watch, everything
+        self.every = sum(map(len, everything.values()))
+
+    def look(self, draws: Mapping[str, Tensor], effort: float = 1.0) -> Look:
+        """Looks at draws `(chains, draws, size, *event)`; twice the effort takes twice as long."""
+        chains, done = next(iter(draws.values())).shape[:2]
+        screen, parts = self._screened(draws, int(SCREENED * effort))
+        closer = [*self._watch.at.items(), *((name, at) for name, at, _ in parts)]
+        places = tuple((name, k) for name, at in closer for k in at.tolist())
+        shapes = {name: tuple(x.shape[2:]) for name, x in draws.items()}
+        more = (parameter_names(self._run, name, shapes[name])[k] for name, k in places[len(self._watch.names) :])
+        names = (*self._watch.names, *more)
+        whole = chains * done * len(names) <= ALL * effort
+        x = thinned(draws, closer, done if whole else max(FEWEST, math.ceil(PRECISE * effort * chains**-0.5)))
+        rhat, bulk, tail = convergence(x)
+        effective = ess_mean(x) if whole else None
+        if effective is None:
+            run, step = min(done, int(RUN * effort)), max(1, chains // RUNS)
+            y = thinned({name: x[::step, done - run :] for name, x in draws.items()}, closer, run)
+            times = chains * done / (y.shape[0] * y.shape[1])
+            bulk, tail = (ess * times for ess in convergence(y)[1:])
+            effective = ess_mean(y) * times
+        mean, sd = moments(x)
+        bulk, tail, effective = (ess.nan_to_num(nan=0.0) for ess in (bulk, tail, effective))
+        return Look(
+            names,
+            places,
+            shapes,
+            len(self._watch.names),
+            self.every,
+            chains * done,
+            x.cpu(),
+            screen,
+            mean.cpu(),
+            sd.cpu(),
+            quantile(x, LEVELS).cpu(),
+            rhat.masked_fill(rhat.isnan(), torch.inf).cpu(),
+            bulk.cpu(),
+            tail.cpu(),
+            effective.rsqrt().cpu(),
+        )
+
+    def _screened(self, draws: Mapping[str, Tensor], numbers: int) -> tuple[Tensor, list[tuple[str, Tensor, Tensor]]]:
+        """Classical split R-hat of what is not shown; and the worst, as latent, flat indices and these R-hats."""
+        chains = len(next(iter(draws.values())))
+        most = max(1, numbers // (chains * FEWEST))
+        parts = []
+        for name, at in self._everything.items():
+            rest = at[~torch.isin(at, self._watch.at[name])] if name in self._watch.at else at
+            parts.append((name, rest if self.every <= most else spread(rest, max(1, most * len(rest) // self.every))))
+        sizes = [len(at) for _, at in parts]
+        if not sum(sizes):
+            return torch.empty(0), []
+        screen = split_rhat(thinned(draws, parts, max(FEWEST, numbers // (chains * sum(sizes)))))
+        screen = screen.masked_fill(screen.isnan(), torch.inf).cpu()
+        chosen = torch.zeros(len(screen), dtype=torch.bool)
+        chosen[screen.topk(min(WORST, len(screen))).indices] = True
+        worst = [
+            (name, at[mask], x[mask])
+            for (name, at), mask, x in zip(parts, chosen.split(sizes), screen.split(sizes), strict=True)
+            if mask.any()
+        ]
+        return screen[~chosen], worst
+
+
+def split_rhat(x: Tensor) -> Tensor:
+    """sqrt((B/W + n - 1) / n) of half chains, of draws `(chains, draws, P)` (Gelman et al. 2013, section 11.4)."""
+    half = x.shape[1] // 2
+    y = torch.cat([x[:, :half], x[:, -half:]]).double()
+    return ((half * y.mean(1).var(0) / y.var(1).mean(0) + half - 1) / half).sqrt()

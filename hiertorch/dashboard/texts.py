@@ -1,0 +1,177 @@
+"""The Text tab: settings, model and plan, what is shown, the posterior as a table, and a verdict in sentences."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hiertorch.dashboard.curves import CHAINS
+from hiertorch.dashboard.looks import ESS, RHAT, WORST, Look
+from hiertorch.monitors.base import RunInfo, Watch
+
+if TYPE_CHECKING:
+    from hiertorch.dashboard.closing import Closing
+
+__all__ = ["config", "contents", "model_card", "prediction", "summary", "verdict", "worst"]
+
+NAMED = 5  # parameters that a verdict names
+STUCK = 0.05  # an acceptance rate below this deserves a word
+SIGN = "\N{WARNING SIGN}"
+
+
+def config(run: RunInfo) -> str:
+    """The settings, once to read and once to copy: a JSON value is a YAML value."""
+    settings = {key: value for key, value in run.settings.items() if key != "findings"}  # they stand with the model
+    values = {key: json.dumps(value, default=str, ensure_ascii=False) for key, value in settings.items()}
+    cells = {key: cell(values[key].strip('"')) for key in values}
+    table = ["| setting | value |", "|---|---|", *(f"| {key} | {text} |" for key, text in cells.items())]
+    return "\n".join([*table, "", "```yaml", *(f"{key}: {value}" for key, value in values.items()), "```"])
+
+
+def model_card(run: RunInfo) -> str:
+    """The model and its plan as printed, and what the data lack."""
+    parts = {f"## {run.model}": run.model_text}
+    if run.findings:
+        parts["## Data"] = "\n".join(run.findings)
+    parts["## Plan"] = run.plan_text
+    return "\n\n".join(f"{title}\n\n```\n{text.strip()}\n```" for title, text in parts.items())
+
+
+def contents(traces: Watch, chains: int, points: int, share: float) -> str:
+    """What is shown and what is not."""
+    shown = f"all {chains} chains" if chains <= CHAINS else f"chains 0 to {CHAINS - 1} of {chains}"
+    lines = [
+        f"**Traces** (`trace/`): stored draws, in warm-up the last sweep of a window, of {shown}; {traces.text}.",
+        f"**Convergence**: every stored parameter is screened by the classical split R-hat; those of the traces and "
+        f"the {WORST} worst of the others are looked at closely (rank-normalised R-hat, effective draws), as often as "
+        f"{share:.0%} of the run's time allows, and at the end. Where there are many draws, R-hat is that of evenly "
+        "thinned ones, and effective draws are counted in some of the chains.",
+        "**Posterior** (`posterior/`): mean and quantiles of the draws so far; histograms in the Distributions tab.",
+        "**Pooling** (`pooling/`): 0 is no pooling, 1 complete pooling (Gelman & Pardoe 2006); `variance/`: of y, by "
+        "level, and what share each has.",
+        f"**Steps** are sweeps, warm-up included. A tag has at most {points} points. A curve's ends are cut off unless "
+        "*Ignore outliers in chart scaling* is off.",
+    ]
+    if chains > CHAINS:
+        lines.insert(1, f"**Quantiles** (`trace_quantiles/`): 5%, 50% and 95% over all {chains} chains at a sweep.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def verdict(
+    status: str,
+    run: RunInfo,
+    sweep: int,
+    chains: int,
+    drawn: int,
+    seconds: float,
+    look: Look | None,
+    acceptance: Mapping[str, Sequence[float]],
+    nan: int,
+) -> Iterator[str]:
+    """Sentences, the bad ones with a warning sign.
+
+    Args:
+        status: "running", or how the run ended.
+        run: what is run.
+        sweep: sweeps so far.
+        chains: all of them.
+        drawn: draws of each chain so far.
+        seconds: so far.
+        look: the last one.
+        acceptance: block -> rates after warm-up.
+        nan: log densities that were NaN.
+    """
+    if not sweep:
+        yield f"**{status.capitalize()}** before the first window of {run.sweeps} sweeps."
+        return
+    where = "at" if status == "running" else "after"
+    yield (
+        f"**{status.capitalize()}** {where} {sweep} of {run.sweeps} sweeps of {chains} chains in "
+        f"{seconds:.1f} s, with {drawn} draws a chain."
+    )
+    if look is None:
+        yield "Convergence is unknown so far."
+    else:
+        yield from _judged(look, chains)
+    if acceptance:
+        means = {block: sum(rates) / len(rates) for block, rates in acceptance.items()}
+        yield "Acceptance in sampling: " + ", ".join(f"{block} {mean:.2f}" for block, mean in means.items()) + "."
+        if stuck := [block for block, mean in means.items() if mean < STUCK]:
+            yield f"{SIGN} Less than {STUCK:.0%} of the proposals were accepted in {', '.join(stuck)}."
+    yield f"{SIGN} {nan} log densities were NaN (rejected)." if nan else "No log density was NaN."
+
+
+def _judged(look: Look, chains: int) -> Iterator[str]:
+    count = len(look.names) + len(look.screen)
+    bad = [k for k in look.rhat.argsort(descending=True, stable=True).tolist() if look.rhat[k] > RHAT]
+    number = len(bad) + int((look.screen > RHAT).sum())
+    if chains == 1:
+        yield "R-hat is unknown: it compares chains, and there is one."
+    elif bad:
+        some = ", ".join(f"{look.names[k]} {look.rhat[k]:.3g}" for k in bad[:NAMED]) + ", ..." * (number > NAMED)
+        yield f"{SIGN} R-hat is above {RHAT} for {number} of {count} parameters ({some}): run longer."
+    else:
+        value = f"{look.rhat.max():.3f}, {look.names[look.worst]}"
+        yield f"R-hat is at most {RHAT} for each of {count} parameters (worst {value})."
+    bulk, tail = int(look.bulk.argmin()), int(look.tail.argmin())
+    least = (
+        f"{look.bulk[bulk]:.0f} effective draws in the bulk ({look.names[bulk]}) and {look.tail[tail]:.0f} in the "
+        f"tails ({look.names[tail]})"
+    )
+    few = min(look.bulk[bulk], look.tail[tail]) < ESS
+    yield f"{SIGN} At worst {least}, where {ESS} are wanted: run longer." if few else f"At least {least}."
+
+
+def summary(look: Look) -> str:
+    """The shown parameters as a table, those not to be trusted with a sign."""
+    head = "parameter | mean | sd | 5% | 95% | MCSE | R-hat | bulk ESS | tail ESS"
+    lines = [f"| {head} | |", "|" + "---|" * 10]
+    for k in range(look.shown):
+        digits = _digits(look.sd[k].item())
+        values = (look.mean[k], look.sd[k], look.levels[k, 0], look.levels[k, -1])
+        cells = [cell(look.names[k]), *(f"{value.item():.{digits}f}" for value in values)]
+        cells += [f"{(look.error[k] * look.sd[k]).item():.2g}", f"{look.rhat[k]:.3f}"]
+        cells += [f"{look.bulk[k]:.0f}", f"{look.tail[k]:.0f}"]
+        good = look.rhat[k] <= RHAT and min(look.bulk[k], look.tail[k]) >= ESS
+        lines.append(f"| {' | '.join(cells)} | {'' if good else SIGN} |")
+    seen = look.draws.shape[0] * look.draws.shape[1]
+    some = "" if seen == look.of else f", from {seen:,} of them"
+    return "\n".join([*lines, "", f"{look.of:,} draws after warm-up{some}."])
+
+
+def worst(look: Look, plates: Mapping[str, str | None]) -> str | None:
+    """The groups' effects whose chains agree least; None if there are no groups."""
+    grouped = [k for k, (name, _) in enumerate(look.at) if plates.get(name) is not None]
+    order = sorted(grouped, key=lambda k: (-look.rhat[k].item(), look.bulk[k].item()))[:WORST]
+    if not order:
+        return None
+    rows = [
+        f"| {cell(look.names[k])} | {look.rhat[k]:.3f} | {look.bulk[k]:.0f} | {look.mean[k]:.3g} | {look.sd[k]:.2g} | "
+        f"{SIGN if look.rhat[k] > RHAT else ''} |"
+        for k in order
+    ]
+    return "\n".join(["| group's effect | R-hat | bulk ESS | mean | sd | |", "|---|---|---|---|---|---|", *rows])
+
+
+def prediction(found: "Closing") -> str:
+    """How well new rows are predicted, and what was left out."""
+    lines = list(found.notes)
+    if found.elpd is not None and found.k is not None:
+        bad = int((found.k > found.limit).sum())
+        lines[:0] = [
+            f"elpd (LOO by row) {found.elpd:.1f} (se {found.se:.1f}), p {found.p:.1f}; -2 elpd {-2 * found.elpd:.1f}.",
+            f"{SIGN} Pareto k is above {found.limit:.2f} for {bad} of {len(found.k)} rows: see posterior.criterion()."
+            if bad
+            else f"Pareto k is at most {found.limit:.2f} for each of {len(found.k)} rows.",
+        ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def cell(text: str) -> str:
+    """As it stands in a table of Markdown."""
+    return text.replace("|", "\\|")
+
+
+def _digits(sd: float) -> int:
+    """Decimals that show two digits of an sd."""
+    return min(9, max(0, 1 - math.floor(math.log10(sd)))) if 0 < sd < math.inf else 3

@@ -1,0 +1,321 @@
+"""The dashboard: what is written is what monitors were told, and it survives what goes wrong."""
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from arviz_stats.base import array_stats
+from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
+from windows import RUN, SAMPLING, SIZE, WARMUP, feed, load, make_windows, scalars, text, worst
+
+from hiertorch.errors import RunFolderError, SamplingError, SamplingWarning
+from hiertorch.monitors import TensorBoardMonitor
+
+
+class Board(TensorBoardMonitor):
+    """Silent."""
+
+    def __init__(self, log_dir, **options):
+        super().__init__(log_dir, announce=False, **options)
+
+
+def test_scalars_are_what_the_windows_held(tmp_path):
+    windows = make_windows()
+    feed(Board(tmp_path / "runs" / "fit"), windows)
+    main = load(tmp_path / "runs" / "fit")
+    assert sorted(p.name for p in (tmp_path / "runs" / "fit").iterdir() if p.is_dir()) == [
+        f"chain_{c}" for c in range(4)
+    ]
+    tags = {
+        "mu": ("mu", 0), "beta[SES]": ("beta", 0), "beta[sector]": ("beta", 1), "Omega[1, 0]": ("Omega", 2),
+        "alpha[Åsa Skola]": ("alpha", 0), "alpha[St. Mary's | 7]": ("alpha", 1), "alpha[ North ]": ("alpha", 2),
+    }  # fmt: skip
+    sampler = {f"sampler/{tag}" for tag in ("log_prob", "accept_rate", "esjd", "stuck_max")}
+    blocks = {f"sampler/block/{block}/accept_rate" for block in ("joint", "alpha")}
+    first = [w for w in windows if w.phase == "warmup"]
+    drawn = range(SIZE * WARMUP + 1, RUN.sweeps + 1)  # sweeps, each of which is stored
+    for c in range(4):
+        chain = load(tmp_path / "runs" / "fit" / f"chain_{c}")
+        assert set(chain.Tags()["scalars"]) == {*sampler, *blocks, *(f"trace/{t}" for t in tags)}
+        for tag, (name, k) in tags.items():
+            draws = windows[-1].draws[name][c].flatten(1)[:, k].tolist()
+            expected = {w.sweep: w.values[name][c].flatten()[k].item() for w in first}
+            assert scalars(chain, f"trace/{tag}") == expected | dict(zip(drawn, draws, strict=True))
+        densities = dict(zip(drawn, windows[-1].log_densities[c].tolist(), strict=True))
+        assert scalars(chain, "sampler/log_prob") == {w.sweep: w.log_density[c].item() for w in first} | densities
+        rates = [(w.acceptance["joint"][c] + w.acceptance["alpha"][c].mean()).item() / 2 for w in windows]
+        assert list(scalars(chain, "sampler/accept_rate").values()) == pytest.approx(rates)
+    for block in ("joint", "alpha"):
+        rates = [w.acceptance[block].numpy().mean() for w in windows]
+        assert list(scalars(main, f"sampler/block/{block}/accept_rate").values()) == pytest.approx(rates)
+    assert list(scalars(main, "sampler/phase").values()) == [0.0] * WARMUP + [1.0] * SAMPLING
+    assert scalars(main, "sampler/nan_log_density") == {w.sweep: w.nan for w in windows}
+    assert list(scalars(main, "perf/draws_per_s")) == [w.sweep for w in windows[1:]]
+    assert min(scalars(main, "perf/draws_per_s").values()) > 0
+    assert all(0 <= share < 1 for share in scalars(main, "perf/monitor_share").values())
+    assert not [tag for tag in main.Tags()["scalars"] if tag.startswith("trace")]
+
+
+def test_convergence_is_that_of_arviz_at_the_end_and_on_the_way(tmp_path):
+    windows = make_windows(spread=0.3)
+    feed(Board(tmp_path), windows)
+    main = load(tmp_path)
+    before = windows[WARMUP + 2 * SAMPLING // 3 - 1]
+    for tag, of in {
+        "rhat_max": lambda w: worst(array_stats.rhat, w).max(),
+        "ess_bulk_min": lambda w: worst(array_stats.ess, w).min(),
+        "ess_tail_min": lambda w: worst(
+            lambda x, **kw: array_stats.ess(x, method="tail", prob=(0.05, 0.95), **kw), w
+        ).min(),
+    }.items():
+        found = scalars(main, f"convergence/{tag}")
+        assert len(found) == 3  # a short run is looked at in thirds, at its end
+        assert found[RUN.sweeps] == pytest.approx(of(windows), rel=1e-5)
+        assert found[before.sweep] == pytest.approx(of([before]), rel=1e-5)
+
+
+def test_a_long_run_keeps_within_the_points_and_means_over_what_it_skips(tmp_path):
+    windows = make_windows(chains=2, size=1, warmup=100, sampling=1500)
+    feed(Board(tmp_path), windows, replace(RUN, sweeps=1600, warmup=100))
+    main, chain = load(tmp_path), load(tmp_path / "chain_1")
+    for run in (main, chain):
+        for tag in run.Tags()["scalars"]:
+            steps = list(scalars(run, tag))
+            assert len(steps) <= 800
+            assert steps[-1] == 1600
+    steps = list(scalars(chain, "trace/mu"))
+    assert steps[:3] == [1, 4, 7] and steps[-3:] == [1595, 1598, 1600]
+    rates = scalars(main, "sampler/block/joint/accept_rate")
+    assert rates[7] == pytest.approx(np.mean([w.acceptance["joint"].mean() for w in windows[4:7]]), rel=1e-6)
+
+
+def test_many_chains_show_eight_and_quantiles_over_all(tmp_path):
+    windows = make_windows(chains=12)
+    feed(Board(tmp_path), windows)
+    main = load(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == [f"chain_{c}" for c in range(8)]
+    first = torch.stack([w.values["beta"][:, 0, 1] for w in windows[:WARMUP]])  # (windows, chains)
+    sector = torch.cat([first, windows[-1].draws["beta"][:, :, 0, 1].mT]).double().numpy()
+    for name, q in {"q05": 0.05, "q50": 0.5, "q95": 0.95}.items():
+        found = scalars(main, f"trace_quantiles/beta[sector]/{name}")
+        assert list(found.values()) == pytest.approx(np.quantile(sector, q, axis=1), rel=1e-6)
+    parameters = {tag.split("/")[1] for tag in main.Tags()["scalars"] if tag.startswith("trace_quantiles")}
+    assert parameters == {"mu", "beta[SES]", "beta[sector]", "Omega[1, 0]"}
+    assert "chains 0 to 7 of 12" in text(main, "1_run/contents")
+
+
+def test_at_most_24_traces(tmp_path):
+    windows = make_windows(chains=2, warmup=1, sampling=1)
+    many = [replace(w, values={**w.values, "alpha": torch.randn(2, 500)}, draws={}) for w in windows]
+    feed(Board(tmp_path), many, replace(RUN, labels={"school": pd.Index(range(500))}))
+    traces = [tag for tag in load(tmp_path / "chain_0").Tags()["scalars"] if tag.startswith("trace/")]
+    assert len(traces) == 24
+    assert {"trace/mu", "trace/beta[SES]", "trace/Omega[1, 0]", "trace/alpha[0]", "trace/alpha[499]"} <= set(traces)
+    assert "24 of 504 parameters: 4 population-level ones and 20 of the groups'" in text(
+        load(tmp_path), "1_run/contents"
+    )
+
+
+@pytest.mark.parametrize("chains", [4, 12])
+def test_the_layout_finds_its_tags(tmp_path, chains):
+    feed(Board(tmp_path), make_windows(chains=chains))
+    runs = [load(tmp_path), *(load(tmp_path / f"chain_{c}") for c in range(min(chains, 8)))]
+    config = runs[0].Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+    layout = layout_pb2.Layout.FromString(config)
+    have = {tag for run in runs for tag in run.Tags()["scalars"]}
+    titles = {category.title: category.closed for category in layout.category}
+    assert titles == {
+        "1 Health": False,
+        "2 Posterior mean with 5% to 95%": False,
+        "4 Traces by chain": True,
+        **({"5 Median and 5% to 95% of all chains": True} if chains > 8 else {}),
+        "6 Moves": True,
+        "7 Throughput": True,
+    }
+    assert sum(len(category.chart) for category in layout.category if not category.closed) <= 12
+    for category in layout.category:
+        for chart in category.chart:
+            for pattern in chart.multiline.tag:
+                matched = [tag for tag in have if re.match(pattern, tag)]
+                assert matched and (len(matched) == 1 or "block" in pattern), pattern
+            for band in chart.margin.series:
+                assert {band.value, band.lower, band.upper} <= have
+                kind, middle = ("posterior", "mean") if category.title[0] == "2" else ("trace_quantiles", "q50")
+                assert band.value == f"{kind}/{chart.title}/{middle}"
+                assert band.lower == f"{kind}/{chart.title}/q05" and band.upper == f"{kind}/{chart.title}/q95"
+
+
+def test_texts_say_what_was_run(tmp_path):
+    feed(Board(tmp_path), make_windows())
+    main = load(tmp_path)
+    config = text(main, "1_run/config")
+    assert config.startswith("| setting | value |\n|---|---|\n| chains | 4 |\n| seed | 7 |")
+    assert "| note | a\\|b |" in config
+    assert '```yaml\nchains: 4\nseed: 7\ndevice: "cpu"\nnote: "a|b"\nversions: {"torch": "2"}\n```' in config
+    card = text(main, "1_run/model_card")
+    assert card.startswith("## VaryingIntercepts\n\n```\ny_ij ~ Normal(alpha_j + beta x_ij, sigma_y)\n```")
+    assert "## Plan\n\n```\njoint: mu, beta\nalpha: groupwise\n```" in card
+    assert "of all 4 chains; all 7 parameters" in text(main, "1_run/contents")
+
+
+def test_the_model_card_shows_all_that_was_found_and_the_settings_do_not(tmp_path):
+    found = ("warning: school: only 3 groups. Find more.", "note: y: 30 rows in all. Find more.")
+    settings = {**RUN.settings, "findings": list(found)}
+    feed(Board(tmp_path / "a"), [], replace(RUN, findings=found, settings=settings))
+    card, config = (text(load(tmp_path / "a"), f"1_run/{tag}") for tag in ("model_card", "config"))
+    assert "\n\n## Data\n\n```\n" + "\n".join(found) + "\n```\n\n## Plan" in card
+    assert "only 3 groups" not in config and "| seed | 7 |" in config
+    feed(Board(tmp_path / "b"), [])
+    assert "## Data" not in text(load(tmp_path / "b"), "1_run/model_card")
+
+
+def test_the_verdict_on_a_good_run(tmp_path):
+    windows = make_windows(sampling=100)
+    last = replace(windows[-1], nan=0)
+    feed(Board(tmp_path), [*windows[:-1], last], replace(RUN, sweeps=last.sweep))
+    lines = text(load(tmp_path), "2_summary/verdict").splitlines()
+    assert lines[0].startswith("- **Finished** after 1040 of 1040 sweeps of 4 chains in ")
+    assert lines[0].endswith("with 1000 draws a chain.")
+    rhat = worst(array_stats.rhat, windows).max()
+    assert lines[1].startswith(f"- R-hat is at most 1.01 for each of 7 parameters (worst {rhat:.3f}, ")
+    assert lines[2].startswith(f"- At least {worst(array_stats.ess, windows).min():.0f} effective draws in the bulk")
+    rates = [np.mean([w.acceptance[b].mean() for w in windows[WARMUP:]]) for b in ("joint", "alpha")]
+    assert lines[3] == f"- Acceptance in sampling: joint {rates[0]:.2f}, alpha {rates[1]:.2f}."
+    assert lines[4] == "- No log density was NaN."
+    assert len(lines) == 5
+
+
+def test_the_verdict_on_a_bad_run(tmp_path):
+    windows = make_windows(spread=1.0)
+    stuck = []
+    for w in windows:
+        draws = {name: draw.clone() for name, draw in w.draws.items()}
+        if draws:
+            draws["mu"][:] = 2.0  # never moved: no R-hat, and no effective draws
+        stuck.append(replace(w, draws=draws, acceptance={"joint": torch.full((4,), 0.01), "alpha": torch.rand(4, 3)}))
+    feed(Board(tmp_path), stuck)
+    main = load(tmp_path)
+    verdict = text(main, "2_summary/verdict")
+    rhats = worst(array_stats.rhat, windows, ("beta", "alpha"))
+    assert "⚠ R-hat is above 1.01 for 7 of 7 parameters (mu inf, Omega[1, 0] " in verdict
+    assert f"{rhats.max():.3g}, " in verdict and verdict.count("alpha") < 4 and ", ...): run longer." in verdict
+    assert "⚠ At worst 0 effective draws in the bulk (mu) and 0 in the tails (mu), where 400 are wanted" in verdict
+    assert "⚠ Less than 5% of the proposals were accepted in joint." in verdict
+    assert "⚠ 4 log densities were NaN (rejected)." in verdict
+    assert scalars(main, "convergence/rhat_max")[RUN.sweeps] == np.inf
+    assert scalars(main, "convergence/ess_bulk_min")[RUN.sweeps] == 0
+
+
+def test_one_chain_has_no_rhat(tmp_path):
+    feed(Board(tmp_path), make_windows(chains=1))
+    main = load(tmp_path)
+    assert "convergence/rhat_max" not in main.Tags()["scalars"]
+    assert "convergence/ess_bulk_min" in main.Tags()["scalars"]
+    assert "R-hat is unknown: it compares chains, and there is one." in text(main, "2_summary/verdict")
+
+
+def test_a_run_that_ends_early_says_so(tmp_path):
+    feed(Board(tmp_path / "a"), make_windows()[:6], status="interrupted")
+    verdict = text(load(tmp_path / "a"), "2_summary/verdict")
+    assert verdict.startswith("- **Interrupted** after 60 of 160 sweeps of 4 chains in ")
+    assert "20 draws a chain" in verdict
+    feed(Board(tmp_path / "b"), make_windows()[:3], status="failed")
+    assert "Convergence is unknown so far." in text(load(tmp_path / "b"), "2_summary/verdict")
+    feed(Board(tmp_path / "c"), [], status="failed")
+    assert text(load(tmp_path / "c"), "2_summary/verdict") == "- **Failed** before the first window of 160 sweeps."
+
+
+def test_a_second_run_in_a_folder_replaces_the_first(tmp_path):
+    feed(Board(tmp_path), make_windows(seed=1))
+    second = make_windows(seed=2)[:6]
+    feed(Board(tmp_path), second)
+    chain = load(tmp_path / "chain_0")
+    found = scalars(chain, "trace/mu")
+    assert list(found) == [10, 20, 30, 40, *range(41, 61)]
+    assert [found[w.sweep] for w in second] == [w.values["mu"][0].item() for w in second]
+    assert text(load(tmp_path), "2_summary/verdict").startswith("- **Finished** after 60 of 160")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_before_sampling(tmp_path):
+    (tmp_path / "file").write_text("")
+    monitor = Board(tmp_path / "file" / "fit")
+    with pytest.raises(RunFolderError, match=r"file/fit' can't be written \(Not a directory\); give another log_dir"):
+        monitor.start(RUN)
+    monitor.stop("failed")  # does nothing, as nothing was opened
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_ends_the_dashboard_and_not_the_run(tmp_path):
+    monitor = Board(tmp_path)
+    windows = make_windows()
+    monitor.start(RUN)
+    for window in windows[:6]:
+        monitor.window(window)
+    for waiting in [monitor._worker._taken()]:
+        monitor._handle(waiting)
+    monitor._board._files[0]._file.close()
+    monitor._board._files[0]._file = open("/dev/full", "wb")  # noqa: SIM115 (the monitor closes it)
+    for window in windows[6:]:
+        monitor.window(window)
+    with pytest.warns(SamplingWarning, match=r"end at sweep 60 \(OSError: .*No space left.*\); the draws are complete"):
+        monitor.stop("finished")
+    assert list(scalars(load(tmp_path), "sampler/phase")) == [10, 20, 30, 40, 50, 60]
+
+
+def test_it_says_how_to_look(tmp_path):
+    stream = io.StringIO()
+    feed(TensorBoardMonitor(tmp_path / "my runs" / "fit", stream=stream), [])
+    assert f"tensorboard --logdir '{tmp_path}/my runs' --host 127.0.0.1 --port 6006" in stream.getvalue()
+    assert "http://127.0.0.1:6006/#custom_scalars" in stream.getvalue()
+    assert "--samples_per_plugin" in stream.getvalue() and "reload" in stream.getvalue()
+    quiet = io.StringIO()
+    feed(TensorBoardMonitor(tmp_path / "my runs" / "fit", stream=quiet, announce=False), [])
+    assert not quiet.getvalue()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, -0.1, True, "much", float("nan")])
+def test_a_share_is_between_0_and_1(share, tmp_path):
+    with pytest.raises(SamplingError, match="share= is the part of a run's time that watching may cost"):
+        Board(tmp_path, share=share)
+
+
+@pytest.mark.parametrize("hparams", [{"a": None}, {"a": [1]}, {1: "a"}])
+def test_hparams_are_texts_numbers_and_bools(hparams, tmp_path):
+    with pytest.raises(SamplingError, match="hparams= are names with a text, a number or a bool"):
+        Board(tmp_path, hparams=hparams)
+
+
+@pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
+@pytest.mark.parametrize(("collapse", "blocks"), [(False, 4), (True, 1)])
+def test_tags_of_blocks_have_no_signs_for_which_custom_scalars_draws_no_curve(collapse, blocks, tmp_path):
+    from torch.distributions import Normal
+
+    import hiertorch as ht
+
+    class Groups(ht.Model):
+        mu = ht.Latent(Normal(0.0, 1.0))
+        beta = ht.Latent(Normal(0.0, 1.0))
+        alpha = ht.Latent(lambda v: Normal(v.mu, 1.0), plate="g")
+
+        def likelihood(self, v, data):
+            return Normal(v.alpha[:, data.g] + v.beta * data.x, 1.0)
+
+    data = ht.Data(y=[0.0, 1.0, 2.0, 3.0], x=[1.0, 0.0, 1.0, 0.0], groups={"g": [0, 1, 2, 0]})
+    options = {"warmup": 60, "draws": 60, "seed": 1, "progress": False, "compile": False, "collapse": collapse}
+    posterior = ht.sample(Groups(), data, chains=16, log_dir=tmp_path, **options)
+    events = load(tmp_path)
+    tags = [tag for tag in events.Tags()["scalars"] if re.match("sampler/block/.*/accept_rate", tag)]
+    assert len(tags) == blocks == len(posterior.stats.acceptance)
+    assert not any(set("(),") & set(tag) for tag in tags)
+    for tag in tags:
+        assert all(0.0 < event.value <= 1.0 for event in events.Scalars(tag))
+    traces = load(tmp_path / "chain_0")
+    shown = [tag for tag in traces.Tags()["scalars"] if tag.startswith("trace/")]
+    assert shown == ["trace/mu", "trace/beta", "trace/alpha[0]", "trace/alpha[1]", "trace/alpha[2]"]
+    if collapse:  # what is integrated out is drawn for whoever looks at it
+        assert all(abs(event.value) < 4.0 for tag in shown for event in traces.Scalars(tag))
