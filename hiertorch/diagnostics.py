@@ -36,7 +36,10 @@ from hiertorch.errors import DataError
 
 __all__ = [
     "Convergence",
+    "Digest",
     "convergence",
+    "digest",
+    "effective",
     "ess_bulk",
     "ess_mean",
     "ess_tail",
@@ -67,6 +70,45 @@ class Convergence(NamedTuple):
 def convergence(x: Tensor) -> Convergence:
     """`rhat`, `ess_bulk` and `ess_tail` together: they share their sorts, which are most of the work."""
     return Convergence(*_by_parameter(lambda r: (r.rhat(), r.ess_bulk(), r.ess_tail()), x, 3, ranks=True))
+
+
+class Digest(NamedTuple):
+    """What there is to say of draws, each `shape` but for the quantiles, `(*shape, probabilities)`."""
+
+    rhat: Tensor
+    ess_bulk: Tensor
+    ess_tail: Tensor
+    ess_mean: Tensor
+    mean: Tensor
+    sd: Tensor
+    quantiles: Tensor
+
+
+def digest(x: Tensor, probabilities: Sequence[float], *, ess: bool = True) -> Digest:
+    """All of `convergence`, `ess_mean`, `moments` and `quantile` together: they share their sorts.
+
+    Args:
+        x: draws, `(chains, draws, *shape)`.
+        probabilities: of the quantiles.
+        ess: False leaves the effective draws out, as NaN.
+    """
+
+    def every(r: "_Ranked") -> tuple[Tensor, ...]:
+        rhat = r.rhat()
+        effective = (r.ess_bulk(), r.ess_tail(), _ess(r.split)) if ess else (torch.full_like(rhat, math.nan),) * 3
+        levels = (_quantile(r.ordered, p) for p in probabilities)
+        return rhat, *effective, r.draws.mean((1, 2)), r.draws.flatten(1).std(1), *levels
+
+    first = _by_parameter(every, x, 6 + len(probabilities), ranks=True)
+    rhat, bulk, tail, mean_ess, mean, sd = first[:6]
+    levels = torch.stack(first[6:], -1) if probabilities else mean.new_empty(*mean.shape, 0)
+    return Digest(rhat, bulk, tail, mean_ess, mean, sd, levels)
+
+
+def effective(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`ess_bulk`, `ess_tail` and `ess_mean` together."""
+    bulk, tail, mean = _by_parameter(lambda r: (r.ess_bulk(), r.ess_tail(), _ess(r.split)), x, 3, ranks=True)
+    return bulk, tail, mean
 
 
 def rhat(x: Tensor) -> Tensor:

@@ -194,6 +194,7 @@ def sample(
         "device": str(data.device),
         "dtype": str(dtype).removeprefix("torch."),
         "compiled": compiled,
+        "prior_only": prior_only,
     }
     found = () if prior_only else sentences(model, data, moves.structure.reads)
     earlier = 0 if start is None else int(start.run.get("sweeps", 0))

@@ -250,3 +250,13 @@ def test_chunks_shapes_and_types(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_draws_of_the_wrong_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"need draws of shape \(chains, draws, \*shape\), found \("):
         diagnostics.rhat(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("case", [c for c in DRAWS if c != "3 draws"])
+def test_a_digest_is_its_parts(case: str) -> None:
+    x = torch.from_numpy(DRAWS[case]).double()
+    found, levels = diagnostics.digest(x, (0.05, 0.5)), diagnostics.quantile(x, (0.05, 0.5))
+    parts = (*diagnostics.convergence(x), diagnostics.ess_mean(x), *diagnostics.moments(x), levels)
+    effective = (found.ess_bulk, found.ess_tail, found.ess_mean)
+    for part, whole in zip((*parts, *diagnostics.effective(x)), (*found, *effective), strict=True):
+        torch.testing.assert_close(part, whole, rtol=0, atol=0, equal_nan=True)

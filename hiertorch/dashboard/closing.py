@@ -127,7 +127,7 @@ def closing(posterior: "Posterior", seconds: float) -> Closing:
         posterior: a finished run's.
         seconds: for all of it; PSIS-LOO stops as soon as it is seen to take a fifth more.
     """
-    from hiertorch.comparison.elpd import total
+    from hiertorch.comparison.elpd import named, total
     from hiertorch.pareto import good_k
 
     began, notes = time.perf_counter(), _Notes()
@@ -148,8 +148,8 @@ def closing(posterior: "Posterior", seconds: float) -> Closing:
     if found is not None:
         if (odd := np.flatnonzero(~(np.isfinite(found.elpd) & np.isfinite(found.lppd)))).size:
             notes.append(
-                f"PSIS-LOO has no sum, since the log density of {_named(labels, odd)} is not finite in some draws: "
-                "look at these values of the response, or leave them out."
+                f"PSIS-LOO has no sum, since the log density of {named(labels, odd, 'row')} is not finite in some "
+                "draws: look at these values of the response, or leave them out."
             )
         else:
             elpd, se = total(found.elpd)
@@ -329,9 +329,3 @@ def _redrawn(pointwise: "Pointwise") -> list[str]:
     latents, linear = pointwise.model.latents, pointwise._redraw._collapsed.linear
     plates = {latents[name].plate for name in pointwise._unstored}
     return [name for name in latents if latents[name].plate in plates and name in linear]
-
-
-def _named(labels: pd.Index, at: np.ndarray) -> str:
-    from hiertorch.comparison.elpd import named
-
-    return named(labels, at, "row")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hiertorch.diagnostics import convergence, ess_mean, moments, quantile
+from hiertorch.diagnostics import digest, effective
 from hiertorch.monitors.base import RunInfo, Watch, parameter_names, spread, thinned
 
 __all__ = ["ESS", "LEVELS", "RHAT", "WORST", "Eye", "Look"]
@@ -109,17 +109,16 @@ class Eye:
         more = (parameter_names(self._run, name, shapes[name])[k] for name, k in places[len(self._watch.names) :])
         names = (*self._watch.names, *more)
         whole = chains * done * len(names) <= ALL * effort
-        x = thinned(draws, closer, done if whole else max(FEWEST, math.ceil(PRECISE * effort * chains**-0.5)))
-        rhat, bulk, tail = convergence(x)
-        effective = ess_mean(x) if whole else None
-        if effective is None:
+        kept = done if whole else 2 * math.ceil(PRECISE / 2 * effort * chains**-0.5)
+        x = thinned(draws, closer, max(FEWEST, kept))
+        found = digest(x, LEVELS, ess=whole)
+        bulk, tail, mean = found.ess_bulk, found.ess_tail, found.ess_mean
+        if not whole:
             run, step = min(done, int(RUN * effort)), max(1, chains // RUNS)
-            y = thinned({name: x[::step, done - run :] for name, x in draws.items()}, closer, run)
+            y = thinned({name: z[::step, done - run :] for name, z in draws.items()}, closer, run)
             times = chains * done / (y.shape[0] * y.shape[1])
-            bulk, tail = (ess * times for ess in convergence(y)[1:])
-            effective = ess_mean(y) * times
-        mean, sd = moments(x)
-        bulk, tail, effective = (ess.nan_to_num(nan=0.0) for ess in (bulk, tail, effective))
+            bulk, tail, mean = (ess * times for ess in effective(y))
+        bulk, tail, mean = (ess.nan_to_num(nan=0.0).cpu() for ess in (bulk, tail, mean))
         return Look(
             names,
             places,
@@ -129,13 +128,13 @@ class Eye:
             chains * done,
             x.cpu(),
             screen,
-            mean.cpu(),
-            sd.cpu(),
-            quantile(x, LEVELS).cpu(),
-            rhat.masked_fill(rhat.isnan(), torch.inf).cpu(),
-            bulk.cpu(),
-            tail.cpu(),
-            effective.rsqrt().cpu(),
+            found.mean.cpu(),
+            found.sd.cpu(),
+            found.quantiles.cpu(),
+            found.rhat.masked_fill(found.rhat.isnan(), torch.inf).cpu(),
+            bulk,
+            tail,
+            mean.rsqrt(),
         )
 
     def _screened(self, draws: Mapping[str, Tensor], numbers: int) -> tuple[Tensor, list[tuple[str, Tensor, Tensor]]]:
