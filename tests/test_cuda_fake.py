@@ -8,6 +8,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,14 +18,19 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.distributions import Bernoulli, Gamma, HalfNormal, LKJCholesky, MultivariateNormal, Normal, Poisson, StudentT
 from torch.overrides import TorchFunctionMode
+from windows import RUN, make_windows
 
 import hiertorch as ht
 from hiertorch.adaptation import Adaptation
 from hiertorch.checks import inspect
 from hiertorch.collapse import Collapsed, collapse
+from hiertorch.dashboard.curves import _columns
+from hiertorch.dashboard.looks import split_rhat
+from hiertorch.dashboard.snapshots import snapshot
 from hiertorch.errors import ModelError, SamplingWarning
 from hiertorch.latent import validation
 from hiertorch.models import VaryingIntercepts
+from hiertorch.monitors.base import places, thinned, watch
 from hiertorch.pointwise import Pointwise
 from hiertorch.store import Counter, Store
 from hiertorch.sweep import Sweep
@@ -349,3 +355,35 @@ def test_rows_are_looked_at_and_runs_go_on_where_the_draws_are():
         assert_on_gpu(pointwise.log_likelihood(rows), [terms for _, terms in pointwise.chunks()])
         found = warm_start(there, there.model, there.data, 8, None)
         assert_on_gpu(found.init, found.seen)
+
+
+# Who watches
+
+
+def test_what_a_dashboard_takes_stays_on_the_gpu_without_waiting_for_it(monkeypatch):
+    """What the sampler's thread does, and what the worker's does before it copies to the CPU."""
+    monkeypatch.setattr("hiertorch.dashboard.curves.EventFile", object)
+    windows = make_windows(chains=12)
+    traces, everything = watch(RUN, windows[-1].values, 5), places(RUN, windows[-1].values)
+    with fake_mode():
+        for window in (windows[0], windows[-1]):
+            there = replace(
+                window,
+                values=on_gpu_each(window.values),
+                draws=on_gpu_each(window.draws),
+                acceptance=on_gpu_each(window.acceptance),
+                log_density=window.log_density.to(CUDA),
+            )
+            found = snapshot(there, traces)
+            assert_on_gpu(found.log_density, found.rates, found.by_group, found.draws)
+            if found.trace is not None:
+                assert_on_gpu(found.trace)
+        draws = thinned(found.draws, everything.items(), 20)
+        screen = split_rhat(draws)
+        columns = _columns(found.draws, traces.at, torch.arange(3, device=CUDA), 8)
+        assert_on_gpu(draws, screen, columns)
+        assert screen.shape == (7,) and len(columns[0]) == 8
+
+
+def on_gpu_each(tensors):
+    return {name: x.to(CUDA) for name, x in tensors.items()}

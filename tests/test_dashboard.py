@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from arviz_stats.base import array_stats
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 from windows import RUN, SAMPLING, SIZE, WARMUP, feed, load, make_windows, scalars, text, worst
 
+from hiertorch.dashboard.worker import MANY, Governor, Tier, Worker
 from hiertorch.errors import RunFolderError, SamplingError, SamplingWarning
 from hiertorch.monitors import TensorBoardMonitor
 
@@ -203,7 +205,7 @@ def test_the_verdict_on_a_bad_run(tmp_path):
     verdict = text(main, "2_summary/verdict")
     rhats = worst(array_stats.rhat, windows, ("beta", "alpha"))
     assert "⚠ R-hat is above 1.01 for 7 of 7 parameters (mu inf, Omega[1, 0] " in verdict
-    assert f"{rhats.max():.3g}, " in verdict and verdict.count("alpha") < 4 and ", ...): run longer." in verdict
+    assert f"{rhats.max():.3f}, " in verdict and verdict.count("alpha") < 4 and ", ...): run longer." in verdict
     assert "⚠ At worst 0 effective draws in the bulk (mu) and 0 in the tails (mu), where 400 are wanted" in verdict
     assert "⚠ Less than 5% of the proposals were accepted in joint." in verdict
     assert "⚠ 4 log densities were NaN (rejected)." in verdict
@@ -288,6 +290,82 @@ def test_a_share_is_between_0_and_1(share, tmp_path):
 def test_hparams_are_texts_numbers_and_bools(hparams, tmp_path):
     with pytest.raises(SamplingError, match="hparams= are names with a text, a number or a bool"):
         Board(tmp_path, hparams=hparams)
+
+
+def test_the_governor_waits_for_its_share():
+    wall, work = [0.0], [0.0]
+    governor = Governor(0.1, lambda: wall[0], lambda: work[0])
+    tier = Tier(governor, every=5.0, most=4, cost=0.6)
+    wall[0] = 4.0
+    assert not tier.may(50, 100)  # too early
+    wall[0] = 5.0
+    assert not tier.may(50, 100)  # 0.6 s of 5 s, when 0.5 s are allowed
+    wall[0] = 6.0
+    assert tier.may(25, 100) and not tier.may(24, 100)  # four times in the run
+    with tier.turn(25):
+        work[0] += 0.2
+        wall[0] += 1.0
+    wall[0] = 11.9
+    assert not tier.may(90, 100)  # 5 s from its end
+    wall[0] = 12.0
+    assert tier.may(90, 100) and not tier.may(49, 100)  # it took 0.2 s, as much again is expected
+    with pytest.raises(KeyError), governor.spending():
+        work[0] += 0.9
+        raise KeyError
+    assert governor.total == pytest.approx(1.1) and not tier.may(90, 100)
+
+
+def test_the_worker_hands_over_everything_in_order_and_never_blocks():
+    handled, gate = [], threading.Event()
+
+    def handle(items):
+        gate.wait(10.0)
+        handled.extend(items)
+
+    worker = Worker(handle, every=1e-3)
+    for k in range(3_000):
+        worker.put(k)  # while the thread stands still
+    gate.set()
+    left = worker.end()
+    assert handled + left == list(range(3_000)) and not worker._thread.is_alive()
+
+
+def test_the_worker_does_not_wait_for_its_time_if_there_is_much():
+    handled = threading.Event()
+    worker = Worker(lambda items: handled.set(), every=1e6)
+    for k in range(MANY):
+        worker.put(k)
+    assert handled.wait(10.0)
+    assert worker.end() == []
+
+
+def test_an_error_in_the_thread_is_told_at_the_end(tmp_path, monkeypatch):
+    monitor = Board(tmp_path)
+    monitor.start(RUN)
+    windows = make_windows()
+    monitor.window(windows[0])
+    monkeypatch.setattr(monitor._board, "add", lambda *_: 1 / 0)
+    monitor._handle(monitor._worker._taken())
+    for window in windows[1:]:
+        monitor.window(window)  # is ignored
+    assert not monitor._worker._taken()
+    with pytest.warns(SamplingWarning, match=r"end at sweep 0 \(ZeroDivisionError: .*\); the draws are complete"):
+        monitor.stop("finished")
+
+
+def test_an_error_while_handing_over_is_told_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiertorch.dashboard.snapshots.snapshot", lambda *_: 1 / 0)
+    monitor = Board(tmp_path)
+    with pytest.warns(SamplingWarning, match=r"end at sweep 0 \(ZeroDivisionError"):
+        feed(monitor, make_windows())
+
+
+def test_an_error_in_one_figure_costs_that_figure(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiertorch.dashboard.drawing.panels.pair", lambda *_: 1 / 0)
+    with pytest.warns(SamplingWarning, match=r"have no figures/pair \(ZeroDivisionError: .*\); the draws are not"):
+        feed(Board(tmp_path), make_windows())
+    assert set(load(tmp_path).Tags()["images"]) == {"figures/rank", "figures/forest", "figures/acceptance"}
+    assert text(load(tmp_path), "2_summary/verdict").startswith("- **Finished** after 160")
 
 
 @pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")

@@ -1,8 +1,8 @@
 """All of a dashboard's content: what is written when (tiers 0 to 2), and what at the end of a run.
 
-Tier 0 is cheap and has no budget. A look at convergence (tier 1) comes every 5 s at most; histograms, tables and
-figures (tier 2) every 30 s at most; both only while the governor allows. What is left out for an error is said at the
-end.
+Curves (tier 0) are cheap and have no budget. A look at convergence (tier 1) comes every 5 s at most, tables and
+histograms every 10 s and figures every 30 s (tier 2), all of them only while the governor allows. What is left out for
+an error is said at the end.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from hiertorch.dashboard.layout import CLOSED, available, layout
 from hiertorch.dashboard.looks import RHAT, Eye, Look
 from hiertorch.dashboard.records import EventFile
 from hiertorch.dashboard.snapshots import Snapshot
-from hiertorch.dashboard.worker import Governor
+from hiertorch.dashboard.worker import Governor, Tier
 from hiertorch.monitors.base import RunInfo, Watch, Window, places, safe_tags, watch
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "Board"]
 
 FEWEST = 8  # draws a chain, below which convergence says nothing
-LOOK_EVERY, PAGE_EVERY = 5.0, 30.0  # seconds
-PAGES = 48  # of tier 2 in a run, of which TensorBoard keeps 50 histograms
+PAGES = 45  # of tier 2 in a run, and some more at its end: TensorBoard shows 50 histograms
 LOOKS = 3  # of a short run, at its end
 GLANCED = 200  # draws that tell how groups are pooled
 BARRED = 4_000  # numbers of a histogram
@@ -68,9 +67,9 @@ class Board:
         self.look: Look | None = None
         self._curves: Curves | None = None
         self._windows: list[tuple[int, int]] = []  # sweep and draws a chain of windows after warm-up
-        self._looked, self._paged = 0, 0  # sweeps of the last look and page
-        self._next_look, self._next_page = LOOK_EVERY, PAGE_EVERY  # seconds
-        self._costs = {"look": 0.03, "page": 0.2}
+        self._looks = Tier(self.governor, every=5.0, most=POINTS, cost=0.03)
+        self._tables = Tier(self.governor, every=10.0, most=PAGES, cost=0.03)
+        self._figures = Tier(self.governor, every=30.0, most=PAGES, cost=0.15)
         self._warm = time.time()  # when warm-up ended
         self._last: Snapshot | None = None
         self._groups: dict[str, torch.Tensor] = {}
@@ -111,6 +110,7 @@ class Board:
         walks = any("root" in learnt for learnt in window.tuning.values())
         without = [*([] if chains > 1 else ["rhat"]), *([] if walks else ["step_scale"])]
         main.layout(available(self._charts, None, without), CLOSED)
+        main.text(self.offset, "2_summary/verdict", f"**Running**: {run.sweeps} sweeps of {chains} chains have begun.")
         return traces
 
     # While a run goes on
@@ -127,15 +127,17 @@ class Board:
         last = snapshots[-1]
         if last.drawn < FEWEST:
             return
-        passed = self.governor.passed
-        if passed >= self._next_look and self._may("look", last.sweep - self._looked, POINTS):
-            with self._costing("look"):
-                self._see(last, passed)
-            self._next_look = passed + LOOK_EVERY
-        if self.look is not None and passed >= self._next_page and self._may("page", last.sweep - self._paged, PAGES):
-            with self._costing("page"):
-                self._page(last, "running")
-            self._next_page = passed + PAGE_EVERY
+        if self._looks.may(last.sweep, self.run.sweeps):
+            with self._looks.turn(last.sweep):
+                self._see(last, last.sweep, last.drawn)
+        if self.look is None:
+            return
+        if self._tables.may(last.sweep, self.run.sweeps):
+            with self._tables.turn(last.sweep):
+                self._tell(last, "running")
+        if self._figures.may(last.sweep, self.run.sweeps):
+            with self._figures.turn(last.sweep):
+                self._show(last)
 
     def _add(self, snapshots: Sequence[Snapshot], overhead: float, *, last: bool = False) -> None:
         assert self._curves is not None
@@ -152,18 +154,6 @@ class Board:
             self._last = snapshots[-1]
             self.written = snapshots[-1].sweep
 
-    def _may(self, what: str, sweeps: int, most: int) -> bool:
-        return sweeps * most >= self.run.sweeps and self.governor.allows(self._costs[what])
-
-    @contextmanager
-    def _costing(self, what: str) -> Iterator[None]:
-        before = self.governor.total
-        try:
-            with self.governor.spending():
-                yield
-        finally:
-            self._costs[what] = self.governor.total - before
-
     @contextmanager
     def _part(self, what: str) -> Iterator[None]:
         """A part whose error costs that part alone, and is not met again; but a disk that is full ends it all."""
@@ -178,12 +168,9 @@ class Board:
 
     # Tier 1
 
-    def _see(
-        self, s: Snapshot, passed: float, drawn: int | None = None, sweep: int | None = None, effort: float = 0.5
-    ) -> None:
+    def _see(self, s: Snapshot, sweep: int, drawn: int, effort: float = 0.5) -> None:
         """A look at the draws up to a sweep."""
-        draws = {name: x[:, :drawn] for name, x in s.draws.items()} if drawn is not None else s.draws
-        sweep = s.sweep if sweep is None else sweep
+        draws = {name: x[:, :drawn] for name, x in s.draws.items()}
         self.look = look = self._eye.look(draws, effort)
         assert self._curves is not None
         chains = len(look.draws)
@@ -204,13 +191,12 @@ class Board:
             point[f"posterior/{tag}/mean"] = look.mean[k].item()
             point[f"posterior/{tag}/q05"] = look.levels[k, 0].item()
             point[f"posterior/{tag}/q95"] = look.levels[k, -1].item()
-        if (seconds := (s.time - self._warm) * (drawn or s.drawn) / s.drawn) > 0:
+        if (seconds := (s.time - self._warm) * drawn / s.drawn) > 0:
             point["perf/ess_per_s"] = point["metric/ess_per_s"] = least / seconds
-            point["perf/eta_s"] = passed * (self.run.sweeps - sweep) / max(1, sweep)
+        point["perf/eta_s"] = self.governor.passed * (self.run.sweeps - sweep) / s.sweep
         with self._part("pooling"):
             point |= self._pooled(s, draws)
         self._scalars(sweep, point)
-        self._looked = sweep
 
     def _pooled(self, s: Snapshot, draws: Mapping[str, torch.Tensor], *, alone: bool = False) -> dict[str, float]:
         """Pooling factors and shares of variance, from some of the draws."""
@@ -235,17 +221,17 @@ class Board:
 
     # Tier 2
 
-    def _page(self, s: Snapshot, status: str) -> None:
-        """Histograms, tables and figures."""
-        look, curves, main, step = self.look, self._curves, self._files[0], self.offset + s.sweep
-        assert look is not None and curves is not None
+    def _tell(self, s: Snapshot, status: str) -> None:
+        """Histograms and tables."""
+        assert self.look is not None
         self._histograms(s.sweep)
-        main.text(step, "2_summary/posterior", texts.summary(look))
-        if rows := texts.worst(look, self.run.plates):
-            main.text(step, "2_summary/worst_groups", rows)
+        self._text(s.sweep, "2_summary/posterior", texts.summary(self.look))
+        if rows := texts.worst(self.look, self.run.plates):
+            self._text(s.sweep, "2_summary/worst_groups", rows)
         self._verdict(status)
-        self._figures(s)
-        self._paged = s.sweep
+
+    def _text(self, sweep: int, tag: str, markdown: str) -> None:
+        self._files[0].text(self.offset + sweep, tag, markdown)
 
     def _histograms(self, sweep: int) -> None:
         """Of the shown parameters, and of acceptance by group."""
@@ -273,9 +259,10 @@ class Board:
             {} if self._curves is None else self._curves.sampling,
             nan,
         )
-        self._files[0].text(self.offset + sweep, "2_summary/verdict", "\n".join(f"- {line}" for line in lines))
+        self._text(sweep, "2_summary/verdict", "\n".join(f"- {line}" for line in lines))
 
-    def _figures(self, s: Snapshot) -> None:
+    def _show(self, s: Snapshot) -> None:
+        """Figures."""
         from hiertorch.dashboard.figures import figures
 
         assert self.look is not None
@@ -293,20 +280,21 @@ class Board:
         """The last points, looks that a short run had no time for, and what only a finished run can tell."""
         if self._curves is not None:
             self._add(snapshots, overhead, last=True)
-        s, passed = self._last, self.governor.passed
+        s = self._last
         if s is not None and s.drawn >= FEWEST and status != "failed":
             enough = [(sweep, drawn) for sweep, drawn in self._windows if drawn >= FEWEST]
             for k in range(1, LOOKS + 1):
                 sweep, drawn = enough[-(-len(enough) * k // LOOKS) - 1]
-                if sweep > self._looked:
-                    self._see(s, passed * sweep / s.sweep, drawn, sweep, 0.5 if k < LOOKS else 1.0)
-                    if sweep < s.sweep:  # a single histogram makes no picture
-                        self._histograms(sweep)
-            self._page(s, status)
+                if sweep > self._looks.sweep:
+                    self._see(s, sweep, drawn, 0.5 if k < LOOKS else 1.0)
+                    if k < LOOKS:
+                        self._histograms(sweep)  # a single one makes no picture
+            self._tell(s, status)
+            self._show(s)
             if posterior is not None:
                 with self._part("criticism"):
                     self._close_up(s, posterior)
-        elif s is not None or self._last is None:
+        else:
             self._verdict(status)
         if self._curves is not None:
             self._files[0].layout(available(self._charts, self._tags | self._curves.written), CLOSED)
@@ -323,7 +311,7 @@ class Board:
         for name, draw in criticism(found).items():
             with self._part(f"figures/{name}"):
                 self._files[0].image(self.offset + s.sweep, f"figures/{name}", draw())
-        self._files[0].text(self.offset + s.sweep, "2_summary/prediction", texts.prediction(found))
+        self._text(s.sweep, "2_summary/prediction", texts.prediction(found))
 
     def close(self) -> None:
         """Nothing can be written after."""

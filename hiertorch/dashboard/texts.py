@@ -108,7 +108,8 @@ def _judged(look: Look, chains: int) -> Iterator[str]:
     if chains == 1:
         yield "R-hat is unknown: it compares chains, and there is one."
     elif bad:
-        some = ", ".join(f"{look.names[k]} {look.rhat[k]:.3g}" for k in bad[:NAMED]) + ", ..." * (number > NAMED)
+        some = ", ".join(f"{look.names[k]} {_rhat(look.rhat[k].item())}" for k in bad[:NAMED])
+        some += ", ..." * (number > NAMED)
         yield f"{SIGN} R-hat is above {RHAT} for {number} of {count} parameters ({some}): run longer."
     else:
         value = f"{look.rhat.max():.3f}, {look.names[look.worst]}"
@@ -130,7 +131,7 @@ def summary(look: Look) -> str:
         digits = _digits(look.sd[k].item())
         values = (look.mean[k], look.sd[k], look.levels[k, 0], look.levels[k, -1])
         cells = [cell(look.names[k]), *(f"{value.item():.{digits}f}" for value in values)]
-        cells += [f"{(look.error[k] * look.sd[k]).item():.2g}", f"{look.rhat[k]:.3f}"]
+        cells += [f"{(look.error[k] * look.sd[k]).item():.2g}", f"{_rhat(look.rhat[k].item())}"]
         cells += [f"{look.bulk[k]:.0f}", f"{look.tail[k]:.0f}"]
         good = look.rhat[k] <= RHAT and min(look.bulk[k], look.tail[k]) >= ESS
         lines.append(f"| {' | '.join(cells)} | {'' if good else SIGN} |")
@@ -146,8 +147,8 @@ def worst(look: Look, plates: Mapping[str, str | None]) -> str | None:
     if not order:
         return None
     rows = [
-        f"| {cell(look.names[k])} | {look.rhat[k]:.3f} | {look.bulk[k]:.0f} | {look.mean[k]:.3g} | {look.sd[k]:.2g} | "
-        f"{SIGN if look.rhat[k] > RHAT else ''} |"
+        f"| {cell(look.names[k])} | {_rhat(look.rhat[k].item())} | {look.bulk[k]:.0f} | {look.mean[k]:.3g} | "
+        f"{look.sd[k]:.2g} | {SIGN if look.rhat[k] > RHAT else ''} |"
         for k in order
     ]
     return "\n".join(["| group's effect | R-hat | bulk ESS | mean | sd | |", "|---|---|---|---|---|---|", *rows])
@@ -170,6 +171,10 @@ def prediction(found: "Closing") -> str:
 def cell(text: str) -> str:
     """As it stands in a table of Markdown."""
     return text.replace("|", "\\|")
+
+
+def _rhat(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else f"{value:.3g}"
 
 
 def _digits(sd: float) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-__all__ = ["Governor", "Worker"]
+__all__ = ["Governor", "Tier", "Worker"]
 
 MANY, HELD = 500, 10_000
 """Snapshots that wait before their time has come, and at most: of more, the oldest are lost."""
@@ -53,6 +53,37 @@ class Governor:
             yield
         finally:
             self.total += self._work() - before
+
+
+class Tier:
+    """Something that comes again and again, when it is due and the governor allows it.
+
+    Args:
+        governor: of all tiers.
+        every: seconds from one time to the next, and to the first.
+        most: times in a run.
+        cost: seconds that the first time is expected to take; then what the last one took.
+    """
+
+    def __init__(self, governor: Governor, every: float, most: int, cost: float) -> None:
+        self._governor, self._every, self._most, self._cost = governor, every, most, cost
+        self._due, self.sweep = every, 0  # sweep of the last time
+
+    def may(self, sweep: int, sweeps: int) -> bool:
+        """Whether its turn has come, at a sweep of so many in the run."""
+        rare = (sweep - self.sweep) * self._most >= sweeps
+        return rare and self._governor.passed >= self._due and self._governor.allows(self._cost)
+
+    @contextmanager
+    def turn(self, sweep: int) -> Iterator[None]:
+        """What is done inside is this time."""
+        before = self._governor.total
+        try:
+            with self._governor.spending():
+                yield
+        finally:
+            self._cost = self._governor.total - before
+            self._due, self.sweep = self._governor.passed + self._every, sweep
 
 
 class Worker(Generic[T]):
