@@ -37,7 +37,8 @@ from hiertorch.sampling import sample
 
 __all__ = ["Config", "load", "parsed", "parser_of", "read_data", "read_table", "run", "sections"]
 
-RUN_FILES = ("draws.npz", "summary.csv", "events.out.tfevents.*", "chain_*/events.out.tfevents.*")
+EVENTS = "events.out.tfevents"
+RUN_FILES = ("draws.npz", "summary.csv", f"{EVENTS}.*", f"chain_*/{EVENTS}.*")
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,8 @@ def _open_run_folder(folder: Path, config: Config) -> None:
             )
         folder.mkdir(parents=True, exist_ok=True)
         for path in earlier:
-            path.unlink()
+            if not path.name.startswith(EVENTS):  # the dashboard replaces these, also in a page that is open
+                path.unlink()
         (folder / "config.yaml").write_text(config.yaml())
     except RunFolderError:
         raise

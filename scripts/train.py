@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("nothing was kept; --log_dir DIR keeps draws, summary, config and dashboard")
     else:
         print(f"run folder: {config.log_dir} (draws.npz, summary.csv with every row, config.yaml)")
-        print(f"dashboard:  tensorboard --logdir {config.log_dir}")
+        print(f"dashboard:  python scripts/dashboard.py {config.log_dir}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """What the tests of sampling share: one thread, quiet runs, and the kernel that warm-up leaves behind."""
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -139,3 +140,18 @@ class Sabotage:
 @pytest.fixture
 def sabotage(monkeypatch: pytest.MonkeyPatch) -> Sabotage:
     return Sabotage(monkeypatch)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Headless Chromium; the test is skipped where there is none."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location, options.page_load_strategy = chromium, "eager"
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1500,2000"):
+        options.add_argument(f"--{argument}")
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
+        yield browser

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -27,7 +27,7 @@ SEE = """
     return found;"""
 
 
-def until[T](look: Callable[[], T], seconds: float = 40.0, why: Callable[[], object] = str) -> T:
+def until(look, seconds=40.0, why=str):
     """Asks again and again until there is something; `why` says what there was instead."""
     end = time.monotonic() + seconds
     while not (found := look()):

@@ -589,3 +589,17 @@ def test_a_page_draws_blanks_without_a_complaint(tmp_path):
             assert not [line for line in browser.execute_script(drawn) if "NaN" in line or "undefined" in line]
             severe = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
             assert [message for message in severe if "favicon" not in message] == []
+
+
+def test_what_another_program_wrote_is_not_taken_away(tmp_path):
+    torch_writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter(tmp_path)
+    torch_writer.add_scalar("loss", 1.0, 3)
+    torch_writer.close()
+    (tmp_path / "events.out.tfevents.0.odd").write_bytes(b"not a record")
+    theirs = set(tmp_path.iterdir())
+    EventFile(tmp_path).close()
+    EventFile(tmp_path / "chain_0").close()
+    earlier.remove(tmp_path)
+    assert theirs < set(tmp_path.iterdir()) and not (tmp_path / "chain_0").exists()
+    assert {path.stat().st_size for path in set(tmp_path.iterdir()) - theirs} == {0}
+    assert earlier.last_values(tmp_path)["loss"] == (3, 1.0)

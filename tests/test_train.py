@@ -77,7 +77,7 @@ def test_from_any_folder_with_a_model_of_ones_own(folder):
     assert {"mu_alpha", "sigma_alpha", "sigma_y", "alpha[a]", "alpha[h]"} <= set(first_words)
     assert "alpha[i]" not in first_words
     assert lines.count("... and 2 more of alpha") == 1
-    assert "dashboard:  tensorboard --logdir out" in lines
+    assert "dashboard:  python scripts/dashboard.py out" in lines
     written = {path.name.split(".")[0] for path in (folder / "out").iterdir()}
     assert {"draws", "summary", "config", "events"} <= written
     assert Posterior.load(folder / "out" / "draws.npz")["alpha"].shape == (4, 25, 10)

@@ -14,6 +14,7 @@ Both keep the first word on hyper-parameters and on how a run ended, the running
 
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary  # type
 from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
 
 from hiertorch.dashboard.checksum import checksums, masked
+from hiertorch.dashboard.records import WRITER
 
 __all__ = ["carried", "event_files", "last_step", "last_values", "remove"]
 
@@ -89,7 +91,8 @@ def event_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def remove(folder: str | os.PathLike[str], chains: int = 0) -> None:
-    """Takes the event files of a run and its chains away, and folders of chains that are left with nothing.
+    """Takes the event files of a run and its chains away, and folders of chains that are left with nothing; those that
+    another program has written stay.
 
     See Note [Two writers, one folder] for what stays: an empty file in each folder that is written again. To be called
     before the new files are made.
@@ -103,7 +106,7 @@ def remove(folder: str | os.PathLike[str], chains: int = 0) -> None:
     """
     again = {Path(folder), *(Path(folder) / f"chain_{c}" for c in range(chains))}
     for part in _parts(folder):
-        files = _own(part)
+        files = [path for path in _own(part) if _ours(path)]
         if part in again and files:
             os.truncate(files.pop(), 0)
         for path in files:
@@ -118,6 +121,18 @@ def _parts(folder: str | os.PathLike[str]) -> list[Path]:
 
 def _own(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(path for path in Path(folder).glob(PATTERN) if path.is_file())
+
+
+def _ours(path: Path) -> bool:
+    """Whether the file is empty, or its first record says that it is from here."""
+    with path.open("rb") as file:
+        first = file.read(HEAD.size + 100)
+    if not first:
+        return True
+    end = HEAD.size + HEAD.unpack(first[: HEAD.size])[0] if len(first) > HEAD.size else 0
+    with suppress(DecodeError):
+        return Event.FromString(first[HEAD.size : end]).source_metadata.writer == WRITER
+    return False
 
 
 def _last(files: list[list[Any]], before: int | None) -> dict[str, tuple[int, Any]]:

@@ -38,7 +38,8 @@ def figures(run: RunInfo, look: Look, glance: "Glance | None", rates: Mapping[st
     grouped = [k for k, (name, _) in enumerate(look.at) if run.plates.get(name) is not None]
     found: Figures = {}
     if len(look.draws) > 1:
-        found["rank"] = partial(panels.rank, look.draws[:, :, look.worst].double().numpy(), look.names[look.worst])
+        k = look.order[0]
+        found["rank"] = partial(panels.rank, look.draws[:, :, k].double().numpy(), look.names[k])
     if rows := _rows(look, grouped):
         at = torch.tensor(rows)
         columns = (look.mean[at], *look.levels[at].unbind(1), look.rhat[at])
@@ -96,7 +97,7 @@ def _closest(look: Look, run: RunInfo) -> tuple[int, int] | None:
 
 def _neck(run: RunInfo, look: Look, grouped: list[int], scale_of: Mapping[str, str]) -> tuple[int, int] | None:
     """The group's effect that mixes worst, of those whose scale is known, and this scale."""
-    for k in sorted(grouped, key=lambda k: (-look.rhat[k].item(), look.bulk[k].item())):
+    for k in (k for k in look.order if k in grouped):
         scale = scale_of.get(_level(run, look, k))
         if scale in look.names:
             return k, look.names.index(scale)

@@ -55,7 +55,7 @@ class Look:
         draws: those that were looked at, `(chains, draws, P)`.
         screen: classical split R-hat of the others that were screened.
         levels: quantiles, `(P, 4)`.
-        rhat, bulk, tail: infinite, 0 and 0 for a parameter that never moved.
+        rhat, bulk, tail: infinite, 0 and 0 for a parameter that never moved; R-hat is NaN with a single chain.
         error: Monte Carlo standard error of the mean, by the sd.
     """
 
@@ -81,9 +81,9 @@ class Look:
         return torch.cat([self.rhat, self.screen])
 
     @property
-    def worst(self) -> int:
-        """The parameter whose chains agree least; with one chain, that with the fewest effective draws."""
-        return int(self.rhat.argmax()) if len(self.draws) > 1 else int(self.bulk.argmin())
+    def order(self) -> list[int]:
+        """Parameters from the one whose chains agree least; with one chain, that with the fewest effective draws."""
+        return sorted(range(len(self.names)), key=lambda k: (-self.rhat[k].nan_to_num().item(), self.bulk[k].item()))
 
 
 class Eye:
@@ -131,7 +131,7 @@ class Eye:
             found.mean.cpu(),
             found.sd.cpu(),
             found.quantiles.cpu(),
-            found.rhat.masked_fill(found.rhat.isnan(), torch.inf).cpu(),
+            (found.rhat if chains == 1 else found.rhat.masked_fill(found.rhat.isnan(), torch.inf)).cpu(),
             bulk,
             tail,
             mean.rsqrt(),

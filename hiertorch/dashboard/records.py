@@ -37,6 +37,7 @@ Chart = Sequence[str] | tuple[str, str, str]
 MOST = 2**24  # bytes that a part of a block may take
 STEP = 5  # bytes, seven bits each
 STATUS = {"finished": "STATUS_SUCCESS", "interrupted": "STATUS_FAILURE", "failed": "STATUS_FAILURE"}
+WRITER = "hiertorch"  # what every file says at its beginning
 KINDS = {bool: ("bool_value", "DATA_TYPE_BOOL"), str: ("string_value", "DATA_TYPE_STRING")}
 NUMBER = ("number_value", "DATA_TYPE_FLOAT64")
 COLOURS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # a PNG's kind of colour -> channels
@@ -60,7 +61,7 @@ class EventFile:
         # Files of a folder are read in the order of their names: the time comes first.
         self.path = path / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         self._file = self.path.open("xb")
-        self._write(Event(file_version="brain.Event:2", source_metadata=SourceMetadata(writer="hiertorch")))
+        self._write(Event(file_version="brain.Event:2", source_metadata=SourceMetadata(writer=WRITER)))
 
     def begin(self, step: int, carried: Collection[Any] = ()) -> None:
         """Whatever an earlier file of this folder holds at this step or later is superseded; to be called first.

@@ -112,7 +112,7 @@ def _judged(look: Look, chains: int) -> Iterator[str]:
         some += ", ..." * (number > NAMED)
         yield f"{SIGN} R-hat is above {RHAT} for {number} of {count} parameters ({some}): run longer."
     else:
-        value = f"{look.rhat.max():.3f}, {look.names[look.worst]}"
+        value = f"{look.rhat.max():.3f}, {look.names[look.order[0]]}"
         yield f"R-hat is at most {RHAT} for each of {count} parameters (worst {value})."
     bulk, tail = int(look.bulk.argmin()), int(look.tail.argmin())
     least = (
@@ -133,7 +133,7 @@ def summary(look: Look) -> str:
         cells = [cell(look.names[k]), *(f"{value.item():.{digits}f}" for value in values)]
         cells += [f"{(look.error[k] * look.sd[k]).item():.2g}", f"{_rhat(look.rhat[k].item())}"]
         cells += [f"{look.bulk[k]:.0f}", f"{look.tail[k]:.0f}"]
-        good = look.rhat[k] <= RHAT and min(look.bulk[k], look.tail[k]) >= ESS
+        good = not look.rhat[k] > RHAT and min(look.bulk[k], look.tail[k]) >= ESS
         lines.append(f"| {' | '.join(cells)} | {'' if good else SIGN} |")
     seen = look.draws.shape[0] * look.draws.shape[1]
     some = "" if seen == look.of else f", from {seen:,} of them"
@@ -142,8 +142,7 @@ def summary(look: Look) -> str:
 
 def worst(look: Look, plates: Mapping[str, str | None]) -> str | None:
     """The groups' effects whose chains agree least; None if there are no groups."""
-    grouped = [k for k, (name, _) in enumerate(look.at) if plates.get(name) is not None]
-    order = sorted(grouped, key=lambda k: (-look.rhat[k].item(), look.bulk[k].item()))[:WORST]
+    order = [k for k in look.order if plates.get(look.at[k][0]) is not None][:WORST]
     if not order:
         return None
     rows = [
@@ -174,6 +173,8 @@ def cell(text: str) -> str:
 
 
 def _rhat(value: float) -> str:
+    if math.isnan(value):  # it compares chains, and there is one
+        return "-"
     return f"{value:.3f}" if value < 10 else f"{value:.3g}"
 
 

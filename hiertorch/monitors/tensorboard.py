@@ -90,7 +90,7 @@ its last change; 0 in warm-up, 1 in sampling |
         from hiertorch.dashboard.board import Board  # here, so that importing hiertorch stays cheap
         from hiertorch.dashboard.links import announcement
 
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._traces: Watch | None = None
         self._overhead = 0.0  # seconds that the sampler has lost
         try:
@@ -142,7 +142,7 @@ its last change; 0 in warm-up, 1 in sampling |
             if self._error is None:
                 with torch.no_grad():
                     board.finish(waiting, status, posterior, self._overhead)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:  # a second Ctrl-C must not cost the draws
             self._error = error
         board.close()
         if self._error is not None:

@@ -100,6 +100,9 @@ class _Writer:
             return
         x, y = round(x), round(y)
         self._pen.text((x, y), text, colour, font(size), "ls", stroke_width=halo, stroke_fill=WHITE)
+        if text[0] == "-":  # a page that shows every other row of pixels would lose it
+            middle = y - round(0.27 * size)
+            self._pen.rectangle((x, middle - 1, x + width("-", size) - 1, middle + 1), fill=colour)
         self._words.append((text, self._pen.textbbox((x, y), text, font=font(size), anchor="ls")))
 
 
