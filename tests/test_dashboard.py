@@ -361,9 +361,24 @@ def test_an_error_while_handing_over_is_told_at_the_end(tmp_path, monkeypatch):
 
 
 def test_an_error_in_one_figure_costs_that_figure(tmp_path, monkeypatch):
-    monkeypatch.setattr("hiertorch.dashboard.drawing.panels.pair", lambda *_: 1 / 0)
-    with pytest.warns(SamplingWarning, match=r"have no figures/pair \(ZeroDivisionError: .*\); the draws are not"):
-        feed(Board(tmp_path), make_windows())
+    met = []
+    monkeypatch.setattr("hiertorch.dashboard.drawing.panels.pair", lambda *_: met.append(1 / 0))
+    monitor, windows = Board(tmp_path), make_windows()
+    monitor.start(RUN)
+    for window in windows[:10]:
+        monitor.window(window)
+    board = monitor._board
+    monitor._handle(monitor._worker._taken())
+    board._see(board._last, 100, 60)
+    board._show(board._last)  # and again at the end, where it is not met a second time
+    assert list(board.problems) == ["figures/pair"]
+    for window in windows[10:]:
+        monitor.window(window)
+    with pytest.warns(
+        SamplingWarning, match=r"have no figures/pair \(ZeroDivisionError: .*\); the draws are not"
+    ) as told:
+        monitor.stop("finished")
+    assert len(told) == 1
     assert set(load(tmp_path).Tags()["images"]) == {"figures/rank", "figures/forest", "figures/acceptance"}
     assert text(load(tmp_path), "2_summary/verdict").startswith("- **Finished** after 160")
 

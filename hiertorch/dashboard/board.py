@@ -8,8 +8,7 @@ an error is said at the end.
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
 
 __all__ = ["METRICS", "Board"]
+
+T = TypeVar("T")
 
 FEWEST = 8  # draws a chain, below which convergence says nothing
 PAGES = 45  # of tier 2 in a run, and some more at its end: TensorBoard shows 50 histograms
@@ -154,17 +155,16 @@ class Board:
             self._last = snapshots[-1]
             self.written = snapshots[-1].sweep
 
-    @contextmanager
-    def _part(self, what: str) -> Iterator[None]:
+    def _try(self, what: str, part: Callable[[], T]) -> T | None:
         """A part whose error costs that part alone, and is not met again; but a disk that is full ends it all."""
-        if what in self.problems:
-            return
-        try:
-            yield
-        except OSError:
-            raise
-        except Exception as error:
-            self.problems[what] = error
+        if what not in self.problems:
+            try:
+                return part()
+            except OSError:
+                raise
+            except Exception as error:
+                self.problems[what] = error
+        return None
 
     # Tier 1
 
@@ -194,9 +194,7 @@ class Board:
         if (seconds := (s.time - self._warm) * drawn / s.drawn) > 0:
             point["perf/ess_per_s"] = point["metric/ess_per_s"] = least / seconds
         point["perf/eta_s"] = self.governor.passed * (self.run.sweeps - sweep) / s.sweep
-        with self._part("pooling"):
-            point |= self._pooled(s, draws)
-        self._scalars(sweep, point)
+        self._scalars(sweep, point | (self._try("pooling", lambda: self._pooled(s, draws)) or {}))
 
     def _pooled(self, s: Snapshot, draws: Mapping[str, torch.Tensor], *, alone: bool = False) -> dict[str, float]:
         """Pooling factors and shares of variance, from some of the draws."""
@@ -266,11 +264,13 @@ class Board:
         from hiertorch.dashboard.figures import figures
 
         assert self.look is not None
-        with self._part("pooling"):
-            self._pooled(s, s.draws, alone=True)
-        for name, draw in figures(self.run, self.look, self._glance, self._groups).items():
-            with self._part(f"figures/{name}"):
-                self._files[0].image(self.offset + s.sweep, f"figures/{name}", draw())
+        self._try("pooling", lambda: self._pooled(s, s.draws, alone=True))
+        self._draw(s.sweep, figures(self.run, self.look, self._glance, self._groups))
+
+    def _draw(self, sweep: int, made: Mapping[str, Callable[[], bytes]]) -> None:
+        for name, figure in made.items():
+            if (png := self._try(f"figures/{name}", figure)) is not None:
+                self._files[0].image(self.offset + sweep, f"figures/{name}", png)
 
     # At the end
 
@@ -292,8 +292,7 @@ class Board:
             self._tell(s, status)
             self._show(s)
             if posterior is not None:
-                with self._part("criticism"):
-                    self._close_up(s, posterior)
+                self._try("2_summary/prediction", lambda: self._close_up(s, posterior))
         else:
             self._verdict(status)
         if self._curves is not None:
@@ -308,9 +307,7 @@ class Board:
         found = closing(posterior, max(0.15, self.governor.share * self.governor.passed))
         if found.elpd is not None and found.p is not None:
             self._scalars(s.sweep, {"metric/elpd_loo": found.elpd, "metric/p_loo": found.p})
-        for name, draw in criticism(found).items():
-            with self._part(f"figures/{name}"):
-                self._files[0].image(self.offset + s.sweep, f"figures/{name}", draw())
+        self._draw(s.sweep, criticism(found))
         self._text(s.sweep, "2_summary/prediction", texts.prediction(found))
 
     def close(self) -> None:
