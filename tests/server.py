@@ -1,10 +1,11 @@
-"""A running TensorBoard, asked as its page asks it; and what a page shows."""
+"""A running TensorBoard, asked as its page asks it; what a page shows; and fits to look at."""
 
 import functools
 import json
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -12,7 +13,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+import pandas as pd
 import pytest
+
+import hiertorch as ht
+from hiertorch.models import VaryingIntercepts
+from hiertorch.monitors import Monitor, TensorBoardMonitor
 
 # The page's elements sit in nested shadow roots, which CSS selectors do not cross.
 SEE = """
@@ -70,6 +77,13 @@ class Server:
         """Of histograms, distributions, images and texts."""
         found = self.get(f"plugin/{plugin}/{plugin}", run=run, tag=tag, **query)
         return [item["step"] if isinstance(item, dict) else item[1] for item in found]
+
+    def curves(self, *runs):
+        """(run, tag) -> points of every scalar of some runs; without the blanks that one reader needs."""
+        tags = self.get("plugin/scalars/tags")
+        found = {(run, tag): self.points(tag, run) for run in runs for tag in tags.get(run, ())}
+        shown = {key: [point for point in points if point != (0, "NaN")] for key, points in found.items()}
+        return {key: points for key, points in shown.items() if points}
 
     def texts(self, tag, run="run"):
         """`[(step, HTML), ...]`."""
@@ -136,3 +150,58 @@ class Page:
         """Of the page, since the last time; that a test server has no icon is none."""
         log = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
         return [message for message in log if "favicon" not in message]
+
+
+class Waiting(Monitor):
+    """Makes a run last while somebody looks, though not for ever: after each window it waits."""
+
+    def __init__(self, seconds):
+        self.seconds, self.seen = seconds, threading.Event()
+
+    def window(self, window):
+        self.seen.wait(self.seconds)
+
+
+class Fit:
+    """A Bernoulli model that is fitted in a thread, until `end` if that is soon; 4 chains of 200 + 1,500 sweeps in 34 windows.
+
+    Args:
+        folder: of the run.
+        seconds: that it waits after each window.
+    """
+
+    def __init__(self, folder, seconds=0.5):
+        self._waiting = Waiting(seconds)
+        # A large share, so that something is to be seen within seconds.
+        monitors = [TensorBoardMonitor(folder, share=0.5, announce=False), self._waiting]
+        settings = {"chains": 4, "warmup": 200, "draws": 1500, "thin": 1, "seed": 1, "progress": False}
+        self.posterior = None
+
+        def fit():
+            model = VaryingIntercepts("school", ["x"], family="bernoulli")
+            self.posterior = ht.sample(model, schools("yes"), monitors=monitors, compile=False, **settings)
+
+        self._thread = threading.Thread(target=fit, daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self):
+        return self._thread.is_alive()
+
+    def end(self):
+        """It need not wait any longer."""
+        self._waiting.seen.set()
+        self._thread.join(120)
+        assert self.posterior is not None
+        return self.posterior
+
+
+def schools(response="y"):
+    """Ten schools of eight pupils."""
+    numbers = np.random.default_rng(5)
+    school, x = np.repeat(np.arange(10), 8), numbers.normal(size=80)
+    eta = numbers.normal(0.0, 0.8, 10)[school] + 0.5 * x
+    y = eta + numbers.normal(0.0, 0.7, 80)
+    names = np.array([f"School {k}" for k in school])
+    frame = pd.DataFrame({"school": names, "x": x, "y": y, "yes": (y > 0).astype(float)})
+    return ht.Data.from_frame(frame, response=response, groups=["school"], predictors=["x"])

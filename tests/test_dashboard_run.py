@@ -71,7 +71,7 @@ class Kind:
     grouped: bool = True
 
 
-MOVES = {"collapse": False, "chains": 4, "warmup": 300, "draws": 300, "thin": 1}
+MOVES = {"collapse": False, "chains": 4, "warmup": 150, "draws": 200, "thin": 1}
 FAST = {"chains": 4, "warmup": 100, "draws": 400}
 
 
@@ -413,11 +413,11 @@ def school_data():
     return ht.Data.from_frame(frame(), response="y", groups=["school"], predictors=["x"])
 
 
-@pytest.mark.parametrize(("collapse", "draws"), [(True, 6000), (False, 600)])
+@pytest.mark.parametrize(("collapse", "draws"), [(True, 6000), (False, 300)])
 def test_an_interrupted_run_goes_on(collapse, draws, tmp_path):
     options = {"collapse": collapse, "chains": 4, "warmup": 100, "draws": draws, "thin": 1}
-    first = fitted(intercepts(), school_data(), tmp_path, monitors=[Stop(250)], **options)
-    assert first.interrupted and 100 <= first.n_draws < draws
+    first = fitted(intercepts(), school_data(), tmp_path, monitors=[Stop(200)], **options)
+    assert first.interrupted and 50 <= first.n_draws < draws
     done = first.run["sweeps"]
     assert text(load(tmp_path), "2_summary/verdict").startswith("- **Interrupted** after ")
     parts = [tmp_path, tmp_path / "chain_2"]
@@ -434,11 +434,11 @@ def test_an_interrupted_run_goes_on(collapse, draws, tmp_path):
             assert old.items() <= now.items(), tag
             assert (max(now) == end and min(step for step in now if step > done) <= done + 100 + draws / 2) or (
                 tag.endswith("adapt_delta")
-            ), tag
+            ) or tag.startswith("metric/"), tag
     trace = scalars(load(parts[1]), "trace/sigma_y")
     values = second.draws["sigma_y"][2, :, 0]
     later = {step: value for step, value in trace.items() if step > done + 100}
-    assert len(later) >= 300
+    assert len(later) >= 250
     assert later == pytest.approx({step: values[step - done - 101].item() for step in later})
     assert text(load(tmp_path), "2_summary/verdict").startswith("- **Finished** after ")
     content = load(tmp_path).SummaryMetadata("_hparams_/session_end_info").plugin_data.content
@@ -454,7 +454,7 @@ def test_a_second_run_takes_the_place_of_the_first(tmp_path):
         for tag in part.Tags()["scalars"]:
             points = scalars(part, tag)
             assert math.isnan(points.pop(0, math.nan)), tag  # see Note [Two writers, one folder]
-            others = "groupwise" in tag or "centred" in tag or "step_scale" in tag or "adapt_delta" in tag
+            others = tag.endswith("adapt_delta") or ("/block/" in tag and "/collapsed" not in tag)
             assert not points if others else max(points, default=0) == second.run["sweeps"], tag
     trace = scalars(found.chains[0], "trace/sigma_y")
     trace.pop(0, None)

@@ -173,7 +173,8 @@ class Curves:
         if s.trace is not None or s.drawn - start < 3:
             return []
         self._seen, shown = s.drawn, len(self._files)
-        x = torch.cat(_columns(s.draws, self._traces.at, slice(start, None), shown), 2).double()
+        index = torch.arange(start, s.drawn, device=s.log_density.device)
+        x = torch.cat(_columns(s.draws, self._traces.at, index, shown), 2).double()
         jump = x.diff(dim=1).square().mean(1) / (2 * x.flatten(0, 1).var(0))
         found = [{"sampler/esjd": value} for value in jump.nanmean(1).tolist()]
         if s.log_densities is not None:
@@ -185,6 +186,6 @@ class Curves:
         return found
 
 
-def _columns(draws: Mapping[str, Tensor], at: Mapping[str, Tensor], index: Tensor | slice, chains: int) -> list[Tensor]:
-    """Elements of some draws of the first chains, each `(chains, draws, elements)`."""
-    return [draws[name][:chains, index].flatten(2)[:, :, k.to(draws[name].device)] for name, k in at.items()]
+def _columns(draws: Mapping[str, Tensor], at: Mapping[str, Tensor], index: Tensor, chains: int) -> list[Tensor]:
+    """Elements of some draws of the first chains, each `(chains, index, elements)`, and no other is copied."""
+    return [draws[name].flatten(2)[:chains, index[:, None], k.to(index.device)] for name, k in at.items()]

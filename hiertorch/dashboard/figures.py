@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,8 +109,7 @@ def _level(run: RunInfo, look: Look, k: int) -> str:
     """What an effect is called for all groups: beta[SES]."""
     name, at = look.at[k]
     event = look.shapes[name][1:]
-    every = parameter_names(replace(run, plates={}), name, (1, *event))
-    return every[at % len(every)]
+    return parameter_names(replace(run, plates={}), name, (1, *event), [at % prod(event)])[0]
 
 
 def _points(look: Look, k: int) -> np.ndarray:

@@ -106,7 +106,7 @@ class Eye:
         closer = [*self._watch.at.items(), *((name, at) for name, at, _ in parts)]
         places = tuple((name, k) for name, at in closer for k in at.tolist())
         shapes = {name: tuple(x.shape[2:]) for name, x in draws.items()}
-        more = (parameter_names(self._run, name, shapes[name])[k] for name, k in places[len(self._watch.names) :])
+        more = [text for name, at, _ in parts for text in parameter_names(self._run, name, shapes[name], at.tolist())]
         names = (*self._watch.names, *more)
         whole = chains * done * len(names) <= ALL * effort
         kept = done if whole else 2 * math.ceil(PRECISE / 2 * effort * chains**-0.5)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -105,25 +104,30 @@ class Monitor:
         """
 
 
-def parameter_names(run: RunInfo, name: str, shape: Sequence[int]) -> list[str]:
+def parameter_names(run: RunInfo, name: str, shape: Sequence[int], at: Iterable[int] | None = None) -> list[str]:
     """Flat names of a latent's elements, in C order of `shape`: `mu`, `alpha[School 12]`, `beta[SES]`, `Omega[0, 1]`.
 
     Args:
         run: where the labels are.
         name: a latent.
         shape: `(size, *event)`. An axis whose labels are unknown, or not as many as its length, is numbered from 0.
+        at: flat indices of some of them; all if None.
     """
     plate = run.plates.get(name)
     events = run.event_labels.get(name, ())
-    known: list[Sequence[Any]] = [*events] if len(events) == len(shape) - 1 else [()] * (len(shape) - 1)
+    known: list[Any] = [*events] if len(events) == len(shape) - 1 else [()] * (len(shape) - 1)
     if plate is not None:
-        known.insert(0, list(run.labels.get(plate, ())))
+        known.insert(0, run.labels.get(plate, ()))
     lengths = shape if plate is not None else shape[1:]  # a population-level latent has no group to name
-    axes = [
-        [_label(label) for label in labels] if len(labels) == length else [str(i) for i in range(length)]
-        for labels, length in zip(known, lengths, strict=True)
-    ]
-    return [f"{name}[{', '.join(labels)}]" if labels else name for labels in product(*axes)]
+    axes = [labels if len(labels) == n else range(n) for labels, n in zip(known, lengths, strict=True)]
+    names = []
+    for k in range(prod(lengths)) if at is None else at:
+        places = []
+        for axis in reversed(axes):
+            k, place = divmod(k, len(axis))
+            places.append(_label(axis[place]))
+        names.append(f"{name}[{', '.join(reversed(places))}]" if axes else name)
+    return names
 
 
 def _label(label: Any) -> str:
@@ -220,8 +224,7 @@ def watch(run: RunInfo, values: Mapping[str, Tensor], at_most: int) -> Watch:
         left = 1 if name in population else len(candidates) - i  # the groups' latents share what is left
         at = spread(candidates[name], (at_most - len(names)) // left)
         if len(at):
-            texts = parameter_names(run, name, values[name].shape[1:])
-            names += [texts[k] for k in at.tolist()]
+            names += parameter_names(run, name, values[name].shape[1:], at.tolist())
             chosen[name] = at
         if name in population:
             watched = len(names)
