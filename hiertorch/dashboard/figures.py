@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["criticism", "figures"]
 
-ROWS = 20  # of a forest
+ROWS = 18  # of a forest
 POINTS = 1_000  # of a scatter plot
 
 Figures = dict[str, Callable[[], bytes]]
