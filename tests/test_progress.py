@@ -16,59 +16,39 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import windows
 from arviz_stats.base import array_stats
+from windows import SIZE, WARMUP
+from windows import feed as seen
 
-from hiertorch.monitors import ProgressBar, RunInfo, Window
+from hiertorch.monitors import ProgressBar
 from hiertorch.monitors.base import Budget
 from hiertorch.monitors.progress import shortened
 
-SIZE, WARMUP, SAMPLING = 10, 4, 12  # sweeps a window; windows
-RUN = RunInfo(
-    model="VaryingIntercepts",
-    model_text="",
-    plan_text="",
-    settings={},
+RUN = replace(
+    windows.RUN,
     names=("beta", "alpha", "mu"),
     plates={"beta": None, "alpha": "school", "mu": None},
     labels={"school": pd.Index(["Åsa Skola", "St. Mary's / 7", " North\n"])},
     event_labels={"beta": (("SES", "sector"),), "alpha": (), "mu": ()},
-    blocks={"joint": None, "alpha": "school"},
-    sweeps=SIZE * (WARMUP + SAMPLING),
 )
 NAMES = ("mu", "beta[SES]", "beta[sector]", "alpha[Åsa Skola]", "alpha[St. Mary's / 7]", "alpha[ North ]")
-SHAPES = {"mu": (1,), "beta": (1, 2), "alpha": (3,)}
+SHAPES = ("mu", "beta", "alpha")
 AXES = {"chain_axis": 0, "draw_axis": 1}
 
 
-def make_windows(chains=4, size=SIZE, warmup=WARMUP, sampling=SAMPLING, spread=0.0, seed=1):
-    """Independent draws, except that chain c is shifted by c * spread."""
-    generator = torch.Generator().manual_seed(seed)
-    sweeps = size * (warmup + sampling)
-    every = {name: torch.randn(chains, sweeps, *shape, generator=generator) for name, shape in SHAPES.items()}
-    for value in every.values():
-        value += spread * torch.arange(chains).reshape(-1, *[1] * (value.ndim - 1))
-    return [
-        Window(
-            phase="warmup" if w <= warmup else "sampling",
-            sweep=w * size,
-            values={name: value[:, w * size - 1] for name, value in every.items()},
-            log_density=torch.randn(chains, generator=generator),
-            acceptance={
-                "joint": torch.rand(chains, generator=generator),
-                "alpha": torch.rand(chains, 3, generator=generator),
-            },
-            nan=w // 4,
-            draws={} if w <= warmup else {k: v[:, warmup * size : w * size] for k, v in every.items()},
-        )
-        for w in range(1, warmup + sampling + 1)
-    ]
+def make_windows(*given, **options):
+    """Without the matrix."""
+
+    def without(values):
+        return {name: x for name, x in values.items() if name in SHAPES}
+
+    made = windows.make_windows(*given, **options)
+    return [replace(w, values=without(w.values), draws=without(w.draws)) for w in made]
 
 
 def feed(bar, windows, run=RUN, status="finished"):
-    bar.start(run)
-    for window in windows:
-        bar.window(window)
-    bar.stop(status)
+    seen(bar, windows, run, status)
 
 
 def arviz(window, step=1):
