@@ -4,7 +4,7 @@ The map, in the order in which data become a posterior:
 `Data` (data.py) and a `Model` of `Latent`s (model.py, latent.py) -> unconstrained space (space.py), rows sorted by
 group (rows.py) and the log density in pieces (target.py) -> what reads what (structure.py) -> the moves that fit
 (plan.py, kernels/) -> `sample` (sampling.py), which tunes them in warm-up (adaptation.py) and tells monitors
-(monitors/) -> `Posterior` (posterior.py, diagnostics.py).
+(monitors/; what TensorBoard shows: dashboard/) -> `Posterior` (posterior.py, diagnostics.py).
 
 Ready models: structures (models/) and what y is like (families.py, distributions.py); data for them (simulation.py) and
 what they ask of data (findings.py, requirements.py, expectations.py). New rows: newrows.py, setting.py, predict.py, and
