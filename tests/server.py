@@ -163,18 +163,18 @@ class Waiting(Monitor):
 
 
 class Fit:
-    """A Bernoulli model that is fitted in a thread, until `end` if that is soon; 4 chains of 200 + 1,500 sweeps in 34 windows.
+    """A Bernoulli model fitted in a thread, until `end` if that is soon: 4 chains of 200 + 1,000 sweeps, 24 windows.
 
     Args:
         folder: of the run.
         seconds: that it waits after each window.
     """
 
-    def __init__(self, folder, seconds=0.5):
+    def __init__(self, folder, seconds=0.8):
         self._waiting = Waiting(seconds)
         # A large share, so that something is to be seen within seconds.
         monitors = [TensorBoardMonitor(folder, share=0.5, announce=False), self._waiting]
-        settings = {"chains": 4, "warmup": 200, "draws": 1500, "thin": 1, "seed": 1, "progress": False}
+        settings = {"chains": 4, "warmup": 200, "draws": 1000, "thin": 1, "seed": 1, "progress": False}
         self.posterior = None
 
         def fit():

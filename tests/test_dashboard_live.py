@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -39,8 +40,8 @@ ht.sample(model, schools("yes"), keep=["mu_alpha", "sigma_alpha", "beta"], progr
 @contextmanager
 def readers(folder):
     """A server with the fast reader, and one with the other."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(serve(folder, fast)) for fast in (True, False)]
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:  # they take their time to start
+        yield list(pool.map(stack.enter_context, [serve(folder, fast) for fast in (True, False)]))
 
 
 def fit(folder, **options):
@@ -145,7 +146,7 @@ def test_a_run_takes_the_place_of_one_that_was_killed(tmp_path):
         )
         try:
             for server in servers:
-                until(lambda server=server: end_of(server, "trace/mu_alpha", "run/chain_0") > 1500)
+                until(lambda server=server: end_of(server, "trace/mu_alpha", "run/chain_0") > 400)
         finally:
             program.send_signal(signal.SIGKILL)
             program.wait()

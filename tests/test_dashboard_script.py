@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from server import SEE, until
 
 from hiertorch.dashboard.links import PINNED, announcement, command, links, overview, place
 from hiertorch.dashboard.records import EventFile
@@ -266,39 +266,6 @@ def test_runs_are_the_folders_with_event_files_and_not_their_chains(folder, scri
 
 
 # The page
-
-
-@pytest.fixture
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location, options.page_load_strategy = chromium, "eager"
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1500,2000"):
-        options.add_argument(f"--{argument}")
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
-        yield browser
-
-
-# The page's elements sit in nested shadow roots, which CSS selectors do not cross.
-SEE = """
-    const [selector] = arguments, found = [];
-    (function walk(root) {
-        for (const element of root.querySelectorAll('*')) {
-            if (element.matches(selector)) found.push(element.value || element.innerText || '');
-            if (element.shadowRoot) walk(element.shadowRoot);
-        }
-    })(document);
-    return found;"""
-
-
-def until(look, seconds=40.0):
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, "the page didn't get there"
-    return found
 
 
 @pytest.mark.slow

@@ -1,23 +1,15 @@
 """Event files: what is written is what TensorBoard reads, and a second writer leaves no stale point behind."""
 
 import io
-import json
 import math
 import random
-import re
-import shutil
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from server import Page, serve, until
 from tensorboard import data_compat  # type: ignore[import-untyped]
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     STORE_EVERYTHING_SIZE_GUIDANCE,
@@ -437,53 +429,8 @@ def test_a_run_in_the_place_of_another(tmp_path):
 # The server
 
 
-def until(look, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, "the server didn't get there"
-        time.sleep(0.1)
-    return found
-
-
-class Server:
-    """A running TensorBoard."""
-
-    def __init__(self, address):
-        self.address = address
-
-    def get(self, path, **query):
-        try:
-            with urllib.request.urlopen(f"{self.address}/data/{path}?{urllib.parse.urlencode(query)}", timeout=10) as a:
-                return json.load(a)
-        except urllib.error.HTTPError as error:
-            if error.code in (400, 404):  # not there yet
-                return []
-            raise
-
-    def points(self, tag, run="run"):
-        return [tuple(point[1:]) for point in self.get("plugin/scalars/scalars", run=run, tag=tag)]
-
-    def steps(self, plugin, tag, **query):
-        found = self.get(f"plugin/{plugin}/{plugin}", run="run", tag=tag, **query)
-        return [item["step"] if isinstance(item, dict) else item[1] for item in found]
-
-    def config(self):
-        return " ".join(item["text"] for item in self.get("plugin/text/text", run="run", tag="1_run/config"))
-
-
-@contextmanager
-def serve(folder, fast):
-    if fast:
-        pytest.importorskip("tensorboard_data_server")
-    options = {"logdir": folder, "host": "127.0.0.1", "port": 0, "reload_interval": 1, "load_fast": str(fast).lower()}
-    command = [sys.executable, "-m", "tensorboard.main", *(f"--{key}={value}" for key, value in options.items())]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as server:
-        assert server.stderr is not None
-        try:
-            lines = iter(server.stderr)
-            yield Server(next(found.group() for line in lines if (found := re.search(r"http://127.0.0.1:\d+", line))))
-        finally:
-            server.terminate()
+def config(server):
+    return " ".join(text for _, text in server.texts("1_run/config"))
 
 
 def judge_continued(server):
@@ -494,7 +441,7 @@ def judge_continued(server):
     assert server.steps("text", "2_summary/verdict") == [30, 60]
     assert server.steps("histograms", "posterior/mu") == [30, 60]
     assert server.steps("images", "figures/rank", sample=0) == [30, 60]
-    assert "the settings" in server.config()
+    assert "the settings" in config(server)
     assert [category["title"] for category in server.get("plugin/custom_scalars/layout")["category"]] == ["Health"]
 
 
@@ -506,7 +453,7 @@ def judge_replaced(server, fast):
     assert server.points("sparse") == server.points("late") == blank
     assert server.steps("histograms", "posterior/mu") == []
     assert server.steps("images", "figures/rank", sample=0) == server.steps("text", "2_summary/verdict") == [0] * fast
-    assert "other settings" in server.config() and "the settings" not in server.config()
+    assert "other settings" in config(server) and "the settings" not in config(server)
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -551,31 +498,14 @@ def test_both_readers_show_one_that_continues_another_writers_run(tmp_path, fast
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_a_page_draws_blanks_without_a_complaint(tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs chromium and chromedriver")
+def test_a_page_draws_blanks_without_a_complaint(tmp_path, browser):
     begin_run(tmp_path / "run")
     file = replace_run(tmp_path / "run")
     for step in (30, 40):
         file.histogram(step, "posterior/mu", np.arange(step))
         file.histogram(step, "posterior/constant", np.full(9, 2.5))
-    options = webdriver.ChromeOptions()
-    options.binary_location, options.page_load_strategy = chromium, "eager"
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1500,1800"):
-        options.add_argument(f"--{argument}")
-    drawn = """
-        const found = [];
-        (function walk(root) {
-            for (const element of root.querySelectorAll('*')) {
-                if (element.matches('path')) found.push(element.getAttribute('d') || '');
-                if (element.shadowRoot) walk(element.shadowRoot);
-            }
-        })(document);
-        return found;"""
-    service = webdriver.ChromeService(driver)
-    with serve(tmp_path, True) as server, webdriver.Chrome(options=options, service=service) as browser:
+    page = Page(browser)
+    with serve(tmp_path) as server:
         until(lambda: server.steps("histograms", "posterior/constant") == [30, 40])
         for tab, least in (
             ("scalars&_smoothingWeight=0", 2),
@@ -583,23 +513,7 @@ def test_a_page_draws_blanks_without_a_complaint(tmp_path):
             ("distributions", 2),
             ("timeseries", 2),
         ):
-            browser.get("about:blank")
-            browser.get(f"{server.address}/#{tab}")
-            until(lambda least=least: sum(len(line) > 20 for line in browser.execute_script(drawn)) >= least)
-            assert not [line for line in browser.execute_script(drawn) if "NaN" in line or "undefined" in line]
-            severe = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-            assert [message for message in severe if "favicon" not in message] == []
-
-
-def test_what_another_program_wrote_is_not_taken_away(tmp_path):
-    torch_writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter(tmp_path)
-    torch_writer.add_scalar("loss", 1.0, 3)
-    torch_writer.close()
-    (tmp_path / "events.out.tfevents.0.odd").write_bytes(b"not a record")
-    theirs = set(tmp_path.iterdir())
-    EventFile(tmp_path).close()
-    EventFile(tmp_path / "chain_0").close()
-    earlier.remove(tmp_path)
-    assert theirs < set(tmp_path.iterdir()) and not (tmp_path / "chain_0").exists()
-    assert {path.stat().st_size for path in set(tmp_path.iterdir()) - theirs} == {0}
-    assert earlier.last_values(tmp_path)["loss"] == (3, 1.0)
+            page.open(f"{server.address}/#{tab}")
+            until(lambda least=least: sum(len(line) > 20 for line in page.see("path", "d")) >= least)
+            assert not [line for line in page.see("path", "d") if "NaN" in line or "undefined" in line]
+            assert page.complaints() == []
