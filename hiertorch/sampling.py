@@ -197,7 +197,7 @@ def sample(
         "prior_only": prior_only,
     }
     found = () if prior_only else sentences(model, data, moves.structure.reads)
-    earlier = 0 if start is None else int(start.run.get("sweeps", 0))
+    earlier = int(start.run.get("sweeps", 0)) if isinstance(start, Posterior) else 0
     info = run_info(moves, {**settings, "versions": versions()}, run, stored, found, earlier)
     bar = [ProgressBar()] if progress else []
     board = [TensorBoardMonitor(log_dir, announce=progress)] if log_dir is not None else []

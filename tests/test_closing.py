@@ -226,8 +226,8 @@ def test_a_model_that_raises_is_told_of_and_nothing_more() -> None:
     found = closing(made, PLENTY)
     assert empty(found)
     assert found.notes == (
-        "Replications left out, since the model raised RuntimeError: no such file.",
         "PSIS-LOO left out, since the model raised RuntimeError: no such file.",
+        "Replications left out, since the model raised RuntimeError: no such file.",
     )
 
 
@@ -249,7 +249,7 @@ def test_too_few_draws() -> None:
 def test_no_time_at_all(posterior: Posterior) -> None:
     found = closing(posterior, 0.0)
     assert empty(found) and len(found.y) == 60
-    replications, loo = found.notes
+    loo, replications = found.notes
     assert replications.startswith("Replications left out: it would take about ") and "predictive_check" in replications
     assert loo.startswith("PSIS-LOO left out: it would take about ") and "posterior.criterion() takes" in loo
 

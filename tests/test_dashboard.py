@@ -37,17 +37,21 @@ def test_scalars_are_what_the_windows_held(tmp_path):
         "mu": ("mu", 0), "beta[SES]": ("beta", 0), "beta[sector]": ("beta", 1), "Omega[1, 0]": ("Omega", 2),
         "alpha[Åsa Skola]": ("alpha", 0), "alpha[St. Mary's | 7]": ("alpha", 1), "alpha[ North ]": ("alpha", 2),
     }  # fmt: skip
+
+    def at(tag):
+        return f"trace{'_groups' * tag.startswith('alpha')}/{tag}"
+
     sampler = {f"sampler/{tag}" for tag in ("log_prob", "accept_rate", "esjd", "stuck_max")}
     blocks = {f"sampler/block/{block}/accept_rate" for block in ("joint", "alpha")}
     first = [w for w in windows if w.phase == "warmup"]
     drawn = range(SIZE * WARMUP + 1, RUN.sweeps + 1)  # sweeps, each of which is stored
     for c in range(4):
         chain = load(tmp_path / "runs" / "fit" / f"chain_{c}")
-        assert set(chain.Tags()["scalars"]) == {*sampler, *blocks, *(f"trace/{t}" for t in tags)}
+        assert set(chain.Tags()["scalars"]) == {*sampler, *blocks, *(at(t) for t in tags)}
         for tag, (name, k) in tags.items():
             draws = windows[-1].draws[name][c].flatten(1)[:, k].tolist()
             expected = {w.sweep: w.values[name][c].flatten()[k].item() for w in first}
-            assert scalars(chain, f"trace/{tag}") == expected | dict(zip(drawn, draws, strict=True))
+            assert scalars(chain, at(tag)) == expected | dict(zip(drawn, draws, strict=True))
         densities = dict(zip(drawn, windows[-1].log_densities[c].tolist(), strict=True))
         assert scalars(chain, "sampler/log_prob") == {w.sweep: w.log_density[c].item() for w in first} | densities
         rates = [(w.acceptance["joint"][c] + w.acceptance["alpha"][c].mean()).item() / 2 for w in windows]
@@ -115,9 +119,10 @@ def test_at_most_24_traces(tmp_path):
     windows = make_windows(chains=2, warmup=1, sampling=1)
     many = [replace(w, values={**w.values, "alpha": torch.randn(2, 500)}, draws={}) for w in windows]
     feed(Board(tmp_path), many, replace(RUN, labels={"school": pd.Index(range(500))}))
-    traces = [tag for tag in load(tmp_path / "chain_0").Tags()["scalars"] if tag.startswith("trace/")]
+    traces = [tag for tag in load(tmp_path / "chain_0").Tags()["scalars"] if tag.startswith("trace")]
     assert len(traces) == 24
-    assert {"trace/mu", "trace/beta[SES]", "trace/Omega[1, 0]", "trace/alpha[0]", "trace/alpha[499]"} <= set(traces)
+    groups = {"trace_groups/alpha[0]", "trace_groups/alpha[499]"}
+    assert {"trace/mu", "trace/beta[SES]", "trace/Omega[1, 0]", *groups} <= set(traces)
     assert "24 of 504 parameters: 4 population-level ones and 20 of the groups'" in text(
         load(tmp_path), "1_run/contents"
     )
@@ -131,11 +136,13 @@ def test_the_layout_finds_its_tags(tmp_path, chains):
     layout = layout_pb2.Layout.FromString(config)
     have = {tag for run in runs for tag in run.Tags()["scalars"]}
     titles = {category.title: category.closed for category in layout.category}
+    six = "mu, beta[SES], beta[sector], Omega[1, 0], alpha[Åsa Skola], alpha[St. Mary's | 7]"
+    four = "mu, beta[SES], beta[sector], Omega[1, 0]"
     assert titles == {
         "1 Health": False,
-        "2 Posterior mean with 5% to 95%": False,
-        "4 Traces by chain": True,
-        **({"5 Median and 5% to 95% of all chains": True} if chains > 8 else {}),
+        f"2 Posterior mean with 5% to 95%: {six}": False,
+        f"4 Traces by chain: {six}": True,
+        **({f"5 Median and 5% to 95% of all chains: {four}": True} if chains > 8 else {}),
         "6 Moves": True,
         "7 Throughput": True,
     }
@@ -148,6 +155,7 @@ def test_the_layout_finds_its_tags(tmp_path, chains):
             for band in chart.margin.series:
                 assert {band.value, band.lower, band.upper} <= have
                 kind, middle = ("posterior", "mean") if category.title[0] == "2" else ("trace_quantiles", "q50")
+                kind += "_groups" * chart.title.startswith("alpha")
                 assert band.value == f"{kind}/{chart.title}/{middle}"
                 assert band.lower == f"{kind}/{chart.title}/q05" and band.upper == f"{kind}/{chart.title}/q95"
 
@@ -185,7 +193,7 @@ def test_the_verdict_on_a_good_run(tmp_path):
     assert lines[0].endswith("with 1000 draws a chain.")
     rhat = worst(array_stats.rhat, windows).max()
     assert lines[1].startswith(f"- R-hat is at most 1.01 for each of 7 parameters (worst {rhat:.3f}, ")
-    assert lines[2].startswith(f"- At least {worst(array_stats.ess, windows).min():.0f} effective draws in the bulk")
+    assert lines[2].startswith(f"- At least {worst(array_stats.ess, windows).min():,.0f} effective draws in the bulk")
     rates = [np.mean([w.acceptance[b].mean() for w in windows[WARMUP:]]) for b in ("joint", "alpha")]
     assert lines[3] == f"- Acceptance in sampling: joint {rates[0]:.2f}, alpha {rates[1]:.2f}."
     assert lines[4] == "- No log density was NaN."
@@ -408,7 +416,7 @@ def test_tags_of_blocks_have_no_signs_for_which_custom_scalars_draws_no_curve(co
     for tag in tags:
         assert all(0.0 < event.value <= 1.0 for event in events.Scalars(tag))
     traces = load(tmp_path / "chain_0")
-    shown = [tag for tag in traces.Tags()["scalars"] if tag.startswith("trace/")]
-    assert shown == ["trace/mu", "trace/beta", "trace/alpha[0]", "trace/alpha[1]", "trace/alpha[2]"]
+    shown = [tag for tag in traces.Tags()["scalars"] if tag.startswith("trace")]
+    assert shown == ["trace/mu", "trace/beta", *(f"trace_groups/alpha[{k}]" for k in range(3))]
     if collapse:  # what is integrated out is drawn for whoever looks at it
         assert all(abs(event.value) < 4.0 for tag in shown for event in traces.Scalars(tag))

@@ -185,7 +185,7 @@ def test_curves(kind, run):
         for tag in part.Tags()["histograms"]:
             steps = [event.step for event in part.Histograms(tag)]
             assert 2 <= len(steps) <= 50 and (np.diff(steps) > 0).all() and steps[-1] == end, tag
-    means = found.tags("posterior/")
+    means = found.tags("posterior")
     bands = {tag.rpartition("/")[0] for tag in means}
     assert len(bands) == (24 if kind == "correlated" else len(found.posterior.summary()))
     assert len(means) == 3 * len(bands)
@@ -203,7 +203,7 @@ def test_every_chart_finds_its_curves(kind, run):
     written = found.main.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
     layout = layout_pb2.Layout.FromString(written)
     have = {tag for part in found.parts for tag in part.Tags()["scalars"]}
-    titles = [category.title for category in layout.category]
+    titles = [category.title.split(":")[0] for category in layout.category]
     assert titles[:2] == ["1 Health", "2 Posterior mean with 5% to 95%"] and "4 Traces by chain" in titles
     assert ("3 Groups" in titles) == (KINDS[kind].grouped and kind != "own")
     for category in layout.category:
@@ -228,13 +228,13 @@ def test_settings_and_metrics(kind, run):
     settings = data("session_start_info").session_start_info.hparams
     assert settings["model"].string_value == posterior.run["model"] and settings["seed"].string_value == "3"
     collapsed = "collapse" not in KINDS[kind].options
-    assert (settings["kernel"].string_value == "collapsed") == collapsed and settings["kernel"].string_value
+    assert settings["kernel"].string_value in (("collapsed",) if collapsed else ("ordinary", "joint"))
     assert data("session_end_info").session_end_info.status == 1  # success
     listed = {metric.name.tag for metric in data("experiment").experiment.metric_infos}
-    written = set(found.tags("metric/"))
+    written = set(found.tags("metric/")) - {"metric/p_loo"}  # for which the table has no room
     assert written <= listed
     missing = {"metric/rhat_max"} if kind == "one chain" else set()
-    missing |= {"metric/elpd_loo", "metric/p_loo"} if kind in ("prior", "own") else set()
+    missing |= {"metric/elpd_loo"} if kind in ("prior", "own") else set()
     assert listed - written == missing
     mixing = posterior.summary(kind="diagnostics")
     if kind == "correlated":  # whose rho is not followed
@@ -345,7 +345,7 @@ def test_the_table_is_that_of_the_posterior(kind, run):
                 continue
             decimals = len(cell.partition(".")[2])
             rounding = 0.06 * abs(value) if column == "MCSE" else 0.51 * 10.0**-decimals
-            assert float(cell) == pytest.approx(value, abs=rounding + 1e-6 * abs(value)), (name, column)
+            assert float(cell.replace(",", "")) == pytest.approx(value, abs=rounding + 1e-6 * abs(value)), (name, column)
     assert f"{found.posterior.chains * found.posterior.n_draws:,} draws after warm-up" in text(
         found.main, "2_summary/posterior"
     )

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from hiertorch.dashboard import earlier, texts
-from hiertorch.dashboard.curves import CHAINS, POINTS, TRACES, Curves, block_tags
-from hiertorch.dashboard.layout import CLOSED, available, layout
+from hiertorch.dashboard.curves import CHAINS, POINTS, TRACES, Curves, block_tags, paths
+from hiertorch.dashboard.layout import available, closed, layout
 from hiertorch.dashboard.looks import RHAT, Eye, Look
 from hiertorch.dashboard.records import EventFile
 from hiertorch.dashboard.snapshots import Snapshot
@@ -43,8 +43,8 @@ METRICS = {
     "metric/rhat_max": "worst R-hat",
     "metric/ess_min": "smallest ESS",
     "metric/ess_per_s": "ESS/s",
-    "metric/p_loo": "p (LOO)",
 }
+"""Columns of the HParams tab, as many as its table has room for."""
 
 
 class Board:
@@ -67,12 +67,12 @@ class Board:
         self.written = 0  # sweep that the files have got to
         self.look: Look | None = None
         self._curves: Curves | None = None
-        self._windows: list[tuple[int, int]] = []  # sweep and draws a chain of windows after warm-up
         self._looks = Tier(self.governor, every=5.0, most=POINTS, cost=0.03)
         self._tables = Tier(self.governor, every=10.0, most=PAGES, cost=0.03)
         self._figures = Tier(self.governor, every=30.0, most=PAGES, cost=0.15)
         self._warm = time.time()  # when warm-up ended
         self._last: Snapshot | None = None
+        self._barred = 0  # sweep of the last histograms
         self._groups: dict[str, torch.Tensor] = {}
         self._glances: Glances | None = None
         self._glance: Glance | None = None
@@ -87,7 +87,8 @@ class Board:
         main = self._files[0]
         main.text(self.offset, "1_run/config", texts.config(run))
         main.text(self.offset, "1_run/model_card", texts.model_card(run))
-        kernel = "+".join(dict.fromkeys(block.split("(")[0] for block in run.blocks))
+        kinds = {block.split("(")[0] for block in run.blocks}
+        kernel = next(iter(kinds)) if len(kinds) == 1 else "ordinary"  # the model card has them all
         settings = {"model": run.model, "kernel": kernel, "seed": str(run.settings.get("seed", ""))}
         main.hparams({**settings, **hparams}, METRICS)
 
@@ -106,11 +107,11 @@ class Board:
         self._curves = curves = Curves(self._files, self.run, traces, chains, self.offset)
         main = self._files[0]
         main.text(self.offset, "1_run/contents", texts.contents(traces, chains, POINTS + 4, self.governor.share))
-        grouped = any(plate is not None for plate in run.plates.values())
-        self._charts = layout(curves.tags, curves.bands, groups=grouped)
+        self._paths = paths("posterior", curves.tags, traces.population)
+        self._charts = layout(curves.tags, traces.population, curves.bands)
         walks = any("root" in learnt for learnt in window.tuning.values())
         without = [*([] if chains > 1 else ["rhat"]), *([] if walks else ["step_scale"])]
-        main.layout(available(self._charts, None, without), CLOSED)
+        main.layout(available(self._charts, None, without), closed(self._charts))
         main.text(self.offset, "2_summary/verdict", f"**Running**: {run.sweeps} sweeps of {chains} chains have begun.")
         return traces
 
@@ -131,6 +132,8 @@ class Board:
         if self._looks.may(last.sweep, self.run.sweeps):
             with self._looks.turn(last.sweep):
                 self._see(last, last.sweep, last.drawn)
+                if not self._barred:  # a single histogram, at the end, makes no picture
+                    self._histograms(last.sweep)
         if self.look is None:
             return
         if self._tables.may(last.sweep, self.run.sweeps):
@@ -143,9 +146,7 @@ class Board:
     def _add(self, snapshots: Sequence[Snapshot], overhead: float, *, last: bool = False) -> None:
         assert self._curves is not None
         for s in snapshots:
-            if s.phase == "sampling":
-                self._windows.append((s.sweep, s.drawn))
-            else:
+            if s.phase == "warmup":
                 self._warm = s.time
             for block, rate in s.by_group.items():
                 self._groups[block] = rate
@@ -187,10 +188,10 @@ class Board:
             point["convergence/rhat_max"] = point["metric/rhat_max"] = look.rhat.max().item()
             point["convergence/rhat_p95"] = every.sort().values[math.ceil(0.95 * len(every)) - 1].item()
             point["convergence/n_bad_rhat"] = float((every > RHAT).sum())
-        for k, tag in enumerate(self._curves.tags):
-            point[f"posterior/{tag}/mean"] = look.mean[k].item()
-            point[f"posterior/{tag}/q05"] = look.levels[k, 0].item()
-            point[f"posterior/{tag}/q95"] = look.levels[k, -1].item()
+        for k, path in enumerate(self._paths):
+            point[f"{path}/mean"] = look.mean[k].item()
+            point[f"{path}/q05"] = look.levels[k, 0].item()
+            point[f"{path}/q95"] = look.levels[k, -1].item()
         if (seconds := (s.time - self._warm) * drawn / s.drawn) > 0:
             point["perf/ess_per_s"] = point["metric/ess_per_s"] = least / seconds
         point["perf/eta_s"] = self.governor.passed * (self.run.sweeps - sweep) / s.sweep
@@ -234,10 +235,13 @@ class Board:
     def _histograms(self, sweep: int) -> None:
         """Of the shown parameters, and of acceptance by group."""
         assert self.look is not None and self._curves is not None
+        if sweep <= self._barred:
+            return
+        self._barred = sweep
         every = self.look.draws.flatten(0, 1)
         x = every[:: max(1, len(every) // BARRED)].double().numpy()
-        for k, tag in enumerate(self._curves.tags):
-            self._files[0].histogram(self.offset + sweep, f"posterior/{tag}", x[:, k])
+        for k, path in enumerate(self._paths):
+            self._files[0].histogram(self.offset + sweep, path, x[:, k])
         for block, rates in self._groups.items():
             tag = f"sampler/block/{block_tags(self.run).get(block, block)}/accept_by_group"
             self._files[0].histogram(self.offset + sweep, tag, rates.double().cpu().numpy())
@@ -282,10 +286,10 @@ class Board:
             self._add(snapshots, overhead, last=True)
         s = self._last
         if s is not None and s.drawn >= FEWEST and status != "failed":
-            enough = [(sweep, drawn) for sweep, drawn in self._windows if drawn >= FEWEST]
-            for k in range(1, LOOKS + 1):
-                sweep, drawn = enough[-(-len(enough) * k // LOOKS) - 1]
-                if sweep > self._looks.sweep:
+            for k in range(1, LOOKS + 1):  # at draws, since a quick run may have had a single window
+                drawn = -(-s.drawn * k // LOOKS)
+                sweep = s.sweep - (s.drawn - drawn) * max(1, self.run.thin)
+                if drawn >= FEWEST and sweep > self._looks.sweep:
                     self._see(s, sweep, drawn, 0.5 if k < LOOKS else 1.0)
                     if k < LOOKS:
                         self._histograms(sweep)  # a single one makes no picture
@@ -296,7 +300,7 @@ class Board:
         else:
             self._verdict(status)
         if self._curves is not None:
-            self._files[0].layout(available(self._charts, self._tags | self._curves.written), CLOSED)
+            self._files[0].layout(available(self._charts, self._tags | self._curves.written), closed(self._charts))
         if status != "interrupted":  # it may be continued, and the first word on how a run ended stands
             self._files[0].session_end(status)
 
@@ -304,7 +308,7 @@ class Board:
         from hiertorch.dashboard.closing import closing
         from hiertorch.dashboard.figures import criticism
 
-        found = closing(posterior, max(0.15, self.governor.share * self.governor.passed))
+        found = closing(posterior, max(0.25, self.governor.share * self.governor.passed))
         if found.elpd is not None and found.p is not None:
             self._scalars(s.sweep, {"metric/elpd_loo": found.elpd, "metric/p_loo": found.p})
         self._draw(s.sweep, criticism(found))

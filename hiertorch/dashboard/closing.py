@@ -140,10 +140,10 @@ def closing(posterior: "Posterior", seconds: float) -> Closing:
         _check(posterior, model, data)
         shown = np.linspace(0, data.n_rows - 1, min(data.n_rows, ROWS)).round().astype(np.int64)
         y = data.y[torch.as_tensor(shown, device=data.device)].cpu().numpy()
-        with notes.of("Replications", "posterior.predictive_check()"):
-            made = _replicated(posterior, model, data, shown, seconds)
         with notes.of("PSIS-LOO", "posterior.criterion()"):
-            found = _loo(posterior, data.n_rows, seconds - (time.perf_counter() - began))
+            found = _loo(posterior, data.n_rows, seconds)
+        with notes.of("Replications", "posterior.predictive_check()"):
+            made = _replicated(posterior, model, data, shown, seconds)  # some milliseconds, or a sentence
     elpd, se, p = None, None, None
     if found is not None:
         if (odd := np.flatnonzero(~(np.isfinite(found.elpd) & np.isfinite(found.lppd)))).size:

@@ -15,7 +15,7 @@ from hiertorch.dashboard.records import EventFile
 from hiertorch.dashboard.snapshots import Snapshot
 from hiertorch.monitors.base import RunInfo, Watch, safe_tags
 
-__all__ = ["CHAINS", "POINTS", "TRACES", "Curves", "block_tags"]
+__all__ = ["CHAINS", "POINTS", "TRACES", "Curves", "block_tags", "paths"]
 
 POINTS = 796  # a tag, with four more that come out of turn at most 800: TensorBoard keeps 1000
 CHAINS = 8  # that are drawn as chains
@@ -28,6 +28,17 @@ def block_tags(run: RunInfo) -> dict[str, str]:
     """Block -> its name in tags, without signs for which Custom Scalars draws no curve."""
     plain = [block.replace("(", " ").replace(")", "").replace(",", "") for block in run.blocks]
     return dict(zip(run.blocks, safe_tags(plain), strict=True))
+
+
+def paths(kind: str, tags: Sequence[str], population: int) -> list[str]:
+    """`trace/mu`, and of effects of groups `trace_groups/alpha[1]`: the page sorts by name, and would show them first.
+
+    Args:
+        kind: "trace" or "posterior".
+        tags: of parameters, those of the population first.
+        population: how many these are.
+    """
+    return [f"{kind}{'' if k < population else '_groups'}/{tag}" for k, tag in enumerate(tags)]
 
 
 class Curves:
@@ -111,7 +122,7 @@ class Curves:
 
     def _draw(self, sweeps: np.ndarray, times: np.ndarray, values: np.ndarray, *, density: bool = True) -> None:
         """Values `(chains, points, traces)`, the log density before them if there is one."""
-        tags = [*(["sampler/log_prob"] if density else []), *(f"trace/{tag}" for tag in self.tags)]
+        tags = [*(["sampler/log_prob"] if density else []), *paths("trace", self.tags, self._traces.population)]
         self.written |= set(tags)
         for file, x in zip(self._files, values, strict=False):
             file.block(tags, self._offset + sweeps, x, times)

@@ -7,22 +7,27 @@ closed. Bands come after curves, in categories of their own (TensorBoard shows t
 import re
 from collections.abc import Collection, Mapping, Sequence
 
+from hiertorch.dashboard.curves import paths
 from hiertorch.dashboard.records import Chart
 
-__all__ = ["CLOSED", "available", "layout"]
+__all__ = ["available", "closed", "layout"]
 
 CHARTS = 6  # of bands and of traces
-CLOSED = ("4 Traces by chain", "5 Median and 5% to 95% of all chains", "6 Moves", "7 Throughput")
+OPEN = ("1", "2", "3")  # the first signs of categories; the others open at a click
 
 
-def layout(tags: Sequence[str], bands: Sequence[str], *, groups: bool) -> dict[str, dict[str, Chart]]:
+def layout(tags: Sequence[str], population: int, bands: Sequence[str]) -> dict[str, dict[str, Chart]]:
     """Category -> title -> the curves or the band of a chart.
 
+    The page merges categories of one title over all runs: parameters are in the titles, so that other models' runs have
+    categories of their own.
+
     Args:
-        tags: of parameters.
-        bands: those that are shown by quantiles over all chains as well.
-        groups: whether there are effects of groups.
+        tags: of parameters, those of the population first.
+        population: how many these are.
+        bands: parameters that are shown by quantiles over all chains as well.
     """
+    shown = ", ".join(tags[:CHARTS])
     found: dict[str, dict[str, Chart]] = {
         "1 Health": {
             "R-hat: the worst, and that of 95 % of all parameters": ["convergence/rhat_max$", "convergence/rhat_p95$"],
@@ -32,32 +37,39 @@ def layout(tags: Sequence[str], bands: Sequence[str], *, groups: bool) -> dict[s
             "acceptance by chain": ["sampler/accept_rate$"],
             "log density by chain": ["sampler/log_prob$"],
         },
-        "2 Posterior mean with 5% to 95%": {
-            tag: (f"posterior/{tag}/mean", f"posterior/{tag}/q05", f"posterior/{tag}/q95") for tag in tags[:CHARTS]
+        f"2 Posterior mean with 5% to 95%: {shown}": {
+            tag: (f"{path}/mean", f"{path}/q05", f"{path}/q95")
+            for tag, path in zip(tags[:CHARTS], paths("posterior", tags[:CHARTS], population), strict=True)
         },
-    }  # fmt: skip
-    if groups:
-        found["3 Groups"] = {
+        "3 Groups": {
             "pooling: 0 none, 1 complete": ["pooling/"],
             "share of the variance of y": ["variance/.*/share$"],
-        }
-    found[CLOSED[0]] = {tag: [f"trace/{re.escape(tag)}$"] for tag in tags[:CHARTS]}
-    if bands:
-        found[CLOSED[1]] = {
+        },
+        f"4 Traces by chain: {shown}": {
+            tag: [f"{re.escape(path)}$"]
+            for tag, path in zip(tags[:CHARTS], paths("trace", tags[:CHARTS], population), strict=True)
+        },
+        f"5 Median and 5% to 95% of all chains: {', '.join(bands[:CHARTS])}": {
             tag: (f"trace_quantiles/{tag}/q50", f"trace_quantiles/{tag}/q05", f"trace_quantiles/{tag}/q95")
             for tag in bands[:CHARTS]
-        }
-    found[CLOSED[2]] = {
-        "acceptance by block": ["sampler/block/.*/accept_rate$"],
-        "size of random walks by block": ["sampler/block/.*/step_scale$"],
-        "jumps: 1 if draws are independent": ["sampler/esjd$"],
-    }
-    found[CLOSED[3]] = {
-        "sweeps of all chains a second": ["perf/draws_per_s$"],
-        "effective draws a second, of the worst parameter": ["perf/ess_per_s$"],
-        "share of the time that this dashboard takes": ["perf/monitor_share$"],
-    }
+        },
+        "6 Moves": {
+            "acceptance by block": ["sampler/block/.*/accept_rate$"],
+            "size of random walks by block": ["sampler/block/.*/step_scale$"],
+            "jumps: 1 if draws are independent": ["sampler/esjd$"],
+        },
+        "7 Throughput": {
+            "sweeps of all chains a second": ["perf/draws_per_s$"],
+            "effective draws a second, of the worst parameter": ["perf/ess_per_s$"],
+            "share of the time that this dashboard takes": ["perf/monitor_share$"],
+        },
+    }  # fmt: skip
     return found
+
+
+def closed(charts: Collection[str]) -> list[str]:
+    """Categories that open at a click."""
+    return [category for category in charts if not category.startswith(OPEN)]
 
 
 def available(

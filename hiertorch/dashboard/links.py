@@ -13,7 +13,7 @@ from urllib.parse import quote
 __all__ = ["announcement", "command", "links", "overview", "place"]
 
 PINNED = ("convergence/rhat_max", "convergence/ess_bulk_min", "sampler/accept_rate", "sampler/log_prob")
-COMPARED = ("convergence/rhat_max", "convergence/ess_bulk_min", "metric/elpd_loo", "metric/ess_per_s")
+COMPARED = ("convergence/rhat_max", "convergence/ess_bulk_min", "metric/ess_per_s")
 NO_CHAINS = "^(?!(.*/)?chain_[0-9]+$)"
 SHOWN = 40  # runs; if there are more, the tabs of old come up empty, with no run ticked
 KEPT = "histograms=200,images=20,text=50"  # of a tag, beside 1000 points of a scalar
@@ -64,7 +64,7 @@ def links(base: str, run: str | None = None) -> list[tuple[str, str]]:
 def overview(base: str, runs: int) -> list[tuple[str, str]]:
     """Titles and addresses of the views that compare so many runs, without their chains.
 
-    The health of all (worst R-hat, fewest effective draws, elpd, effective draws a second), their charts, where the
+    The health of all (worst R-hat, fewest effective draws, effective draws a second), their charts, where the
     page can show so many at once, and the table of settings and results.
     """
     base = base.rstrip("/")

@@ -23,7 +23,7 @@ def config(run: RunInfo) -> str:
     """The settings, once to read and once to copy: a JSON value is a YAML value."""
     settings = {key: value for key, value in run.settings.items() if key != "findings"}  # they stand with the model
     values = {key: json.dumps(value, default=str, ensure_ascii=False) for key, value in settings.items()}
-    cells = {key: cell(values[key].strip('"')) for key in values}
+    cells = {key: cell(_plain(value)) for key, value in settings.items()}
     table = ["| setting | value |", "|---|---|", *(f"| {key} | {text} |" for key, text in cells.items())]
     return "\n".join([*table, "", "```yaml", *(f"{key}: {value}" for key, value in values.items()), "```"])
 
@@ -41,7 +41,8 @@ def contents(traces: Watch, chains: int, points: int, share: float) -> str:
     """What is shown and what is not."""
     shown = f"all {chains} chains" if chains <= CHAINS else f"chains 0 to {CHAINS - 1} of {chains}"
     lines = [
-        f"**Traces** (`trace/`): stored draws, in warm-up the last sweep of a window, of {shown}; {traces.text}.",
+        f"**Traces** (`trace/`): stored draws, in warm-up the last sweep of a window, of {shown}; {traces.text}. "
+        "Those of effects of groups are in `trace_groups/`, and `posterior_groups/`.",
         f"**Convergence**: every stored parameter is screened by the classical split R-hat; those of the traces and "
         f"the {WORST} worst of the others are looked at closely (rank-normalised R-hat, effective draws), as often as "
         f"{share:.0%} of the run's time allows, and at the end. Where there are many draws, R-hat is that of evenly "
@@ -116,7 +117,7 @@ def _judged(look: Look, chains: int) -> Iterator[str]:
         yield f"R-hat is at most {RHAT} for each of {count} parameters (worst {value})."
     bulk, tail = int(look.bulk.argmin()), int(look.tail.argmin())
     least = (
-        f"{look.bulk[bulk]:.0f} effective draws in the bulk ({look.names[bulk]}) and {look.tail[tail]:.0f} in the "
+        f"{look.bulk[bulk]:,.0f} effective draws in the bulk ({look.names[bulk]}) and {look.tail[tail]:,.0f} in the "
         f"tails ({look.names[tail]})"
     )
     few = min(look.bulk[bulk], look.tail[tail]) < ESS
@@ -124,20 +125,21 @@ def _judged(look: Look, chains: int) -> Iterator[str]:
 
 
 def summary(look: Look) -> str:
-    """The shown parameters as a table, those not to be trusted with a sign."""
+    """The shown parameters as a table, those not to be trusted with a sign, and a verdict below."""
     head = "parameter | mean | sd | 5% | 95% | MCSE | R-hat | bulk ESS | tail ESS"
     lines = [f"| {head} | |", "|" + "---|" * 10]
     for k in range(look.shown):
         digits = _digits(look.sd[k].item())
         values = (look.mean[k], look.sd[k], look.levels[k, 0], look.levels[k, -1])
-        cells = [cell(look.names[k]), *(f"{value.item():.{digits}f}" for value in values)]
+        cells = [cell(look.names[k]), *(f"{round(value.item(), digits) + 0.0:.{digits}f}" for value in values)]
         cells += [f"{(look.error[k] * look.sd[k]).item():.2g}", f"{_rhat(look.rhat[k].item())}"]
-        cells += [f"{look.bulk[k]:.0f}", f"{look.tail[k]:.0f}"]
+        cells += [f"{look.bulk[k]:,.0f}", f"{look.tail[k]:,.0f}"]
         good = not look.rhat[k] > RHAT and min(look.bulk[k], look.tail[k]) >= ESS
         lines.append(f"| {' | '.join(cells)} | {'' if good else SIGN} |")
     seen = look.draws.shape[0] * look.draws.shape[1]
     some = "" if seen == look.of else f", from {seen:,} of them"
-    return "\n".join([*lines, "", f"{look.of:,} draws after warm-up{some}."])
+    judged = (f"- {line}" for line in _judged(look, len(look.draws)))
+    return "\n".join([*lines, "", f"- {look.of:,} draws after warm-up{some}.", *judged])
 
 
 def worst(look: Look, plates: Mapping[str, str | None]) -> str | None:
@@ -146,7 +148,7 @@ def worst(look: Look, plates: Mapping[str, str | None]) -> str | None:
     if not order:
         return None
     rows = [
-        f"| {cell(look.names[k])} | {_rhat(look.rhat[k].item())} | {look.bulk[k]:.0f} | {look.mean[k]:.3g} | "
+        f"| {cell(look.names[k])} | {_rhat(look.rhat[k].item())} | {look.bulk[k]:,.0f} | {look.mean[k]:.3g} | "
         f"{look.sd[k]:.2g} | {SIGN if look.rhat[k] > RHAT else ''} |"
         for k in order
     ]
@@ -165,6 +167,12 @@ def prediction(found: "Closing") -> str:
             else f"Pareto k is at most {found.limit:.2f} for each of {len(found.k)} rows.",
         ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
 def cell(text: str) -> str:
