@@ -384,7 +384,7 @@ def test_acceptance(drawn):
     for k, rate in enumerate([0.2, 0.3, 0.5, 0.6, 0.9]):
         assert image[at(panel, k + 1, rate)][2] - image[at(panel, k + 1, rate)][0] > 100
     assert (abs(image[at(panel, 1.5, 0.5)] - np.array(ORANGE)) <= NEAR).all()
-    assert [text for text, _ in panel.words if "  " in text] == ["b  0.20", "f  0.30", "c  0.50"]
+    assert [text for text, _ in panel.words if " (" in text] == ["b (0.20)", "f (0.30)", "c (0.50)"]
     well_set(panel)
 
 

@@ -231,7 +231,7 @@ def block_acceptance(rates: np.ndarray, names: Sequence[str], block: str = "") -
     if len(lowest):
         panel.label(side, height, "lowest:", GREY)
     for k, group in enumerate(lowest.tolist()):
-        panel.label(side, height - 0.085 * (k + 1), f"{names[group]}  {rates[group]:.2f}")
+        panel.label(side, height - 0.085 * (k + 1), f"{names[group]} ({rates[group]:.2f})")
     panel.note = f"{total} group{'s' * (total > 1)}"
     panel.legend("line", ORANGE, f"mean {mean:.2f}")
     return panel.png()
