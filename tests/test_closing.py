@@ -254,8 +254,9 @@ def test_no_time_at_all(posterior: Posterior) -> None:
     assert loo.startswith("PSIS-LOO left out: it would take about ") and "posterior.criterion() takes" in loo
 
 
-def test_fewer_draws_in_less_time() -> None:
+def test_fewer_draws_in_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds for 1,000, 600 and 400 draws at the rate that is guessed, and for too few at that and at a known one."""
+    monkeypatch.setattr(module, "FEWEST", 400)
     rows, made = 7000, sampled(CompletePooling(), pupils(), chains=10, draws=300, warmup=20)
     whole = rows * 1000 * module.COST
     taken = [module._thinned(made, rows, part * whole, module.COST).number for part in (5.0, 1.0, 0.6, 0.4, 0.2)]
@@ -279,8 +280,9 @@ def test_a_slow_model_is_stopped_and_asked_for_fewer_draws(
 
     monkeypatch.setattr(module, "_columns", slow)
     monkeypatch.setattr(module, "CHUNK", 8000)
+    monkeypatch.setattr(module, "FEWEST", 400)
     monkeypatch.setattr(module, "TIMED", 1)
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(module.time, "thread_time", lambda: now[0])
     assert closing(posterior, 48.0).draws == 800
     none = closing(posterior, 39.0)  # after two of six chunks 15 s of the 31 planned for are left: 400 draws take 24
     assert none.elpd is None and "would take about 24 s, and 15 s were left for it" in none.notes[0]

@@ -308,7 +308,7 @@ class Board:
         from hiertorch.dashboard.closing import closing
         from hiertorch.dashboard.figures import criticism
 
-        found = closing(posterior, max(0.25, self.governor.share * self.governor.passed))
+        found = closing(posterior, max(0.15, self.governor.share * self.governor.passed))
         if found.elpd is not None and found.p is not None:
             self._scalars(s.sweep, {"metric/elpd_loo": found.elpd, "metric/p_loo": found.p})
         self._draw(s.sweep, criticism(found))

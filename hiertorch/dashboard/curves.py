@@ -20,7 +20,10 @@ __all__ = ["CHAINS", "POINTS", "TRACES", "Curves", "block_tags", "paths"]
 POINTS = 796  # a tag, with four more that come out of turn at most 800: TensorBoard keeps 1000
 CHAINS = 8  # that are drawn as chains
 TRACES = 24  # parameters
-JUMPS = 200  # draws, the last ones of a window, that jumps are measured on
+JUMPS, SUCCESSIVE = 5, 200  # points of a batch that tell of jumps, and draws that these are measured on
+Point = tuple[dict[str, float], list[dict[str, float]]]
+"""Values by tag, of the run and of each of its first chains."""
+
 LEVELS = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
@@ -81,14 +84,22 @@ class Curves:
         if not snapshots:
             return
         self._clock = [*self._clock[-1:], *((s.sweep, s.time) for s in snapshots)]
-        points = []
+        points: list[Snapshot] = []
+        known: list[Point] = []
         for s in snapshots:
             for block, rate in s.rates.items():
                 self._rates.setdefault(block, []).append(rate)
             if s.sweep >= self._next or (last and s is snapshots[-1]):
                 points.append(s)
-                self._window(s, share)
+                known.append(self._window(s, share))
                 self._next = s.sweep + self.stride
+        self._write(self._main, [(s.sweep, s.time, main) for s, (main, _) in zip(points, known, strict=True)])
+        for c, file in enumerate(self._files):
+            self._write(file, [(s.sweep, s.time, chains[c]) for s, (_, chains) in zip(points, known, strict=True)])
+        each = max(1, -(-len(points) // JUMPS))
+        some = [(s, self._jumps(s)) for s in points[(len(points) - 1) % each :: each]]  # the last one among them
+        for c, file in enumerate(self._files):
+            self._write(file, [(s.sweep, s.time, jumps[c]) for s, jumps in some if jumps])
         if early := [s for s in points if s.trace is not None]:
             values = torch.stack([torch.cat([s.log_density[:, None], s.trace], 1) for s in early], 1)  # type: ignore[list-item]
             times = np.array([s.time for s in early])
@@ -134,7 +145,15 @@ class Curves:
         quantiles = np.quantile(values, list(LEVELS.values()), axis=0)
         self._main.block(tags, self._offset + sweeps, np.concatenate(list(quantiles), 1), times)
 
-    def _window(self, s: Snapshot, share: float) -> None:
+    def _write(self, file: EventFile, points: list[tuple[int, float, dict[str, float]]]) -> None:
+        """Points of one file, sweep, time and values by tag; those after another that have the same tags at once."""
+        for tags, run in itertools.groupby(points, lambda point: tuple(point[2])):
+            sweeps, times, values = zip(*run, strict=True)
+            self.written |= set(tags)
+            table = np.array([list(each.values()) for each in values], dtype=np.float64).reshape(len(times), len(tags))
+            file.block(tags, self._offset + np.array(sweeps), table, np.array(times))
+
+    def _window(self, s: Snapshot, share: float) -> Point:
         """What is known of a window as a whole."""
         point = {"sampler/phase": float(s.phase == "sampling"), "sampler/nan_log_density": float(s.nan)}
         chains: list[dict[str, float]] = [{} for _ in self._files]
@@ -153,16 +172,11 @@ class Curves:
                 chain["sampler/accept_rate"] = rate
         self._rates.clear()
         point |= self._steps(s.tuning)
-        for chain, more in zip(chains, self._jumps(s), strict=False):
-            chain |= more
         if self._before is not None and s.time > self._before[1]:
             point["perf/draws_per_s"] = (s.sweep - self._before[0]) * self._chains / (s.time - self._before[1])
         point["perf/monitor_share"] = share
         self._before = s.sweep, s.time
-        self.written |= set(point).union(*chains)
-        self._main.scalars(self._offset + s.sweep, point, s.time)
-        for file, chain in zip(self._files, chains, strict=True):
-            file.scalars(self._offset + s.sweep, chain, s.time)
+        return point, chains
 
     def _steps(self, tuning: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         """Size of the random walks of each block, and by how much the one that changed most has changed."""
@@ -180,7 +194,7 @@ class Curves:
         """By chain: E (x' - x)^2 / 2 Var x of successive draws, averaged over traces, which is 1 if they are
         independent; and the longest run of draws at one log density.
         """
-        start = max(self._seen, s.drawn - JUMPS)
+        start = max(self._seen, s.drawn - SUCCESSIVE)
         if s.trace is not None or s.drawn - start < 3:
             return []
         self._seen, shown = s.drawn, len(self._files)
