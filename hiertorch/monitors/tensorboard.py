@@ -32,21 +32,24 @@ class TensorBoardMonitor(Monitor):
 above 1.01 |
     | `convergence/ess_bulk_min`, `ess_tail_min`, `ess_median`, `mcse_over_sd_max` | main | effective draws; Monte \
 Carlo error |
-    | `posterior/<parameter>/mean`, `q05`, `q95`, and a histogram | main | of the draws so far |
+    | `posterior/<parameter>/mean`, `q05`, `q95`, and a histogram | main | of the draws so far; effects of groups in \
+`posterior_groups/` |
     | `pooling/<level>`, `variance/<level>/of_y`, `share` | main | pooling factors; variances of y by level |
-    | `trace/<parameter>`, `sampler/log_prob` | chain | draws of 24 parameters, of the population first; log density |
+    | `trace/<parameter>`, `sampler/log_prob` | chain | draws of 24 parameters, effects of groups in `trace_groups/`; \
+log density |
     | `trace_quantiles/<parameter>/q05`, `q50`, `q95` | main | over all chains, if there are more than 8 |
     | `sampler/accept_rate`, `esjd`, `stuck_max` | chain | acceptance; relative squared jumps; draws at one density |
     | `sampler/block/<block>/accept_rate` | main, chain | by block; by group as a histogram, `accept_by_group` |
-    | `sampler/block/<block>/step_scale`, `adapt_delta`, `phase`, `nan_log_density` | main | size of random walks, \
-its last change; 0 in warm-up, 1 in sampling |
+    | `sampler/block/<block>/step_scale`, `sampler/adapt_delta` | main | size of random walks, its last change |
+    | `sampler/phase`, `sampler/nan_log_density` | main | 0 in warm-up, 1 in sampling; NaN log densities so far |
     | `perf/draws_per_s`, `ess_per_s`, `eta_s`, `monitor_share` | main | speed, seconds left, cost of watching |
-    | `metric/elpd_loo`, `p_loo`, `rhat_max`, `ess_min`, `ess_per_s` | main | columns of the HParams tab |
+    | `metric/elpd_loo`, `rhat_max`, `ess_min`, `ess_per_s`; `p_loo` | main | columns of the HParams tab; effective \
+parameters |
     | `1_run/...`, `2_summary/...` | main | texts: settings, model, verdict, posterior, groups that mix worst |
     | `figures/rank`, `forest`, `shrinkage`, `pair`, `funnel`, `acceptance`, `predictive`, `pareto_k` | main | images |
 
     A step is a sweep, warm-up included; a tag has at most 800 points and 50 histograms. The sampler only hands copies
-    over: one thread writes, and looks at convergence every 5 s at most, at tables and figures every 30 s at most,
+    over: one thread writes, and looks at convergence every 5 s at most, makes tables every 10 s and figures every 30 s,
     within its share of the run's time. What only a finished run can tell is written at its end.
 
     A run that starts from a posterior (`start=`) whose run has the same `log_dir` continues its curves; any other run
