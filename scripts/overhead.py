@@ -30,7 +30,7 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "Contraception, a minute": Case("contraception", 64, 4_500),
+    "Contraception, a minute": Case("contraception", 64, 5_500),
     "Contraception, 5 s": Case("contraception", 16, 700),
     "schools, collapsed, 5 s": Case("schools", 128, 25_000),
     "radon, collapsed, a second": Case("radon", 128, 1_000),
