@@ -294,6 +294,30 @@ def test_a_share_is_between_0_and_1(share, tmp_path):
         Board(tmp_path, share=share)
 
 
+@pytest.mark.parametrize("log_dir", [None, 3, b"runs"])
+def test_a_folder_is_a_path(log_dir):
+    with pytest.raises(SamplingError, match="log_dir must be the path of a folder, found "):
+        Board(log_dir)
+
+
+def test_hparams_do_not_hide_the_columns_of_every_run(tmp_path):
+    with pytest.raises(SamplingError, match="hparams= come beside model, kernel, seed; found 'seed': choose another"):
+        Board(tmp_path, hparams={"prior": "wide", "seed": 3})
+
+
+def test_ctrl_c_at_the_end_does_not_cost_the_draws(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monitor, windows = Board(tmp_path), make_windows()
+    monitor.start(RUN)
+    for window in windows:
+        monitor.window(window)
+    monkeypatch.setattr(monitor._board, "finish", interrupted)
+    with pytest.warns(SamplingWarning, match=r"\(KeyboardInterrupt: \); the draws are complete without them"):
+        monitor.stop("finished")
+
+
 @pytest.mark.parametrize("hparams", [{"a": None}, {"a": [1]}, {1: "a"}])
 def test_hparams_are_texts_numbers_and_bools(hparams, tmp_path):
     with pytest.raises(SamplingError, match="hparams= are names with a text, a number or a bool"):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorBoardMonitor"]
 
+COLUMNS = ("model", "kernel", "seed")  # of the HParams tab, which every run has
+
 
 class TensorBoardMonitor(Monitor):
     """Writes a run to `log_dir`, and its first 8 chains to `log_dir/chain_0` to `log_dir/chain_7`.
@@ -66,7 +68,7 @@ parameters |
 
     Raises:
         RunFolderError: from `start`, if the folder can't be written.
-        SamplingError: for a share or hparams that can't be.
+        SamplingError: for a folder, share or hparams that can't be.
     """
 
     def __init__(
@@ -80,9 +82,13 @@ parameters |
     ) -> None:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise SamplingError(f"share= is the part of a run's time that watching may cost, 0 to 1; found {share!r}.")
+        if not isinstance(log_dir, str | os.PathLike):
+            raise SamplingError(f"log_dir must be the path of a folder, found {log_dir!r}.")
         for name, value in (hparams or {}).items():
             if not isinstance(name, str) or not isinstance(value, str | bool | int | float):
                 raise SamplingError(f"hparams= are names with a text, a number or a bool; found {name!r}: {value!r}.")
+            if name in COLUMNS:
+                raise SamplingError(f"hparams= come beside {', '.join(COLUMNS)}; found {name!r}: choose another name.")
         self.log_dir, self.share, self.hparams = Path(log_dir), share, dict(hparams or {})
         self._announce, self._stream = announce, stream
         self._board: Board | None = None
@@ -139,14 +145,14 @@ parameters |
         board, worker = self._board, self._worker
         if board is None:
             return
-        waiting = worker.end() if worker is not None else []
-        self._board = self._worker = None
         try:
+            waiting = worker.end() if worker is not None else []
             if self._error is None:
                 with torch.no_grad():
                     board.finish(waiting, status, posterior, self._overhead)
         except (Exception, KeyboardInterrupt) as error:  # a second Ctrl-C must not cost the draws
             self._error = error
+        self._board = self._worker = None
         board.close()
         if self._error is not None:
             warnings.warn(
