@@ -345,7 +345,8 @@ def test_the_table_is_that_of_the_posterior(kind, run):
                 continue
             decimals = len(cell.partition(".")[2])
             rounding = 0.06 * abs(value) if column == "MCSE" else 0.51 * 10.0**-decimals
-            assert float(cell.replace(",", "")) == pytest.approx(value, abs=rounding + 1e-6 * abs(value)), (name, column)
+            number = float(cell.replace(",", ""))
+            assert number == pytest.approx(value, abs=rounding + 1e-6 * abs(value)), (name, column)
     assert f"{found.posterior.chains * found.posterior.n_draws:,} draws after warm-up" in text(
         found.main, "2_summary/posterior"
     )
