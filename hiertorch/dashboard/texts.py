@@ -45,7 +45,7 @@ def contents(traces: Watch, chains: int, points: int, share: float) -> str:
         "Those of effects of groups are in `trace_groups/`, and `posterior_groups/`.",
         f"**Convergence**: every stored parameter is screened by the classical split R-hat; those of the traces and "
         f"the {WORST} worst of the others are looked at closely (rank-normalised R-hat, effective draws), as often as "
-        f"{share:.0%} of the run's time allows, and at the end. Where there are many draws, R-hat is that of evenly "
+        f"{share:.1%} of the run's time allows, and at the end. Where there are many draws, R-hat is that of evenly "
         "thinned ones, and effective draws are counted in some of the chains.",
         "**Posterior** (`posterior/`): mean and quantiles of the draws so far; histograms in the Distributions tab.",
         "**Pooling** (`pooling/`): 0 is no pooling, 1 complete pooling (Gelman & Pardoe 2006); `variance/`: of y, by "
