@@ -281,6 +281,7 @@ def test_a_slow_model_is_stopped_and_asked_for_fewer_draws(
     monkeypatch.setattr(module, "_columns", slow)
     monkeypatch.setattr(module, "CHUNK", 8000)
     monkeypatch.setattr(module, "FEWEST", 400)
+    monkeypatch.setattr(module, "LATEST", 1.2)
     monkeypatch.setattr(module, "TIMED", 1)
     monkeypatch.setattr(module.time, "thread_time", lambda: now[0])
     assert closing(posterior, 48.0).draws == 800

@@ -48,7 +48,7 @@ HELD, PROBED = 2**23, 64
 CHUNK = 2**18
 """Rows x draws at once: 2 MB a temporary, about as much as the cache of a core holds."""
 
-SAFETY, LATEST, TIMED = 0.8, 1.2, 4
+SAFETY, LATEST, TIMED = 0.8, 2.0, 4
 """Share of the time that is planned for, that at which PSIS-LOO stops, and the chunks by which that is foreseen."""
 
 DEPENDABLE, PARAMETERS = 20, 200
@@ -125,8 +125,8 @@ def closing(posterior: "Posterior", seconds: float) -> Closing:
 
     Args:
         posterior: a finished run's.
-        seconds: of this thread, whatever else the machine does; PSIS-LOO stops as soon as it is seen to take a fifth
-            more.
+        seconds: of this thread, whatever else the machine does; PSIS-LOO stops as soon as it is seen to take
+            twice as long.
     """
     from hiertorch.comparison.elpd import named, total
     from hiertorch.pareto import good_k
