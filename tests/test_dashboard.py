@@ -14,9 +14,11 @@ from arviz_stats.base import array_stats
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 from windows import RUN, SAMPLING, SIZE, WARMUP, feed, load, make_windows, scalars, text, worst
 
+from hiertorch.dashboard.looks import Eye
 from hiertorch.dashboard.worker import MANY, Governor, Tier, Worker
 from hiertorch.errors import RunFolderError, SamplingError, SamplingWarning
 from hiertorch.monitors import TensorBoardMonitor
+from hiertorch.monitors.base import places, watch
 
 
 class Board(TensorBoardMonitor):
@@ -219,6 +221,32 @@ def test_the_verdict_on_a_bad_run(tmp_path):
     assert "⚠ 4 log densities were NaN (rejected)." in verdict
     assert scalars(main, "convergence/rhat_max")[RUN.sweeps] == np.inf
     assert scalars(main, "convergence/ess_bulk_min")[RUN.sweeps] == 0
+
+
+def many_groups(apart):
+    """Draws of 300 groups, of which some have chains that stand apart; a chain has few, so that screening errs."""
+    generator = torch.Generator().manual_seed(5)
+    draws = {
+        "alpha": torch.randn(16, 100, 300, generator=generator),
+        "mu": torch.randn(16, 100, 1, generator=generator),
+    }
+    draws["alpha"][..., :apart] += torch.linspace(-2, 2, 16)[:, None, None]
+    run = replace(RUN, names=("mu", "alpha"), plates={"mu": None, "alpha": "school"}, labels={}, event_labels={})
+    values = {name: x[:, -1] for name, x in draws.items()}
+    return Eye(run, watch(run, values, 5), places(run, values)).look(draws, 0.1)
+
+
+def test_screening_errs_and_is_not_believed_alone():
+    look = many_groups(apart=0)
+    assert (look.screen > 1.01).sum() > 20 and not (look.rhat > 1.05).any()  # from some ten draws of a chain
+    assert (look.all_rhat > 1.01).sum() == (look.rhat > 1.01).sum() < 10
+
+
+def test_groups_at_odds_are_found_among_many():
+    look = many_groups(apart=40)
+    assert (look.rhat[look.shown :] > 1.5).all() and len(look.rhat) == 15
+    assert all(k < 40 for name, k in look.at[look.shown :])
+    assert (look.all_rhat > 1.3).sum() == 40
 
 
 def test_one_chain_has_no_rhat(tmp_path):

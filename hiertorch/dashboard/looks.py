@@ -77,8 +77,11 @@ class Look:
 
     @property
     def all_rhat(self) -> Tensor:
-        """R-hat of every parameter that was screened: the rank-normalised one where there is one."""
-        return torch.cat([self.rhat, self.screen])
+        """R-hat of every parameter that was screened: the rank-normalised one where there is one. The screen has errors
+        of its own: unless all of the worst that it found are bad indeed, it speaks against none of the others.
+        """
+        bad = bool((self.rhat[self.shown :] > RHAT).all())
+        return torch.cat([self.rhat, self.screen if bad else self.screen.clamp(max=RHAT)])
 
     @property
     def order(self) -> list[int]:

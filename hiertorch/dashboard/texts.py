@@ -103,9 +103,9 @@ def verdict(
 
 
 def _judged(look: Look, chains: int) -> Iterator[str]:
-    count = len(look.names) + len(look.screen)
+    every = look.all_rhat
+    count, number = len(every), int((every > RHAT).sum())
     bad = [k for k in look.rhat.argsort(descending=True, stable=True).tolist() if look.rhat[k] > RHAT]
-    number = len(bad) + int((look.screen > RHAT).sum())
     if chains == 1:
         yield "R-hat is unknown: it compares chains, and there is one."
     elif bad:
