@@ -240,7 +240,6 @@ def test_last_values_are_what_tensorboard_keeps(tmp_path):
         for before in (None, 0, begin - 3, begin, begin + 3):
             shown = {t: [p for p in ps if before is None or p[0] <= before] for t, ps in kept.items()}
             assert earlier.last_values(folder, before) == {tag: ps[-1] for tag, ps in shown.items() if ps}
-        assert earlier.last_step(folder) == max(ps[-1][0] for ps in kept.values() if ps)
 
 
 def test_the_last_written_point_counts(tmp_path):
@@ -262,14 +261,12 @@ def test_files_of_other_writers(tmp_path):
             writer.add_histogram("h", np.arange(9.0), step)
             writer.add_tensor("tensor", torch.tensor([1.0, 2.0]), step)
     assert earlier.last_values(tmp_path, 3) == {"old": (3, 3.5), "new": (3, 3.25), "double": (3, 3.125)}
-    assert earlier.last_step(tmp_path) == 4
 
 
 def test_a_folder_without_files(tmp_path):
     EventFile(tmp_path / "run" / "chain_0").scalars(1, {"a": 1.0})
     for folder in (tmp_path / "run", tmp_path / "nowhere"):
         assert earlier.last_values(folder) == {}
-        assert earlier.last_step(folder) is None
         assert earlier.carried(folder) == []
 
 
@@ -423,7 +420,6 @@ def test_a_run_in_the_place_of_another(tmp_path):
     assert [points(tmp_path, tag) for tag in ("sparse", "late")] == [[], []]
     assert kept.Tensors("1_run/config")[-1].tensor_proto.string_val[0] == b"other settings"
     assert kept.Histograms("posterior/mu") == kept.Images("figures/rank") == []
-    assert earlier.last_step(tmp_path) == 20
 
 
 # The server

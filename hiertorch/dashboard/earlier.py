@@ -27,7 +27,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[impo
 from hiertorch.dashboard.checksum import checksums, masked
 from hiertorch.dashboard.records import WRITER
 
-__all__ = ["carried", "event_files", "last_step", "last_values", "remove"]
+__all__ = ["carried", "event_files", "last_values", "remove"]
 
 PATTERN = "events.out.tfevents.*"
 SETUP = ("_hparams_/", "custom_scalars__config__")  # of the page, written anew by every run
@@ -54,11 +54,6 @@ def last_values(folder: str | os.PathLike[str], before: int | None = None) -> di
     last = _last(_read(folder), before)
     numbers = {tag: (step, _number(value)) for tag, (step, value) in last.items()}
     return {tag: (step, number) for tag, (step, number) in numbers.items() if number is not None}
-
-
-def last_step(folder: str | os.PathLike[str]) -> int | None:
-    """The largest step of `last_values`; None if there is no scalar."""
-    return max((step for step, _ in last_values(folder).values()), default=None)
 
 
 def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[Any]:
