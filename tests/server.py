@@ -121,7 +121,13 @@ def serve(folder, fast=True, reload=1) -> Iterator[Server]:
             lines = iter(server.stderr)
             yield Server(next(found.group() for line in lines if (found := re.search(r"http://127.0.0.1:\d+", line))))
         finally:
+            # Its end of the pipe stays open until it has gone: a broken one is an error in its handler of the signal,
+            # after which it may go on serving.
             server.terminate()
+            try:
+                server.communicate(timeout=10)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 class Page:

@@ -201,7 +201,11 @@ class Started:
     def end(self, number):
         if self.program.poll() is None:
             self.program.send_signal(number)
-        _, complaints = self.program.communicate(timeout=30)
+        try:
+            _, complaints = self.program.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.program.kill()
+            raise
         return self.program.returncode, complaints
 
 
