@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiertorch.data import Data
 from hiertorch.monitors import RunInfo
 from hiertorch.plan import Plan
 from hiertorch.posterior import Posterior, Stats
@@ -47,7 +48,7 @@ def run_info(
 ) -> RunInfo:
     """What monitors are told before the first sweep; a posterior keeps the findings with the settings."""
     target = plan.structure.target
-    model, coordinates = target.model, target.space.coordinates
+    model, data, coordinates = target.model, fitted_to(plan), target.space.coordinates
     priors = chosen_priors(model, plan.structure.reads)
     return RunInfo(
         model=type(model).__name__,
@@ -70,14 +71,18 @@ def run_info(
         warmup=run.warmup,
         thin=run.thin,
         earlier=earlier,
+        alike=all(x is None or x.dim() == 1 for x in (data.y, data.weights)),
     )
+
+
+def fitted_to(plan: Plan) -> Data:
+    """The data; the structure of a collapsed plan knows priors only."""
+    return plan.structure.target.data if plan.collapsed is None else plan.collapsed.collapsed.data
 
 
 def so_far(plan: Plan, info: RunInfo, draws: Mapping[str, Tensor]) -> Posterior:
     """Some of the draws while the run goes on, `(chains, draws, size, *event)`, with their model and data."""
-    model, data = plan.structure.target.model, plan.structure.target.data
-    if plan.collapsed is not None:
-        data = plan.collapsed.collapsed.data
+    model, data = plan.structure.target.model, fitted_to(plan)
     like = next(iter(draws.values()))
     nothing = Stats({}, {}, like.new_zeros(like.shape[:2]), {})
     return Posterior(
@@ -112,9 +117,7 @@ def as_posterior(
     }
     stored = store.draws()
     draws, effects = {name: stored[name] for name in names}, None
-    model, data = plan.structure.target.model, plan.structure.target.data
-    if plan.collapsed is not None:
-        data = plan.collapsed.collapsed.data
+    model, data = plan.structure.target.model, fitted_to(plan)
     fitted = Fitted(model, data, stored[names[0]], {k: x for k, x in stored.items() if k not in draws})
     more = fitted.derived(stored)
     plates = {**info.plates, **{name: model.derived[name].plate for name in more}}

@@ -215,7 +215,7 @@ def sample(
             posterior = as_posterior(moves, info, names, store, counter, seconds, status, done, engine.learnt())
         finally:
             audience.stop(status if posterior is not None else "failed", posterior)
-    if data.y.dim() == 1 and (data.weights is None or data.weights.dim() == 1):
+    if info.alike:
         for sentence in glance(posterior):
             warnings.warn(sentence, SamplingWarning, stacklevel=2)
     return posterior

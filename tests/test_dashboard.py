@@ -15,7 +15,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-
 from windows import RUN, SAMPLING, SIZE, WARMUP, feed, load, make_windows, scalars, text, worst
 
 from hiertorch.dashboard.looks import Eye
-from hiertorch.dashboard.worker import MANY, Governor, Tier, Worker
+from hiertorch.dashboard.worker import MANY, Worker
 from hiertorch.errors import RunFolderError, SamplingError, SamplingWarning
 from hiertorch.monitors import TensorBoardMonitor
 from hiertorch.monitors.base import places, watch
@@ -350,29 +350,6 @@ def test_ctrl_c_at_the_end_does_not_cost_the_draws(tmp_path, monkeypatch):
 def test_hparams_are_texts_numbers_and_bools(hparams, tmp_path):
     with pytest.raises(SamplingError, match="hparams= are names with a text, a number or a bool"):
         Board(tmp_path, hparams=hparams)
-
-
-def test_the_governor_waits_for_its_share():
-    wall, work = [0.0], [0.0]
-    governor = Governor(0.1, lambda: wall[0], lambda: work[0])
-    tier = Tier(governor, every=5.0, most=4, cost=0.6)
-    wall[0] = 4.0
-    assert not tier.may(50, 100)  # too early
-    wall[0] = 5.0
-    assert not tier.may(50, 100)  # 0.6 s of 5 s, when 0.5 s are allowed
-    wall[0] = 6.0
-    assert tier.may(25, 100) and not tier.may(24, 100)  # four times in the run
-    with tier.turn(25):
-        work[0] += 0.2
-        wall[0] += 1.0
-    wall[0] = 11.9
-    assert not tier.may(90, 100)  # 5 s from its end
-    wall[0] = 12.0
-    assert tier.may(90, 100) and not tier.may(49, 100)  # it took 0.2 s, as much again is expected
-    with pytest.raises(KeyError), governor.spending():
-        work[0] += 0.9
-        raise KeyError
-    assert governor.total == pytest.approx(1.1) and not tier.may(90, 100)
 
 
 def test_the_worker_hands_over_everything_in_order_and_never_blocks():

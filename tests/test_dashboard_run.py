@@ -28,7 +28,7 @@ import hiertorch as ht
 from hiertorch.dashboard import closing
 from hiertorch.errors import SamplingWarning
 from hiertorch.models import CompletePooling, CorrelatedEffects, VaryingIntercepts
-from hiertorch.monitors import Monitor
+from hiertorch.monitors import Monitor, ProgressBar
 
 SCHOOLS = ["Åsa Skola", "St. Mary's / 7", "North|East", *(f"P.S. {k}" for k in range(4, 13))]
 ROWS = 8  # of each
@@ -473,3 +473,20 @@ def test_a_second_run_takes_the_place_of_the_first(tmp_path):
     assert later == pytest.approx({step: draws[(step - warmup) // thin - 1].item() for step in later})
     for tag in found.main.Tags()["histograms"]:
         assert [event.step for event in found.main.Histograms(tag) if event.histogram_value.num] or "accept" in tag
+
+
+@pytest.mark.parametrize("own", ["response", "weights"])
+def test_chains_with_data_of_their_own_are_shown_one_by_one(own, tmp_path):
+    data, generator = school_data(), torch.Generator().manual_seed(1)
+    several = (4, data.n_rows)
+    if own == "response":
+        data = data.replace(y=torch.randn(several, dtype=torch.float64, generator=generator))
+    else:
+        data = data.replace(weights=torch.rand(several, dtype=torch.float64, generator=generator))
+    stream = io.StringIO()
+    found = Run(fitted(intercepts(), data, tmp_path, monitors=[ProgressBar(stream)], **FAST), tmp_path, 1.0)
+    assert len(scalars(found.chains[1], "trace/sigma_y")) > 200
+    groups = {tag.split("/")[0] for tag in found.main.Tags()["scalars"]}
+    assert groups == {"sampler", "perf"} and found.main.Tags()["histograms"] == []
+    assert "R-hat" not in stream.getvalue() and "ESS" not in stream.getvalue()
+    assert "Each chain has data of its own" in text(found.main, "2_summary/verdict")

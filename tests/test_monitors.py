@@ -16,7 +16,8 @@ import torch
 from windows import RUN, feed, make_windows
 
 from hiertorch.monitors import Monitor, ProgressBar, TensorBoardMonitor, parameter_names
-from hiertorch.monitors.base import Budget, safe_tags, watch
+from hiertorch.monitors.base import safe_tags, watch
+from hiertorch.monitors.governor import Governor, Tier
 
 # Names and selections
 
@@ -89,28 +90,31 @@ def test_watch_reads_values_and_thinned_draws():
     np.testing.assert_array_equal(chosen.last(window.values).numpy(), expected)
     thinned = chosen.draws(window.draws, at_most=50)  # 120 draws: every third, and the last
     assert thinned.shape == (4, 40, 7)
-    assert chosen.size(window.draws, 50) == thinned.numel()
     np.testing.assert_array_equal(thinned[:, :, 4:].numpy(), window.draws["alpha"][:, 2::3].numpy())
     np.testing.assert_array_equal(chosen.draws(window.draws, 120)[:, :, 0].numpy(), window.draws["mu"][..., 0].numpy())
 
 
-def test_budget_waits_for_its_time_and_its_share():
-    now = [0.0]
-    budget = Budget(share=0.1, every=5.0, unit=1e-3, clock=lambda: now[0])
-    now[0] = 4.0
-    assert not budget.allows(1)  # too early
-    now[0] = 5.0
-    assert budget.allows(400) and not budget.allows(600)  # 0.4 s and 0.6 s of 5 s, when 0.5 s are allowed
-    with budget.spending(400):
-        now[0] = 7.0  # 2 s: five times what was expected
-    now[0] = 20.0
-    assert not budget.allows(1)
-    now[0] = 30.0
-    assert budget.allows(199) and not budget.allows(201)  # 2 s spent, 1 s left, 5 ms each
-    with pytest.raises(KeyError), budget.spending(1):
-        now[0] = 31.0
+def test_the_governor_waits_for_its_share():
+    wall, work = [0.0], [0.0]
+    governor = Governor(0.1, lambda: wall[0], lambda: work[0])
+    tier = Tier(governor, every=5.0, cost=0.6, most=4)
+    wall[0] = 4.0
+    assert not tier.may(50, 100)  # too early
+    wall[0] = 5.0
+    assert not tier.may(50, 100)  # 0.6 s of 5 s, when 0.5 s are allowed
+    wall[0] = 6.0
+    assert tier.may(25, 100) and not tier.may(24, 100)  # four times in the run
+    with tier.turn(25):
+        work[0] += 0.2
+        wall[0] += 1.0
+    wall[0] = 11.9
+    assert not tier.may(90, 100)  # 5 s from its end
+    wall[0] = 12.0
+    assert tier.may(90, 100) and not tier.may(49, 100)  # it took 0.2 s, as much again is expected
+    with pytest.raises(KeyError), governor.spending():
+        work[0] += 0.9
         raise KeyError
-    assert budget.spent == 3.0
+    assert governor.total == pytest.approx(1.1) and not tier.may(90, 100)
 
 
 # Every monitor

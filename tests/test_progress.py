@@ -22,7 +22,7 @@ from windows import SIZE, WARMUP
 from windows import feed as seen
 
 from hiertorch.monitors import ProgressBar
-from hiertorch.monitors.base import Budget
+from hiertorch.monitors.governor import Governor, Tier
 from hiertorch.monitors.progress import shortened
 
 RUN = replace(
@@ -186,7 +186,7 @@ def test_it_looks_at_convergence_on_the_way_when_it_may():
     stream, windows = Terminal(), make_windows(spread=0.3)
     now, bar = [0.0], ProgressBar(stream)
     start_without_pause(bar, columns=160)
-    bar._budget = Budget(share=0.02, every=5.0, unit=3e-7, clock=lambda: now[0])
+    bar._looks = Tier(Governor(0.02, lambda: now[0], lambda: now[0]), every=5.0, cost=0.05)
     for window in windows[:-1]:
         now[0] += 2.0
         bar.window(window)
@@ -300,7 +300,7 @@ def test_the_line_fits_the_terminal(columns):
     with pseudo_terminal(columns) as (stream, close):
         bar = ProgressBar(stream)
         start_without_pause(bar, run)
-        bar._budget = Budget(share=1e9, every=0.0, unit=0.0)
+        bar._looks = Tier(Governor(1e9), every=0.0, cost=0.0)
         for window in windows:
             bar.window(window)
         bar.stop("interrupted")

@@ -21,8 +21,8 @@ from hiertorch.dashboard.layout import available, closed, layout
 from hiertorch.dashboard.looks import RHAT, Eye, Look
 from hiertorch.dashboard.records import EventFile
 from hiertorch.dashboard.snapshots import Snapshot
-from hiertorch.dashboard.worker import Governor, Tier
-from hiertorch.monitors.base import RunInfo, Watch, Window, places, safe_tags, watch
+from hiertorch.monitors.base import FEWEST, RunInfo, Watch, Window, places, safe_tags, watch
+from hiertorch.monitors.governor import Governor, Tier
 
 if TYPE_CHECKING:
     from hiertorch.pooling.glance import Glance, Glances
@@ -32,7 +32,6 @@ __all__ = ["METRICS", "Board"]
 
 T = TypeVar("T")
 
-FEWEST = 8  # draws a chain, below which convergence says nothing
 PAGES = 45  # of tier 2 in a run, and some more at its end: TensorBoard shows 50 histograms
 LOOKS = 3  # of a short run, at its end
 GLANCED = 200  # draws that tell how groups are pooled
@@ -67,9 +66,9 @@ class Board:
         self.written = 0  # sweep that the files have got to
         self.look: Look | None = None
         self._curves: Curves | None = None
-        self._looks = Tier(self.governor, every=5.0, most=POINTS, cost=0.03)
-        self._tables = Tier(self.governor, every=10.0, most=PAGES, cost=0.03)
-        self._figures = Tier(self.governor, every=30.0, most=PAGES, cost=0.15)
+        self._looks = Tier(self.governor, every=5.0, cost=0.03, most=POINTS)
+        self._tables = Tier(self.governor, every=10.0, cost=0.03, most=PAGES)
+        self._figures = Tier(self.governor, every=30.0, cost=0.15, most=PAGES)
         self._warm = time.time()  # when warm-up ended
         self._last: Snapshot | None = None
         self._barred = 0  # sweep of the last histograms
@@ -111,6 +110,7 @@ class Board:
         self._charts = layout(curves.tags, traces.population, curves.bands)
         walks = any("root" in learnt for learnt in window.tuning.values())
         without = [*([] if chains > 1 else ["rhat"]), *([] if walks else ["step_scale"])]
+        without += [] if run.alike else ["convergence/", "posterior/", "pooling/", "variance/", "ess_per_s"]
         main.layout(available(self._charts, None, without), closed(self._charts))
         main.text(self.offset, "2_summary/verdict", f"**Running**: {run.sweeps} sweeps of {chains} chains have begun.")
         return traces
@@ -127,7 +127,7 @@ class Board:
         with self.governor.spending():
             self._add(snapshots, overhead)
         last = snapshots[-1]
-        if last.drawn < FEWEST:
+        if not self._tells(last):
             return
         if self._looks.may(last.sweep, self.run.sweeps):
             with self._looks.turn(last.sweep):
@@ -168,6 +168,10 @@ class Board:
         return None
 
     # Tier 1
+
+    def _tells(self, s: Snapshot) -> bool:
+        """Whether the draws can say anything about convergence and the posterior."""
+        return s.drawn >= FEWEST and self.run.alike
 
     def _see(self, s: Snapshot, sweep: int, drawn: int, effort: float = 0.5) -> None:
         """A look at the draws up to a sweep."""
@@ -285,7 +289,7 @@ class Board:
         if self._curves is not None:
             self._add(snapshots, overhead, last=True)
         s = self._last
-        if s is not None and s.drawn >= FEWEST and status != "failed":
+        if s is not None and self._tells(s) and status != "failed":
             for k in range(1, LOOKS + 1):  # at draws, since a quick run may have had a single window
                 drawn = -(-s.drawn * k // LOOKS)
                 sweep = s.sweep - (s.drawn - drawn) * max(1, self.run.thin)

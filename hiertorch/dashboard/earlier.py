@@ -27,7 +27,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[impo
 from hiertorch.dashboard.checksum import checksums, masked
 from hiertorch.dashboard.records import WRITER
 
-__all__ = ["carried", "event_files", "last_values", "remove"]
+__all__ = ["carried", "event_files", "remove"]
 
 PATTERN = "events.out.tfevents.*"
 SETUP = ("_hparams_/", "custom_scalars__config__")  # of the page, written anew by every run
@@ -38,24 +38,6 @@ PIXEL = bytes.fromhex(  # a PNG of one transparent pixel
 HEAD = struct.Struct("<QI")  # a message's length, and the checksum of the length
 
 
-def last_values(folder: str | os.PathLike[str], before: int | None = None) -> dict[str, tuple[int, float]]:
-    """Tag -> (step, value): the last point of every scalar in the folder's own files, as a page would show them.
-
-    A session's start at step T supersedes earlier records at T and later. A file counts up to the first record that is
-    cut off or damaged.
-
-    Args:
-        folder: one run of TensorBoard; its subfolders are other ones. It need not exist.
-        before: the last step that counts.
-
-    Raises:
-        OSError: if a file can't be read.
-    """
-    last = _last(_read(folder), before)
-    numbers = {tag: (step, _number(value)) for tag, (step, value) in last.items()}
-    return {tag: (step, number) for tag, (step, number) in numbers.items() if number is not None}
-
-
 def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[Any]:
     """What `EventFile.begin` needs so that no page shows stale points, histograms, pictures or texts of the folder.
 
@@ -64,7 +46,9 @@ def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[A
         before: the step to continue from; None for a run that takes the earlier one's place.
 
     Returns:
-        For every tag its last value at this step or before, and a blank (NaN, no bars, no text) where there is none.
+        For every tag its last value at this step or before, and a blank (NaN, no bars, no text) where there is none. A
+        session's start at step T supersedes earlier records at T and later. A file counts up to the first record that
+        is cut off or damaged.
 
     Raises:
         OSError: if a file can't be read.
@@ -171,19 +155,6 @@ def _events(path: Path) -> list[Any]:
         except DecodeError:
             break
     return events
-
-
-def _number(value: Any) -> float | None:
-    """A scalar's, in either of its two forms."""
-    if value.HasField("simple_value"):
-        return float(value.simple_value)
-    # Only the first value of a tag need say what it is.
-    if not value.HasField("tensor") or value.metadata.plugin_data.plugin_name not in ("scalars", ""):
-        return None
-    from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]  # few files need it
-
-    numbers = make_ndarray(value.tensor)
-    return float(numbers.item()) if numbers.size == 1 and numbers.dtype.kind in "fiu" else None
 
 
 def _blank(value: Any) -> Any:

@@ -90,7 +90,9 @@ def verdict(
         f"**{status.capitalize()}** {where} {sweep} of {run.sweeps} sweeps of {chains} chains in "
         f"{seconds:.1f} s, with {drawn} draws a chain."
     )
-    if look is None:
+    if not run.alike:
+        yield "Each chain has data of its own: no posterior is that of all chains, so their convergence isn't shown."
+    elif look is None:
         yield "Convergence is unknown so far."
     else:
         yield from _judged(look, chains)

@@ -1,4 +1,4 @@
-"""One thread that does what a dashboard takes, and a governor that says when it may.
+"""One thread that does what a dashboard takes.
 
 Note [What watching costs]
 The sampler gives a snapshot away and goes on. A thread in pure Python holds the interpreter's lock, for which the
@@ -7,83 +7,16 @@ to a share of the time since the start; what is done at the end of a run comes o
 """
 
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Governor", "Tier", "Worker"]
+__all__ = ["Worker"]
 
 MANY, HELD = 500, 10_000
 """Snapshots that wait before their time has come, and at most: of more, the oldest are lost."""
 
 T = TypeVar("T")
-
-
-class Governor:
-    """Lets costly things happen only while what they have cost and will cost <= share * time since the start.
-
-    Args:
-        share: of the time since the start.
-        wall: seconds that have passed.
-        spent: seconds of work of the present thread.
-    """
-
-    def __init__(
-        self, share: float, wall: Callable[[], float] = time.perf_counter, spent: Callable[[], float] = time.thread_time
-    ) -> None:
-        self.share, self.total = share, 0.0
-        self._wall, self._work, self._begun = wall, spent, wall()
-
-    @property
-    def passed(self) -> float:
-        """Seconds since the start."""
-        return self._wall() - self._begun
-
-    def allows(self, cost: float) -> bool:
-        """Whether something of this cost may happen now."""
-        return self.total + cost <= self.share * self.passed
-
-    @contextmanager
-    def spending(self) -> Iterator[None]:
-        """Counts what is done inside."""
-        before = self._work()
-        try:
-            yield
-        finally:
-            self.total += self._work() - before
-
-
-class Tier:
-    """Something that comes again and again, when it is due and the governor allows it.
-
-    Args:
-        governor: of all tiers.
-        every: seconds from one time to the next, and to the first.
-        most: times in a run.
-        cost: seconds that the first time is expected to take; then what the last one took.
-    """
-
-    def __init__(self, governor: Governor, every: float, most: int, cost: float) -> None:
-        self._governor, self._every, self._most, self._cost = governor, every, most, cost
-        self._due, self.sweep = every, 0  # sweep of the last time
-
-    def may(self, sweep: int, sweeps: int) -> bool:
-        """Whether its turn has come, at a sweep of so many in the run."""
-        rare = (sweep - self.sweep) * self._most >= sweeps
-        return rare and self._governor.passed >= self._due and self._governor.allows(self._cost)
-
-    @contextmanager
-    def turn(self, sweep: int) -> Iterator[None]:
-        """What is done inside is this time."""
-        before = self._governor.total
-        try:
-            with self._governor.spending():
-                yield
-        finally:
-            self._cost = self._governor.total - before
-            self._due, self.sweep = self._governor.passed + self._every, sweep
 
 
 class Worker(Generic[T]):

@@ -1,8 +1,6 @@
-"""What a monitor is told about a run, and what every monitor needs: names, a selection to watch, a cost budget."""
+"""What a monitor is told about a run, and what every monitor needs: names, a selection to watch."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,6 @@ if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
 
 __all__ = [
-    "Budget",
     "Monitor",
     "RunInfo",
     "Watch",
@@ -28,7 +25,6 @@ __all__ = [
     "watch",
 ]
 
-COST = 3e-7  # seconds that the diagnostics take for one draw of one parameter, a first guess
 FEWEST = 8  # draws a chain, below which convergence says nothing
 
 
@@ -52,6 +48,7 @@ class RunInfo:
     warmup: int = 0  # sweeps of it
     thin: int = 1  # sweeps for each kept draw
     earlier: int = 0  # sweeps of the runs that this one goes on from
+    alike: bool = True  # all chains have the same data; else they are no draws of one posterior, and nothing mixes
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -165,11 +162,6 @@ class Watch:
         """`(chains, kept, elements)` of `(chains, draws, size, *event)`, on the CPU: thinned to `at_most` draws."""
         return thinned(draws, self.at.items(), at_most).cpu()
 
-    def size(self, draws: Mapping[str, Tensor], at_most: int) -> int:
-        """How many numbers `draws` returns."""
-        chains, done = next(iter(draws.values())).shape[:2]
-        return chains * len(range(0, done, _step(done, at_most))) * len(self.names)
-
     @property
     def text(self) -> str:
         """What is watched, in words."""
@@ -250,37 +242,3 @@ def spread(indices: Tensor, at_most: int) -> Tensor:
     if len(indices) <= at_most:
         return indices
     return indices[torch.linspace(0, len(indices) - 1, max(at_most, 0)).round().long()]
-
-
-class Budget:
-    """Lets a costly thing happen only while what it has cost and will cost <= share * time since the start.
-
-    Args:
-        share: of the run's time.
-        every: seconds that must have passed since the last time.
-        unit: seconds that one unit of size is expected to cost; learnt from the last time once there was one.
-        clock: seconds.
-    """
-
-    def __init__(self, share: float, every: float, unit: float, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.share, self.every, self.unit, self.clock = share, every, unit, clock
-        self.begun = self.ended = clock()
-        self.spent = 0.0
-
-    def allows(self, size: int) -> bool:
-        """Whether a thing of this size may happen now."""
-        now = self.clock()
-        due = now - self.ended >= self.every
-        return due and self.spent + size * self.unit <= self.share * (now - self.begun)
-
-    @contextmanager
-    def spending(self, size: int) -> Iterator[None]:
-        """Counts what is done inside."""
-        before = self.clock()
-        try:
-            yield
-        finally:
-            self.ended = self.clock()
-            cost = self.ended - before
-            self.spent += cost
-            self.unit = cost / max(size, 1)

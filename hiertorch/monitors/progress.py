@@ -3,6 +3,7 @@
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, TextIO
@@ -12,14 +13,15 @@ from tqdm import tqdm
 from tqdm.utils import disp_len
 
 from hiertorch.diagnostics import convergence
-from hiertorch.monitors.base import COST, FEWEST, Budget, Monitor, RunInfo, Watch, Window, watch
+from hiertorch.monitors.base import FEWEST, Monitor, RunInfo, Watch, Window, watch
+from hiertorch.monitors.governor import Governor, Tier
 
 __all__ = ["ProgressBar", "shortened"]
 
 PHASES = {"warmup": "warm-up"}
 PARAMETERS = 50
 DRAWS = 100  # a chain, that a look should have at least
-VALUES = 250_000  # that one look may sort: 0.05 s on one core
+VALUES, COST = 250_000, 0.05  # that one look may sort, and the seconds of it on one core
 RHAT, ESS = 1.01, 400  # Vehtari et al. (2021); the ESS is that of all chains together
 WIDTH = 110  # of what is said before the bar
 LONGEST, SHORTEST = 20, 6  # columns that a bar is drawn in
@@ -52,10 +54,9 @@ class ProgressBar(Monitor):
     def start(self, run: RunInfo) -> None:
         """Shows an empty bar."""
         self._run = run
-        self._budget = Budget(self.share, every=5.0, unit=COST)
+        self._looks = Tier(Governor(self.share, spent=time.perf_counter), every=5.0, cost=COST)
         self._watch: Watch | None = None
         self._last: Window | None = None
-        self._looked = 0  # sweep of the last look
         stream = self.stream or sys.stderr
         for text in _heading(run):
             lines = textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
@@ -67,12 +68,12 @@ class ProgressBar(Monitor):
         if self._bar is None:
             return
         self._last = window
-        if window.drawn >= FEWEST:
+        if window.drawn >= FEWEST and self._run.alike:
             if self._watch is None:
                 few = min(PARAMETERS, max(1, VALUES // (len(window.log_density) * DRAWS)))
                 self._watch = watch(replace(self._run, names=self._run.shown), window.values, few)
                 self._kept = max(DRAWS, VALUES // (len(window.log_density) * len(self._watch.names)))
-            if self._budget.allows(self._watch.size(window.draws, self._kept)):
+            if self._looks.may(window.sweep, self._run.sweeps):
                 self._look(self._bar, self._watch, window)
         phase = PHASES.get(window.phase, window.phase)
         turned, self._bar.phase = phase != self._bar.phase, phase
@@ -86,7 +87,7 @@ class ProgressBar(Monitor):
             return
         bar, self._bar, last, self._last = self._bar, None, self._last, None  # let go of the draws
         try:
-            if last is not None and status != "failed" and self._watch is not None and self._looked < last.sweep:
+            if last is not None and status != "failed" and self._watch is not None and self._looks.sweep < last.sweep:
                 self._look(bar, self._watch, last)
         finally:
             bar.phase, bar.ended = status, True
@@ -94,7 +95,7 @@ class ProgressBar(Monitor):
             bar.window = None
 
     def _look(self, bar: "_Bar", watched: Watch, window: Window) -> None:
-        with self._budget.spending(watched.size(window.draws, self._kept)):
+        with self._looks.turn(window.sweep):
             draws = watched.draws(window.draws, self._kept)
             rhat, bulk, tail = convergence(draws)
             # A parameter that never moved has none of the three, and nothing is worse.
@@ -107,7 +108,6 @@ class ProgressBar(Monitor):
             bar.rhat = Finding("R-hat", f"{rhat[worst]:.3f}", f" > {RHAT}", names[0], bool(rhat[worst] > RHAT))
         few = not thinned and bool(ess[least] < ESS)
         bar.ess = Finding("ESS", f"{'≥' * thinned}{ess[least]:,.0f}", f" < {ESS}", names[1], few)
-        self._looked = window.sweep
 
 
 def shortened(name: str, width: int) -> str:
