@@ -4,6 +4,7 @@ import io
 import re
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,12 @@ class Board(TensorBoardMonitor):
 
     def __init__(self, log_dir, **options):
         super().__init__(log_dir, announce=False, **options)
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """The dashboard's thread handles nothing before the end: the test does."""
+    monkeypatch.setattr("hiertorch.dashboard.worker.Worker", partial(Worker, every=1e6))
 
 
 def test_scalars_are_what_the_windows_held(tmp_path):
@@ -287,6 +294,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_sampling(tmp_path):
     monitor.stop("failed")  # does nothing, as nothing was opened
 
 
+@pytest.mark.usefixtures("idle")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_ends_the_dashboard_and_not_the_run(tmp_path):
     monitor = Board(tmp_path)
@@ -294,8 +302,7 @@ def test_a_full_disk_ends_the_dashboard_and_not_the_run(tmp_path):
     monitor.start(RUN)
     for window in windows[:6]:
         monitor.window(window)
-    for waiting in [monitor._worker._taken()]:
-        monitor._handle(waiting)
+    monitor._handle(monitor._worker._taken())
     monitor._board._files[0]._file.close()
     monitor._board._files[0]._file = open("/dev/full", "wb")  # noqa: SIM115 (the monitor closes it)
     for window in windows[6:]:
@@ -376,6 +383,7 @@ def test_the_worker_does_not_wait_for_its_time_if_there_is_much():
     assert worker.end() == []
 
 
+@pytest.mark.usefixtures("idle")
 def test_an_error_in_the_thread_is_told_at_the_end(tmp_path, monkeypatch):
     monitor = Board(tmp_path)
     monitor.start(RUN)
@@ -397,6 +405,7 @@ def test_an_error_while_handing_over_is_told_at_the_end(tmp_path, monkeypatch):
         feed(monitor, make_windows())
 
 
+@pytest.mark.usefixtures("idle")
 def test_an_error_in_one_figure_costs_that_figure(tmp_path, monkeypatch):
     met = []
     monkeypatch.setattr("hiertorch.dashboard.drawing.panels.pair", lambda *_: met.append(1 / 0))
