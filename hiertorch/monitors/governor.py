@@ -1,4 +1,4 @@
-"""Costly things in their turn: a governor says when one may happen, so that watching keeps to a share of a run's time."""
+"""Costly things in their turn: a governor says when one may happen, so that watching keeps to its share of the time."""
 
 import math
 import time
