@@ -227,7 +227,8 @@ def test_it_serves_the_runs_at_the_port_that_its_links_name(server):
     assert "All 3 runs:" in server.said
 
 
-def test_a_port_in_use_is_said_so(server, folder, script, capfd):
+def test_a_port_in_use_is_said_so(server, folder, script, capfd, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # those of the tests stay
     taken = urlsplit(server.base).port
     assert script.main([str(folder), "--port", str(taken)]) == 1
     assert f"error: port {taken} is in use; give another --port, or 0 for any that is free." in capfd.readouterr().err
