@@ -25,7 +25,7 @@ improved R-hat for assessing convergence of MCMC. Bayesian Analysis 16(2).
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.errors import DataError
+from hiertorch.workers import each
 
 __all__ = [
     "Convergence",
@@ -79,30 +80,36 @@ class Digest(NamedTuple):
     ess_bulk: Tensor
     ess_tail: Tensor
     ess_mean: Tensor
+    mcse_sd: Tensor
     mean: Tensor
     sd: Tensor
     quantiles: Tensor
 
+    @property
+    def mcse_mean(self) -> Tensor:
+        """Monte Carlo standard error of the mean."""
+        return self.sd / self.ess_mean.sqrt()
+
 
 def digest(x: Tensor, probabilities: Sequence[float], *, ess: bool = True) -> Digest:
-    """All of `convergence`, `ess_mean`, `moments` and `quantile` together: they share their sorts.
+    """All of `convergence`, `ess_mean`, `mcse_sd`, `moments` and `quantile` together: they share their sorts.
 
     Args:
         x: draws, `(chains, draws, *shape)`.
         probabilities: of the quantiles.
-        ess: False leaves the effective draws out, as NaN.
+        ess: False leaves the effective draws, and the error of the sd, out, as NaN.
     """
 
     def every(r: "_Ranked") -> tuple[Tensor, ...]:
-        rhat = r.rhat()
-        effective = (r.ess_bulk(), r.ess_tail(), _ess(r.split)) if ess else (torch.full_like(rhat, math.nan),) * 3
+        rhat, none = r.rhat(), r.draws.new_full(r.draws.shape[:1], math.nan)
+        effective = (r.ess_bulk(), r.ess_tail(), _ess(r.split), _mcse_sd(r.draws)) if ess else (none,) * 4
         levels = (_quantile(r.ordered, p) for p in probabilities)
         return rhat, *effective, r.draws.mean((1, 2)), r.draws.flatten(1).std(1), *levels
 
-    first = _by_parameter(every, x, 6 + len(probabilities), ranks=True)
-    rhat, bulk, tail, mean_ess, mean, sd = first[:6]
-    levels = torch.stack(first[6:], -1) if probabilities else mean.new_empty(*mean.shape, 0)
-    return Digest(rhat, bulk, tail, mean_ess, mean, sd, levels)
+    found = _by_parameter(every, x, 7 + len(probabilities), ranks=True)
+    rhat, bulk, tail, ess_mean, mcse_sd, mean, sd = found[:7]
+    levels = torch.stack(found[7:], -1) if probabilities else mean.new_empty(*mean.shape, 0)
+    return Digest(rhat, bulk, tail, ess_mean, mcse_sd, mean, sd, levels)
 
 
 def effective(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,7 +175,8 @@ def rank_normalise(x: Tensor) -> Tensor:
     if not x.numel():
         return x.to(torch.float64)
     moved = x.to(torch.float64).flatten(0, 1).movedim(0, -1)  # (*shape, S)
-    z = _normal_scores(*moved.reshape(-1, moved.shape[-1]).sort(-1))
+    size = moved.shape[-1]
+    z = _normal_scores(*moved.reshape(-1, size).sort(-1), _score_table(size, x.device))
     return z.reshape(moved.shape).movedim(-1, 0).reshape(x.shape)
 
 
@@ -220,15 +228,22 @@ def _by_parameter(
     """
     _check(x)
     chains, draws, *shape = x.shape
-    flat = x.flatten(2) if shape else x[..., None]  # (chains, draws, parameters)
-    out = torch.full((outputs, flat.shape[2]), math.nan, dtype=torch.float64, device=x.device)
+    flat = x.detach().flatten(2) if shape else x.detach()[..., None]  # (chains, draws, parameters)
     step = max(1, _CHUNK_BYTES // (8 * _COPIES * chains * max(1, draws)))
-    for start in range(0, flat.shape[2] if draws >= min_draws else 0, step):
+
+    table = cache(partial(_score_table, 2 * chains * (draws // 2), x.device))  # once, if at all
+
+    def chunk(start: int) -> Tensor:
         part = flat[..., start : start + step].to(torch.float64).permute(2, 0, 1).contiguous()
-        values = torch.stack(function(_Ranked(part)))
+        values = torch.stack(function(_Ranked(part, table)))
         known = ~part.isnan() if ranks else part.isfinite()
-        out[:, start : start + step] = torch.where(known.all(-1).all(-1), values, math.nan)
-    return out.reshape(outputs, *shape).unbind()
+        return torch.where(known.all(-1).all(-1), values, math.nan)
+
+    with torch.no_grad():
+        chunks = list(each(chunk, range(0, flat.shape[2] if draws >= min_draws else 0, step), x.device))
+    if not chunks:
+        chunks = [torch.full((outputs, flat.shape[2]), math.nan, dtype=torch.float64, device=x.device)]
+    return torch.cat(chunks, 1).reshape(outputs, *shape).unbind()
 
 
 # From here on draws are (P, chains, draws) float64, and results (P,).
@@ -237,8 +252,8 @@ def _by_parameter(
 class _Ranked:
     """One chunk's draws with their halves and sorts, each computed once and only when asked for."""
 
-    def __init__(self, draws: Tensor) -> None:
-        self.draws = draws
+    def __init__(self, draws: Tensor, table: Callable[[], Tensor]) -> None:
+        self.draws, self.table = draws, table
 
     @cached_property
     def split(self) -> Tensor:
@@ -256,13 +271,13 @@ class _Ranked:
 
     @cached_property
     def scores(self) -> Tensor:
-        return _normal_scores(*self.sorted_split).view_as(self.split)
+        return _normal_scores(*self.sorted_split, self.table()).view_as(self.split)
 
     def rhat(self) -> Tensor:
-        ordered, middle = self.sorted_split[0], self.split[0].numel() // 2
+        (ordered, order), middle = self.sorted_split, self.split[0].numel() // 2
         median = (ordered[:, middle - 1] + ordered[:, middle]) / 2  # of an even number of draws
-        folded = (self.split - median[:, None, None]).abs()
-        folded_scores = _normal_scores(*_sort(folded.flatten(1))).view_as(folded)
+        folded, again = _sort((ordered - median[:, None]).abs(), runs=True)  # they fall, and then rise
+        folded_scores = _normal_scores(folded, order.gather(1, again), self.table()).view_as(self.split)
         spread = torch.where(median.isfinite(), _rhat(folded_scores), math.nan)
         # Folded draws can be constant where draws are not (two values, equally often): fmax leaves that NaN out.
         return torch.fmax(_rhat(self.scores), spread)
@@ -279,11 +294,13 @@ class _Ranked:
         return torch.where(low.isnan() ^ high.isnan(), smaller.clamp(max=self.split[0].numel()), smaller)
 
 
-def _sort(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows in ascending order and the order that sorts them; by NumPy on the CPU, which is several times quicker."""
+def _sort(x: Tensor, *, runs: bool = False) -> tuple[Tensor, Tensor]:
+    """Rows in ascending order and the order that sorts them; by NumPy on the CPU, which is several times quicker, and
+    merges rows of a few ascending or descending runs in linear time.
+    """
     if x.device.type != "cpu":
         return x.sort(-1)
-    order = torch.from_numpy(np.argsort(x.numpy(), -1))
+    order = torch.from_numpy(np.argsort(x.numpy(), -1, kind="stable" if runs else None))
     return x.gather(-1, order), order
 
 
@@ -302,22 +319,26 @@ def _quantile(ordered: Tensor, p: float) -> Tensor:
     return low + (high - low) * weight if weight < 0.5 else high - (high - low) * (1 - weight)
 
 
-def _normal_scores(ordered: Tensor, order: Tensor) -> Tensor:
-    """Normal scores of rows, given their sorted values and the order that sorts them: `(P, S)`.
+def _normal_scores(ordered: Tensor, order: Tensor, table: Tensor) -> Tensor:
+    """Normal scores of rows, given their sorted values, the order that sorts them and `_score_table`: `(P, S)`.
 
-    Rows are laid end to end and every run of equal values is one segment, whose average rank is looked up in the table
-    of all scores a rank can have. Rejected proposals make such runs the rule, not the exception.
+    Rows are laid end to end and every run of equal values is one segment, whose average rank is looked up in the table.
+    Rejected proposals make such runs the rule, not the exception.
     """
     size = ordered.shape[1]
     first = torch.ones_like(ordered, dtype=torch.bool)  # of its run
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     start = first.flatten().nonzero().squeeze(1)
     length = start.diff(append=start.new_full((1,), ordered.numel()))
-    double_rank = 2 * (start % size) + length + 1  # 2 (a single first) to 2S (a single last)
-    table = torch.arange(2 * size + 1, dtype=torch.float64, device=ordered.device)
-    score = torch.special.ndtri((table / 2 - 3 / 8) / (size + 1 / 4))[double_rank]
+    score = table[2 * (start % size) + length + 1]  # from 2 (a single first) to 2S (a single last)
     spread = score.repeat_interleave(length, output_size=ordered.numel()).view_as(ordered)
     return torch.empty_like(ordered).scatter_(1, order, spread)
+
+
+def _score_table(size: int, device: torch.device) -> Tensor:
+    """Phi^-1((rank - 3/8) / (S + 1/4)) by twice the rank, 0 to 2S: half the cost of scores if made for each row."""
+    twice = torch.arange(2 * size + 1, dtype=torch.float64, device=device)
+    return torch.special.ndtri((twice / 2 - 3 / 8) / (size + 1 / 4))
 
 
 def _rhat(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hiertorch import diagnostics, storage, summaries
 from hiertorch.errors import DataError, HiertorchError
-from hiertorch.summaries import listed, table
+from hiertorch.summaries import CI_PROB, MIXING, listed, table
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -313,7 +313,7 @@ class Posterior:
         kind: Literal["mean", "response"] = "mean",
         new_groups: Literal["sample", "population", "error"] = "sample",
         *,
-        ci_prob: float = 0.89,
+        ci_prob: float = CI_PROB,
         seed: int | None = None,
     ) -> "Prediction":
         """E[y | latents] or simulated y of new rows, for every draw: `draws` `(chains, draws, rows)` and a `summary`
@@ -342,7 +342,7 @@ class Posterior:
         frame: pd.DataFrame,
         *,
         prior_draws: int | None = None,
-        ci_prob: float = 0.89,
+        ci_prob: float = CI_PROB,
         seed: int | None = None,
     ) -> "Conditioned":
         """The effects of new groups given some of their rows, without fitting again: by importance weights, with the
@@ -499,7 +499,7 @@ class Posterior:
         self,
         names: str | Sequence[str] | None = None,
         *,
-        ci_prob: float = 0.89,
+        ci_prob: float = CI_PROB,
         kind: str = "all",
         round_to: int | None = None,
     ) -> pd.DataFrame:
@@ -532,8 +532,13 @@ class Posterior:
         return frame if round_to is None else frame.round(round_to)
 
     def _columns(self, name: str, ci_prob: float, kind: str) -> dict[str, Tensor]:
-        found = summaries.moments(self.draws[name], ci_prob) if kind != "diagnostics" else {}
-        return found if kind == "stats" else found | self._mixing[name] | summaries.errors(self.draws[name])
+        if kind == "stats":
+            return summaries.moments(self.draws[name], ci_prob)
+        every = self._looked_at[name]
+        if kind == "all" and ci_prob == CI_PROB:
+            return every
+        found = summaries.moments(self.draws[name], ci_prob) if kind == "all" else {}
+        return found | {column: every[column] for column in MIXING}
 
     def _frame(self, name: str, columns: Mapping[str, Tensor]) -> pd.DataFrame:
         """Columns `(size, *event)` as a table with a row for each parameter, such as alpha[School 12, 0]."""
@@ -543,13 +548,13 @@ class Posterior:
         return table(name, axes, columns)
 
     @cached_property
-    def _mixing(self) -> dict[str, dict[str, Tensor]]:
-        found = {name: diagnostics.convergence(x) for name, x in self.draws.items()}
-        return {name: {"ess_bulk": c.ess_bulk, "ess_tail": c.ess_tail, "r_hat": c.rhat} for name, c in found.items()}
+    def _looked_at(self) -> dict[str, dict[str, Tensor]]:
+        """All columns of the summary with its usual interval, by latent: they share what is costly."""
+        return {name: summaries.columns(x) for name, x in self.draws.items()}
 
     def diagnostics(self) -> pd.DataFrame:
         """The worst R-hat, bulk ESS and tail ESS of all parameters: value, parameter, limit, how many are beyond it."""
-        return summaries.worst({name: self._frame(name, columns) for name, columns in self._mixing.items()})
+        return summaries.worst({name: self._frame(name, columns) for name, columns in self._looked_at.items()})
 
     def warnings(self) -> list[str]:
         """What a reader should know before believing the numbers, and what to do about it; an empty list if nothing."""

@@ -14,8 +14,10 @@ from hiertorch import diagnostics, storage
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
 
-__all__ = ["LIMITS", "errors", "listed", "moments", "table", "warnings", "worst"]
+__all__ = ["CI_PROB", "LIMITS", "MIXING", "columns", "listed", "moments", "table", "warnings", "worst"]
 
+CI_PROB = 0.89  # of intervals; ArviZ's default
+MIXING = ("ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd")
 MIN_CHAINS = 4  # this and the limits: Vehtari et al. (2021)
 LIMITS = {"r_hat": 1.01, "ess_bulk": 400, "ess_tail": 400}
 ADVICE = {
@@ -31,15 +33,27 @@ ADVICE = {
 
 def moments(x: Tensor, ci_prob: float) -> dict[str, Tensor]:
     """Mean, sd and equal-tailed interval of draws `(chains, draws, *shape)`, by column."""
-    percent, edge = int(ci_prob * 100), (1 - ci_prob) / 2
-    mean, sd = diagnostics.moments(x)
-    low, high = diagnostics.quantile(x, (edge, 1 - edge)).unbind(-1)
-    return {"mean": mean, "sd": sd, f"eti{percent}_lb": low, f"eti{percent}_ub": high}
+    return _stats(ci_prob, *diagnostics.moments(x), diagnostics.quantile(x, _edges(ci_prob)))
 
 
-def errors(x: Tensor) -> dict[str, Tensor]:
-    """Monte Carlo errors of mean and sd, by column."""
-    return {"mcse_mean": diagnostics.mcse_mean(x), "mcse_sd": diagnostics.mcse_sd(x)}
+def columns(x: Tensor) -> dict[str, Tensor]:
+    """All of draws `(chains, draws, *shape)` that a summary shows, by column."""
+    found = diagnostics.digest(x, _edges(CI_PROB))
+    mixing = (found.ess_bulk, found.ess_tail, found.rhat, found.mcse_mean, found.mcse_sd)
+    few = x.shape[1] < diagnostics.MIN_DRAWS  # a digest of them is NaN
+    stats = moments(x, CI_PROB) if few else _stats(CI_PROB, found.mean, found.sd, found.quantiles)
+    return stats | dict(zip(MIXING, mixing, strict=True))
+
+
+def _edges(ci_prob: float) -> tuple[float, float]:
+    """Of an equal-tailed interval."""
+    edge = (1 - ci_prob) / 2
+    return edge, 1 - edge
+
+
+def _stats(ci_prob: float, mean: Tensor, sd: Tensor, quantiles: Tensor) -> dict[str, Tensor]:
+    percent = int(ci_prob * 100)
+    return {"mean": mean, "sd": sd, f"eti{percent}_lb": quantiles[..., 0], f"eti{percent}_ub": quantiles[..., 1]}
 
 
 def worst(mixing: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def every(posterior: "Posterior") -> tuple[list[Section], Concerns]:
     """All sections in order, and what they found that a reader should look at."""
     concerns: Concerns = []
     pooled = _tried(posterior.pooling)
-    mixing = pd.concat([posterior._frame(name, columns) for name, columns in posterior._mixing.items()])[[*LIMITS]]
+    mixing = pd.concat([posterior._frame(name, columns) for name, columns in posterior._looked_at.items()])[[*LIMITS]]
     makers: list[tuple[str, str, Callable[[], Iterator[str]]]] = [
         ("model", "Model", lambda: _model(posterior)),
         ("data", "Data", lambda: _data(posterior, concerns)),
