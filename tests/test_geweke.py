@@ -415,9 +415,7 @@ def alternating(name: str, tuning: list[Tuning], advance: Advance, rounds: int) 
     return failures(1, evaluate(case, v, y), known)
 
 
-@pytest.mark.parametrize(
-    "name", ["varying intercepts", "overridden log_prob", "nested", "bernoulli", "correlated effects", "neighbours"]
-)
+@pytest.mark.parametrize("name", ["varying intercepts", "overridden log_prob", "bernoulli", "neighbours"])
 def test_joint_distribution(name: str, tuned: Tuned, advance: Advance) -> None:
     """Error rate 1e-3 a case."""
     assert not failing(name, tuned(name), advance)

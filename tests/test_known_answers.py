@@ -236,7 +236,7 @@ def other_effects() -> Case:
 
 @pytest.mark.parametrize(
     "case",
-    [gamma, uniform, correlated_normal, simplex, lkj, neal, other_effects, slow(nested)],
+    [gamma, uniform, correlated_normal, simplex, lkj, neal, slow(other_effects), slow(nested)],
     ids=lambda case: case.__name__,
 )
 def test_priors_alone(case: Callable[[], Case], sample: Sample) -> None:
@@ -311,7 +311,7 @@ def test_posteriors(collapse: bool, case: Callable[[], Case], sample: Sample) ->
     check(known, sample(known.model, known.data, seed=1, collapse=collapse, **known.options))
 
 
-@pytest.mark.parametrize("collapse", [False, True])
+@pytest.mark.parametrize("collapse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_eight_schools(collapse: bool, sample: Sample) -> None:
     """Means, sds and quantiles, the 5 % quantile of tau (near 0) among them, at error rate 1e-3.
 

@@ -77,7 +77,7 @@ def test_tuning_is_taken_over_and_a_new_group_is_given_the_mean(before: Posterio
     assert torch.allclose(more["groupwise(alpha)"]["root"][-1], root.mean(0))
 
 
-@pytest.mark.parametrize("collapse", [False, True])
+@pytest.mark.parametrize("collapse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_run_that_goes_on_ends_where_others_do(collapse: bool, sample: Sample) -> None:
     """On other rows than before, with a new group: means within 4.5 Monte Carlo errors (13 of them; error rate 1e-4).
     Where it started from is more than that away.
