@@ -80,7 +80,6 @@ class Digest(NamedTuple):
     ess_bulk: Tensor
     ess_tail: Tensor
     ess_mean: Tensor
-    mcse_sd: Tensor
     mean: Tensor
     sd: Tensor
     quantiles: Tensor
@@ -92,24 +91,24 @@ class Digest(NamedTuple):
 
 
 def digest(x: Tensor, probabilities: Sequence[float], *, ess: bool = True) -> Digest:
-    """All of `convergence`, `ess_mean`, `mcse_sd`, `moments` and `quantile` together: they share their sorts.
+    """All of `convergence`, `ess_mean`, `moments` and `quantile` together: they share their sorts.
 
     Args:
         x: draws, `(chains, draws, *shape)`.
         probabilities: of the quantiles.
-        ess: False leaves the effective draws, and the error of the sd, out, as NaN.
+        ess: False leaves the effective draws out, as NaN.
     """
 
     def every(r: "_Ranked") -> tuple[Tensor, ...]:
         rhat, none = r.rhat(), r.draws.new_full(r.draws.shape[:1], math.nan)
-        effective = (r.ess_bulk(), r.ess_tail(), _ess(r.split), _mcse_sd(r.draws)) if ess else (none,) * 4
+        effective = (r.ess_bulk(), r.ess_tail(), _ess(r.split)) if ess else (none,) * 3
         levels = (_quantile(r.ordered, p) for p in probabilities)
         return rhat, *effective, r.draws.mean((1, 2)), r.draws.flatten(1).std(1), *levels
 
-    found = _by_parameter(every, x, 7 + len(probabilities), ranks=True)
-    rhat, bulk, tail, ess_mean, mcse_sd, mean, sd = found[:7]
-    levels = torch.stack(found[7:], -1) if probabilities else mean.new_empty(*mean.shape, 0)
-    return Digest(rhat, bulk, tail, ess_mean, mcse_sd, mean, sd, levels)
+    found = _by_parameter(every, x, 6 + len(probabilities), ranks=True)
+    rhat, bulk, tail, mean_ess, mean, sd = found[:6]
+    levels = torch.stack(found[6:], -1) if probabilities else mean.new_empty(*mean.shape, 0)
+    return Digest(rhat, bulk, tail, mean_ess, mean, sd, levels)
 
 
 def effective(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

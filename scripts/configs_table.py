@@ -68,7 +68,7 @@ def line(name: str, folder: Path, options: Sequence[str]) -> str:
     cells = [
         f"`{name}.yaml`",
         f"{data.n_rows:,}",
-        ", ".join(f"{data.size(plate):,} {plate}" for plate in data.plates),
+        ", ".join(f"{data.size(plate):,} {plate}" for plate in data.plates) or "none",
         f"{len(summary):,}",
         f"{seconds:.0f}",
         f"{summary.r_hat.max(skipna=False):.4f}",
