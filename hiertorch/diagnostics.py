@@ -103,7 +103,8 @@ def digest(x: Tensor, probabilities: Sequence[float], *, ess: bool = True) -> Di
         rhat, none = r.rhat(), r.draws.new_full(r.draws.shape[:1], math.nan)
         effective = (r.ess_bulk(), r.ess_tail(), _ess(r.split)) if ess else (none,) * 3
         levels = (_quantile(r.ordered, p) for p in probabilities)
-        return rhat, *effective, r.draws.mean((1, 2)), r.draws.flatten(1).std(1), *levels
+        mean, sd = r.draws.mean((1, 2)), r.draws.flatten(1).std(1)
+        return rhat, *effective, torch.where(sd.isnan(), sd, mean), sd, *levels
 
     found = _by_parameter(every, x, 6 + len(probabilities), ranks=True)
     rhat, bulk, tail, mean_ess, mean, sd = found[:6]
@@ -181,8 +182,9 @@ def rank_normalise(x: Tensor) -> Tensor:
 
 def quantile(x: Tensor, probabilities: Sequence[float]) -> Tensor:
     """Quantiles over chains and draws, `(*shape, len(probabilities))`, interpolated linearly as NumPy's default."""
-    each = _by_parameter(lambda r: tuple(_quantile(r.ordered, p) for p in probabilities), x, len(probabilities), 1)
-    return torch.stack(each, -1)
+    number = len(probabilities)
+    levels = _by_parameter(lambda r: tuple(_quantile(r.ordered, p) for p in probabilities), x, number, 1, ranks=True)
+    return torch.stack(levels, -1)
 
 
 def stuck(x: Tensor) -> Tensor:

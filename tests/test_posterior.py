@@ -222,6 +222,17 @@ def test_summary_rows_carry_the_right_labels() -> None:
     assert mean["beta[hours]"] == pytest.approx(20, abs=0.5)
 
 
+def test_infinite_draws_leave_quantiles_and_effective_draws() -> None:
+    posterior = made()
+    x = posterior["alpha"]
+    x[0, 3, 0], x[1, 5, 1] = math.inf, -math.inf
+    found = posterior.summary("alpha")
+    pd.testing.assert_frame_equal(found.iloc[:, :4], posterior.summary("alpha", kind="stats"))
+    assert found.isna().any(axis=1).tolist() == [True, True] + [False] * (len(found) - 2)
+    assert found.columns[found.isna().any()].tolist() == ["mean", "sd", "mcse_mean", "mcse_sd"]
+    assert found["eti89_ub"].iloc[0] == pytest.approx(np.quantile(x[..., 0].numpy(), 0.945))
+
+
 def test_summary_arguments() -> None:
     posterior = made()
     every = posterior.summary()
