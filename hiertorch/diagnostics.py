@@ -103,7 +103,7 @@ def digest(x: Tensor, probabilities: Sequence[float], *, ess: bool = True) -> Di
         rhat, none = r.rhat(), r.draws.new_full(r.draws.shape[:1], math.nan)
         effective = (r.ess_bulk(), r.ess_tail(), _ess(r.split)) if ess else (none,) * 3
         levels = (_quantile(r.ordered, p) for p in probabilities)
-        mean, sd = r.draws.mean((1, 2)), r.draws.flatten(1).std(1)
+        mean, sd = r.draws.mean((1, 2)), _sd(r.draws)
         return rhat, *effective, torch.where(sd.isnan(), sd, mean), sd, *levels
 
     found = _by_parameter(every, x, 6 + len(probabilities), ranks=True)
@@ -149,7 +149,7 @@ def ess_mean(x: Tensor) -> Tensor:
 
 def mcse_mean(x: Tensor) -> Tensor:
     """Monte Carlo standard error of the mean: sd / sqrt(ESS of the mean)."""
-    return _by_parameter(lambda ranked: (ranked.draws.flatten(1).std(1) / _ess(ranked.split).sqrt(),), x)[0]
+    return _by_parameter(lambda ranked: (_sd(ranked.draws) / _ess(ranked.split).sqrt(),), x)[0]
 
 
 def mcse_sd(x: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def mcse_sd(x: Tensor) -> Tensor:
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and sd (with S - 1) over chains and draws, each `shape`."""
-    mean, sd = _by_parameter(lambda ranked: (ranked.draws.mean((1, 2)), ranked.draws.flatten(1).std(1)), x, 2, 1)
+    mean, sd = _by_parameter(lambda ranked: (ranked.draws.mean((1, 2)), _sd(ranked.draws)), x, 2, 1)
     return mean, sd
 
 
@@ -303,6 +303,11 @@ def _sort(x: Tensor, *, runs: bool = False) -> tuple[Tensor, Tensor]:
         return x.sort(-1)
     order = torch.from_numpy(np.argsort(x.numpy(), -1, kind="stable" if runs else None))
     return x.gather(-1, order), order
+
+
+def _sd(x: Tensor) -> Tensor:
+    """NaN of a single draw, of which torch would warn."""
+    return x.flatten(1).std(1) if x[0].numel() > 1 else x.new_full(x.shape[:1], math.nan)
 
 
 def _split(x: Tensor) -> Tensor:
