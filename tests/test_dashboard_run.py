@@ -490,3 +490,4 @@ def test_chains_with_data_of_their_own_are_shown_one_by_one(own, tmp_path):
     assert groups == {"sampler", "perf"} and found.main.Tags()["histograms"] == []
     assert "R-hat" not in stream.getvalue() and "ESS" not in stream.getvalue()
     assert "Each chain has data of its own" in text(found.main, "2_summary/verdict")
+    assert "**Convergence**" not in text(found.main, "1_run/contents")

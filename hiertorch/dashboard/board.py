@@ -105,7 +105,7 @@ class Board:
         self._files += [self._opened(self.folder / f"chain_{c}") for c in range(min(chains, CHAINS))]
         self._curves = curves = Curves(self._files, self.run, traces, chains, self.offset)
         main = self._files[0]
-        main.text(self.offset, "1_run/contents", texts.contents(traces, chains, POINTS + 4, self.governor.share))
+        main.text(self.offset, "1_run/contents", texts.contents(run, traces, chains, POINTS + 4, self.governor.share))
         self._paths = paths("posterior", curves.tags, traces.population)
         self._charts = layout(curves.tags, traces.population, curves.bands)
         walks = any("root" in learnt for learnt in window.tuning.values())
@@ -127,7 +127,7 @@ class Board:
         with self.governor.spending():
             self._add(snapshots, overhead)
         last = snapshots[-1]
-        if not self._tells(last):
+        if not self._enough(last):
             return
         if self._looks.may(last.sweep, self.run.sweeps):
             with self._looks.turn(last.sweep):
@@ -169,8 +169,8 @@ class Board:
 
     # Tier 1
 
-    def _tells(self, s: Snapshot) -> bool:
-        """Whether the draws can say anything about convergence and the posterior."""
+    def _enough(self, s: Snapshot) -> bool:
+        """Whether the draws, which must be of one posterior, can say anything about it."""
         return s.drawn >= FEWEST and self.run.alike
 
     def _see(self, s: Snapshot, sweep: int, drawn: int, effort: float = 0.5) -> None:
@@ -289,7 +289,7 @@ class Board:
         if self._curves is not None:
             self._add(snapshots, overhead, last=True)
         s = self._last
-        if s is not None and self._tells(s) and status != "failed":
+        if s is not None and self._enough(s) and status != "failed":
             for k in range(1, LOOKS + 1):  # at draws, since a quick run may have had a single window
                 drawn = -(-s.drawn * k // LOOKS)
                 sweep = s.sweep - (s.drawn - drawn) * max(1, self.run.thin)

@@ -37,12 +37,10 @@ def model_card(run: RunInfo) -> str:
     return "\n\n".join(f"{title}\n\n```\n{text.strip()}\n```" for title, text in parts.items())
 
 
-def contents(traces: Watch, chains: int, points: int, share: float) -> str:
+def contents(run: RunInfo, traces: Watch, chains: int, points: int, share: float) -> str:
     """What is shown and what is not."""
     shown = f"all {chains} chains" if chains <= CHAINS else f"chains 0 to {CHAINS - 1} of {chains}"
-    lines = [
-        f"**Traces** (`trace/`): stored draws, in warm-up the last sweep of a window, of {shown}; {traces.text}. "
-        "Those of effects of groups are in `trace_groups/`, and `posterior_groups/`.",
+    judged = [
         f"**Convergence**: every stored parameter is screened by the classical split R-hat; those of the traces and "
         f"the {WORST} worst of the others are looked at closely (rank-normalised R-hat, effective draws), as often as "
         f"{share:.1%} of the run's time allows, and at the end. Where there are many draws, R-hat is that of evenly "
@@ -50,6 +48,11 @@ def contents(traces: Watch, chains: int, points: int, share: float) -> str:
         "**Posterior** (`posterior/`): mean and quantiles of the draws so far; histograms in the Distributions tab.",
         "**Pooling** (`pooling/`): 0 is no pooling, 1 complete pooling (Gelman & Pardoe 2006); `variance/`: of y, by "
         "level, and what share each has.",
+    ]
+    lines = [
+        f"**Traces** (`trace/`): stored draws, in warm-up the last sweep of a window, of {shown}; {traces.text}. "
+        "Those of effects of groups are in `trace_groups/`, and `posterior_groups/`.",
+        *(judged if run.alike else ()),
         f"**Steps** are sweeps, warm-up included. A tag has at most {points} points. A curve's ends are cut off unless "
         "*Ignore outliers in chart scaling* is off.",
     ]

@@ -14,7 +14,7 @@ class Governor:
     Args:
         share: of the time since the start.
         wall: seconds that have passed.
-        spent: seconds of work of the present thread.
+        spent: seconds of work; if left out, of the present thread on a processor.
     """
 
     def __init__(
