@@ -99,7 +99,8 @@ def kfold(
     if found:
         found.append("Give draws=, warmup= or chains= to take more of each fold.")
     details = {"folds": float(len(kept)), "mcse": float(error[used].square().sum().sqrt())}
-    return Criterion("kfold", by, *_totals(frame), frame, details, type(whole.model).__name__, question(by), found)
+    name, mark = type(whole.model).__name__, data.fingerprint
+    return Criterion("kfold", by, *_totals(frame), frame, details, name, question(by), found, mark)
 
 
 def refit(
@@ -131,7 +132,15 @@ def refit(
     labels, unit = _labels(data, by), _units(data, by)
     used = _used(data, unit, _number(data, by))
     if len(frame) != len(used) or list(frame.index) != list(labels[used.cpu().numpy()]):
-        raise DataError("the criterion is not of the data that this posterior was fitted to.")
+        raise DataError(
+            "the criterion is not of the data that this posterior was fitted to, but of other rows or groups: take "
+            "posterior.criterion() of this one."
+        )
+    if criterion.fingerprint is not None and (other := data.fingerprint.row_differences(criterion.fingerprint)):
+        raise DataError(
+            f"the criterion is not of the data that this posterior was fitted to, {'; '.join(other)}: take "
+            "posterior.criterion() of this one."
+        )
     above = good_k(whole.number) if above is None else above
     at = np.flatnonzero(~(frame["pareto_k"].to_numpy() <= above))
     if not len(at):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hiertorch import reading
 from hiertorch.errors import DataError
+from hiertorch.fingerprint import Fingerprint
 
 __all__ = ["Data"]
 
@@ -84,6 +85,8 @@ class Data:
     _whole: Self | None  # the data set that these rows were taken from, None if these are all
     _rows: Tensor | slice | None  # which rows of the whole these are, None if all
     _cache: dict[tuple[str, ...], Tensor]
+    _mark: Fingerprint | None  # None before anyone has asked
+    _exact: Self | None  # the same data before they were rounded on a device
 
     def __init__(
         self,
@@ -95,7 +98,8 @@ class Data:
         dtype: torch.dtype = torch.float64,
         **columns: Any,
     ) -> None:
-        self._fill("y", y, columns, groups or {}, weights, labels or {}, dtype)
+        self._fill("y", y, columns, groups or {}, weights, labels or {}, torch.float64)
+        self._round(dtype)
 
     def _fill(
         self, name: str, y: Any, columns: dict, groups: Mapping, weights: Any, labels: Mapping, dtype: torch.dtype
@@ -120,6 +124,11 @@ class Data:
             (name, *groups, *columns),
         )
         self._index, self._whole, self._rows, self._cache = pd.RangeIndex(self.n_rows), None, None, {}
+        self._mark = self._exact = None
+
+    def _round(self, dtype: torch.dtype) -> None:
+        """From float64, in which all data begin, to the dtype that was asked for."""
+        self.__dict__.update(self.to(dtype=dtype).__dict__)
 
     @classmethod
     def from_frame(
@@ -165,9 +174,10 @@ class Data:
         w = None if weights is None else reading.column(frame, weights)
         columns = {name: reading.column(frame, column, levels) for name, column in kept.items()}
         coded = {name: reading.column(frame, column) for name, column in grouped.items()}
-        data._fill(str(response), y, columns, coded, w, labels or {}, dtype)
+        data._fill(str(response), y, columns, coded, w, labels or {}, torch.float64)
         data._index = frame.index
         data.recipe = Recipe(str(response), grouped, kept, levels, tuple(frame.columns))
+        data._round(dtype)
         return data
 
     def read_rows(self, frame: pd.DataFrame) -> tuple[dict[str, Tensor], dict[str, pd.Index]]:
@@ -222,6 +232,15 @@ class Data:
     def index(self) -> pd.Index:
         """The frame's index of these rows, or their numbers."""
         return self._index if self._rows is None else self._index[self._of_whole]
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Of response, weights, columns and groupings in float64: data in float32 have that of what they were made
+        from.
+        """
+        if self._mark is None:
+            self._mark = Fingerprint.of(self._exact or self)
+        return self._mark
 
     def __getitem__(self, name: str) -> Tensor:
         """A column `(rows, *trailing)`, or a grouping's codes `(rows,)`."""
@@ -355,7 +374,18 @@ class Data:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
 
         rows = moved(self._rows) if isinstance(self._rows, Tensor) else self._rows
-        return self._mapped(moved, _rows=rows, _cache={key: moved(tensor) for key, tensor in self._cache.items()})
+        cache = {key: moved(tensor) for key, tensor in self._cache.items()}
+        if dtype in (None, self.dtype):
+            return self._mapped(moved, _rows=rows, _cache=cache, _mark=self._mark, _exact=self._exact)
+        if self.device.type != "cpu":  # whose values are not asked for
+            return self._mapped(moved, _rows=rows, _cache=cache, _mark=self._mark, _exact=self._exact or self)
+        new = self._mapped(moved, _rows=rows, _cache=cache, _mark=self.fingerprint)
+        for name, column in new.columns.items():
+            reading.check_finite(f"column {name!r}", column, row_axis=0)
+        reading.check_finite(f"the response {self.name!r}", new.y, row_axis=-1)
+        if new.weights is not None:
+            reading.check_finite("the weights", new.weights, row_axis=-1)
+        return new
 
     def take(self, rows: Any, weights: Any = None) -> Self:
         """Some rows in a given order; a row may come twice. Groups and their nesting stay those of the whole data set.
@@ -462,7 +492,7 @@ class Data:
 
     def _changed(self, **attributes: Any) -> Self:
         new = type(self).__new__(type(self))
-        new.__dict__.update({**self.__dict__, **attributes})
+        new.__dict__.update({**self.__dict__, "_mark": None, "_exact": None, **attributes})
         return new
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hiertorch import diagnostics, storage, summaries
 from hiertorch.errors import DataError, HiertorchError
+from hiertorch.fingerprint import Fingerprint
 from hiertorch.summaries import CI_PROB, MIXING, listed, table
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Posterior:
         effects: effects that were not stored, for `redraw` and `effects`.
         predictor: the model and the data, for `predict` and `condition`.
         tuning: move -> what warm-up has learnt for it, for runs that start from this one.
+        fingerprint: of the data, for a posterior that does not hold them.
 
     Raises:
         DataError: if shapes, plates and labels don't fit one another.
@@ -127,6 +129,7 @@ class Posterior:
         effects: Effects | None = None,
         predictor: Predictor | None = None,
         tuning: Mapping[str, Mapping[str, Tensor]] | None = None,
+        fingerprint: Fingerprint | None = None,
     ) -> None:
         self.draws = {name: x.detach() for name, x in draws.items()}
         self.plates = {name: plates.get(name) for name in draws}
@@ -139,6 +142,7 @@ class Posterior:
         self.tuning = dict(tuning or {})
         self._effects = effects
         self._predictor = predictor
+        self._fingerprint = fingerprint
         self._effect_plates = {
             name: str(plates[name]) for name in (effects.names if effects else ()) if name not in draws
         }
@@ -176,6 +180,11 @@ class Posterior:
     def data(self) -> Any:
         """What it was fitted to, `Data`; after an update all rows."""
         return self._fitted().data
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """Of the data that it was fitted to; None if it does not know them."""
+        return self._fingerprint if self._predictor is None else self._predictor.data.fingerprint
 
     @property
     def chains(self) -> int:

@@ -172,6 +172,9 @@ def attached(model: Any, data: Any, posterior: "Posterior") -> Fitted:
             f"the posterior has {missing[0]!r}, which the model does not declare; it has "
             f"{reading.listed(model.latents)}. {advice}"
         )
+    known = posterior.fingerprint  # of a file; those of early versions have none
+    if known is not None and (other := known.differences(data.fingerprint)):
+        raise DataError(f"the data are not those that were fitted: {'; '.join(other)}. {advice}")
     for plate, labels in posterior.labels.items():
         if plate not in data.labels or list(data.labels[plate]) != list(labels):
             found = shown(data.labels[plate]) if plate in data.labels else "no such grouping"

@@ -13,6 +13,7 @@ from hiertorch.errors import DataError
 
 __all__ = [
     "check_dtype",
+    "check_finite",
     "check_length",
     "check_names",
     "closest",
@@ -40,7 +41,7 @@ def response(name: str, y: Any, dtype: torch.dtype, device: torch.device) -> Ten
     tensor = _numbers(what, y, dtype, device)
     if tensor.ndim not in (1, 2) or tensor.numel() == 0:
         raise DataError(f"{what} has shape {shape(tensor)}; expected (rows,) or (chains, rows) with at least one row.")
-    _check_finite(what, tensor, row_axis=-1)
+    check_finite(what, tensor, row_axis=-1)
     return tensor
 
 
@@ -53,7 +54,7 @@ def row_weights(weights: Any, y: Tensor, *, check_values: bool = True) -> Tensor
     if tensor.ndim == y.ndim == 2 and len(tensor) != len(y):
         raise DataError(f"the weights have {len(tensor)} chains and the response has {len(y)}: give both the same.")
     if check_values:
-        _check_finite("the weights", tensor, row_axis=-1)
+        check_finite("the weights", tensor, row_axis=-1)
         negative = (tensor < 0).nonzero()[:, -1]
         _check_none("the weights", "negative", negative, "Weights are 0 or more.")
     return tensor
@@ -66,7 +67,7 @@ def predictor(name: str, x: Any, n_rows: int, dtype: torch.dtype, device: torch.
     if tensor.ndim == 0 or 0 in tensor.shape[1:]:
         raise DataError(f"{what} has shape {shape(tensor)}; expected (rows,) or (rows, *trailing).")
     check_length(what, len(tensor), n_rows)
-    _check_finite(what, tensor, row_axis=0)
+    check_finite(what, tensor, row_axis=0)
     return tensor
 
 
@@ -221,7 +222,8 @@ def check_length(what: str, length: int, n_rows: int) -> None:
         raise DataError(f"{what}: {length} rows, but the response has {n_rows}.")
 
 
-def _check_finite(what: str, tensor: Tensor, row_axis: int) -> None:
+def check_finite(what: str, tensor: Tensor, row_axis: int) -> None:
+    """Raises a DataError unless all values are finite, with the first row that is not."""
     if bool(torch.isfinite(tensor.sum())):  # then all values are, and the sum takes a tenth of the time
         return
     bad = (~torch.isfinite(tensor)).nonzero()[:, row_axis]

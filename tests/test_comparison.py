@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import integrate, special, stats
 
 import hiertorch as ht
@@ -464,3 +465,24 @@ def test_posteriors_of_other_data(posteriors, data):
         compare(other(frame.assign(y=frame.y * 2)))
     with pytest.raises(DataError, match=r"^candidates 'a' and 'b' were fitted with different row weights"):
         compare(other(frame.assign(w=2.0), weights="w"))
+
+
+def test_criteria_of_other_data(posteriors, data):
+    """A criterion knows the data that it is about."""
+    frame = pd.DataFrame({"y": data.y, "x": data.x, "school": data.school.numpy()})
+
+    def criteria(changed: pd.DataFrame, by: str = "row", **options: Any) -> dict[str, ht.Criterion | ht.Posterior]:
+        read = ht.Data.from_frame(changed, "y", ["school"], ["x"], **options)
+        return {"a": posteriors["pooled"].criterion(by=by), "b": fit(CompletePooling(["x"]), read).criterion(by=by)}
+
+    different = "^candidates 'a' and 'b' were fitted to different responses"
+    for changed in (frame.assign(y=np.exp(frame.y)), frame.sample(frac=1, random_state=0).reset_index(drop=True)):
+        found = criteria(changed)
+        for one in (found, {**found, "a": posteriors["pooled"]}):
+            with pytest.raises(DataError, match=different):
+                compare(one)
+    with pytest.raises(DataError, match="were fitted with different row weights"):
+        compare(criteria(frame.assign(w=1.0 + (frame.index < 5)), weights="w"))
+    with pytest.raises(DataError, match="have other rows in the groups of 'school'"):
+        compare(criteria(frame.assign(school=np.roll(frame.school, 1)), "school"))
+    compare(criteria(frame.assign(x=frame.x**2), weights=None, dtype=torch.float32))

@@ -1,6 +1,7 @@
 """elpd_A - elpd_B = sum_i (elpd_Ai - elpd_Bi): which model predicts better, and whether the data can tell."""
 
 import html
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
-import torch
 
 from hiertorch import reading
 from hiertorch.comparison.averaging import bootstrapped, stacked
@@ -186,25 +186,18 @@ def _check(candidates: Mapping[str, Posterior | Criterion]) -> None:
                 f"candidate {name!r} should be a posterior of ht.sample or a criterion, such as posterior.kfold(); "
                 f"found {type(one).__name__}."
             )
-    data = {name: one._fitted().data for name, one in candidates.items() if isinstance(one, Posterior)}
-    for (first, a), (name, b) in zip([*data.items()][:-1], [*data.items()][1:], strict=True):
-        both = f"candidates {first!r} and {name!r}"
+    marks = {name: one.fingerprint for name, one in candidates.items() if one.fingerprint is not None}
+    for first, name in itertools.pairwise(marks):
+        a, b, both = marks[first], marks[name], f"candidates {first!r} and {name!r}"
         if a.n_rows != b.n_rows:
             raise DataError(f"{both} were fitted to {a.n_rows} and {b.n_rows} rows: fit all to the same rows.")
-        if not _equal(a.y, b.y):
+        if a.response != b.response:
             raise DataError(
                 f"{both} were fitted to different responses: fit all to the same rows in the same order, on the same "
                 "scale (log y and y have no common elpd)."
             )
-        if not _equal(a.weights, b.weights):
+        if a.weights != b.weights:
             raise DataError(f"{both} were fitted with different row weights: fit all with the same ones.")
-
-
-def _equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    dtype = a.dtype if a.dtype == b.dtype else torch.float32
-    return torch.equal(a.cpu().to(dtype), b.cpu().to(dtype))
 
 
 def _asked(candidates: Mapping[str, Any], kind: str | None, by: str | None) -> tuple[str, str]:
@@ -227,6 +220,12 @@ def _check_criteria(criteria: Mapping[str, Criterion]) -> None:
     """Whether criteria are numbers, and of the same rows or groups."""
     (first, model), *others = criteria.items()
     for name, one in others:
+        marks = [c.fingerprint.groups.get(c.by) for c in (model, one) if c.fingerprint is not None]
+        if len(marks) == 2 and None not in marks and marks[0] != marks[1]:
+            raise DataError(
+                f"candidates {first!r} and {name!r} have other rows in the groups of {one.by!r}, or these in another "
+                "order: fit all to the same data."
+            )
         if not one.pointwise.index.equals(model.pointwise.index):
             raise DataError(
                 f"candidates {first!r} and {name!r} are about different rows or groups ({len(model.pointwise)} and "

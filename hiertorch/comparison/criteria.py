@@ -19,6 +19,7 @@ import pandas as pd
 
 from hiertorch.comparison.elpd import Found, Groups, Rows, Source, dic, loo, named, total, waic
 from hiertorch.errors import DataError
+from hiertorch.fingerprint import Fingerprint
 from hiertorch.pointwise import Pointwise
 from hiertorch.predict import check_choice
 
@@ -52,6 +53,7 @@ class Criterion:
         model: class name of what was fitted.
         question: which prediction this is about, in one sentence.
         warnings: what a reader should know before trusting the numbers.
+        fingerprint: of the data that it is about; None if it was made by hand.
     """
 
     kind: str
@@ -64,6 +66,7 @@ class Criterion:
     model: str = ""
     question: str = ""
     warnings: list[str] = field(default_factory=list)
+    fingerprint: Fingerprint | None = None
 
     @property
     def ic(self) -> float:
@@ -125,7 +128,8 @@ def criterion(
     notes = [*_trust(kind, found, details, source), *source.notes()]
     name = type(pointwise.model).__name__
     details = {**details, "draws": float(pointwise.number), **source.details}
-    return Criterion(kind, by, elpd, se, float(found["p"].sum()), frame, details, name, question(by), notes)
+    p, mark = float(found["p"].sum()), pointwise.data.fingerprint
+    return Criterion(kind, by, elpd, se, p, frame, details, name, question(by), notes, mark)
 
 
 def _trust(kind: str, found: Found, details: Mapping[str, float], source: Source) -> Iterator[str]:
