@@ -1,9 +1,15 @@
 """One small exception tree. Every message says what was expected, what was found, and what to do."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
 __all__ = [
     "ConfigError",
     "DataError",
     "HiertorchError",
+    "InterruptedRunError",
     "ModelError",
     "RunFolderError",
     "SamplingError",
@@ -25,6 +31,14 @@ class ModelError(HiertorchError, ValueError):
 
 class SamplingError(HiertorchError, RuntimeError):
     """Sampling can't start or go on: settings below 1, or no finite starting position."""
+
+
+class InterruptedRunError(SamplingError):
+    """A run that is a means to something else (folds, refits, a grid) was stopped; `posterior` holds what it drew."""
+
+    def __init__(self, message: str, posterior: "Posterior") -> None:
+        super().__init__(message)
+        self.posterior = posterior
 
 
 class ConfigError(HiertorchError, ValueError):

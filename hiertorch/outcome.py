@@ -2,6 +2,7 @@
 
 import math
 import platform
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 from hiertorch.data import Data
+from hiertorch.ending import Ending
+from hiertorch.errors import SamplingWarning
+from hiertorch.interruption import ended_by
 from hiertorch.monitors import RunInfo
 from hiertorch.plan import Plan
 from hiertorch.posterior import Posterior, Stats
@@ -102,9 +106,7 @@ def as_posterior(
     names: tuple[str, ...],
     store: Store,
     counter: Counter,
-    seconds: Mapping[str, float],
-    status: str,
-    sweeps: int,
+    ended: Ending,
     tuning: Mapping[str, Mapping[str, Tensor]],
 ) -> Posterior:
     """The draws of the latents that are kept, with everything that a reader needs."""
@@ -119,7 +121,7 @@ def as_posterior(
     draws, effects = {name: stored[name] for name in names}, None
     model, data = plan.structure.target.model, fitted_to(plan)
     fitted = Fitted(model, data, stored[names[0]], {k: x for k, x in stored.items() if k not in draws})
-    more = fitted.derived(stored)
+    more = _derived(fitted, stored)
     plates = {**info.plates, **{name: model.derived[name].plate for name in more}}
     event_labels = {
         **info.event_labels,
@@ -140,9 +142,10 @@ def as_posterior(
         "model_text": info.model_text,
         "plan_text": info.plan_text,
         **info.settings,
-        "seconds": dict(seconds),
-        "status": status,
-        "sweeps": info.earlier + sweeps,
+        "seconds": dict(ended.seconds),
+        "status": ended.status,
+        **({} if ended.cause is None else {"ended_by": ended_by(ended.cause)}),
+        "sweeps": info.earlier + ended.sweeps,
     }
     return Posterior(
         {**draws, **more},
@@ -151,11 +154,26 @@ def as_posterior(
         event_labels=event_labels,
         stats=stats,
         run=run,
-        interrupted=status == "interrupted",
+        interrupted=ended.cause is not None,
         effects=effects,
         predictor=fitted,
         tuning=tuning,
     )
+
+
+def _derived(fitted: Fitted, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the model derives of its latents. The user's code may fail here, which must not cost the draws."""
+    try:
+        return fitted.derived(stored)
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+        warnings.warn(
+            f"what {type(fitted.model).__name__} derives of its latents could not be computed ({found}), and the "
+            "posterior is without it.",
+            SamplingWarning,
+            stacklevel=4,
+        )
+        return {}
 
 
 def glance(posterior: Posterior) -> list[str]:

@@ -174,12 +174,12 @@ class Posterior:
     @property
     def model(self) -> Any:
         """What was fitted, a `Model`; a DataError if the posterior does not know it."""
-        return self._fitted().model
+        return self._knows().model
 
     @property
     def data(self) -> Any:
         """What it was fitted to, `Data`; after an update all rows."""
-        return self._fitted().data
+        return self._knows().data
 
     @property
     def fingerprint(self) -> Fingerprint | None:
@@ -490,7 +490,18 @@ class Posterior:
 
         return write(self, path)
 
+    def _drawn(self) -> "Posterior":
+        """Itself, or a DataError if the run ended before its first draw."""
+        if self.n_draws == 0 and self.interrupted:
+            by = self.run.get("ended_by", "Ctrl-C")
+            raise DataError(f"this posterior has no draws: the run was stopped by {by} in its warm-up; run it again.")
+        return self
+
     def _fitted(self) -> Predictor:
+        self._drawn()
+        return self._knows()
+
+    def _knows(self) -> Predictor:
         if self._predictor is None:
             raise DataError(
                 "this posterior does not know its model and data, since it was loaded from a file or made by hand: "
@@ -534,6 +545,7 @@ class Posterior:
             raise DataError(f"kind= is one of {listed(KINDS)}; found {kind!r}.")
         if not 0 < ci_prob < 1:
             raise DataError(f"ci_prob= is a probability between 0 and 1; found {ci_prob!r}.")
+        self._drawn()
         wanted = self.names if names is None else [names] if isinstance(names, str) else list(names)
         if not wanted:
             raise DataError(f"names= is empty: name some of {listed(self.names)}, or leave it out for all.")
@@ -559,7 +571,7 @@ class Posterior:
     @cached_property
     def _looked_at(self) -> dict[str, dict[str, Tensor]]:
         """All columns of the summary with its usual interval, by latent: they share what is costly."""
-        return {name: summaries.columns(x) for name, x in self.draws.items()}
+        return {name: summaries.columns(x) for name, x in self._drawn().draws.items()}
 
     def diagnostics(self) -> pd.DataFrame:
         """The worst R-hat, bulk ESS and tail ESS of all parameters: value, parameter, limit, how many are beyond it."""
@@ -579,16 +591,16 @@ class Posterior:
         `sample_stats` has the log density `lp` of every draw, and of every block the mean acceptance rate,
         `acceptance_<block>`, by chain and group. What was run is in the attributes of `posterior`, as JSON.
         """
-        return storage.to_arviz(self)
+        return storage.to_arviz(self._drawn())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one `.npz` file, whole or not at all.
 
         Raises:
-            DataError: if a label or a setting is of a type that the file can't hold.
+            DataError: if a label or a setting is of a type that the file can't hold, or if there are no draws.
             RunFolderError: if the file can't be written.
         """
-        storage.save(path, self)
+        storage.save(path, self._drawn())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, model: Any = None, data: Any = None) -> Self:

@@ -14,8 +14,10 @@ import torch
 from hiertorch.checks import inspect
 from hiertorch.collapse import collapse as find_collapse
 from hiertorch.data import Data
+from hiertorch.ending import Ending
 from hiertorch.errors import ModelError, SamplingError, SamplingWarning
 from hiertorch.independence import Independence
+from hiertorch.interruption import Signals
 from hiertorch.latent import validation
 from hiertorch.model import Model
 from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoardMonitor, Window
@@ -161,7 +163,9 @@ def sample(
         prior_only: leave the likelihood out and draw from the prior, by the same moves.
 
     Returns:
-        A `Posterior`. After Ctrl-C it holds what was drawn so far and is marked as interrupted.
+        A `Posterior`. After Ctrl-C it holds what was drawn so far and is marked as interrupted. SIGTERM and SIGHUP
+        raise SystemExit(143) and SystemExit(129), and an error of the likelihood or of a thread raises as it is, each
+        with what was drawn so far as its `posterior`, which `log_dir` keeps as `draws.npz`.
 
     Raises:
         ModelError, DataError: what `Model.check` found, before anything is sampled.
@@ -203,22 +207,23 @@ def sample(
     board = [TensorBoardMonitor(log_dir, announce=progress)] if log_dir is not None else []
     audience = Audience([*monitors, *board, *bar])
     generator = torch.Generator(data.device).manual_seed(seed)
-    with torch.no_grad(), validation(False), few_threads(moves, run):
+    with torch.no_grad(), validation(False), few_threads(moves, run), Signals() as signals:
         warm = None if start is None else warm_start(start, model, data, run.chains, generator)
         engine = _engine(moves, run, generator, init, warm)
         store, counter = Store(engine.values(), stored, run.draws, dtype), Counter(engine.order)
         audience.start(info)
-        status, posterior = "failed", None
+        look = partial(so_far, moves, info)
+        ended = _loop(engine, run, store, counter, audience, look, signals, compiled=compiled)
         try:
-            look = partial(so_far, moves, info)
-            status, done, seconds = _loop(engine, run, store, counter, audience, look, compiled=compiled)
-            posterior = as_posterior(moves, info, names, store, counter, seconds, status, done, engine.learnt())
-        finally:
-            audience.stop(status if posterior is not None else "failed", posterior)
-    if info.alike:
-        for sentence in glance(posterior):
-            warnings.warn(sentence, SamplingWarning, stacklevel=2)
-    return posterior
+            posterior = as_posterior(moves, info, names, store, counter, ended, engine.learnt())
+        except BaseException:
+            audience.stop("failed")
+            raise
+        ended.closing(signals, lambda: audience.stop(ended.status, posterior))
+        if info.alike and ended.returns:
+            for sentence in ended.closing(signals, lambda: glance(posterior)) or ():
+                ended.closing(signals, partial(warnings.warn, sentence, SamplingWarning, stacklevel=3))
+        return ended.give(posterior, signals, log_dir)
 
 
 def _on_device(data: Data, device: torch.device | str | None, dtype: torch.dtype) -> Data:
@@ -250,15 +255,16 @@ def _loop(
     counter: Counter,
     audience: Monitor,
     so_far: Callable[[Mapping[str, torch.Tensor]], Posterior],
+    signals: Signals,
     *,
     compiled: bool,
-) -> tuple[str, int, dict[str, float]]:
-    """Every sweep of a run, window by window: warm-up learns, sampling stores. Returns how it ended, sweeps done and
-    the seconds of each part.
+) -> Ending:
+    """Every sweep of a run, window by window: warm-up learns, sampling stores. Nothing is raised: what ended the run
+    early is part of how it ended.
     """
     seconds = {"compile": 0.0, "warmup": 0.0, "sampling": 0.0}
     began = time.perf_counter()
-    done = 0
+    done, cause = 0, None
     try:
         engine.prepare(compiled=compiled)
         seconds["compile"] = time.perf_counter() - began
@@ -285,7 +291,9 @@ def _loop(
                 )
             )
             seconds[phase] += time.perf_counter() - began - sum(seconds.values())
-    except KeyboardInterrupt:
+        signals.hold()
+    except BaseException as error:
+        signals.hold()
+        cause = error
         counter.window(sampling=done > run.warmup)
-        return "interrupted", done, seconds
-    return "finished", done, seconds
+    return Ending(done, seconds, cause)

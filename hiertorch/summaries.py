@@ -79,8 +79,9 @@ def warnings(posterior: "Posterior") -> list[str]:
 
 def _of_the_run(posterior: "Posterior") -> Iterator[str]:
     if posterior.interrupted:
-        asked = posterior.run.get("draws", "more")
-        yield f"The run was stopped after {posterior.n_draws} of {asked} draws: these are all there are."
+        asked, by = posterior.run.get("draws", "more"), posterior.run.get("ended_by", "Ctrl-C")
+        by = "" if by == "Ctrl-C" else f" by {by}"
+        yield f"The run was stopped{by} after {posterior.n_draws} of {asked} draws: these are all there are."
     if posterior.n_draws < diagnostics.MIN_DRAWS:
         least = diagnostics.MIN_DRAWS
         yield f"R-hat and ESS need at least {least} draws in each chain, and there are {posterior.n_draws}: take more."
@@ -119,7 +120,7 @@ def _stuck(posterior: "Posterior") -> Iterator[str]:
 
 def _mixing(posterior: "Posterior") -> Iterator[str]:
     number = sum(math.prod(x.shape[2:]) for x in posterior.draws.values())
-    for column, row in posterior.diagnostics().iterrows():
+    for column, row in posterior.diagnostics().iterrows() if posterior.n_draws else ():
         if row["beyond"]:
             yield ADVICE[str(column)].format_map({"number": number, **row})
 

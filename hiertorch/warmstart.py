@@ -36,6 +36,7 @@ def warm_start(
     """
     if not isinstance(posterior, Posterior):
         raise SamplingError(f"start= is a posterior, as ht.sample gives it; found {type(posterior).__name__}.")
+    posterior._drawn()
     more = {} if posterior._predictor is None else posterior._predictor.more
     held = {name: x for name, x in {**more, **posterior.draws}.items() if name in model.latents}
     population = [name for name, latent in model.latents.items() if latent.plate is None]

@@ -34,28 +34,36 @@ class Audience(Monitor):
         """See `Monitor.window`."""
         for monitor in list(self._started):
             try:
-                monitor.window(window)
+                monitor.window(window if monitor.only_looks else window.copied())
             except Exception as error:
                 self._started.remove(monitor)
-                self._give_up(monitor, error)
+                problems = [_given_up(monitor, error)]
                 try:
                     monitor.stop("failed")
                 except Exception as another:
-                    self._give_up(monitor, another)
+                    problems.append(_given_up(monitor, another))
+                _say(problems)
 
     def stop(self, status: str, posterior: "Posterior | None" = None) -> None:
-        """See `Monitor.stop`."""
+        """See `Monitor.stop`. All are told, and then Ctrl-C or SystemExit, which one of them met, is raised."""
+        problems, ended = list[str](), list[BaseException]()
         for monitor in self._started:
             try:
                 monitor.stop(status, posterior)
             except Exception as error:
-                self._give_up(monitor, error)
+                problems.append(_given_up(monitor, error))
+            except BaseException as error:
+                ended.append(error)
         self._started = []
+        _say(problems)
+        if ended:
+            raise ended[0]
 
-    @staticmethod
-    def _give_up(monitor: Monitor, error: Exception) -> None:
-        warnings.warn(
-            f"{type(monitor).__name__} stopped watching: {type(error).__name__}: {error}. The draws are not affected.",
-            SamplingWarning,
-            stacklevel=4,
-        )
+
+def _given_up(monitor: Monitor, error: Exception) -> str:
+    return f"{type(monitor).__name__} stopped watching: {type(error).__name__}: {error}. The draws are not affected."
+
+
+def _say(problems: Iterable[str]) -> None:
+    for problem in problems:
+        warnings.warn(problem, SamplingWarning, stacklevel=4)

@@ -1,7 +1,7 @@
 """What a monitor is told about a run, and what every monitor needs: names, a selection to watch."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -73,18 +73,52 @@ class Window:
     tuning: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # block -> what it has learnt
     so_far: Callable[[Mapping[str, Tensor]], "Posterior"] | None = None  # some of the draws with their model and data
 
+    def copied(self) -> "Window":
+        """The same for a monitor that may write into what it is given: tensors are copied when they are looked at."""
+        return replace(
+            self,
+            values=_Copies(self.values),
+            log_density=self.log_density.clone(),
+            acceptance=_Copies(self.acceptance),
+            draws=_Copies(self.draws),
+            log_densities=None if self.log_densities is None else self.log_densities.clone(),
+            tuning={block: _Copies(learnt) for block, learnt in self.tuning.items()},
+        )
+
     @property
     def drawn(self) -> int:
         """Draws a chain so far."""
         return next((draws.shape[1] for draws in self.draws.values()), 0)
 
 
+class _Copies(Mapping[str, Tensor]):
+    """Copies of tensors, each made once, when it is looked at."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors, self._made = tensors, dict[str, Tensor]()
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._made:
+            self._made[name] = self._tensors[name].clone()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
 class Monitor:
     """A side effect of a run: told of its start, of every window and of its end; this one does nothing.
 
-    A monitor only looks: it draws no random numbers and changes no tensor that it is given, so attaching one changes
-    no draw.
+    Attaching a monitor changes no draw: it is given copies of all tensors, made when it looks at them.
+
+    Attributes:
+        only_looks: a promise to write into no tensor, which spares the copies.
     """
+
+    only_looks = False
 
     def start(self, run: RunInfo) -> None:
         """Before the first sweep; an error raised here stops the run before it costs anything."""
@@ -97,7 +131,7 @@ class Monitor:
 
         Args:
             status: how the run ended.
-            posterior: what came out; None if the run failed.
+            posterior: what came out, of a run that was stopped or failed what it had drawn; None if nothing did.
         """
 
 

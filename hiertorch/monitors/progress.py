@@ -47,6 +47,8 @@ class ProgressBar(Monitor):
         share: of the run's time that R-hat and ESS may cost.
     """
 
+    only_looks = True
+
     def __init__(self, stream: TextIO | None = None, share: float = 0.02) -> None:
         self.stream, self.share = stream, share
         self._bar: _Bar | None = None

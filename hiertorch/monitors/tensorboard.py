@@ -71,6 +71,8 @@ parameters |
         SamplingError: for a folder, share or hparams that can't be.
     """
 
+    only_looks = True
+
     def __init__(
         self,
         log_dir: str | os.PathLike[str],
@@ -137,7 +139,7 @@ parameters |
             try:
                 with torch.no_grad():
                     self._board.add(snapshots, self._overhead)
-            except Exception as error:
+            except BaseException as error:  # SystemExit too: the thread must go on taking what it is given
                 self._error = error
 
     def stop(self, status: str, posterior: "Posterior | None" = None) -> None:

@@ -1,0 +1,91 @@
+"""How a run ended, and what comes back of it: no draw is lost, whatever ended it."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from hiertorch.errors import HiertorchError, InterruptedRunError, SamplingWarning
+from hiertorch.interruption import Signals
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["DRAWS_FILE", "Ending", "whole"]
+
+DRAWS_FILE = "draws.npz"
+"""What a run folder calls its posterior."""
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Ending:
+    """Sweeps done, seconds of each part, and what ended the run early, None if nothing did."""
+
+    sweeps: int
+    seconds: Mapping[str, float]
+    cause: BaseException | None
+
+    @property
+    def status(self) -> str:
+        """The word for it: "finished", "interrupted" by Ctrl-C or a signal, "failed" by an error."""
+        if self.cause is None:
+            return "finished"
+        code = self.cause.code if isinstance(self.cause, SystemExit) else None
+        signalled = isinstance(self.cause, KeyboardInterrupt) or code in (129, 143)
+        return "interrupted" if signalled else "failed"
+
+    @property
+    def returns(self) -> bool:
+        """Whether the draws are returned, or the exception is raised that ended the run."""
+        return self.cause is None or isinstance(self.cause, KeyboardInterrupt)
+
+    def closing(self, signals: Signals, part: Callable[[], Result]) -> Result | None:
+        """What is done once all draws are there: Ctrl-C ends this part alone, any other exception is raised later."""
+        try:
+            with signals.listening():
+                return part()
+        except BaseException as error:
+            if self.returns and not isinstance(error, KeyboardInterrupt):
+                self.cause = error
+        return None
+
+    def give(self, posterior: "Posterior", signals: Signals, log_dir: str | Path | None) -> "Posterior":
+        """The posterior, returned or as `posterior` of the exception that ended the run; `log_dir` keeps the latter."""
+        if self.returns:
+            self.cause = next((error for error in signals.met if isinstance(error, SystemExit)), self.cause)
+        if self.cause is None or isinstance(self.cause, KeyboardInterrupt):
+            return posterior
+        if log_dir is not None and posterior.n_draws:
+            _rescue(posterior, Path(log_dir) / DRAWS_FILE)
+        self.cause.posterior = posterior  # type: ignore[attr-defined]
+        raise self.cause
+
+
+def _rescue(posterior: "Posterior", path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        posterior.save(path)
+    except (HiertorchError, OSError) as error:
+        warnings.warn(
+            f"the run was ended by {posterior.run['ended_by']}, and its {posterior.n_draws} draws could not be saved "
+            f"as {str(path)!r} ({error}); they are the `posterior` of the exception.",
+            SamplingWarning,
+            stacklevel=4,
+        )
+
+
+def whole(run: "Posterior", what: str) -> "Posterior":
+    """The posterior of a run that is a means to something else, or an InterruptedRunError if it was stopped: what is
+    computed from a part of it would look like the whole.
+    """
+    if not run.interrupted:
+        return run
+    done, asked = run.n_draws, run.run.get("draws", "more")
+    raise InterruptedRunError(
+        f"{what} was stopped after {done} of {asked} draws, too few to answer for; run it again. What was drawn is the "
+        "`posterior` of this error.",
+        run,
+    )
