@@ -18,6 +18,7 @@ import argparse
 import difflib
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import hiertorch.models  # noqa: F401  so that a config may name a ready model by its class name alone
 from hiertorch.data import Data
+from hiertorch.ending import DRAWS_FILE, keep
 from hiertorch.errors import ConfigError, RunFolderError
+from hiertorch.interruption import Signals
 from hiertorch.model import Model
 from hiertorch.posterior import Posterior
 from hiertorch.sampling import sample
@@ -38,7 +41,7 @@ from hiertorch.sampling import sample
 __all__ = ["Config", "load", "parsed", "parser_of", "read_data", "read_table", "run", "sections"]
 
 EVENTS = "events.out.tfevents"
-RUN_FILES = ("draws.npz", "summary.csv", f"{EVENTS}.*", f"chain_*/{EVENTS}.*")
+RUN_FILES = (DRAWS_FILE, "summary.csv", f"{EVENTS}.*", f"chain_*/{EVENTS}.*")
 
 
 @dataclass(frozen=True)
@@ -121,17 +124,44 @@ def run(config: Config) -> Posterior:
     Raises:
         ConfigError: if there is no such table.
         RunFolderError: before sampling, if the run folder can't be written or holds an earlier run.
+        BaseException: what ended the sampling, see `ht.sample`; the folder has what was drawn, and is gone if nothing
+            was.
     """
     data = read_data(config)
     if config.log_dir is None:
         return sample(config.model, data, **config.settings)
-    _open_run_folder(config.log_dir, config)
-    posterior = sample(config.model, data, **config.settings, log_dir=config.log_dir)
-    posterior.save(config.log_dir / "draws.npz")
-    posterior.summary().to_csv(config.log_dir / "summary.csv", index_label="parameter")
-    resolved = {name: posterior.run[name] for name in ("chains", "warmup", "draws", "thin", "device")}
-    (config.log_dir / "config.yaml").write_text(config.yaml(**resolved, compile=posterior.run["compiled"]))
+    folder, new = config.log_dir, not config.log_dir.exists()
+    _open_run_folder(folder, config)
+    try:
+        posterior = sample(config.model, data, **config.settings, log_dir=folder)
+    except BaseException as error:
+        if (found := getattr(error, "posterior", None)) is not None:
+            _fill(folder, new, config, found)
+        raise
+    _fill(folder, new, config, posterior)
     return posterior
+
+
+def _fill(folder: Path, new: bool, config: Config, posterior: Posterior) -> None:
+    """Draws, summary and resolved config, whatever signal comes; nothing is left of a run without draws."""
+    with Signals(holding=True) as signals:
+        if posterior.n_draws:
+            keep(posterior, folder / DRAWS_FILE)
+            posterior.summary().to_csv(folder / "summary.csv", index_label="parameter")
+            resolved = {name: posterior.run[name] for name in ("chains", "warmup", "draws", "thin", "device")}
+            (folder / "config.yaml").write_text(config.yaml(**resolved, compile=posterior.run["compiled"]))
+        elif new:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            for path in (folder / "config.yaml", *_earlier(folder)):
+                path.unlink(missing_ok=True)
+    if signals.met:
+        raise signals.met[0]
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """What a run has written into a folder, but for its config."""
+    return [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
 
 
 def read_data(config: Config) -> Data:
@@ -192,7 +222,7 @@ def _check_device(device: str | None) -> None:
 def _open_run_folder(folder: Path, config: Config) -> None:
     """Makes the folder and writes the config into it: a folder that can't be written is found before sampling."""
     try:
-        earlier = [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
+        earlier = _earlier(folder)
         if earlier and not config.overwrite:
             raise RunFolderError(
                 f"the run folder {str(folder)!r} holds an earlier run ({earlier[0].name}); give another --log_dir, "

@@ -23,6 +23,7 @@ from hiertorch.collapse import collapse
 from hiertorch.comparison.bygroup import log_marginals
 from hiertorch.comparison.criteria import Criterion, question, total
 from hiertorch.data import Data
+from hiertorch.ending import uninterrupted
 from hiertorch.errors import DataError, SamplingWarning
 from hiertorch.pareto import good_k
 from hiertorch.pointwise import Pointwise
@@ -76,6 +77,7 @@ def kfold(
 
     Raises:
         DataError: for folds that can't be.
+        InterruptedRunError: if the run was stopped.
     """
     whole = Pointwise(posterior, FITTED)
     data = whole.data
@@ -123,6 +125,7 @@ def refit(
 
     Raises:
         DataError: for a criterion of another kind or of other data.
+        InterruptedRunError: if the run was stopped.
     """
     if not isinstance(criterion, Criterion) or criterion.kind != "loo":
         kind = criterion.kind if isinstance(criterion, Criterion) else type(criterion).__name__
@@ -252,7 +255,9 @@ def _fits(posterior: Posterior, kept: Tensor, by: str, seed: int, settings: dict
         weights = (part * own).repeat(chains, 1)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=SamplingWarning)  # said once, of the fit to all rows
-            run = sample(fitted.model, data.replace(weights=weights), seed=seed, **settings)
+            run = uninterrupted(
+                sample(fitted.model, data.replace(weights=weights), seed=seed, **settings), "the run of the folds"
+            )
         for i, rows in enumerate(part):
             yield _one(posterior, run, slice(i, None, len(part)), None if by == "row" else ~rows, closed)
 

@@ -1,18 +1,19 @@
 """How a run ended, and what comes back of it: no draw is lost, whatever ended it."""
 
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hiertorch.errors import HiertorchError, InterruptedRunError, SamplingWarning
+from hiertorch.errors import HiertorchError, InterruptedRunError, RunFolderError, SamplingWarning
 from hiertorch.interruption import Signals
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
 
-__all__ = ["DRAWS_FILE", "Ending", "whole"]
+__all__ = ["DRAWS_FILE", "Ending", "keep", "uninterrupted"]
 
 DRAWS_FILE = "draws.npz"
 """What a run folder calls its posterior."""
@@ -64,20 +65,39 @@ class Ending:
         raise self.cause
 
 
+def keep(posterior: "Posterior", path: Path) -> Path:
+    """Saves a posterior, in a folder that is made again if it has gone; elsewhere, with a warning, if that can't be.
+
+    Raises:
+        HiertorchError: if it can be saved nowhere.
+    """
+    name = f"{path.parent.name}-{posterior.run.get('seed', 'run')}-{path.name}"
+    elsewhere = [Path.cwd() / name, Path(tempfile.gettempdir()) / name]
+    for place in (path, *elsewhere):
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            posterior.save(place)
+        except OSError as error:  # a RunFolderError is one too
+            why = f"{error.strerror or error}"
+            continue
+        if place is not path:
+            _say(f"{str(path)!r} can't be written ({why}); the draws are in {str(place)!r}.")
+        return place
+    raise RunFolderError(f"the draws could be saved neither as {str(path)!r} nor in {Path.cwd()} ({why}).")
+
+
 def _rescue(posterior: "Posterior", path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        posterior.save(path)
-    except (HiertorchError, OSError) as error:
-        warnings.warn(
-            f"the run was ended by {posterior.run['ended_by']}, and its {posterior.n_draws} draws could not be saved "
-            f"as {str(path)!r} ({error}); they are the `posterior` of the exception.",
-            SamplingWarning,
-            stacklevel=4,
-        )
+        keep(posterior, path)
+    except HiertorchError as error:
+        _say(f"the run was ended by {posterior.run['ended_by']}: {error} They are the `posterior` of the exception.")
 
 
-def whole(run: "Posterior", what: str) -> "Posterior":
+def _say(sentence: str) -> None:
+    warnings.warn(sentence, SamplingWarning, stacklevel=6)
+
+
+def uninterrupted(run: "Posterior", what: str) -> "Posterior":
     """The posterior of a run that is a means to something else, or an InterruptedRunError if it was stopped: what is
     computed from a part of it would look like the whole.
     """
@@ -85,7 +105,7 @@ def whole(run: "Posterior", what: str) -> "Posterior":
         return run
     done, asked = run.n_draws, run.run.get("draws", "more")
     raise InterruptedRunError(
-        f"{what} was stopped after {done} of {asked} draws, too few to answer for; run it again. What was drawn is the "
-        "`posterior` of this error.",
+        f"{what} was stopped after {done} of {asked} draws, and nothing is computed from a part: run it again. What "
+        "was drawn is the `posterior` of this error.",
         run,
     )

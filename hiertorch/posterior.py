@@ -196,6 +196,14 @@ class Posterior:
         """The number of draws in each chain."""
         return next(iter(self.draws.values())).shape[1]
 
+    @property
+    def stopped(self) -> str:
+        """How the run was stopped before it had all its draws, in a sentence; "" if it was not."""
+        if not self.interrupted:
+            return ""
+        asked, by = self.run.get("draws", "more"), f" by {self.run['ended_by']}" if "ended_by" in self.run else ""
+        return f"The run was stopped{by} after {self.n_draws} of {asked} draws: these are all there are."
+
     def __contains__(self, name: object) -> bool:
         return name in self.draws
 

@@ -25,6 +25,7 @@ from torch.distributions import Distribution
 from hiertorch import reading
 from hiertorch.data import Data
 from hiertorch.distributions import HalfStudentT
+from hiertorch.ending import uninterrupted
 from hiertorch.errors import DataError, ModelError
 from hiertorch.latent import Latent, Values, cast
 from hiertorch.model import Model
@@ -93,7 +94,7 @@ def prior_grid(
     Raises:
         ModelError: if there is no such latent, its prior reads others, or has no width to scale.
         DataError: for scales that aren't positive, and data that differ by chain.
-        SamplingError: for settings that can't work.
+        SamplingError: for settings that can't work; an InterruptedRunError if the run was stopped.
     """
     factors = _checked(model, data, latent, scales, chains)
     given = torch.ones_like(data.y) if data.weights is None else data.weights
@@ -103,6 +104,7 @@ def prior_grid(
         data.replace(weights=given.expand(total, -1)),
         **{"progress": False, **settings, "chains": total},
     )
+    uninterrupted(every, "the run of the prior grid")
     posteriors = {
         factor: _in_turn(every, _with(model, latent, [factor]), data, slice(k, None, len(factors)))
         for k, factor in enumerate(factors)

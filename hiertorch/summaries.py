@@ -79,9 +79,7 @@ def warnings(posterior: "Posterior") -> list[str]:
 
 def _of_the_run(posterior: "Posterior") -> Iterator[str]:
     if posterior.interrupted:
-        asked, by = posterior.run.get("draws", "more"), posterior.run.get("ended_by", "Ctrl-C")
-        by = "" if by == "Ctrl-C" else f" by {by}"
-        yield f"The run was stopped{by} after {posterior.n_draws} of {asked} draws: these are all there are."
+        yield posterior.stopped
     if posterior.n_draws < diagnostics.MIN_DRAWS:
         least = diagnostics.MIN_DRAWS
         yield f"R-hat and ESS need at least {least} draws in each chain, and there are {posterior.n_draws}: take more."

@@ -23,9 +23,12 @@ import hiertorch as ht
 from hiertorch.comparison import Comparison, compare
 from hiertorch.comparison.criteria import Criterion
 from hiertorch.config import parsed, parser_of, read_table, sections
+from hiertorch.ending import DRAWS_FILE, keep
 from hiertorch.errors import ConfigError, DataError, HiertorchError, RunFolderError, SamplingWarning
+from hiertorch.interruption import Signals
 
 Kind = Literal["loo", "waic", "dic"]
+INTERRUPTED = 130  # exit status after Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -42,21 +45,29 @@ class Task:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 if a fit or its comparison failed, 2 if the config is wrong."""
+    """Exit status: 0, 1 if a fit or its comparison failed, 2 if the config is wrong, 130 after Ctrl-C, 143 and 129
+    after SIGTERM and SIGHUP.
+    """
     warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
     try:
         task = load(argv)
         folder(task)
-        posteriors = fitted(task)
-        for by in task.by:
+        posteriors, left_out = fitted(task)
+        for by in task.by if len(posteriors) > 1 else ():
             comparison = compared(posteriors, task.kind, by)
             print(f"\n{comparison!r}\n", flush=True)
+            if left_out:
+                print(f"Left out, since they were not fitted: {', '.join(left_out)}.\n", flush=True)
             write(comparison, task.out)
     except HiertorchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    print(f"tables, figures and texts: {task.out}")
-    return 0
+    except KeyboardInterrupt:
+        said("interrupted")
+        return INTERRUPTED
+    if len(posteriors) > 1:
+        print(f"tables, figures and texts: {task.out}")
+    return INTERRUPTED if left_out else 0
 
 
 def load(argv: Sequence[str] | None) -> Task:
@@ -75,17 +86,40 @@ def load(argv: Sequence[str] | None) -> Task:
     return Task(data, models, settings, values.kind, list(dict.fromkeys(values.by)), Path(values.out), text)
 
 
-def fitted(task: Task) -> dict[str, ht.Posterior]:
-    """Every model fitted to the same rows, with a line on each."""
-    posteriors = {}
-    for number, (name, model) in enumerate(task.models.items(), 1):
-        start = time.perf_counter()
-        with warnings.catch_warnings():  # which is what complete pooling is about
-            warnings.filterwarnings("ignore", "grouping .* is never read", SamplingWarning)
-            posterior = posteriors[name] = ht.sample(model, task.data, **task.settings)
-        size = f"{posterior.chains} chains x {posterior.n_draws} draws"
-        said(f"{number} of {len(task.models)}: {name}, {size}, {time.perf_counter() - start:.1f} s")
-    return posteriors
+def fitted(task: Task) -> tuple[dict[str, ht.Posterior], list[str]]:
+    """Every model fitted to the same rows, with a line on each; after Ctrl-C those that were done, and the names of the
+    others. A fit that was stopped has few draws, and is none of them. What ends the fits early leaves what was drawn in
+    the folder.
+    """
+    posteriors = dict[str, ht.Posterior]()
+    try:
+        for number, (name, model) in enumerate(task.models.items(), 1):
+            start = time.perf_counter()
+            with warnings.catch_warnings():  # which is what complete pooling is about
+                warnings.filterwarnings("ignore", "grouping .* is never read", SamplingWarning)
+                posterior = ht.sample(model, task.data, **task.settings)
+            size = f"{posterior.chains} chains x {posterior.n_draws} draws"
+            if posterior.interrupted:
+                said(f"{number} of {len(task.models)}: {name}, stopped after {size}, and left out with what follows")
+                break
+            posteriors[name] = posterior
+            said(f"{number} of {len(task.models)}: {name}, {size}, {time.perf_counter() - start:.1f} s")
+        else:
+            return posteriors, []
+    except BaseException as error:
+        part: ht.Posterior | None = getattr(error, "posterior", None)
+        kept(posteriors | ({name: part} if part is not None and part.n_draws else {}), task.out)
+        raise
+    kept(posteriors | ({name: posterior} if posterior.n_draws else {}), task.out)
+    return posteriors, [name for name in task.models if name not in posteriors]
+
+
+def kept(posteriors: Mapping[str, ht.Posterior], out: Path) -> None:
+    """Saves fits that were done before something ended the others, and what was drawn of the last."""
+    with Signals(holding=True):
+        for name, posterior in posteriors.items():
+            path = keep(posterior, (out / re.sub(r"\W+", "_", name)).with_suffix(Path(DRAWS_FILE).suffix))
+            said(f"the fit of {name} is kept: {path}")
 
 
 def compared(posteriors: Mapping[str, ht.Posterior], kind: Kind, by: str) -> Comparison:

@@ -8,6 +8,7 @@ directory.
 """
 
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +16,19 @@ from pathlib import Path
 import pandas as pd
 
 from hiertorch.config import load, run
+from hiertorch.ending import DRAWS_FILE
 from hiertorch.errors import ConfigError, HiertorchError
+from hiertorch.posterior import Posterior
 
 GROUPS = 8  # shown of a latent that has a row for every group
 WIDTH = 120  # columns of a terminal
+INTERRUPTED = 130  # exit status after Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 if the fit failed, 2 if the config is wrong."""
+    """Exit status: 0, 1 if the fit failed, 2 if the config is wrong, 130 after Ctrl-C, 143 and 129 after SIGTERM and
+    SIGHUP.
+    """
     warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
     try:
         config = load(argv)
@@ -30,15 +36,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HiertorchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except (Exception, SystemExit) as error:
+        if not hasattr(error, "posterior"):
+            raise
+        if isinstance(error, Exception):  # of the model's own code: where it was met helps
+            traceback.print_exc()
+        print(ended(error.posterior, config.log_dir), file=sys.stderr)
+        return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    if posterior.n_draws == 0:
+        print(ended(posterior, config.log_dir), file=sys.stderr)
+        return INTERRUPTED
     print(
         shortened(posterior.summary(), [name for name, part in config.model.latents.items() if part.plate is not None])
     )
     if config.log_dir is None:
         print("nothing was kept; --log_dir DIR keeps draws, summary, config and dashboard")
     else:
-        print(f"run folder: {config.log_dir} (draws.npz, summary.csv with every row, config.yaml)")
+        print(f"run folder: {config.log_dir} ({DRAWS_FILE}, summary.csv with every row, config.yaml)")
         print(f"dashboard:  python scripts/dashboard.py {config.log_dir}")
-    return 0
+    return INTERRUPTED if posterior.interrupted else 0
+
+
+def ended(posterior: Posterior, folder: Path | None) -> str:
+    """What became of the draws of a run that was ended early."""
+    if posterior.n_draws == 0:
+        return f"ended by {posterior.run['ended_by']} in the warm-up: nothing was drawn, and nothing is kept."
+    kept = "--log_dir was not given, so they are lost" if folder is None else f"run folder: {folder}"
+    return f"{posterior.stopped} {kept}"
 
 
 def shortened(summary: pd.DataFrame, by_group: Sequence[str]) -> str:

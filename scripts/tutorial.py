@@ -29,7 +29,7 @@ FEWEST_EFFECTIVE, HIGHEST_R_HAT, HIGHEST_K = 400, 1.01, 0.7
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the demonstrations that are asked for."""
+    """Prints the demonstrations that are asked for. Exit status: 0, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=[*DEMONSTRATIONS, "all"])
     name = parser.parse_args(argv).name
@@ -37,7 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for each in DEMONSTRATIONS if name == "all" else [name]:
         title, demonstration = DEMONSTRATIONS[each]
         print(f"\n{title}\n{'=' * len(title)}")
-        print(demonstration())
+        try:
+            print(demonstration())
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
     return 0
 
 
@@ -154,7 +158,10 @@ def simulated(effects: list[float], rows: int, slope: float, noise: float, seed:
 
 def fit(model: ht.Model, data: ht.Data, **options: Any) -> ht.Posterior:
     """The posterior of a few chains."""
-    return ht.sample(model, data, chains=CHAINS, progress=False, **options)
+    posterior = ht.sample(model, data, chains=CHAINS, progress=False, **options)
+    if posterior.interrupted:
+        raise KeyboardInterrupt
+    return posterior
 
 
 def against(summary: pd.DataFrame, truths: dict[str, tuple[str, Any]]) -> pd.DataFrame:

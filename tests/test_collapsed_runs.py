@@ -213,7 +213,7 @@ def test_ctrl_c_gives_the_draws_so_far(sweeps: int, done: int, keep: list[str] |
     assert impatient.status == part.run["status"] == "interrupted"
     assert part.n_draws == done
     assert_equal_draws(part, plain, of_b=slice(0, done))
-    assert f"The run was stopped after {done} of 60 draws: these are all there are." in part.warnings()
+    assert f"The run was stopped by Ctrl-C after {done} of 60 draws: these are all there are." in part.warnings()
     assert len(part.summary()) == len(plain.summary()) and "interrupted" in repr(part)
     assert part.redraw("alpha").shape == (4, done, 4)
 
@@ -248,7 +248,7 @@ def test_ctrl_c_in_warm_up_gives_an_empty_posterior(keep: list[str] | None, run:
     posterior = run(keep=keep, monitors=[Impatient(20)])
     assert posterior.interrupted and posterior.n_draws == 0
     assert posterior["mu_alpha"].shape == (4, 0)
-    assert "The run was stopped after 0 of 60 draws: these are all there are." in posterior.warnings()
+    assert "The run was stopped by Ctrl-C after 0 of 60 draws: these are all there are." in posterior.warnings()
     assert posterior.redraw("alpha").shape == (4, 0, 4)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,9 @@ import pytest
 import torch
 import yaml
 
+from hiertorch.ending import DRAWS_FILE
 from hiertorch.errors import DataError
+from hiertorch.independence import Independence
 from hiertorch.posterior import Posterior
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
@@ -171,3 +174,39 @@ def test_config_of_schools(script):
     for model in task.models.values():
         findings = task.data.check(model)
         assert findings[findings.severity != "note"].to_dict("records") == []
+
+
+def pressed(monkeypatch, what):
+    """Something ends the third fit after 20 of its draws."""
+    advance, fits = Independence.advance, []
+
+    def interrupted(self, done, *arguments):
+        fits.extend([self] * (self not in fits))
+        if len(fits) == 3 and done == 80:
+            if isinstance(what, Exception):
+                raise what
+            os.kill(os.getpid(), getattr(signal, what))
+        return advance(self, done, *arguments)
+
+    monkeypatch.setattr(Independence, "window", lambda self, *, warming: 10)
+    monkeypatch.setattr(Independence, "advance", interrupted)
+
+
+@pytest.mark.parametrize(("what", "status"), [("SIGINT", 130), ("SIGTERM", 143), (KeyError("x"), 1)])
+def test_fits_that_are_done_are_kept(what, status, folder, main, monkeypatch, capsys):
+    pressed(monkeypatch, what)
+    if status == 130:
+        assert main(["--config", "fit.yaml"]) == status
+        printed = capsys.readouterr()
+        assert "Left out, since they were not fitted: lines." in printed.out
+        assert "'levels' predicts new rows best" in " ".join(printed.out.split())
+    else:
+        with pytest.raises(SystemExit if status == 143 else KeyError) as ended:
+            main(["--config", "fit.yaml"])
+        assert status == 1 or ended.value.code == status
+    kept = {path.stem: Posterior.load(path) for path in (folder / "out").glob(f"*{Path(DRAWS_FILE).suffix}")}
+    assert {name: (one.n_draws, one.interrupted) for name, one in kept.items()} == {
+        "one_line": (100, False),
+        "levels": (100, False),
+        "lines": (20, True),
+    }

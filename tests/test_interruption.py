@@ -12,8 +12,8 @@ import torch
 from torch.distributions import Bernoulli, HalfNormal, Normal
 
 import hiertorch as ht
-from hiertorch.ending import Ending
-from hiertorch.errors import SamplingWarning
+from hiertorch.ending import Ending, keep
+from hiertorch.errors import InterruptedRunError, SamplingWarning
 from hiertorch.independence import Independence
 from hiertorch.interruption import Signals, ended_by
 from hiertorch.monitors import Monitor, Window
@@ -282,3 +282,49 @@ def test_a_monitor_that_writes_changes_no_draw(model, plain):
     for name, x in posterior.draws.items():
         assert torch.equal(x, plain[model].draws[name])
     assert torch.equal(posterior.stats.log_density, plain[model].stats.log_density)
+
+
+# What is computed from a run that was stopped
+
+
+def test_folds_and_grids_of_a_stopped_run_are_refused(plain, monkeypatch):
+    whole = ht.sample(Heights(), data(), **RUN)
+    pressed = [Meets(raises(KeyboardInterrupt()))]
+    for asked in (
+        lambda: whole.kfold(3, monitors=pressed, draws=300),
+        lambda: ht.prior_grid(Heights(), data(), "tau", (1.0, 2.0), monitors=pressed, **RUN | {"draws": 300}),
+    ):
+        pressed[0].met = False
+        with pytest.raises(InterruptedRunError, match=r"after 20 of \d+ draws, and nothing is computed") as refused:
+            asked()
+        assert refused.value.posterior.n_draws == 20
+
+
+def test_a_criterion_of_a_stopped_run_says_so(plain):
+    whole, part = (
+        ht.sample(Heights(), data(), **RUN, monitors=monitors)
+        for monitors in ([], [Meets(raises(KeyboardInterrupt()))])
+    )
+    sentence = "The run was stopped by Ctrl-C after 20 of 200 draws: these are all there are."
+    assert part.criterion().stopped == sentence and sentence in repr(part.criterion()) and not whole.criterion().stopped
+    compared = ht.compare({"whole": whole, "part": part})
+    assert compared.verdict.startswith(f"Beware of 'part'. {sentence}\n")
+    assert "Beware" not in ht.compare({"whole": whole, "again": whole}).verdict
+
+
+# Run folders
+
+
+def test_draws_are_kept_though_the_folder_has_gone(plain, tmp_path, monkeypatch):
+    posterior, path = plain[Heights], tmp_path / "gone" / "run" / "draws.npz"
+    assert keep(posterior, path) == path and path.is_file()
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.warns(
+        SamplingWarning, match=r"file/draws.npz' can't be written \(.*\); the draws are in '.*here/file-1-"
+    ):
+        kept = keep(posterior, blocked / "draws.npz")
+    assert kept.parent == tmp_path / "here"
+    assert torch.equal(Posterior.load(kept)["mu"], posterior["mu"])

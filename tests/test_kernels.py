@@ -421,7 +421,7 @@ def test_ctrl_c_gives_the_draws_so_far(sweeps: int, run: Callable[..., Posterior
     done = (impatient.windows[-1].sweep - RUN["warmup"]) // RUN["thin"]
     assert 0 < part.n_draws == done < 60
     assert_equal_draws(part, whole, of_b=slice(0, done))
-    assert f"The run was stopped after {done} of 60 draws: these are all there are." in part.warnings()
+    assert f"The run was stopped by Ctrl-C after {done} of 60 draws: these are all there are." in part.warnings()
     assert len(part.summary()) == len(whole.summary()) and "interrupted" in repr(part)
     assert part.stats.acceptance.keys() == whole.stats.acceptance.keys()
     for block, rates in part.stats.acceptance.items():
@@ -432,7 +432,7 @@ def test_ctrl_c_in_warm_up_gives_an_empty_posterior(run: Callable[..., Posterior
     posterior = run(monitors=[Impatient(20)])
     assert posterior.interrupted and posterior.n_draws == 0
     assert posterior["alpha"].shape == (4, 0, 4)
-    assert "The run was stopped after 0 of 60 draws: these are all there are." in posterior.warnings()
+    assert "The run was stopped by Ctrl-C after 0 of 60 draws: these are all there are." in posterior.warnings()
 
 
 def test_walks_learn_no_size_from_data_of_each_chain(sample):

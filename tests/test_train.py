@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hiertorch.ending import DRAWS_FILE
+from hiertorch.independence import Independence
 from hiertorch.posterior import Posterior
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
@@ -59,6 +62,27 @@ def main(train, monkeypatch):
     """`main`, with what it changes for a whole program put back afterwards."""
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     return train.main
+
+
+@pytest.fixture
+def pressed(monkeypatch):
+    """A function that has a signal sent, or an error raised, when so many sweeps of the only fit are done."""
+
+    def at(sweeps, what, calls=1):
+        advance, met = Independence.advance, []
+
+        def interrupted(self, done, *arguments):
+            if done >= sweeps and len(met) < calls:
+                met.append(done)
+                if isinstance(what, Exception):
+                    raise what
+                os.kill(os.getpid(), getattr(signal, what))
+            return advance(self, done, *arguments)
+
+        monkeypatch.setattr(Independence, "window", lambda self, *, warming: 10)
+        monkeypatch.setattr(Independence, "advance", interrupted)
+
+    return at
 
 
 def test_from_any_folder_with_a_model_of_ones_own(folder):
@@ -116,6 +140,37 @@ def test_what_is_wrong_is_one_sentence(folder, main, capsys, options, status, se
     assert said.err.startswith(sentence)
     assert said.err.count("\n") == 1
     assert said.out == ""
+
+
+@pytest.mark.parametrize(("what", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), (KeyError("x"), 1)])
+def test_what_was_drawn_before_the_end_is_in_the_folder(what, status, folder, main, pressed, capsys):
+    pressed(40, what)
+    assert main(["--config", "fit.yaml"]) == status
+    printed = capsys.readouterr()
+    posterior = Posterior.load(folder / "out" / DRAWS_FILE)
+    by = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}.get(str(what), "KeyError: 'x'")
+    assert posterior.interrupted and posterior.n_draws == 10 and posterior.run["ended_by"] == by
+    assert len(pd.read_csv("out/summary.csv")) == 14 and Path("out/config.yaml").is_file()
+    if status == 130:  # as with any other fit, but for the status
+        assert "sigma_alpha" in printed.out and "run folder: out" in printed.out
+    else:
+        assert f"stopped by {by} after 10 of 20 draws" in printed.err and "run folder: out" in printed.err
+        assert ("Traceback" in printed.err) == (status == 1)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize(("what", "status"), [("SIGINT", 130), ("SIGTERM", 143), (KeyError("x"), 1)])
+def test_ended_in_the_warm_up_there_is_no_folder(what, status, before, folder, main, pressed, capsys):
+    if before:
+        (folder / "out").mkdir()
+        (folder / "out" / "notes.txt").write_text("mine")
+    pressed(10, what)
+    assert main(["--config", "fit.yaml"]) == status
+    printed = capsys.readouterr()
+    assert "in the warm-up: nothing was drawn, and nothing is kept." in printed.err and printed.out == ""
+    assert "nan" not in (printed.out + printed.err).lower()
+    left = [path for path in (folder / "out").rglob("*") if path.is_file()]
+    assert (folder / "out").exists() == before and [path.name for path in left] == ["notes.txt"] * before
 
 
 def test_without_a_run_folder(folder, main, capsys):

@@ -54,6 +54,7 @@ class Criterion:
         question: which prediction this is about, in one sentence.
         warnings: what a reader should know before trusting the numbers.
         fingerprint: of the data that it is about; None if it was made by hand.
+        stopped: how the run was stopped that it is of, in a sentence; "" if it was not.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Criterion:
     question: str = ""
     warnings: list[str] = field(default_factory=list)
     fingerprint: Fingerprint | None = None
+    stopped: str = ""
 
     @property
     def ic(self) -> float:
@@ -79,7 +81,7 @@ class Criterion:
             f"{self.kind.upper()} of {self.model or 'a model'}: {len(self.pointwise)} {what}",
             f"elpd {self.elpd:.1f} (se {self.se:.1f}), p {self.p:.1f}, -2 elpd {self.ic:.1f}",
         ]
-        return "\n  ".join([*lines, *([self.question] if self.question else []), *self.warnings])
+        return "\n  ".join([*lines, *(text for text in (self.question, self.stopped) if text), *self.warnings])
 
 
 def question(by: str) -> str:
@@ -129,7 +131,8 @@ def criterion(
     name = type(pointwise.model).__name__
     details = {**details, "draws": float(pointwise.number), **source.details}
     p, mark = float(found["p"].sum()), pointwise.data.fingerprint
-    return Criterion(kind, by, elpd, se, p, frame, details, name, question(by), notes, mark)
+    stopped = posterior.stopped
+    return Criterion(kind, by, elpd, se, p, frame, details, name, question(by), notes, mark, stopped)
 
 
 def _trust(kind: str, found: Found, details: Mapping[str, float], source: Source) -> Iterator[str]:

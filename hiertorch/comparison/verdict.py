@@ -83,7 +83,12 @@ def sentences(table: pd.DataFrame, criteria: Mapping[str, Criterion], doubts: Ma
             f"Of {len(criteria)} candidates the best looks better than it is, because it was chosen: prefer an average "
             "of all by their stacking weights."
         )
-    return "\n".join([*lines, *_high_k(criteria, unit), *_warned(criteria)])
+    return "\n".join([*_stopped(criteria), *lines, *_high_k(criteria, unit), *_warned(criteria)])
+
+
+def _stopped(criteria: Mapping[str, Criterion]) -> list[str]:
+    """Candidates whose run was stopped, with which others are compared as if they had all their draws."""
+    return [f"Beware of {name!r}. {one.stopped}" for name, one in criteria.items() if one.stopped]
 
 
 def _lower(table: pd.DataFrame, names: Iterable[str]) -> str:
