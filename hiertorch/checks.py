@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 
 from hiertorch.data import Data
+from hiertorch.declared import overrides
 from hiertorch.errors import DataError, ModelError
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model, _fits, seeded
 from hiertorch.space import bijection
-from hiertorch.structure import Reads, overrides, record
+from hiertorch.structure import Reads, record
+from hiertorch.weights import check_registered, refuse_weights
 
 __all__ = ["inspect"]
 
@@ -40,7 +42,7 @@ def inspect(
     _check_kinds(model, data)
     generator = generator or torch.Generator(data.device).manual_seed(0)
     rows = data if prior_only else _spread(data)
-    with torch.no_grad(), validation(True):
+    with torch.enable_grad(), validation(True):  # which shows weights that somebody means to be learnt
         try:
             reads = _checked(model, data, rows, generator, prior_only=prior_only)
         except ModelError:
@@ -72,6 +74,7 @@ def _check_kinds(model: Model, data: Data) -> None:
                 f"{type(model).__name__} overrides {method}, which sampling does not call; override log_prior_term "
                 "for one latent's prior, or log_prob for the whole density."
             )
+    check_registered(model)
     for name, latent in model.latents.items():
         if latent.plate is not None and latent.plate not in data.plates:
             known = ", ".join(map(repr, data.plates)) or "none"
@@ -100,10 +103,12 @@ def _checked(model: Model, data: Data, rows: Data, generator: torch.Generator, *
         _check_labels(model, name, reads, data)
         with validation(False):
             terms[name] = _check_prior(model, name, v, data, generator)
+        refuse_weights(model, f"the prior of {name!r}", terms[name])
     for name in model.derived:
         _check_derived(model, name, v, data)
     if opaque:
         _check_density(reads)
+        refuse_weights(model, "log_prob", reads.density)
     row_terms = None if opaque or prior_only else _check_likelihood(model, reads, rows, data)
     with validation(False):
         if opaque:
@@ -194,6 +199,7 @@ def _check_derived(model: Model, name: str, v: Values, data: Data) -> None:
         found = quantity(v, data)
     except (ModelError, DataError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ModelError(f"the derived quantity {name!r} can't be computed: {error}") from error
+    refuse_weights(model, f"the derived quantity {name!r}", found)
     if quantity.plate is not None and quantity.plate not in data.plates:
         raise ModelError(f"the derived quantity {name!r} varies over plate {quantity.plate!r}, which the data lack.")
     wanted = (len(next(iter(v.values()))), 1 if quantity.plate is None else data.size(quantity.plate))
@@ -226,6 +232,7 @@ def _check_likelihood(model: Model, reads: Reads, rows: Data, data: Data) -> Ten
         raise ModelError(
             f"the log density of the likelihood can't be computed: {type(error).__name__}: {error}"
         ) from error
+    refuse_weights(model, "the likelihood", terms)
     if not isinstance(terms, Tensor) or terms.shape != wanted:
         found = f"shape {tuple(terms.shape)}" if isinstance(terms, Tensor) else type(terms).__name__
         raise ModelError(f"log_likelihood gives {found}; expected a tensor (chains, rows) = {wanted}.")

@@ -26,6 +26,7 @@ from hiertorch.model import Model, weighted
 from hiertorch.probing import find
 from hiertorch.several import Eliminations, one_of, sets_of
 from hiertorch.structure import Reads
+from hiertorch.turns import priors_in_turn
 
 __all__ = ["Collapsed", "collapse"]
 
@@ -249,7 +250,7 @@ def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
     try:
         with torch.no_grad(), validation(False):
             own = sets_of(data)
-            sets = [one_of(data, d % own) for d in range(lcm(own, getattr(model, "settings", 1)))]
+            sets = [one_of(data, d % own) for d in range(lcm(own, priors_in_turn(model)))]
             found = Collapsed(find(model, sets[0], reads), data, sets)
             _verify(found)
     except NotAffine as reason:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from hiertorch.data import Data
+from hiertorch.declared import overrides
 from hiertorch.families import centre
 from hiertorch.findings import BROKEN, LOOK, Finding, differs_by_chain, group_predictors, spread_rows
 from hiertorch.latent import Values
 from hiertorch.model import Model
 from hiertorch.models.regression import Regression
-from hiertorch.structure import Reads, overrides
+from hiertorch.structure import Reads
 from hiertorch.transport import location_scale
 
 __all__ = ["scale_findings"]
@@ -54,7 +55,7 @@ class Column(NamedTuple):
 
 def scale_findings(model: Model, data: Data, reads: Reads) -> Iterator[Finding]:
     """Priors against the scale of the response and of predictors, by simulation from the prior."""
-    if overrides(model, "log_prob"):  # it need not use the priors that it declares
+    if any(overrides(model, method) for method in ("log_prob", "log_prior_term")):  # declared priors may be unused
         return
     some = _thinned(model, data, reads)
     if some is None:

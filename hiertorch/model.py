@@ -33,6 +33,11 @@ class _ModelType(type):
         return _Body()
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> "_ModelType":
+        for base in bases:
+            if isinstance(base, _ModelType):
+                for key, value in body.items():
+                    if why := _hides(base, key, value):
+                        raise ModelError(f"class {name}: {why}")
         return super().__new__(mcs, name, bases, dict(body), **kwargs)
 
 
@@ -64,8 +69,10 @@ class Model(nn.Module, metaclass=_ModelType):
                     raise ModelError(_shadow(name))
                 del latents[name]  # `beta = None` in a subclass drops a latent
             others |= {name for name, part in body.items() if part is not None} - own.keys()
-        self._declared: dict[str, Latent] = {}
-        self._derived: dict[str, Derived] = {
+        self._declared: dict[str, Latent]
+        self._derived: dict[str, Derived]
+        self.__dict__["_declared"] = {}
+        self.__dict__["_derived"] = {
             name: part
             for owner in reversed(type(self).__mro__)
             for name, part in vars(owner).items()
@@ -92,6 +99,8 @@ class Model(nn.Module, metaclass=_ModelType):
             self._derived[name] = self.__dict__[name] = value
         elif declared is not None and name in declared:
             raise ModelError(_shadow(name))
+        elif why := _hides(type(self), name, value):
+            raise ModelError(f"an instance of {type(self).__name__}: {why}")
         else:
             super().__setattr__(name, value)
 
@@ -242,6 +251,28 @@ def _merge(latents: dict[str, Latent], body: dict[str, Latent]) -> None:
         latents.update([*order[:place], *waiting.items(), (name, latent), *order[place + 1 :]])
         waiting = {}
     latents.update(waiting)
+
+
+FINAL = ("latents", "derived", "values", "check", "_declared", "_derived", "_declare")
+"""Names of `Model` that no model may write itself: what is asked of a model goes through them."""
+
+
+def _hides(base: type, name: str, value: Any) -> str | None:
+    """Why an attribute of this name would break the model, or None: it stands where `Model`, a ready structure or
+    `torch.nn.Module` has a method or a property.
+    """
+    if name.startswith("__") or isinstance(value, Latent | Derived):  # `_shadow` speaks of latents
+        return None
+    if name in FINAL:
+        return f"its attribute {name!r} would hide what ht.Model has under this name; give it another name."
+    ours = [part for part in base.__mro__ if part.__module__.startswith(f"{__package__}.") or part is nn.Module]
+    owner = next((part for part in ours if name in vars(part)), None)
+    if owner is not None and callable(getattr(owner, name)) and not callable(value) and not hasattr(value, "__get__"):
+        return (
+            f"its attribute {name!r}, {type(value).__name__}, would hide the method of that name of "
+            f"{owner.__qualname__}; give it another name."
+        )
+    return None
 
 
 def _shadow(name: str) -> str:

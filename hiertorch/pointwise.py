@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hiertorch import reading
 from hiertorch.data import Data
+from hiertorch.declared import refuse_own_density
 from hiertorch.errors import DataError
 from hiertorch.latent import Values, validation
 from hiertorch.model import weighted
@@ -27,6 +28,9 @@ __all__ = ["DRAWS", "Pointwise"]
 
 DRAWS = 4_000
 """Of all chains together: draws that are looked at unless more are asked for."""
+
+LOOKED_AT = 8
+"""Draws at which an overridden `log_prob` is held against its pieces."""
 
 NUMBERS = 1_000_000
 """Draws x rows that are held at once."""
@@ -75,6 +79,10 @@ class Pointwise:
             )
         self._redraw = effects.thinned(step) if unstored and isinstance(effects, Redraw) else None
         self._unstored = tuple(unstored)
+        if not unstored:
+            with torch.no_grad(), validation(False):
+                some = {name: x[:: max(1, self.number // LOOKED_AT)] for name, x in self._flat.items()}
+                refuse_own_density(self.model, some, self.data, "what is asked of this posterior")
 
     @property
     def number(self) -> int:

@@ -24,6 +24,7 @@ from torch.distributions import Distribution
 
 from hiertorch import reading
 from hiertorch.data import Data
+from hiertorch.declared import overrides
 from hiertorch.distributions import HalfStudentT
 from hiertorch.ending import uninterrupted
 from hiertorch.errors import DataError, ModelError
@@ -33,6 +34,7 @@ from hiertorch.posterior import Posterior, Stats
 from hiertorch.predict import Fitted
 from hiertorch.sampling import sample
 from hiertorch.structure import record
+from hiertorch.turns import take_turns
 
 __all__ = ["PriorGrid", "prior_grid"]
 
@@ -136,6 +138,12 @@ def _checked(model: Any, data: Any, latent: str, scales: Sequence[float], chains
             "prior_grid gives each chain a prior, and these data differ by chain: give rows that all share."
         )
     reads = record(model, data, torch.Generator(data.device).manual_seed(0), rows=data.rows(0, 1), prior_only=True)
+    for method in ("log_prob", "log_prior_term"):
+        if overrides(model, method):
+            raise ModelError(
+                f"prior_grid scales the prior that {latent!r} declares, and {type(model).__name__} overrides {method}, "
+                "which need not use it: declare the whole prior, or fit models with other priors and compare them."
+            )
     if parents := sorted(reads.priors[latent]):
         raise ModelError(
             f"the prior of {latent!r} reads {reading.listed(parents)}, and its width is learnt: scale the prior of one "
@@ -188,29 +196,9 @@ class _Widened:
         else:
             base = old.prior(v, data) if old._wants_data else old.prior(v)
         other = next(iter(v._tensors.values()), None)
-        at = torch.arange(self.drawing[0] if other is None else len(other)) % len(self.factors)
+        number = self.drawing[0] if other is None else len(other)
+        at = torch.arange(number, device=self.factors.device) % len(self.factors)
         return _scaled(self.name, base, self.factors[at].to(data.device, data.dtype).unsqueeze(1))
-
-
-class _InTurn(Model):
-    """A model whose chains have different priors in turn."""
-
-    settings: int
-    _drawing: list[int]  # how many chains there are, while the first latent is drawn, which reads no other
-
-    def sample_prior(
-        self,
-        data: Data,
-        chains: int,
-        generator: torch.Generator | None = None,
-        given: Mapping[str, Tensor] | None = None,
-    ) -> Values:
-        """See `Model.sample_prior`."""
-        self._drawing[0] = chains
-        try:
-            return super().sample_prior(data, chains, generator, given)
-        finally:
-            self._drawing[0] = 1
 
 
 def _with(model: Model, name: str, factors: Sequence[float]) -> Model:
@@ -220,8 +208,7 @@ def _with(model: Model, name: str, factors: Sequence[float]) -> Model:
     latent = Latent(widened, old.plate, event=old.event, labels=old.labels_of or old.labels)
     new._declared[name] = new.__dict__[name] = latent
     if len(factors) > 1:
-        new.settings, new._drawing = len(factors), drawing
-        new.__class__ = type(type(model).__name__, (_InTurn, type(model)), {"__doc__": type(model).__doc__})
+        take_turns(new, len(factors), drawing)
     return new
 
 

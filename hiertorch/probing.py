@@ -18,10 +18,11 @@ from torch.distributions import Normal
 
 from hiertorch.affine import STEP, Affine, Composed, NotAffine, Part, normal_root, some_rows
 from hiertorch.data import Data
+from hiertorch.declared import overrides
 from hiertorch.latent import Values
 from hiertorch.model import Model
 from hiertorch.space import Coordinate, Space
-from hiertorch.structure import Reads, coordinates_of, overrides
+from hiertorch.structure import Reads, coordinates_of
 
 __all__ = ["find"]
 

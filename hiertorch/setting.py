@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from hiertorch import reading
+from hiertorch.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.errors import DataError, ModelError
 from hiertorch.families import centre
 from hiertorch.latent import Values, repaired
@@ -26,6 +27,9 @@ NUMBERS = 1_000_000
 """Draws x (rows + effects) that are computed with at once."""
 
 CLOSE = 1e-4
+
+LOOKED_AT = 1000
+"""Fitted rows at which an overridden `log_likelihood` is held against the declared likelihood."""
 
 
 class Held(dict[str, Tensor]):
@@ -178,7 +182,11 @@ class Setting:
                 known[name] = self.posterior.draws[name][chain[:, None], draw[:, None], self.codes[plate]]
             elif plate is None and (x := self._population(name)) is not None:
                 known[name] = x[chain, draw]
-        return self._complete(known, len(at), population=population, given=given or {})
+        v = self._complete(known, len(at), population=population, given=given or {})
+        fresh = [name for name in self.fitted.model.latents if self.plate(name) in self.new and name in v]
+        if fresh and not given:
+            refuse_own_priors(self.fitted.model, v, self.whole, "the effects of new groups", fresh)
+        return v
 
     def _population(self, name: str) -> Tensor | None:
         return self.posterior.draws.get(name, self.fitted.more.get(name))
@@ -229,7 +237,10 @@ class Setting:
         given: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """E[y | latents] or simulated y of the draws `at`: `(n, rows)`."""
-        model, rows = self.fitted.model, self.rows
+        model, rows, fitted = self.fitted.model, self.rows, self.fitted
+        if kind == "response" and overrides(model, "log_likelihood") and not overrides(model, "simulate"):
+            some = fitted.data.rows(0, min(fitted.data.n_rows, LOOKED_AT))
+            refuse_own_likelihood(model, fitted.reads.values, some, "simulated responses")
         found = rows.y.new_empty(len(at), rows.n_rows)
         for part in torch.arange(len(at), device=at.device).split(self.per()):
             with seeded(generator, rows.device):
@@ -238,6 +249,8 @@ class Setting:
                 y = model.likelihood(model.values(v), rows)
                 if kind == "mean":
                     found[part] = _expected(y).to(found.dtype).expand(len(part), rows.n_rows)
+                elif overrides(model, "simulate"):
+                    found[part] = model.simulate(v, rows, generator)
                 else:
                     found[part] = y.expand(torch.Size((len(part), rows.n_rows))).sample().to(found.dtype)
         return found

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
+from hiertorch.findings import group_predictors
 from hiertorch.model import Model
 from hiertorch.models import Crossed, EightSchools, Nested, Regression, TimeVarying, VaryingIntercepts
 from hiertorch.reading import closest, listed
@@ -256,9 +257,7 @@ def _columns(
         return {model.se: uniform(0.5, 1.5)}
     assert isinstance(model, Regression)
     found = {name: normal(total) for name in model.predictors}
-    upper = getattr(model, "group_predictors", {})
-    by_plate = upper if isinstance(upper, Mapping) else {getattr(model, "plate", ""): upper}
-    for plate, names in by_plate.items():
+    for plate, names in group_predictors(model).items():
         found |= {name: normal(len(labels[plate]))[codes[plate]] for name in names}
     if model.offset is not None:
         found[model.offset] = normal(total)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from hiertorch.data import Data
+from hiertorch.declared import overrides
 from hiertorch.errors import ModelError
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model
@@ -25,7 +26,7 @@ from hiertorch.space import Coordinate, Space
 from hiertorch.target import Target
 from hiertorch.transport import is_standard, location_scale, untransportable
 
-__all__ = ["Reads", "Structure", "analyse", "coordinates_of", "overrides", "priors_alone", "record"]
+__all__ = ["Reads", "Structure", "analyse", "coordinates_of", "priors_alone", "record"]
 
 CHAINS = 4
 TRIALS = 3
@@ -109,7 +110,9 @@ def record(
         read: set[str] = set()
         earlier = {key: tensors[key] for key in names[:i]}
         distributions[name] = model.prior(name, Values(earlier, names, read), watched)
-        priors[name] = frozenset(read)
+        if overrides(model, "log_prior_term"):  # which may read any latent
+            _own_term(model, name, Values(tensors, names, read), watched)
+        priors[name] = frozenset(read - {name})
     read, response, density = set(), None, None
     v = Values(tensors, names, read)
     try:
@@ -127,6 +130,19 @@ def record(
     return Reads(priors, frozenset(read), frozenset(seen), tensors, distributions, response, density)
 
 
+def _own_term(model: Model, name: str, v: Values, data: Any) -> Tensor:
+    """What an overridden `log_prior_term` gives, or a ModelError that says why it can't be computed."""
+    try:
+        return model.log_prior_term(name, v, data)
+    except ValueError:  # a scale that is negative now and then, or a ModelError
+        with validation(False):
+            return model.log_prior_term(name, v, data)
+    except Exception as error:
+        raise ModelError(
+            f"log_prior_term of {type(model).__name__} failed for {name!r}: {type(error).__name__}: {error}"
+        ) from error
+
+
 def _response(model: Model, v: Values, data: Any) -> Distribution:
     """The likelihood at draws from the prior, of which some may be so far out that its parameters overflow."""
     try:
@@ -134,11 +150,6 @@ def _response(model: Model, v: Values, data: Any) -> Distribution:
     except ValueError:
         with validation(False):
             return model.likelihood(v, data)
-
-
-def overrides(model: Model, method: str) -> bool:
-    """Whether the model writes a method of `Model` itself; of its own `log_prob` no pieces are known."""
-    return getattr(type(model), method) is not getattr(Model, method)
 
 
 def coordinates_of(model: Model, reads: Reads) -> dict[str, Coordinate]:
@@ -288,6 +299,9 @@ def _changed(after: Tensor, before: Tensor, still: Tensor) -> bool:
 
 
 def _uncarried(target: Target, name: str, free: Mapping[str, Tensor]) -> str | None:
+    """Why a group-level latent can't follow its parents, or None. Its prior has to cancel against the Jacobian."""
+    if overrides(target.model, "log_prior_term"):
+        return "the model overrides log_prior_term, so that its prior need not be the one that is declared"
     values = target.space.constrain(free)
     other = target.space.constrain({k: u + 0.1 for k, u in free.items()})
     return untransportable(target.prior(name, values), target.prior(name, other))

@@ -23,12 +23,13 @@ from torch import Tensor
 from hiertorch import reading
 from hiertorch.collapse import Collapsed, collapse
 from hiertorch.comparison.quadrature import laplace, log_integral, mode
+from hiertorch.declared import overrides, refuse_own_priors
 from hiertorch.errors import DataError
 from hiertorch.latent import validation
 from hiertorch.model import weighted
 from hiertorch.pointwise import DRAWS, Pointwise
 from hiertorch.redraw import Redraw
-from hiertorch.structure import analyse, overrides, record
+from hiertorch.structure import analyse, record
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -179,6 +180,12 @@ class Numerical:
             model, data = copy.deepcopy(model).double(), data.to(dtype=torch.float64)
         with torch.no_grad(), validation(False):
             reads = record(model, data, torch.Generator(data.device).manual_seed(0), rows=data.rows(0, 1))
+            drawn = pointwise.population()
+            some = {name: x[:: max(1, pointwise.number // CHECKED)].to(data.dtype) for name, x in drawn.items()}
+            within = [
+                name for name, latent in model.latents.items() if latent.plate and data.nests(latent.plate, plate)
+            ]
+            refuse_own_priors(model, some, data, f"the marginal likelihood of a group of {plate!r}", within)
             structure = analyse(model, data, reads)
         self.target, self.data = structure.target, data
         own = [name for name in structure.plates if data.nests(name, plate)]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from hiertorch.data import Data
+from hiertorch.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.errors import DataError
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model
@@ -45,6 +46,8 @@ class Replications:
         self._source, self._seed = source, seed
         with torch.no_grad(), validation(False):
             _, v = next(self._blocks(1))
+            if not overrides(model, "simulate"):
+                refuse_own_likelihood(model, v, data, "simulated responses")
             likelihood, first = model.likelihood(v, data), next(iter(v.values()))
         numbers = max(likelihood.batch_shape[-1], data.n_rows, *(math.prod(x.shape[1:]) for x in v.values()))
         self.block = max(1, NUMBERS // numbers)
@@ -137,7 +140,10 @@ def from_posterior(posterior: "Posterior", draws: int, groups: str, seed: int) -
 
     def new(start: int, stop: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         population = {name: x[at[start:stop]] for name, x in held.items() if model.latents[name].plate is None}
-        return model.sample_prior(data, stop - start, generator, population)
+        v = model.sample_prior(data, stop - start, generator, population)
+        names = [name for name, latent in model.latents.items() if latent.plate is not None]
+        refuse_own_priors(model, v, data, "effects of new groups", names)
+        return v
 
     return Replications(model, data, new if groups == "new" else known, draws, seed)
 
@@ -147,7 +153,9 @@ def from_prior(model: Model, data: Data, draws: int, seed: int) -> Replications:
     check_draws(draws)
 
     def source(start: int, stop: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        return model.sample_prior(data, stop - start, generator)
+        v = model.sample_prior(data, stop - start, generator)
+        refuse_own_priors(model, v, data, "draws from the prior")
+        return v
 
     return Replications(model, data, source, draws, seed)
 

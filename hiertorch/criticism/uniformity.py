@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Poisson
 
 from hiertorch import reading
+from hiertorch.declared import refuse_own_likelihood
 from hiertorch.latent import validation
 from hiertorch.model import seeded
 from hiertorch.pareto import psis
@@ -159,6 +160,7 @@ def _masses(thinned: Pointwise, rows: Tensor, weights: Tensor, generator: torch.
     with torch.no_grad(), validation(False):
         for v, part in thinned.at(rows):
             number = len(next(iter(v.values())))
+            refuse_own_likelihood(thinned.model, v, part, "LOO-PIT")
             likelihood = thinned.model.likelihood(v, part).expand(torch.Size((number, len(rows))))
             less, same = masses(likelihood, part.y, generator)
             share = weights[:, start : start + number].T

@@ -16,7 +16,7 @@ from hiertorch.latent import Latent, Values
 from hiertorch.model import Model
 from hiertorch.models.autoscale import autoscaled
 
-__all__ = ["Regression", "column_names", "predictor"]
+__all__ = ["Regression", "column_names", "family_of", "predictor"]
 
 Prior = Distribution | Callable[..., Distribution]
 
@@ -56,7 +56,8 @@ class Regression(Model):
     ) -> None:
         super().__init__()
         self.predictors = column_names("predictors", predictors)
-        self.family, self.offset = named(family), offset
+        self.family: Family = named(family)
+        self.offset = offset
         self.texts: dict[str, str] = {}
         for name in ("sigma_y", "nu_y", "phi_y"):  # behind the structure's own
             latent = self.latents[name]
@@ -162,6 +163,13 @@ class Regression(Model):
             plate = f"  for each {latent.plate}" if latent.plate else ""
             lines.append(f"{name:<{width}} ~ {prior}{plate}{'  ' + vector if vector else ''}")
         return "\n".join(lines)
+
+
+def family_of(model: Model) -> Family | None:
+    """What y is like in a ready structure whose likelihood is the family's, None in other models."""
+    if not isinstance(model, Regression) or type(model).likelihood is not Regression.likelihood:
+        return None
+    return model.family
 
 
 def column_names(what: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.data import Data
+from hiertorch.declared import overrides, refuse_own_priors
 from hiertorch.errors import ModelError
 from hiertorch.families import centre
 from hiertorch.latent import Values, validation
@@ -35,7 +36,7 @@ from hiertorch.pooling.levels import NUMBERS, entries_of, level_lines
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, shrinkage
 from hiertorch.pooling.variance import parted, table
 from hiertorch.storage import label_text
-from hiertorch.structure import Reads, overrides
+from hiertorch.structure import Reads
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -107,6 +108,7 @@ def pooling(posterior: "Posterior") -> Pooling:
     values = all_values(look)
     messages: list[str] = []
     with torch.no_grad(), validation(False):
+        refuse_own_priors(model, values, data, "pooling")
         varying = [name for name, latent in model.latents.items() if latent.plate is not None]
         lines = level_lines(model, data, values, varying) | _rows(model, data, values, messages)
     effects = effects_of(model, reads.distributions)

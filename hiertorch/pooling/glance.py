@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hiertorch.declared import overrides
 from hiertorch.errors import DataError
 from hiertorch.findings import BROKEN
 from hiertorch.latent import Values, validation
@@ -31,7 +32,7 @@ from hiertorch.pooling.information import effects_of, prior_mean
 from hiertorch.pooling.levels import entries_of, level_lines
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, untold
 from hiertorch.pooling.variance import parted, shares
-from hiertorch.structure import Reads, overrides
+from hiertorch.structure import Reads
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -135,6 +136,8 @@ class Glances:
         if not posterior.n_draws:
             return Glance(notes=("Pooling was left out: there are no draws yet.",))
         values, notes = _thinned(posterior, draws), list[str]()
+        if overrides(self.model, "log_prior_term"):
+            return Glance(notes=(f"Pooling was left out: {name} writes log_prior_term itself.",))
         self._first = self._first or {name: x[:EXAMPLES] for name, x in values.items()}
         with torch.no_grad(), validation(False):
             pooling = self._pooling(values, notes)

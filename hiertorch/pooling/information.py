@@ -19,9 +19,9 @@ from torch import Tensor, distributions
 from torch.distributions import Distribution, Independent, MultivariateNormal, constraints
 
 from hiertorch.data import Data
+from hiertorch.declared import overrides
 from hiertorch.latent import Values
 from hiertorch.model import Model, weighted
-from hiertorch.structure import overrides
 
 __all__ = ["Blocks", "blocks_of", "chain_of", "effects_of", "gradient", "leaves_of", "prior_mean", "pull", "reduced"]
 

@@ -31,13 +31,13 @@ from torch.distributions import Independent, MultivariateNormal, Normal, Student
 
 from hiertorch import families
 from hiertorch.data import Data
+from hiertorch.declared import overrides
 from hiertorch.errors import ModelError
 from hiertorch.findings import spread_rows
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model
-from hiertorch.models.regression import Regression
+from hiertorch.models.regression import Regression, family_of
 from hiertorch.pooling.information import prior_mean
-from hiertorch.structure import overrides
 
 __all__ = ["Partition", "parted", "partition", "shares", "table"]
 
@@ -110,7 +110,7 @@ def partition(
     levels = {plate: torch.cat([f[0][plate] for f in found]) for plate in effects}
     centre, row = torch.cat([f[1] for f in found]), torch.cat([f[2] for f in found])
     exposure = 1.0
-    family = getattr(model, "family", None)
+    family = family_of(model)
     if isinstance(family, families.Poisson | families.NegativeBinomial) and family.exposure is not None:
         exposure = float(data.columns[family.exposure].mean())
     if isinstance(family, families.Poisson | families.NegativeBinomial):
@@ -198,7 +198,7 @@ def _location(model: Model, v: Values, data: Data) -> Tensor:
 
 def _row_variance(model: Model, v: Values, data: Data, like: Tensor) -> Tensor:
     """Note [The variance of a row], `(draws,)`; of counts it is known when all else is."""
-    family = getattr(model, "family", None)
+    family = family_of(model)
     if isinstance(family, families.Bernoulli | families.Binomial):
         return torch.full_like(like[:, 0], math.pi**2 / 3)
     if isinstance(family, families.Poisson | families.NegativeBinomial):
@@ -230,7 +230,7 @@ def table(data: Data, found: Partition, model: Model, phi: Tensor | None, ci_pro
     for level, (own, share) in link.items():
         icc = None if level == "rows" else share + sum(link[q][1] for q in within[level])
         lines["link", level] = (own, share, icc)
-    family = getattr(model, "family", None)
+    family = family_of(model)
     if isinstance(family, families.Bernoulli | families.Binomial | families.Poisson | families.NegativeBinomial):
         lines |= _response(found, within, family, phi)
     edge, percent = (1 - ci_prob) / 2, int(ci_prob * 100)
