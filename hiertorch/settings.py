@@ -1,6 +1,5 @@
 """How many chains, warm-up sweeps and draws: what the user asked for, or what the model's size asks for."""
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from hiertorch.errors import SamplingError
+from hiertorch.memory import free
 from hiertorch.plan import Plan
 
 __all__ = ["Schedule", "check_memory", "few_threads", "kept_names", "schedule", "stored_names", "wants_compiling"]
@@ -161,12 +161,9 @@ def check_memory(plan: Plan, run: Schedule, names: tuple[str, ...], device: torc
     coordinates = plan.structure.target.space.coordinates
     numbers = sum(coordinates[name].size * int(torch.Size(coordinates[name].event).numel()) for name in names)
     needed = numbers * run.chains * run.draws * dtype.itemsize
-    if device.type == "cuda":
-        room = torch.cuda.mem_get_info(device)[0]
-    else:
-        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
+    room = free(device)
     if needed > 0.8 * room:
         raise SamplingError(
             f"the draws need {needed / 2**30:,.1f} GiB ({run.chains} chains x {run.draws} draws of {numbers:,} numbers)"
-            f", and there are {room / 2**30:,.1f} GiB; keep fewer latents (keep=), or fewer draws and more thinning."
+            f", and {room / 2**30:,.1f} GiB are free; keep fewer latents (keep=), or fewer draws and more thinning."
         )

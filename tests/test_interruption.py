@@ -1,6 +1,7 @@
 """Whatever ends a run, what was drawn comes back."""
 
 import os
+import shutil
 import signal
 import threading
 import warnings
@@ -328,3 +329,11 @@ def test_draws_are_kept_though_the_folder_has_gone(plain, tmp_path, monkeypatch)
         kept = keep(posterior, blocked / "draws.npz")
     assert kept.parent == tmp_path / "here"
     assert torch.equal(Posterior.load(kept)["mu"], posterior["mu"])
+
+
+def test_a_log_dir_that_vanishes_is_said(plain, tmp_path):
+    folder = tmp_path / "run"
+    gone = Meets(lambda: shutil.rmtree(folder))
+    with pytest.warns(SamplingWarning, match=r"end at sweep \d+ \(.*have vanished.*\); the draws are complete without"):
+        posterior = ht.sample(Heights(), data(), **RUN, log_dir=folder, monitors=[gone])
+    assert torch.equal(posterior["mu"], plain[Heights]["mu"])

@@ -196,3 +196,12 @@ def test_effects_without_a_population_have_to_be_stored(monkeypatch):
     monkeypatch.setattr(settings, "MOST_STORED", 0)
     posterior = small(Alone(), grouped(12, 40))
     assert posterior["alpha"].shape == (8, 30, 12)
+
+
+def test_memory_is_what_is_free_and_not_what_is_built_in(monkeypatch):
+    plan, cpu = plan_of(2_000), torch.device("cpu")
+    few = Schedule(16, 100, 1_000, 1)  # a quarter of a GiB
+    check_memory(plan, few, ("alpha",), cpu, torch.float64)
+    monkeypatch.setattr(settings, "free", lambda device: 0.25 * 2**30)
+    with pytest.raises(ht.SamplingError, match=r"the draws need 0.2 GiB .*, and 0.2 GiB are free; keep fewer latents"):
+        check_memory(plan, few, ("alpha",), cpu, torch.float64)

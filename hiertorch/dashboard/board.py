@@ -6,6 +6,7 @@ an error is said at the end.
 """
 
 import contextlib
+import errno
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -145,6 +146,8 @@ class Board:
 
     def _add(self, snapshots: Sequence[Snapshot], overhead: float, *, last: bool = False) -> None:
         assert self._curves is not None
+        if not self._files[0].path.exists():  # writing would go on, into a file that nobody can open
+            raise FileNotFoundError(errno.ENOENT, "the folder or its files have vanished", str(self.folder))
         for s in snapshots:
             if s.phase == "warmup":
                 self._warm = s.time
