@@ -131,21 +131,21 @@ def run(config: Config) -> Posterior:
     if config.log_dir is None:
         return sample(config.model, data, **config.settings)
     folder, new = config.log_dir, not config.log_dir.exists()
-    _open_run_folder(folder, config)
-    try:
-        posterior = sample(config.model, data, **config.settings, log_dir=folder)
-    except BaseException as error:
-        if (found := getattr(error, "posterior", None)) is not None:
-            _fill(folder, new, config, found)
-        raise
-    _fill(folder, new, config, posterior)
+    with Signals():
+        _open_run_folder(folder, config)
+        try:
+            posterior = sample(config.model, data, **config.settings, log_dir=folder)
+        except BaseException as error:
+            _fill(folder, new, config, getattr(error, "posterior", None))
+            raise
+        _fill(folder, new, config, posterior)
     return posterior
 
 
-def _fill(folder: Path, new: bool, config: Config, posterior: Posterior) -> None:
+def _fill(folder: Path, new: bool, config: Config, posterior: Posterior | None) -> None:
     """Draws, summary and resolved config, whatever signal comes; nothing is left of a run without draws."""
     with Signals(holding=True) as signals:
-        if posterior.n_draws:
+        if posterior is not None and posterior.n_draws:
             keep(posterior, folder / DRAWS_FILE)
             posterior.summary().to_csv(folder / "summary.csv", index_label="parameter")
             resolved = {name: posterior.run[name] for name in ("chains", "warmup", "draws", "thin", "device")}

@@ -21,7 +21,7 @@ DEFAULTS = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SI
 
 class Signals:
     """A block in which SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP SystemExit(128 + number), each once and
-    where it can do no harm.
+    where it can do no harm. Of blocks within one another the innermost decides.
 
     Attributes:
         met: the exceptions of the signals that came, raised or noted, in order.
@@ -36,7 +36,12 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for name, default in DEFAULTS.items():
                 number = getattr(signal, name, None)  # Windows has no SIGHUP
-                if number is not None and signal.getsignal(number) == default:
+                if number is None:
+                    continue
+                handler = signal.getsignal(number)
+                if handler == default or isinstance(
+                    getattr(handler, "__self__", None), Signals
+                ):  # within another block
                     self._before[number] = signal.signal(number, self._arrived)
         return self
 

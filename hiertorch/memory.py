@@ -1,4 +1,4 @@
-"""How much memory a run may still take: the least of what the machine, control groups and limits of the process allow."""
+"""How much memory a run may still take: the least of what the machine, control groups and ulimits allow."""
 
 from collections.abc import Iterator
 from pathlib import Path

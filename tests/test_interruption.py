@@ -246,6 +246,15 @@ def test_signals_wait_where_nobody_listens():
     assert [type(error) for error in signals.met] == [KeyboardInterrupt, SystemExit, SystemExit]
 
 
+def test_the_innermost_block_decides():
+    with Signals() as outer:
+        with Signals(holding=True) as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert len(inner.met) == 1 and not outer.met
+        with pytest.raises(SystemExit, match="143"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
     ("cause", "status", "words"),
     [
