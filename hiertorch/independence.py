@@ -81,7 +81,10 @@ class Independence:
     ) -> None:
         self.move, self.chains, self.generator = move, chains, generator
         self.moves = (move,)
-        self.watching = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+        # Of their own, so that chains do not depend on what is stored of them, or looked at.
+        self.storing, self.watching = (
+            torch.Generator(generator.device).manual_seed(generator.initial_seed()) for _ in range(2)
+        )
         self.tuning: Tuning = {}
         self.walk = torch.empty(0)
         self.cycle = CYCLE
@@ -262,12 +265,15 @@ class Independence:
         self.tuning, self.walk = self._fitted(self.seen, self.tuning)
 
     def _store(self, places: Tensor, densities: Tensor, store: Store) -> None:
-        """Stores places `(n, chains, d + m)` with effects and coefficients drawn."""
+        """Stores places `(n, chains, d + m)` but those that are thinned out, with effects and coefficients drawn."""
+        if not (chosen := store.wanted(len(places))):
+            return
+        places, densities = places[chosen.start :: chosen.step], densities[chosen.start :: chosen.step]
         collapsed = self.move.collapsed
         linear = tuple(name for name in store.names if name in collapsed.linear)
         per = max(1, min(NOISE // max(1, collapsed.noise_for(linear)), collapsed.batch) // self.chains)
         starts = range(0, len(places), per)
-        seeds = self._seeds(len(starts), self.generator) if linear else [0] * len(starts)
+        seeds = self._seeds(len(starts), self.storing)
         stored = store.n_draws
 
         def keep(piece: tuple[int, int]) -> int:
@@ -279,7 +285,7 @@ class Independence:
             return stored + start + len(part)
 
         for end in each(keep, list(zip(starts, seeds, strict=True)), self.place.device):
-            store.n_draws = end
+            store.filled(end)
 
     def _seeds(self, number: int, generator: torch.Generator) -> list[int]:
         return torch.randint(2**62, (number,), generator=generator, device=generator.device).tolist()

@@ -146,6 +146,7 @@ def as_posterior(
         "status": ended.status,
         **({} if ended.cause is None else {"ended_by": ended_by(ended.cause)}),
         "sweeps": info.earlier + ended.sweeps,
+        "interval": store.interval,
     }
     return Posterior(
         {**draws, **more},

@@ -105,7 +105,8 @@ class Posterior:
         labels: plate -> labels of its groups, in code order.
         event_labels: name -> one tuple of labels for each event dimension; 0, 1, ... for names left out.
         stats: what the sampler reports.
-        run: what was run: model, plan, settings, seconds, versions; all that JSON can hold.
+        run: what was run: model, plan, settings, seconds, versions; all that JSON can hold. Its "draws" were asked for,
+            each after "thin" sweeps, and every "interval"-th of them is stored.
         interrupted: whether the run was stopped before it had all its draws.
         effects: effects that were not stored, for `redraw` and `effects`.
         predictor: the model and the data, for `predict` and `condition`.
@@ -193,7 +194,7 @@ class Posterior:
 
     @property
     def n_draws(self) -> int:
-        """The number of draws in each chain."""
+        """The number of draws in each chain that are stored."""
         return next(iter(self.draws.values())).shape[1]
 
     @property
@@ -202,7 +203,13 @@ class Posterior:
         if not self.interrupted:
             return ""
         asked, by = self.run.get("draws", "more"), f" by {self.run['ended_by']}" if "ended_by" in self.run else ""
-        return f"The run was stopped{by} after {self.n_draws} of {asked} draws: these are all there are."
+        made = self.n_draws * self.interval
+        return f"The run was stopped{by} after {made} of {asked} draws: these are all there are."
+
+    @property
+    def interval(self) -> int:
+        """Draws that the run made for each one that is here: of long runs every second, fourth, ... is stored."""
+        return int(self.run.get("interval", 1))
 
     def __contains__(self, name: object) -> bool:
         return name in self.draws
@@ -214,7 +221,10 @@ class Posterior:
         return len(self.draws)
 
     def __repr__(self) -> str:
-        lines = [f"Posterior: {self.chains} chains x {self.n_draws} draws" + ", interrupted" * self.interrupted]
+        thinned = f" (each the last of {self.interval} made)" if self.interval > 1 else ""
+        lines = [
+            f"Posterior: {self.chains} chains x {self.n_draws} draws{thinned}" + ", interrupted" * self.interrupted
+        ]
         for plate in (None, *self.labels):
             latents = [
                 name + "".join(f"[{k}]" for k in x.shape[3:])

@@ -25,7 +25,16 @@ from hiertorch.outcome import as_posterior, glance, run_info, so_far, versions
 from hiertorch.plan import MoveSpec, Plan, collapsed_plan, make_plan
 from hiertorch.posterior import Posterior
 from hiertorch.requirements import sentences
-from hiertorch.settings import Schedule, check_memory, few_threads, kept_names, schedule, stored_names, wants_compiling
+from hiertorch.settings import (
+    Schedule,
+    check_memory,
+    few_threads,
+    kept_names,
+    room,
+    schedule,
+    stored_names,
+    wants_compiling,
+)
 from hiertorch.start import read_init
 from hiertorch.start import start as placed
 from hiertorch.store import Counter, Store
@@ -122,6 +131,7 @@ def sample(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float64,
     keep: Iterable[str] | None = None,
+    keep_all: bool = False,
     monitors: Iterable[Monitor] = (),
     progress: bool = True,
     log_dir: str | Path | None = None,
@@ -139,16 +149,23 @@ def sample(
         model: see `Model`; it is checked first, and not changed.
         data: its response, columns and groupings. A leading chain axis on response or weights gives each chain data of
             its own, and then no warning says that chains disagree.
-        chains: run side by side in one batch. Left out: 8 to 64, the fewer the more rows there are.
-        warmup: sweeps during which proposals are tuned, pooled over chains (default 500).
-        draws: kept draws of each chain (default 1000).
-        thin: sweeps for each kept draw (default 1, for small models 2).
+        chains: run side by side in one batch. Left out: 16 to 256 of a collapsed model, the fewer the more numbers a
+            draw has (8 where a density takes milliseconds), and 8 to 64 of others, the fewer the more rows there are.
+        warmup: sweeps during which proposals are tuned, pooled over chains. Left out: 100 of a collapsed model for
+            every three dimensions that are sampled, and 500 of others, or 100 after `start`.
+        draws: of each chain. Left out: 1000, or fewer, at least 250, of a collapsed model with very many numbers a
+            draw. At most 32,000 of all chains together are stored, evenly thinned: whenever there are more, every
+            other one is dropped and the interval doubles. `posterior.run` says which "interval" it came to.
+        thin: sweeps for each draw. Left out: 1, or 2 of models that don't collapse and have fewer than 100,000 rows
+            times chains.
         seed: of all randomness; the same seed on the same machine gives the same draws. Left out: a random one,
             reported in `posterior.run`.
         device: "cpu", "cuda", ...; left out, where the data are.
         dtype: torch.float64, or torch.float32 for speed.
         keep: names of the latents to store; all if left out, but for effects of very many groups that were integrated
             out, which `Posterior.redraw` draws again.
+        keep_all: store all draws, however many. Left out, the most are 32,000 of all chains together, but at least 8
+            of each chain, and all where chains have data of their own.
         monitors: told of every window of sweeps; see `hiertorch.monitors.Monitor`.
         progress: show a bar, and above it what `Data.check` finds.
         log_dir: folder for a TensorBoard dashboard.
@@ -177,6 +194,8 @@ def sample(
         raise SamplingError(f"dtype must be torch.float64 or torch.float32, found {dtype!r}.")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
         raise SamplingError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
+    if not isinstance(keep_all, bool):
+        raise SamplingError(f"keep_all must be True (store every draw) or False, found {keep_all!r}.")
     if compile not in (True, False, "auto"):
         raise SamplingError(f'compile must be True, False or "auto", found {compile!r}.')
     if log_dir is not None and not isinstance(log_dir, str | Path):
@@ -188,9 +207,11 @@ def sample(
     run = schedule(moves, chains, warmup, draws, thin)
     if start is not None and warmup is None and moves.collapsed is None:  # whose warm-up takes no time
         run = run._replace(warmup=-(-run.warmup // SHORTER))
-    names = kept_names(moves, run, keep)
+    several = any(x is not None and x.dim() > 1 for x in (data.y, data.weights))  # posteriors, each with draws to keep
+    most = room(run, every=keep_all or several)
+    names = kept_names(moves, run, keep, most)
     stored = stored_names(moves, names)
-    check_memory(moves, run, stored, data.device, dtype)
+    check_memory(moves, run, stored, most, data.device, dtype)
     seed = secrets.randbits(63) if seed is None else seed
     compiled = wants_compiling(moves, run) if compile == "auto" else compile and moves.collapsed is None
     settings = {
@@ -199,6 +220,7 @@ def sample(
         "dtype": str(dtype).removeprefix("torch."),
         "compiled": compiled,
         "prior_only": prior_only,
+        "keep_all": keep_all,
     }
     found = () if prior_only else sentences(model, data, moves.structure.reads)
     earlier = int(start.run.get("sweeps", 0)) if isinstance(start, Posterior) else 0
@@ -210,7 +232,7 @@ def sample(
     with torch.no_grad(), validation(False), few_threads(moves, run), Signals() as signals:
         warm = None if start is None else warm_start(start, model, data, run.chains, generator)
         engine = _engine(moves, run, generator, init, warm)
-        store, counter = Store(engine.values(), stored, run.draws, dtype), Counter(engine.order)
+        store, counter = Store(engine.values(), stored, most, dtype), Counter(engine.order)
         audience.start(info)
         look = partial(so_far, moves, info)
         ended = _loop(engine, run, store, counter, audience, look, signals, compiled=compiled)
@@ -286,6 +308,7 @@ def _loop(
                     counter.nans(),
                     drawn,
                     log_densities=densities,
+                    interval=store.interval,
                     tuning=engine.learnt(),
                     so_far=so_far,
                 )

@@ -11,7 +11,16 @@ from hiertorch.errors import SamplingError
 from hiertorch.memory import free
 from hiertorch.plan import Plan
 
-__all__ = ["Schedule", "check_memory", "few_threads", "kept_names", "schedule", "stored_names", "wants_compiling"]
+__all__ = [
+    "Schedule",
+    "check_memory",
+    "few_threads",
+    "kept_names",
+    "room",
+    "schedule",
+    "stored_names",
+    "wants_compiling",
+]
 
 NUMBERS = 800_000
 """Rows times chains that a pass should have: fewer waste the fixed cost of a tensor operation, more take their full
@@ -38,6 +47,11 @@ are 16 to 256 chains, since a hundred cost little more than ten; FEW_CHAINS wher
 """
 
 FEW_CHAINS = 8
+
+KEPT, LEAST = 32_000, 16
+"""Draws of all chains together that are stored at most, more than which no summary can use: Monte Carlo errors are then
+0.6 % of a posterior sd. But so many of each chain: fewer say nothing of how it moves.
+"""
 
 MOST_STORED = 100_000_000
 """Stored numbers, 800 MB, above which effects that can be drawn again are not stored unless asked for."""
@@ -98,6 +112,11 @@ def _collapsed(numbers: int, chains: int | None, warmup: int, draws: int | None,
     return Schedule(chains, warmup, draws, thin or 1)
 
 
+def room(run: Schedule, *, every: bool) -> int:
+    """Draws of each chain that there is room for; the store thins what is more."""
+    return run.draws if every else min(run.draws, max(LEAST, KEPT // run.chains))
+
+
 def wants_compiling(plan: Plan, run: Schedule) -> bool:
     """Whether a run is long enough for compiling the pass over the rows to pay, and there is a compiler to do it."""
     target = plan.structure.target
@@ -123,9 +142,15 @@ def few_threads(plan: Plan, run: Schedule) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def kept_names(plan: Plan, run: Schedule, keep: Iterable[str] | None) -> tuple[str, ...]:
+def kept_names(plan: Plan, run: Schedule, keep: Iterable[str] | None, draws: int) -> tuple[str, ...]:
     """The latents whose draws are stored, in order: those asked for, or all; but not the effects of a collapsed model
     that would fill the memory, since they can be drawn again.
+
+    Args:
+        plan: with the latents' sizes.
+        run: gives the chains.
+        keep: names, or None.
+        draws: of each chain that are stored.
 
     Raises:
         SamplingError: for a name that the model does not have, or none at all.
@@ -135,7 +160,7 @@ def kept_names(plan: Plan, run: Schedule, keep: Iterable[str] | None) -> tuple[s
         coordinates = plan.structure.target.space.coordinates
         numbers = sum(c.size * int(torch.Size(c.event).numel()) for c in coordinates.values())
         several = plan.collapsed is not None and plan.collapsed.collapsed.sets > 1
-        if plan.collapsed is None or several or numbers * run.chains * run.draws <= MOST_STORED:
+        if plan.collapsed is None or several or numbers * run.chains * draws <= MOST_STORED:
             return names
         return tuple(name for name in names if coordinates[name].plate is None) or names
     wanted = [keep] if isinstance(keep, str) else list(keep)
@@ -156,14 +181,18 @@ def stored_names(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in plan.structure.target.names if name in names or coordinates[name].plate is None)
 
 
-def check_memory(plan: Plan, run: Schedule, names: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> None:
-    """Raises a SamplingError if the stored draws of these latents can't fit into memory."""
+def check_memory(
+    plan: Plan, run: Schedule, names: tuple[str, ...], draws: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Raises a SamplingError if so many stored draws of each chain of these latents can't fit into memory."""
     coordinates = plan.structure.target.space.coordinates
     numbers = sum(coordinates[name].size * int(torch.Size(coordinates[name].event).numel()) for name in names)
-    needed = numbers * run.chains * run.draws * dtype.itemsize
+    needed = numbers * run.chains * draws * dtype.itemsize
+    if draws < run.draws:
+        needed += needed // 2  # while draws are thinned there are the old ones and the new
     room = free(device)
     if needed > 0.8 * room:
         raise SamplingError(
-            f"the draws need {needed / 2**30:,.1f} GiB ({run.chains} chains x {run.draws} draws of {numbers:,} numbers)"
+            f"the draws need {needed / 2**30:,.1f} GiB ({run.chains} chains x {draws} draws of {numbers:,} numbers)"
             f", and {room / 2**30:,.1f} GiB are free; keep fewer latents (keep=), or fewer draws and more thinning."
         )

@@ -3,6 +3,7 @@ it.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,46 +14,103 @@ __all__ = ["Counter", "Store"]
 
 
 class Store:
-    """Room for `draws` draws of the named latents of every chain, filled as they come.
+    """The last of every `interval` draws of the named latents of every chain, filled as they come.
+
+    Where there is room for all draws the interval is 1. When the room is full and one more comes, every other draw is
+    dropped and the interval doubles, so that whatever the length of a run it is between half full and full of evenly
+    spaced draws. Draws are written once: what `draws` gave stays as it is, also when others take its place.
 
     Args:
         values: gives shapes, `(chains, size, *event)`, dtype and device of these latents.
         names: the latents to keep.
-        draws: how many draws of each chain.
+        draws: how many draws of each chain there is room for.
         dtype: of the stored draws, if not that of the values.
     """
 
     def __init__(
         self, values: Mapping[str, Tensor], names: tuple[str, ...], draws: int, dtype: torch.dtype | None = None
     ) -> None:
-        self.n_draws, self.names = 0, names
-        self._draws = {name: _room(values[name], draws, dtype) for name in names}
+        self.names, self._room = names, draws
+        self._made = 0  # draws, stored or not
         first = values[names[0]]
-        self._log_density = first.new_empty(draws, first.shape[0], dtype=dtype or first.dtype)
+        self._held = _Held(
+            {name: _room(values[name], draws, dtype) for name in names},
+            first.new_empty(draws, first.shape[0], dtype=dtype or first.dtype),
+        )
+
+    @property
+    def n_draws(self) -> int:
+        """Stored draws of each chain."""
+        return self._held.number
+
+    @property
+    def interval(self) -> int:
+        """Draws that a stored one stands for: itself and those before it that were not stored."""
+        return self._held.interval
+
+    def wanted(self, more: int) -> range:
+        """Which of the next `more` draws, counted from 0, are to be stored: there is room for them afterwards."""
+        made, interval = self._made + more, self.interval
+        while made // interval > self._room:
+            interval *= 2
+        if interval > self.interval:
+            self._held = self._held.thinned(interval // self.interval)
+        first = interval - 1 - self._made % interval
+        self._made = made
+        return range(first, more, interval)
 
     def keep(self, values: Mapping[str, Tensor], log_density: Tensor) -> None:
-        """Stores the present values `(chains, size, *event)` as the next draw."""
-        for name, room in self._draws.items():
-            room[self.n_draws] = values[name].movedim(0, -1)
-        self._log_density[self.n_draws] = log_density
-        self.n_draws += 1
+        """Stores the present values `(chains, size, *event)`, if the next draw is one to be stored."""
+        if self.wanted(1):
+            for name, room in self._held.rooms.items():
+                room[self.n_draws] = values[name].movedim(0, -1)
+            self._held.log_density[self.n_draws] = log_density
+            self._held.number += 1
 
     def fill(self, values: Mapping[str, Tensor], log_density: Tensor, at: int) -> None:
-        """Writes values `(draws, chains, size, *event)` behind the first `at` draws. Pieces may come in any order, from
-        several threads; the caller raises `n_draws` when all before are there.
+        """Writes values `(draws, chains, size, *event)` of wanted draws behind the first `at` stored ones. Pieces may
+        come in any order, from several threads; the caller says when all before are there, by `filled`.
         """
         end = at + len(log_density)
-        for name, room in self._draws.items():
+        for name, room in self._held.rooms.items():
             room[at:end] = values[name].movedim(1, -1)
-        self._log_density[at:end] = log_density
+        self._held.log_density[at:end] = log_density
+
+    def filled(self, end: int) -> None:
+        """The first `end` stored draws are there."""
+        self._held.number = end
 
     def draws(self) -> dict[str, Tensor]:
-        """The draws so far, `(chains, draws, size, *event)`: views."""
-        return {name: room[: self.n_draws].movedim(-1, 0) for name, room in self._draws.items()}
+        """The stored draws so far, `(chains, draws, size, *event)`: views."""
+        return {name: room[: self.n_draws].movedim(-1, 0) for name, room in self._held.rooms.items()}
 
     def log_density(self) -> Tensor:
-        """Log densities of the draws so far, `(chains, draws)`."""
-        return self._log_density[: self.n_draws].transpose(0, 1)
+        """Their log densities, `(chains, draws)`."""
+        return self._held.log_density[: self.n_draws].transpose(0, 1)
+
+
+@dataclass
+class _Held:
+    """Room for draws, how many there are, and how far apart. One object, so that an interruption leaves the old one or
+    the new one.
+    """
+
+    rooms: dict[str, Tensor]
+    log_density: Tensor
+    number: int = 0
+    interval: int = 1
+
+    def thinned(self, times: int) -> "_Held":
+        """The last of every `times` draws, in rooms of their own: others may still look at these."""
+
+        def less(room: Tensor) -> Tensor:
+            new = torch.empty_like(room)
+            kept = room[times - 1 : self.number : times]
+            new[: len(kept)] = kept
+            return new
+
+        rooms = {name: less(room) for name, room in self.rooms.items()}
+        return _Held(rooms, less(self.log_density), self.number // times, self.interval * times)
 
 
 class Counter:

@@ -147,7 +147,7 @@ def sample_with_hiertorch(case: Case, *, seed: int, **settings: Any) -> Sampled:
         "sampling_seconds": parts["sampling"],
         "seconds_per_draw": parts["sampling"] / stored,
         "total_seconds": seconds,
-        "sweeps_per_second": posterior.n_draws * (details.get("thin") or 1) / parts["sampling"],
+        "sweeps_per_second": posterior.n_draws * posterior.interval * (details.get("thin") or 1) / parts["sampling"],
         "sampler_megabytes": megabytes,
         "earlier_peak_megabytes": earlier_peak,
     }

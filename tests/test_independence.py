@@ -211,11 +211,15 @@ class Kept:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names, self.n_draws = names, 0
+        self.wanted = range
         self.pieces: dict[int, tuple[dict[str, Tensor], Tensor]] = {}
 
     def fill(self, values: Mapping[str, Tensor], log_density: Tensor, at: int) -> None:
         assert at not in self.pieces
         self.pieces[at] = {name: values[name] for name in self.names}, log_density
+
+    def filled(self, end: int) -> None:
+        self.n_draws = end
 
     @property
     def heights(self) -> list[Tensor]:
@@ -476,7 +480,7 @@ class Looking(Monitor):
 
 
 def test_monitors_change_nothing(collapsed: Sample) -> None:
-    looking, options = Looking(), {"chains": 64, "draws": 1_500, "seed": 4}
+    looking, options = Looking(), {"chains": 64, "draws": 1_500, "seed": 4, "keep_all": True}
     watched, alone = (collapsed(EightSchools(), SCHOOLS, monitors=m, **options) for m in ([looking], []))
     for name in ("mu", "tau", "theta"):
         assert torch.equal(watched[name], alone[name])

@@ -147,15 +147,15 @@ def test_effects_that_would_fill_the_memory_are_not_stored_unless_asked_for(monk
     plan, run = plan_of(50), Schedule(16, 100, 250, 1)
     names = ("mu", "tau", "sigma", "alpha")
     assert settings.MOST_STORED == 100_000_000
-    assert kept_names(plan, run, None) == names
+    assert kept_names(plan, run, None, 250) == names
     monkeypatch.setattr(settings, "MOST_STORED", 53 * 16 * 250)
-    assert kept_names(plan, run, None) == names
+    assert kept_names(plan, run, None, 250) == names
     monkeypatch.setattr(settings, "MOST_STORED", 53 * 16 * 250 - 1)
-    assert kept_names(plan, run, None) == ("mu", "tau", "sigma")
-    assert kept_names(plan, run, ["alpha"]) == ("alpha",)
-    assert kept_names(plan, run, "tau") == ("tau",)
+    assert kept_names(plan, run, None, 250) == ("mu", "tau", "sigma")
+    assert kept_names(plan, run, ["alpha"], 250) == ("alpha",)
+    assert kept_names(plan, run, "tau", 250) == ("tau",)
     ordinary = ht.plan(Effects(), grouped(50), collapse=False)
-    assert kept_names(ordinary, run, None) == names
+    assert kept_names(ordinary, run, None, 250) == names
 
 
 def test_the_population_is_stored_so_that_effects_can_be_drawn_again():
@@ -168,9 +168,9 @@ def test_the_population_is_stored_so_that_effects_can_be_drawn_again():
 def test_the_memory_for_effects_is_only_asked_for_if_they_are_stored():
     plan, cpu = plan_of(2_000), torch.device("cpu")
     few = Schedule(16, 100, 10**7, 1)
-    check_memory(plan, few, ("mu",), cpu, torch.float64)
+    check_memory(plan, few, ("mu",), 10**7, cpu, torch.float64)
     with pytest.raises(ht.SamplingError, match=r"the draws need .* GiB .*2,001 numbers.*keep fewer latents"):
-        check_memory(plan, few, ("mu", "alpha"), cpu, torch.float64)
+        check_memory(plan, few, ("mu", "alpha"), 10**7, cpu, torch.float64)
 
 
 def small(model, data, **options):
@@ -201,7 +201,7 @@ def test_effects_without_a_population_have_to_be_stored(monkeypatch):
 def test_memory_is_what_is_free_and_not_what_is_built_in(monkeypatch):
     plan, cpu = plan_of(2_000), torch.device("cpu")
     few = Schedule(16, 100, 1_000, 1)  # a quarter of a GiB
-    check_memory(plan, few, ("alpha",), cpu, torch.float64)
+    check_memory(plan, few, ("alpha",), 1_000, cpu, torch.float64)
     monkeypatch.setattr(settings, "free", lambda device: 0.25 * 2**30)
     with pytest.raises(ht.SamplingError, match=r"the draws need 0.2 GiB .*, and 0.2 GiB are free; keep fewer latents"):
-        check_memory(plan, few, ("alpha",), cpu, torch.float64)
+        check_memory(plan, few, ("alpha",), 1_000, cpu, torch.float64)

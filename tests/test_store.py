@@ -47,7 +47,7 @@ def test_draws_are_kept_one_by_one_or_many_at_once() -> None:
         assert_holds(single, values, density, k + 1)
     for start, end in ((0, 1), (1, 1), (1, 5), (5, 7)):
         several.fill(some(values, start, end), density[start:end], start)
-        several.n_draws = end
+        several.filled(end)
         assert_holds(several, values, density, end)
 
 
@@ -56,7 +56,7 @@ def test_both_ways_may_take_turns() -> None:
     store = Store(one(values, 0), tuple(SHAPES), DRAWS)
     store.keep(one(values, 0), density[0])
     store.fill(some(values, 1, 4), density[1:4], 1)
-    store.n_draws = 4
+    store.filled(4)
     store.keep(one(values, 4), density[4])
     assert_holds(store, values, density, 5)
 
@@ -65,11 +65,11 @@ def test_only_named_latents_are_kept() -> None:
     values, density = made()
     store = Store(one(values, 0), ("alpha", "mu"), DRAWS)
     store.fill(values, density, 0)
-    store.n_draws = DRAWS
+    store.filled(DRAWS)
     assert_holds(store, values, density, DRAWS)
     store = Store(one(values, 0), ("alpha",), DRAWS)
     store.fill({"alpha": values["alpha"]}, density, 0)  # others need not be there
-    store.n_draws = DRAWS
+    store.filled(DRAWS)
     assert_holds(store, values, density, DRAWS)
 
 
@@ -79,7 +79,7 @@ def test_what_was_kept_does_not_change_with_its_source() -> None:
     store = Store(one(values, 0), tuple(SHAPES), DRAWS)
     store.keep(one(values, 0), density[0])
     store.fill(some(values, 1, DRAWS), density[1:], 1)
-    store.n_draws = DRAWS
+    store.filled(DRAWS)
     for x in (*values.values(), density):
         x.zero_()
     assert_holds(store, kept, before, DRAWS)
@@ -102,12 +102,70 @@ def test_draws_may_be_kept_in_single_precision(many: bool) -> None:
     store = Store(one(values, 0), tuple(SHAPES), DRAWS, torch.float32)
     if many:
         store.fill(values, density, 0)
-        store.n_draws = DRAWS
+        store.filled(DRAWS)
     else:
         for k in range(DRAWS):
             store.keep(one(values, k), density[k])
     assert_holds(store, {name: x.float() for name, x in values.items()}, density.float(), DRAWS)
     assert store.log_density().dtype == store.draws()["mu"].dtype == torch.float32
+
+
+# Thinning
+
+
+def numbered(start: int, end: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Draws whose every value is their number, counted from 1."""
+    number = torch.arange(start + 1.0, end + 1.0, dtype=torch.float64)
+    values = {
+        name: number.reshape(-1, 1, *(1,) * len(shape)).expand(-1, CHAINS, *shape) for name, shape in SHAPES.items()
+    }
+    return values, number[:, None].expand(-1, CHAINS)
+
+
+def assert_evenly_thinned(store: Store, number: int, room: int) -> None:
+    """Of so many draws every k-th is there, k the least power of 2 for which there is room."""
+    k = 1
+    while number // k > room:
+        k *= 2
+    expected = torch.arange(k, number + 1, k, dtype=torch.float64)
+    assert store.interval == k and store.n_draws == len(expected) <= room
+    assert number <= room or store.n_draws >= room // 2
+    for x in (*store.draws().values(), store.log_density()):
+        assert torch.equal(x, expected.reshape(1, -1, *(1,) * (x.dim() - 2)).expand(x.shape))
+
+
+@pytest.mark.parametrize("room", [1, 2, 5, 8])
+def test_a_run_of_any_length_fits_into_the_room_evenly_thinned(room: int) -> None:
+    values, density = numbered(0, 1)
+    store = Store(one(values, 0), tuple(SHAPES), room)
+    for t in range(70):
+        values, density = numbered(t, t + 1)
+        store.keep(one(values, 0), density[0])
+        assert_evenly_thinned(store, t + 1, room)
+
+
+@pytest.mark.parametrize("portions", [(3, 4, 1, 20, 2, 40), (70,), (5, 0, 65), (1,) * 20])
+def test_portions_are_thinned_as_single_draws_are(portions: tuple[int, ...]) -> None:
+    store, done = Store(one(numbered(0, 1)[0], 0), tuple(SHAPES), 6), 0
+    for portion in portions:
+        chosen = store.wanted(portion)
+        values, density = numbered(done, done + portion)
+        end = store.n_draws + len(chosen)
+        store.fill({n: x[chosen.start :: chosen.step] for n, x in values.items()}, density[list(chosen)], store.n_draws)
+        store.filled(end)
+        done += portion
+        assert_evenly_thinned(store, done, 6)
+
+
+def test_draws_that_are_looked_at_stay_as_they_are_when_others_take_their_place() -> None:
+    store = Store(one(numbered(0, 1)[0], 0), tuple(SHAPES), 4)
+    for t in range(4):
+        store.keep(one(numbered(t, t + 1)[0], 0), numbered(t, t + 1)[1][0])
+    seen, density = store.draws(), store.log_density()
+    for t in range(4, 40):
+        store.keep(one(numbered(t, t + 1)[0], 0), numbered(t, t + 1)[1][0])
+    assert torch.equal(seen["mu"][0, :, 0], torch.arange(1.0, 5.0, dtype=torch.float64))
+    assert torch.equal(density[0], torch.arange(1.0, 5.0, dtype=torch.float64))
 
 
 # Acceptance

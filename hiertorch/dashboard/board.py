@@ -295,7 +295,7 @@ class Board:
         if s is not None and self._enough(s) and status != "failed":
             for k in range(1, LOOKS + 1):  # at draws, since a quick run may have had a single window
                 drawn = -(-s.drawn * k // LOOKS)
-                sweep = s.sweep - (s.drawn - drawn) * max(1, self.run.thin)
+                sweep = s.sweep - (s.drawn - drawn) * max(1, self.run.thin) * s.interval
                 if drawn >= FEWEST and sweep > self._looks.sweep:
                     self._see(s, sweep, drawn, 0.5 if k < LOOKS else 1.0)
                     if k < LOOKS:

@@ -62,10 +62,9 @@ class Curves:
         self.bands = self.tags[: traces.population] if chains > CHAINS else []
         self._blocks = block_tags(run)
         self.stride = -(-run.sweeps // POINTS)
-        self._each = -(-self.stride // max(1, run.thin))  # draws from one point to the next
         self._next = 0  # sweep of the next point
-        self._shown = 0  # draws that curves have got to
-        self._seen = 0  # draws that jumps were measured on
+        self._traced = -self.stride  # sweep of the last draw in a curve
+        self._jumped = 0  # sweep up to which jumps were measured
         self._rates: dict[str, list[Tensor]] = {}  # since the last point
         self._scales: dict[str, float] = {}
         self._before: tuple[int, float] | None = None  # sweep and time of the last point
@@ -112,13 +111,15 @@ class Curves:
 
     def _drawn(self, s: Snapshot, *, last: bool) -> None:
         """Stored draws since the last time."""
-        at = np.arange(self._shown, s.drawn, self._each)
-        if last and s.drawn - 1 > (at[-1] if len(at) else self._shown - self._each):
+        warmup, apart = self._run.warmup, self._apart(s)
+        first = max(0, -(-(self._traced + self.stride - warmup) // apart) - 1)
+        at = np.arange(first, s.drawn, -(-self.stride // apart))
+        if last and warmup + s.drawn * apart > (warmup + (at[-1] + 1) * apart if len(at) else self._traced):
             at = np.append(at, s.drawn - 1)
         if not len(at):
             return
-        self._shown = int(at[-1]) + self._each
-        sweeps = self._run.warmup + (at + 1) * self._run.thin
+        sweeps = warmup + (at + 1) * apart
+        self._traced = int(sweeps[-1])
         times = np.interp(sweeps, *np.array(self._clock).T)
         index = torch.from_numpy(at).to(s.log_density.device)
         shown = len(self._files)
@@ -130,6 +131,10 @@ class Curves:
             population = {name: k for name, k in self._traces.at.items() if self._run.plates.get(name) is None}
             every = torch.cat(_columns(s.draws, population, index, self._chains), 2)
             self._quantiles(sweeps, times, every.double().cpu().numpy())
+
+    def _apart(self, s: Snapshot) -> int:
+        """Sweeps from one stored draw to the next."""
+        return max(1, self._run.thin) * s.interval
 
     def _draw(self, sweeps: np.ndarray, times: np.ndarray, values: np.ndarray, *, density: bool = True) -> None:
         """Values `(chains, points, traces)`, the log density before them if there is one."""
@@ -194,10 +199,11 @@ class Curves:
         """By chain: E (x' - x)^2 / 2 Var x of successive draws, averaged over traces, which is 1 if they are
         independent; and the longest run of draws at one log density.
         """
-        start = max(self._seen, s.drawn - SUCCESSIVE)
+        warmup, apart = self._run.warmup, self._apart(s)
+        start = max((self._jumped - warmup) // apart, s.drawn - SUCCESSIVE, 0)
         if s.trace is not None or s.drawn - start < 3:
             return []
-        self._seen, shown = s.drawn, len(self._files)
+        self._jumped, shown = warmup + s.drawn * apart, len(self._files)
         index = torch.arange(start, s.drawn, device=s.log_density.device)
         x = torch.cat(_columns(s.draws, self._traces.at, index, shown), 2).double()
         jump = x.diff(dim=1).square().mean(1) / (2 * x.flatten(0, 1).var(0))

@@ -31,6 +31,7 @@ class Snapshot:
     log_densities: Tensor | None
     tuning: Mapping[str, Mapping[str, Tensor]]
     so_far: "Callable[[Mapping[str, Tensor]], Posterior] | None"
+    interval: int = 1  # draws that a stored one stands for
 
     @property
     def drawn(self) -> int:
@@ -57,4 +58,5 @@ def snapshot(window: Window, traces: Watch) -> Snapshot:
         log_densities=window.log_densities,
         tuning=window.tuning,
         so_far=window.so_far,
+        interval=window.interval,
     )

@@ -59,7 +59,9 @@ def update(posterior: Posterior, frame: pd.DataFrame, *, weights: str | None = N
 def refitted(later: Later, settings: Mapping[str, Any]) -> Posterior:
     """A run on all rows that starts where the chains were, with their tuning, and as long as theirs."""
     posterior, model = later.posterior, later.fitted.model
-    run: dict[str, Any] = {name: posterior.run[name] for name in ("chains", "draws", "thin") if name in posterior.run}
+    run: dict[str, Any] = {
+        name: posterior.run[name] for name in ("chains", "draws", "thin", "keep_all") if name in posterior.run
+    }
     kept = [name for name in posterior.names if name in model.latents] if later.fitted.more else None
     own: dict[str, Any] = {"seed": follows(posterior, None), "progress": False, "dtype": later.data.dtype, "keep": kept}
     settings = {**run, **own, "start": posterior, **settings}

@@ -46,7 +46,7 @@ class RunInfo:
     priors: Mapping[str, str] = field(default_factory=dict)  # latent -> its prior in numbers, where the data chose it
     stored: tuple[str, ...] | None = None  # latents whose draws are kept; None: all
     warmup: int = 0  # sweeps of it
-    thin: int = 1  # sweeps for each kept draw
+    thin: int = 1  # sweeps for each draw, of which those in `Window.draws` may be every second, fourth, ...
     earlier: int = 0  # sweeps of the runs that this one goes on from
     alike: bool = True  # all chains have the same data; else they are no draws of one posterior, and nothing mixes
 
@@ -70,6 +70,7 @@ class Window:
         str, Tensor
     ]  # name -> (chains, draws so far, size, *event) views of what is stored; empty in warm-up
     log_densities: Tensor | None = None  # of these draws, (chains, draws so far), a view
+    interval: int = 1  # draws that a stored one stands for; it doubles when there are more than are kept
     tuning: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # block -> what it has learnt
     so_far: Callable[[Mapping[str, Tensor]], "Posterior"] | None = None  # some of the draws with their model and data
 
