@@ -40,6 +40,9 @@ def inspect(
         DataError: a response outside the support of the likelihood.
     """
     _check_kinds(model, data)
+    data.check_unchanged()
+    if not prior_only:
+        model.check_columns(data)
     generator = generator or torch.Generator(data.device).manual_seed(0)
     rows = data if prior_only else _spread(data)
     with torch.enable_grad(), validation(True):  # which shows weights that somebody means to be learnt
@@ -49,7 +52,9 @@ def inspect(
             if rows is data:
                 raise
             # Some likelihoods need all rows, such as one with a buffer that has an entry for each; errors count them.
-            reads = _checked(model, data, data, generator, prior_only=prior_only)
+            rows, reads = data, _checked(model, data, data, generator, prior_only=prior_only)
+    for looked_at in (rows, data):
+        looked_at.check_unchanged()
     return reads, _notes(model, reads, data, prior_only=prior_only)
 
 

@@ -25,12 +25,13 @@ import torch
 from torch import Tensor
 
 from hiertorch import reading
+from hiertorch.arguments import check_choice, check_count, check_probability
 from hiertorch.errors import DataError, ModelError, SamplingWarning
 from hiertorch.latent import validation
 from hiertorch.model import seeded
 from hiertorch.newrows import Rows, shown
 from hiertorch.pareto import HIGHEST, smoothed
-from hiertorch.predict import KINDS, Fitted, Prediction, check_choice, check_probability, intervals, stream
+from hiertorch.predict import KINDS, Fitted, Prediction, intervals, stream
 from hiertorch.setting import Setting
 from hiertorch.storage import label_text
 
@@ -151,8 +152,7 @@ def condition(
     check_probability(ci_prob)
     total = posterior.chains * posterior.n_draws
     each = -(-PAIRS // total) if prior_draws is None else prior_draws
-    if isinstance(each, bool) or not isinstance(each, int) or each < 1:
-        raise DataError(f"prior_draws= is a whole number from 1; found {each!r}.")
+    check_count("prior_draws", each)
     if each * total < FEWEST:
         raise DataError(
             f"{total} draws x prior_draws={each} are too few to weight: take prior_draws={-(-FEWEST // total)}."

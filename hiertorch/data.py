@@ -72,6 +72,11 @@ class Data:
     # taken from, even when a group loses all its rows. So `take` and `rows` remember the whole data set and which rows
     # these are, and parents(), nests() and group_values() ask the whole. Codes are also kept as NumPy arrays, which
     # `to` leaves where they are: nesting is found without waiting for a device.
+    #
+    # Note [Changed in place]
+    # A likelihood that writes into a column (`data.x -= data.x.mean()`) changes it with every pass, and a caller who
+    # does after the fit gets criteria of other data than were fitted. Torch counts the writes into a tensor's memory,
+    # through whichever view they go, so `check_unchanged` costs no look at the values.
 
     y: Tensor
     weights: Tensor | None
@@ -87,6 +92,7 @@ class Data:
     _cache: dict[tuple[str, ...], Tensor]
     _mark: Fingerprint | None  # None before anyone has asked
     _exact: Self | None  # the same data before they were rounded on a device
+    _state: dict[str, tuple[int, int]]  # which tensors these are, and how often each was written to
 
     def __init__(
         self,
@@ -98,13 +104,13 @@ class Data:
         dtype: torch.dtype = torch.float64,
         **columns: Any,
     ) -> None:
+        reading.check_mappings(groups=groups, labels=labels)
         self._fill("y", y, columns, groups or {}, weights, labels or {}, torch.float64)
         self._round(dtype)
 
     def _fill(
         self, name: str, y: Any, columns: dict, groups: Mapping, weights: Any, labels: Mapping, dtype: torch.dtype
     ) -> None:
-        reading.check_dtype(dtype)
         reading.check_names(name, columns, groups, taken={*dir(Data), *Data.__annotations__})
         if unknown := [plate for plate in labels if plate not in groups]:
             raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {reading.listed(groups)}.")
@@ -125,6 +131,7 @@ class Data:
         )
         self._index, self._whole, self._rows, self._cache = pd.RangeIndex(self.n_rows), None, None, {}
         self._mark = self._exact = None
+        self._state = self._counted()
 
     def _round(self, dtype: torch.dtype) -> None:
         """From float64, in which all data begin, to the dtype that was asked for."""
@@ -160,14 +167,16 @@ class Data:
         """
         if not isinstance(frame, pd.DataFrame):
             raise DataError(f"from_frame takes a pandas DataFrame; found {type(frame).__name__}.")
-        grouped = reading.renamed(groups)
+        reading.check_mappings(labels=labels)
+        reading.check_column_name("response", response)
+        reading.check_column_name("weights", weights)
+        grouped = reading.renamed("groups", groups)
         if predictors is None:
-            used = {response, weights, *grouped.values()}
-            kept = reading.renamed(
-                [name for name, kind in frame.dtypes.items() if name not in used and reading.is_real(kind)]
-            )
+            used = [response, weights, *grouped.values()]
+            numeric = [name for name, kind in frame.dtypes.items() if name not in used and reading.is_real(kind)]
+            kept = reading.renamed("predictors", numeric)
         else:
-            kept = reading.renamed(predictors)
+            kept = reading.renamed("predictors", predictors)
         data = cls.__new__(cls)
         levels: dict[str, tuple[str, ...]] = {}
         y = reading.column(frame, response, levels)
@@ -256,7 +265,7 @@ class Data:
         return self[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.columns or name in self.codes
+        return isinstance(name, str) and (name in self.columns or name in self.codes)
 
     def __repr__(self) -> str:
         chains = f" for each of {self.y.shape[0]} chains" if self.y.ndim == 2 else ""
@@ -319,7 +328,7 @@ class Data:
             DataError: if the column varies within a group, or a group has no rows.
         """
         self._check_plates(plate)
-        if column not in self.columns:
+        if not isinstance(column, str) or column not in self.columns:
             raise DataError(self._unknown(column))
         key = ("values", column, plate)
         if key not in self._cache:
@@ -340,7 +349,7 @@ class Data:
         Raises:
             DataError: if there is no such column, or only one row, or the column is constant.
         """
-        if column != self.name and column not in self.columns:
+        if not isinstance(column, str) or (column != self.name and column not in self.columns):
             raise DataError(self._unknown(column))
         key = ("moments", column)
         if key not in self._cache:
@@ -368,39 +377,47 @@ class Data:
 
     def to(self, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> Self:
         """The same data on another device or in another floating dtype; codes stay long."""
-        reading.check_dtype(dtype or self.dtype)
+        reading.check_dtype(self.dtype if dtype is None else dtype)
 
         def moved(tensor: Tensor, row_axis: int = 0) -> Tensor:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
 
-        rows = moved(self._rows) if isinstance(self._rows, Tensor) else self._rows
-        cache = {key: moved(tensor) for key, tensor in self._cache.items()}
+        try:
+            rows = moved(self._rows) if isinstance(self._rows, Tensor) else self._rows
+            new = self._mapped(moved, _rows=rows, _cache={key: moved(tensor) for key, tensor in self._cache.items()})
+        except (AssertionError, RuntimeError, TypeError) as error:  # torch has one for each way of not having a device
+            raise DataError(
+                f"the data can't be moved to device {device!r}: {str(error).splitlines()[0]}. Name one that torch has "
+                "here, such as 'cpu'."
+            ) from error
         if dtype in (None, self.dtype):
-            return self._mapped(moved, _rows=rows, _cache=cache, _mark=self._mark, _exact=self._exact)
-        if self.device.type != "cpu":  # whose values are not asked for
-            return self._mapped(moved, _rows=rows, _cache=cache, _mark=self._mark, _exact=self._exact or self)
-        new = self._mapped(moved, _rows=rows, _cache=cache, _mark=self.fingerprint)
-        for name, column in new.columns.items():
-            reading.check_finite(f"column {name!r}", column, row_axis=0)
-        reading.check_finite(f"the response {self.name!r}", new.y, row_axis=-1)
-        if new.weights is not None:
-            reading.check_finite("the weights", new.weights, row_axis=-1)
+            new._mark, new._exact = self._mark, self._exact
+        elif self.device.type != "cpu":  # whose values are not asked for
+            new._mark, new._exact = self._mark, self._exact or self
+        else:
+            new._mark = self.fingerprint
+            new._check_finite()
         return new
+
+    def _check_finite(self) -> None:
+        """That no value was too large for a smaller dtype."""
+        for name, column in self.columns.items():
+            reading.check_finite(f"column {name!r}", column, row_axis=0)
+        reading.check_finite(f"the response {self.name!r}", self.y, row_axis=-1)
+        if self.weights is not None:
+            reading.check_finite("the weights", self.weights, row_axis=-1)
 
     def take(self, rows: Any, weights: Any = None) -> Self:
         """Some rows in a given order; a row may come twice. Groups and their nesting stay those of the whole data set.
 
         Args:
-            rows: row numbers from 0, long tensor `(taken,)`.
+            rows: row numbers from 0, long tensor `(taken,)`; those on another device than the CPU are not looked at.
             weights: `(taken,)` or `(chains, taken)`, in place of the rows' own; their values are not looked at.
+
+        Raises:
+            DataError: for what are no row numbers, or none of these data.
         """
-        rows = torch.as_tensor(rows, device=self.device)
-        if rows.ndim != 1 or len(rows) == 0 or rows.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8):
-            raise DataError(
-                f"take needs row numbers, a long tensor (taken,) of at least one; found {rows.dtype} of shape "
-                f"{reading.shape(rows)}. Instead of a mask pass mask.nonzero()[:, 0]."
-            )
-        rows = rows.long()
+        rows = reading.row_numbers(rows, self.n_rows).to(self.device)
 
         def taken(tensor: Tensor, row_axis: int = 0) -> Tensor:
             return tensor.index_select(row_axis, rows)
@@ -411,6 +428,7 @@ class Data:
             new = self._part(taken, rows if self._rows is None else taken(self._rows))
         if weights is not None:
             new.weights = reading.row_weights(weights, new.y, check_values=False)
+            new._state = new._counted()
         return new
 
     def rows(self, start: int, stop: int) -> Self:
@@ -419,10 +437,10 @@ class Data:
         Raises:
             DataError: unless 0 <= start < stop <= `n_rows`.
         """
-        if not 0 <= start < stop <= self.n_rows:
+        if not reading.is_count(start) or not reading.is_count(stop) or not 0 <= start < stop <= self.n_rows:
             raise DataError(
-                f"rows(start, stop) needs 0 <= start < stop <= {self.n_rows}, the number of rows; found rows({start}, "
-                f"{stop})."
+                f"rows(start, stop) needs 0 <= start < stop <= {self.n_rows}, the number of rows; found "
+                f"rows({start!r}, {stop!r})."
             )
 
         def viewed(tensor: Tensor, row_axis: int = 0) -> Tensor:
@@ -493,7 +511,33 @@ class Data:
     def _changed(self, **attributes: Any) -> Self:
         new = type(self).__new__(type(self))
         new.__dict__.update({**self.__dict__, "_mark": None, "_exact": None, **attributes})
+        new._state = new._counted()
         return new
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._state = self._counted()  # copies count anew
+
+    def _counted(self) -> dict[str, tuple[int, int]]:
+        """Which tensors there are, and how often each was written to; those made in inference mode do not count."""
+        tensors = {f"the response {self.name!r}": self.y, "the weights": self.weights}
+        tensors |= {f"column {name!r}": x for name, x in self.columns.items()}
+        tensors |= {f"the codes of {plate!r}": x for plate, x in self.codes.items()}
+        return {w: (id(x), 0 if x.is_inference() else x._version) for w, x in tensors.items() if x is not None}
+
+    def check_unchanged(self) -> None:
+        """See Note [Changed in place].
+
+        Raises:
+            DataError: if a tensor of these data was written to since they were made.
+        """
+        now = self._counted()
+        if changed := [what for what in {**self._state, **now} if self._state.get(what) != now.get(what)]:
+            raise DataError(
+                f"{changed[0]} was changed after the data were made, by the caller or by a likelihood that writes into "
+                "its columns, so that results would mix two data sets: compute new tensors instead (x = data.x - 1, "
+                "not data.x -= 1), and make the data anew (data.replace(y=...) for another response)."
+            )
 
     @property
     def _of_whole(self) -> np.ndarray | slice:
@@ -518,6 +562,9 @@ class Data:
     def _label(self, plate: str, row: int) -> str:
         return f"{plate} {reading.show(self.labels[plate][self._row_codes[plate][row]])}"
 
+    def _row_text(self, row: int) -> str:
+        return f"row {row} (from 0)"
+
     def _sizes(self, plate: str) -> str:
         counts = np.bincount(self._row_codes[plate][self._of_whole], minlength=self.size(plate))
         low, high = counts.min(), counts.max()
@@ -526,7 +573,7 @@ class Data:
 
     def _check_plates(self, *plates: str) -> None:
         for plate in plates:
-            if plate not in self.labels:
+            if not isinstance(plate, str) or plate not in self.labels:
                 hint = reading.closest(plate, self.labels)
                 raise DataError(f"no grouping {plate!r}; groupings: {reading.listed(self.labels)}.{hint}")
 

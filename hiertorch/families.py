@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, distributions
 
+from hiertorch import admissible
 from hiertorch.data import Data
 from hiertorch.errors import ModelError
 from hiertorch.latent import Values
@@ -34,6 +35,9 @@ class Family:
         """Of batch shape `(chains, rows)`, for eta `(chains, rows)`."""
         raise NotImplementedError
 
+    def check_columns(self, data: Data) -> None:
+        """Raises a DataError for rows that the likelihood can't take; not every family has such rows."""
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.columns)})"
 
@@ -55,6 +59,11 @@ class Gaussian(Family):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.Distribution:
         """Normal."""
         return distributions.Normal(eta, v.sigma_y if self.se is None else data[self.se])
+
+    def check_columns(self, data: Data) -> None:
+        """Standard errors are above 0."""
+        if self.se is not None:
+            admissible.positive(data, self.se, "standard errors")
 
 
 class StudentT(Family):
@@ -94,6 +103,11 @@ class Binomial(Family):
         """Binomial."""
         return distributions.Binomial(data[self.trials], logits=eta)
 
+    def check_columns(self, data: Data) -> None:
+        """Trials are whole and not negative, and successes among them."""
+        admissible.whole(data, self.trials, "trials")
+        admissible.at_most(data, self.trials, "successes are whole numbers from 0 to the number of trials")
+
 
 class _Counts(Family):
     """Counts, whose mean is exposure_i exp(eta_i).
@@ -110,6 +124,11 @@ class _Counts(Family):
     def log_mean(self, eta: Tensor, data: Data) -> Tensor:
         """eta_i + log exposure_i."""
         return eta if self.exposure is None else eta + data[self.exposure].log()
+
+    def check_columns(self, data: Data) -> None:
+        """Exposures are above 0."""
+        if self.exposure is not None:
+            admissible.positive(data, self.exposure, "exposures")
 
 
 class Poisson(_Counts):

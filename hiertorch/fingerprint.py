@@ -16,6 +16,7 @@ import pandas as pd
 from torch import Tensor
 
 from hiertorch.errors import DataError
+from hiertorch.reading import EXACT
 
 if TYPE_CHECKING:
     from hiertorch.data import Data
@@ -27,9 +28,6 @@ LETTERS = 16
 
 CHUNK = 1 << 20
 """Numbers that are copied at once."""
-
-EXACT = 2.0**53
-"""Whole numbers below it are their own float64."""
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,11 @@ class Model(nn.Module, metaclass=_ModelType):
             "of batch shape (chains, rows), or sample with prior_only=True."
         )
 
+    def check_columns(self, data: Data) -> None:
+        """Raises a DataError for rows that the likelihood can't take, such as a standard error of 0, before anything is
+        computed; called with the data of a fit, and with new rows. Ready models ask their family.
+        """
+
     def prior(self, name: str, v: Values, data: Data | None = None) -> Distribution:
         """p(theta_name | earlier latents): batch shape broadcastable to `(chains, size)`.
 

@@ -123,6 +123,11 @@ class NewRows(Data):
             self._cache[key] = torch.as_tensor(both[len(known) :] + shift).to(self.y)
         return super().label_numbers(plate)
 
+    def _row_text(self, row: int) -> str:
+        first = len((self._whole or self).y) - len(self._frame_index)
+        start = self._rows.start if isinstance(self._rows, slice) else 0
+        return f"row {reading.show(self._frame_index[start + row - first])} of the frame"
+
     def _of_groups(self, plate: str, values: np.ndarray, what: str) -> tuple[np.ndarray, int, int | None]:
         found, one, other = super()._of_groups(plate, values, what)
         if other is None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import diagnostics, storage, summaries
+from hiertorch.arguments import check_choice, check_count, check_probability, names_of
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.fingerprint import Fingerprint
 from hiertorch.summaries import CI_PROB, MIXING, listed, table
@@ -185,7 +186,7 @@ class Posterior:
     @property
     def fingerprint(self) -> Fingerprint | None:
         """Of the data that it was fitted to; None if it does not know them."""
-        return self._fingerprint if self._predictor is None else self._predictor.data.fingerprint
+        return self._fingerprint if self._predictor is None else self._fitted().data.fingerprint
 
     @property
     def chains(self) -> int:
@@ -525,6 +526,7 @@ class Posterior:
                 "this posterior does not know its model and data, since it was loaded from a file or made by hand: "
                 "give them, ht.Posterior.load(path, model=..., data=...)."
             )
+        self._predictor.data.check_unchanged()
         return self._predictor
 
     def _redrawn(self, name: str) -> tuple[str, Effects]:
@@ -559,12 +561,11 @@ class Posterior:
             UnknownNameError: if there is no such latent.
             DataError: if an argument is none of those above.
         """
-        if kind not in KINDS:
-            raise DataError(f"kind= is one of {listed(KINDS)}; found {kind!r}.")
-        if not 0 < ci_prob < 1:
-            raise DataError(f"ci_prob= is a probability between 0 and 1; found {ci_prob!r}.")
+        check_choice("kind", kind, KINDS)
+        check_probability(ci_prob)
+        check_count("round_to", round_to, 0, none="for the numbers as they are")
         self._drawn()
-        wanted = self.names if names is None else [names] if isinstance(names, str) else list(names)
+        wanted = self.names if names is None else names_of("names", names)
         if not wanted:
             raise DataError(f"names= is empty: name some of {listed(self.names)}, or leave it out for all.")
         frame = pd.concat([self._frame(name, self._columns(self._known(name), ci_prob, kind)) for name in wanted])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import reading, summaries
+from hiertorch.arguments import check_choice, check_probability, check_seed
 from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.latent import Latent, Values, validation
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hiertorch.conditioning import Conditioned
     from hiertorch.posterior import Posterior
 
-__all__ = ["Fitted", "Prediction", "attached", "check_choice", "check_probability", "intervals", "stream"]
+__all__ = ["Fitted", "Prediction", "attached", "intervals", "stream"]
 
 KINDS = ("mean", "response")
 NEW_GROUPS = ("sample", "population", "error")
@@ -206,20 +207,7 @@ def intervals(draws: Tensor, ci_prob: float, index: pd.Index) -> pd.DataFrame:
 
 def stream(posterior: "Posterior", seed: Any, what: str, device: torch.device) -> torch.Generator:
     """Random numbers of a use of a posterior: by `seed`, or else by that of its run."""
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
-        raise DataError(f"seed= is a whole number from 0 to 2^63 - 1; found {seed!r}.")
+    check_seed(seed)
     own = int(posterior.run.get("seed", 0)) if seed is None else seed
     state = np.random.SeedSequence([own, *what.encode()]).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0]) >> 1)
-
-
-def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    """Raises a DataError unless an argument is one of the known words."""
-    if value not in known:
-        raise DataError(f"{name}= is one of {reading.listed(known)}; found {value!r}.{reading.closest(value, known)}")
-
-
-def check_probability(ci_prob: float) -> None:
-    """Raises a DataError unless it is one."""
-    if not 0 < ci_prob < 1:
-        raise DataError(f"ci_prob= is a probability between 0 and 1; found {ci_prob!r}.")

@@ -1,7 +1,8 @@
 """From whatever a user gives (lists, arrays, series, labels) to checked tensors, or a sentence on what is wrong."""
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,25 +13,32 @@ from torch import Tensor
 from hiertorch.errors import DataError
 
 __all__ = [
+    "check_column_name",
     "check_dtype",
     "check_finite",
     "check_length",
+    "check_mappings",
     "check_names",
     "closest",
     "coded",
     "column",
     "common_device",
+    "is_count",
     "is_real",
     "listed",
     "predictor",
     "renamed",
     "response",
+    "row_numbers",
     "row_weights",
     "shape",
     "show",
 ]
 
 PANDAS_ARRAYS = pd.Series | pd.Index | pd.api.extensions.ExtensionArray
+EXACT = 2.0**53
+"""Whole numbers below it are their own float64."""
+
 MANY = 1000
 """A table of so many whole numbers is small whatever the number of rows."""
 
@@ -76,7 +84,12 @@ def _numbers(what: str, values: Any, dtype: torch.dtype, device: torch.device) -
     if isinstance(values, Tensor):
         if values.is_complex():
             raise DataError(f"{what} is not numeric: found {values.dtype}, expected real numbers.")
-        return values.to(device, dtype)
+        if values.layout is not torch.strided or values.is_quantized:
+            kind = "quantized" if values.is_quantized else f"of layout {values.layout}"
+            raise DataError(f"{what} is {kind}, expected a dense tensor: x.to_dense(), or x.dequantize().")
+        if values.dtype in (torch.int64, torch.uint64) and values.device.type == "cpu":
+            _check_exact(what, values.numpy())
+        return _copied(values, device, dtype)
     try:
         if isinstance(values, PANDAS_ARRAYS | pd.DataFrame) and np.any(pd.isna(values)):
             values = values.to_numpy(na_value=np.nan)  # NumPy can't read pandas' NA
@@ -92,7 +105,32 @@ def _numbers(what: str, values: Any, dtype: torch.dtype, device: torch.device) -
             f"{what} is not numeric: found {kind}. Recode it as numbers, read it by level "
             f"('column=level' in from_frame), or name it as a grouping."
         )
-    return torch.from_numpy(np.array(array, dtype=np.float64)).to(device, dtype)  # a copy: the caller's may change
+    numbers = np.array(array, dtype=np.float64)  # a copy: the caller's may change
+    if array.dtype.kind in "iuO":
+        _check_exact(what, array, numbers)
+    return torch.from_numpy(numbers).to(device, dtype)
+
+
+def _copied(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A copy, since the caller's may change; what chains share is copied once."""
+    if values.ndim > 1 and len(values) > 1 and values.stride(0) == 0:
+        return _copied(values[:1], device, dtype).expand_as(values)
+    return values.to(device, dtype, copy=True)
+
+
+def _check_exact(what: str, array: np.ndarray, numbers: np.ndarray | None = None) -> None:
+    """Raises a DataError if whole numbers are rounded, as those beyond 2^53 are."""
+    numbers = array.astype(np.float64) if numbers is None else numbers
+    far = np.abs(numbers) >= EXACT
+    if far.any():
+        pairs = zip(array[far].tolist(), numbers[far].tolist(), np.argwhere(far), strict=True)
+        for given, rounded, at in pairs:
+            if math.isfinite(rounded) and given == given // 1 and int(given) != int(rounded):
+                raise DataError(
+                    f"{what} has {given} in row {at[-1 if array.ndim == 1 else 0]} (from 0), and float64 holds whole "
+                    f"numbers beyond 2^53 rounded, this one as {int(rounded)}: name it as a grouping if it is a label, "
+                    "or subtract what all have in common."
+                )
 
 
 def is_real(kind: Any) -> bool:
@@ -246,11 +284,52 @@ def common_device(*given: Any) -> torch.device:
     return devices.pop() if devices else torch.device("cpu")
 
 
-def renamed(names: Any) -> dict[Any, Any]:
+def renamed(what: str, names: Any) -> dict[Any, Any]:
     """New name -> column."""
     if isinstance(names, Mapping):
         return dict(names)
-    return {name: name for name in ([names] if isinstance(names, str) else names)}
+    if isinstance(names, bytes | Tensor) or not isinstance(names, Iterable):
+        raise DataError(f"{what}= names columns: a list, or a mapping from new names to columns; found {names!r}.")
+    found = [names] if isinstance(names, str) else list(names)
+    for name in found:
+        check_column_name(what, name)
+    return {name: name for name in found}
+
+
+def check_column_name(what: str, name: Any) -> None:
+    """Raises a DataError for what can't be the name of a column."""
+    if not isinstance(name, Hashable):
+        raise DataError(f"{what}= takes names of columns; found {name!r} as one.")
+
+
+def check_mappings(**given: Any) -> None:
+    """Raises a DataError for arguments by grouping that are no mapping."""
+    for what, value in given.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise DataError(f"{what}= is a mapping from groupings to labels, {{'school': [...]}}; found {value!r}.")
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def row_numbers(rows: Any, n_rows: int) -> Tensor:
+    """Numbers of rows as a long tensor, where they are."""
+    try:
+        found = torch.as_tensor(rows)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"take needs row numbers, a long tensor (taken,); found {rows!r} ({error}).") from error
+    whole = found.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    if found.ndim != 1 or len(found) == 0 or not whole:
+        raise DataError(
+            f"take needs row numbers, a long tensor (taken,) of at least one; found {found.dtype} of shape "
+            f"{shape(found)}. Instead of a mask pass mask.nonzero()[:, 0]."
+        )
+    if found.device.type == "cpu" and not 0 <= int(found.min()) <= int(found.max()) < n_rows:
+        bad = int(found[(found < 0) | (found >= n_rows)][0])
+        raise DataError(f"take needs numbers of rows, from 0 to {n_rows - 1}; found {bad}.")
+    return found.long()
 
 
 def column(frame: pd.DataFrame, name: str, levels: dict[str, tuple[str, ...]] | None = None) -> Any:
@@ -265,6 +344,7 @@ def column(frame: pd.DataFrame, name: str, levels: dict[str, tuple[str, ...]] | 
     Raises:
         DataError: if there is no such column or level, with the closest name; for a level that is not known.
     """
+    check_column_name("from_frame", name)
     if name not in frame.columns:
         base, equals, level = str(name).partition("=")
         if equals and base in frame.columns:

@@ -15,7 +15,7 @@ from hiertorch.checks import inspect
 from hiertorch.collapse import collapse as find_collapse
 from hiertorch.data import Data
 from hiertorch.ending import Ending
-from hiertorch.errors import ModelError, SamplingError, SamplingWarning
+from hiertorch.errors import DataError, ModelError, SamplingError, SamplingWarning
 from hiertorch.independence import Independence
 from hiertorch.interruption import Signals
 from hiertorch.latent import validation
@@ -252,8 +252,8 @@ def _on_device(data: Data, device: torch.device | str | None, dtype: torch.dtype
     """The data on a device, or a SamplingError that says why not."""
     try:
         return data.to(device, dtype)
-    except (AssertionError, RuntimeError, TypeError) as error:  # torch has one for each way of not having a device
-        raise SamplingError(f"the data can't be moved to device {device!r}: {str(error).splitlines()[0]}") from error
+    except DataError as error:
+        raise SamplingError(str(error)) from error
 
 
 def _engine(

@@ -84,6 +84,7 @@ class Setting:
         y = data.y.new_zeros(len(read.index)) if y is None else y
         self.whole = NewRows.behind(data, heads, read, y, codes, every)
         self.rows = self.whole.rows(len(heads), len(heads) + len(y))
+        fitted.model.check_columns(self.rows)
         self._check_model(heads)
         self._redrawn = self._unstored()
 

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import hiertorch.data
 from hiertorch.data import Data
-from hiertorch.errors import DataError
+from hiertorch.errors import DataError, HiertorchError
 
 
 def refused(*parts):
@@ -103,6 +103,52 @@ def test_a_callers_array_may_change_afterwards():
     y[:], x[:] = 9.0, 9.0
     assert made.y.tolist() == [0.0, 1.0, 2.0]
     assert made.x.tolist() == [[1.0, 1.0]] * 3
+
+
+def test_a_callers_tensor_may_change_afterwards():
+    given = torch.arange(6.0, dtype=torch.float64)
+    weights = torch.ones(3, dtype=torch.float64)
+    codes = torch.tensor([0, 1, 0])
+    made = Data(given[:3], x=given[3:].view(3, 1), weights=weights, groups={"g": codes}, labels={"g": torch.arange(2)})
+    wide = Data(given[:3].expand(4, -1))
+    later = made.replace(y=given[:3], weights=weights)
+    given -= 100.0
+    weights += 1.0
+    codes += 1
+    for data in (made, later):
+        assert (data.y.tolist(), data.weights.tolist(), data.x.flatten().tolist()) == ([0, 1, 2], [1] * 3, [3, 4, 5])
+        assert data.g.tolist() == [0, 1, 0]
+    assert wide.y.tolist() == [[0, 1, 2]] * 4
+    assert wide.y.stride(0) == 0  # what chains share is stored once
+
+
+def test_a_file_on_disk_may_change_afterwards(tmp_path):
+    stored = np.memmap(tmp_path / "x", np.float64, "w+", shape=(3,))
+    made = Data(stored, x=stored)
+    stored[:] = 7.0
+    assert made.y.tolist() == made.x.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.y.sub_(1.0),
+        lambda data: data.x.clamp_(0.0, 0.5),
+        lambda data: data.rows(1, 3).x.zero_(),
+        lambda data: data.to(dtype=torch.float64).g.zero_(),
+        lambda data: data.weights.mul_(2.0),
+        lambda data: setattr(data, "y", data.y + 1.0),
+        lambda data: data.columns.update(x=data.x + 1.0),
+    ],
+)
+def test_data_that_were_changed_in_place_are_refused(change):
+    made = small(weights=[1, 1, 1])
+    made.check_unchanged()
+    for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made)), made.take([0, 2]), made.rows(0, 2)):
+        other.check_unchanged()
+    change(made)
+    with refused("was changed after the data were made"):
+        made.check_unchanged()
 
 
 def test_labels_of_a_caller_may_change_afterwards():
@@ -206,6 +252,29 @@ def test_numbers_may_be_finite_and_their_sum_not(dtype):
 def test_a_number_too_large_for_float32_is_refused():
     with refused("column 'x': 1 value is NaN, missing or infinite in float32, first in row 0"):
         small(x=[1e300, 0, 0], dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([1, 2, 2**53 + 1]),
+        np.array([1, 2, -(2**62) - 1]),
+        np.array([1, 2, 2**64 - 1], dtype=np.uint64),
+        [1, 2, 10**20 + 1],
+        [1.0, None, 2**53 + 1],
+        [decimal.Decimal(1), decimal.Decimal(2), decimal.Decimal(2**53 + 1)],
+        pd.array([1, 2, 2**53 + 1], dtype="Int64"),
+        torch.tensor([1, 2, 2**53 + 1]),
+    ],
+)
+def test_whole_numbers_that_would_be_rounded_are_refused(values):
+    with refused("column 'x' has", "in row 2 (from 0), and float64 holds whole numbers beyond 2^53 rounded"):
+        small(x=values)
+
+
+def test_large_numbers_that_are_exact_are_taken():
+    assert small(x=[2**53, 2**60, -(2**70)]).x.tolist() == [2.0**53, 2.0**60, -(2.0**70)]
+    assert small(x=torch.tensor([2**53, 2**60, 0])).x.tolist() == [2.0**53, 2.0**60, 0.0]
 
 
 def test_negative_weights_are_refused():
@@ -789,3 +858,60 @@ def test_a_device_is_never_asked_for_values(data, first):
             part = data if first == "all" else data.rows(7, 10)
             assert repr(moved) == repr(part)
             assert moved.index.equals(part.index)
+
+
+# Arguments of other kinds
+
+ODD = [None, 3, "x", b"x", [], {}, float("nan"), object(), (1,), ["y"], True, np.float64(2.5), torch.zeros(()), {1}]
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)
+def test_arguments_of_any_kind_give_a_sentence_or_work(value, frame):
+    made = Data.from_frame(frame, "score", ["class"], ["hours"])
+    calls = [
+        lambda: Data(value),
+        lambda: Data([1.0, 2.0], x=value),
+        lambda: Data([1.0, 2.0], weights=value),
+        lambda: Data([1.0, 2.0], groups=value),
+        lambda: Data([1.0, 2.0], groups={"g": value}),
+        lambda: Data([1.0, 2.0], groups={value if isinstance(value, str) else "g": ["a", "b"]}, labels=value),
+        lambda: Data([1.0, 2.0], groups={"g": ["a", "b"]}, labels={"g": value}),
+        lambda: Data([1.0, 2.0], dtype=value),
+        lambda: Data.from_frame(value, "score"),
+        lambda: Data.from_frame(frame, value),
+        lambda: Data.from_frame(frame, "score", value),
+        lambda: Data.from_frame(frame, "score", {"g": value}),
+        lambda: Data.from_frame(frame, "score", ["class"], value),
+        lambda: Data.from_frame(frame, "score", ["class"], {"x": value}),
+        lambda: Data.from_frame(frame, "score", ["class"], ["hours"], weights=value),
+        lambda: Data.from_frame(frame, "score", ["class"], ["hours"], labels=value),
+        lambda: Data.from_frame(frame, "score", ["class"], ["hours"], dtype=value),
+        lambda: made.read_rows(value),
+        lambda: made[value],
+        lambda: made.size(value),
+        lambda: made.counts(value),
+        lambda: made.parents(value, "class"),
+        lambda: made.nests("class", value),
+        lambda: made.group_values(value, "class"),
+        lambda: made.group_values("hours", value),
+        lambda: made.scale_of(value),
+        lambda: made.label_numbers(value),
+        lambda: made.to(value),
+        lambda: made.to(dtype=value),
+        lambda: made.take(value),
+        lambda: made.take([0, 1], weights=value),
+        lambda: made.rows(value, 3),
+        lambda: made.rows(0, value),
+        lambda: made.replace(y=value),
+        lambda: made.replace(weights=value),
+        lambda: made.check(value),
+    ]
+    raw = []
+    for number, call in enumerate(calls):
+        try:
+            call()
+        except HiertorchError:
+            continue
+        except Exception as error:
+            raw.append((number, repr(error)))
+    assert raw == []

@@ -180,7 +180,7 @@ def test_rows_that_no_draw_explains():
 
 def test_what_can_not_be_asked():
     later = rows(np.random.default_rng(2), 40)
-    with pytest.raises(DataError, match=r"false_alarm= is a probability from 0\.01 to 1, found 0"):
+    with pytest.raises(DataError, match=r"false_alarm= is a probability from 0\.01 to 1; found 0"):
         monitor(fitted(), later, false_alarm=0.0)
     with pytest.raises(DataError, match="growth= is a share of what was fitted"):
         monitor(fitted(), later, growth=-1.0)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hiertorch import reading
+from hiertorch.arguments import check_seed
 from hiertorch.comparison.averaging import bootstrapped, stacked
 from hiertorch.comparison.criteria import Criterion
 from hiertorch.comparison.verdict import doubt, errors_asked, sentences
@@ -138,8 +139,7 @@ def compare(
             not finite, and for all that `Posterior.criterion` refuses.
     """
     _check(candidates)
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
-        raise DataError(f"seed= is a whole number from 0 to 2^63 - 1; found {seed!r}.")
+    check_seed(seed)
     wanted: Any
     wanted, by = _asked(candidates, kind, by)
     criteria = {

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from hiertorch.arguments import check_choice
 from hiertorch.comparison.elpd import Found, Groups, Rows, Source, dic, loo, named, total, waic
 from hiertorch.errors import DataError
 from hiertorch.fingerprint import Fingerprint
 from hiertorch.pointwise import Pointwise
-from hiertorch.predict import check_choice
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior

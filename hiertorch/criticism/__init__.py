@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Binomial
 
+from hiertorch.arguments import check_choice
 from hiertorch.criticism.replications import Replications, check_draws, from_posterior, from_prior
 from hiertorch.criticism.statistics import Statistic, calibration, given, p_text, usual
 from hiertorch.criticism.uniformity import LooPit, loo_pit
 from hiertorch.data import Data
 from hiertorch.errors import DataError
 from hiertorch.model import Model
-from hiertorch.predict import Fitted, check_choice, stream
+from hiertorch.predict import Fitted, stream
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

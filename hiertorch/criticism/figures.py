@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from hiertorch import reading
+from hiertorch.arguments import check_choice
 from hiertorch.criticism import panels
 from hiertorch.criticism.statistics import p_text
 from hiertorch.errors import DataError
-from hiertorch.predict import check_choice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,6 +2,7 @@
 
 from torch.distributions import Distribution, Gamma, Normal
 
+from hiertorch.admissible import positive
 from hiertorch.data import Data
 from hiertorch.latent import Latent, Values
 from hiertorch.model import Model
@@ -27,8 +28,17 @@ class EightSchools(Model):
     def __init__(self, plate: str = "school", se: str = "se") -> None:
         super().__init__()
         self.plate, self.se = plate, se
-        self.theta = Latent(lambda v: Normal(v.mu, v.tau), plate=plate)
+        self.theta = Latent(_population, plate=plate)
 
     def likelihood(self, v: Values, data: Data) -> Distribution:
         """Normal, `(chains, rows)`."""
         return Normal(v.theta[:, data[self.plate]], data[self.se])
+
+    def check_columns(self, data: Data) -> None:
+        """Standard errors are above 0."""
+        positive(data, self.se, "standard errors")
+
+
+def _population(v: Values) -> Distribution:
+    """Of the effects; a function with a name, so that models can be pickled."""
+    return Normal(v.mu, v.tau)

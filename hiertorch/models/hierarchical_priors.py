@@ -1,11 +1,21 @@
 """Varying intercepts whose scales have priors that are learnt, too."""
 
-from torch.distributions import Gamma
+from torch.distributions import Distribution, Gamma
 
-from hiertorch.latent import Latent
+from hiertorch.latent import Latent, Values
 from hiertorch.models.varying_intercepts import VaryingIntercepts
 
 __all__ = ["HierarchicalPriors"]
+
+
+def _of_groups(v: Values) -> Distribution:
+    """Of sigma_alpha; a function with a name, so that models can be pickled."""
+    return Gamma(2.0, v.lambda_alpha)
+
+
+def _of_rows(v: Values) -> Distribution:
+    """Of sigma_y."""
+    return Gamma(2.0, v.lambda_y)
 
 
 class HierarchicalPriors(VaryingIntercepts):
@@ -20,9 +30,9 @@ class HierarchicalPriors(VaryingIntercepts):
     """
 
     lambda_alpha = Latent(Gamma(1.0, 1.0))
-    sigma_alpha = Latent(lambda v: Gamma(2.0, v.lambda_alpha))
+    sigma_alpha = Latent(_of_groups)
     lambda_y = Latent(Gamma(1.0, 1.0))
-    sigma_y = Latent(lambda v: Gamma(2.0, v.lambda_y))
+    sigma_y = Latent(_of_rows)
 
     def build(self) -> None:
         """Intercepts by group."""

@@ -80,6 +80,10 @@ class Regression(Model):
         eta = self.eta(v, data)
         return self.family.distribution(eta if self.offset is None else eta + data[self.offset], v, data)
 
+    def check_columns(self, data: Data) -> None:
+        """See `Model.check_columns`: what the family asks for."""
+        self.family.check_columns(data)
+
     def shape(self, name: str, labels: Sequence[Any] | None = None, plate: str | None = None) -> None:
         """Makes a latent of the class body vary over a plate, and a vector with these labels, or a matrix of a list of
         rows' and one of columns' labels. Without labels to give, the model does without the latent.

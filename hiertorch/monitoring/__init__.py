@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from hiertorch.errors import DataError
+from hiertorch.arguments import check_probability, check_share
 from hiertorch.findings import many
 from hiertorch.latent import validation
 from hiertorch.monitoring.calibration import STATISTICS, calibrated
@@ -127,11 +127,9 @@ def monitor(
     Raises:
         DataError: for rows that `Posterior.update` refuses, and limits that can't be.
     """
-    if not 0.01 <= false_alarm < 1:
-        raise DataError(f"false_alarm= is a probability from 0.01 to 1, found {false_alarm!r}.")
-    for name, limit in (("new_groups", new_groups), ("growth", growth)):
-        if not limit >= 0:
-            raise DataError(f"{name}= is a share of what was fitted, 0 or more; found {limit!r}.")
+    check_probability(false_alarm, "false_alarm", least=0.01)
+    check_share("new_groups", new_groups)
+    check_share("growth", growth)
     level = false_alarm / (len(STATISTICS) + MOVES)
     later = Later(posterior, frame, weights)
     found = reweighted(later, seed=seed)

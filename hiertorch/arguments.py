@@ -1,0 +1,60 @@
+"""Whether arguments of a question to a posterior can be what they say, in sentences."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from hiertorch import reading
+from hiertorch.errors import DataError
+
+__all__ = ["check_choice", "check_count", "check_probability", "check_seed", "check_share", "names_of"]
+
+
+def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Raises a DataError unless an argument is one of the known words."""
+    if not isinstance(value, str) or value not in known:
+        raise DataError(f"{name}= is one of {reading.listed(known)}; found {value!r}.{reading.closest(value, known)}")
+
+
+def check_probability(ci_prob: Any, name: str = "ci_prob", least: float = 0.0) -> None:
+    """Raises a DataError unless an argument is a probability between `least` and 1."""
+    above = "between 0" if least == 0.0 else f"from {least:g}"
+    inside = _is_number(ci_prob) and (least < ci_prob or 0.0 < least == ci_prob) and ci_prob < 1
+    if not inside:
+        raise DataError(f"{name}= is a probability {above} {'and' if least == 0.0 else 'to'} 1; found {ci_prob!r}.")
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raises a DataError unless an argument is a number, 0 or more."""
+    if not _is_number(value) or not value >= 0:
+        raise DataError(f"{name}= is a share of what was fitted, 0 or more; found {value!r}.")
+
+
+def check_count(name: str, value: Any, least: int = 1, *, none: str = "") -> None:
+    """Raises a DataError unless an argument is a whole number from `least`, or None where that means something."""
+    if (value is None and none) or (reading.is_count(value) and value >= least):
+        return
+    raise DataError(f"{name}= is a whole number from {least}{none and f', or None {none}'}; found {value!r}.")
+
+
+def check_seed(seed: Any) -> None:
+    """Raises a DataError unless a seed is None or can be one."""
+    if seed is not None and not (reading.is_count(seed) and 0 <= seed < 2**63):
+        raise DataError(f"seed= is a whole number from 0 to 2^63 - 1; found {seed!r}.")
+
+
+def names_of(name: str, given: Any) -> list[str]:
+    """One name, or several, as a list.
+
+    Raises:
+        DataError: if it holds what is no name.
+    """
+    found = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    if bad := [x for x in found if not isinstance(x, str)]:
+        raise DataError(f"{name}= is a name or a list of names; found {bad[0]!r} in it.")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
