@@ -25,6 +25,7 @@ from hiertorch.outcome import as_posterior, glance, run_info, so_far, versions
 from hiertorch.plan import MoveSpec, Plan, collapsed_plan, make_plan
 from hiertorch.posterior import Posterior
 from hiertorch.requirements import sentences
+from hiertorch.reuse import again, check_fits, with_reasons
 from hiertorch.settings import (
     Schedule,
     check_memory,
@@ -71,18 +72,24 @@ def plan(
     Args:
         model: checked against the data first.
         data: what it will be fitted to.
-        moves: your own instead, such as `[("groupwise", ["alpha"]), ("centred", ["mu", "tau"], 3), ("joint",
-            ["beta"])]`; `plan(...).spec` is the default in this form.
+        moves: a plan of this model and these data, whose steps then are these; or your own instead, such as
+            `[("groupwise", ["alpha"]), ("centred", ["mu", "tau"], 3), ("joint", ["beta"])]`; `plan(...).spec` is the
+            default in this form.
         collapse: integrate effects and coefficients out where the model is Gaussian in them; the plan says why it is
             not otherwise. False takes the moves that serve any model.
         prior_only: leave the likelihood out.
 
     Raises:
-        ModelError, DataError: see `Model.check`; also for moves that don't fit.
+        ModelError, DataError: see `Model.check`; also for moves that don't fit, and a plan of another model or of other
+            data.
     """
     reads, notes = inspect(model, data, prior_only=prior_only)
     for note in notes:
         warnings.warn(note, SamplingWarning, stacklevel=3)
+    if isinstance(moves, Plan):
+        check_fits(moves, model, data, prior_only=prior_only)
+        if (same := again(moves, model, data.device, data.dtype)) is not None:
+            return same
     spec = moves.spec if isinstance(moves, Plan) else moves
     alone = _collapsed_alone(spec, model)
     why = ""
@@ -99,7 +106,8 @@ def plan(
             raise ModelError(f"the move 'collapsed' is not possible: {found}.")
         why = found
     with torch.no_grad(), validation(False):
-        return make_plan(analyse(model, data, reads, prior_only=prior_only), spec, why)
+        structure = analyse(model, data, reads, prior_only=prior_only)
+        return with_reasons(moves, structure) if isinstance(moves, Plan) else make_plan(structure, spec, why)
 
 
 def _collapsed_alone(spec: Any, model: Model) -> bool:
@@ -201,8 +209,12 @@ def sample(
     if log_dir is not None and not isinstance(log_dir, str | Path):
         raise SamplingError(f"log_dir must be the path of a folder, found {log_dir!r}.")
     if isinstance(model, Model) and isinstance(data, Data):
+        if isinstance(plan, Plan):
+            check_fits(plan, model, data, prior_only=prior_only)
         data = _on_device(data, device, dtype)
-        model = copy.deepcopy(model).to(data.device, dtype)
+        same = again(plan, model, data.device, dtype) if isinstance(plan, Plan) else None
+        model = copy.deepcopy(model).to(data.device, dtype) if same is None else same.structure.target.model
+        plan = plan if same is None else same
     moves = _plan(model, data, moves=plan, collapse=collapse, prior_only=prior_only)
     run = schedule(moves, chains, warmup, draws, thin)
     if start is not None and warmup is None and moves.collapsed is None:  # whose warm-up takes no time

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 # *What* is sampled never knows how; *how* never imports a model class; *what came out* never imports a kernel.
 WHAT = {"data", "reading", "latent", "model", "models", "families", "distributions", "checks"}
+WHAT |= {"declared", "turns", "weights"}
 WHAT |= {"requirements", "findings", "expectations", "simulation"}
 WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structure", "start"}
 # Gaussian models, of which much is integrated out:
@@ -25,6 +26,7 @@ OUT |= {"pointwise", "pareto", "comparison", "criticism", "pooling", "sensitivit
 AGAIN = {"crossvalidation", "monitoring", "priorgrid"}
 MEETING = {
     "sampling",
+    "reuse",
     "outcome",
     "warmstart",
 }  # the branches meet in sampling.py; outcome.py is what it calls at its end

@@ -1,6 +1,7 @@
 """Plans: which moves run on which latents, how they are printed, and what a user may ask for."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch.distributions import Beta, Gamma, Normal, Poisson, StudentT
 import hiertorch as ht
 from hiertorch.checks import inspect
 from hiertorch.errors import ModelError
+from hiertorch.kernels import Joint
 from hiertorch.models import CompletePooling, VaryingIntercepts
-from hiertorch.plan import Plan, make_plan
+from hiertorch.plan import Plan, Step, make_plan
 from hiertorch.structure import analyse
 
 pytestmark = pytest.mark.filterwarnings("ignore:grouping .* is never read")
@@ -561,6 +563,58 @@ def test_plan_takes_moves_or_another_plan():
     assert ht.plan(VaryingIntercepts("school"), data, moves=edited).spec == edited
     with refused("unknown move"):
         ht.plan(VaryingIntercepts("school"), data, moves=[("wrong", ["alpha"])])
-    again = ht.plan(VaryingIntercepts("school"), school_data(seed=1), moves=default)
-    assert again.spec == default.spec
-    assert again.structure.target.data is not default.structure.target.data
+    again = ht.plan(VaryingIntercepts("school"), school_data(), moves=default)
+    assert str(again) == str(default)
+
+
+class Counting(Joint):
+    """A move of a stranger's, which notes that it ran."""
+
+    steps = 0
+
+    def step(self, state, tuning, noise):
+        Counting.steps += 1
+        return super().step(state, tuning, noise)
+
+
+def test_a_plan_runs_its_own_steps():
+    model, data = VaryingIntercepts("school"), school_data()
+    default = ht.plan(model, data, collapse=False)
+    own = Step(Counting(default.structure.target, ("mu_alpha",), "joint"), 2, "mine")
+    mine = replace(default, steps=(own, *default.steps), note="by hand")
+    Counting.steps = 0
+    settings = {"chains": 3, "warmup": 5, "draws": 7, "thin": 1, "seed": 1, "progress": False}
+    with pytest.warns(ht.SamplingWarning):
+        posterior = ht.sample(model, data, plan=mine, **settings)
+    assert Counting.steps == 2 * (1 + 12)  # one sweep prepares
+    assert posterior.run["plan_text"] == str(mine)
+    with pytest.warns(ht.SamplingWarning):  # another number of chains: the plan is as it was
+        again = ht.sample(model, data, plan=mine, **{**settings, "chains": 2})
+    assert again.chains == 2 and Counting.steps == 4 * (1 + 12)
+    with refused("not hiertorch's own"):
+        ht.sample(model, data, plan=mine, dtype=torch.float32, **settings)
+    with refused("not hiertorch's own"):
+        ht.sample(VaryingIntercepts("school"), data, plan=mine, **settings)
+
+
+@pytest.mark.parametrize("collapse", [True, False])
+def test_a_plan_of_something_else_is_refused(collapse):
+    model, data = VaryingIntercepts("school"), school_data()
+    made = ht.plan(model, data, collapse=collapse)
+    with pytest.raises(ht.DataError, match="the plan is of other data: the response"):
+        ht.sample(model, school_data(seed=1), plan=made, seed=1)
+    with refused("the plan is of another model"):
+        ht.sample(VaryingIntercepts("school", ["x"]), data, plan=made, seed=1)
+    with refused("the plan is of another model"):
+        ht.sample(VaryingIntercepts("rater"), data, plan=made, seed=1)
+    prior = ht.plan(model, data, prior_only=True)
+    with refused("of the prior alone"):
+        ht.sample(model, data, plan=prior, seed=1)
+
+
+def test_a_plan_is_the_same_in_single_precision():
+    model, data = VaryingIntercepts("school"), school_data()
+    made = ht.plan(model, data, collapse=False)
+    with pytest.warns(ht.SamplingWarning):
+        posterior = ht.sample(model, data, plan=made, dtype=torch.float32, chains=2, draws=5, warmup=5, progress=False)
+    assert posterior.run["plan_text"] == str(made)
