@@ -326,17 +326,8 @@ def _notes(model: Model, reads: Reads, data: Data, *, prior_only: bool) -> list[
         notes.append(
             f"neither the likelihood nor any prior reads {', '.join(map(repr, unused))}: the data say nothing about it."
         )
-    if data.n_rows == 1:
-        notes.append(
-            "the data have one row: it can't tell a group's effect from noise, so the answer is mostly the prior's."
-        )
     for plate in data.plates:
         used = any(latent.plate == plate for latent in model.latents.values())
-        if used and data.size(plate) == 1:
-            notes.append(
-                f"grouping {plate!r} has one group: variation between groups can't be learnt from it, only the prior "
-                "speaks of it."
-            )
         if not used and not reads.columns & {plate, "codes"}:
             notes.append(f"grouping {plate!r} is never read: no latent varies over it and nothing uses its codes.")
     return notes

@@ -14,7 +14,6 @@ Note [What is conditioned together]
 """
 
 import itertools
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from hiertorch import reading
 from hiertorch.arguments import check_choice, check_count, check_probability
-from hiertorch.errors import DataError, ModelError, SamplingWarning
+from hiertorch.errors import DataError, ModelError, warn
 from hiertorch.latent import validation
 from hiertorch.model import seeded
 from hiertorch.newrows import Rows, shown
@@ -288,6 +287,6 @@ def _gathered(fitted: Fitted, posterior: "Posterior", units: list[Unit]) -> Cond
         if not unit.pareto_k <= HIGHEST
     ]
     for sentence in sentences:
-        warnings.warn(sentence, SamplingWarning, stacklevel=5)
+        warn(sentence)
     table = pd.concat([unit.summary[name] for name in names for unit in units if name in unit.summary])
     return Conditioned(effects, labels, table, pareto_k, ess, sentences, units, fitted, posterior)

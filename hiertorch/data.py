@@ -89,6 +89,7 @@ class Data:
     _index: pd.Index  # of the whole
     _whole: Self | None  # the data set that these rows were taken from, None if these are all
     _rows: Tensor | slice | None  # which rows of the whole these are, None if all
+    _made_with: Tensor | None  # the weights that the whole was made with, which say whose scales count
     _cache: dict[tuple[str, ...], Tensor]
     _mark: Fingerprint | None  # None before anyone has asked
     _exact: Self | None  # the same data before they were rounded on a device
@@ -116,7 +117,7 @@ class Data:
             raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {reading.listed(groups)}.")
         device = reading.common_device(y, weights, *columns.values())
         self.name, self.y = name, reading.response(name, y, dtype, device)
-        self.weights = None if weights is None else reading.row_weights(weights, self.y)
+        self.weights = self._made_with = None if weights is None else reading.row_weights(weights, self.y)
         self.columns = {name: reading.predictor(name, x, self.n_rows, dtype, device) for name, x in columns.items()}
         coded = {plate: reading.coded(plate, rows, labels.get(plate), self.n_rows) for plate, rows in groups.items()}
         self.labels = {plate: index for plate, (_, index) in coded.items()}
@@ -351,17 +352,27 @@ class Data:
         """
         if not isinstance(column, str) or (column != self.name and column not in self.columns):
             raise DataError(self._unknown(column))
-        key = ("moments", column)
-        if key not in self._cache:
+
+        def moments(data: Data) -> Tensor:
             # A response may have been replaced in part of the rows; columns can't be.
-            x = self.y if column == self.name else (self._whole or self).columns[column]
-            self._cache[key] = torch.stack([x.mean(), x.std()])
-            if not bool(self._cache[key][1] > 0):
+            x = data.y if column == data.name else (data._whole or data).columns[column]
+            found = torch.stack([x.mean(), x.std(correction=min(1, x.numel() - 1))])
+            if not bool(found[1] > 0):
                 raise DataError(
                     f"column {column!r} has no spread (one row, or one value), by which priors could be scaled."
                 )
-        mean, sd = self._cache[key]
+            return found
+
+        mean, sd = self._once(("response" if column == self.name else "column", column), moments)
         return mean, sd
+
+    def _once(self, key: tuple[str, ...], compute: Callable[["Data"], Tensor]) -> Tensor:
+        """What priors are scaled by, computed of the data that were fitted first and kept: parts and folds have it, and
+        another weighting or later rows do not change it. Under "response" stands what another response makes anew.
+        """
+        if key not in self._cache:
+            self._cache[key] = compute(self)
+        return self._cache[key]
 
     def label_numbers(self, plate: str) -> Tensor:
         """The labels of a grouping as numbers, such as the times of a grouping by year: `(groups,)`; dates in days.
@@ -458,8 +469,9 @@ class Data:
         for plate in self.plates:
             present, codes[plate] = part.codes[plate].unique(return_inverse=True)
             labels[plate], row_codes[plate] = self.labels[plate][present.cpu().numpy()], codes[plate].cpu().numpy()
+        cache = {key: x for key, x in self._cache.items() if key[0] in ("response", "column")}
         return part._changed(
-            codes=codes, labels=labels, _row_codes=row_codes, _index=part.index, _whole=None, _rows=None, _cache={}
+            codes=codes, labels=labels, _row_codes=row_codes, _index=part.index, _whole=None, _rows=None, _cache=cache
         )
 
     def check(self, model: Any) -> pd.DataFrame:
@@ -482,15 +494,16 @@ class Data:
         return check(model, self)
 
     def replace(self, *, y: Any = None, weights: Any = None) -> Self:
-        """The same rows with another response or other weights, `(rows,)` or `(chains, rows)`; None keeps them.
+        """The same rows with another response or other weights, `(rows,)` or `(chains, rows)`; None keeps them. Priors
+        that the data choose follow another response, not other weights: a fold has the priors of all rows.
 
         Raises:
             DataError: as when data are made.
         """
+        cache = {key: x for key, x in self._cache.items() if y is None or key[0] != "response"}
         y = self.y if y is None else reading.response(self.name, y, self.dtype, self.device)
         reading.check_length("the new response", y.shape[-1], self.n_rows)
         weights = self.weights if weights is None else weights
-        cache = {key: x for key, x in self._cache.items() if key != ("moments", self.name)}
         return self._changed(y=y, weights=None if weights is None else reading.row_weights(weights, y), _cache=cache)
 
     def _part(self, function: Callable[[Tensor, int], Tensor], rows: Tensor | slice) -> Self:
@@ -503,6 +516,7 @@ class Data:
         return self._changed(
             y=function(self.y, -1),
             weights=None if self.weights is None else function(self.weights, -1),
+            _made_with=None if self._made_with is None else function(self._made_with, -1),
             columns={name: function(column, 0) for name, column in self.columns.items()},
             codes={plate: function(codes, 0) for plate, codes in self.codes.items()},
             **attributes,

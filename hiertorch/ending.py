@@ -1,13 +1,12 @@
 """How a run ended, and what comes back of it: no draw is lost, whatever ended it."""
 
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hiertorch.errors import HiertorchError, InterruptedRunError, RunFolderError, SamplingWarning
+from hiertorch.errors import HiertorchError, InterruptedRunError, RunFolderError, warn
 from hiertorch.interruption import Signals
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def keep(posterior: "Posterior", path: Path) -> Path:
             why = f"{error.strerror or error}"
             continue
         if place is not path:
-            _say(f"{str(path)!r} can't be written ({why}); the draws are in {str(place)!r}.")
+            warn(f"{str(path)!r} can't be written ({why}); the draws are in {str(place)!r}.")
         return place
     raise RunFolderError(f"the draws could be saved neither as {str(path)!r} nor in {Path.cwd()} ({why}).")
 
@@ -90,11 +89,7 @@ def _rescue(posterior: "Posterior", path: Path) -> None:
     try:
         keep(posterior, path)
     except HiertorchError as error:
-        _say(f"the run was ended by {posterior.run['ended_by']}: {error} They are the `posterior` of the exception.")
-
-
-def _say(sentence: str) -> None:
-    warnings.warn(sentence, SamplingWarning, stacklevel=6)
+        warn(f"the run was ended by {posterior.run['ended_by']}: {error} They are the `posterior` of the exception.")
 
 
 def uninterrupted(run: "Posterior", what: str) -> "Posterior":

@@ -1,5 +1,7 @@
 """One small exception tree. Every message says what was expected, what was found, and what to do."""
 
+import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ __all__ = [
     "RunFolderError",
     "SamplingError",
     "SamplingWarning",
+    "warn",
 ]
 
 
@@ -51,3 +54,11 @@ class RunFolderError(HiertorchError, OSError):
 
 class SamplingWarning(UserWarning):
     """Something that a reader of the posterior should know: poor mixing, stuck chains, NaN densities."""
+
+
+def warn(sentence: str) -> None:
+    """A `SamplingWarning` at the line that called into the package, from however deep inside it."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("hiertorch", "torch"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(sentence, SamplingWarning, stacklevel=level)

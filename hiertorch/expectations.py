@@ -11,10 +11,11 @@ from torch import Tensor
 
 from hiertorch.data import Data
 from hiertorch.declared import overrides
-from hiertorch.families import centre
+from hiertorch.families import NegativeBinomial, Poisson, centre
 from hiertorch.findings import BROKEN, LOOK, Finding, differs_by_chain, group_predictors, spread_rows
 from hiertorch.latent import Values
 from hiertorch.model import Model
+from hiertorch.models.autoscale import Autoscaled
 from hiertorch.models.regression import Regression
 from hiertorch.structure import Reads
 from hiertorch.transport import location_scale
@@ -31,7 +32,8 @@ OFF_CENTRE = 3.0
 
 FAR = 10.0
 """A response that varies less than any simulated one is a warning beyond this factor only: with wide priors on several
-coefficients, as `priors="autoscale"` makes them, simulated responses vary more than any real one, which does no harm.
+coefficients, as the data choose them for ready structures, simulated responses vary more than any real one, which does
+no harm. So it is with the mean of counts, since that of their simulated means is of the largest.
 """
 
 DRAWS, ROWS, NUMBERS = 200, 2_000, 1_000_000
@@ -80,11 +82,13 @@ def _response_findings(model: Model, data: Data, draws: Values, generator: torch
     how = "priors={...} with priors on the data's scale, or rescale y."
     if not isinstance(model, Regression):
         how = "priors on the data's scale, or rescale y."
-    elif model.family.scaled:
+    elif not _chosen(model):
         how = f'priors="autoscale", or {how}'
     y = data.y.reshape(-1, data.n_rows)
     statistics = (y.mean(-1), y.std(-1, correction=0))
-    for what, found, expected, slack in zip(("mean", "sd"), statistics, simulated, (1.0, FAR), strict=True):
+    counts = isinstance(model, Regression) and isinstance(model.family, Poisson | NegativeBinomial)
+    slacks = (FAR if counts else 1.0, FAR)
+    for what, found, expected, slack in zip(("mean", "sd"), statistics, simulated, slacks, strict=True):
         expected = expected[~expected.isnan()]
         if len(expected) < DRAWS // 2:
             continue
@@ -138,7 +142,8 @@ def _coefficient_findings(model: Regression, data: Data, some: Data, draws: Valu
             finding = (
                 f"{where}: effects of the data's size are some {wanted:.3g} a unit, and the prior's sd {prior_sd:.3g}."
             )
-            advice = 'Measure it in units nearer its sd, or widen the prior of its coefficient (priors="autoscale").'
+            how = "" if _chosen(model) else ' (priors="autoscale")'
+            advice = f"Measure it in units nearer its sd, or widen the prior of its coefficient{how}."
             yield Finding("warning", name, finding, advice)
         elif wanted * WIDE < prior_sd:
             finding = (
@@ -152,6 +157,11 @@ def _coefficient_findings(model: Regression, data: Data, some: Data, draws: Valu
                 f"from the rows, where its prior, of sd {max(levels):.3g}, may exclude it."
             )
             yield Finding("warning", name, finding, f"Centre it: subtract {column.mean:.4g}.")
+
+
+def _chosen(model: Regression) -> bool:
+    """Whether the data choose the priors that the user did not."""
+    return any(isinstance(latent.prior, Autoscaled) for latent in model.latents.values())
 
 
 def _coefficient_sd(model: Model, column: str, prefixes: tuple[str, ...], draws: Values, some: Data) -> float | None:

@@ -10,7 +10,7 @@ Note [Groups of new rows]
     that were fitted.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -105,9 +105,9 @@ class NewRows(Data):
         data._fitted, data._frame_index = fitted, rows.index
         return data
 
-    def scale_of(self, column: str) -> tuple[Tensor, Tensor]:
+    def _once(self, key: tuple[str, ...], compute: Callable[[Data], Tensor]) -> Tensor:
         """Of the data that were fitted, by which their priors were scaled."""
-        return self._fitted.scale_of(column)
+        return self._fitted._once(key, compute)
 
     def nests(self, child: str, parent: str) -> bool:
         """As in the data that were fitted."""

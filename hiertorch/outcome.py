@@ -141,6 +141,7 @@ def as_posterior(
         "model": info.model,
         "model_text": info.model_text,
         "plan_text": info.plan_text,
+        "priors": dict(info.priors),
         **info.settings,
         "seconds": dict(ended.seconds),
         "status": ended.status,

@@ -10,6 +10,7 @@ import torch
 from hiertorch.collapse import Collapsed
 from hiertorch.errors import ModelError
 from hiertorch.kernels import CollapsedMove, Groupwise, Joint, Move, NonCentred
+from hiertorch.requirements import chosen_priors
 from hiertorch.structure import Structure
 
 __all__ = ["MoveSpec", "Plan", "Step", "collapsed_plan", "make_plan"]
@@ -98,8 +99,11 @@ class Plan:
             for i, (names, words) in enumerate(folded):
                 row = (names, *(cells if i == 0 else [""] * len(cells)))
                 lines.append("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=True)), words]).rstrip())
+        chosen = [f"{name} ~ {text}" for name, text in chosen_priors(target.model, self.structure.reads).items()]
+        priors = textwrap.wrap(f"priors by the data's scale: {', '.join(chosen)}", COLUMNS) if chosen else []
         if self.collapsed is not None:
-            return "\n".join([*lines, f"no passes over the {target.data.n_rows:,} rows, which are summed up once"])
+            summed = f"no passes over the {target.data.n_rows:,} rows, which are summed up once"
+            return "\n".join([*lines, summed, *priors])
         lines.append(
             f"{self.passes} passes over {target.rows.data.n_rows:,} held rows ({target.data.n_rows:,} in the data) a "
             "sweep; "
@@ -107,7 +111,7 @@ class Plan:
         )
         lines += [f"no groupwise move for {plate!r}: {why}" for plate, why in self.structure.mixed.items()]
         lines += [f"not collapsed: {self.note}"] if self.note else []
-        return "\n".join(lines)
+        return "\n".join([*lines, *priors])
 
 
 def collapsed_plan(structure: Structure, found: Collapsed) -> Plan:

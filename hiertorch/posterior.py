@@ -236,6 +236,10 @@ class Posterior:
             lines += [f"  {head}: {', '.join(latents)}"] if latents else []
         if self._effect_plates:
             lines.append(f"  not stored, drawn again by redraw(): {', '.join(self._effect_plates)}")
+        if chosen := self.run.get("priors"):
+            lines.append(
+                f"  priors by the data's scale: {', '.join(f'{name} ~ {text}' for name, text in chosen.items())}"
+            )
         return "\n".join(lines)
 
     def __getitem__(self, name: str) -> Tensor:

@@ -9,7 +9,6 @@ one loop, which pays when the run is long.
 """
 
 import logging
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.split_module import split_module
 
-from hiertorch.errors import SamplingWarning
+from hiertorch.errors import warn
 
 __all__ = ["record"]
 
@@ -68,7 +67,7 @@ def _compile(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> Callable[...
                 setattr(halves, name, _Fused(half))
         halves(*example)
     except Exception as error:
-        warnings.warn(f"torch.compile failed, so sampling goes on without it: {error}", SamplingWarning, stacklevel=6)
+        warn(f"torch.compile failed, so sampling goes on without it: {error}")
         return graph
     return halves
 

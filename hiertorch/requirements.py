@@ -6,7 +6,7 @@ Thresholds are rules of thumb, each with its reason or reference beside it. A fi
 import copy
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import pandas as pd
@@ -37,7 +37,7 @@ from hiertorch.models.regression import Regression
 from hiertorch.structure import Reads, coordinates_of
 from hiertorch.transport import location_scale
 
-__all__ = ["check", "chosen_priors", "findings", "model_text", "sentences"]
+__all__ = ["check", "chosen_priors", "findings", "grave", "model_text", "sentences"]
 
 FEW_GROUPS, SOME_GROUPS = 5, 8
 """Below 5 a scale of groups is the prior's, up to 8 it is vague (Gelman & Hill 2007, section 12.9)."""
@@ -104,6 +104,11 @@ def sentences(model: Model, data: Data, reads: Reads) -> tuple[str, ...]:
         return tuple(finding.sentence for finding in findings(model, data, reads))
     except BROKEN as error:
         return (f"note: {data.name}: the data could not be checked: {type(error).__name__}: {error}",)
+
+
+def grave(found: Iterable[str]) -> list[str]:
+    """Those of these sentences that are more than notes, as Python warnings say them."""
+    return [sentence.removeprefix("warning: ") for sentence in found if not sentence.startswith("note: ")]
 
 
 def chosen_priors(model: Model, reads: Reads) -> dict[str, str]:

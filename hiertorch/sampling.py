@@ -3,7 +3,6 @@
 import copy
 import secrets
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from hiertorch.checks import inspect
 from hiertorch.collapse import collapse as find_collapse
 from hiertorch.data import Data
 from hiertorch.ending import Ending
-from hiertorch.errors import DataError, ModelError, SamplingError, SamplingWarning
+from hiertorch.errors import DataError, ModelError, SamplingError, warn
 from hiertorch.independence import Independence
 from hiertorch.interruption import Signals
 from hiertorch.latent import validation
@@ -24,7 +23,7 @@ from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoardMonito
 from hiertorch.outcome import as_posterior, glance, run_info, so_far, versions
 from hiertorch.plan import MoveSpec, Plan, collapsed_plan, make_plan
 from hiertorch.posterior import Posterior
-from hiertorch.requirements import sentences
+from hiertorch.requirements import grave, sentences
 from hiertorch.reuse import again, check_fits, with_reasons
 from hiertorch.settings import (
     Schedule,
@@ -85,7 +84,7 @@ def plan(
     """
     reads, notes = inspect(model, data, prior_only=prior_only)
     for note in notes:
-        warnings.warn(note, SamplingWarning, stacklevel=3)
+        warn(note)
     if isinstance(moves, Plan):
         check_fits(moves, model, data, prior_only=prior_only)
         if (same := again(moves, model, data.device, data.dtype)) is not None:
@@ -175,7 +174,8 @@ def sample(
         keep_all: store all draws, however many. Left out, the most are 32,000 of all chains together, but at least 8
             of each chain, and all where chains have data of their own.
         monitors: told of every window of sweeps; see `hiertorch.monitors.Monitor`.
-        progress: show a bar, and above it what `Data.check` finds.
+        progress: show a bar, and above it the priors that the data chose. What `Data.check` finds to be an error or a
+            warning is a `SamplingWarning`, with the bar or without.
         log_dir: folder for a TensorBoard dashboard.
         plan: moves other than the default ones; see `hiertorch.plan`.
         collapse: see `hiertorch.plan`: in a Gaussian model only scales and correlations are sampled.
@@ -235,6 +235,9 @@ def sample(
         "keep_all": keep_all,
     }
     found = () if prior_only else sentences(model, data, moves.structure.reads)
+    if data.weights is None or data.weights.dim() == 1:  # else chains are parts of a run, such as folds
+        for sentence in grave(found):
+            warn(sentence)
     earlier = int(start.run.get("sweeps", 0)) if isinstance(start, Posterior) else 0
     info = run_info(moves, {**settings, "versions": versions()}, run, stored, found, earlier)
     bar = [ProgressBar()] if progress else []
@@ -256,7 +259,7 @@ def sample(
         ended.closing(signals, lambda: audience.stop(ended.status, posterior))
         if info.alike and ended.returns:
             for sentence in ended.closing(signals, lambda: glance(posterior)) or ():
-                ended.closing(signals, partial(warnings.warn, sentence, SamplingWarning, stacklevel=3))
+                ended.closing(signals, partial(warn, sentence))
         return ended.give(posterior, signals, log_dir)
 
 

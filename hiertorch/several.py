@@ -36,8 +36,6 @@ def sets_of(data: Data) -> int:
 
 def one_of(data: Data, number: int) -> Data:
     """A data set among several; what depends on the response of all of them stays as it is."""
-    if any(key[0] == "moments" for key in data._cache):
-        data.scale_of(data.name)
     y = data.y if data.y.dim() == 1 else data.y[number]
     weights = data.weights if data.weights is None or data.weights.dim() == 1 else data.weights[number]
     return data._changed(y=y, weights=weights)

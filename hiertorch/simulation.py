@@ -13,7 +13,9 @@ from torch import Tensor
 
 from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
+from hiertorch.families import centre
 from hiertorch.findings import group_predictors
+from hiertorch.latent import Values
 from hiertorch.model import Model
 from hiertorch.models import Crossed, EightSchools, Nested, Regression, TimeVarying, VaryingIntercepts
 from hiertorch.reading import closest, listed
@@ -63,8 +65,8 @@ def simulate_grouped(
 
     With a model, latents that `values` does not give are drawn from their prior. Predictors and offsets are standard
     normal by row, group-level predictors standard normal by group, trials whole numbers from 1 to 20, exposures uniform
-    on 0.5 to 2, known standard errors uniform on 0.5 to 1.5. Priors that look at the response
-    (`priors="autoscale"`) see one of mean 0 and sd 1.
+    on 0.5 to 2, known standard errors uniform on 0.5 to 1.5. Priors that the data choose
+    (`hiertorch.models.autoscale`) see a response that lies around eta = 0, with sd 1 where it is in units of eta.
 
     Args:
         groups: how many (6 if left out, or as many as `effects` or `rows` tell); by grouping, such as {"school": 6},
@@ -115,7 +117,7 @@ def simulate_grouped(
     names = list(groups) if isinstance(groups, Mapping) else ["group"]
     if len(names) != 1:
         raise DataError(f"without a model there is one grouping, found {listed(names)}; give model= for several.")
-    structure = VaryingIntercepts(names[0], ["x"])
+    structure = VaryingIntercepts(names[0], ["x"], priors="tutorial")  # all but x is given
     truth: dict[str, Any] = {"mu_alpha": 0.0, "sigma_alpha": 1.0, "beta": slope, "sigma_y": noise}
     if effects is not None:
         truth["alpha"] = effects
@@ -140,9 +142,7 @@ def _simulated(
     if taken := [name for name in (*coded, *columns) if name == "y"] or [name for name in columns if name in coded]:
         raise ModelError(f"{taken[0]!r} would be two columns of the data; the response is called 'y'. Rename it.")
     frame = pd.DataFrame({**{plate: labels[plate][codes] for plate, codes in coded.items()}, **columns})
-    noughts = torch.randn(len(frame), generator=generator, dtype=torch.float64)
-    spread = noughts.std() if len(frame) > 1 else 1.0
-    blank = Data.from_frame(frame.assign(y=((noughts - noughts.mean()) / spread).numpy()), "y", list(coded), [*columns])
+    blank = _blank(model, Data.from_frame(frame.assign(y=0.0), "y", list(coded), [*columns]), generator)
     with torch.no_grad():
         shapes = model.sample_prior(blank, 1, torch.Generator().manual_seed(0))
         given = {name: _given(model, name, value, shapes).unsqueeze(0) for name, value in values.items()}
@@ -156,6 +156,18 @@ def _simulated(
     frame = frame.assign(y=y.astype(np.int64) if kind.is_discrete else y)
     data = Data.from_frame(frame, "y", list(coded), list(columns))
     return Simulated(frame, data, {name: truth[name][0] for name in model.latents}, seed)
+
+
+def _blank(model: Model, data: Data, generator: torch.Generator) -> Data:
+    """The rows with a response around eta = 0, by which priors are chosen before there is one."""
+    noughts = torch.randn(data.n_rows, generator=generator, dtype=torch.float64)
+    noughts = (noughts - noughts.mean()) / (noughts.std() if data.n_rows > 1 else 1.0)
+    if not isinstance(model, Regression):
+        return data.replace(y=noughts)
+    shift = torch.zeros(data.n_rows) if model.offset is None else data[model.offset]
+    ones = Values({name: torch.ones(1, 1, dtype=torch.float64) for name in model.family.latents})
+    around = centre(model.family.distribution(shift.to(noughts).unsqueeze(0), ones, data))[0]
+    return data.replace(y=around + noughts if model.family.scaled else around)
 
 
 def _labels(model: Model, groups: Groups | None, rows: Any) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@
 
 Prints for every population parameter and some groups the posterior mean and sd with their Monte Carlo standard errors,
 as `tests/test_published.py` holds them, and the worst R-hat and smallest ESS of these parameters. Effects are
-non-centred; the priors are those that `priors: autoscale` comes to, worked out here again from the data.
+non-centred; the priors are fixed numbers of the usual kind, and the test gives the same ones to hiertorch.
 """
 
 import argparse

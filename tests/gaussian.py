@@ -1030,9 +1030,11 @@ ZOO: dict[str, Callable[[int], Example]] = {
     "large_predictor": lambda s: simulated(s, LargePredictor(), schools(s), "mu beta alpha"),
     "nonzero_means": lambda s: simulated(s, NonzeroMeans(), schools(s), "mu beta alpha"),
     "scale_by_group": lambda s: simulated(s, ScaleByGroup(), schools(s), "mu beta alpha"),
-    "ready_pooling": lambda s: simulated(s, ht.models.CompletePooling(["x"]), schools(s), "alpha beta"),
+    "ready_pooling": lambda s: simulated(
+        s, ht.models.CompletePooling(["x"], priors="tutorial"), schools(s), "alpha beta"
+    ),
     "ready_intercepts": lambda s: simulated(
-        s, ht.models.VaryingIntercepts("school", ["x"]), schools(s), "mu_alpha beta alpha"
+        s, ht.models.VaryingIntercepts("school", ["x"], priors="tutorial"), schools(s), "mu_alpha beta alpha"
     ),
     "ready_eight_schools": lambda s: simulated(s, ht.models.EightSchools(), schools(s, (1,) * 8), "mu theta"),
 }

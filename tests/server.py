@@ -184,7 +184,7 @@ class Fit:
         self.posterior = None
 
         def fit():
-            model = VaryingIntercepts("school", ["x"], family="bernoulli")
+            model = VaryingIntercepts("school", ["x"], family="bernoulli", priors="tutorial")
             self.posterior = ht.sample(model, schools("yes"), monitors=monitors, compile=False, **settings)
 
         self._thread = threading.Thread(target=fit, daemon=True)

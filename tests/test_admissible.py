@@ -25,10 +25,14 @@ FRAME = pd.DataFrame(
     }
 )
 KINDS = {
-    "binomial": (VaryingIntercepts("g", family=ht.families.Binomial("n")), "k", "n"),
-    "poisson": (VaryingIntercepts("g", family=ht.families.Poisson("e")), "c", "e"),
-    "negative binomial": (VaryingIntercepts("g", family=ht.families.NegativeBinomial("e")), "c", "e"),
-    "gaussian": (VaryingIntercepts("g", family=ht.families.Gaussian("s")), "y", "s"),
+    "binomial": (VaryingIntercepts("g", family=ht.families.Binomial("n"), priors="tutorial"), "k", "n"),
+    "poisson": (VaryingIntercepts("g", family=ht.families.Poisson("e"), priors="tutorial"), "c", "e"),
+    "negative binomial": (
+        VaryingIntercepts("g", family=ht.families.NegativeBinomial("e"), priors="tutorial"),
+        "c",
+        "e",
+    ),
+    "gaussian": (VaryingIntercepts("g", family=ht.families.Gaussian("s"), priors="tutorial"), "y", "s"),
     "eight schools": (EightSchools("g", "s"), "y", "s"),
 }
 BAD = [

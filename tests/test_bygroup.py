@@ -56,13 +56,13 @@ def counted(fitted: Callable[..., Posterior]) -> Posterior:
 
 
 GAUSSIAN = {
-    "intercepts": (lambda: MODELS.VaryingIntercepts("school", ["x"]), "school", 1e-9),
-    "intercept and slope": (lambda: MODELS.MixedEffects("school", ["x"]), "school", 1e-9),
-    "correlated": (lambda: MODELS.CorrelatedEffects("school", ["x"]), "school", 1e-9),
-    "three correlated": (lambda: MODELS.CorrelatedEffects("school", ["x", "x2"]), "school", 1e-9),
-    "nested, outer": (lambda: MODELS.Nested(["school", "klass"], ["x"]), "school", 1e-9),
-    "nested, inner": (lambda: MODELS.Nested(["school", "klass"], ["x"]), "klass", 1e-9),
-    "crossed": (lambda: MODELS.Crossed(["school", "other"], ["x"]), "school", 1e-9),
+    "intercepts": (lambda: MODELS.VaryingIntercepts("school", ["x"], priors="tutorial"), "school", 1e-9),
+    "intercept and slope": (lambda: MODELS.MixedEffects("school", ["x"], priors="tutorial"), "school", 1e-9),
+    "correlated": (lambda: MODELS.CorrelatedEffects("school", ["x"], priors="tutorial"), "school", 1e-9),
+    "three correlated": (lambda: MODELS.CorrelatedEffects("school", ["x", "x2"], priors="tutorial"), "school", 1e-9),
+    "nested, outer": (lambda: MODELS.Nested(["school", "klass"], ["x"], priors="tutorial"), "school", 1e-9),
+    "nested, inner": (lambda: MODELS.Nested(["school", "klass"], ["x"], priors="tutorial"), "klass", 1e-9),
+    "crossed": (lambda: MODELS.Crossed(["school", "other"], ["x"], priors="tutorial"), "school", 1e-9),
 }
 
 
@@ -83,7 +83,7 @@ def test_numerical_integrals_of_gaussian_models_equal_the_closed_form(fitted, na
 
 
 def test_closed_form_of_a_run_that_was_not_collapsed_is_a_multivariate_normal(fitted):
-    posterior = fitted(MODELS.VaryingIntercepts("school", ["x"]), data())
+    posterior = fitted(MODELS.VaryingIntercepts("school", ["x"], priors="tutorial"), data())
     found = log_marginals(posterior, "school", None)
     for c, s, j in [(0, 0, 0), (1, 5, 3), (1, 11, 7)]:
         rows = j == SCHOOL
@@ -94,7 +94,7 @@ def test_closed_form_of_a_run_that_was_not_collapsed_is_a_multivariate_normal(fi
 
 
 def test_a_collapsed_run_gives_what_the_posterior_gives(fitted):
-    posterior = fitted(MODELS.VaryingIntercepts("school", ["x"]), data(), collapse=True)
+    posterior = fitted(MODELS.VaryingIntercepts("school", ["x"], priors="tutorial"), data(), collapse=True)
     expected = posterior.log_marginal("school")
     torch.testing.assert_close(log_marginals(posterior, "school", None), expected)
     thinned = log_marginals(posterior, "school", 8)
@@ -102,7 +102,7 @@ def test_a_collapsed_run_gives_what_the_posterior_gives(fitted):
 
 
 def test_effects_that_were_not_stored_are_not_needed(fitted):
-    model, rows = MODELS.VaryingIntercepts("school", ["x"]), data()
+    model, rows = MODELS.VaryingIntercepts("school", ["x"], priors="tutorial"), data()
     stored = fitted(model, rows, collapse=True)
     unstored = fitted(model, rows, collapse=True, keep=["mu_alpha", "sigma_alpha", "beta", "sigma_y"])
     assert "alpha" not in unstored
@@ -130,7 +130,7 @@ LOGPMF = {
 def test_one_effect_against_scipy(fitted, family):
     """Within the error that the check by a finer rule reports, or close to it."""
     y, log_density, close = LOGPMF[family]
-    posterior = fitted(MODELS.VaryingIntercepts("school", ["x"], family=family), data(y))
+    posterior = fitted(MODELS.VaryingIntercepts("school", ["x"], family=family, priors="tutorial"), data(y))
     numerical = by_group(Pointwise(posterior, None), "school")
     assert isinstance(numerical, Numerical)
     found, error = numerical.log_density(), numerical.error()
@@ -148,7 +148,7 @@ def test_one_effect_against_scipy(fitted, family):
 
 
 def test_two_effects_against_scipy(fitted):
-    posterior = fitted(MODELS.MixedEffects("school", ["x"], family="poisson"), data(COUNTS))
+    posterior = fitted(MODELS.MixedEffects("school", ["x"], family="poisson", priors="tutorial"), data(COUNTS))
     found = log_marginals(posterior, "school", None)
     for c, s, j in [(0, 2, 1), (1, 9, 6)]:
         rows = j == SCHOOL
@@ -170,7 +170,7 @@ def test_two_effects_against_scipy(fitted):
 
 def test_nested_effects_against_scipy(fitted):
     """Classes in schools, binary responses: an integral over the school of a product of integrals over its classes."""
-    posterior = fitted(MODELS.Nested(["school", "klass"], family="bernoulli"), data(BINARY), draws=5)
+    posterior = fitted(MODELS.Nested(["school", "klass"], family="bernoulli", priors="tutorial"), data(BINARY), draws=5)
     found = log_marginals(posterior, "school", None)
     c, s, j = 1, 2, 4
     mu, sigma_s, sigma_c = (float(posterior[name][c, s]) for name in ("mu", "sigma_school", "sigma_klass"))
@@ -191,7 +191,9 @@ def test_many_effects_against_plain_monte_carlo(fitted):
     """Three correlated effects and counts, by importance sampling: within 5 standard errors (1e-6 two-sided, four
     comparisons) and 0.01 of means over 200,000 draws from the prior of the effects.
     """
-    posterior = fitted(MODELS.CorrelatedEffects("school", ["x", "x2"], family="poisson"), data(COUNTS), draws=6)
+    posterior = fitted(
+        MODELS.CorrelatedEffects("school", ["x", "x2"], family="poisson", priors="tutorial"), data(COUNTS), draws=6
+    )
     numerical = by_group(Pointwise(posterior, None), "school")
     found, error = numerical.log_density(), numerical.error()
     assert float(error.max()) < 0.02

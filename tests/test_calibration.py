@@ -35,7 +35,7 @@ class Intercepts(VaryingIntercepts):
     sigma_y = ht.Latent(Gamma(3.0, 3.0))
 
     def __init__(self) -> None:
-        super().__init__("school", ["x"])
+        super().__init__("school", ["x"], priors="tutorial")
 
 
 class Switches(ht.Model):

@@ -41,7 +41,7 @@ def sampled(model: ht.Model, data: ht.Data, chains: int = 4, draws: int = 200, *
 
 @pytest.fixture(scope="module")
 def posterior() -> Posterior:
-    return sampled(VaryingIntercepts("school", ["x"]), pupils())
+    return sampled(VaryingIntercepts("school", ["x"], priors="tutorial"), pupils())
 
 
 def by_arviz(densities: Tensor, efficiency: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ def test_loo_equals_arviz_stats(posterior: Posterior) -> None:
 
 def test_loo_of_some_draws_of_many_chains() -> None:
     """Of 64 chains 15 draws each are taken, too few to tell how effective they are."""
-    posterior = sampled(CompletePooling(["x"]), pupils(), chains=64, draws=90)
+    posterior = sampled(CompletePooling(["x"], priors="tutorial"), pupils(), chains=64, draws=90)
     found, taken = closing(posterior, PLENTY), Pointwise(posterior, 960)
     v = {name: taken.held(name) for name in posterior.names}
     mean = v["alpha"] + v["beta"][..., 0] * posterior.data.x
@@ -82,7 +82,7 @@ def test_loo_of_some_draws_of_many_chains() -> None:
 def test_effects_that_were_not_stored_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once for all rows: those of each chunk of two rows would be others."""
     monkeypatch.setattr(module, "CHUNK", 800 * 2)
-    posterior = sampled(VaryingIntercepts("school", ["x"]), pupils(), keep=["mu_alpha"])
+    posterior = sampled(VaryingIntercepts("school", ["x"], priors="tutorial"), pupils(), keep=["mu_alpha"])
     assert posterior._effects is not None and "alpha" not in posterior
     found, data = closing(posterior, PLENTY), posterior.data
     alpha, held = posterior.redraw("alpha"), Pointwise(posterior, None)
@@ -124,7 +124,7 @@ def test_replications_have_the_moments_of_the_fit(posterior: Posterior, monkeypa
 
 def test_counts_are_discrete() -> None:
     y = np.random.default_rng(SEED).poisson(2.0, 50)
-    found = closing(sampled(CompletePooling(family="poisson"), ht.Data(y)), PLENTY)
+    found = closing(sampled(CompletePooling(family="poisson", priors="tutorial"), ht.Data(y)), PLENTY)
     assert found.discrete and found.replicated is not None
     np.testing.assert_array_equal(found.replicated, np.round(found.replicated))
     assert abs(found.replicated.mean() - y.mean()) < 5 * np.sqrt(2.0 / 50 + 2.0 / 2000)  # error rate 1e-6
@@ -196,14 +196,16 @@ def empty(found: Closing) -> bool:
 def test_what_can_not_be_had_is_a_sentence(case: str, note: str, tmp_path: Any) -> None:
     data = ht.Data(torch.randn(20, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64))
     if case in ("prior", "bare"):
-        model = CompletePooling() if case == "prior" else Bare()
+        model = CompletePooling(priors="tutorial") if case == "prior" else Bare()
         made = sampled(model, data, prior_only=True, **SHORT)
     elif case == "chains":
-        made = sampled(CompletePooling(), data.replace(y=data.y.expand(4, 20) + torch.arange(4)[:, None]), **SHORT)
+        made = sampled(
+            CompletePooling(priors="tutorial"), data.replace(y=data.y.expand(4, 20) + torch.arange(4)[:, None]), **SHORT
+        )
     elif case == "opaque":
-        made = sampled(Opaque(), data, **SHORT)
+        made = sampled(Opaque(priors="tutorial"), data, **SHORT)
     else:
-        sampled(CompletePooling(), data, **SHORT).save(tmp_path / "posterior.npz")
+        sampled(CompletePooling(priors="tutorial"), data, **SHORT).save(tmp_path / "posterior.npz")
         made = Posterior.load(tmp_path / "posterior.npz")
     found = closing(made, PLENTY)
     assert empty(found) and len(found.y) == len(found.shown) == 0
@@ -212,7 +214,7 @@ def test_what_can_not_be_had_is_a_sentence(case: str, note: str, tmp_path: Any) 
 
 def test_densities_of_its_own_without_replications() -> None:
     data = pupils()
-    found = closing(sampled(Apart(), data), PLENTY)
+    found = closing(sampled(Apart(priors="tutorial"), data), PLENTY)
     assert found.replicated is None and found.elpd is not None and len(found.y) == 60
     assert found.notes == (
         "Replications left out: the model overrides log_likelihood, and its likelihood alone may not say what y is "
@@ -221,7 +223,7 @@ def test_densities_of_its_own_without_replications() -> None:
 
 
 def test_a_model_that_raises_is_told_of_and_nothing_more() -> None:
-    made = sampled(Broken(), pupils(), **SHORT)
+    made = sampled(Broken(priors="tutorial"), pupils(), **SHORT)
     made.model.broken = True
     found = closing(made, PLENTY)
     assert empty(found)
@@ -232,7 +234,7 @@ def test_a_model_that_raises_is_told_of_and_nothing_more() -> None:
 
 
 def test_densities_that_are_not_finite_have_no_sum() -> None:
-    made = sampled(CompletePooling(), pupils(), **SHORT)
+    made = sampled(CompletePooling(priors="tutorial"), pupils(), **SHORT)
     made.draws["sigma_y"][1, 3] = torch.nan
     found = closing(made, PLENTY)
     assert found.elpd is found.se is found.p is None
@@ -241,7 +243,7 @@ def test_densities_that_are_not_finite_have_no_sum() -> None:
 
 
 def test_too_few_draws() -> None:
-    found = closing(sampled(CompletePooling(), pupils(), chains=4, draws=6), PLENTY)
+    found = closing(sampled(CompletePooling(priors="tutorial"), pupils(), chains=4, draws=6), PLENTY)
     assert found.elpd is None and found.replicated is not None
     assert found.notes == ("PSIS-LOO left out: it needs 25 draws or more; found 24.",)
 
@@ -257,7 +259,7 @@ def test_no_time_at_all(posterior: Posterior) -> None:
 def test_fewer_draws_in_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds for 1,000, 600 and 400 draws at the rate that is guessed, and for too few at that and at a known one."""
     monkeypatch.setattr(module, "FEWEST", 400)
-    rows, made = 7000, sampled(CompletePooling(), pupils(), chains=10, draws=300, warmup=20)
+    rows, made = 7000, sampled(CompletePooling(priors="tutorial"), pupils(), chains=10, draws=300, warmup=20)
     whole = rows * 1000 * module.COST
     taken = [module._thinned(made, rows, part * whole, module.COST).number for part in (5.0, 1.0, 0.6, 0.4, 0.2)]
     assert taken == [1000, 1000, 600, 430, 430]  # every 8th of 300 draws would be 380 in all

@@ -46,7 +46,9 @@ class KnownScales(ht.Model):
 @pytest.fixture(scope="module")
 def run(sample: Sample) -> Run:
     """A short run of varying intercepts."""
-    return lambda **options: sample(VaryingIntercepts("school", ["x"]), SCHOOLS, **{**RUN, **options})
+    return lambda **options: sample(
+        VaryingIntercepts("school", ["x"], priors="tutorial"), SCHOOLS, **{**RUN, **options}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def assert_equal_draws(a: Posterior, b: Posterior, of_a: slice = slice(None), of
 def test_draws_have_the_shapes_of_all_latents(whole: Posterior) -> None:
     shapes = {"mu_alpha": (1,), "sigma_alpha": (1,), "sigma_y": (1,), "beta": (1, 1), "alpha": (4,)}
     assert {name: tuple(x.shape) for name, x in whole.draws.items()} == {n: (4, 60, *s) for n, s in shapes.items()}
-    assert whole.names == list(VaryingIntercepts("school", ["x"]).latents)
+    assert whole.names == list(VaryingIntercepts("school", ["x"], priors="tutorial").latents)
     assert all(bool(x.isfinite().all()) for x in whole.draws.values())
     assert {x.dtype for x in whole.draws.values()} == {torch.float64}
     assert whole.stats.log_density.shape == (4, 60)
@@ -83,7 +85,7 @@ def test_draws_have_the_shapes_of_all_latents(whole: Posterior) -> None:
 
 
 def test_a_run_reports_what_was_run(whole: Posterior, run: Run) -> None:
-    assert whole.run["plan_text"] == str(ht.plan(VaryingIntercepts("school", ["x"]), SCHOOLS))
+    assert whole.run["plan_text"] == str(ht.plan(VaryingIntercepts("school", ["x"], priors="tutorial"), SCHOOLS))
     assert {key: whole.run[key] for key in ("chains", "warmup", "draws", "thin", "seed")} == {
         "chains": 4, "warmup": 40, "draws": 60, "thin": 1, "seed": 7,
     }  # fmt: skip
@@ -99,9 +101,10 @@ def test_a_run_reports_what_was_run(whole: Posterior, run: Run) -> None:
 
 def test_default_runs_need_no_warning() -> None:
     """Nor a bar nor settings: 256 chains x 1,000 draws of a small model, of which every eighth is stored."""
+    made = ht.simulate_grouped({"school": 12}, 5, seed=1).data
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *said, **_: pytest.fail(str(said)))
-        posterior = ht.sample(VaryingIntercepts("school", ["x"]), SCHOOLS, seed=1, progress=False)
+        posterior = ht.sample(VaryingIntercepts("school", ["x"]), made, seed=1, progress=False)
     assert (posterior.chains, posterior.n_draws, posterior.run["warmup"]) == (256, 125, 100)
     assert (posterior.run["draws"], posterior.interval) == (1000, 8)
     worst = posterior.diagnostics()["worst"]
@@ -298,7 +301,7 @@ def test_a_model_without_plates(chains: int, sample: Sample) -> None:
 
 def test_a_ready_model_without_predictors(sample: Sample) -> None:
     """Whose only coefficient is its mean."""
-    posterior = sample(CompletePooling(), SCHOOLS, collapse=True, chains=8, draws=50, seed=1)
+    posterior = sample(CompletePooling(priors="tutorial"), SCHOOLS, collapse=True, chains=8, draws=50, seed=1)
     first, second = posterior.run["plan_text"].splitlines()[1:3]
     assert first.split()[:3] == ["sigma_y", "collapsed", "chain"] and second.split()[:2] == ["alpha", "exact"]
     assert posterior["alpha"].shape == (8, 50)
@@ -366,9 +369,9 @@ def begun(model: ht.Model, data: ht.Data, chains: int = 6, **init: Any) -> dict[
 
 def test_chains_begin_where_init_says() -> None:
     scale = torch.linspace(0.5, 3.0, 6, dtype=torch.float64)[:, None]
-    at = begun(VaryingIntercepts("school"), SCHOOLS, sigma_alpha=scale)
+    at = begun(VaryingIntercepts("school", priors="tutorial"), SCHOOLS, sigma_alpha=scale)
     torch.testing.assert_close(at["sigma_alpha"], scale)
-    free = begun(VaryingIntercepts("school"), SCHOOLS)
+    free = begun(VaryingIntercepts("school", priors="tutorial"), SCHOOLS)
     assert torch.equal(at["sigma_y"], free["sigma_y"]) and len(free["sigma_y"].unique()) > 1
 
 
@@ -376,9 +379,17 @@ def test_chains_begin_where_init_says() -> None:
 def test_runs_come_back_from_far_starts(init: dict[str, float], sample: Sample) -> None:
     """Latents that are drawn exactly start nowhere: any value that they could have is taken. Error rate 1e-3."""
     posterior = sample(
-        VaryingIntercepts("school", ["x"]), SCHOOLS, collapse=True, chains=50, draws=100, seed=1, init=init
+        VaryingIntercepts("school", ["x"], priors="tutorial"),
+        SCHOOLS,
+        collapse=True,
+        chains=50,
+        draws=100,
+        seed=1,
+        init=init,
     )
-    other = sample(VaryingIntercepts("school", ["x"]), SCHOOLS, collapse=True, chains=50, draws=400, seed=2)
+    other = sample(
+        VaryingIntercepts("school", ["x"], priors="tutorial"), SCHOOLS, collapse=True, chains=50, draws=400, seed=2
+    )
     for name in other.names:
         one, two = posterior.summary(name), other.summary(name)
         error = np.hypot(one["mcse_mean"], two["mcse_mean"])
@@ -435,7 +446,7 @@ def test_priors_alone_are_sampled_by_ordinary_moves(sample: Sample) -> None:
 
 
 def test_a_plan_is_taken_or_refused(run: Run, whole: Posterior, sample: Sample) -> None:
-    model = VaryingIntercepts("school", ["x"])
+    model = VaryingIntercepts("school", ["x"], priors="tutorial")
     named = [("collapsed", list(model.latents))]
     for plan in (named, ht.plan(model, SCHOOLS), ht.plan(model, SCHOOLS).spec):
         assert_equal_draws(whole, run(plan=plan, collapse=False))
@@ -465,4 +476,4 @@ def test_a_note_of_an_unread_grouping_is_said_once() -> None:
     data = ht.Data(SCHOOLS.y, groups={"school": list("abcabdda"), "day": list("xyxyxyxy")}, x=SCHOOLS.x)
     with pytest.warns(SamplingWarning, match="grouping 'day' is never read") as said:
         ht.sample(Intercepts(), data, chains=64, draws=200, seed=1, progress=False)
-    assert len(said) == 1
+    assert sum("never read" in str(one.message) for one in said) == 1

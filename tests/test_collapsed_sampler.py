@@ -88,7 +88,7 @@ def intercepts(
     expected = varying_intercepts(y, x, group, **options)
     known = {name: (entry(name, slice(None) if name == "alpha" else 0), r) for name, r in expected.items()}
     data = data or ht.Data(y, groups={"school": group}, x=x)
-    return Known(model or VaryingIntercepts("school", ["x"]), data, known)
+    return Known(model or VaryingIntercepts("school", ["x"], priors="tutorial"), data, known)
 
 
 def rows(sizes: tuple[int, ...], levels: tuple[float, ...], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -142,7 +142,14 @@ class Wide(VaryingIntercepts):
 def a_mean_of_a_million() -> Known:
     """y = 1e6 + y': of mu_alpha and alpha, what y' says plus 1e6, since their prior is as good as flat on either."""
     y, x, group = rows((3, 9), (0.0, 0.9), seed=1)
-    found = intercepts(y, x, group, Wide("school", ["x"]), ht.Data(1e6 + y, groups={"school": group}, x=x), mu_sd=1e6)
+    found = intercepts(
+        y,
+        x,
+        group,
+        Wide("school", ["x"], priors="tutorial"),
+        ht.Data(1e6 + y, groups={"school": group}, x=x),
+        mu_sd=1e6,
+    )
 
     def less(of: Callable[[Posterior], Tensor]) -> Callable[[Posterior], Tensor]:
         return lambda posterior: of(posterior) - 1e6
@@ -155,7 +162,9 @@ def collinear_predictors() -> Known:
     """x and 2 x: beta_1 + 2 beta_2 ~ Normal(0, 2 sqrt 5) is what rows read; 2 beta_1 - beta_2 keeps its prior."""
     y, x, group = rows((5, 8), (0.0, 0.9), seed=5)
     data = ht.Data(y, groups={"school": group}, x=x, twice=2 * x)
-    found = intercepts(y, x, group, VaryingIntercepts("school", ["x", "twice"]), data, beta_sd=2 * 5**0.5)
+    found = intercepts(
+        y, x, group, VaryingIntercepts("school", ["x", "twice"], priors="tutorial"), data, beta_sd=2 * 5**0.5
+    )
     known = {name: part for name, part in found.known.items() if name != "beta"}
     known["beta read"] = (lambda p: p["beta"][..., 0] + 2 * p["beta"][..., 1], found.known["beta"][1])
     known["beta unread"] = (
@@ -283,7 +292,7 @@ def quicker(name: str, model: ht.Model, data: ht.Data, linear: str) -> Any:
     [
         quicker("correlated slopes", Correlated(2), schools(1), "centre effects"),
         quicker("nested", TwoLevels(), nested(1), "mu beta school room"),
-        quicker("crossed", Crossed(), crossed(1), "mu beta school rater"),
+        quicker("crossed", Crossed(priors="tutorial"), crossed(1), "mu beta school rater"),
         quicker("autoregression", Autoregression(), schools(1), "mu state"),
         quicker("non-centred", NonCentred(), schools(1), "mu beta z"),
         quicker("two row scales", TwoErrors(), schools(1), "mu beta alpha"),
@@ -303,7 +312,7 @@ def test_ordinary_moves_agree(model: ht.Model, data: ht.Data, linear: str, sampl
 def test_disagreements_are_noticed(collapsed: Sample) -> None:
     """Of data that differ by 0.1 sd in one row; and none between two seeds, at an error rate of 1e-3."""
     y, x, group = rows((3, 9), (0.0, 0.9), seed=1)
-    model = VaryingIntercepts("school", ["x"])
+    model = VaryingIntercepts("school", ["x"], priors="tutorial")
     first, second = (
         collapsed(model, ht.Data(y, groups={"school": group}, x=x), draws=200, seed=seed) for seed in (1, 2)
     )
@@ -350,7 +359,7 @@ def of_size(name: str) -> tuple[ht.Model, ht.Data]:
         return EightSchools(), SCHOOLS
     if name == "tutorial":
         y, x, group = rows((15,) * 6, (-1.2, -0.5, 0.2, 0.8, 1.1, 1.5), seed=7)
-        return VaryingIntercepts("school", ["x"]), ht.Data(y, groups={"school": group}, x=x)
+        return VaryingIntercepts("school", ["x"], priors="tutorial"), ht.Data(y, groups={"school": group}, x=x)
     if name.startswith("correlated slopes"):
         group = np.repeat(np.arange(60), 1 + rng.poisson(9, 60))
         x = rng.normal(size=len(group)) if name == "correlated slopes" else (rng.random(len(group)) < 0.3).astype(float)
@@ -433,7 +442,9 @@ DATA_SETS = 200
 @pytest.mark.parametrize(
     ("model", "data", "effect"),
     [
-        pytest.param(VaryingIntercepts("school", ["x"]), schools(1), "alpha", id="varying intercepts"),
+        pytest.param(
+            VaryingIntercepts("school", ["x"], priors="tutorial"), schools(1), "alpha", id="varying intercepts"
+        ),
         pytest.param(Correlated(2), schools(1), "effects", id="correlated slopes"),
         pytest.param(TwoLevels(), nested(1), "room", id="nested"),
     ],
@@ -451,4 +462,6 @@ def test_calibration_notices_wrong_samplers(wrong: str, collapsed: Sample, monke
         drop_log_determinant(monkeypatch, np.bincount(data["school"].numpy()))
     else:
         other_scales(monkeypatch)
-    assert uneven(calibration(VaryingIntercepts("school", ["x"]), data, "alpha", collapsed, DATA_SETS))
+    assert uneven(
+        calibration(VaryingIntercepts("school", ["x"], priors="tutorial"), data, "alpha", collapsed, DATA_SETS)
+    )

@@ -36,13 +36,13 @@ SETTINGS: dict[str, Any] = {"chains": 16, "warmup": 120, "draws": 64, "progress"
 def structures() -> dict[str, ht.Model]:
     plate, x = "group", ["x"]
     return {
-        "complete pooling": models.CompletePooling(x),
-        "no pooling": models.NoPooling(plate, x),
-        "varying intercepts": models.VaryingIntercepts(plate, x),
-        "varying slopes": models.VaryingSlopes(plate, x),
-        "mixed effects": models.MixedEffects(plate, x),
-        "correlated effects": models.CorrelatedEffects(plate, x),
-        "hierarchical priors": models.HierarchicalPriors(plate, x),
+        "complete pooling": models.CompletePooling(x, priors="tutorial"),
+        "no pooling": models.NoPooling(plate, x, priors="tutorial"),
+        "varying intercepts": models.VaryingIntercepts(plate, x, priors="tutorial"),
+        "varying slopes": models.VaryingSlopes(plate, x, priors="tutorial"),
+        "mixed effects": models.MixedEffects(plate, x, priors="tutorial"),
+        "correlated effects": models.CorrelatedEffects(plate, x, priors="tutorial"),
+        "hierarchical priors": models.HierarchicalPriors(plate, x, priors="tutorial"),
     }
 
 
@@ -174,33 +174,33 @@ class Layout(NamedTuple):
 
 LAYOUTS = {
     "nested": Layout(
-        models.Nested(["school", "class"], ["x"]),
+        models.Nested(["school", "class"], ["x"], priors="tutorial"),
         {"school": 10, "class": 4},
         8,
         {"mu": 0.5, "beta": 0.8, "sigma_school": 1.0, "sigma_class": 0.8, "sigma_y": 1.0},
         {
-            "schools alone": models.VaryingIntercepts("school", ["x"]),
-            "no groups": models.CompletePooling(["x"]),
+            "schools alone": models.VaryingIntercepts("school", ["x"], priors="tutorial"),
+            "no groups": models.CompletePooling(["x"], priors="tutorial"),
         },
     ),
     "crossed": Layout(
-        models.Crossed(["pupil", "judge"], ["x"]),
+        models.Crossed(["pupil", "judge"], ["x"], priors="tutorial"),
         {"pupil": 25, "judge": 10},
         12,
         {"mu": 0.5, "beta": 0.8, "sigma_pupil": 1.0, "sigma_judge": 0.8, "sigma_y": 1.0},
         {
-            "pupils alone": models.VaryingIntercepts("pupil", ["x"]),
-            "judges alone": models.VaryingIntercepts("judge", ["x"]),
+            "pupils alone": models.VaryingIntercepts("pupil", ["x"], priors="tutorial"),
+            "judges alone": models.VaryingIntercepts("judge", ["x"], priors="tutorial"),
         },
     ),
     "time-varying": Layout(
-        models.TimeVarying("school", "year", ["x"]),
+        models.TimeVarying("school", "year", ["x"], priors="tutorial"),
         {"school": 12, "year": list(range(2001, 2007))},
         24,
         {"mu_alpha0": 0.5, "beta": 0.8, "sigma_alpha": 1.0, "sigma_time": 0.7, "sigma_y": 1.0},
         {
-            "constant in time": models.VaryingIntercepts("school", ["x"]),
-            "no groups": models.CompletePooling(["x"]),
+            "constant in time": models.VaryingIntercepts("school", ["x"], priors="tutorial"),
+            "no groups": models.CompletePooling(["x"], priors="tutorial"),
         },
     ),
 }

@@ -371,7 +371,7 @@ def fit(model: ht.Model, data: ht.Data) -> ht.Posterior:
 
 @pytest.fixture(scope="module")
 def data() -> ht.Data:
-    return ht.simulate_grouped({"school": 15}, 10, model=VaryingIntercepts("school", ["x"]), values={
+    return ht.simulate_grouped({"school": 15}, 10, model=VaryingIntercepts("school", ["x"], priors="tutorial"), values={
         "mu_alpha": 0.0, "sigma_alpha": 1.5, "beta": 0.5, "sigma_y": 1.0,
     }, seed=1).data  # fmt: skip
 
@@ -379,10 +379,10 @@ def data() -> ht.Data:
 @pytest.fixture(scope="module")
 def posteriors(data: ht.Data) -> dict[str, ht.Posterior]:
     candidates = {
-        "pooled": CompletePooling(["x"]),
-        "varying": VaryingIntercepts("school", ["x"]),
-        "mixed": MixedEffects("school", ["x"]),
-        "alone": NoPooling("school", ["x"]),
+        "pooled": CompletePooling(["x"], priors="tutorial"),
+        "varying": VaryingIntercepts("school", ["x"], priors="tutorial"),
+        "mixed": MixedEffects("school", ["x"], priors="tutorial"),
+        "alone": NoPooling("school", ["x"], priors="tutorial"),
     }
     return {name: fit(model, data) for name, model in candidates.items()}
 
@@ -431,7 +431,8 @@ def test_groups_without_rows_are_left_out(posteriors, data):
     frame = pd.DataFrame({"y": data.y, "x": data.x, "school": data.school.numpy()})
     more = ht.Data.from_frame(frame, "y", ["school"], ["x"], labels={"school": range(20)})
     criteria = {name: fit(model, more).criterion("loo", "school") for name, model in {
-        "pooled": CompletePooling(["x"]), "varying": VaryingIntercepts("school", ["x"]),
+        "pooled": CompletePooling(["x"], priors="tutorial"),
+        "varying": VaryingIntercepts("school", ["x"], priors="tutorial"),
     }.items()}  # fmt: skip
     assert all(list(criterion.pointwise.index) == list(range(15)) for criterion in criteria.values())
     assert "5 of 20 groups have no rows, and are left out." in criteria["pooled"].warnings
@@ -453,7 +454,7 @@ def test_posteriors_of_other_data(posteriors, data):
 
     def other(changed: pd.DataFrame, **options: Any) -> dict[str, ht.Posterior]:
         read = ht.Data.from_frame(changed, "y", ["school"], ["x"], **options)
-        return {"a": posteriors["pooled"], "b": fit(CompletePooling(["x"]), read)}
+        return {"a": posteriors["pooled"], "b": fit(CompletePooling(["x"], priors="tutorial"), read)}
 
     with pytest.raises(
         DataError, match=r"^candidates 'a' and 'b' were fitted to 150 and 149 rows: fit all to the same"
@@ -473,7 +474,10 @@ def test_criteria_of_other_data(posteriors, data):
 
     def criteria(changed: pd.DataFrame, by: str = "row", **options: Any) -> dict[str, ht.Criterion | ht.Posterior]:
         read = ht.Data.from_frame(changed, "y", ["school"], ["x"], **options)
-        return {"a": posteriors["pooled"].criterion(by=by), "b": fit(CompletePooling(["x"]), read).criterion(by=by)}
+        return {
+            "a": posteriors["pooled"].criterion(by=by),
+            "b": fit(CompletePooling(["x"], priors="tutorial"), read).criterion(by=by),
+        }
 
     different = "^candidates 'a' and 'b' were fitted to different responses"
     for changed in (frame.assign(y=np.exp(frame.y)), frame.sample(frac=1, random_state=0).reset_index(drop=True)):

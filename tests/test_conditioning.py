@@ -48,10 +48,10 @@ def pupils() -> pd.DataFrame:
 @cache
 def fitted(kind: str, keep: tuple[str, ...] | None = None) -> Posterior:
     models = {
-        "intercepts": lambda: VaryingIntercepts("school", ["x"]),
-        "correlated": lambda: CorrelatedEffects("school", ["x"]),
-        "nested": lambda: Nested(["school", "class"], ["x"]),
-        "crossed": lambda: Crossed(["school", "class"], ["x"]),
+        "intercepts": lambda: VaryingIntercepts("school", ["x"], priors="tutorial"),
+        "correlated": lambda: CorrelatedEffects("school", ["x"], priors="tutorial"),
+        "nested": lambda: Nested(["school", "class"], ["x"], priors="tutorial"),
+        "crossed": lambda: Crossed(["school", "class"], ["x"], priors="tutorial"),
     }
     plates = ["school", "class"] if kind in ("nested", "crossed") else ["school"]
     return ht.sample(models[kind](), ht.Data.from_frame(pupils(), "score", plates, ["x"]), keep=keep, **SHORT)
@@ -386,7 +386,9 @@ def test_paths_in_time() -> None:
     rng = np.random.default_rng(4)
     frame = pd.DataFrame({"child": np.repeat(np.arange(10), 3), "year": np.tile([1.0, 2.0, 3.0], 10)})
     frame["y"] = rng.normal(size=30) + frame.child / 5
-    posterior = ht.sample(TimeVarying("child", "year"), ht.Data.from_frame(frame, "y", ["child", "year"]), **SHORT)
+    posterior = ht.sample(
+        TimeVarying("child", "year", priors="tutorial"), ht.Data.from_frame(frame, "y", ["child", "year"]), **SHORT
+    )
     found = posterior.condition(rows(child=[99], year=[1.0], y=[4.0]))
     mean, start, walk = (flat(posterior[name]) for name in ("mu_alpha0", "sigma_alpha", "sigma_time"))
     spread = start[:, None, None] ** 2 * np.ones((3, 3))
@@ -408,7 +410,7 @@ def test_paths_in_time() -> None:
 def test_the_response_by_level() -> None:
     frame = pupils().assign(use=np.where(pupils().score > 1, "Y", "N"))
     data = ht.Data.from_frame(frame, "use=Y", ["school"], ["x"])
-    posterior = ht.sample(VaryingIntercepts("school", ["x"]), data, **SHORT)
+    posterior = ht.sample(VaryingIntercepts("school", ["x"], priors="tutorial"), data, **SHORT)
     yes, no = (posterior.condition(rows(school=["new"] * 6, x=0.0, use=[level] * 6)) for level in "YN")
     assert yes.summary["mean"].iloc[0] > flat(posterior["mu_alpha"]).mean() > no.summary["mean"].iloc[0]
     with pytest.raises(DataError, match="column 'use' has level 'maybe'"):
@@ -417,7 +419,7 @@ def test_the_response_by_level() -> None:
 
 def test_responses_outside_of_the_support() -> None:
     data = ht.Data((pupils().score > 1).astype(float), groups={"school": pupils().school}, x=pupils().x)
-    model = VaryingIntercepts("school", ["x"], family="bernoulli")
+    model = VaryingIntercepts("school", ["x"], family="bernoulli", priors="tutorial")
     posterior = from_prior(model, data)
     with pytest.raises(DataError, match="the response of row 1 of school 'new' has no density in any draw"):
         posterior.condition(rows(school=["new"] * 2, x=0.0, y=[1.0, 2.0]))

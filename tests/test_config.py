@@ -169,11 +169,11 @@ def test_priors_are_text(folder):
 
 
 def test_autoscaled_priors_survive_the_run_folder(folder):
-    first = run(fit("--model.init_args.priors", "autoscale"))
+    first = run(fit())
     assert "priors: autoscale\n" in Path("out/config.yaml").read_text()
     again = run(load(["--config", "out/config.yaml", "--log_dir=null"]))
     np.testing.assert_array_equal(first["alpha"], again["alpha"])
-    other = run(fit("--log_dir=null"))
+    other = run(fit("--log_dir=null", "--model.init_args.priors=tutorial"))
     assert not torch.equal(first["alpha"], other["alpha"])
 
 
@@ -205,7 +205,7 @@ def test_a_family_or_prior_of_a_wrong_type(folder, options, sentence):
     ("option", "sentence"),
     [
         ("family=cauchy", "family is one of gaussian, .* found 'cauchy'"),
-        ("priors=wide", "or \"autoscale\"; found 'wide'"),
+        ("priors=wide", "\"tutorial\", or a mapping from latents to priors; found 'wide'"),
         ('priors={mu: "Normal(0, 1)"}', "priors names 'mu', which VaryingIntercepts does not have here"),
         ('priors={mu_alpha: "Normals(0, 1)"}', r"the prior of 'mu_alpha' is .* found 'Normals\(0, 1\)'"),
         ("priors={mu_alpha: 3}", "prior.* found '?3"),

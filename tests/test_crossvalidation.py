@@ -72,7 +72,7 @@ def test_the_closed_road_has_the_same_densities(known: Posterior, sample: Sample
 def test_one_batch_is_as_many_runs(by: str, collapse: bool, sample: Sample) -> None:
     """Log densities of folds, each within 5 combined Monte Carlo errors (some 60 comparisons; error rate 1e-4)."""
     made = ht.simulate_grouped(groups=8, rows=5, seed=4)
-    model = VaryingIntercepts("group", ["x"])
+    model = VaryingIntercepts("group", ["x"], priors="tutorial")
     posterior = sample(model, made.data, collapse=collapse, chains=16, draws=200, warmup=300, seed=1)
     found = posterior.kfold(4, by, collapse=collapse, chains=16, draws=300, seed=2)
     unit = np.arange(40) if by == "row" else made.data["group"].numpy()
@@ -130,7 +130,7 @@ def test_leaving_out_schools_is_a_quadrature(sample: Sample) -> None:
 def test_leaving_out_counties_by_weights_is_fitting_without_them(radon: pd.DataFrame, sample: Sample) -> None:
     """85 counties of Minnesota, each and their sum; rows given effects, another question, are far off."""
     data = ht.Data.from_frame(radon, response="log_radon", groups=["county"])
-    posterior = sample(VaryingIntercepts("county", ["floor"]), data, collapse=True, seed=1)
+    posterior = sample(VaryingIntercepts("county", ["floor"], priors="tutorial"), data, collapse=True, seed=1)
     exact = posterior.kfold(85, "county", chains=8, draws=500)
     weighted = posterior.criterion(by="county")
     assert list(exact.pointwise.index) == list(weighted.pointwise.index)
@@ -154,7 +154,7 @@ def test_rows_of_a_high_k_are_refitted(sample: Sample) -> None:
     far = pd.DataFrame({"y": [5.0], "group": ["alone"], "x": [0.0]}, index=["far"])
     frame.index = [f"row {i}" for i in range(len(frame))]
     data = ht.Data.from_frame(pd.concat([frame, far]), response="y", groups=["group"])
-    model = VaryingIntercepts("group", ["x"])
+    model = VaryingIntercepts("group", ["x"], priors="tutorial")
     posterior = sample(model, data, collapse=True, seed=1)
     loo = posterior.criterion()
     assert loo.pointwise.loc["far", "pareto_k"] > 0.7
@@ -173,7 +173,9 @@ def test_rows_of_a_high_k_are_refitted(sample: Sample) -> None:
 @pytest.fixture(scope="module")
 def schools(sample: Sample) -> Posterior:
     made = ht.simulate_grouped({"school": 5}, rows=[4, 8, 6, 5, 7], seed=6)
-    return sample(VaryingIntercepts("school", ["x"]), made.data, collapse=True, chains=8, draws=100, seed=1)
+    return sample(
+        VaryingIntercepts("school", ["x"], priors="tutorial"), made.data, collapse=True, chains=8, draws=100, seed=1
+    )
 
 
 def test_folds_are_as_equal_as_can_be(schools: Posterior) -> None:

@@ -145,7 +145,7 @@ class Opaque(Nested):
 
 
 MODELS = {
-    "varying intercepts": lambda: VaryingIntercepts("school", predictors=["x"]),
+    "varying intercepts": lambda: VaryingIntercepts("school", predictors=["x"], priors="tutorial"),
     "nested": Nested,
     "correlated": Correlated,
     "crossed": Crossed,
@@ -300,7 +300,7 @@ def test_a_collapsed_plan_is_made_where_it_runs():
     """Its rows are summed up already; another device asks for another plan."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SamplingWarning)
-        plan = ht.plan(VaryingIntercepts("school", predictors=["x"]), school_data())
+        plan = ht.plan(VaryingIntercepts("school", predictors=["x"], priors="tutorial"), school_data())
     assert plan.collapsed is not None
     with pytest.raises(ModelError, match="a collapsed plan stays on its device; make it again from data that are on"):
         plan.to(CUDA)
@@ -344,7 +344,12 @@ def test_rows_are_looked_at_and_runs_go_on_where_the_draws_are():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SamplingWarning)
         posterior = ht.sample(
-            VaryingIntercepts("school", ["x"]), school_data(), chains=4, draws=10, seed=1, progress=False
+            VaryingIntercepts("school", ["x"], priors="tutorial"),
+            school_data(),
+            chains=4,
+            draws=10,
+            seed=1,
+            progress=False,
         )
     with fake_mode():
         with ToGpu():

@@ -50,7 +50,11 @@ def fit(folder, **options):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=SamplingWarning, message="TensorBoard")
         return ht.sample(
-            VaryingIntercepts("school", ["x"]), schools(), log_dir=folder, progress=False, **{**settings, **options}
+            VaryingIntercepts("school", ["x"], priors="tutorial"),
+            schools(),
+            log_dir=folder,
+            progress=False,
+            **{**settings, **options},
         )
 
 

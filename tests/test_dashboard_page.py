@@ -25,7 +25,7 @@ def server(tmp_path_factory):
     """Of a finished run; a second one lies beside it, which the links must leave out."""
     folder = tmp_path_factory.mktemp("runs")
     settings = {"warmup": 100, "draws": 300, "thin": 1, "seed": 1, "compile": False, "progress": False}
-    model = VaryingIntercepts("school", ["x"])
+    model = VaryingIntercepts("school", ["x"], priors="tutorial")
     ht.sample(model, schools(), chains=4, collapse=False, log_dir=folder / "run", **settings)
     ht.sample(model, schools(), chains=2, log_dir=folder / "other", **settings)
     with serve(folder) as server:

@@ -76,7 +76,7 @@ FAST = {"chains": 4, "warmup": 100, "draws": 250}
 
 
 def intercepts(**options):
-    return VaryingIntercepts("school", ["x"], **options)
+    return VaryingIntercepts("school", ["x"], priors="tutorial", **options)
 
 
 KINDS = {
@@ -89,9 +89,12 @@ KINDS = {
         "rank forest shrinkage funnel acceptance predictive pareto_k",
     ),
     "flat": Kind(
-        lambda: CompletePooling(["x"]), options=FAST, figures="rank forest predictive pareto_k", grouped=False
+        lambda: CompletePooling(["x"], priors="tutorial"),
+        options=FAST,
+        figures="rank forest predictive pareto_k",
+        grouped=False,
     ),
-    "correlated": Kind(lambda: CorrelatedEffects("school", ["x"]), options=FAST),
+    "correlated": Kind(lambda: CorrelatedEffects("school", ["x"], priors="tutorial"), options=FAST),
     "one chain": Kind(intercepts, options={**FAST, "chains": 1}, figures="forest shrinkage funnel predictive pareto_k"),
     "prior": Kind(intercepts, options={**MOVES, "prior_only": True}, figures="rank forest shrinkage funnel acceptance"),
     "own": Kind(Own, options=MOVES, figures="rank forest"),

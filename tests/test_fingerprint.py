@@ -142,9 +142,17 @@ def test_zero_has_no_sign():
 def test_posteriors_and_criteria_carry_it():
     frame = frame_of_rows()
     data = read(frame)
-    posterior = ht.sample(ht.models.VaryingIntercepts("g"), data, seed=1, chains=4, draws=50, progress=False)
+    posterior = ht.sample(
+        ht.models.VaryingIntercepts("g", priors="tutorial"), data, seed=1, chains=4, draws=50, progress=False
+    )
     rounded = ht.sample(
-        ht.models.VaryingIntercepts("g"), data, seed=1, chains=4, draws=50, progress=False, dtype=torch.float32
+        ht.models.VaryingIntercepts("g", priors="tutorial"),
+        data,
+        seed=1,
+        chains=4,
+        draws=50,
+        progress=False,
+        dtype=torch.float32,
     )
     assert posterior.fingerprint == rounded.fingerprint == data.fingerprint
     assert posterior.criterion().fingerprint == data.fingerprint

@@ -71,7 +71,7 @@ class Intercepts(VaryingIntercepts):
     sigma_y = ht.Latent(Gamma(2.0, 2.0))
 
     def __init__(self) -> None:
-        super().__init__("school", ["x"])
+        super().__init__("school", ["x"], priors="tutorial")
 
 
 class Opaque(Intercepts):

@@ -172,7 +172,11 @@ def known(name: str) -> Schools | Intercepts:
 def move_of(name: str) -> CollapsedMove:
     case = known(name)
     plan = ht.plan(
-        *((EightSchools(), SCHOOLS) if isinstance(case, Schools) else (VaryingIntercepts("school"), case.data))
+        *(
+            (EightSchools(), SCHOOLS)
+            if isinstance(case, Schools)
+            else (VaryingIntercepts("school", priors="tutorial"), case.data)
+        )
     )
     assert plan.collapsed is not None
     return plan.collapsed
@@ -423,7 +427,9 @@ def test_warm_up_stores_nothing() -> None:
 def test_log_densities_are_those_of_their_draws(collapsed: Sample) -> None:
     case = known("varying intercepts")
     assert isinstance(case, Intercepts)
-    posterior = collapsed(VaryingIntercepts("school"), case.data, chains=8, warmup=40, draws=100, thin=3, seed=1)
+    posterior = collapsed(
+        VaryingIntercepts("school", priors="tutorial"), case.data, chains=8, warmup=40, draws=100, thin=3, seed=1
+    )
     rest = {name: posterior[name].flatten().numpy() for name in ("sigma_alpha", "sigma_y")}
     difference = posterior.stats.log_density.flatten().numpy() - case.log_density(rest)
     assert np.ptp(difference) < 1e-6  # the priors' 0.1 has the digits of float32

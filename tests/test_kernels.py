@@ -300,7 +300,9 @@ RUN: dict[str, Any] = {"chains": 4, "warmup": 50, "draws": 60, "thin": 2, "seed"
 @pytest.fixture(scope="module")
 def run(sample: Sample) -> Callable[..., Posterior]:
     """A short run of varying intercepts."""
-    return lambda **options: sample(VaryingIntercepts("school", ["x"]), SCHOOLS, **{**RUN, **options})
+    return lambda **options: sample(
+        VaryingIntercepts("school", ["x"], priors="tutorial"), SCHOOLS, **{**RUN, **options}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +319,7 @@ def assert_equal_draws(a: Posterior, b: Posterior, of_a: slice = slice(None), of
 
 
 def test_tuning_is_frozen_after_warm_up(watched: Callable[..., Any]) -> None:
-    model = VaryingIntercepts("school", ["x"])
+    model = VaryingIntercepts("school", ["x"], priors="tutorial")
     short, long = (watched(model, SCHOOLS, **{**RUN, "draws": draws}) for draws in (1, 60))
     warming, sampling = long.tunings[1 : 1 + RUN["warmup"]], long.tunings[1 + RUN["warmup"] :]
     assert len(sampling) == 60 * RUN["thin"]
@@ -384,7 +386,9 @@ def test_monitors_change_no_draw(run: Callable[..., Posterior], whole: Posterior
 @pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 def test_a_monitor_that_fails_is_dropped_with_a_warning() -> None:
     with pytest.warns(SamplingWarning, match=r"Clumsy stopped watching: ValueError: no paper left\. The draws are not"):
-        ht.sample(VaryingIntercepts("school", ["x"]), SCHOOLS, monitors=[Clumsy()], progress=False, **RUN)
+        ht.sample(
+            VaryingIntercepts("school", ["x"], priors="tutorial"), SCHOOLS, monitors=[Clumsy()], progress=False, **RUN
+        )
 
 
 def test_thinning_leaves_out_draws(run: Callable[..., Posterior], whole: Posterior) -> None:
@@ -438,7 +442,7 @@ def test_ctrl_c_in_warm_up_gives_an_empty_posterior(run: Callable[..., Posterior
 def test_walks_learn_no_size_from_data_of_each_chain(sample):
     """Chains with data sets of their own lie far apart: their spread is no size for a walk. Acceptance was 0.004."""
     generator, x = torch.Generator().manual_seed(0), np.random.default_rng(0).normal(size=40)
-    model, empty = CompletePooling(["x"]), ht.Data(np.zeros(40), x=x)
+    model, empty = CompletePooling(["x"], priors="tutorial"), ht.Data(np.zeros(40), x=x)
     y = model.simulate(model.sample_prior(empty, 50, generator), empty, generator).repeat_interleave(4, 0)
     posterior = sample(model, empty.replace(y=y), warmup=300, draws=20, seed=1)
     assert all(float(rate.mean()) > 0.08 for rate in posterior.stats.acceptance.values())

@@ -289,7 +289,10 @@ def intercepts() -> Case:
     data = ht.Data(y, groups={"school": group}, x=x)
     known["beta"] = (lambda posterior: posterior["beta"][..., 0], expected["beta"])
     return Case(
-        VaryingIntercepts("school", ["x"]), data, known, {"chains": 300, "warmup": 300, "draws": 200, "thin": 1}
+        VaryingIntercepts("school", ["x"], priors="tutorial"),
+        data,
+        known,
+        {"chains": 300, "warmup": 300, "draws": 200, "thin": 1},
     )
 
 

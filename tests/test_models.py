@@ -101,7 +101,7 @@ def gamma_one(x):
 
 class TestCompletePooling(Contract):
     def model(self):
-        return CompletePooling(["x", "z"])
+        return CompletePooling(["x", "z"], priors="tutorial")
 
     def test_check_finds_nothing(self):
         note = "grouping 'school' is never read: no latent varies over it and nothing uses its codes."
@@ -119,7 +119,7 @@ class TestCompletePooling(Contract):
 
 class TestPoolingWithoutPredictors(TestCompletePooling):
     def model(self):
-        return CompletePooling()
+        return CompletePooling(priors="tutorial")
 
     def reference(self, v, data):
         log_prior = stats.norm(0, 5).logpdf(v["alpha"]).sum() + gamma_one(v["sigma_y"])
@@ -128,7 +128,7 @@ class TestPoolingWithoutPredictors(TestCompletePooling):
 
 class TestVaryingIntercepts(Contract):
     def model(self):
-        return VaryingIntercepts("school", predictors=["x"])
+        return VaryingIntercepts("school", predictors=["x"], priors="tutorial")
 
     def reference(self, v, data):
         log_prior = stats.norm(0, 5).logpdf(v["mu_alpha"]).sum() + stats.norm(0, 2).logpdf(v["beta"]).sum()
@@ -203,12 +203,12 @@ class TestVectors(Contract):
 
 
 def test_coefficients_are_labelled_by_their_columns():
-    assert VaryingIntercepts("school", predictors=["x", "z"]).latents["beta"].labels == (("x", "z"),)
-    assert "beta" not in VaryingIntercepts("school").latents
-    assert list(CompletePooling(("x",)).latents) == ["alpha", "beta", "sigma_y"]
+    assert VaryingIntercepts("school", predictors=["x", "z"], priors="tutorial").latents["beta"].labels == (("x", "z"),)
+    assert "beta" not in VaryingIntercepts("school", priors="tutorial").latents
+    assert list(CompletePooling(("x",), priors="tutorial").latents) == ["alpha", "beta", "sigma_y"]
 
 
-@pytest.mark.parametrize("model", [lambda p: VaryingIntercepts("school", p), CompletePooling])
+@pytest.mark.parametrize("model", [lambda p: VaryingIntercepts("school", p, priors="tutorial"), CompletePooling])
 def test_predictors_that_are_no_list_of_names(model):
     for wrong in ("x", [3], [None]):
         with pytest.raises(ModelError, match=re.escape(f"predictors must be a list of column names, found {wrong!r}")):
@@ -219,6 +219,10 @@ def test_predictors_that_are_no_list_of_names(model):
 
 def test_a_column_that_the_data_lack():
     with pytest.raises(ModelError, match=r"(?s)the likelihood of CompletePooling failed.*no column or grouping 'age'"):
+        CompletePooling(["age"], priors="tutorial").check(made_data())
+    with pytest.raises(
+        ModelError, match=r"the prior of 'alpha' can't be built: no column or grouping 'age'; columns: x"
+    ):
         CompletePooling(["age"]).check(made_data())
     with pytest.raises(ModelError, match="varies over plate 'class', which the data lack"):
         VaryingIntercepts("class").check(made_data())
@@ -230,5 +234,7 @@ def test_one_line_changes_a_prior():
     class Wide(VaryingIntercepts):
         mu_alpha = ht.Latent(Normal(0.0, 100.0))
 
-    assert list(Wide("school").latents) == list(VaryingIntercepts("school").latents)
-    assert float(Wide("school").latents["mu_alpha"].prior.scale) == 100.0
+    assert list(Wide("school", priors="tutorial").latents) == list(
+        VaryingIntercepts("school", priors="tutorial").latents
+    )
+    assert float(Wide("school", priors="tutorial").latents["mu_alpha"].prior.scale) == 100.0

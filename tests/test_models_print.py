@@ -21,24 +21,24 @@ VaryingIntercepts(
   y ~ Normal(eta, sigma_y)
   eta = alpha[school] + beta . (SES, age)
 
-  mu_alpha    ~ Normal(0, 5)
-  sigma_alpha ~ Gamma(1, 1)
+  mu_alpha    ~ Normal(mean(y), 2.5 sd(y) |1, mean(x) / sd(x)|)
+  sigma_alpha ~ HalfStudentT(4, sd(y))
   beta        ~ Normal(0, 10)  [SES, age]
-  gamma       ~ Normal(0, 2)  [sector]
-  sigma_y     ~ Gamma(1, 1)
+  gamma       ~ Normal(0, 2.5 sd(y) / sd(x))  [sector]
+  sigma_y     ~ HalfStudentT(4, sd(y))
   alpha       ~ Normal(mu_alpha + gamma . (sector), sigma_alpha)  for each school
 )""",
     ),
     (
-        CorrelatedEffects("subject", ["days", "dose"], varying=["days"], priors="autoscale"),
+        CorrelatedEffects("subject", ["days", "dose"], varying=["days"]),
         """\
 CorrelatedEffects(
   y ~ Normal(eta, sigma_y)
   eta = effects[subject] . (1, days) + beta_shared . (dose)
 
-  mu_alpha    ~ Normal(mean(y), 2.5 sd(y))
+  mu_alpha    ~ Normal(mean(y), 2.5 sd(y) |1, mean(x) / sd(x)|)
   mu_beta     ~ Normal(0, 2.5 sd(y) / sd(x))  [days]
-  sigma_alpha ~ HalfStudentT(4, sd(y))
+  sigma_alpha ~ HalfStudentT(4, sd(y) |1, mean(x) / sd(x)|)
   sigma_beta  ~ HalfStudentT(4, sd(y) / sd(x))  [days]
   beta_shared ~ Normal(0, 2.5 sd(y) / sd(x))  [dose]
   sigma_y     ~ HalfStudentT(4, sd(y))
@@ -53,16 +53,16 @@ Nested(
   y ~ Poisson(time exp(eta))
   eta = alpha_school[school] + beta . (x) + shift
 
-  mu             ~ Normal(0, 5)
-  beta           ~ Normal(0, 2)  [x]
-  sigma_district ~ Gamma(1, 1)
+  mu             ~ Normal(log(mean(y / time)), 2.5 sd(log(y / time)) |1, mean(x) / sd(x)|)
+  beta           ~ Normal(0, 2.5 sd(log(y / time)) / sd(x))  [x]
+  sigma_district ~ HalfStudentT(4, sd(log(y / time)))
   alpha_district ~ Normal(mu, sigma_district)  for each district
-  sigma_school   ~ Gamma(1, 1)
+  sigma_school   ~ HalfStudentT(4, sd(log(y / time)))
   alpha_school   ~ Normal(alpha_district, sigma_school)  for each school
 )""",
     ),
     (
-        NoPooling("school", ["x"], family="student_t"),
+        NoPooling("school", ["x"], family="student_t", priors="tutorial"),
         """\
 NoPooling(
   y ~ StudentT(nu_y, eta, sigma_y)
@@ -81,9 +81,9 @@ TimeVarying(
   y ~ Bernoulli(logit^-1(eta))
   eta = alpha[child, year]
 
-  mu_alpha0   ~ Normal(0, 5)
-  sigma_alpha ~ Gamma(1, 1)
-  phi         ~ Uniform(0, 1)
+  mu_alpha0   ~ Normal(logit(mean(y)), 2.5)
+  sigma_alpha ~ HalfStudentT(4, 1)
+  phi         ~ Beta(mean gap of year, 1)
   alpha       ~ AR(1) around mu_alpha0, sd sigma_alpha, correlation phi^(d year)  for each child
 )""",
     ),
@@ -94,9 +94,9 @@ Narrow(
   y ~ Normal(eta, sigma_y)
   eta = alpha[school]
 
-  mu_alpha    ~ Normal(0, 5)
+  mu_alpha    ~ Normal(mean(y), 2.5 sd(y))
   sigma_alpha ~ Exponential(2)
-  sigma_y     ~ Gamma(1, 1)
+  sigma_y     ~ HalfStudentT(4, sd(y))
   alpha       ~ function of earlier latents  for each school
 )""",
     ),

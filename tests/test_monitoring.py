@@ -120,7 +120,7 @@ def fit(frame: pd.DataFrame, **settings: Any) -> Posterior:
     own = {"chains": 8, "draws": 500, "seed": 1, "progress": False, **settings}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return ht.sample(VaryingIntercepts("g", ["x"]), ht.Data.from_frame(frame, "y", ["g"]), **own)
+        return ht.sample(VaryingIntercepts("g", ["x"], priors="tutorial"), ht.Data.from_frame(frame, "y", ["g"]), **own)
 
 
 @cache

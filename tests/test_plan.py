@@ -78,7 +78,7 @@ class Crossed(ht.Model):
 
 
 def test_varying_intercepts():
-    plan = planned(VaryingIntercepts("school", predictors=["x"]))
+    plan = planned(VaryingIntercepts("school", predictors=["x"], priors="tutorial"))
     assert steps(plan) == [
         ("groupwise", ("alpha",), "school", 1),
         ("centred", ("mu_alpha", "sigma_alpha"), None, 0),
@@ -116,7 +116,9 @@ def test_crossed_groupings():
 
 
 def test_complete_pooling_is_one_joint_move():
-    assert steps(planned(CompletePooling(["x"]))) == [("joint", ("alpha", "beta", "sigma_y"), None, 1)]
+    assert steps(planned(CompletePooling(["x"], priors="tutorial"))) == [
+        ("joint", ("alpha", "beta", "sigma_y"), None, 1)
+    ]
 
 
 def test_several_effects_of_a_group_move_together():
@@ -126,7 +128,7 @@ def test_several_effects_of_a_group_move_together():
         def likelihood(self, v, data):
             return Normal(v.alpha[:, data.school] + v.slope[:, data.school] * data.x, v.sigma_y)
 
-    plan = planned(Slopes("school"))
+    plan = planned(Slopes("school", priors="tutorial"))
     assert steps(plan)[0] == ("groupwise", ("slope", "alpha"), "school", 1)
     assert carried(plan) == {("mu_alpha", "sigma_alpha"): ("slope", "alpha")}
 
@@ -213,7 +215,9 @@ class Verbose(ht.Model):
         return Normal(v.effect_of_school[:, data.school] + rater[:, data.rater], 1.0)
 
 
-@pytest.mark.parametrize("model", [VaryingIntercepts("school", ["x"]), Nested(), Crossed(), Verbose()])
+@pytest.mark.parametrize(
+    "model", [VaryingIntercepts("school", ["x"], priors="tutorial"), Nested(), Crossed(), Verbose()]
+)
 def test_the_printed_plan_tells_everything_in_140_columns(model):
     plan = planned(model)
     text = str(plan)
@@ -369,10 +373,10 @@ class Known(ht.Model):
 
 
 COLLAPSED = [
-    (VaryingIntercepts("school", ["x"]), "sigma_alpha, sigma_y", "mu_alpha, beta, alpha", 14),
+    (VaryingIntercepts("school", ["x"], priors="tutorial"), "sigma_alpha, sigma_y", "mu_alpha, beta, alpha", 14),
     (Nested(), "tau, omega, sigma", "mu, district, school", 16),
     (Crossed(), "tau, omega", "mu, school, rater", 18),
-    (CompletePooling(["x"]), "sigma_y", "alpha, beta", 2),
+    (CompletePooling(["x"], priors="tutorial"), "sigma_y", "alpha, beta", 2),
     (Known(), "", "mu, alpha", 13),
 ]
 
@@ -423,8 +427,8 @@ class Counts(VaryingIntercepts):
 
 
 class Heavy(VaryingIntercepts):
-    def __init__(self, plate):
-        super().__init__(plate)
+    def __init__(self, plate, **options):
+        super().__init__(plate, **options)
         self.alpha = ht.Latent(lambda v: StudentT(4.0, v.mu_alpha, v.sigma_alpha), plate=plate)
 
 
@@ -453,11 +457,14 @@ class OneScale(ht.Model):
 
 
 REASONS = [
-    (Counts("school"), "the likelihood is Poisson, not Normal"),
-    (Heavy("school"), "'alpha' varies over 'school' and can't be integrated out: its prior is StudentT and not Normal"),
-    (Whole("school"), "the model overrides log_prob"),
-    (Curved("school"), "the mean of the likelihood is not affine in 'alpha'"),
-    (Many("school"), "82 dimensions are left beside what can be integrated out, more than 20"),
+    (Counts("school", priors="tutorial"), "the likelihood is Poisson, not Normal"),
+    (
+        Heavy("school", priors="tutorial"),
+        "'alpha' varies over 'school' and can't be integrated out: its prior is StudentT and not Normal",
+    ),
+    (Whole("school", priors="tutorial"), "the model overrides log_prob"),
+    (Curved("school", priors="tutorial"), "the mean of the likelihood is not affine in 'alpha'"),
+    (Many("school", priors="tutorial"), "82 dimensions are left beside what can be integrated out, more than 20"),
     (OneScale(), "the mean of the likelihood is linear in no latent with a normal prior"),
 ]
 
@@ -558,12 +565,12 @@ def test_the_reason_goes_along_to_another_device():
 
 def test_plan_takes_moves_or_another_plan():
     data = school_data()
-    default = ht.plan(VaryingIntercepts("school"), data, collapse=False)
+    default = ht.plan(VaryingIntercepts("school", priors="tutorial"), data, collapse=False)
     edited = [*default.spec, ("joint", ("mu_alpha", "alpha"), 1)]
-    assert ht.plan(VaryingIntercepts("school"), data, moves=edited).spec == edited
+    assert ht.plan(VaryingIntercepts("school", priors="tutorial"), data, moves=edited).spec == edited
     with refused("unknown move"):
-        ht.plan(VaryingIntercepts("school"), data, moves=[("wrong", ["alpha"])])
-    again = ht.plan(VaryingIntercepts("school"), school_data(), moves=default)
+        ht.plan(VaryingIntercepts("school", priors="tutorial"), data, moves=[("wrong", ["alpha"])])
+    again = ht.plan(VaryingIntercepts("school", priors="tutorial"), school_data(), moves=default)
     assert str(again) == str(default)
 
 
@@ -578,7 +585,7 @@ class Counting(Joint):
 
 
 def test_a_plan_runs_its_own_steps():
-    model, data = VaryingIntercepts("school"), school_data()
+    model, data = VaryingIntercepts("school", priors="tutorial"), school_data()
     default = ht.plan(model, data, collapse=False)
     own = Step(Counting(default.structure.target, ("mu_alpha",), "joint"), 2, "mine")
     mine = replace(default, steps=(own, *default.steps), note="by hand")
@@ -594,26 +601,26 @@ def test_a_plan_runs_its_own_steps():
     with refused("not hiertorch's own"):
         ht.sample(model, data, plan=mine, dtype=torch.float32, **settings)
     with refused("not hiertorch's own"):
-        ht.sample(VaryingIntercepts("school"), data, plan=mine, **settings)
+        ht.sample(VaryingIntercepts("school", priors="tutorial"), data, plan=mine, **settings)
 
 
 @pytest.mark.parametrize("collapse", [True, False])
 def test_a_plan_of_something_else_is_refused(collapse):
-    model, data = VaryingIntercepts("school"), school_data()
+    model, data = VaryingIntercepts("school", priors="tutorial"), school_data()
     made = ht.plan(model, data, collapse=collapse)
     with pytest.raises(ht.DataError, match="the plan is of other data: the response"):
         ht.sample(model, school_data(seed=1), plan=made, seed=1)
     with refused("the plan is of another model"):
-        ht.sample(VaryingIntercepts("school", ["x"]), data, plan=made, seed=1)
+        ht.sample(VaryingIntercepts("school", ["x"], priors="tutorial"), data, plan=made, seed=1)
     with refused("the plan is of another model"):
-        ht.sample(VaryingIntercepts("rater"), data, plan=made, seed=1)
+        ht.sample(VaryingIntercepts("rater", priors="tutorial"), data, plan=made, seed=1)
     prior = ht.plan(model, data, prior_only=True)
     with refused("of the prior alone"):
         ht.sample(model, data, plan=prior, seed=1)
 
 
 def test_a_plan_is_the_same_in_single_precision():
-    model, data = VaryingIntercepts("school"), school_data()
+    model, data = VaryingIntercepts("school", priors="tutorial"), school_data()
     made = ht.plan(model, data, collapse=False)
     with pytest.warns(ht.SamplingWarning):
         posterior = ht.sample(model, data, plan=made, dtype=torch.float32, chains=2, draws=5, warmup=5, progress=False)

@@ -59,7 +59,9 @@ def radon_like(sample):
     x = rng.normal(size=len(g))
     y = 1.0 + 0.8 * u[g] + 0.4 * rng.normal(size=12)[g] - 0.5 * x + 0.7 * rng.normal(size=len(g))
     data = ht.Data(y, groups={"county": g}, x=x, u=u[g])
-    return sample(ht.models.VaryingIntercepts("county", ["x"], group_predictors=["u"]), data, **SMALL)
+    return sample(
+        ht.models.VaryingIntercepts("county", ["x"], group_predictors=["u"], priors="tutorial"), data, **SMALL
+    )
 
 
 def test_closed_form_on_balanced_data_with_known_variances(sample):
@@ -128,7 +130,9 @@ def test_intercepts_and_slopes_by_dense_matrices(sample):
     g = np.repeat(np.arange(7), [2, 3, 4, 5, 8, 8, 1])
     x = rng.normal(size=len(g))
     y = rng.normal(size=7)[g] + rng.normal(size=7)[g] * x + 0.5 * rng.normal(size=len(g))
-    posterior = sample(ht.models.CorrelatedEffects("g", ["x"]), ht.Data(y, groups={"g": g}, x=x), **SMALL)
+    posterior = sample(
+        ht.models.CorrelatedEffects("g", ["x"], priors="tutorial"), ht.Data(y, groups={"g": g}, x=x), **SMALL
+    )
     found = posterior.pooling()
     draws = {name: posterior[name].flatten(0, 1).numpy() for name in posterior}
     expected = np.zeros((7, 2))
@@ -212,7 +216,7 @@ def counts_data(family: str) -> tuple[ht.Model, ht.Data, dict[str, torch.Tensor]
         y = rng.poisson(2.0, len(g)).astype(float)
         y[g == 5] = 0.0
     model = ht.models.VaryingIntercepts(
-        "g", family=ht.families.Poisson(exposure="t") if family == "poisson" else family
+        "g", family=ht.families.Poisson(exposure="t") if family == "poisson" else family, priors="tutorial"
     )
     data = ht.Data(y, groups={"g": g}, t=np.full(len(g), 3.0), trials=np.ones(len(g)))
     values = {"mu_alpha": one(0.4), "sigma_alpha": one(0.8), "alpha": randn(6)}
@@ -275,7 +279,7 @@ def test_intraclass_correlations_by_scipy(family):
 
 
 def test_response_scale_of_nested_levels_by_scipy():
-    model = ht.models.Nested(["school", "class"], family="bernoulli")
+    model = ht.models.Nested(["school", "class"], family="bernoulli", priors="tutorial")
     data = nested_data()
     data = data.replace(y=(data.y > 0).double())
     population = {"mu": one(0.4), "sigma_school": one(0.9), "sigma_class": one(1.3)}
@@ -344,7 +348,7 @@ def test_rows_that_count_twice(sample):
 def test_effects_that_were_not_stored(sample):
     """B_j needs scales alone, so that it is the same; levels are of other draws, within some hundredths."""
     data = balanced(groups=15, rows=6, tau=0.8, seed=4)
-    model = ht.models.VaryingIntercepts("g")
+    model = ht.models.VaryingIntercepts("g", priors="tutorial")
     stored = sample(model, data, **SMALL)
     less = sample(model, data, keep=["mu_alpha", "sigma_alpha", "sigma_y"], **SMALL)
     assert "alpha" not in less
@@ -358,12 +362,14 @@ def test_a_level_that_may_be_0_is_named(sample):
     """Seeds are fixed. Over 60 others the message came in 59 data sets without group differences (a likelihood ratio at
     a boundary exceeds 3.84 in 2.5 %), in 49 under the prior that has no density at 0, and in none with tau = 1.
     """
-    model = ht.models.VaryingIntercepts("g")
+    model = ht.models.VaryingIntercepts("g", priors="tutorial")
     same = sample(model, balanced(groups=15, rows=10, tau=0.0, seed=11), **SMALL).pooling()
     clear = sample(model, balanced(groups=15, rows=10, tau=1.0, seed=11), **SMALL).pooling()
     assert [m for m in same.messages if m.startswith("sigma_alpha may be 0")]
     assert clear.messages == []
-    away = sample(ht.models.HierarchicalPriors("g"), balanced(groups=15, rows=10, tau=0.0, seed=11), **SMALL)
+    away = sample(
+        ht.models.HierarchicalPriors("g", priors="tutorial"), balanced(groups=15, rows=10, tau=0.0, seed=11), **SMALL
+    )
     assert any(m.startswith("sigma_alpha may be 0") for m in away.pooling().messages)  # its prior has no density at 0
 
 
@@ -405,9 +411,9 @@ def test_what_has_no_shares_says_so(sample):
     found = sample(Logistic(), data.replace(y=(data.y > 0).double()), **short).pooling()
     assert found.groups["shrinkage"].between(0, 1).all() and found.variance.empty
     assert any("the likelihood of Logistic is Bernoulli" in m for m in found.messages)
-    alone = sample(ht.models.NoPooling("g"), data, **short).pooling()
+    alone = sample(ht.models.NoPooling("g", priors="tutorial"), data, **short).pooling()
     assert alone.table.loc["alpha", "shrinkage"] < 0.05 and alone.variance.empty
-    assert sample(ht.models.CompletePooling(), data, **short).pooling().groups.empty
+    assert sample(ht.models.CompletePooling(priors="tutorial"), data, **short).pooling().groups.empty
 
 
 def test_what_can_not_be_pooled_is_an_error(sample, tmp_path):

@@ -97,17 +97,23 @@ def years() -> ht.Data:
 
 models = ht.models
 CASES = {
-    "intercepts": (lambda: models.VaryingIntercepts("g", ["x"], group_predictors=["u"]), grouped),
-    "correlated": (lambda: models.CorrelatedEffects("g", ["x"]), grouped),
-    "mixed": (lambda: models.MixedEffects("g", ["x", "u"], varying=["x", "u"]), grouped),
-    "hierarchical": (lambda: models.HierarchicalPriors("g", ["x"]), grouped),
-    "student": (lambda: models.VaryingIntercepts("g", family="student_t"), grouped),
-    "nested": (lambda: models.Nested(["school", "class"]), classes),
-    "crossed": (lambda: models.Crossed(["school", "class"]), classes),
-    "bernoulli": (lambda: models.VaryingIntercepts("g", family="bernoulli"), lambda: counts("bernoulli")),
-    "poisson": (lambda: models.VaryingIntercepts("g", ["x"], family="poisson"), lambda: counts("poisson")),
-    "walk": (lambda: models.TimeVarying("g", "year"), years),
-    "ar1": (lambda: models.TimeVarying("g", "year", dynamics="ar1"), years),
+    "intercepts": (lambda: models.VaryingIntercepts("g", ["x"], group_predictors=["u"], priors="tutorial"), grouped),
+    "correlated": (lambda: models.CorrelatedEffects("g", ["x"], priors="tutorial"), grouped),
+    "mixed": (lambda: models.MixedEffects("g", ["x", "u"], varying=["x", "u"], priors="tutorial"), grouped),
+    "hierarchical": (lambda: models.HierarchicalPriors("g", ["x"], priors="tutorial"), grouped),
+    "student": (lambda: models.VaryingIntercepts("g", family="student_t", priors="tutorial"), grouped),
+    "nested": (lambda: models.Nested(["school", "class"], priors="tutorial"), classes),
+    "crossed": (lambda: models.Crossed(["school", "class"], priors="tutorial"), classes),
+    "bernoulli": (
+        lambda: models.VaryingIntercepts("g", family="bernoulli", priors="tutorial"),
+        lambda: counts("bernoulli"),
+    ),
+    "poisson": (
+        lambda: models.VaryingIntercepts("g", ["x"], family="poisson", priors="tutorial"),
+        lambda: counts("poisson"),
+    ),
+    "walk": (lambda: models.TimeVarying("g", "year", priors="tutorial"), years),
+    "ar1": (lambda: models.TimeVarying("g", "year", dynamics="ar1", priors="tutorial"), years),
 }
 SCALES = {
     "correlated": {"effects[intercept]": "sigma_alpha", "effects[x]": "sigma_beta[x]"},
@@ -298,7 +304,7 @@ def test_a_model_with_its_own_density():
 def test_chains_with_data_of_their_own():
     data = grouped()
     chained = data.replace(y=torch.stack([data.y, -data.y]))
-    seen = glance(from_prior(models.VaryingIntercepts("g"), chained, chains=2), alone=True)
+    seen = glance(from_prior(models.VaryingIntercepts("g", priors="tutorial"), chained, chains=2), alone=True)
     assert seen == Glance(notes=("Pooling was left out: each chain was fitted to data of its own.",))
 
 
@@ -328,11 +334,11 @@ def test_draws_that_are_not_stored():
 
 def test_what_has_no_population():
     data = grouped()
-    seen = glance(from_prior(models.NoPooling("g", ["x"]), data), alone=True)
+    seen = glance(from_prior(models.NoPooling("g", ["x"], priors="tutorial"), data), alone=True)
     assert list(seen.pooling) == ["alpha", "beta[x]"] == list(seen.alone)
     assert seen.variance == seen.scale_of == {}
     assert seen.notes == ("Shares of variance were left out: no effects of independent groups have a population.",)
-    seen = glance(from_prior(models.CompletePooling(["x"]), data), alone=True)
+    seen = glance(from_prior(models.CompletePooling(["x"], priors="tutorial"), data), alone=True)
     assert seen.pooling == seen.variance == seen.alone == seen.scale_of == {} and len(seen.notes) == 1
 
 
@@ -374,14 +380,14 @@ def test_what_can_not_be_told_is_noted():
     seen = glance(from_prior(Prior(), data), alone=True)  # it has no likelihood, and was drawn from its prior
     assert list(seen.pooling) == ["alpha"] and seen.alone == seen.variance == {}
     assert len(seen.notes) == 2 and all("Prior has no likelihood" in note for note in seen.notes)
-    seen = glance(from_prior(models.VaryingIntercepts("g"), grouped(groups=1)), alone=True)
+    seen = glance(from_prior(models.VaryingIntercepts("g", priors="tutorial"), grouped(groups=1)), alone=True)
     assert seen.pooling == {} and list(seen.alone) == ["alpha"]
     assert seen.notes == ("The pooling factor of alpha was left out: there is one group.",)
 
 
 def test_chains_that_do_not_move():
     """All of one value: no factor where groups are alike, and 0 where they are not; nothing at all without draws."""
-    model, data = models.VaryingIntercepts("g"), grouped()
+    model, data = models.VaryingIntercepts("g", priors="tutorial"), grouped()
     ones = {name: torch.ones_like(x) for name, x in from_prior(model, data).draws.items()}
     seen = glance(light(model, data, ones), alone=True)
     assert seen.pooling == {} and seen.variance == {"g": 1.0, "rows": 1.0} and seen.share == {"g": 0.5, "rows": 0.5}
@@ -425,7 +431,7 @@ def test_a_scale_is_told_from_what_else_widens_a_prior():
 
 
 def test_bad_input_is_an_error():
-    run = from_prior(models.VaryingIntercepts("g"), grouped())
+    run = from_prior(models.VaryingIntercepts("g", priors="tutorial"), grouped())
     for draws in (0, -1, 2.5, True):
         with pytest.raises(DataError, match="draws= is a whole number from 1"):
             glance(run, draws)

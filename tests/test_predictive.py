@@ -46,7 +46,9 @@ def pupils():
 
 @pytest.fixture(scope="module")
 def fitted(sample, pupils):
-    return sample(VaryingIntercepts("school", ["x"]), pupils, collapse=True, seed=SEED, chains=8, draws=500)
+    return sample(
+        VaryingIntercepts("school", ["x"], priors="tutorial"), pupils, collapse=True, seed=SEED, chains=8, draws=500
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_p_values_of_the_mean_are_uniform():
     generator, n, found = torch.Generator().manual_seed(SEED), 30, []
     for _ in range(200):
         data = ht.Data(torch.randn(n, generator=generator, dtype=torch.float64))
-        posterior = known(CompletePooling(), data, alpha=0.0, sigma_y=1.0)
+        posterior = known(CompletePooling(priors="tutorial"), data, alpha=0.0, sigma_y=1.0)
         row = predictive_check(posterior, draws=400, seed=SEED).table.loc["mean"]
         exact = stats.norm.sf(float(data.y.mean()) * n**0.5)
         assert abs(row["p"] - exact) < 5 * row["p_error"]
@@ -97,7 +99,9 @@ def test_the_response_is_compared(check, pupils):
 
 def test_ties_count_half():
     data = ht.Data([0.0, 0.0, 1.0, 0.0])
-    check = predictive_check(known(CompletePooling(family="bernoulli"), data, alpha=0.0), draws=4000, seed=SEED)
+    check = predictive_check(
+        known(CompletePooling(family="bernoulli", priors="tutorial"), data, alpha=0.0), draws=4000, seed=SEED
+    )
     exact = stats.binom(4, 0.5).sf(1) + stats.binom(4, 0.5).pmf(1) / 2
     assert check.table["p"]["proportion of ones"] == pytest.approx(exact, abs=4 * 0.008)
 
@@ -108,7 +112,9 @@ def test_ties_count_half():
 def test_zeros_that_a_poisson_model_does_not_make(sample):
     generator = np.random.default_rng(SEED)
     y = generator.poisson(3.0, 400) * (generator.random(400) < 0.8)
-    check = predictive_check(sample(CompletePooling(family="poisson"), ht.Data(y), seed=SEED, **SIZE), seed=SEED)
+    check = predictive_check(
+        sample(CompletePooling(family="poisson", priors="tutorial"), ht.Data(y), seed=SEED, **SIZE), seed=SEED
+    )
     assert check.response == "count"
     assert check.table["p"]["zeros"] == 0.0
     sentence = next(warning for warning in check.warnings if "zeros" in warning)
@@ -118,7 +124,9 @@ def test_zeros_that_a_poisson_model_does_not_make(sample):
 
 def test_poisson_counts_show_nothing(sample):
     y = np.random.default_rng(SEED).poisson(3.0, 400)
-    check = predictive_check(sample(CompletePooling(family="poisson"), ht.Data(y), seed=SEED, **SIZE), seed=SEED)
+    check = predictive_check(
+        sample(CompletePooling(family="poisson", priors="tutorial"), ht.Data(y), seed=SEED, **SIZE), seed=SEED
+    )
     assert check.warnings == []
 
 
@@ -127,13 +135,15 @@ def test_poisson_counts_show_nothing(sample):
 )
 def test_tails_that_a_normal_model_does_not_make(sample, family, extreme):
     y = np.random.default_rng(SEED).standard_t(2.5, 500)
-    check = predictive_check(sample(CompletePooling(family=family), ht.Data(y), seed=SEED, **SIZE), seed=SEED)
+    check = predictive_check(
+        sample(CompletePooling(family=family, priors="tutorial"), ht.Data(y), seed=SEED, **SIZE), seed=SEED
+    )
     assert bool(check.table["extreme"][["smallest", "largest"]].any()) == extreme
     assert any("student_t" in warning for warning in check.warnings) == extreme
 
 
 def test_groups_that_complete_pooling_ignores(sample, pupils, check):
-    pooled = predictive_check(sample(CompletePooling(["x"]), pupils, seed=SEED, **SIZE), seed=SEED)
+    pooled = predictive_check(sample(CompletePooling(["x"], priors="tutorial"), pupils, seed=SEED, **SIZE), seed=SEED)
     assert pooled.table["p"]["school: sd of means"] == 0.0
     assert any(warning.startswith("The means of school differ more") for warning in pooled.warnings)
     assert not check.table["extreme"]["school: sd of means"]
@@ -143,7 +153,9 @@ def test_scales_that_differ_between_groups(sample):
     generator = np.random.default_rng(SEED)
     groups = np.repeat(np.arange(20), 25)
     y = generator.normal(0.0, np.where(np.arange(20) % 2, 0.5, 2.0)[groups])
-    posterior = sample(VaryingIntercepts("school"), school_data(y, groups), collapse=True, seed=SEED, **SIZE)
+    posterior = sample(
+        VaryingIntercepts("school", priors="tutorial"), school_data(y, groups), collapse=True, seed=SEED, **SIZE
+    )
     check = predictive_check(posterior, seed=SEED)
     assert check.table["p"]["school: sd of sds"] == 0.0
     assert any("think of a scale for each school" in warning for warning in check.warnings)
@@ -155,7 +167,7 @@ def test_groups_far_from_their_population_show_when_effects_are_drawn_anew(sampl
     groups, effects = np.repeat(np.arange(40), 15), generator.normal(0.0, 1.0, 40)
     effects[7] = 12.0
     data = school_data(effects[groups] + generator.normal(0.0, 1.0, 600), groups)
-    posterior = sample(VaryingIntercepts("school"), data, collapse=True, seed=SEED, **SIZE)
+    posterior = sample(VaryingIntercepts("school", priors="tutorial"), data, collapse=True, seed=SEED, **SIZE)
     row = "school: largest mean"
     assert not predictive_check(posterior, seed=SEED).table["extreme"][row]
     new = predictive_check(posterior, seed=SEED, groups="new")
@@ -169,7 +181,7 @@ def test_calibration_of_probabilities(sample, predictors, extreme):
     x = generator.normal(size=800)
     y = generator.random(800) < 1 / (1 + np.exp(-(x + 1.5 * (x**2 - 1))))
     data = ht.Data(y.astype(float), x=x, square=x**2)
-    posterior = sample(CompletePooling(predictors, family="bernoulli"), data, seed=SEED, **SIZE)
+    posterior = sample(CompletePooling(predictors, family="bernoulli", priors="tutorial"), data, seed=SEED, **SIZE)
     check = predictive_check(posterior, seed=SEED)
     assert check.response == "binary"
     assert bool(check.table["extreme"]["calibration error"]) == extreme
@@ -189,7 +201,12 @@ def test_new_groups_are_drawn_from_their_population():
     """(J - 1) s^2 / (sigma_alpha^2 + sigma_y^2 / n) ~ chi^2(J - 1) of group means; scipy's test at 0.001."""
     data = school_data(torch.zeros(60), np.repeat(np.arange(12), 5))
     posterior = known(
-        VaryingIntercepts("school"), data, mu_alpha=3.0, sigma_alpha=2.0, sigma_y=1.0, alpha=torch.zeros(12)
+        VaryingIntercepts("school", priors="tutorial"),
+        data,
+        mu_alpha=3.0,
+        sigma_alpha=2.0,
+        sigma_y=1.0,
+        alpha=torch.zeros(12),
     )
     new = predictive_check(posterior, draws=2000, seed=SEED, groups="new").replicated["school: sd of means"]
     assert stats.kstest(11 * new.numpy() ** 2 / (4 + 1 / 5), stats.chi2(11).cdf).pvalue > 0.001
@@ -201,7 +218,15 @@ def test_effects_that_were_not_stored(sample, pupils, fitted, check, monkeypatch
     """Are drawn again: means over 1,000 replications agree within 4.5 standard errors (10 statistics, 1 in 10,000)."""
     monkeypatch.setattr(replications, "NUMBERS", 100 * pupils.n_rows)
     keep = ["mu_alpha", "sigma_alpha", "sigma_y", "beta"]
-    few = sample(VaryingIntercepts("school", ["x"]), pupils, collapse=True, seed=SEED, chains=8, draws=500, keep=keep)
+    few = sample(
+        VaryingIntercepts("school", ["x"], priors="tutorial"),
+        pupils,
+        collapse=True,
+        seed=SEED,
+        chains=8,
+        draws=500,
+        keep=keep,
+    )
     assert "alpha" not in few and "alpha" in fitted
     redrawn = predictive_check(few, seed=SEED + 1)
     for name, stored in check.replicated.items():
@@ -228,7 +253,7 @@ def test_same_seed_same_numbers(fitted, check):
 
 def test_more_replications_than_draws():
     data = ht.Data(torch.randn(20, generator=torch.Generator().manual_seed(SEED)))
-    check = predictive_check(known(CompletePooling(), data, alpha=0.0, sigma_y=1.0), draws=2500)
+    check = predictive_check(known(CompletePooling(priors="tutorial"), data, alpha=0.0, sigma_y=1.0), draws=2500)
     assert len(check.replicated["mean"].unique()) == 2500
 
 
@@ -239,7 +264,7 @@ def test_prior_moments():
     """y_i = alpha + noise of sd s_i, alpha ~ Normal(0, 5): the mean of y is normal, by a closed form; at 0.001."""
     se = torch.linspace(0.5, 3.0, 25, dtype=torch.float64)
     data = ht.Data(torch.full((25,), 14.0), se=se)
-    model = CompletePooling(family=ht.families.Gaussian("se"))
+    model = CompletePooling(family=ht.families.Gaussian("se"), priors="tutorial")
     check = prior_check(model, data, draws=3000, seed=SEED)
     sd = float((25.0 + se.square().sum() / 25**2) ** 0.5)
     assert stats.kstest(check.replicated["mean"].numpy(), stats.norm(0.0, sd).cdf).pvalue > 0.001
@@ -248,7 +273,7 @@ def test_prior_moments():
 
 
 def test_prior_of_groups(pupils):
-    check = prior_check(VaryingIntercepts("school", ["x"]), pupils, seed=SEED)
+    check = prior_check(VaryingIntercepts("school", ["x"], priors="tutorial"), pupils, seed=SEED)
     assert check.groups == "new" and check.kind == "prior"
     with pytest.raises(ht.DataError, match="this checks a prior"):
         _ = check.loo_pit
@@ -256,7 +281,7 @@ def test_prior_of_groups(pupils):
 
 def test_counts_beyond_all_numbers_are_left_out():
     data = ht.Data([1.0, 2.0, 3.0, 0.0], x=[0.0, 1.0, 2.0, 3.0])
-    wide = CompletePooling(["x"], family="poisson", priors={"beta": Normal(0.0, 30.0)})
+    wide = CompletePooling(["x"], family="poisson", priors={"alpha": Normal(0.0, 5.0), "beta": Normal(0.0, 30.0)})
     check = prior_check(wide, data, draws=500, seed=SEED)
     left = check.replicated["mean"]
     assert 0 < check.lost < 500 and len(left) == 500 - check.lost and bool(torch.isfinite(left).all())
@@ -277,7 +302,11 @@ def conjugate(n=40, draws=2000):
     precision = 1 / 25 + (1 / se.square()).sum()
     mean = (y / se.square()).sum() / precision
     alpha = mean + torch.randn(4, draws, 1, generator=generator, dtype=torch.float64) / precision.sqrt()
-    return known(CompletePooling(family=ht.families.Gaussian("se")), ht.Data(y, se=se), alpha=alpha), y, se
+    return (
+        known(CompletePooling(family=ht.families.Gaussian("se"), priors="tutorial"), ht.Data(y, se=se), alpha=alpha),
+        y,
+        se,
+    )
 
 
 def test_loo_pit_of_a_conjugate_model():
@@ -329,7 +358,9 @@ def test_loo_pit_by_chunks(monkeypatch, fitted):
 def test_loo_pit_of_counts_is_uniform(sample):
     y = np.random.default_rng(SEED).poisson(1.0, 400)
     frame = pd.DataFrame({"y": y}, index=[f"row {i}" for i in range(400)])
-    posterior = sample(CompletePooling(family="poisson"), ht.Data.from_frame(frame, "y"), seed=SEED, **SIZE)
+    posterior = sample(
+        CompletePooling(family="poisson", priors="tutorial"), ht.Data.from_frame(frame, "y"), seed=SEED, **SIZE
+    )
     found = predictive_check(posterior, draws=50, seed=SEED).loo_pit
     assert list(found.values.index[:2]) == ["row 0", "row 1"]
     assert stats.kstest(found.values, "uniform").pvalue > 0.001
@@ -338,7 +369,7 @@ def test_loo_pit_of_counts_is_uniform(sample):
 
 def test_loo_pit_of_a_wrong_model(sample):
     y = np.random.default_rng(SEED).choice([-1.0, 1.0], 300) * 3 + np.random.default_rng(SEED).normal(size=300)
-    found = loo_pit(sample(CompletePooling(), ht.Data(y), seed=SEED, **SIZE), seed=SEED)
+    found = loo_pit(sample(CompletePooling(priors="tutorial"), ht.Data(y), seed=SEED, **SIZE), seed=SEED)
     assert not found.uniform and found.p < 0.001
     assert "too wide" in found.text and "share in each tenth" in repr(found)
 
@@ -346,7 +377,7 @@ def test_loo_pit_of_a_wrong_model(sample):
 def test_loo_pit_where_all_draws_are_the_same():
     """Then leaving a row out changes nothing, and there is no tail whose k could be found."""
     data = ht.Data(torch.randn(20, generator=torch.Generator().manual_seed(SEED)))
-    found = loo_pit(known(CompletePooling(), data, alpha=0.3, sigma_y=2.0))
+    found = loo_pit(known(CompletePooling(priors="tutorial"), data, alpha=0.3, sigma_y=2.0))
     np.testing.assert_allclose(found.values, stats.norm.cdf(data.y.numpy(), 0.3, 2.0), rtol=1e-9)
     assert (found.pareto_k == -np.inf).all()
 
@@ -359,7 +390,9 @@ def test_loo_pit_names_rows_that_it_can_not_be_trusted_for():
     precision = 1 / 25 + (1 / se.square()).sum()
     noise = torch.randn(4, 2000, 1, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
     alpha = (y / se.square()).sum() / precision + noise / precision.sqrt()
-    found = loo_pit(known(CompletePooling(family=ht.families.Gaussian("se")), ht.Data(y, se=se), alpha=alpha))
+    found = loo_pit(
+        known(CompletePooling(family=ht.families.Gaussian("se"), priors="tutorial"), ht.Data(y, se=se), alpha=alpha)
+    )
     assert "Pareto k is above 0.7 for 1 of them (rows 20)" in found.text
 
 
@@ -370,14 +403,18 @@ def test_loo_pit_names_rows_that_it_can_not_be_trusted_for():
 def counts(sample):
     y = np.random.default_rng(SEED).poisson(2.0, 90)
     data = school_data(y, np.repeat(np.arange(9), 10))
-    return predictive_check(sample(CompletePooling(family="poisson"), data, seed=SEED, **SIZE), seed=SEED)
+    return predictive_check(
+        sample(CompletePooling(family="poisson", priors="tutorial"), data, seed=SEED, **SIZE), seed=SEED
+    )
 
 
 @pytest.fixture(scope="module")
 def binary(sample):
     y = np.random.default_rng(SEED).integers(0, 2, 90)
     data = school_data(y, np.repeat(np.arange(9), 10))
-    return predictive_check(sample(CompletePooling(family="bernoulli"), data, seed=SEED, **SIZE), seed=SEED)
+    return predictive_check(
+        sample(CompletePooling(family="bernoulli", priors="tutorial"), data, seed=SEED, **SIZE), seed=SEED
+    )
 
 
 def lines(axes):
@@ -463,7 +500,7 @@ def test_a_posterior_without_its_model():
 
 
 def test_bad_arguments_of_the_prior(pupils):
-    model = VaryingIntercepts("school", ["x"])
+    model = VaryingIntercepts("school", ["x"], priors="tutorial")
     with pytest.raises(ht.DataError, match=r"takes an ht.Model and ht.Data; found Data"):
         prior_check(pupils, pupils)
     with pytest.raises(ht.DataError, match="each chain of these data"):

@@ -145,7 +145,7 @@ def test_scaled_vectors():
 
 def test_what_can_not_be_scaled():
     data = ht.Data(Y, groups={"g": list("aabbccddeeff")})
-    model = VaryingIntercepts("g")
+    model = VaryingIntercepts("g", priors="tutorial")
     with pytest.raises(ModelError, match=r"no latent 'sigma_alpa'; it has .*'?sigma_alpha'?"):
         prior_grid(model, data, "sigma_alpa")
     with pytest.raises(ModelError, match="the prior of 'alpha' reads mu_alpha, sigma_alpha"):
@@ -170,14 +170,24 @@ def test_what_can_not_be_scaled():
 @pytest.mark.parametrize("collapse", [True, False])
 def test_one_batch_agrees_with_runs_of_their_own(latent, text, collapse):
     """Varying intercepts of few groups, against runs with the prior written out."""
-    frame = ht.simulate_grouped({"g": 6}, 8, seed=5, model=VaryingIntercepts("g", ["x"])).frame
+    frame = ht.simulate_grouped({"g": 6}, 8, seed=5, model=VaryingIntercepts("g", ["x"], priors="tutorial")).frame
     data = ht.Data.from_frame(frame, "y", ["g"])
-    grid = prior_grid(VaryingIntercepts("g", ["x"]), data, latent, warmup=300, draws=1000, collapse=collapse, **QUICK)
+    grid = prior_grid(
+        VaryingIntercepts("g", ["x"], priors="tutorial"),
+        data,
+        latent,
+        warmup=300,
+        draws=1000,
+        collapse=collapse,
+        **QUICK,
+    )
     assert grid.posteriors[1.0].run["plan_text"].count("collapsed  chain") == collapse
     for scale in (0.5, 1.0, 2.0):
         prior = text.format(1 / scale if latent == "sigma_alpha" else 5 * scale)
+        others = {"mu_alpha": "Normal(0, 5)", "sigma_alpha": "Gamma(1, 1)", "beta": "Normal(0, 2)"}
+        priors = {**others, "sigma_y": "Gamma(1, 1)", latent: prior}
         alone: Posterior = ht.sample(
-            VaryingIntercepts("g", ["x"], priors={latent: prior}), data, seed=2, draws=500, progress=False
+            VaryingIntercepts("g", ["x"], priors=priors), data, seed=2, draws=500, progress=False
         )
         one, two = grid.table.xs(scale, level="scale"), alone.summary(["mu_alpha", "sigma_alpha", "beta", "sigma_y"])
         two = two.loc[one.index]

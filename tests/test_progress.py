@@ -202,12 +202,11 @@ def test_it_looks_at_convergence_on_the_way_when_it_may():
     assert f"R-hat {found['140'][0]}" in stream.getvalue().split("\r")[-1]
 
 
-def test_above_the_bar_stands_what_was_found():
+def test_above_the_bar_stand_priors_and_how_many_notes_there_are():
     chosen = {f"sigma_{k}": f"HalfStudentT(4, {k}.5)" for k in range(1, 5)}
-    words = " ".join(f"word{k:02}" for k in range(20))  # 6 letters each: 13 fill a line of 110 behind its first words
     found = (
         "error: x: it varies within none of 3 groups of school. Make it a group-level predictor.",
-        f"warning: school: {words}",
+        "warning: school: only 3 groups.",
         "note: y: 30 rows in all. Find more.",
         "note: school: the largest group has 20 rows.",
     )
@@ -217,9 +216,6 @@ def test_above_the_bar_stands_what_was_found():
         assert head == [
             "priors by the data's scale: sigma_1 ~ HalfStudentT(4, 1.5), sigma_2 ~ HalfStudentT(4, 2.5),",
             "  sigma_3 ~ HalfStudentT(4, 3.5), sigma_4 ~ HalfStudentT(4, 4.5)",
-            "error: x: it varies within none of 3 groups of school. Make it a group-level predictor.",
-            f"warning: school: {words[: 13 * 7 - 1]}",
-            f"  {words[13 * 7 :]}",
             "2 notes: data.check(model) lists them",
         ]
     stream = io.StringIO()

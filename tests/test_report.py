@@ -71,7 +71,13 @@ def posterior(sample):
     y = 0.8 * rng.normal(size=12)[g] + 0.5 * x + rng.normal(size=len(g))
     data = ht.Data(y, groups={"school": labels[g]}, x=x)
     return sample(
-        ht.models.VaryingIntercepts("school", ["x"]), data, chains=10, warmup=150, draws=150, seed=1, collapse=True
+        ht.models.VaryingIntercepts("school", ["x"], priors="tutorial"),
+        data,
+        chains=10,
+        warmup=150,
+        draws=150,
+        seed=1,
+        collapse=True,
     )
 
 

@@ -93,7 +93,8 @@ def test_diagnoses():
 
 @cache
 def few() -> Posterior:
-    model = VaryingIntercepts("g", ["x"], priors={"sigma_alpha": Gamma(20.0, 40.0), "mu_alpha": Normal(0.0, 20.0)})
+    own = {"sigma_alpha": Gamma(20.0, 40.0), "mu_alpha": Normal(0.0, 20.0)}
+    model = VaryingIntercepts("g", ["x"], priors={**own, "beta": Normal(0.0, 2.0), "sigma_y": Gamma(1.0, 1.0)})
     frame = ht.simulate_grouped({"g": 5}, 12, seed=3).frame.rename(columns={"group": "g"})
     data = ht.Data.from_frame(frame, "y", ["g"])
     return ht.sample(model, data, chains=4, draws=1000, seed=1, progress=False)
@@ -146,7 +147,7 @@ def test_priors_of_groups_that_are_not_pooled_count():
     """alpha_j ~ Normal(0, 5) reads no other latent: it is at the top level."""
     frame = ht.simulate_grouped({"g": 5}, 12, seed=3).frame.rename(columns={"group": "g"})
     data = ht.Data.from_frame(frame, "y", ["g"])
-    posterior = ht.sample(NoPooling("g", ["x"]), data, chains=4, draws=200, seed=1, progress=False)
+    posterior = ht.sample(NoPooling("g", ["x"], priors="tutorial"), data, chains=4, draws=200, seed=1, progress=False)
     assert {"alpha", "beta"} <= set(posterior.sensitivity().by_latent)
 
 

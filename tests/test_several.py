@@ -141,7 +141,7 @@ def test_a_batch_of_folds_is_as_many_runs(order: str, sample: Sample) -> None:
     1e-4), and other folds' means are not within it.
     """
     made = ht.simulate_grouped(groups=12, rows=[4] * 6 + [9] * 6, seed=3)
-    model, folds, chains = ht.models.VaryingIntercepts("group", ["x"]), 3, 20
+    model, folds, chains = ht.models.VaryingIntercepts("group", ["x"], priors="tutorial"), 3, 20
     fold = torch.arange(made.data.n_rows) % folds
     weights = (fold != torch.arange(folds).unsqueeze(1)).double()
     every = weights.repeat(chains, 1) if order == "in turn" else weights.repeat_interleave(chains, 0)

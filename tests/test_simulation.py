@@ -27,24 +27,26 @@ from hiertorch.models import (
 ALPHA = 1e-3
 EFFECTS = [-1.2, -0.5, 0.2, 0.8, 1.1, 1.5]
 ONE = {
-    "complete pooling": CompletePooling(["x"]),
-    "no pooling": NoPooling("school", ["x"]),
-    "varying intercepts": VaryingIntercepts("school", ["x", "z"], group_predictors=["u"], offset="o"),
-    "varying slopes": VaryingSlopes("school", ["x"]),
-    "mixed effects": MixedEffects("school", ["x"], group_predictors=["u"]),
-    "correlated effects": CorrelatedEffects("school", ["x", "z"]),
-    "uniform correlation": CorrelatedEffects("school", ["x"], correlation="uniform"),
-    "hierarchical priors": HierarchicalPriors("school", ["x"]),
+    "complete pooling": CompletePooling(["x"], priors="tutorial"),
+    "no pooling": NoPooling("school", ["x"], priors="tutorial"),
+    "varying intercepts": VaryingIntercepts(
+        "school", ["x", "z"], group_predictors=["u"], offset="o", priors="tutorial"
+    ),
+    "varying slopes": VaryingSlopes("school", ["x"], priors="tutorial"),
+    "mixed effects": MixedEffects("school", ["x"], group_predictors=["u"], priors="tutorial"),
+    "correlated effects": CorrelatedEffects("school", ["x", "z"], priors="tutorial"),
+    "uniform correlation": CorrelatedEffects("school", ["x"], correlation="uniform", priors="tutorial"),
+    "hierarchical priors": HierarchicalPriors("school", ["x"], priors="tutorial"),
     "eight schools": EightSchools(),
-    "autoscaled": MixedEffects("school", ["x"], priors="autoscale"),
+    "priors by the data": MixedEffects("school", ["x"]),
 }
 TIMED = {
-    "random walk": TimeVarying("school", "year", ["x"]),
-    "AR(1)": TimeVarying("school", "year", ["x"], dynamics="ar1"),
+    "random walk": TimeVarying("school", "year", ["x"], priors="tutorial"),
+    "AR(1)": TimeVarying("school", "year", ["x"], dynamics="ar1", priors="tutorial"),
 }
 LEVELS = {
-    "nested": Nested(["school", "class"], ["x"], group_predictors={"school": ["u"]}),
-    "crossed": Crossed(["school", "class"], ["x"], group_predictors={"class": ["u"]}),
+    "nested": Nested(["school", "class"], ["x"], group_predictors={"school": ["u"]}, priors="tutorial"),
+    "crossed": Crossed(["school", "class"], ["x"], group_predictors={"class": ["u"]}, priors="tutorial"),
 }
 FAMILIES = {
     "gaussian": "gaussian",
@@ -55,14 +57,18 @@ FAMILIES = {
     "poisson": ht.families.Poisson("exposure"),
     "negative_binomial": ht.families.NegativeBinomial("exposure"),
 }
-NARROW = {"mu_alpha": "Normal(0, 1)", "beta": "Normal(0, 1)"}
+
+
+class Narrow(VaryingIntercepts):
+    mu_alpha = ht.Latent(Normal(0.0, 1.0))
+    beta = ht.Latent(Normal(0.0, 1.0))
+
+
 EVERY = {
     **{name: (model, 5) for name, model in ONE.items()},
     **{name: (model, {"school": 5, "year": [1, 2, 5]}) for name, model in TIMED.items()},
     **{name: (model, {"school": 3, "class": 2}) for name, model in LEVELS.items()},
-    **{
-        name: (VaryingIntercepts("school", ["x"], family=family, priors=NARROW), 5) for name, family in FAMILIES.items()
-    },
+    **{name: (Narrow("school", ["x"], family=family, priors="tutorial"), 5) for name, family in FAMILIES.items()},
 }
 
 
@@ -153,13 +159,13 @@ class TestWithAModel:
 
     def test_latents_are_drawn_from_their_prior(self):
         """mu_alpha over 300 seeds against Normal(0, 5): Kolmogorov's test, error rate 1e-3."""
-        model = VaryingIntercepts("school")
+        model = VaryingIntercepts("school", priors="tutorial")
         drawn = [float(ht.simulate_grouped(2, 1, model=model, seed=k).values["mu_alpha"]) for k in range(300)]
         assert stats.kstest(drawn, stats.norm(0, 5).cdf).pvalue > ALPHA
 
     def test_given_values_are_kept_and_used(self):
         """Slopes of 400 groups with sds 1 and 2 and correlation 0.8; sample moments within 4 standard errors."""
-        model = CorrelatedEffects("school", ["x"])
+        model = CorrelatedEffects("school", ["x"], priors="tutorial")
         values = {"L": [[1, 0], [0.8, 0.6]], "sigma_alpha": 1.0, "sigma_beta": 2.0, "mu_alpha": 3, "mu_beta": -1}
         made = ht.simulate_grouped(400, 2, model=model, values=values, seed=3)
         effects = made.values["effects"].numpy()
@@ -182,7 +188,7 @@ class TestWithAModel:
     )
     def test_rows_follow_the_family(self, family, values, law):
         """Mean and variance of 4,000 standardised rows by SciPy, z-tests at an error rate of 1e-3 each."""
-        model = VaryingIntercepts("school", family=family)
+        model = VaryingIntercepts("school", family=family, priors="tutorial")
         made = ht.simulate_grouped(4, 1000, model=model, values={"alpha": 0.5, **values}, seed=11)
         expected = law(made.data)
         z = (made.frame["y"].to_numpy() - expected.mean()) / expected.std()
@@ -191,10 +197,10 @@ class TestWithAModel:
         assert abs((z**2).mean() - 1) < bound * (z**2).std() / 4000**0.5
 
     def test_columns_are_such_as_the_family_needs(self):
-        counts = VaryingIntercepts("school", family=ht.families.Binomial("n"))
+        counts = VaryingIntercepts("school", family=ht.families.Binomial("n"), priors="tutorial")
         n = ht.simulate_grouped(4, 200, model=counts, seed=1).frame["n"]
         assert (n.dtype, n.min(), n.max()) == (np.int64, 1, 20)
-        errors = VaryingIntercepts("school", family=ht.families.Gaussian("se"))
+        errors = VaryingIntercepts("school", family=ht.families.Gaussian("se"), priors="tutorial")
         assert (ht.simulate_grouped(4, 200, model=errors, seed=1).frame["se"] > 0).all()
 
     def test_group_predictors_are_constant_within_groups(self):
@@ -210,14 +216,16 @@ class TestWithAModel:
         assert made.data.counts("class").tolist() == [1, 2, 3, 4, 5, 6]
 
     def test_three_levels(self):
-        model = Nested(["town", "school", "class"])
+        model = Nested(["town", "school", "class"], priors="tutorial")
         made = ht.simulate_grouped({"town": 2, "school": 2, "class": 3}, 1, model=model, seed=1)
         assert made.data.n_rows == 12
         assert list(made.data.labels["class"])[3:7] == ["t1/s2/c1", "t1/s2/c2", "t1/s2/c3", "t2/s1/c1"]
         assert made.data.nests("class", "school") and made.data.nests("school", "town")
 
     def test_crossed_groups_all_have_rows_and_do_not_nest(self):
-        made = ht.simulate_grouped({"school": 20, "class": 30}, 2, model=Crossed(["school", "class"]), seed=1)
+        made = ht.simulate_grouped(
+            {"school": 20, "class": 30}, 2, model=Crossed(["school", "class"], priors="tutorial"), seed=1
+        )
         assert made.data.counts("school").tolist() == [2] * 20
         assert (made.data.counts("class") >= 1).all() and made.data.n_rows == 40
         assert not made.data.nests("class", "school") and not made.data.nests("school", "class")
@@ -234,7 +242,9 @@ class TestWithAModel:
         class Steep(VaryingIntercepts):
             beta = ht.Latent(Normal(10.0, 0.01))
 
-        assert ht.simulate_grouped(3, model=Steep("s", ["x"]), seed=1).values["beta"].item() == pytest.approx(10, 0.01)
+        assert ht.simulate_grouped(3, model=Steep("s", ["x"], priors="tutorial"), seed=1).values[
+            "beta"
+        ].item() == pytest.approx(10, 0.01)
 
 
 NEVER = "no latent varies over it and nothing uses its codes."
@@ -274,7 +284,7 @@ class Odd(ht.families.Gaussian):
         self.se, self.latents, self.formula = None, (), ""
 
 
-INTERCEPTS = VaryingIntercepts("school", ["x"])
+INTERCEPTS = VaryingIntercepts("school", ["x"], priors="tutorial")
 WRONG = {
     "no groups": (dict(groups=0), DataError, "whole number of at least 1"),
     "half a group": (dict(groups=2.5), DataError, "whole number of at least 1"),
@@ -292,7 +302,7 @@ WRONG = {
     "effects with a model": (dict(model=INTERCEPTS, effects=[1.0]), ModelError, "values={'beta': 0.6}"),
     "an unknown latent": (dict(model=INTERCEPTS, values={"bta": 1}), ModelError, "'bta', which is no latent of Var"),
     "a derived quantity": (
-        dict(model=CorrelatedEffects("school", ["x"]), values={"rho": 0.8}),
+        dict(model=CorrelatedEffects("school", ["x"], priors="tutorial"), values={"rho": 0.8}),
         ModelError,
         "computed from them",
     ),
@@ -311,16 +321,20 @@ WRONG = {
     "a model of one's own": (dict(model=Own()), ModelError, "found Own"),
     "a class": (dict(model=VaryingIntercepts), ModelError, "call it"),
     "a family of one's own": (
-        dict(model=VaryingIntercepts("school", family=Odd())),
+        dict(model=VaryingIntercepts("school", family=Odd(), priors="tutorial")),
         ModelError,
         "nothing is known of column 'width'",
     ),
     "two columns of a name": (
-        dict(model=VaryingIntercepts("school", ["school"])),
+        dict(model=VaryingIntercepts("school", ["school"], priors="tutorial")),
         ModelError,
         "'school' would be two columns",
     ),
-    "the response's name": (dict(model=VaryingIntercepts("school", ["y"])), ModelError, "'y' would be two columns"),
+    "the response's name": (
+        dict(model=VaryingIntercepts("school", ["y"], priors="tutorial")),
+        ModelError,
+        "'y' would be two columns",
+    ),
 }
 
 

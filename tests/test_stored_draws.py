@@ -36,7 +36,7 @@ class Mean(ht.Model):
 
 def run(**options: Any) -> Posterior:
     """Varying intercepts, collapsed; or with `collapse=False` a small model, by ordinary moves."""
-    model = VaryingIntercepts("school", ["x"]) if options.get("collapse", True) else Mean()
+    model = VaryingIntercepts("school", ["x"], priors="tutorial") if options.get("collapse", True) else Mean()
     return ht.sample(model, SCHOOLS, **{**RUN, **options})
 
 
@@ -99,7 +99,9 @@ def test_chains_with_data_of_their_own_keep_all_draws() -> None:
     """They are as many posteriors."""
     y = SCHOOLS.y.expand(4, -1) + torch.arange(4.0)[:, None]
     posterior = ht.sample(
-        VaryingIntercepts("school", ["x"]), SCHOOLS.replace(y=y), **{**RUN, "chains": None, "draws": 90}
+        VaryingIntercepts("school", ["x"], priors="tutorial"),
+        SCHOOLS.replace(y=y),
+        **{**RUN, "chains": None, "draws": 90},
     )
     assert posterior.chains * posterior.n_draws == 360 and posterior.interval == 1
 

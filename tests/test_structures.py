@@ -83,7 +83,7 @@ def by_group(*names):
 
 class TestNoPooling(StructureContract):
     def model(self):
-        return models.NoPooling("school", ["x", "z"], varying=["x"])
+        return models.NoPooling("school", ["x", "z"], varying=["x"], priors="tutorial")
 
     def prior(self, v):
         return normal(v["alpha"], sd=5.0) + normal(v["beta"]) + normal(v["beta_shared"])
@@ -94,7 +94,7 @@ class TestNoPooling(StructureContract):
 
 class TestNoPoolingOfIntercepts(StructureContract):
     def model(self):
-        return models.NoPooling("school")
+        return models.NoPooling("school", priors="tutorial")
 
     def prior(self, v):
         return normal(v["alpha"], sd=5.0)
@@ -105,7 +105,7 @@ class TestNoPoolingOfIntercepts(StructureContract):
 
 class TestVaryingIntercepts(StructureContract):
     def model(self):
-        return models.VaryingIntercepts("school", ["x"], group_predictors=["u", "w"], offset="off")
+        return models.VaryingIntercepts("school", ["x"], group_predictors=["u", "w"], offset="off", priors="tutorial")
 
     def prior(self, v):
         mean = v["mu_alpha"] + by_group("u", "w") @ v["gamma"][0]
@@ -118,7 +118,9 @@ class TestVaryingIntercepts(StructureContract):
 
 class TestVaryingSlopes(StructureContract):
     def model(self):
-        return models.VaryingSlopes("school", ["x", "z", "off"], varying=["x", "z"], group_predictors=["u"])
+        return models.VaryingSlopes(
+            "school", ["x", "z", "off"], varying=["x", "z"], group_predictors=["u"], priors="tutorial"
+        )
 
     def prior(self, v):
         mean = v["mu_beta"] + by_group("u") @ v["gamma"][0].T
@@ -133,7 +135,7 @@ class TestVaryingSlopes(StructureContract):
 
 class TestMixedEffects(StructureContract):
     def model(self):
-        return models.MixedEffects("school", ["x", "z"], varying=["x"], group_predictors=["u"])
+        return models.MixedEffects("school", ["x", "z"], varying=["x"], group_predictors=["u"], priors="tutorial")
 
     def prior(self, v):
         more = by_group("u") @ v["gamma"][0].T  # (groups, 2)
@@ -150,7 +152,7 @@ class TestCorrelatedEffects(StructureContract):
     """K = 3: the LKJ density of L is prod_k L_kk^(K - k + 2 eta - 2) up to its constant (Lewandowski et al. 2009)."""
 
     def model(self):
-        return models.CorrelatedEffects("school", ["x", "z"], group_predictors=["u"])
+        return models.CorrelatedEffects("school", ["x", "z"], group_predictors=["u"], priors="tutorial")
 
     def prior(self, v):
         mean = np.append(v["mu_alpha"], v["mu_beta"][0]) + by_group("u") @ v["gamma"][0].T
@@ -176,7 +178,7 @@ def lkj(lower, eta):
 
 class TestUniformCorrelation(StructureContract):
     def model(self):
-        return models.CorrelatedEffects("school", ["x", "z"], varying=["z"], correlation="uniform")
+        return models.CorrelatedEffects("school", ["x", "z"], varying=["z"], correlation="uniform", priors="tutorial")
 
     def prior(self, v):
         scale, rho = np.append(v["sigma_alpha"], v["sigma_beta"]), float(v["rho"][0])
@@ -193,7 +195,7 @@ class TestUniformCorrelation(StructureContract):
 
 class TestHierarchicalPriors(StructureContract):
     def model(self):
-        return models.HierarchicalPriors("school", ["x"])
+        return models.HierarchicalPriors("school", ["x"], priors="tutorial")
 
     def prior(self, v):
         own = gamma(v["lambda_alpha"]) + gamma(v["lambda_y"]) + normal(v["mu_alpha"], sd=5.0) + normal(v["beta"])
@@ -211,7 +213,7 @@ class TestRandomWalk(StructureContract):
     plates = ("school", "year")
 
     def model(self):
-        return models.TimeVarying("school", "year", ["x"], group_predictors=["u"])
+        return models.TimeVarying("school", "year", ["x"], group_predictors=["u"], priors="tutorial")
 
     def prior(self, v):
         start = v["mu_alpha0"] + by_group("u") @ v["gamma"][0]
@@ -227,7 +229,7 @@ class TestRandomWalk(StructureContract):
 
 class TestAutoregression(TestRandomWalk):
     def model(self):
-        return models.TimeVarying("school", "year", ["x"], dynamics="ar1", group_predictors=["u"])
+        return models.TimeVarying("school", "year", ["x"], dynamics="ar1", group_predictors=["u"], priors="tutorial")
 
     def prior(self, v):
         centre = v["mu_alpha0"] + by_group("u") @ v["gamma"][0]
@@ -244,7 +246,7 @@ class TestNested(StructureContract):
     plates = ("school", "class")
 
     def model(self):
-        return models.Nested(["school", "class"], ["x"], group_predictors={"school": ["u"]})
+        return models.Nested(["school", "class"], ["x"], group_predictors={"school": ["u"]}, priors="tutorial")
 
     def prior(self, v):
         parent = np.array([label // 2 for label in np.unique(CLASS)])
@@ -261,7 +263,7 @@ class TestCrossed(StructureContract):
     plates = ("school", "rater")
 
     def model(self):
-        return models.Crossed(["school", "rater"], ["x"])
+        return models.Crossed(["school", "rater"], ["x"], priors="tutorial")
 
     def prior(self, v):
         own = normal(v["mu"], sd=5.0) + normal(v["beta"]) + gamma(v["sigma_school"]) + gamma(v["sigma_rater"])
@@ -279,10 +281,15 @@ class TestCrossed(StructureContract):
 class FamilyContract(StructureContract):
     family: families.Family | str
 
+    class Mild(models.VaryingIntercepts):
+        """With scales at which counts of 1e300 do not happen."""
+
+        mu_alpha = ht.Latent(Normal(0.0, 1.0))
+        beta = ht.Latent(Normal(0.0, 0.5))
+        sigma_alpha = ht.Latent(Gamma(4.0, 8.0))
+
     def model(self):
-        # Scales at which counts of 1e300 do not happen.
-        priors = {"mu_alpha": Normal(0.0, 1.0), "beta": Normal(0.0, 0.5), "sigma_alpha": Gamma(4.0, 8.0)}
-        return models.VaryingIntercepts("school", ["x"], family=self.family, offset="off", priors=priors)
+        return self.Mild("school", ["x"], family=self.family, offset="off", priors="tutorial")
 
     def rows(self, eta, v, y):
         """Log likelihood by SciPy, and log prior of what the family adds."""
@@ -361,7 +368,7 @@ def test_priors_are_replaced_at_construction():
     np.testing.assert_allclose(terms["mu_alpha"], stats.norm(1.0, 2.0).logpdf(v["mu_alpha"]), rtol=1e-6)
     np.testing.assert_allclose(terms["sigma_alpha"], stats.expon(scale=1 / 3).logpdf(v["sigma_alpha"]), rtol=1e-6)
     np.testing.assert_allclose(terms["beta"], stats.norm(0, 0.5).logpdf(v["beta"]).sum(-1), rtol=1e-6)
-    assert list(model.latents) == list(models.VaryingIntercepts("school", ["x", "z"]).latents)
+    assert list(model.latents) == list(models.VaryingIntercepts("school", ["x", "z"], priors="tutorial").latents)
     assert model.latents["beta"].labels == (("x", "z"),) and "Exponential(3)" in repr(model)
 
 
@@ -375,8 +382,8 @@ def test_one_line_in_a_subclass_replaces_any_prior():
         beta = ht.Latent(Normal(0.0, 0.1))
         sigma_class = ht.Latent(HalfNormal(0.3))
 
-    model = Own(["school", "class"], ["x", "z"])
-    assert list(model.latents) == list(models.Nested(["school", "class"], ["x", "z"]).latents)
+    model = Own(["school", "class"], ["x", "z"], priors="tutorial")
+    assert list(model.latents) == list(models.Nested(["school", "class"], ["x", "z"], priors="tutorial").latents)
     v = model.sample_prior(made_data(("school", "class")), 3, torch.Generator().manual_seed(0))
     terms = model.log_prior_terms(v, made_data(("school", "class")))
     np.testing.assert_allclose(terms["beta"], stats.norm(0, 0.1).logpdf(v["beta"]).sum(-1), rtol=1e-6)
@@ -393,7 +400,7 @@ def test_one_line_in_a_subclass_replaces_any_prior():
         ({"mu_alpha": "__import__('os')"}, "found"),
         ({"mu_alpha": "Normal"}, "found 'Normal'"),
         ({"mu_alpha": 3.0}, "the prior of 'mu_alpha' is a distribution, a function, or text"),
-        ("wide", "priors is a mapping from latents to priors, or \"autoscale\"; found 'wide'"),
+        ("wide", 'priors is "autoscale", "tutorial", or a mapping from latents to priors; found \'wide\''),
     ],
 )
 def test_priors_that_are_none(priors, said):
@@ -401,14 +408,19 @@ def test_priors_that_are_none(priors, said):
         models.VaryingIntercepts("school", priors=priors)
 
 
-def test_autoscaled_priors_follow_the_data():
-    """2.5 sd(y) / sd(x) on coefficients, by NumPy's means and standard deviations."""
+def test_priors_follow_the_data_unless_told_otherwise():
+    """2.5 sd(y) / sd(x) on coefficients, by NumPy's means and standard deviations. An intercept is the level where
+    columns are 0: the variance at their means, and (mean / sd)^2 of it for each coefficient.
+    """
     y = 250.0 + 40.0 * RNG.normal(size=ROWS)
     data = ht.Data(y, groups={"school": SCHOOL}, x=100.0 * COLUMNS["x"], z=COLUMNS["z"], u=COLUMNS["u"])
-    model = models.CorrelatedEffects("school", ["x", "z"], group_predictors=["u"], priors="autoscale")
+    model = models.CorrelatedEffects("school", ["x", "z"], group_predictors=["u"])
     v = model.sample_prior(data, 4, torch.Generator().manual_seed(0))
     terms = model.log_prior_terms(v, data)
     s, sds = y.std(ddof=1), np.array([100.0 * COLUMNS["x"].std(ddof=1), COLUMNS["z"].std(ddof=1)])
+    a, b = (COLUMNS[name].mean() / COLUMNS[name].std(ddof=1) for name in ("x", "z"))
+    c = COLUMNS["u"].mean() / COLUMNS["u"].std(ddof=1)
+    slopes, upper = np.sqrt(1 + a**2 + b**2), np.sqrt(1 + c**2)
 
     def close(name, distribution):
         expected = distribution.logpdf(v[name].numpy()).reshape(4, -1).sum(1)
@@ -421,28 +433,17 @@ def test_autoscaled_priors_follow_the_data():
         def logpdf(self, x):
             return np.log(2.0) + stats.t(4, scale=self.scale).logpdf(x)
 
-    close("mu_alpha", stats.norm(y.mean(), 2.5 * s))
-    close("mu_beta", stats.norm(0.0, 2.5 * s / sds))
-    close("sigma_alpha", HalfT(s))
+    close("mu_alpha", stats.norm(y.mean(), 2.5 * s * slopes * upper))
+    close("mu_beta", stats.norm(0.0, 2.5 * s / sds * upper))
+    close("sigma_alpha", HalfT(s * slopes))
     close("sigma_beta", HalfT(s / sds))
     close("sigma_y", HalfT(s))
-    close("gamma", stats.norm(0.0, 2.5 * s / np.append(1.0, sds)[:, None] / COLUMNS["u"].std(ddof=1)))
-    assert "Normal(mean(y), 2.5 sd(y))" in repr(model)
+    widths = s * np.append(slopes, 1 / sds)[:, None] / COLUMNS["u"].std(ddof=1)
+    close("gamma", stats.norm(0.0, 2.5 * widths))
+    assert "Normal(mean(y), 2.5 sd(y) |1, mean(x) / sd(x)|)" in repr(model)
 
 
-def test_autoscaled_priors_of_a_link_do_not_ask_for_y():
-    model = models.VaryingIntercepts("school", ["x"], family="bernoulli", priors="autoscale")
-    data = made_data()
-    v = model.sample_prior(data, 2, torch.Generator().manual_seed(0))
-    found = model.log_prior_terms(v, data)["mu_alpha"]
-    np.testing.assert_allclose(found, stats.norm(0, 2.5).logpdf(v["mu_alpha"]), rtol=1e-6)
-    found = model.log_prior_terms(v, data)["beta"][:, 0]
-    np.testing.assert_allclose(
-        found, stats.norm(0, 2.5 / COLUMNS["x"].std(ddof=1)).logpdf(v["beta"][:, 0, 0]), rtol=1e-6
-    )
-
-
-@pytest.mark.parametrize("priors", [None, "autoscale"])
+@pytest.mark.parametrize("priors", ["tutorial", "autoscale"])
 @pytest.mark.parametrize("family", list(families.NAMES))
 def test_every_structure_takes_every_family(family, priors):
     data = made_data(("school", "class", "rater", "year"))
@@ -469,7 +470,7 @@ def test_every_structure_takes_every_family(family, priors):
 
 
 def test_correlations_are_reported(sample):
-    model = models.CorrelatedEffects("school", ["x", "z"])
+    model = models.CorrelatedEffects("school", ["x", "z"], priors="tutorial")
     posterior = sample(model, made_data(), chains=4, warmup=20, draws=10, seed=1)
     rho, lower = posterior["rho"], posterior["L"]
     assert list(posterior.summary("rho").index) == ["rho[intercept~x]", "rho[intercept~z]", "rho[x~z]"]
@@ -484,7 +485,7 @@ def test_derived_quantities_of_a_user(sample):
         icc = ht.Derived(lambda v: v.sigma_alpha**2 / (v.sigma_alpha**2 + v.sigma_y**2))
         away = ht.Derived(lambda v, data: v.alpha - v.mu_alpha + 0.0 * data.x.mean(), plate="school")
 
-    posterior = sample(Ratio("school"), made_data(), chains=4, warmup=20, draws=10, seed=1)
+    posterior = sample(Ratio("school", priors="tutorial"), made_data(), chains=4, warmup=20, draws=10, seed=1)
     a, y = posterior["sigma_alpha"] ** 2, posterior["sigma_y"] ** 2
     torch.testing.assert_close(posterior["icc"], a / (a + y))
     torch.testing.assert_close(posterior["away"], posterior["alpha"] - posterior["mu_alpha"].unsqueeze(-1))
@@ -507,7 +508,7 @@ def test_derived_quantities_of_a_user(sample):
     ],
 )
 def test_derived_quantities_are_checked_before_sampling(derived, said):
-    model = models.VaryingIntercepts("school", ["x"])
+    model = models.VaryingIntercepts("school", ["x"], priors="tutorial")
     model.own = derived
     with pytest.raises(ModelError, match=re.escape(said)):
         model.check(made_data())
@@ -541,22 +542,46 @@ def test_half_student_t_against_scipy():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: models.VaryingSlopes("school"), "VaryingSlopes needs a predictor whose slope varies by group"),
-        (lambda: models.MixedEffects("school", ["x"], varying=[]), "MixedEffects needs a predictor whose slope varies"),
-        (lambda: models.VaryingSlopes("school", ["x"], varying=["z"]), "varying names 'z', which is none of the"),
-        (lambda: models.VaryingIntercepts("school", ["x"], varying=["x"]), "slopes do not vary in VaryingIntercepts"),
-        (lambda: models.VaryingIntercepts(["school"]), "plate is the name of a grouping, found ['school']"),
-        (lambda: models.NoPooling("school", group_predictors=["u"]), "NoPooling has no population of groups"),
-        (lambda: models.CorrelatedEffects("school", ["x"], correlation="none"), 'correlation is "lkj" or "uniform"'),
         (
-            lambda: models.CorrelatedEffects("school", ["x", "z"], correlation="uniform"),
+            lambda: models.VaryingSlopes("school", priors="tutorial"),
+            "VaryingSlopes needs a predictor whose slope varies by group",
+        ),
+        (
+            lambda: models.MixedEffects("school", ["x"], varying=[], priors="tutorial"),
+            "MixedEffects needs a predictor whose slope varies",
+        ),
+        (
+            lambda: models.VaryingSlopes("school", ["x"], varying=["z"], priors="tutorial"),
+            "varying names 'z', which is none of the",
+        ),
+        (
+            lambda: models.VaryingIntercepts("school", ["x"], varying=["x"], priors="tutorial"),
+            "slopes do not vary in VaryingIntercepts",
+        ),
+        (
+            lambda: models.VaryingIntercepts(["school"], priors="tutorial"),
+            "plate is the name of a grouping, found ['school']",
+        ),
+        (
+            lambda: models.NoPooling("school", group_predictors=["u"], priors="tutorial"),
+            "NoPooling has no population of groups",
+        ),
+        (
+            lambda: models.CorrelatedEffects("school", ["x"], correlation="none", priors="tutorial"),
+            'correlation is "lkj" or "uniform"',
+        ),
+        (
+            lambda: models.CorrelatedEffects("school", ["x", "z"], correlation="uniform", priors="tutorial"),
             'correlation="uniform" is for an intercept and one slope, found 3 effects',
         ),
-        (lambda: models.TimeVarying("school", "year", dynamics="ar2"), 'dynamics is "random_walk" or "ar1"'),
-        (lambda: models.Nested(["school"]), "Nested takes two groupings or more, found ['school']"),
-        (lambda: models.Crossed(["school", "school"]), "plates names a column twice"),
         (
-            lambda: models.Nested(["school", "class"], group_predictors={"year": ["u"]}),
+            lambda: models.TimeVarying("school", "year", dynamics="ar2", priors="tutorial"),
+            'dynamics is "random_walk" or "ar1"',
+        ),
+        (lambda: models.Nested(["school"], priors="tutorial"), "Nested takes two groupings or more, found ['school']"),
+        (lambda: models.Crossed(["school", "school"], priors="tutorial"), "plates names a column twice"),
+        (
+            lambda: models.Nested(["school", "class"], group_predictors={"year": ["u"]}, priors="tutorial"),
             "group_predictors names 'year', which is none of the plates ['school', 'class']",
         ),
         (lambda: models.Regression(["x"]), "Regression has no structure: write build(self) and eta(self, v, data)"),
@@ -568,14 +593,17 @@ def test_structures_that_make_no_sense(make, said):
 
 
 def test_group_predictors_that_vary_within_groups():
-    model = models.VaryingIntercepts("school", group_predictors=["x"])
+    model = models.VaryingIntercepts("school", group_predictors=["x"], priors="tutorial")
     with pytest.raises((ModelError, DataError), match="column 'x' varies within 'school'"):
         model.check(made_data())
 
 
 def test_a_predictor_that_is_a_matrix():
     data = ht.Data(COLUMNS["x"], groups={"school": SCHOOL}, X=np.ones((ROWS, 3)))
-    for model in (models.VaryingIntercepts("school", ["X"]), models.VaryingSlopes("school", ["X"])):
+    for model in (
+        models.VaryingIntercepts("school", ["X"], priors="tutorial"),
+        models.VaryingSlopes("school", ["X"], priors="tutorial"),
+    ):
         with pytest.raises(ModelError, match=r"column 'X' is a matrix, \(40, 3\), and a predictor is one column"):
             model.check(data)
 
@@ -595,7 +623,7 @@ def test_times_may_be_dates():
     days = pd.Timestamp("2024-03-01") + pd.to_timedelta(GROUPINGS["year"], unit="D")
     data = ht.Data(COLUMNS["x"], groups={"school": SCHOOL, "year": days})
     np.testing.assert_allclose(data.label_numbers("year"), TIMES)
-    assert models.TimeVarying("school", "year").check(data) == []
+    assert models.TimeVarying("school", "year", priors="tutorial").check(data) == []
 
 
 # Columns by level

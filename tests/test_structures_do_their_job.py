@@ -80,7 +80,7 @@ class TestPooling:
         return normal(mu, variance**0.5), normal(w * self.means + (1 - w) * mu, sd), w
 
     def varying(self, fit: Fit, tau: float) -> Posterior:
-        priors = {"sigma_alpha": fixed(tau), "sigma_y": fixed(self.noise)}
+        priors = {"mu_alpha": "Normal(0, 5)", "sigma_alpha": fixed(tau), "sigma_y": fixed(self.noise)}
         return fit(VaryingIntercepts("group", priors=priors), self.made.data)
 
     def alone(self) -> Reference:
@@ -94,11 +94,13 @@ class TestPooling:
         return normal(self.made.frame["y"].sum() / self.noise**2 / precision, precision**-0.5)
 
     def test_no_pooling_is_each_group_by_itself(self, fit):
-        posterior = fit(NoPooling("group", priors={"sigma_y": fixed(self.noise)}), self.made.data)
+        posterior = fit(
+            NoPooling("group", priors={"alpha": "Normal(0, 5)", "sigma_y": fixed(self.noise)}), self.made.data
+        )
         assert_matches(posterior["alpha"], self.alone(), name="alpha")
 
     def test_complete_pooling_is_one_group(self, fit):
-        posterior = fit(CompletePooling(priors={"sigma_y": fixed(self.noise)}), self.made.data)
+        posterior = fit(CompletePooling(priors={"alpha": "Normal(0, 5)", "sigma_y": fixed(self.noise)}), self.made.data)
         assert_matches(posterior["alpha"], self.together(), name="alpha")
 
     @pytest.mark.parametrize("tau", [0.3, 1.0])
@@ -130,7 +132,8 @@ class TestPooling:
 
 class TestTime:
     # With one row a school and year, noise and steps are told apart by a prior that keeps noise away from 0.
-    model = TimeVarying("school", "year", priors={"sigma_y": "Gamma(3, 6)"})
+    _wide = dict.fromkeys(("sigma_alpha", "sigma_time"), "Gamma(1, 1)")
+    model = TimeVarying("school", "year", priors={"mu_alpha0": "Normal(0, 5)", "sigma_y": "Gamma(3, 6)", **_wide})
 
     def test_shuffled_times_change_the_posterior(self, fit):
         """Steps of 0.5 a year are found (mean 0.6); in shuffled years there are none (0.1), and levels that moved
@@ -204,7 +207,7 @@ def test_classes_in_other_schools_change_the_posterior(fit):
     """Schools differ with an sd of 1.5 (found: 1.7) and classes with 0.4; when classes are dealt out to schools at
     random, schools hardly differ (0.4) and classes by as much as schools did.
     """
-    model = Nested(["school", "class"])
+    model = Nested(["school", "class"], priors="tutorial")
     values = {"sigma_school": 1.5, "sigma_class": 0.4, "sigma_y": 0.8, "mu": 0.0}
     made = ht.simulate_grouped({"school": 12, "class": 3}, 6, model=model, values=values, seed=1)
     classes = list(made.data.labels["class"])
@@ -227,7 +230,7 @@ class TestCorrelation:
         """Of 60 groups with rho = 0.8: the 99% interval covers it and excludes 0, and has less than a quarter of the
         prior (LKJ(2) of two effects: (rho + 1) / 2 ~ Beta(2, 2)).
         """
-        model = CorrelatedEffects("school", ["x"], correlation=correlation)
+        model = CorrelatedEffects("school", ["x"], correlation=correlation, priors="tutorial")
         root = {"L": [[1.0, 0.0], [0.8, 0.6]]} if correlation == "lkj" else {"rho": 0.8}
         made = ht.simulate_grouped(60, 12, model=model, values={**VALUES, **root}, seed=1)
         ends = torch.tensor([0.005, 0.995], dtype=torch.float64)
@@ -236,7 +239,7 @@ class TestCorrelation:
         assert prior.cdf(high) - prior.cdf(low) < 0.25
 
     def test_it_is_0_where_effects_are_independent(self, fit):
-        model = CorrelatedEffects("school", ["x"])
+        model = CorrelatedEffects("school", ["x"], priors="tutorial")
         root = {"L": [[1.0, 0.0], [0.0, 1.0]]}
         made = ht.simulate_grouped(60, 12, model=model, values={**VALUES, **root}, seed=1)
         ends = torch.tensor([0.005, 0.995], dtype=torch.float64)
@@ -249,7 +252,7 @@ def test_priors_of_priors_are_learnt(fit):
     distribution function draws are uniform. Groups that differ much make lambda_alpha small, rows that do not make
     lambda_y large.
     """
-    model = HierarchicalPriors("school", ["x"])
+    model = HierarchicalPriors("school", ["x"], priors="tutorial")
     values = {"sigma_alpha": 5.0, "sigma_y": 0.3, "mu_alpha": 0.0}
     made = ht.simulate_grouped(30, 8, model=model, values=values, seed=1)
     posterior = fit(model, made.data)

@@ -134,7 +134,9 @@ def test_a_new_school_has_a_wider_interval(printed):
     assert high - low > 3 * (numbers["s1"][4] - numbers["s1"][3])
 
     made = ht.simulate_grouped({"school": 3}, 10, effects=[-0.5, 0.2, 0.8], slope=0.5, noise=0.4, seed=999)
-    long = ht.sample(VaryingIntercepts("school", ["x"]), made.data, chains=32, draws=500, seed=1, progress=False)
+    long = ht.sample(
+        VaryingIntercepts("school", ["x"], priors="tutorial"), made.data, chains=32, draws=500, seed=1, progress=False
+    )
     generator = torch.Generator().manual_seed(2)
     normal = torch.randn(long["mu_alpha"].shape, generator=generator, dtype=torch.float64)
     new = long["mu_alpha"] + long["sigma_alpha"] * normal + 2 * long["beta"][..., 0]

@@ -247,7 +247,7 @@ def test_limit_of_k_is_that_of_the_paper():
 def test_priors_scaled_by_the_data_stay():
     frame = scores()
     fitted, later = frame.iloc[:50], frame.iloc[50:].assign(y=lambda f: f["y"] + 100)
-    model = VaryingIntercepts("school", ["x"], priors="autoscale")
+    model = VaryingIntercepts("school", ["x"])
     posterior = ht.sample(model, read(fitted), chains=4, draws=100, **QUIET)
     data = Later(posterior, later).data
     assert data.scale_of("y")[1].item() == pytest.approx(fitted["y"].std())
@@ -283,17 +283,17 @@ def test_rows_that_cannot_be_read():
 def test_rows_that_contradict_the_nesting():
     frame = pd.DataFrame({"school": list("aabb"), "class": ["1", "2", "3", "4"], "y": [0.0, 1.0, 2.0, 1.5]})
     data = ht.Data.from_frame(pd.concat([frame] * 3), "y", ["school", "class"])
-    posterior = ht.sample(Nested(["school", "class"]), data, chains=4, draws=100, **QUIET)
+    posterior = ht.sample(Nested(["school", "class"], priors="tutorial"), data, chains=4, draws=100, **QUIET)
     with pytest.raises(DataError, match="correct the row"):
         posterior.update(frame.assign(school=list("bbaa")))
 
 
 MODELS = {
-    "intercepts": lambda: VaryingIntercepts("g", ["x"]),
-    "correlated": lambda: CorrelatedEffects("g", ["x"]),
-    "nested": lambda: Nested(["g", "c"], ["x"]),
-    "bernoulli": lambda: VaryingIntercepts("g", ["x"], family="bernoulli"),
-    "student": lambda: VaryingIntercepts("g", ["x"], family="student_t"),
+    "intercepts": lambda: VaryingIntercepts("g", ["x"], priors="tutorial"),
+    "correlated": lambda: CorrelatedEffects("g", ["x"], priors="tutorial"),
+    "nested": lambda: Nested(["g", "c"], ["x"], priors="tutorial"),
+    "bernoulli": lambda: VaryingIntercepts("g", ["x"], family="bernoulli", priors="tutorial"),
+    "student": lambda: VaryingIntercepts("g", ["x"], family="student_t", priors="tutorial"),
 }
 
 

@@ -15,7 +15,7 @@ from hiertorch.posterior import Posterior
 from hiertorch.warmstart import warm_start
 
 Sample = Callable[..., Posterior]
-MODEL = VaryingIntercepts("school", ["x"], family="bernoulli")
+MODEL = VaryingIntercepts("school", ["x"], family="bernoulli", priors="tutorial")
 
 
 def simulated(rows: int = 12) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def test_a_run_that_goes_on_ends_where_others_do(collapse: bool, sample: Sample)
     """
     frame = ht.simulate_grouped({"school": 8}, rows=10, slope=0.5, seed=2).frame
     later = ht.simulate_grouped({"school": 9}, rows=25, slope=1.0, seed=3).frame
-    model = VaryingIntercepts("school", ["x"])
+    model = VaryingIntercepts("school", ["x"], priors="tutorial")
     first = sample(model, read(frame), collapse=collapse, chains=16, draws=100, seed=1)
     cold = sample(model, read(later), collapse=True, chains=32, draws=1000, seed=2)
     warm = sample(model, read(later), collapse=collapse, chains=16, draws=400, start=first, seed=3)
@@ -109,7 +109,7 @@ def test_what_init_gives_comes_first(before: Posterior, sample: Sample) -> None:
 
 def test_effects_that_were_not_stored_are_drawn(sample: Sample) -> None:
     made = ht.simulate_grouped({"school": 8}, rows=10, seed=2)
-    model = VaryingIntercepts("school", ["x"])
+    model = VaryingIntercepts("school", ["x"], priors="tutorial")
     keep = ["mu_alpha", "sigma_alpha", "beta", "sigma_y"]
     first = sample(model, made.data, collapse=True, keep=keep, chains=8, draws=50, seed=1)
     run = sample(model, made.data, start=first, chains=8, warmup=20, draws=20, seed=2)
@@ -130,7 +130,7 @@ def test_a_posterior_of_something_else_is_refused(before: Posterior, sample: Sam
 
 def test_correlations_go_on(sample: Sample) -> None:
     made = ht.simulate_grouped({"school": 8}, rows=10, seed=2)
-    model = CorrelatedEffects("school", ["x"])
+    model = CorrelatedEffects("school", ["x"], priors="tutorial")
     first = sample(model, made.data, collapse=True, chains=8, draws=50, seed=1)
     for collapse in (True, False):
         run = sample(model, made.data, collapse=collapse, start=first, chains=8, warmup=10, draws=10, thin=1, seed=2)

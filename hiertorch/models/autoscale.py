@@ -1,88 +1,157 @@
-"""Priors as wide as the data ask for (as rstanarm and Bambi have them).
+"""Priors as wide as the data ask for, which ready structures take unless told otherwise.
 
-With m and s the mean and sd of y where eta is in units of y (gaussian, Student's t), and m = 0, s = 1 elsewhere, and
-s_x the sd of a predictor over rows:
+With m and s the level and spread of the linear predictor that the response tells (`Family.summed_up`; mean and sd of y
+where eta is in units of y), a the ratio mean(x) / s_x of a column, and s_x its sd, or a fifth of its range if that is
+more:
 
-    intercepts ~ Normal(m, 2.5 s),  coefficients ~ Normal(0, 2.5 s / s_x),
-    scales ~ HalfStudentT(4, s), those of slopes HalfStudentT(4, s / s_x),  lambda ~ Gamma(1, s).
+    coefficients ~ Normal(0, 2.5 s / s_x),  intercepts ~ Normal(m, 2.5 s |1, a|),  |1, a| = sqrt(1 + sum a^2),
+    scales of effects ~ HalfStudentT(4, s |1, a|), those of slopes HalfStudentT(4, s / s_x),
+    sigma_y ~ HalfStudentT(4, s),  lambda ~ Gamma(1, s),
+    sigma_time ~ HalfStudentT(4, s / sqrt(d)),  phi ~ Beta(d, 1),  d the mean gap between times,
 
-Goodrich et al. (2020), rstanarm, "Prior Distributions"; Westfall (2017) for the reasoning.
+the last so that phi^d, the correlation from one time to the next, is uniform. A coefficient of a product of columns has
+the product of their s_x. Degrees of freedom, correlations and phi_y have no unit and keep their priors.
+
+Why so: Goodrich et al. (2020), rstanarm, "Prior Distributions", has the factor 2.5 and the intercept at the predictors'
+means. An intercept is the level where columns are 0, so that in these terms its variance is that at their means and
+what each coefficient adds, a^2 times 1 (Capretto et al. 2022, Bambi; Westfall 2017). The sums run over the columns
+whose coefficients meet the intercept: for the scale of groups' intercepts those whose slopes vary. A fifth of the range
+is for indicators of few rows: one row in 1,000 has sd 0.03, and its coefficient is no larger than that of others.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Gamma, Independent, Normal
+from torch.distributions import Beta, Distribution, Gamma, Independent, Normal
 
 from hiertorch.data import Data
 from hiertorch.distributions import HalfStudentT
 from hiertorch.latent import Latent, Values
+from hiertorch.scales import column_scale, response_scale
 
 if TYPE_CHECKING:
     from hiertorch.models.regression import Regression
 
-__all__ = ["autoscaled"]
+__all__ = ["Autoscaled", "autoscaled"]
 
 WIDE, DF = 2.5, 4.0
 INTERCEPTS = ("alpha", "mu", "mu_alpha", "mu_alpha0")
+COEFFICIENTS = ("beta", "mu_beta", "gamma")
 
-Scaled = tuple[Callable[..., Distribution], str]
+Columns = tuple[str, ...]
+"""Whose product a coefficient multiplies; none of an intercept."""
 
 
-def autoscaled(model: "Regression") -> dict[str, Scaled]:
-    """Latent -> its prior as a function of the data, and as text, for latents whose prior is fixed and whose meaning is
-    known.
+def autoscaled(model: "Regression", names: Iterable[str]) -> dict[str, "Autoscaled"]:
+    """Latent -> its prior scaled by the data, for those of these latents whose prior is fixed and has a unit.
+
+    Args:
+        model: a ready structure.
+        names: those of its latents that have the structure's own prior.
     """
+    fixed = {name: one for name, one in model.latents.items() if isinstance(one.prior, Distribution)}
+    roles = {name: "gap" if model.times_of(name) else _role(name) for name in fixed}
+    columns = {name: _columns(latent) for name, latent in fixed.items()}
     found = {}
-    for name, latent in model.latents.items():
-        if isinstance(latent.prior, Distribution) and (scaled := _prior(name, latent, scaled=model.family.scaled)):
-            found[name] = scaled
+    for name in names:
+        if role := roles.get(name):
+            beside = [part for other in fixed if roles[other] == role for part in columns[other]]
+            found[name] = Autoscaled(model, name, role, columns[name], beside)
     return found
 
 
-def _prior(name: str, latent: Latent, *, scaled: bool) -> Scaled | None:
-    """By the latent's name and its labels, which are columns."""
-    axes = latent.axes
-    unit = " sd(y)" if scaled else ""
-    one = unit.strip() or "1"
+def _role(name: str) -> str:
+    """What a latent of this name is in a ready structure; "" if it has no unit."""
+    if name in INTERCEPTS or name.startswith(COEFFICIENTS):
+        return "coefficient"
+    if name == "sigma_y":
+        return "noise"
+    return "scale" if name.startswith("sigma") else "rate" if name.startswith("lambda") else ""
 
-    def spread(data: Data) -> Tensor:
-        """s over the sds of the columns that label the latent, `event`."""
-        total = data.scale_of(data.name)[1] if scaled else data.y.new_ones(())
-        for k, axis in enumerate(axes):
-            sds = torch.stack([data.y.new_ones(()) if c == "intercept" else data.scale_of(str(c))[1] for c in axis])
-            total = total / sds.reshape(-1, *(1,) * (len(axes) - 1 - k))
-        return total
 
-    def independent(distribution: Distribution) -> Distribution:
-        return Independent(distribution, len(axes)) if axes else distribution
+def _columns(latent: Latent) -> list[Columns]:
+    """The columns of each entry of a latent's event, by its labels."""
+    return [tuple(str(label) for label in entry if label != "intercept") for entry in product(*latent.axes)]
 
-    over = " / sd(x)" * len(axes)
-    if name in INTERCEPTS:
 
-        def intercept(v: Values, data: Data) -> Distribution:
-            mean = data.scale_of(data.name)[0] if scaled else data.y.new_zeros(())
-            return independent(Normal(mean, WIDE * spread(data)))
+class Autoscaled:
+    """The prior of a latent as a function of the data that the model was fitted to.
 
-        return intercept, f"Normal({'mean(y)' if scaled else '0'}, {WIDE}{unit})"
-    if name.startswith(("beta", "mu_beta", "gamma")):
+    Args:
+        model: a ready structure.
+        name: of the latent.
+        role: "coefficient", "scale", "noise", "rate" or "gap", see `autoscaled`.
+        columns: of each entry of its event.
+        beside: those of all coefficients, or scales, that stand in eta together.
+    """
 
-        def slopes(v: Values, data: Data) -> Distribution:
-            return independent(Normal(data.y.new_zeros(()), WIDE * spread(data)))
+    def __init__(
+        self, model: "Regression", name: str, role: str, columns: Sequence[Columns], beside: Sequence[Columns]
+    ) -> None:
+        self.name, self.role, self.columns = name, role, columns
+        self.more = [[set(part) - set(own) for part in beside if set(part) > set(own)] for own in columns]
+        self.family, self.offset, self.times = model.family, model.offset, model.times_of(name)
+        self.shape = tuple(len(axis) for axis in model.latents[name].axes)
+        parts = (type(model.family).__qualname__, model.family, name, role, columns, beside, self.offset, self.times)
+        self._key = ("response", *map(repr, parts))
 
-        return slopes, f"Normal(0, {WIDE}{unit}{over})"
-    if name.startswith("sigma"):
+    def __call__(self, v: Values, data: Data) -> Distribution:
+        """Independent over the entries of the event."""
+        place, width = data._once(self._key, self._numbers)
+        made: Distribution
+        if self.role == "coefficient":
+            made = Normal(place, WIDE * width)
+        elif self.role == "rate":
+            made = Gamma(torch.ones_like(width), width)
+        elif self.name == "phi":
+            made = Beta(width, torch.ones_like(width))
+        else:
+            made = HalfStudentT(DF, width)
+        return Independent(made, len(self.shape)) if self.shape else made
 
-        def scales(v: Values, data: Data) -> Distribution:
-            return independent(HalfStudentT(DF, spread(data)))
+    def _numbers(self, data: Data) -> Tensor:
+        """Centre and width of every entry, `(2, *event)`."""
+        if self.name == "phi":
+            return torch.stack([data.y.new_zeros(()), _gap(data, str(self.times))])
+        level, spread = response_scale(data, self.family, self.offset)
+        widths = spread * torch.stack([_width(data, *each) for each in zip(self.columns, self.more, strict=True)])
+        if self.times is not None:
+            widths = widths / _gap(data, self.times).sqrt()
+        place = level.expand(self.shape) if self.name in INTERCEPTS else level.new_zeros(self.shape)
+        return torch.stack([place, widths.reshape(self.shape)])
 
-        return scales, f"HalfStudentT({DF:g}, {one}{over})"
-    if name.startswith("lambda"):
+    @property
+    def text(self) -> str:
+        """For print, such as Normal(mean(y), 2.5 sd(y))."""
+        level, spread = self.family.scale_texts
+        factors = [spread] if spread != "1" else []
+        factors += ["|1, mean(x) / sd(x)|"] if any(self.more) else []
+        over = " / sd(x)" * len(self.shape) + (f" / sqrt(mean gap of {self.times})" if self.times else "")
+        width = (" ".join(factors) or "1") + over
+        if self.role == "coefficient":
+            wide = " ".join([f"{WIDE}", *factors]) + over
+            return f"Normal({level if self.name in INTERCEPTS else '0'}, {wide})"
+        if self.role == "rate":
+            return f"Gamma(1, {width})"
+        return f"Beta(mean gap of {self.times}, 1)" if self.name == "phi" else f"HalfStudentT({DF:g}, {width})"
 
-        def rates(v: Values, data: Data) -> Distribution:
-            return independent(Gamma(1.0, spread(data)))
 
-        return rates, f"Gamma(1, {one})"
-    return None
+def _width(data: Data, own: Columns, more: Sequence[set[str]]) -> Tensor:
+    """|1, a| / s_x of an entry with these columns, where coefficients of more columns stand beside it."""
+    squares = data.y.new_ones(())
+    for names in more:
+        scales = [column_scale(data, name) for name in sorted(names)]
+        squares = squares + torch.stack([mean / sd for mean, sd in scales]).prod().square()
+    width = squares.sqrt()
+    for name in own:
+        width = width / column_scale(data, name)[1]
+    return width
+
+
+def _gap(data: Data, times: str) -> Tensor:
+    """Mean gap between the labels of a grouping; 1 if it has one."""
+    labels = data.label_numbers(times)
+    return (labels[-1] - labels[0]) / (len(labels) - 1) if len(labels) > 1 else torch.ones_like(labels[0])

@@ -38,7 +38,7 @@ class Grouped(Regression):
         group_predictors: Sequence[str] = (),
         family: Family | str = "gaussian",
         offset: str | None = None,
-        priors: Mapping[str, Any] | str | None = None,
+        priors: Mapping[str, Any] | str | None = "autoscale",
     ) -> None:
         if not isinstance(plate, str):
             raise ModelError(f"plate is the name of a grouping, found {plate!r}.")

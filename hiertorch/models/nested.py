@@ -42,7 +42,7 @@ class Nested(Regression):
         group_predictors: Mapping[str, Sequence[str]] | None = None,
         family: Family | str = "gaussian",
         offset: str | None = None,
-        priors: Mapping[str, Any] | str | None = None,
+        priors: Mapping[str, Any] | str | None = "autoscale",
     ) -> None:
         self.plates = column_names("plates", plates)
         if len(self.plates) < 2:
@@ -60,9 +60,9 @@ class Nested(Regression):
         self.shape("beta", self.predictors)
         for plate in self.plates:
             columns = self.group_predictors.get(plate, ())
-            self.add(f"sigma_{plate}", Gamma(1.0, 1.0))
+            self.add(f"sigma_{plate}", Gamma(1.0, 1.0), scaled=True)
             if columns:
-                self.add(f"gamma_{plate}", _normals(len(columns)), labels=[columns])
+                self.add(f"gamma_{plate}", _normals(len(columns)), labels=[columns], scaled=True)
             around = self.around(plate)
             text = " + ".join([around or "0", *([f"gamma_{plate} . ({', '.join(columns)})"] if columns else [])])
             self.add(f"alpha_{plate}", _Level(plate, around, columns), plate, text=f"Normal({text}, sigma_{plate})")

@@ -24,8 +24,10 @@ Prior = Distribution | Callable[..., Distribution]
 class Regression(Model):
     """y_i ~ family(eta_i),  eta_i = offset_i + what the structure says of predictors and groups.
 
-    sigma_y ~ Gamma(1, 1), nu_y ~ Gamma(2, 0.1) (Juarez & Steel 2010), phi_y ~ Gamma(2, 0.1), of which a model has those
-    that its family reads.
+    Of sigma_y, nu_y and phi_y a model has those that its family reads. nu_y ~ Gamma(2, 0.1) (Juarez & Steel 2010),
+    phi_y ~ Gamma(2, 0.1); all that has a unit has a prior as wide as the data ask for, see
+    `hiertorch.models.autoscale`. The priors that each structure states are those of `priors="tutorial"`, with
+    sigma_y ~ Gamma(1, 1): fixed, for data whose response and columns have an sd of about 1.
 
     A structure names its latents in the class body, where a subclass replaces a prior in one line, and writes `build`,
     which says what they vary over, and `eta`.
@@ -35,8 +37,8 @@ class Regression(Model):
         family: what y is like: "gaussian", "student_t", "bernoulli", "binomial", "poisson", "negative_binomial", or an
             object of `hiertorch.families`.
         offset: the column that is added to eta as it is.
-        priors: latent -> prior in place of the default one, `Normal(0.0, 10.0)` or as text "Normal(0, 10)"; or
-            "autoscale", which makes them as wide as the data ask for, see `hiertorch.models.autoscale`.
+        priors: "autoscale", or latent -> prior in place of the one that the data choose, `Normal(0.0, 10.0)` or as text
+            "Normal(0, 10)"; or "tutorial". Priors that a subclass declares stay as they are.
 
     Raises:
         ModelError: for a family or latent that there isn't, a column named twice, or text that is no prior.
@@ -52,9 +54,10 @@ class Regression(Model):
         *,
         family: Family | str = "gaussian",
         offset: str | None = None,
-        priors: Mapping[str, Any] | str | None = None,
+        priors: Mapping[str, Any] | str | None = "autoscale",
     ) -> None:
         super().__init__()
+        self._ready = {name for name in self.latents if self._is_ready(name)}
         self.predictors = column_names("predictors", predictors)
         self.family: Family = named(family)
         self.offset = offset
@@ -96,7 +99,16 @@ class Regression(Model):
         event = latent.event or (() if vector else tuple(len(axis) for axis in axes))
         self._declare(name, Latent(latent.prior, plate, event=event, labels=latent.labels or axes or None))
 
-    def add(self, name: str, prior: Prior, plate: str | None = None, labels: Any = None, text: str = "") -> None:
+    def add(
+        self,
+        name: str,
+        prior: Prior,
+        plate: str | None = None,
+        labels: Any = None,
+        text: str = "",
+        *,
+        scaled: bool = False,
+    ) -> None:
         """Declares a latent behind all others, with the prior of a subclass's body if it declares one of that name.
 
         Args:
@@ -105,6 +117,7 @@ class Regression(Model):
             plate: what it varies over.
             labels: of its event.
             text: its prior for print.
+            scaled: whether the data may choose its prior (`hiertorch.models.autoscale`), by its name.
         """
         own = self.latents.get(name)
         self.drop(name)
@@ -112,6 +125,12 @@ class Regression(Model):
         self._declare(name, latent)
         if text and own is None:
             self.texts[name] = text
+        if scaled and own is None:
+            self._ready.add(name)
+
+    def times_of(self, name: str) -> str | None:
+        """The grouping of times whose gaps a latent's unit is a matter of; None for all that have none."""
+        return None
 
     def drop(self, name: str) -> None:
         """Leaves a latent of the class body out."""
@@ -123,14 +142,23 @@ class Regression(Model):
         columns = self.predictors if columns is None else columns
         return sum((v[name][..., k] * predictor(data, column) for k, column in enumerate(columns)), start=0.0)
 
+    def _is_ready(self, name: str) -> bool:
+        """Whether a latent of the class body is a ready structure's, and no subclass's."""
+        owner = next((kind for kind in type(self).__mro__ if name in vars(kind)), Regression)
+        return owner.__module__.startswith("hiertorch.models.")
+
     def _replace(self, priors: Mapping[str, Any] | str | None) -> None:
-        if isinstance(priors, str):
-            if priors != "autoscale":
-                raise ModelError(f'priors is a mapping from latents to priors, or "autoscale"; found {priors!r}.')
-            for name, (prior, text) in autoscaled(self).items():
-                self._set_prior(name, prior, text)
+        if priors == "tutorial":
             return
-        for name, prior in (priors or {}).items():
+        if not (priors is None or priors == "autoscale" or isinstance(priors, Mapping)):
+            raise ModelError(
+                f'priors is "autoscale", "tutorial", or a mapping from latents to priors; found {priors!r}.'
+            )
+        own = priors if isinstance(priors, Mapping) else {}
+        chosen = autoscaled(self, [name for name in self.latents if name in self._ready and name not in own])
+        for name, prior in chosen.items():
+            self._set_prior(name, prior, prior.text)
+        for name, prior in own.items():
             if name not in self.latents:
                 raise ModelError(
                     f"priors names {name!r}, which {type(self).__name__} does not have here; its latents are "

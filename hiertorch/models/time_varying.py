@@ -73,6 +73,10 @@ class TimeVarying(Grouped):
         )
         self.add("alpha", self.paths, self.plate, self.time, text)
 
+    def times_of(self, name: str) -> str | None:
+        """The spread of steps and the correlation of neighbours depend on how far apart times are."""
+        return self.time if name in ("sigma_time", "phi") else None
+
     def paths(self, v: Values, data: Data) -> Distribution:
         """Prior of alpha, `(chains, groups)` of vectors `(times,)`: its root has a column for each shock, which acts on
         all later times.

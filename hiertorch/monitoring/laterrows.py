@@ -1,10 +1,11 @@
 """Rows that came later: read as the fitted ones were, and set behind them.
 
 Note [The prior stays]
-    Priors that were scaled by the data (`priors="autoscale"`) stay those of the data that were fitted first: a prior
-    that moved with every update would make another model of each, and no weights lead from one to the other.
+    Priors that were scaled by the data (`hiertorch.models.autoscale`) stay those of the data that were fitted first: a
+    prior that moved with every update would make another model of each, and no weights lead from one to the other.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,9 @@ class Grown(Data):
 
     _before: Data
 
-    def scale_of(self, column: str) -> tuple[Tensor, Tensor]:
+    def _once(self, key: tuple[str, ...], compute: Callable[[Data], Tensor]) -> Tensor:
         """Of the data that were fitted; see Note [The prior stays]."""
-        mean, sd = self._before.scale_of(column)
-        return mean.to(self.y), sd.to(self.y)
+        return self._before._once(key, compute).to(self.y)
 
     def label_numbers(self, plate: str) -> Tensor:
         """Labels as numbers, dates in days since the first that was fitted: `(groups,)`."""

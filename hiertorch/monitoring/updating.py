@@ -4,13 +4,12 @@ See reweighting.py for the weights, and laterrows.py for how new rows join those
 """
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from hiertorch.errors import SamplingWarning
+from hiertorch.errors import warn
 from hiertorch.monitoring.laterrows import Later
 from hiertorch.monitoring.reweighting import LEAST_ESS, Reweighted, finite, follows, reweighted
 from hiertorch.pareto import good_k
@@ -50,7 +49,7 @@ def update(posterior: Posterior, frame: pd.DataFrame, *, weights: str | None = N
         why = f"the draws can't be weighted by {len(later.y)} new rows: {which}"
     else:
         k, why = math.inf, found
-    warnings.warn(f"{why}; so the model was fitted again, from where the chains were.", SamplingWarning, stacklevel=3)
+    warn(f"{why}; so the model was fitted again, from where the chains were.")
     again = refitted(later, settings)
     again.run["updated"] = {**later.numbers(), "by": "refit", "pareto_k": finite(k), "ess": None, "why": why}
     return again

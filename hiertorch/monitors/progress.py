@@ -40,7 +40,8 @@ class ProgressBar(Monitor):
 
     On a terminal one line is redrawn. Where it is too narrow, long names are shortened in the middle, then what matters
     least is left out. Elsewhere (a log file, a pipe) whole lines are added: every 10 s at most, and at a change of
-    phase. Above the bar stand priors that the data chose, and what `Data.check` found, but notes are counted only.
+    phase. Above the bar stand the priors that the data chose, and how many notes `Data.check` has; its errors and
+    warnings are Python warnings.
 
     Args:
         stream: where to write; standard error if None.
@@ -279,8 +280,6 @@ def _heading(run: RunInfo) -> Iterator[str]:
     if run.priors:
         each = [f"{name} ~ {prior}".replace(" ", TIED) for name, prior in run.priors.items()]
         yield f"priors by the data's scale: {', '.join(each)}"
-    grave = [sentence for sentence in run.findings if not sentence.startswith("note: ")]
-    yield from grave
-    if notes := len(run.findings) - len(grave):
+    if notes := sum(sentence.startswith("note: ") for sentence in run.findings):
         many = ("s", "them") if notes > 1 else ("", "it")
         yield f"{notes} note{many[0]}: data.check(model) lists {many[1]}"

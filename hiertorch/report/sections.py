@@ -37,7 +37,7 @@ EFFECTS, ESTIMATES = 6, 60
 LOO_DRAWS = 2_000
 """Of all chains together, from which the criteria are computed; more add little and take their time."""
 
-TEXTS = ("model", "model_text", "plan_text", "findings", "seconds", "versions")
+TEXTS = ("model", "model_text", "plan_text", "priors", "findings", "seconds", "versions")
 
 Concerns = list[tuple[str, str]]
 """What to look at, each with the name of the section that has more."""
