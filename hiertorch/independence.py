@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import proposals
+from hiertorch.audit import Audit, AuditError, audit
 from hiertorch.errors import SamplingError
 from hiertorch.kernels import CollapsedMove, Info, Tuning
 from hiertorch.mode import modes
@@ -36,7 +37,10 @@ FIT = 0.7
 POOL = 4
 """Times the chains: candidates from which starting positions are taken."""
 
-STARTS = 8
+STARTS, PRIOR = 8, 64
+"""Places that modes are looked for from, and draws from the prior among which they are.
+"""
+
 WINDOWS, FITTED = 4, 1_000
 """Windows of warm-up whose draws proposals are fitted to, and the least number of draws."""
 
@@ -89,6 +93,8 @@ class Independence:
         self.walk = torch.empty(0)
         self.cycle = CYCLE
         self.seen: list[Tensor] = []
+        self.last = torch.empty(0)  # positions of the last window of warm-up, (sweeps, chains, d)
+        self.audit: Audit | None = None  # what audits have found so far
         like = move.collapsed.grams.packed
         torch.empty(HELD_BACK)  # freed at once: see there
         self.place = like.new_zeros(chains, move.width)  # positions, and what drawing from there takes
@@ -119,18 +125,21 @@ class Independence:
 
     def _start(self, init: Mapping[str, Tensor]) -> None:
         """Modes, proposals around them, and positions drawn from these by importance."""
-        move, like = self.move, self.place
+        move = self.move
         if move.width == 0:
             self.place, self.log_density = move.evaluate(self.place)
             return
         slices, dear = move.collapsed.batch // 2, move.collapsed.dear
         sets = move.collapsed.sets
         number = max(1, min(STARTS, slices // (2 * move.width + 1))) if sets == 1 else sets
-        prior = {name: x for name, x in move.collapsed.affine.probes.items()}
-        drawn = move.space.join(move.space.unconstrain(prior)).clamp(-2.0, 2.0)
-        middle = like.new_zeros(sets, move.width)
-        starts = torch.cat([middle, drawn])[:number]  # of several data sets, one each
-        means, roots = modes(move.log_density, starts, slices, autograd=not dear)
+        middle, spread, drawn = self._prior()
+        starts = torch.cat([middle.expand(sets, -1), drawn])[:number]  # of several data sets, one each
+
+        def log_density(t: Tensor) -> Tensor:
+            return move.log_density(middle + spread * t)
+
+        means, roots = modes(log_density, (starts - middle) / spread, slices, autograd=not dear)
+        means, roots = middle + spread * means, spread.unsqueeze(1) * roots
         height = move.log_density(means)
         if not bool(torch.isfinite(height).any()):
             raise SamplingError(
@@ -159,6 +168,27 @@ class Independence:
         pooled = candidates[self._chosen(weight, max(1_000, pool))]
         self.seen = [pooled]
         self.tuning, self.walk = self._fitted(self.seen, around[int(height[keep].argmax())])
+
+    def _prior(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The middle of the prior `(d,)`, units in which to look for modes `(d,)`, and draws `(n, d)`, all of the rest
+        in unconstrained space. A number on the whole line has a unit of its own, of which nothing but its prior tells;
+        scales, correlations and probabilities have left theirs behind.
+        """
+        move, collapsed = self.move, self.move.collapsed
+        composed, sets = collapsed.composed, collapsed.sets
+        number = -(-PRIOR // sets) * sets
+        nothing = composed.zeros({name: self.place for name in move.rest}, number)
+        generator = torch.Generator(self.generator.device).manual_seed(self.generator.initial_seed())
+        given = {name: nothing[name] for name in collapsed.linear}
+        values = composed.model.sample_prior(composed.data, number, generator, given=given)
+        drawn = move.space.join(move.space.unconstrain({name: values[name] for name in move.rest}))
+        drawn = drawn[drawn.isfinite().all(1)]
+        if not len(drawn):
+            drawn = self.place.new_zeros(1, move.width)
+        low, middle, high = torch.quantile(drawn, drawn.new_tensor([0.25, 0.5, 0.75]), 0)
+        whole = [c.is_identity for c in move.space.coordinates.values() for _ in range(c.width)]
+        spread = torch.where(torch.tensor(whole, device=drawn.device) & (high > low), high - low, 1.0)
+        return middle, spread, drawn
 
     def _chosen(self, weight: Tensor, number: int) -> Tensor:
         """At least so many candidates by their weights `(sets, candidates)`, those of the sets in turn."""
@@ -257,7 +287,7 @@ class Independence:
         these are few; not after the last window.
         """
         if last or self.move.width == 0:
-            self.seen = []
+            self.seen, self.last = [], positions
             return
         self.seen.append(positions.flatten(0, 1))
         while len(self.seen) > WINDOWS and sum(map(len, self.seen[1:])) >= FITTED:
@@ -305,6 +335,25 @@ class Independence:
             drawn.append(collapsed.draw(some, noise, linear, found=found))
         return {**values, **{name: torch.cat([x[name] for x in drawn]) for name in linear}}
 
+    def check(self, store: Store) -> None:
+        """Holds the collapsed density against the model's own at stored draws or, while there are none, at those of the
+        last window of warm-up.
+
+        Raises:
+            AuditError: if they differ.
+        """
+        move, draws = self.move, store.draws()
+        if not store.n_draws:
+            if not self.last.numel():
+                return
+            places = self.last.transpose(0, 1)
+            draws = {n: x.unflatten(0, places.shape[:2]) for n, x in move.values(places.flatten(0, 1)).items()}
+        (seed,) = self._seeds(1, self.watching)
+        found = audit(move.collapsed, move.space, draws, seed)
+        self.audit = found if self.audit is None else self.audit + found
+        if not self.audit.sound:
+            raise AuditError(self.audit)
+
     def learnt(self) -> dict[str, Tuning]:
         """Nothing that the draws don't tell: proposals are fitted to them again."""
         return {}
@@ -316,6 +365,16 @@ class Independence:
     def values(self) -> Mapping[str, Tensor]:
         """The last sweep's values, `(chains, size, *event)`; what is drawn exactly is drawn when it is looked at."""
         return _Looked(self)
+
+
+def doubted(engine: Any, store: Store) -> str | None:
+    """What is wrong with the draws of a run that was stopped, and so can't begin again; None if nothing is."""
+    try:
+        if store.n_draws:
+            engine.check(store)
+    except AuditError as found:
+        return f"{found}. These draws are not from the posterior: run the model again with collapse=False."
+    return None
 
 
 class _Looked(Mapping[str, Tensor]):

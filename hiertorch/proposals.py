@@ -113,9 +113,8 @@ def scale_of(draws: Tensor) -> Tensor:
     """Root of the covariance of draws `(number, d)`, for the random walk."""
     d = draws.shape[1]
     covariance = torch.cov(draws.mT).reshape(d, d)
-    return torch.linalg.cholesky(
-        covariance + 1e-8 * covariance.diagonal().diag_embed() + 1e-16 * torch.eye(d).to(draws)
-    )
+    floor = torch.finfo(draws.dtype).tiny * torch.eye(d).to(draws)
+    return torch.linalg.cholesky(covariance + 1e-8 * covariance.diagonal().diag_embed() + floor)
 
 
 def _thinned(draws: Tensor) -> Tensor:

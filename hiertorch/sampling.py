@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import torch
 
+from hiertorch.audit import AuditError
 from hiertorch.checks import inspect
 from hiertorch.collapse import collapse as find_collapse
 from hiertorch.data import Data
 from hiertorch.ending import Ending
 from hiertorch.errors import DataError, ModelError, SamplingError, warn
-from hiertorch.independence import Independence
+from hiertorch.independence import Independence, doubted
 from hiertorch.interruption import Signals
 from hiertorch.latent import validation
 from hiertorch.model import Model
@@ -51,6 +52,11 @@ effects) one proposal in ten was accepted.
 
 SHORTER = 5
 """Times the usual warm-up is longer than that of a run which starts from another one."""
+
+AGAIN = (
+    "These draws are discarded, and the run begins again with moves that evaluate the model itself, as with "
+    "collapse=False."
+)
 
 Engine = Sweeps | Independence
 """Chains with all that a run changes: `advance` moves them by some sweeps. One for ordinary moves, one for collapsed
@@ -240,7 +246,7 @@ def sample(
             warn(sentence)
     earlier = int(start.run.get("sweeps", 0)) if isinstance(start, Posterior) else 0
     info = run_info(moves, {**settings, "versions": versions()}, run, stored, found, earlier)
-    bar = [ProgressBar()] if progress else []
+    monitors, bar = list(monitors), [ProgressBar()] if progress else []
     board = [TensorBoardMonitor(log_dir, announce=progress)] if log_dir is not None else []
     audience = Audience([*monitors, *board, *bar])
     generator = torch.Generator(data.device).manual_seed(seed)
@@ -251,16 +257,32 @@ def sample(
         audience.start(info)
         look = partial(so_far, moves, info)
         ended = _loop(engine, run, store, counter, audience, look, signals, compiled=compiled)
-        try:
-            posterior = as_posterior(moves, info, names, store, counter, ended, engine.learnt())
-        except BaseException:
-            audience.stop("failed")
-            raise
-        ended.closing(signals, lambda: audience.stop(ended.status, posterior))
-        if info.alike and ended.returns:
-            for sentence in ended.closing(signals, lambda: glance(posterior)) or ():
-                ended.closing(signals, partial(warn, sentence))
-        return ended.give(posterior, signals, log_dir)
+        if not isinstance(ended.cause, AuditError):
+            try:
+                posterior = as_posterior(moves, info, names, store, counter, ended, engine.learnt())
+            except BaseException:
+                audience.stop("failed")
+                raise
+            doubt = ended.closing(signals, lambda: doubted(engine, store)) if ended.cause is not None else None
+            if engine.audit is not None:
+                posterior.run["audit"] = engine.audit.facts()
+            ended.closing(signals, lambda: audience.stop(ended.status, posterior))
+            if doubt:
+                ended.closing(signals, partial(warn, doubt))
+            if info.alike and ended.returns:
+                for sentence in ended.closing(signals, lambda: glance(posterior)) or ():
+                    ended.closing(signals, partial(warn, sentence))
+            return ended.give(posterior, signals, log_dir)
+        audience.stop("discarded")
+        ordinary = make_plan(analyse(model, data, moves.structure.reads), note=str(ended.cause))
+    warn(f"{ended.cause}. {AGAIN}")
+    posterior = sample(
+        model, data, chains=chains, warmup=warmup, draws=draws, thin=thin, seed=seed, dtype=dtype, keep=keep,
+        keep_all=keep_all, monitors=monitors, progress=progress, log_dir=log_dir, plan=ordinary, compile=compile,
+        init=init, start=start
+    )  # fmt: skip
+    posterior.run["audit"] = ended.cause.found.facts()
+    return posterior
 
 
 def _on_device(data: Data, device: torch.device | str | None, dtype: torch.dtype) -> Data:
@@ -310,6 +332,8 @@ def _loop(
             end = min(done + engine.window(warming=warming), run.warmup if warming else run.sweeps)
             engine.advance(done, end - done, run.warmup, run.thin, store, counter)
             done = end
+            if done in (run.warmup, run.sweeps):
+                engine.check(store)
             phase = "warmup" if warming else "sampling"
             acceptance = {engine.moves[k].name: mean for k, mean in counter.window(sampling=not warming).items()}
             drawn, densities = ({}, None) if warming else (store.draws(), store.log_density())

@@ -114,6 +114,7 @@ class Sweeps:
         known: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.sweep, self.state, self.generator = sweep, state, generator
+        self.audit = None  # there is nothing to hold these draws against
         self.order, self.moves = sweep.order, sweep.moves
         self.learning = [Adaptation.begin(move, state.cells) for move in sweep.moves]
         if known:
@@ -144,6 +145,9 @@ class Sweeps:
                 self.tuning = [part.tuning for part in self.learning]
             elif (t - warmup) % thin == 0:
                 store.keep(self.state.values, self.state.log_density())
+
+    def check(self, store: Store) -> None:
+        """Nothing to check: these moves evaluate the model's own density."""
 
     def learnt(self) -> dict[str, Tuning]:
         """Move -> its tuning."""

@@ -292,7 +292,7 @@ class Board:
         if self._curves is not None:
             self._add(snapshots, overhead, last=True)
         s = self._last
-        if s is not None and self._enough(s) and status != "failed":
+        if s is not None and self._enough(s) and status not in ("failed", "discarded"):
             for k in range(1, LOOKS + 1):  # at draws, since a quick run may have had a single window
                 drawn = -(-s.drawn * k // LOOKS)
                 sweep = s.sweep - (s.drawn - drawn) * max(1, self.run.thin) * s.interval
@@ -308,7 +308,7 @@ class Board:
             self._verdict(status)
         if self._curves is not None:
             self._files[0].layout(available(self._charts, self._tags | self._curves.written), closed(self._charts))
-        if status != "interrupted":  # it may be continued, and the first word on how a run ended stands
+        if status not in ("interrupted", "discarded"):  # it goes on, and the first word on how a run ended stands
             self._files[0].session_end(status)
 
     def _close_up(self, s: Snapshot, posterior: "Posterior") -> None:

@@ -128,7 +128,8 @@ class Monitor:
         """After every window of sweeps."""
 
     def stop(self, status: str, posterior: "Posterior | None" = None) -> None:
-        """At the end: "finished", "interrupted" or "failed"; always called if `start` was.
+        """At the end: "finished", "interrupted", "failed", or "discarded", after which the run begins again and `start`
+        is called once more; always called if `start` was.
 
         Args:
             status: how the run ended.

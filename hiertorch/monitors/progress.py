@@ -89,9 +89,10 @@ class ProgressBar(Monitor):
         if self._bar is None:
             return
         bar, self._bar, last, self._last = self._bar, None, self._last, None  # let go of the draws
+        watched = self._watch if status not in ("failed", "discarded") else None
         try:
-            if last is not None and status != "failed" and self._watch is not None and self._looks.sweep < last.sweep:
-                self._look(bar, self._watch, last)
+            if last is not None and watched is not None and self._looks.sweep < last.sweep:
+                self._look(bar, watched, last)
         finally:
             bar.phase, bar.ended = status, True
             bar.close()
