@@ -2,10 +2,7 @@
 
 import sys
 import warnings
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
+from typing import Any
 
 __all__ = [
     "ConfigError",
@@ -39,7 +36,7 @@ class SamplingError(HiertorchError, RuntimeError):
 class InterruptedRunError(SamplingError):
     """A run that is a means to something else (folds, refits, a grid) was stopped; `posterior` holds what it drew."""
 
-    def __init__(self, message: str, posterior: "Posterior") -> None:
+    def __init__(self, message: str, posterior: Any) -> None:
         super().__init__(message)
         self.posterior = posterior
 
