@@ -11,6 +11,7 @@ Both sides are sums of as many terms as there are rows, of which neither keeps m
 columns are far from orthogonal. So a difference counts from LIMIT plus ROUNDING times the log density on.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,17 +21,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from hiertorch.collapse import Collapsed, collapse
 from hiertorch.data import Data
 from hiertorch.errors import SamplingError
 from hiertorch.grams import chunks
 from hiertorch.latent import Values, validation
 from hiertorch.model import weighted
+from hiertorch.redraw import Redraw
 from hiertorch.space import Space
+from hiertorch.structure import Reads, coordinates_of
 
 if TYPE_CHECKING:
-    from hiertorch.collapse import Collapsed
+    from hiertorch.posterior import Posterior
 
-__all__ = ["Audit", "AuditError", "audit", "differences"]
+__all__ = ["Audit", "AuditError", "audit", "collapsed_of", "differences"]
 
 LIMIT, ROUNDING = 1e-3, 1e-9
 
@@ -67,8 +71,9 @@ class Audit:
         return replace(worse, draws=self.draws + other.draws, seconds=self.seconds + other.seconds)
 
     def facts(self) -> dict[str, Any]:
-        """JSON-able, for `posterior.run`."""
-        found: dict[str, Any] = {"sound": self.sound, "gap": self.gap, "draws": self.draws, "seconds": self.seconds}
+        """JSON-able, for `posterior.run`; a gap that is no number is None."""
+        gap = self.gap if math.isfinite(self.gap) else None
+        found: dict[str, Any] = {"sound": self.sound, "gap": gap, "draws": self.draws, "seconds": self.seconds}
         return found if self.sound else {**found, "worst": dict(self.worst)}
 
     def sentence(self) -> str:
@@ -88,7 +93,34 @@ class AuditError(SamplingError):
         self.found = found
 
 
-def audit(collapsed: "Collapsed", space: Space, draws: Mapping[str, Tensor], seed: int) -> Audit:
+def collapsed_of(posterior: "Posterior", data: Data | None = None, reads: Reads | None = None) -> Collapsed | str:
+    """The model of a posterior with effects and coefficients integrated out, or the reason why it can't be: what was
+    sampled, or, of draws that were made in another way, what `hiertorch.collapse` finds, audited at these draws.
+
+    Args:
+        posterior: with its model.
+        data: other data, whose groups may be others.
+        reads: what the model reads of these.
+    """
+    fitted: Any = posterior._fitted()
+    if data is None and isinstance(posterior._effects, Redraw):
+        return posterior._effects._collapsed
+    if posterior.run.get("audit", {"sound": True})["sound"] is False:
+        return "the run's own draws have shown that it can't be integrated out"
+    reads = reads or fitted.reads
+    found = collapse(fitted.model, fitted.data if data is None else data, reads)
+    if isinstance(found, str):
+        return found
+    coordinates = coordinates_of(found.composed.model, reads)
+    held = {**fitted.more, **posterior.draws}
+    draws = {name: x for name, x in held.items() if name in coordinates and coordinates[name].plate is None}
+    if missing := [name for name in found.rest if name not in draws]:
+        return f"there are no draws of {missing[0]!r}"
+    checked = audit(found, Space({name: coordinates[name] for name in found.rest}), draws, 0) if draws else Audit()
+    return found if checked.sound else checked.sentence()
+
+
+def audit(collapsed: Collapsed, space: Space, draws: Mapping[str, Tensor], seed: int) -> Audit:
     """Holds the factorisation against the model at some draws: the two extremes of each unconstrained coordinate of the
     rest, then those of coefficients and effects, and others evenly spaced.
 
@@ -125,7 +157,7 @@ def audit(collapsed: "Collapsed", space: Space, draws: Mapping[str, Tensor], see
     )
 
 
-def differences(collapsed: "Collapsed", values: Mapping[str, Tensor], chains: int) -> tuple[Tensor, Tensor]:
+def differences(collapsed: Collapsed, values: Mapping[str, Tensor], chains: int) -> tuple[Tensor, Tensor]:
     """log p(y, all latents) of the model less that of the factorisation, and the former, both `(chains,)`, at values
     `(chains, size, *event)` of all latents; of several data sets chain c has set c mod sets.
     """
@@ -140,7 +172,7 @@ def differences(collapsed: "Collapsed", values: Mapping[str, Tensor], chains: in
     return density - factorised, density
 
 
-def _repeated(collapsed: "Collapsed", chains: int) -> Data:
+def _repeated(collapsed: Collapsed, chains: int) -> Data:
     """The data, with one set for each of so many chains if there are several."""
     data = collapsed.data
     own = [x for x in (data.y, data.weights) if x is not None and x.dim() == 2]
@@ -152,7 +184,7 @@ def _repeated(collapsed: "Collapsed", chains: int) -> Data:
 
 
 def _completed(
-    collapsed: "Collapsed", values: Mapping[str, Tensor], chains: int, generator: torch.Generator
+    collapsed: Collapsed, values: Mapping[str, Tensor], chains: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Values of all latents: those that are missing are drawn given the rest (and the coefficients, if all of these are
     known). It does not matter to an identity from what they are drawn.
@@ -165,7 +197,7 @@ def _completed(
     return {**values, **collapsed.draw(values, noise, missing)}
 
 
-def _chosen(collapsed: "Collapsed", space: Space, draws: Mapping[str, Tensor], number: int) -> tuple[Tensor, Tensor]:
+def _chosen(collapsed: Collapsed, space: Space, draws: Mapping[str, Tensor], number: int) -> tuple[Tensor, Tensor]:
     """Chains and draws to look at; of several data sets, one set after the other in turn."""
     sets, (chains, length) = collapsed.sets, next(iter(draws.values())).shape[:2]
     own, each, picked = chains // sets, -(-number // sets), []

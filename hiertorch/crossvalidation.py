@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import diagnostics, reading
-from hiertorch.collapse import collapse
+from hiertorch.audit import collapsed_of
 from hiertorch.comparison.bygroup import log_marginals
 from hiertorch.comparison.criteria import Criterion, question, total
 from hiertorch.data import Data
@@ -270,10 +270,7 @@ def _like(posterior: Posterior) -> dict[str, Any]:
 
 def _collapsed(posterior: Posterior) -> "Collapsed | None":
     """The model with its effects integrated out, on all rows, if that has a closed form."""
-    if isinstance(posterior._effects, Redraw):
-        return posterior._effects._collapsed
-    fitted: Any = posterior._fitted()
-    found = collapse(fitted.model, fitted.data, fitted.reads)
+    found = collapsed_of(posterior)
     return None if isinstance(found, str) else found
 
 

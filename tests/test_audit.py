@@ -13,7 +13,7 @@ from torch.distributions import HalfNormal, Normal
 import hiertorch as ht
 from hiertorch import audit as audits
 from hiertorch import sampling
-from hiertorch.audit import Audit, audit, differences
+from hiertorch.audit import Audit, audit, collapsed_of, differences
 from hiertorch.checks import inspect
 from hiertorch.collapse import Collapsed, collapse
 from hiertorch.errors import SamplingWarning
@@ -339,6 +339,25 @@ def test_draws_of_a_stopped_run_are_called_wrong(monkeypatch: pytest.MonkeyPatch
     with pytest.warns(SamplingWarning, match="not from the posterior: run the model again with collapse=False"):
         posterior = ht.sample(Kinked(), KINKED, **RUN, monitors=[Stops()])
     assert posterior.interrupted and posterior.run["audit"]["sound"] is False
+
+
+def test_draws_made_in_another_way_are_audited_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed forms of criteria by group, folds and reweighting serve such draws as well."""
+    posterior = ht.sample(Linear(), KINKED, **{**RUN, "collapse": False}, warmup=50, compile=False)
+    assert isinstance(collapsed_of(posterior), Collapsed)
+    kinked = ht.sample(Kinked(), KINKED, **{**RUN, "collapse": False}, warmup=50, compile=False)
+    mistaken(monkeypatch, Linear())
+    monkeypatch.setattr(audits, "collapse", sampling.find_collapse)
+    assert "differ by up to" in str(collapsed_of(kinked))
+    kinked.run["audit"] = {"sound": False}
+    assert "own draws have shown" in str(collapsed_of(kinked))
+
+
+def test_a_density_that_is_nowhere_finite_is_not_sound() -> None:
+    """Nor is one that is -inf at a draw; run folders are JSON, which has no infinity."""
+    assert Audit(float("inf"), 1e-3, 1, 0.1, {}).facts() == {
+        "sound": False, "gap": None, "draws": 1, "seconds": 0.1, "worst": {},
+    }  # fmt: skip
 
 
 # What was found

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from hiertorch import reading
-from hiertorch.collapse import Collapsed, collapse
+from hiertorch.audit import collapsed_of
+from hiertorch.collapse import Collapsed
 from hiertorch.comparison.quadrature import laplace, log_integral, mode
 from hiertorch.declared import overrides, refuse_own_priors
 from hiertorch.errors import DataError
@@ -80,7 +81,7 @@ def by_group(pointwise: Pointwise, plate: str) -> "ClosedForm | Numerical | Summ
     effects = pointwise.posterior._effects
     if isinstance(effects, Redraw):
         return ClosedForm(pointwise, plate, effects._collapsed, effects._seed)
-    found = collapse(pointwise.model, pointwise.data, pointwise.posterior._fitted().reads)  # type: ignore[attr-defined]
+    found = collapsed_of(pointwise.posterior)
     return Numerical(pointwise, plate) if isinstance(found, str) else ClosedForm(pointwise, plate, found, 0)
 
 

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from hiertorch import reading
-from hiertorch.collapse import Collapsed, collapse
+from hiertorch.audit import collapsed_of
+from hiertorch.collapse import Collapsed
 from hiertorch.conditioning import meeting
 from hiertorch.errors import DataError
 from hiertorch.latent import Values, validation
@@ -125,15 +126,15 @@ def reweighted(later: Later, *, kept: int | None = None, seed: int | None = None
 def _by_rest(later: Later, at: Tensor) -> _Weights | None:
     """Weights of the rest; None if nothing can be integrated out."""
     posterior, fitted, data = later.posterior, later.fitted, later.data
-    effects, model = posterior._effects, fitted.model
-    old = effects._collapsed if isinstance(effects, Redraw) else collapse(model, fitted.data, fitted.reads)
+    model = fitted.model
+    old = collapsed_of(posterior)
     if isinstance(old, str):
         return None
     reads = Fitted(model, data, data.y).reads
-    new = collapse(model, data, reads)
-    held = {**fitted.more, **posterior.draws}
-    if isinstance(new, str) or new.rest != old.rest or not all(name in held for name in new.rest):
+    new = collapsed_of(posterior, data, reads)
+    if isinstance(new, str) or new.rest != old.rest:
         return None
+    held = {**fitted.more, **posterior.draws}
     coordinates = coordinates_of(new.composed.model, reads)
     rest = {name: held[name].flatten(0, 1)[at.to(data.device)].to(new.grams.packed.dtype) for name in new.rest}
     known, densities, remembered = [], [], []
