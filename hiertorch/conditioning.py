@@ -28,11 +28,11 @@ from hiertorch.arguments import check_choice, check_count, check_probability
 from hiertorch.errors import DataError, ModelError, warn
 from hiertorch.latent import validation
 from hiertorch.model import seeded
+from hiertorch.naming import label_text
 from hiertorch.newrows import Rows, shown
 from hiertorch.pareto import HIGHEST, smoothed
 from hiertorch.predict import KINDS, Fitted, Prediction, intervals, stream
 from hiertorch.setting import Setting
-from hiertorch.storage import label_text
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior

@@ -41,7 +41,7 @@ from hiertorch.sampling import sample
 __all__ = ["Config", "load", "parsed", "parser_of", "read_data", "read_table", "run", "sections"]
 
 EVENTS = "events.out.tfevents"
-RUN_FILES = (DRAWS_FILE, "summary.csv", f"{EVENTS}.*", f"chain_*/{EVENTS}.*")
+RUN_FILES = (DRAWS_FILE, "draws.npz", "summary.csv", f"{EVENTS}.*", f"chain_*/{EVENTS}.*")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def sections(values: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 def run(config: Config) -> Posterior:
     """Reads the table, samples, and fills the run folder.
 
-    The folder gets `config.yaml` (repeats the run), TensorBoard's events, `draws.npz` and `summary.csv`.
+    The folder gets `config.yaml` (repeats the run), TensorBoard's events, `draws.safetensors` and `summary.csv`.
 
     Raises:
         ConfigError: if there is no such table.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DRAWS_FILE", "Ending", "keep", "uninterrupted"]
 
-DRAWS_FILE = "draws.npz"
+DRAWS_FILE = "draws.safetensors"
 """What a run folder calls its posterior."""
 
 Result = TypeVar("Result")

@@ -108,6 +108,7 @@ def as_posterior(
     counter: Counter,
     ended: Ending,
     tuning: Mapping[str, Mapping[str, Tensor]],
+    last: Mapping[str, Tensor],
 ) -> Posterior:
     """The draws of the latents that are kept, with everything that a reader needs."""
     accept = counter.acceptance()
@@ -160,6 +161,7 @@ def as_posterior(
         effects=effects,
         predictor=fitted,
         tuning=tuning,
+        positions={} if plan.collapsed is not None else {name: last[name] for name in last if name not in stored},
     )
 
 

@@ -113,6 +113,10 @@ class Posterior:
         predictor: the model and the data, for `predict` and `condition`.
         tuning: move -> what warm-up has learnt for it, for runs that start from this one.
         fingerprint: of the data, for a posterior that does not hold them.
+        more: draws of population-level latents that `draws` leave out, likewise shaped; those of the predictor if not
+            given.
+        positions: where chains ended, latent -> `(chains, size, *event)`, of latents whose draws are not there.
+        redrawn: latent -> plate, of effects that were not stored and could be drawn again if `effects` were given.
 
     Raises:
         DataError: if shapes, plates and labels don't fit one another.
@@ -132,6 +136,9 @@ class Posterior:
         predictor: Predictor | None = None,
         tuning: Mapping[str, Mapping[str, Tensor]] | None = None,
         fingerprint: Fingerprint | None = None,
+        more: Mapping[str, Tensor] | None = None,
+        positions: Mapping[str, Tensor] | None = None,
+        redrawn: Mapping[str, str] | None = None,
     ) -> None:
         self.draws = {name: x.detach() for name, x in draws.items()}
         self.plates = {name: plates.get(name) for name in draws}
@@ -147,7 +154,10 @@ class Posterior:
         self._fingerprint = fingerprint
         self._effect_plates = {
             name: str(plates[name]) for name in (effects.names if effects else ()) if name not in draws
-        }
+        } or dict(redrawn or {})
+        held = predictor.more if more is None and predictor is not None else more
+        self.more = dict(held or {})
+        self.positions = dict(positions or {})
         self._check()
 
     def _check(self) -> None:
@@ -534,9 +544,14 @@ class Posterior:
         return self._predictor
 
     def _redrawn(self, name: str) -> tuple[str, Effects]:
-        if self._effects is None or name not in self._effect_plates:
+        if name not in self._effect_plates:
             self._known(name)
             raise UnknownNameError(f"{name!r} has no groups to draw again; use posterior[{name!r}].")
+        if self._effects is None:
+            raise DataError(
+                f"the draws of {name!r} were not stored; they can be drawn again with the model and the data: "
+                "ht.Posterior.load(path, model=..., data=...)."
+            )
         return self._effect_plates[name], self._effects
 
     def summary(
@@ -617,7 +632,10 @@ class Posterior:
         return storage.to_arviz(self._drawn())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one `.npz` file, whole or not at all.
+        """Write everything but model and data to one file, whole or not at all: draws to the bit, labels with their
+        types, and where a run with `start=` goes on. The format is safetensors, whatever the name of the file.
+
+        A file that is there is replaced and keeps its mode; a symbolic link is followed.
 
         Raises:
             DataError: if a label or a setting is of a type that the file can't hold, or if there are no draws.
@@ -632,16 +650,17 @@ class Posterior:
         Args:
             path: of the file.
             model: the model that was fitted, and
-            data: its data, for `predict` and `condition`, which need both.
+            data: its data: for predictions, criteria, updates, and for effects that were not stored, which need both.
 
         Raises:
             DataError: if there is no such file, or it isn't one of these, or is damaged.
             ModelError, DataError: if model and data are not those that were fitted.
         """
         arguments = storage.load(path)
+        collapsed = arguments.pop("collapsed")
         posterior = cls(arguments.pop("draws"), stats=Stats(**arguments.pop("stats")), **arguments)
         if model is not None or data is not None:
-            from hiertorch.predict import attached
+            from hiertorch.attaching import attach
 
-            posterior._predictor = attached(model, data, posterior)
+            attach(posterior, model, data, collapsed=collapsed)
         return posterior

@@ -16,13 +16,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch import reading, summaries
+from hiertorch import summaries
 from hiertorch.arguments import check_choice, check_probability, check_seed
 from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
-from hiertorch.latent import Latent, Values, validation
+from hiertorch.latent import Values, validation
 from hiertorch.model import Model
-from hiertorch.newrows import Rows, shown
+from hiertorch.newrows import Rows
 from hiertorch.setting import Setting
 from hiertorch.structure import Reads, record
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hiertorch.conditioning import Conditioned
     from hiertorch.posterior import Posterior
 
-__all__ = ["Fitted", "Prediction", "attached", "intervals", "stream"]
+__all__ = ["Fitted", "Prediction", "intervals", "stream"]
 
 KINDS = ("mean", "response")
 NEW_GROUPS = ("sample", "population", "error")
@@ -146,58 +146,6 @@ class Fitted:
         from hiertorch.conditioning import condition
 
         return condition(self, posterior, frame, prior_draws=prior_draws, ci_prob=ci_prob, seed=seed)
-
-
-def attached(model: Any, data: Any, posterior: "Posterior") -> Fitted:
-    """Model and data for a posterior that was loaded, in the dtype and on the device of its draws.
-
-    Raises:
-        ModelError, DataError: unless these are, by names, plates, labels and formula, what was fitted.
-    """
-    if not isinstance(model, Model) or not isinstance(data, Data):
-        raise DataError(
-            f"load takes model= and data= together, an ht.Model and ht.Data; found {type(model).__name__} and "
-            f"{type(data).__name__}."
-        )
-    fitted = Fitted(model, data, next(iter(posterior.draws.values())))
-    model, data = fitted.model, fitted.data
-    advice = "Give the model and data that this posterior was drawn from."
-    text = str(posterior.run.get("model_text", ""))
-    if text and str(model) not in text:
-        raise ModelError(
-            f"the model is not the one that was fitted, which prints as\n{text}\nand not as\n{model}\n{advice}"
-        )
-    missing = [name for name in posterior.draws if name not in model.latents and name not in model.derived]
-    if missing:
-        raise ModelError(
-            f"the posterior has {missing[0]!r}, which the model does not declare; it has "
-            f"{reading.listed(model.latents)}. {advice}"
-        )
-    known = posterior.fingerprint  # of a file; those of early versions have none
-    if known is not None and (other := known.differences(data.fingerprint)):
-        raise DataError(f"the data are not those that were fitted: {'; '.join(other)}. {advice}")
-    for plate, labels in posterior.labels.items():
-        if plate not in data.labels or list(data.labels[plate]) != list(labels):
-            found = shown(data.labels[plate]) if plate in data.labels else "no such grouping"
-            raise DataError(f"the groups of {plate!r} were {shown(labels)}; the data have {found}. {advice}")
-    with torch.no_grad(), validation(False):
-        prior = model.sample_prior(data, 1, torch.Generator(data.device).manual_seed(0))
-    for name, x in posterior.draws.items():
-        latent: Latent | None = model.latents.get(name)
-        if latent is None:
-            continue
-        if latent.plate != posterior.plates[name] or prior[name].shape[1:] != x.shape[2:]:
-            raise ModelError(
-                f"{name!r} is {tuple(prior[name].shape[1:])} over {latent.plate} in the model, and the posterior's is "
-                f"{tuple(x.shape[2:])} over {posterior.plates[name]}. {advice}"
-            )
-        event = latent.event_labels(data)
-        if event is not None and tuple(map(tuple, event)) != tuple(map(tuple, posterior.event_labels[name])):
-            raise ModelError(
-                f"the entries of {name!r} are {event} in the model, and {posterior.event_labels[name]} in the "
-                f"posterior. {advice}"
-            )
-    return fitted
 
 
 def intervals(draws: Tensor, ci_prob: float, index: pd.Index) -> pd.DataFrame:

@@ -196,7 +196,7 @@ def sample(
     Returns:
         A `Posterior`. After Ctrl-C it holds what was drawn so far and is marked as interrupted. SIGTERM and SIGHUP
         raise SystemExit(143) and SystemExit(129), and an error of the likelihood or of a thread raises as it is, each
-        with what was drawn so far as its `posterior`, which `log_dir` keeps as `draws.npz`.
+        with what was drawn so far as its `posterior`, which `log_dir` keeps as `draws.safetensors`.
 
     Raises:
         ModelError, DataError: what `Model.check` found, before anything is sampled.
@@ -259,7 +259,7 @@ def sample(
         ended = _loop(engine, run, store, counter, audience, look, signals, compiled=compiled)
         if not isinstance(ended.cause, AuditError):
             try:
-                posterior = as_posterior(moves, info, names, store, counter, ended, engine.learnt())
+                posterior = as_posterior(moves, info, names, store, counter, ended, engine.learnt(), engine.values())
             except BaseException:
                 audience.stop("failed")
                 raise

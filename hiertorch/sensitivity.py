@@ -27,8 +27,8 @@ from torch import Tensor
 from hiertorch import reading
 from hiertorch.errors import DataError
 from hiertorch.latent import Values, validation
+from hiertorch.naming import label_text
 from hiertorch.pointwise import Pointwise
-from hiertorch.storage import label_text
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from hiertorch import diagnostics, storage
+from hiertorch import diagnostics
+from hiertorch.naming import label_text
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -125,7 +126,7 @@ def _mixing(posterior: "Posterior") -> Iterator[str]:
 
 def table(name: str, axes: Sequence[Iterable[Hashable]], columns: Mapping[str, Tensor]) -> pd.DataFrame:
     """Columns of one number a parameter, whose axes have these labels."""
-    texts = [[storage.label_text(label) for label in axis] for axis in axes]
+    texts = [[label_text(label) for label in axis] for axis in axes]
     index = [f"{name}[{', '.join(parts)}]" for parts in itertools.product(*texts)] if axes else [name]
     return pd.DataFrame({column: x.flatten().cpu().numpy() for column, x in columns.items()}, index=index)
 

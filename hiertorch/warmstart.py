@@ -21,7 +21,7 @@ class WarmStart(NamedTuple):
     """What a run takes over from another."""
 
     init: dict[str, Tensor]  # latent -> where chains begin, (chains, size, *event)
-    seen: dict[str, Tensor]  # population-level latent -> draws, (n, 1, *event)
+    seen: dict[str, Tensor] | None  # population-level latent -> draws, (n, 1, *event); None if some have none
     tuning: dict[str, dict[str, Tensor]]  # move -> its tuning, for the groups of the new data
 
 
@@ -37,10 +37,10 @@ def warm_start(
     if not isinstance(posterior, Posterior):
         raise SamplingError(f"start= is a posterior, as ht.sample gives it; found {type(posterior).__name__}.")
     posterior._drawn()
-    more = {} if posterior._predictor is None else posterior._predictor.more
-    held = {name: x for name, x in {**more, **posterior.draws}.items() if name in model.latents}
+    held = {name: x for name, x in {**posterior.more, **posterior.draws}.items() if name in model.latents}
+    ended = {name: x for name, x in posterior.positions.items() if name in model.latents and name not in held}
     population = [name for name, latent in model.latents.items() if latent.plate is None]
-    if missing := [name for name in population if name not in held]:
+    if missing := [name for name in population if name not in held and name not in ended]:
         raise SamplingError(
             f"start= is a posterior of the same model, and this one has no draws of {missing[0]!r}: leave start= out."
         )
@@ -48,7 +48,8 @@ def warm_start(
     back = torch.arange(chains) // posterior.chains  # several chains may go on from one
     each = -(-chains // posterior.chains)
     draw = (posterior.n_draws - 1 - back * max(1, posterior.n_draws // each)).clamp(min=0)
-    last = {name: x[chain, draw].to(data.device, data.dtype) for name, x in held.items()}
+    last = {name: x[chain, draw] for name, x in held.items()} | {name: x[chain] for name, x in ended.items()}
+    last = {name: _packed(x.to(data.device, data.dtype)) for name, x in last.items()}
     for name, x in model.sample_prior(data, 1, generator).items():
         if name in last and last[name].shape[2:] != x.shape[2:]:
             raise SamplingError(
@@ -68,8 +69,10 @@ def warm_start(
             init[name] = torch.where(known, last[name][:, at.clamp(min=0)], init[name])
     every = posterior.chains * posterior.n_draws
     at = torch.linspace(0, every - 1, min(SEEN, every)).long()
-    seen = {name: held[name].flatten(0, 1)[at].to(data.device, data.dtype) for name in population}
-    return WarmStart(init, seen, _tuning(posterior, data, where))
+    seen = {
+        name: _packed(held[name].flatten(0, 1)[at].to(data.device, data.dtype)) for name in population if name in held
+    }
+    return WarmStart(init, seen if len(seen) == len(population) else None, _tuning(posterior, data, where))
 
 
 def _tuning(posterior: Posterior, data: Data, where: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -80,10 +83,17 @@ def _tuning(posterior: Posterior, data: Data, where: Mapping[str, Tensor]) -> di
     for move, tuning in posterior.tuning.items():
         plate = posterior.stats.blocks.get(move)
         known = len(posterior.labels[plate]) if plate is not None else 1
-        moved = {key: x.to(data.device, data.dtype if x.is_floating_point() else None) for key, x in tuning.items()}
+        moved = {
+            key: _packed(x.to(data.device, data.dtype if x.is_floating_point() else None)) for key, x in tuning.items()
+        }
         if plate is not None and plate in where and not torch.equal(where[plate].cpu(), torch.arange(known)):
             at = where[plate]
             root = moved["root"]
             moved = {"root": torch.where((at >= 0)[:, None, None], root[at.clamp(min=0)], root.mean(0))}
         found[move] = moved
     return found
+
+
+def _packed(x: Tensor) -> Tensor:
+    """A copy laid out as a file gives it: matrix products may round otherwise for another layout."""
+    return x.clone(memory_format=torch.contiguous_format)

@@ -354,7 +354,7 @@ def test_eight_schools_are_rubins():
 
 def test_run_folder_holds_the_run(folder):
     posterior = run(fit())
-    kept = Posterior.load("out/draws.npz")
+    kept = Posterior.load("out/draws.safetensors")
     np.testing.assert_array_equal(kept["alpha"], posterior["alpha"])
     assert kept["alpha"].shape == (4, 15, 4)
     summary = pd.read_csv("out/summary.csv", index_col="parameter")
@@ -388,12 +388,12 @@ def test_events_alone_are_an_earlier_run_too(folder):
 
 def test_an_earlier_run_is_replaced_only_if_asked(folder):
     run(fit())
-    before = Path("out/draws.npz").read_bytes()
-    with pytest.raises(RunFolderError, match=r"'out' holds an earlier run \(draws.npz\); .*--overwrite true"):
+    before = Path("out/draws.safetensors").read_bytes()
+    with pytest.raises(RunFolderError, match=r"'out' holds an earlier run \(draws.safetensors\); .*--overwrite true"):
         run(fit("--sample.draws", "9"))
-    assert Path("out/draws.npz").read_bytes() == before
+    assert Path("out/draws.safetensors").read_bytes() == before
     posterior = run(fit("--sample.draws", "9", "--overwrite", "true"))
-    assert Posterior.load("out/draws.npz")["alpha"].shape == posterior["alpha"].shape == (4, 9, 4)
+    assert Posterior.load("out/draws.safetensors")["alpha"].shape == posterior["alpha"].shape == (4, 9, 4)
     assert sum(path.stat().st_size > 0 for path in Path("out").glob("events.out.tfevents.*")) == 1
     assert "overwrite" not in Path("out/config.yaml").read_text()
 

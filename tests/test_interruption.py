@@ -326,16 +326,16 @@ def test_a_criterion_of_a_stopped_run_says_so(plain):
 
 
 def test_draws_are_kept_though_the_folder_has_gone(plain, tmp_path, monkeypatch):
-    posterior, path = plain[Heights], tmp_path / "gone" / "run" / "draws.npz"
+    posterior, path = plain[Heights], tmp_path / "gone" / "run" / "draws.safetensors"
     assert keep(posterior, path) == path and path.is_file()
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.warns(
-        SamplingWarning, match=r"file/draws.npz' can't be written \(.*\); the draws are in '.*here/file-1-"
+        SamplingWarning, match=r"file/draws.safetensors' can't be written \(.*\); the draws are in '.*here/file-1-"
     ):
-        kept = keep(posterior, blocked / "draws.npz")
+        kept = keep(posterior, blocked / "draws.safetensors")
     assert kept.parent == tmp_path / "here"
     assert torch.equal(Posterior.load(kept)["mu"], posterior["mu"])
 

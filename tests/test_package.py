@@ -21,13 +21,14 @@ WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structur
 WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "several", "collapse", "marginals"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "proposals", "independence"}
 OUT = {"posterior", "summaries", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
+OUT |= {"attaching"}
 OUT |= {"pointwise", "pareto", "comparison", "criticism", "pooling", "sensitivity", "report"}
 # What fits again, on other rows or with other priors: called by users and, for its methods, by a posterior.
 AGAIN = {"crossvalidation", "monitoring", "priorgrid"}
 # The branches meet in sampling.py; outcome.py and ending.py are what it calls at its end.
 MEETING = {"sampling", "reuse", "outcome", "ending", "warmstart"}
 EDGE = {"monitors", "dashboard", "config"}
-ANY = {"errors", "workers", "memory", "interruption"}  # for all to use
+ANY = {"errors", "workers", "memory", "interruption", "archive", "naming", "zones"}  # for all to use
 FORBIDDEN = {
     **dict.fromkeys(ANY, WHAT | HOW | OUT | MEETING | AGAIN | EDGE),
     **dict.fromkeys(WHAT, HOW | OUT | MEETING | AGAIN | EDGE),

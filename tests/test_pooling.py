@@ -427,9 +427,9 @@ def test_what_can_not_be_pooled_is_an_error(sample, tmp_path):
     posterior = sample(Own(), data, chains=4, warmup=20, draws=20, seed=1)
     with pytest.raises(ModelError, match="writes log_prob itself"):
         pooling(posterior)
-    posterior.save(tmp_path / "draws.npz")
+    posterior.save(tmp_path / "draws.safetensors")
     with pytest.raises(DataError, match="does not know its model and data"):
-        ht.Posterior.load(tmp_path / "draws.npz").pooling()
+        ht.Posterior.load(tmp_path / "draws.safetensors").pooling()
 
 
 def test_it_prints_within_a_line(radon_like):

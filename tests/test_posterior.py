@@ -1,10 +1,8 @@
-"""Posterior: values by label, tables equal to ArviZ's, warnings that fire when they should, files that come back."""
+"""Posterior: values by label, tables equal to ArviZ's, warnings that fire when they should."""
 
 import datetime
 import json
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import arviz_stats
@@ -15,7 +13,7 @@ import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
-from hiertorch.errors import DataError, HiertorchError, RunFolderError
+from hiertorch.errors import DataError, HiertorchError
 from hiertorch.posterior import Posterior, Stats, UnknownNameError
 
 SCHOOLS = ["Zoo", "Abbey", "Mill", "Beacon", "Quay"]  # not in alphabetical order
@@ -425,188 +423,3 @@ def test_a_posterior_with_too_few_draws_still_works(draws: int) -> None:
         f"R-hat and ESS need at least 4 draws in each chain, and there are {draws}: take more."
     ]
     assert posterior.diagnostics()["worst"].isna().all() and posterior.diagnostics()["beyond"].tolist() == [0, 0, 0]
-
-
-# Files
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and a.contiguous().numpy().tobytes() == b.numpy().tobytes()
-
-
-def test_saved_and_loaded_to_the_bit(tmp_path: Path) -> None:
-    labels = pd.Index(
-        [
-            *(3, "3", 2.5, True, None, ("MN", (1, None))),
-            *(np.int64(4), np.float32(0.1), np.str_("x"), np.bool_(False)),
-            *(pd.Timestamp("2020-01-01 03:04:05.000006"), pd.Timestamp("2020-07-01 12:00", tz="Europe/Paris")),
-            *(datetime.date(2020, 2, 29), datetime.datetime(2020, 2, 29, 1, 2)),
-        ],
-        dtype=object,
-        tupleize_cols=False,
-        name="odd",
-    )
-    x = autoregressive(1, (4, 30, len(labels), 2), dtype=torch.float32)
-    x[0, 0, 0, 0], x[0, 1, 0, 0], x[0, 2, 0, 0] = math.nan, -0.0, math.inf
-    posterior = plain(
-        {"mu": autoregressive(2, (4, 30, 1)), "alpha": x, "count": torch.arange(120).reshape(4, 30, 1)},
-        plates={"alpha": "odd"},
-        labels={"odd": labels, "school": pd.Index(SCHOOLS), "year": pd.Index([1970, 1971], dtype="int32")},
-        event_labels={"alpha": (("SES", 4),)},
-        stats=Stats(
-            {"alpha/odd": torch.rand(4, len(labels)), "mu": torch.rand(4)},
-            {"alpha/odd": "odd", "mu": None},
-            autoregressive(3, (4, 30)),
-            {"alpha/odd": 2, "mu": 0},
-        ),
-        run={"draws": 100, "seconds": 1.25, "model": "M", "versions": {"torch": "2"}, "device": None},
-        interrupted=True,
-    )
-    path = tmp_path / "new folder" / "draws.npz"
-    posterior.save(path)
-    again = Posterior.load(path)
-    assert again.names == posterior.names
-    assert all(same_bits(posterior.draws[name], again.draws[name]) for name in posterior)
-    assert same_bits(posterior.stats.log_density, again.stats.log_density)
-    assert list(again.stats.acceptance) == ["alpha/odd", "mu"]
-    assert all(same_bits(posterior.stats.acceptance[b], again.stats.acceptance[b]) for b in posterior.stats.acceptance)
-    assert again.stats.blocks == posterior.stats.blocks and again.stats.nan == posterior.stats.nan
-    assert (again.plates, again.run, again.interrupted) == (posterior.plates, posterior.run, True)
-    assert again.event_labels == posterior.event_labels
-    assert list(again.labels) == list(posterior.labels)
-    for plate, index in posterior.labels.items():
-        pd.testing.assert_index_equal(again.labels[plate], index, exact=True)
-        assert [type(label) for label in again.labels[plate]] == [type(label) for label in index]
-    assert again.labels["odd"][5] == ("MN", (1, None)) and again.labels["odd"][11].tz.key == "Europe/Paris"
-    assert [file.name for file in path.parent.iterdir()] == ["draws.npz"]
-
-
-@pytest.mark.parametrize(
-    "index",
-    [
-        pd.date_range("2020-03-27", periods=4, tz="Europe/London").rename("day"),  # over a change of the clock
-        pd.DatetimeIndex(["2020-01-01", "1999-12-31 23:59:59.999999999"]),
-        pd.Index([2.5, -math.inf]),
-        pd.Index([True, False]),
-        pd.Index([1, 2], dtype="Int64"),
-        pd.RangeIndex(3),
-    ],
-)
-def test_label_types_of_pandas(index: pd.Index, tmp_path: Path) -> None:
-    posterior = plain({"a": torch.zeros(2, 4, len(index))}, plates={"a": "g"}, labels={"g": index})
-    posterior.save(tmp_path / "a.npz")
-    found = Posterior.load(tmp_path / "a.npz").labels["g"]
-    assert found.dtype == index.dtype and found.name == index.name and list(found) == list(index)
-
-
-def test_a_summary_survives_the_file(tmp_path: Path) -> None:
-    posterior = made()
-    posterior.save(tmp_path / "a.npz")
-    pd.testing.assert_frame_equal(Posterior.load(tmp_path / "a.npz").summary(), posterior.summary(), check_exact=True)
-
-
-def test_the_file_holds_no_code(tmp_path: Path) -> None:
-    made().save(tmp_path / "a.npz")
-    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
-        assert {archive[name].dtype.kind for name in archive.files} == {"f", "u"}
-        header = json.loads(archive["header"].tobytes())
-    assert header["format"] == "hiertorch posterior" and header["version"] == 1
-
-
-def test_a_label_that_a_file_can_not_hold(tmp_path: Path) -> None:
-    index = pd.Index([1 + 2j, 3j])
-    posterior = plain({"a": torch.zeros(2, 4, 2)}, plates={"a": "g"}, labels={"g": index})
-    with pytest.raises(DataError, match=r"can't save label \(1\+2j\): its type is builtins.complex.*with str"):
-        posterior.save(tmp_path / "a.npz")
-    with pytest.raises(DataError, match=r"can't save a.npz: run= must hold what JSON can.*PosixPath|WindowsPath"):
-        plain({"a": torch.zeros(2, 4, 1)}, run={"folder": tmp_path}).save(tmp_path / "a.npz")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
-def test_an_interrupted_save_leaves_the_former_file(
-    stop: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "draws.npz"
-    made().save(path)
-    before = path.read_bytes()
-
-    def stops(file: Any, **arrays: Any) -> None:
-        file.write(b"half")
-        raise stop(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", stops)
-    with pytest.raises(RunFolderError if stop is OSError else stop, match="No space left"):
-        made(draws=50).save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunFolderError, match=r"can't write .*draws.npz: .* Choose a folder that you may write to"):
-        made().save(tmp_path / "file" / "draws.npz")
-    (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(RunFolderError, match=r"can't write .*folder.npz"):
-        made().save(tmp_path / "folder.npz")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.npz"]
-
-
-def text_file(path: Path) -> None:
-    path.write_text("alpha,beta\n1,2\n")
-
-
-def other_archive(path: Path) -> None:
-    np.savez(path, x=np.zeros(3))
-
-
-def other_header(path: Path) -> None:
-    np.savez(path, header=np.frombuffer(b'{"format": "something else", "version": 1}', np.uint8))
-
-
-def bare_array(path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, np.zeros(3))
-
-
-def pickled(path: Path) -> None:
-    np.savez(path, header=np.array({"format": "hiertorch posterior"}, dtype=object), allow_pickle=True)
-
-
-def empty(path: Path) -> None:
-    path.touch()
-
-
-def folder(path: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize("make", [text_file, other_archive, other_header, bare_array, pickled, empty, folder])
-def test_a_file_that_is_not_ours(make: Callable[[Path], None], tmp_path: Path) -> None:
-    make(tmp_path / "a.npz")
-    with pytest.raises(DataError, match=r"a.npz is no posterior saved by hiertorch, or it is damaged \(.*Give a file"):
-        Posterior.load(tmp_path / "a.npz")
-
-
-def test_a_damaged_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    made().save(path)
-    whole = path.read_bytes()
-    for cut in (10, len(whole) // 2, len(whole) - 10):
-        path.write_bytes(whole[:cut])
-        with pytest.raises(DataError, match="or it is damaged"):
-            Posterior.load(path)
-    changed = bytearray(whole)
-    changed[len(whole) // 2] ^= 1  # one bit of the draws
-    path.write_bytes(changed)
-    with pytest.raises(DataError, match="or it is damaged"):
-        Posterior.load(path)
-
-
-def test_a_missing_file_and_a_later_format(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no file .*a.npz. A posterior is written by posterior.save\(path\)"):
-        Posterior.load(tmp_path / "a.npz")
-    header = json.dumps({"format": "hiertorch posterior", "version": 2}).encode()
-    np.savez(tmp_path / "b.npz", header=np.frombuffer(header, np.uint8))
-    with pytest.raises(DataError, match=r"b.npz has format 2, and this hiertorch reads up to 1: upgrade it"):
-        Posterior.load(tmp_path / "b.npz")

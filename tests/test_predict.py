@@ -639,17 +639,17 @@ def test_what_was_not_kept_is_missing() -> None:
 
 def test_a_file_needs_model_and_data(tmp_path: Path) -> None:
     posterior, frame = fitted(), new_rows(school=["north", "Zoo"], x=[0.5, 0.5])
-    posterior.save(tmp_path / "a.npz")
+    posterior.save(tmp_path / "a.safetensors")
     with pytest.raises(DataError, match=re.escape("give them, ht.Posterior.load(path, model=..., data=...)")):
-        Posterior.load(tmp_path / "a.npz").predict(frame)
+        Posterior.load(tmp_path / "a.safetensors").predict(frame)
     again = Posterior.load(
-        tmp_path / "a.npz", model=VaryingIntercepts("school", ["x"], priors="tutorial"), data=of_schools()
+        tmp_path / "a.safetensors", model=VaryingIntercepts("school", ["x"], priors="tutorial"), data=of_schools()
     )
     assert torch.equal(again.predict(frame).draws, posterior.predict(frame).draws)
     low = fitted(dtype=torch.float32)
-    low.save(tmp_path / "b.npz")
+    low.save(tmp_path / "b.safetensors")
     again = Posterior.load(
-        tmp_path / "b.npz", model=VaryingIntercepts("school", ["x"], priors="tutorial"), data=of_schools()
+        tmp_path / "b.safetensors", model=VaryingIntercepts("school", ["x"], priors="tutorial"), data=of_schools()
     )
     assert torch.equal(again.predict(frame).draws, low.predict(frame).draws)
 
@@ -681,9 +681,9 @@ def test_a_file_needs_model_and_data(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_refuses_another_model_or_data(tmp_path: Path, model: Any, data: Any, message: str) -> None:
-    fitted().save(tmp_path / "a.npz")
+    fitted().save(tmp_path / "a.safetensors")
     with pytest.raises((DataError, ModelError), match=re.escape(message)):
-        Posterior.load(tmp_path / "a.npz", model=model, data=data)
+        Posterior.load(tmp_path / "a.safetensors", model=model, data=data)
 
 
 def test_a_file_refuses_a_model_of_other_latents(tmp_path: Path) -> None:
@@ -713,9 +713,9 @@ def test_a_file_refuses_a_model_of_other_latents(tmp_path: Path) -> None:
             stats=posterior.stats,
             run=run,  # of a posterior that does not say how its model prints
         )
-        bare.save(tmp_path / "c.npz")
+        bare.save(tmp_path / "c.safetensors")
         with pytest.raises(ModelError, match=re.escape(message)):
-            Posterior.load(tmp_path / "c.npz", model=model, data=of_schools(("x", "z")))
+            Posterior.load(tmp_path / "c.safetensors", model=model, data=of_schools(("x", "z")))
 
 
 # Coverage
@@ -760,7 +760,7 @@ def test_a_loaded_posterior_of_priors_scaled_by_the_data(tmp_path: Path) -> None
     data = ht.Data.from_frame(frame, "y", ["school"])
     model = VaryingIntercepts("school", ["x"])
     posterior = ht.sample(model, data, chains=4, warmup=40, draws=20, seed=1, progress=False)
-    posterior.save(tmp_path / "draws.npz")
-    again = ht.Posterior.load(tmp_path / "draws.npz", model=model, data=data)
+    posterior.save(tmp_path / "draws.safetensors")
+    again = ht.Posterior.load(tmp_path / "draws.safetensors", model=model, data=data)
     new = frame[["school", "x"]].head(3)
     assert torch.equal(again.predict(new).draws, posterior.predict(new).draws)

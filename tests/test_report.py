@@ -166,8 +166,8 @@ def test_a_run_that_did_not_converge_says_so_first(sample, tmp_path):
 
 
 def test_without_model_and_data_it_says_what_is_missing(posterior, page, tmp_path):
-    posterior.save(tmp_path / "draws.npz")
-    loaded = ht.Posterior.load(tmp_path / "draws.npz")
+    posterior.save(tmp_path / "draws.safetensors")
+    loaded = ht.Posterior.load(tmp_path / "draws.safetensors")
     found = Page(loaded.report(tmp_path / "loaded.html").read_text(encoding="utf-8"))
     for name in ("groups", "pooling", "predictive", "criteria"):
         assert "Left out: this posterior does not know its model and data" in found.sections[name]

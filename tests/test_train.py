@@ -104,7 +104,7 @@ def test_from_any_folder_with_a_model_of_ones_own(folder):
     assert "dashboard:  python scripts/dashboard.py out" in lines
     written = {path.name.split(".")[0] for path in (folder / "out").iterdir()}
     assert {"draws", "summary", "config", "events"} <= written
-    assert Posterior.load(folder / "out" / "draws.npz")["alpha"].shape == (4, 25, 10)
+    assert Posterior.load(folder / "out" / "draws.safetensors")["alpha"].shape == (4, 25, 10)
     assert len(pd.read_csv(folder / "out" / "summary.csv")) >= 3 + 10
 
 

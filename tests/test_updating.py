@@ -124,8 +124,8 @@ def test_second_update_goes_on_from_the_first(tmp_path):
     assert list(twice.labels["school"]) == [*"abcdefg", "h"]
     data = twice._fitted().data
     assert list(data.index) == [*fitted.index, *later.index]
-    twice.save(tmp_path / "twice.npz")
-    again = Posterior.load(tmp_path / "twice.npz", model=KnownScales(), data=data)
+    twice.save(tmp_path / "twice.safetensors")
+    again = Posterior.load(tmp_path / "twice.safetensors", model=KnownScales(), data=data)
     assert torch.equal(again["alpha"], twice["alpha"])
 
 

@@ -16,13 +16,13 @@ from hiertorch.monitoring.calibration import STATISTICS, calibrated
 from hiertorch.monitoring.laterrows import Later
 from hiertorch.monitoring.reweighting import Reweighted, reweighted
 from hiertorch.monitoring.shifts import group_shifts, parameter_shifts
+from hiertorch.naming import label_text
 from hiertorch.newrows import shown
 from hiertorch.pareto import good_k
 from hiertorch.posterior import Posterior
 from hiertorch.predict import Fitted, stream
 from hiertorch.redraw import Redraw
 from hiertorch.setting import Setting
-from hiertorch.storage import label_text
 from hiertorch.summaries import listed
 
 __all__ = ["Monitoring", "monitor"]

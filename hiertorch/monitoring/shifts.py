@@ -19,11 +19,11 @@ from hiertorch.errors import ModelError
 from hiertorch.latent import Values
 from hiertorch.model import Model
 from hiertorch.monitoring.laterrows import Later
+from hiertorch.naming import label_text
 from hiertorch.pareto import smoothed
 from hiertorch.posterior import Posterior
 from hiertorch.redraw import Redraw
 from hiertorch.setting import Setting
-from hiertorch.storage import label_text
 
 __all__ = ["group_shifts", "parameter_shifts"]
 

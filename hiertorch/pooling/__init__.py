@@ -29,13 +29,13 @@ from hiertorch.errors import ModelError
 from hiertorch.families import centre
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model
+from hiertorch.naming import label_text
 from hiertorch.pointwise import DRAWS, Pointwise
 from hiertorch.pooling.boundaries import boundaries, scales_of
 from hiertorch.pooling.information import effects_of
 from hiertorch.pooling.levels import NUMBERS, entries_of, level_lines
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, shrinkage
 from hiertorch.pooling.variance import parted, table
-from hiertorch.storage import label_text
 from hiertorch.structure import Reads
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from torch import Tensor
 from hiertorch.data import Data
 from hiertorch.latent import Values
 from hiertorch.model import Model
+from hiertorch.naming import label_text
 from hiertorch.pooling.information import prior_mean
-from hiertorch.storage import label_text
 
 __all__ = ["NUMBERS", "entries_of", "level_lines", "levels_of", "units"]
 

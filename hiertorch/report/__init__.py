@@ -9,10 +9,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hiertorch.archive import whole
 from hiertorch.errors import RunFolderError
 from hiertorch.report.page import page
 from hiertorch.report.sections import every, verdict
-from hiertorch.storage import whole
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior

@@ -1,0 +1,110 @@
+"""Model and data for a posterior that was loaded: those that were fitted, or a sentence on how they differ."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hiertorch import reading
+from hiertorch.checks import inspect
+from hiertorch.collapse import collapse
+from hiertorch.data import Data
+from hiertorch.errors import DataError, ModelError
+from hiertorch.latent import Latent, validation
+from hiertorch.model import Model
+from hiertorch.newrows import shown
+from hiertorch.predict import Fitted
+from hiertorch.redraw import Redraw
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["attach"]
+
+ADVICE = "Give the model and data that this posterior was drawn from."
+CHOSEN = "\n\npriors by these data:"
+"""Before what `hiertorch.requirements.model_text` adds to a model as printed."""
+
+
+def attach(posterior: "Posterior", model: Any, data: Any, *, collapsed: bool) -> None:
+    """Gives a posterior its model and data, in the dtype and on the device of its draws.
+
+    Args:
+        posterior: is changed.
+        model: what was fitted, and
+        data: to what.
+        collapsed: whether effects and coefficients were integrated out, so that effects can be drawn again.
+
+    Raises:
+        ModelError, DataError: unless these are, by names, formula, priors, rows and labels, what was fitted.
+    """
+    if not isinstance(model, Model) or not isinstance(data, Data):
+        raise DataError(
+            f"load takes model= and data= together, an ht.Model and ht.Data; found {type(model).__name__} and "
+            f"{type(data).__name__}."
+        )
+    fitted = Fitted(model, data, next(iter(posterior.draws.values())), posterior.more)
+    _check_model(posterior, fitted.model)
+    _check_data(posterior, fitted.data)
+    _check_latents(posterior, fitted.model, fitted.data)
+    posterior._predictor = fitted
+    if collapsed:
+        posterior._effects = _redraw(posterior, fitted)
+
+
+def _check_model(posterior: "Posterior", model: Model) -> None:
+    text = str(posterior.run.get("model_text", "")).split(CHOSEN)[0]
+    if text and not text.endswith(str(model)):  # before it stands what its class says
+        raise ModelError(
+            f"the model is not the one that was fitted, which prints as\n{text}\nand not as\n{model}\n{ADVICE}"
+        )
+    missing = [name for name in posterior.draws if name not in model.latents and name not in model.derived]
+    if missing:
+        raise ModelError(
+            f"the posterior has {missing[0]!r}, which the model does not declare; it has "
+            f"{reading.listed(model.latents)}. {ADVICE}"
+        )
+
+
+def _check_data(posterior: "Posterior", data: Data) -> None:
+    for plate, labels in posterior.labels.items():
+        if plate not in data.labels or list(data.labels[plate]) != list(labels):
+            found = shown(data.labels[plate]) if plate in data.labels else "no such grouping"
+            raise DataError(f"the groups of {plate!r} were {shown(labels)}; the data have {found}. {ADVICE}")
+    known = posterior.fingerprint  # none if it was made by hand
+    if known is not None and (other := known.differences(data.fingerprint)):
+        raise DataError(f"the data are not those that were fitted: {'; '.join(other)}. {ADVICE}")
+
+
+def _check_latents(posterior: "Posterior", model: Model, data: Data) -> None:
+    with torch.no_grad(), validation(False):
+        prior = model.sample_prior(data, 1, torch.Generator(data.device).manual_seed(0))
+    for name, x in posterior.draws.items():
+        latent: Latent | None = model.latents.get(name)
+        if latent is None:
+            continue
+        if latent.plate != posterior.plates[name] or prior[name].shape[1:] != x.shape[2:]:
+            raise ModelError(
+                f"{name!r} is {tuple(prior[name].shape[1:])} over {latent.plate} in the model, and the posterior's is "
+                f"{tuple(x.shape[2:])} over {posterior.plates[name]}. {ADVICE}"
+            )
+        event = latent.event_labels(data)
+        if event is not None and tuple(map(tuple, event)) != tuple(map(tuple, posterior.event_labels[name])):
+            raise ModelError(
+                f"the entries of {name!r} are {event} in the model, and {posterior.event_labels[name]} in the "
+                f"posterior. {ADVICE}"
+            )
+
+
+def _redraw(posterior: "Posterior", fitted: Fitted) -> Redraw:
+    """What draws effects again, as the run that made the posterior had it."""
+    model = fitted.model
+    reads, _ = inspect(model, fitted.data)
+    found = collapse(model, fitted.data, reads)
+    if isinstance(found, str):
+        raise ModelError(
+            f"effects were integrated out when this posterior was drawn, and now they can't be: {found}. Load it with "
+            "the hiertorch that drew it, or without model and data."
+        )
+    stored = {**posterior.draws, **posterior.more}
+    population = {name: stored[name] for name, latent in model.latents.items() if latent.plate is None}
+    return Redraw(found, population, int(posterior.run.get("seed", 0)))
