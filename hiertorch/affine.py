@@ -126,9 +126,9 @@ class Composed:
         here, slopes = self.mean(rest, {}, rows, chains), [rows.y.new_zeros(0, chains, rows.n_rows)]
         for name, at in numbers:
             moved = rest[name].flatten(1).clone()
-            moved[:, at] += 1.0
+            moved[:, at] += STEP
             there = self.mean({**rest, name: moved.reshape(rest[name].shape)}, {}, rows, chains)
-            slopes.append((there - here).unsqueeze(0))
+            slopes.append(((there - here) / STEP).unsqueeze(0))
         return torch.cat(slopes)
 
     def design(self, rest: Mapping[str, Tensor], data: Data) -> tuple[Tensor, dict[str | None, Tensor]]:
@@ -199,7 +199,8 @@ class Affine:
         found = {}
         for name in part.events:
             root = self.composed.root(name, v)
-            found[name] = (root[:, :1] if name in self.shared else root).movedim((2, 3, 1, 0), (0, 1, 2, 3))
+            root = _valid(root[:, :1] if name in self.shared else root)
+            found[name] = root.movedim((2, 3, 1, 0), (0, 1, 2, 3))
         if len(found) == 1 or part.width == 1:
             (root,) = found.values()
             return (
@@ -228,6 +229,11 @@ class Affine:
             columns.append(self.composed.difference(rest, {}, along, rows, chains) / STEP)
         design = torch.stack(columns, -1)  # (chains, rows, width)
         return (inverse @ design).movedim((1, 2, 0), (0, 1, 2)).unsqueeze(2)
+
+
+def _valid(root: Tensor) -> Tensor:
+    """A root with NaN where it is none, so that the density is none there: spreads and diagonals are positive."""
+    return torch.where(root.diagonal(dim1=-2, dim2=-1).amin(-1) > 0, 1.0, torch.nan)[..., None, None] * root
 
 
 def normal_root(distribution: Any) -> Tensor | None:

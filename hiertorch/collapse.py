@@ -36,6 +36,9 @@ BATCH_NUMBERS = 1_500_000
 
 LARGE_ROOT = 200
 
+MANY_ROWS = 100_000
+"""Above which fewer places are compared."""
+
 MOST_REMEMBERED = 12
 """Coefficients up to which each proposal's factor is kept for drawing them."""
 
@@ -262,7 +265,7 @@ def _verify(found: Collapsed) -> None:
     """Holds log p(y, linear, rest) of the model against what was found, at random places and on all rows."""
     composed, affine = found.composed, found.affine
     generator = torch.Generator(composed.data.device).manual_seed(2)
-    chains = max(2, found.sets)
+    chains = max(2 if found.data.n_rows > MANY_ROWS else 4, found.sets)
     rest = {name: x[torch.arange(chains) % len(x)] for name, x in affine.probes.items()}
     data = found.data if found.sets > 1 else composed.data
     if found.sets > 1:

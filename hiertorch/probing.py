@@ -1,15 +1,20 @@
-"""Which latents a Gaussian likelihood is linear in, found by probing a model that knows nothing of it.
+"""What a conditionally linear-Gaussian model is made of: its dependence traced, its coefficients measured.
 
 Note [Probing]
-The mean is evaluated as a function of all innovations. It is affine if its differences are the same at places far
-apart. Its columns are its differences along one innovation of *all* groups at once: a row reads its own group alone,
-which a random direction proves or disproves. The step of these differences is a large power of 2, which makes them
-exact to the last digit, as those of an affine function are whatever the step. (`torch.func.jvp` gives the same numbers
-and costs a process two seconds, in which it imports a compiler.) All this is done on some rows at a few draws from the
-prior; `hiertorch.collapse` then holds the whole factorisation against the model's own density, on all rows.
+What depends on what, and whether it is affine, follows from the operations (`hiertorch.tracing`, `hiertorch.choice`).
+Values only measure: the columns of the mean are its differences along one innovation of *all* groups at once; a row
+reads its own group alone, which a random direction proves or disproves. The step of these differences is a large power
+of 2, which makes them exact to the last digit, as those of an affine function are whatever the step.
+(`torch.func.jvp` gives the same numbers and costs a process two seconds, in which it imports a compiler.)
+
+Where columns or the rows' scales change with the rest, values also tell how: columns are those at the anchor times a
+matrix, scales those at the anchor times a factor for each stratum. Functions without kinks that agree on this at the
+spread, distinct values of `hiertorch.probes` agree everywhere, but for a set of measure 0; one that may have kinks or
+jumps is refused, and so is one that reads a latent and was not seen to change with it. All this is done on some rows;
+`hiertorch.collapse` then holds the whole factorisation against the model's own density, on all rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import log2, prod
 
 import torch
@@ -17,14 +22,22 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from hiertorch.affine import STEP, Affine, Composed, NotAffine, Part, normal_root, some_rows
+from hiertorch.choice import Choice, choose
 from hiertorch.data import Data
 from hiertorch.declared import overrides
 from hiertorch.latent import Values
 from hiertorch.model import Model
+from hiertorch.probes import spread
 from hiertorch.space import Coordinate, Space
 from hiertorch.structure import Reads, coordinates_of
+from hiertorch.terms import Sum, Term, is_kinked
+from hiertorch.terms import reads as read_by
+from hiertorch.tracing import priors_read, trace
 
 __all__ = ["find"]
+
+CHAINS = 3
+"""Of a trace."""
 
 MOST_STRATA = 6
 CLOSE = 1e-8
@@ -36,46 +49,34 @@ def find(model: Model, data: Data, reads: Reads) -> Affine:
     Raises:
         NotAffine: with the reason, if it is not.
     """
-    _refuse(model, data, reads)
-    coordinates = coordinates_of(model, reads)
-    space = Space(coordinates).to(data.device, data.dtype)
-    drawn = space.unconstrain({name: x.to(data.dtype) for name, x in reads.values.items()})
-    probes = space.constrain({name: u.clamp(-2.0, 2.0) for name, u in drawn.items()})
+    coordinates, rows = coordinates_of(model, reads), some_rows(data)
     normal = [name for name in model.latents if normal_root(reads.distributions[name]) is not None]
-    read_by_others = {parent for name, parents in reads.priors.items() if name not in normal for parent in parents}
-    linear = [name for name in normal if name not in read_by_others]
-    rows = some_rows(data)
-    while True:
-        composed = Composed(model, data, _parts(model, data, linear, coordinates))
-        drop = _in_scales(composed, probes, rows, reads) or _curved(composed, probes, rows)
-        if drop is None:
-            break
-        linear.remove(drop)
-    rest = tuple(name for name in model.latents if name not in composed.part)
-    for name in rest:
-        if (plate := model.latents[name].plate) is not None:
-            family = type(reads.distributions[name]).__name__
-            why = f"its prior is {family} and not Normal" if name not in normal else "a scale or another prior reads it"
-            raise NotAffine(f"{name!r} varies over {plate!r} and can't be integrated out: {why}")
+    _refuse(model, reads, normal)
+    space = Space(coordinates).to(data.device, data.dtype)
+    probes = _probes(model, data, rows, reads, normal, space)
+    values = {name: probes.get(name, x.to(data.dtype)) for name, x in reads.values.items()}
+    values = {name: x[torch.arange(CHAINS) % len(x)] for name, x in values.items()}
+    parents = {name: read | reads.priors[name] for name, read in priors_read(model, data, values).items()}
+    sizes = {name: c.event for name, c in coordinates.items()}
+    choice = choose(lambda linear: trace(model, data, rows, values, linear), normal, parents, model.latents, sizes)
+    composed = Composed(model, data, _parts(model, data, choice.linear, coordinates))
     if not composed.part:
         raise NotAffine("the mean of the likelihood is linear in no latent with a normal prior")
+    rest = tuple(name for name in model.latents if name not in composed.part)
     here = {name: probes[name] for name in rest}
     anchor = {name: x[:1] for name, x in here.items()}
-    designs = _designs(composed, here, rows)
+    _check_trace(composed, here, rows)
+    designs = {part: _designs(composed, part, choice, here, rows) for part in composed.parts}
     _check_groups(composed, designs, here, rows)
-    held = _held(composed, here, rows)
-    strata, of_row = _strata(composed, here, rows)
+    held = _held(composed, choice, here, rows)
+    strata, of_row = _strata(composed, choice, here, rows)
     first = [int((of_row == s).nonzero()[0]) for s in range(len(strata))]
     witnesses = _alone(composed, rows, torch.tensor(first, device=data.device), here)
-    turning = {}
-    for part, design in designs.items():
-        if not _close(design[1:], design[:1].expand_as(design[1:])):
-            turning[part.plate] = _turning(part, design, rows)
-    roots = {name: composed.root(name, composed.zeros(here, _count(probes))) for name in composed.part}
-    shared = frozenset(name for name, root in roots.items() if bool((root == root[:, :1]).all()))
-    settled = frozenset(name for name, root in roots.items() if bool((root == root[:1]).all()))
+    turning = {part.plate: _turning(part, design, rows) for part, design in designs.items() if len(design) > 1}
+    roots = {name: composed.root(name, composed.zeros(here, _count(here))) for name in composed.part}
+    shared = frozenset(name for name, root in roots.items() if _is_shared(root, is_kinked(choice.pieces.roots[name])))
     lean = _lean(composed, here, roots)
-    return Affine(composed, rest, held, shared, settled, lean, anchor, here, strata, witnesses, turning)
+    return Affine(composed, rest, held, shared, choice.settled, lean, anchor, here, strata, witnesses, turning)
 
 
 def _lean(composed: Composed, here: Mapping[str, Tensor], roots: Mapping[str, Tensor]) -> bool:
@@ -87,13 +88,39 @@ def _lean(composed: Composed, here: Mapping[str, Tensor], roots: Mapping[str, Te
         return False
 
 
-def _refuse(model: Model, data: Data, reads: Reads) -> None:
+def _refuse(model: Model, reads: Reads, normal: Sequence[str]) -> None:
     """What can be said without probing."""
     for method in ("log_prob", "log_likelihood", "log_prior_term"):
         if overrides(model, method):
             raise NotAffine(f"the model overrides {method}")
     if type(reads.response) is not Normal:
         raise NotAffine(f"the likelihood is {type(reads.response).__name__}, not Normal")
+    for name, latent in model.latents.items():
+        if latent.plate is not None and name not in normal:
+            family = type(reads.distributions[name]).__name__
+            why = f"its prior is {family} and not Normal"
+            raise NotAffine(f"{name!r} varies over {latent.plate!r} and can't be integrated out: {why}")
+
+
+def _probes(
+    model: Model, data: Data, rows: Data, reads: Reads, normal: Sequence[str], space: Space
+) -> dict[str, Tensor]:
+    """Spread values of all population-level latents, at which the model is finite with effects at their means."""
+    plates = [name for name in normal if model.latents[name].plate is not None]
+    population = [name for name in model.latents if name not in plates]
+    effects = Composed(model, data, _parts(model, data, plates, space.coordinates))
+
+    def is_finite(values: Mapping[str, Tensor]) -> Tensor:
+        chains = _count(values)
+        v = effects.values(values, {}, chains)
+        response = model.likelihood(v, rows)
+        row = response.log_prob(rows.y).expand(chains, rows.n_rows).sum(-1)
+        roots = [effects.root(name, v).flatten(1).sum(-1).expand(chains) for name in normal]
+        priors = [model.log_prior_term(name, v, data).sum(-1) for name in population]
+        return torch.isfinite(torch.stack([row, *roots, *priors])).all(0)
+
+    others = {name: reads.values[name][:1].to(data.dtype) for name in plates}
+    return spread(model, data, space, population, others, is_finite)
 
 
 def _parts(model: Model, data: Data, linear: Sequence[str], coordinates: Mapping[str, Coordinate]) -> list[Part]:
@@ -105,7 +132,7 @@ def _parts(model: Model, data: Data, linear: Sequence[str], coordinates: Mapping
 
 
 def _count(probes: Mapping[str, Tensor]) -> int:
-    return next(iter(probes.values())).shape[0]
+    return next((x.shape[0] for x in probes.values()), 1)
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -114,62 +141,64 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool(((a - b).abs() <= CLOSE * max(largest, 1e-300)).all())
 
 
-def _in_scales(composed: Composed, probes: Mapping[str, Tensor], rows: Data, reads: Reads) -> str | None:
-    """A population-level latent on which a spread or the scale of the rows depends, None if there is none."""
-    chains = _count(probes)
-    nothing = composed.zeros(probes, chains)
-
-    def scales(v: Values) -> list[tuple[str, Tensor]]:
-        found = [(f"the prior of {name!r}", composed.root(name, v)) for name in composed.part]
-        return [*found, ("the likelihood", composed.model.likelihood(v, rows).stddev)]
-
-    before = scales(nothing)
-    for name, part in composed.part.items():
-        moved = Values({**nothing._tensors, name: probes[name]}, composed.names)
-        for (what, a), (_, b) in zip(before, scales(moved), strict=True):
-            if a.shape != b.shape or not torch.equal(a, b):
-                if part.plate is not None:
-                    raise NotAffine(f"the scale of {what} depends on {name!r}")
-                return name
-    return None
-
-
-def _curved(composed: Composed, probes: Mapping[str, Tensor], rows: Data) -> str | None:
-    """A population-level latent without which the mean is linear in the others, None if it is linear in all."""
-    chains = _count(probes)
+def _check_trace(composed: Composed, here: Mapping[str, Tensor], rows: Data) -> None:
+    """Holds at a few places what the trace says of the innovations: that the mean is affine in them, and that no scale
+    reads them.
+    """
+    few = {name: x[:CHAINS] for name, x in here.items()}
+    chains, names = _count(few), list(composed.part)
     generator = torch.Generator(rows.device).manual_seed(0)
-
-    far = float(composed.mean(probes, {}, rows, chains).abs().max())  # against which differences must not vanish
+    far = float(composed.mean(few, {}, rows, chains).abs().max())  # against which differences must not vanish
     far = 2.0 ** round(log2(far)) if 1.0 < far < torch.inf else 1.0
 
-    def random(scale: float, names: Sequence[str]) -> dict[str, Tensor]:
-        return {name: scale * torch.randn(probes[name].shape, dtype=rows.dtype, device=rows.device, generator=generator)
-                for name in names}  # fmt: skip
+    def random(scale: float) -> dict[str, Tensor]:
+        shapes = {name: (chains, part.size, *part.events[name]) for name, part in composed.part.items()}
+        return {name: scale * torch.randn(shape, dtype=rows.dtype, device=rows.device, generator=generator)
+                for name, shape in shapes.items()}  # fmt: skip
 
-    def linear(names: Sequence[str], moving: Sequence[str]) -> bool:
-        """Whether derivatives along `names` are the same wherever `moving` are."""
-        along = random(far, names)
-        slopes = [composed.difference(probes, random(s * far, moving), along, rows, chains) for s in (0.0, 1.0, 10.0)]
-        return all(_close(slopes[0], slope) for slope in slopes[1:])
-
-    every = tuple(composed.part)
-    if not every or linear(every, every):
-        return None
-    for name in every:
-        if composed.part[name].plate is not None and not linear((name,), (name,)):
-            raise NotAffine(f"the mean of the likelihood is not affine in {name!r}")
-    for name in every:
-        others = tuple(other for other in every if other != name)
-        if composed.part[name].plate is None and (not linear((name,), (name,)) or linear(others, others)):
-            return name
-    raise NotAffine(f"the mean of the likelihood is not affine in {', '.join(map(repr, every))} together")
+    along = random(far)
+    slopes = [composed.difference(few, random(s * far), along, rows, chains) for s in (0.0, 1.0, 10.0)]
+    if not all(_close(slopes[0], slope) for slope in slopes[1:]):
+        raise NotAffine(f"the mean of the likelihood is not affine in {', '.join(map(repr, names))} together")
+    nothing = composed.zeros(few, chains)
+    moved = Values({**nothing._tensors, **random(far)}, composed.names)
+    scales = [composed.model.likelihood(v, rows).stddev for v in (nothing, moved)]
+    for name in names:
+        scales += [composed.root(name, v) for v in (nothing, moved)]
+    if not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(scales[::2], scales[1::2], strict=True)):
+        raise NotAffine(f"a scale depends on {' or '.join(map(repr, names))}")
 
 
-def _designs(composed: Composed, here: Mapping[str, Tensor], rows: Data) -> dict[Part, Tensor]:
-    """Each part's design at each probe, `(probes, width, rows)`."""
-    each = [{name: x[i : i + 1] for name, x in here.items()} for i in range(_count(here))] if here else [{}]
-    found = [composed.design(one, rows)[1] for one in each]
-    return {part: torch.stack([columns[part.plate] for columns in found]) for part in composed.parts}
+def _designs(composed: Composed, part: Part, choice: Choice, here: Mapping[str, Tensor], rows: Data) -> Tensor:
+    """A part's design at each probe, `(probes, width, rows)`; at the first alone if it is the same everywhere."""
+
+    def at(values: Mapping[str, Tensor], i: int) -> Tensor:
+        return composed.design({name: x[i : i + 1] for name, x in values.items()}, rows)[1][part.plate]
+
+    terms = frozenset[Term]().union(*(choice.coefficients[name] for name in part.events))
+    if not read_by(terms):
+        return at(here, 0).unsqueeze(0)
+    what = f"the coefficients of {_listed(part.events)}"
+    if is_kinked(terms):
+        raise NotAffine(f"{what} may have kinks or jumps in {_listed(read_by(terms))}")
+    _check_seen(what, terms, here, at)
+    design = torch.stack([at(here, i) for i in range(_count(here))])
+    return design[:1] if _close(design, design[:1].expand_as(design)) else design
+
+
+def _check_seen(
+    what: str, terms: Sum, here: Mapping[str, Tensor], at: Callable[[Mapping[str, Tensor], int], Tensor]
+) -> None:
+    """Raises where a function of a latent is the same wherever this latent is: it is so here, but where not?
+
+    Polynomials that are the same at so many values are so everywhere, as in a - (a - b), whose terms in a cancel.
+    """
+    anchor = {name: x[:1].expand_as(x) for name, x in here.items()}
+    before = at(anchor, 0)
+    for name in sorted({name for term in terms for name in term.within}):
+        moved = {**anchor, name: here[name]}
+        if all(_close(before, at(moved, i)) for i in range(1, _count(here))):
+            raise NotAffine(f"{what} depend on {name!r}, but were seen to change with it nowhere")
 
 
 def _check_groups(composed: Composed, designs: Mapping[Part, Tensor], here: Mapping[str, Tensor], rows: Data) -> None:
@@ -179,36 +208,41 @@ def _check_groups(composed: Composed, designs: Mapping[Part, Tensor], here: Mapp
         if part.plate is None:
             continue
         t = torch.randn(part.width, part.size, 1, dtype=rows.dtype, device=rows.device, generator=generator)
-        one = {name: x[:1] for name, x in here.items()}
-        slope = composed.difference(one, {}, part.split(STEP * t), rows, 1)[0] / STEP
-        if not _close(slope, (design[0] * t[:, rows[part.plate], 0]).sum(0)):
-            raise NotAffine(f"rows read groups of {part.plate!r} other than their own")
+        for i, columns in enumerate(design):
+            one = {name: x[i : i + 1] for name, x in here.items()}
+            slope = composed.difference(one, {}, part.split(STEP * t), rows, 1)[0] / STEP
+            if not _close(slope, (columns * t[:, rows[part.plate], 0]).sum(0)):
+                raise NotAffine(f"rows read groups of {part.plate!r} other than their own")
 
 
-def _held(composed: Composed, here: Mapping[str, Tensor], rows: Data) -> tuple[tuple[str, int], ...]:
+def _held(composed: Composed, choice: Choice, here: Mapping[str, Tensor], rows: Data) -> tuple[tuple[str, int], ...]:
     """Numbers of the rest in which the mean is linear while all innovations are 0."""
-    if not here:
+    every = [(name, at) for name, x in here.items() if name in choice.held for at in range(prod(x.shape[1:]))]
+    if not every:
         return ()
-    chains = _count(here)
-    means = composed.mean(here, {}, rows, chains)
-    if _close(means, means[:1].expand_as(means)):
-        return ()
-    every = [(name, at) for name, x in here.items() for at in range(prod(x.shape[1:]))]
-    slopes = composed.slopes(here, every, rows)
-    held = [number for number, slope in zip(every, slopes, strict=True) if bool((slope != 0).any())]
-    moved = torch.stack([here[name].flatten(1)[:, at] - here[name].flatten(1)[0, at] for name, at in held])
-    columns = composed.slopes({name: x[:1] for name, x in here.items()}, held, rows)[:, 0]
-    predicted = means[:1] + moved.T @ columns
-    if not _close(means, predicted):
-        raise NotAffine(f"the mean of the likelihood is not affine in {', '.join(sorted({repr(n) for n, _ in held}))}")
+    columns = composed.slopes({name: x[:1] for name, x in here.items()}, every, rows)[:, 0]
+    some = (columns != 0).any(-1)
+    held, columns = [number for number, one in zip(every, some.tolist(), strict=True) if one], columns[some]
+    means = composed.mean(here, {}, rows, _count(here))
+    moved = [here[name].flatten(1)[:, at] - here[name].flatten(1)[0, at] for name, at in held]
+    if not _close(means, means[:1] + (torch.stack(moved).T @ columns if held else 0.0)):
+        raise NotAffine(f"the mean of the likelihood is not affine in {_listed(choice.held)}")
     return tuple(held)
 
 
-def _strata(composed: Composed, here: Mapping[str, Tensor], rows: Data) -> tuple[Tensor, Tensor]:
+def _strata(composed: Composed, choice: Choice, here: Mapping[str, Tensor], rows: Data) -> tuple[Tensor, Tensor]:
     """log of scales over the anchor's `(strata, probes)`, and the stratum of each row."""
-    if not here:
-        return rows.y.new_zeros(1, 1), torch.zeros(rows.n_rows, dtype=torch.long, device=rows.device)
-    scale = composed.scale(here, rows, _count(here)).log()
+    chains, terms = _count(here), choice.pieces.scale.terms
+    if choice.pieces.scale.even or not read_by(terms):  # one number for each chain, times data
+        return rows.y.new_zeros(1, chains), torch.zeros(rows.n_rows, dtype=torch.long, device=rows.device)
+    if is_kinked(terms):
+        raise NotAffine(f"the scales of the rows may have kinks or jumps in {_listed(read_by(terms))}, not all alike")
+
+    def at(values: Mapping[str, Tensor], i: int) -> Tensor:
+        return composed.scale({name: x[i : i + 1] for name, x in values.items()}, rows, 1)
+
+    _check_seen("the scales of the rows", terms, here, at)
+    scale = composed.scale(here, rows, chains).log()
     ratio = (scale - scale[:1]).transpose(0, 1)
     strata, of_row = torch.unique((ratio / CLOSE).round(), dim=0, return_inverse=True)
     if len(strata) > MOST_STRATA:
@@ -218,10 +252,21 @@ def _strata(composed: Composed, here: Mapping[str, Tensor], rows: Data) -> tuple
     return strata * CLOSE, of_row
 
 
+def _is_shared(root: Tensor, kinked: bool) -> bool:
+    """Whether a prior has the same spread in all groups, `(probes or 1, groups or 1, width, width)`."""
+    if root.shape[1] == 1 or root.stride(1) == 0:
+        return True
+    return not kinked and bool((root == root[:, :1]).all())
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))
+
+
 def _alone(composed: Composed, rows: Data, at: Tensor, here: Mapping[str, Tensor]) -> Data:
     """Some rows by themselves, if the likelihood reads them as it does among the others."""
     alone = rows.take(at)
-    chains = _count(here) if here else 1
+    chains = _count(here)
     try:
         same = all(_close(part(here, alone, chains), part(here, rows, chains)[:, at])
                    for part in (composed.scale, lambda r, d, c: composed.mean(r, {}, d, c)))  # fmt: skip

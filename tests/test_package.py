@@ -18,6 +18,7 @@ WHAT |= {"declared", "turns", "weights", "arguments", "fingerprint", "admissible
 WHAT |= {"requirements", "findings", "expectations", "simulation"}
 WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structure", "start"}
 # Gaussian models, of which much is integrated out:
+WHAT |= {"terms", "operations", "tracing", "choice", "probes"}
 WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "several", "collapse", "marginals"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "proposals", "independence"}
 OUT = {"posterior", "summaries", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}

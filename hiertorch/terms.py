@@ -1,0 +1,101 @@
+"""How a tensor depends on named unknowns: a sum of terms, each a product of unknowns and a function of others.
+
+    x = sum_t c_t * (product of the factors of t) * f_t(what t reads in another way),     c_t: any data
+
+What a computation makes of its inputs is followed on these sums alone. They say too much rather than too little: a term
+may be there whose coefficient is 0, but what is not there is not read.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+__all__ = ["CONSTANT", "Sum", "Term", "added", "degree", "is_kinked", "joined", "product", "reads", "scaled", "unknown"]
+__all__ += ["unknown_function"]
+
+MOST_TERMS = 200
+"""A longer sum is taken for an unknown function of all that it reads."""
+
+
+class Term(NamedTuple):
+    """A product of unknowns, times an unknown function of others."""
+
+    factors: tuple[str, ...] = ()  # sorted; one that stands there more than twice stands there twice
+    within: frozenset[str] = frozenset()  # what the function reads
+    kinked: bool = (
+        False  # whether the function may have kinks or jumps, so that no few values tell what it is elsewhere
+    )
+    times: float | None = (
+        None  # the coefficient, where it is the same number everywhere, of an unknown that is a number
+    )
+
+
+Sum = frozenset[Term]
+
+CONSTANT: Sum = frozenset({Term()})
+
+
+def unknown(name: str, *, number: bool) -> Sum:
+    """An unknown by itself: a `number` for each chain, or an array of which any entry may be meant."""
+    return frozenset({Term((name,), times=1.0 if number else None)})
+
+
+def reads(x: Iterable[Term]) -> frozenset[str]:
+    """All unknowns in a sum."""
+    return frozenset(name for term in x for name in (*term.factors, *term.within))
+
+
+def is_kinked(x: Iterable[Term]) -> bool:
+    """Whether any of its functions may have kinks or jumps."""
+    return any(term.kinked for term in x)
+
+
+def unknown_function(x: Iterable[Term], *, kinked: bool = False) -> Sum:
+    """f(x), of which no more is known than what it reads and whether it is smooth where x is."""
+    x = frozenset(x)
+    return frozenset({Term((), reads(x), kinked or is_kinked(x))}) if reads(x) else CONSTANT
+
+
+def joined(*sums: Iterable[Term]) -> Sum:
+    """Entries of any of these, in any combination."""
+    return _short(frozenset(term._replace(times=None) for x in sums for term in x))
+
+
+def scaled(x: Iterable[Term], by: float) -> Sum:
+    """x times a number."""
+    return frozenset(term if term.times is None else term._replace(times=term.times * by) for term in x)
+
+
+def added(a: Iterable[Term], b: Iterable[Term]) -> Sum:
+    """a + b, without what cancels exactly."""
+    times: dict[Term, list[float | None]] = {}
+    for term in (*a, *b):
+        times.setdefault(term._replace(times=None), []).append(term.times)
+    found = set()
+    for term, every in times.items():
+        known = [x for x in every if x is not None]
+        total = sum(known) if len(known) == len(every) else None
+        if total != 0.0:
+            found.add(term._replace(times=total))
+    return _short(frozenset(found))
+
+
+def product(a: Iterable[Term], b: Iterable[Term]) -> Sum:
+    """a b, term by term."""
+    b = tuple(b)
+    return _short(frozenset(_times(s, t) for s in a for t in b))
+
+
+def _times(a: Term, b: Term) -> Term:
+    count = Counter((*a.factors, *b.factors))
+    factors = tuple(name for name in sorted(count) for _ in range(min(count[name], 2)))
+    return Term(factors, a.within | b.within, a.kinked or b.kinked)
+
+
+def _short(x: Sum) -> Sum:
+    return x if len(x) <= MOST_TERMS else unknown_function(x, kinked=True)
+
+
+def degree(term: Term, names: Collection[str]) -> int:
+    """Of a term in some unknowns jointly: 0, 1, or 2 for more and for what is no polynomial."""
+    return 2 if not term.within.isdisjoint(names) else min(sum(name in names for name in term.factors), 2)
