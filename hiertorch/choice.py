@@ -44,7 +44,7 @@ class Choice:
 def choose(
     trace: Callable[[Sequence[str]], Pieces],
     normal: Sequence[str],
-    parents: Mapping[str, Iterable[str]],
+    parents: Callable[[str], Iterable[str]],
     latents: Mapping[str, Latent],
     sizes: Mapping[str, Sequence[int]],
 ) -> Choice:
@@ -53,7 +53,7 @@ def choose(
     Args:
         trace: gives the pieces of the model where the innovations of some latents are unknown.
         normal: the latents with a normal prior, in order.
-        parents: latent -> latents that its prior reads.
+        parents: gives the latents that the prior of a latent reads.
         latents: all, in order.
         sizes: the shape of the event of each.
 
@@ -63,8 +63,9 @@ def choose(
     linear = list(normal)
     while True:
         pieces, why = trace(linear), dict[str, str]()
+        of_rest = {name: parents(name) for name in latents if name not in linear}
         for name in linear:
-            if (reason := _against(name, linear, pieces, parents)) is not None:
+            if (reason := _against(name, linear, pieces, of_rest)) is not None:
                 why[name] = reason
         if not why:
             drop = _one_of_two(pieces.mean, linear, latents, sizes)
@@ -92,15 +93,15 @@ def _coefficients(name: str, mean: Sum) -> Sum:
     )
 
 
-def _against(name: str, linear: Sequence[str], pieces: Pieces, parents: Mapping[str, Iterable[str]]) -> str | None:
+def _against(name: str, linear: Sequence[str], pieces: Pieces, of_rest: Mapping[str, Iterable[str]]) -> str | None:
     """Why a latent can't be integrated out, whatever else is; None if it can."""
     if name in reads(pieces.scale.terms):
         return f"the scale of the likelihood depends on {name!r}"
     for other in linear:
         if name in reads(pieces.roots[other]):
             return f"the scale of the prior of {other!r} depends on {name!r}"
-    for other, read in parents.items():
-        if other not in linear and name in read:
+    for other, read in of_rest.items():
+        if name in read:
             return f"{name!r} can't be integrated out: the prior of {other!r}, which is sampled, reads it"
     if any(degree(term, [name]) > 1 for term in pieces.mean):
         return f"the mean of the likelihood is not affine in {name!r}"

@@ -265,7 +265,7 @@ def _verify(found: Collapsed) -> None:
     """Holds log p(y, linear, rest) of the model against what was found, at random places and on all rows."""
     composed, affine = found.composed, found.affine
     generator = torch.Generator(composed.data.device).manual_seed(2)
-    chains = max(2 if found.data.n_rows > MANY_ROWS else 4, found.sets)
+    chains = found.sets if found.sets > 1 else 2 if found.data.n_rows > MANY_ROWS else 4
     rest = {name: x[torch.arange(chains) % len(x)] for name, x in affine.probes.items()}
     data = found.data if found.sets > 1 else composed.data
     if found.sets > 1:

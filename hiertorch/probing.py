@@ -15,6 +15,7 @@ jumps is refused, and so is one that reads a latent and was not seen to change w
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from math import log2, prod
 
 import torch
@@ -32,7 +33,7 @@ from hiertorch.space import Coordinate, Space
 from hiertorch.structure import Reads, coordinates_of
 from hiertorch.terms import Sum, Term, is_kinked
 from hiertorch.terms import reads as read_by
-from hiertorch.tracing import priors_read, trace
+from hiertorch.tracing import prior_reads, trace
 
 __all__ = ["find"]
 
@@ -56,7 +57,11 @@ def find(model: Model, data: Data, reads: Reads) -> Affine:
     probes = _probes(model, data, rows, reads, normal, space)
     values = {name: probes.get(name, x.to(data.dtype)) for name, x in reads.values.items()}
     values = {name: x[torch.arange(CHAINS) % len(x)] for name, x in values.items()}
-    parents = {name: read | reads.priors[name] for name, read in priors_read(model, data, values).items()}
+
+    @cache
+    def parents(name: str) -> frozenset[str]:
+        return reads.priors[name] | prior_reads(model, data, values, name)
+
     sizes = {name: c.event for name, c in coordinates.items()}
     choice = choose(lambda linear: trace(model, data, rows, values, linear), normal, parents, model.latents, sizes)
     composed = Composed(model, data, _parts(model, data, choice.linear, coordinates))

@@ -12,6 +12,7 @@ another thread, is left to the probes (`hiertorch.probing`), to the comparison o
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from hiertorch.model import Model
 from hiertorch.operations import FRESH, Value, is_harmless, names, result, tensors_in
 from hiertorch.terms import CONSTANT, Sum, Term, added, joined, reads, unknown, unknown_function
 
-__all__ = ["Pieces", "Trace", "priors_read", "trace"]
+__all__ = ["Pieces", "Trace", "prior_reads", "trace"]
 
 METADATA = names(
     "dim ndimension numel nelement size stride storage_offset is_floating_point is_complex is_contiguous is_same_size "
@@ -38,6 +39,9 @@ METADATA = names(
 
 MADE_OF_PYTHON = names("tensor as_tensor asarray new_tensor new tensor_split")
 """Functions that read tensors in lists, or at places of integers, without an operation that can be seen."""
+
+ONE_AT_A_TIME = RLock()
+"""Torch notes for the whole process, not for a thread, that a mode is on."""
 
 BY_ENTRY = names("apply_ map_ map2_")
 """Functions that call Python for every entry, and write what it gives."""
@@ -73,6 +77,7 @@ class Trace:
 
     def __enter__(self) -> "Trace":
         self._stack = ExitStack()
+        self._stack.enter_context(ONE_AT_A_TIME)
         self._stack.enter_context(torch.inference_mode(False))  # in which operations come whole, not in their parts
         self._stack.enter_context(_Leaving(self))
         self._stack.enter_context(_Operations(self))
@@ -153,6 +158,10 @@ class Trace:
 
 
 class _Operations(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # for this torch imports its compiler, which takes a second
+
     def __init__(self, trace: Trace) -> None:
         super().__init__()
         self.trace = trace
@@ -276,16 +285,13 @@ def trace(model: Model, data: Data, rows: Data, values: Mapping[str, Tensor], li
     return Pieces(run.result(mean).terms, run.result(scale), roots)
 
 
-def priors_read(model: Model, data: Data, values: Mapping[str, Tensor]) -> dict[str, frozenset[str]]:
-    """Latent -> the other latents that the density of its prior reads."""
-    latents, chains, found = tuple(model.latents), next(iter(values.values())).shape[0], {}
-    for name in latents:
-        tensors = {key: x.clone() for key, x in values.items()}
-        run = Trace(chains, tensors)
-        try:
-            with run:
-                term = model.log_prior_term(name, Values(tensors, latents), data)
-        except Exception as error:
-            raise NotAffine(f"the prior of {name!r} can't be followed ({type(error).__name__}: {error})") from error
-        found[name] = (reads(run.result(term).terms) | run.escaped) - {name}
-    return found
+def prior_reads(model: Model, data: Data, values: Mapping[str, Tensor], name: str) -> frozenset[str]:
+    """The other latents that the density of the prior of a latent reads."""
+    tensors = {key: x.clone() for key, x in values.items()}
+    run = Trace(next(iter(values.values())).shape[0], tensors)
+    try:
+        with run:
+            term = model.log_prior_term(name, Values(tensors, tuple(model.latents)), data)
+    except Exception as error:
+        raise NotAffine(f"the prior of {name!r} can't be followed ({type(error).__name__}: {error})") from error
+    return (reads(run.result(term).terms) | run.escaped) - {name}

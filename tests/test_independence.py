@@ -671,7 +671,7 @@ def test_given_starts_are_where_chains_begin() -> None:
     engine = Independence(move, 6, torch.Generator().manual_seed(1), {"sigma_y": given, "alpha": torch.zeros(6, 6)})
     values = engine.values()
     assert torch.equal(values["sigma_y"], given.exp())
-    assert len(values["sigma_alpha"].unique()) == 6
+    assert len(values["sigma_alpha"].unique()) > 3  # drawn with replacement
     assert values["alpha"].shape == (6, 6)
 
 
