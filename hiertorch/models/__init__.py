@@ -1,5 +1,6 @@
 """Ready structures, one a file, for any family (`hiertorch.families`). Each is a short subclass of `ht.Model`;
-replace a prior in a one-line subclass, or by `priors=`.
+the data choose its priors (`hiertorch.models.autoscale`) but for those that a one-line subclass, or `priors=`,
+replaces.
 """
 
 from hiertorch.models.complete_pooling import CompletePooling

@@ -13,7 +13,8 @@ __all__ = ["CompletePooling"]
 class CompletePooling(Regression):
     """eta_i = alpha + x_i' beta: groups are ignored.
 
-    alpha ~ Normal(0, 5), beta_k ~ Normal(0, 2).
+    The data choose the priors (`hiertorch.models.autoscale`); with `priors="tutorial"` alpha ~ Normal(0, 5), beta_k ~
+    Normal(0, 2).
 
     Args:
         predictors: names of the columns in x; one coefficient each, `(chains, 1, predictors)`.

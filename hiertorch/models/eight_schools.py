@@ -14,8 +14,9 @@ class EightSchools(Model):
     """y_j ~ Normal(theta_j, se_j),  theta_j ~ Normal(mu, tau): se_j is a column of the data (Rubin 1981; Gelman et al.
     2013, section 5.5).
 
-    mu ~ Normal(0, 10), tau ~ Gamma(1, 0.1) (mean 10), wide for effects of some ten units; replace them in a subclass
-    for others.
+    mu ~ Normal(0, 10), tau ~ Gamma(1, 0.1) (mean 10): fixed, for effects of some ten units. Where the data are far from
+    that a warning says so: replace the priors in a subclass, or take `VaryingIntercepts(plate,
+    family=ht.families.Gaussian(se))`, the same model with priors that the data choose.
 
     Args:
         plate: the grouping j, one row each or more.

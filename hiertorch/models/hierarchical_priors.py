@@ -20,7 +20,7 @@ def _of_rows(v: Values) -> Distribution:
 
 class HierarchicalPriors(VaryingIntercepts):
     """As `VaryingIntercepts`, with sigma_alpha ~ Gamma(2, lambda_alpha), sigma_y ~ Gamma(2, lambda_y) and
-    lambda_alpha, lambda_y ~ Gamma(1, 1).
+    lambda_alpha, lambda_y ~ Gamma(1, sd(y)); with `priors="tutorial"` Gamma(1, 1).
 
     Args:
         plate: the grouping j.

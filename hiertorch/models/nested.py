@@ -20,7 +20,8 @@ class Nested(Regression):
     """eta_i = alpha_c[i] + x_i' beta,  alpha_c ~ Normal(alpha_s[c], sigma_c),  alpha_s ~ Normal(mu, sigma_s), and so
     on for any depth: a group's level is drawn around that of the group it lies in.
 
-    mu ~ Normal(0, 5), beta_k ~ Normal(0, 2), every sigma ~ Gamma(1, 1) (Gelman & Hill 2007, section 22.6).
+    The data choose the priors (`hiertorch.models.autoscale`); with `priors="tutorial"` mu ~ Normal(0, 5), beta_k ~
+    Normal(0, 2), every sigma ~ Gamma(1, 1) (Gelman & Hill 2007, section 22.6).
 
     Args:
         plates: the groupings from the coarsest to the finest, such as ["school", "class"]: latents `alpha_school`,

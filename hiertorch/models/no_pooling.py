@@ -13,8 +13,8 @@ __all__ = ["NoPooling"]
 class NoPooling(Grouped):
     """eta_ij = alpha_j + x_ij' beta_j: groups learn nothing from one another (but share the spread of rows).
 
-    alpha_j ~ Normal(0, 5), beta_jk ~ Normal(0, 2), each by itself; no population. Make them wider for data on another
-    scale (`priors="autoscale"`).
+    The data choose the priors (`hiertorch.models.autoscale`), of each effect by itself, without a population; with
+    `priors="tutorial"` alpha_j ~ Normal(0, 5), beta_jk ~ Normal(0, 2).
 
     Args:
         plate: the grouping j.
