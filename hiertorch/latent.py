@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Beta, Distribution, Independent, LKJCholesky, TransformedDistribution
+from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
 from hiertorch.errors import ModelError
+from hiertorch.support import Bounds, shares_memory, within
 
 __all__ = ["Derived", "Latent", "Values", "cast", "prior_text", "repaired", "validation"]
 
@@ -156,16 +158,22 @@ class Values(Mapping[str, Tensor]):
         tensors: the values.
         declared: all latents of the model in order, for a helpful message when one is read too early.
         read: set to which every name read as an attribute or item is added (how the dependency graph is found).
+        bounds: name -> two numbers between which all its values are known to lie, so that nobody needs to look.
     """
 
-    __slots__ = ("_declared", "_read", "_tensors")
+    __slots__ = ("_bounds", "_declared", "_read", "_tensors")
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], declared: Sequence[str] = (), read: set[str] | None = None
+        self,
+        tensors: Mapping[str, Tensor],
+        declared: Sequence[str] = (),
+        read: set[str] | None = None,
+        bounds: Mapping[str, Bounds] | None = None,
     ) -> None:
         self._tensors = tensors
         self._declared = declared
         self._read = read
+        self._bounds = bounds or {}
 
     def __getitem__(self, name: str) -> Tensor:
         try:
@@ -189,6 +197,14 @@ class Values(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
+
+    def _satisfies(self, x: Tensor, constraint: Constraint) -> bool:
+        """Whether a tensor is the value of a latent, or a part of it, whose bounds say that it satisfies this."""
+        return any(
+            within(found, constraint) and shares_memory(x, self._tensors[name])
+            for name, found in self._bounds.items()
+            if name in self._tensors
+        )
 
     def _missing(self, name: str) -> str:
         known = ", ".join(self._tensors) or "none"

@@ -14,6 +14,8 @@ from torch.distributions import Distribution
 from hiertorch.data import Data
 from hiertorch.errors import ModelError
 from hiertorch.latent import Derived, Latent, Values, repaired
+from hiertorch.support import Condition, density, impossible
+from hiertorch.tolerance import attempted
 
 __all__ = ["Model"]
 
@@ -143,7 +145,7 @@ class Model(nn.Module, metaclass=_ModelType):
         device = like.device if like is not None else getattr(data, "device", torch.device("cpu"))
         dtype = like.dtype if like is not None else getattr(data, "dtype", torch.float64)
         try:
-            distribution = self.latents[name].distribution(v, data, device, dtype)
+            distribution = attempted(self.latents[name].distribution, v, data, device, dtype)
         except Exception as error:
             raise ModelError(f"the prior of {name!r} can't be built: {error}") from error
         if not isinstance(distribution, Distribution):
@@ -159,12 +161,16 @@ class Model(nn.Module, metaclass=_ModelType):
         return {name: self.log_prior_term(name, v, data) for name in self.latents}
 
     def log_prior_term(self, name: str, v: Values, data: Data | None = None) -> Tensor:
-        """log p(theta_name | earlier latents), `(chains, size)`."""
+        """log p(theta_name | earlier latents), `(chains, size)`; -inf where a parameter of the prior is impossible."""
+        return impossible(*self._prior_density(name, v, data))
+
+    def _prior_density(self, name: str, v: Values, data: Data | None = None) -> tuple[Tensor, list[Condition]]:
+        """The same as torch has it, and the conditions without which it is -inf."""
         value = v._tensors.get(name)
         if value is None or value.dim() < 2:
             found = "nothing" if value is None else f"shape {tuple(value.shape)}"
             raise ModelError(f"latent {name!r} needs a value of shape (chains, size, *event), found {found}.")
-        term = self.prior(name, v, data).log_prob(value)
+        term, conditions = density(self.prior(name, v, data), value, v._satisfies)
         shape = value.shape[:2]
         if not _fits(term.shape, shape):
             raise ModelError(
@@ -172,23 +178,28 @@ class Model(nn.Module, metaclass=_ModelType):
                 f"{tuple(value.shape)}; expected (chains, size) = {tuple(shape)}. For a vector use "
                 "Independent(..., 1), or ht.Latent(Normal(0.0, 1.0), event=3)."
             )
-        return term.expand(shape)
+        return term.expand(shape), conditions
 
     def log_prior(self, v: Mapping[str, Tensor], data: Data | None = None) -> Tensor:
         """log p(theta) = sum_k log p(theta_k | earlier latents), `(chains,)`, of constrained values."""
         return torch.stack([term.sum(-1) for term in self.log_prior_terms(v, data).values()]).sum(0)
 
     def log_likelihood(self, v: Mapping[str, Tensor], data: Data) -> Tensor:
-        """log p(y_i | theta), `(chains, rows)`, in the data's row order and without the row weights."""
-        v = self.values(v)
-        distribution, wanted = self.likelihood(v, data), (_chains(v), data.n_rows)
-        terms = distribution.log_prob(data.y)
+        """log p(y_i | theta), `(chains, rows)`, in the data's row order and without the row weights; -inf where a
+        parameter of the likelihood is impossible. See Note [Impossible places] in `hiertorch.support`.
+        """
+        return impossible(*self._row_density(self.values(v), data))
+
+    def _row_density(self, v: Values, data: Data) -> tuple[Tensor, list[Condition]]:
+        """The same as torch has it, and the conditions without which it is -inf."""
+        distribution, wanted = attempted(self.likelihood, v, data), (_chains(v), data.n_rows)
+        terms, found = density(distribution, data.y, v._satisfies)
         if terms.dim() > 2 or not _fits(terms.shape[-1:], wanted[-1:]):
             raise ModelError(
                 f"the log density of the likelihood, {type(distribution).__name__}, has shape {tuple(terms.shape)}; "
                 f"expected (chains, rows) = {wanted}."
             )
-        return terms.expand(np.broadcast_shapes(terms.shape, wanted))
+        return terms.expand(np.broadcast_shapes(terms.shape, wanted)), found
 
     def log_prob(self, v: Mapping[str, Tensor], data: Data) -> Tensor:
         """log p(theta) + sum_i w_i log p(y_i | theta), `(chains,)`, of constrained values: no Jacobian.

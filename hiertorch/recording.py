@@ -9,7 +9,7 @@ one loop, which pays when the run is long.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.split_module import split_module
 
 from hiertorch.errors import warn
+from hiertorch.ranges import Range, ranges, settled, strictly
+from hiertorch.tolerance import tolerant
 
 __all__ = ["record"]
 
@@ -28,23 +30,31 @@ VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 def record(
-    function: Callable[..., Tensor], example: tuple[Tensor, ...], *, compiled: bool = False
-) -> Callable[..., Tensor]:
+    function: Callable[..., Any],
+    example: tuple[Tensor, ...],
+    *,
+    compiled: bool = False,
+    bounds: Sequence[Range | None] = (),
+) -> Callable[..., Any]:
     """The function as a graph specialised to the shapes of `example`; the function itself if it can't be recorded.
 
     Args:
-        function: of tensors alone, pure, with one tensor as result.
+        function: of tensors alone, pure, with one tensor as result, or several.
         example: arguments like those of every later call.
         compiled: fuse the graph with `torch.compile`; a failure to compile is a warning, not an error.
+        bounds: between which numbers the arguments must lie; a comparison that these decide is left out.
     """
     example = tuple(x.clone() for x in example)  # one tensor given twice would be recorded as one argument
     try:
-        graph = make_fx(function)(*example)
+        with tolerant():  # a graph has no errors
+            graph = make_fx(function)(*example)
     except Exception as error:
         log.info("a piece of the density runs as written, since it can't be recorded: %s", error)
         return function
     if not any(map(_mutates, graph.graph.nodes)):
         _simplify(graph)
+        if _prove(graph, {i: strictly(*pair) for i, pair in enumerate(bounds) if pair is not None}):
+            _simplify(graph)
         _expand_late(graph, example)
         _multiply(graph, example)
     return _compile(graph, example) if compiled else graph
@@ -113,15 +123,52 @@ def _simplify(graph: fx.GraphModule) -> None:
         if all(n in constants for n in node.all_input_nodes):
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), constants.__getitem__)
             constants[node] = node.target(*args, **kwargs)
-    for i, (node, value) in enumerate(constants.items()):
+        elif (kept := _settled(node, constants)) is not None:
+            node.replace_all_uses_with(kept)
+    for node, value in constants.items():
         if node.op == "call_function" and isinstance(value, Tensor):
-            name = f"_constant_{i}"
+            name = f"_constant_{len(graph._buffers)}"
             graph.register_buffer(name, value)
             with graph.graph.inserting_before(node):
                 node.replace_all_uses_with(graph.graph.get_attr(name))
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     graph.recompile()
+
+
+def _prove(graph: fx.GraphModule, given: dict[int, Range]) -> bool:
+    """Replaces comparisons that are False whatever the arguments by constants; returns whether there were any."""
+    constants = {n: getattr(graph, str(n.target)) for n in graph.graph.nodes if n.op == "get_attr"}
+    found = ranges(graph, given, constants)
+    proved = [node for node in graph.graph.nodes if settled(node, found) and "val" in node.meta]
+    for node in proved:
+        like, name = node.meta["val"], f"_false_{len(graph._buffers)}"
+        graph.register_buffer(name, torch.zeros(like.shape, dtype=torch.bool, device=like.device))
+        with graph.graph.inserting_before(node):
+            false = graph.graph.get_attr(name)
+        false.meta = dict(node.meta)
+        node.replace_all_uses_with(false)
+    graph.recompile()
+    return bool(proved)
+
+
+def _settled(node: fx.Node, constants: dict[fx.Node, Any]) -> fx.Node | None:
+    """What a choice by a constant always chooses, and what an alternative to a constant False is, where that has the
+    same shape.
+    """
+    if node.target is torch.ops.aten.where.self:
+        mask = constants.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+        if mask is None or bool(mask.any()) != bool(mask.all()):
+            return None
+        kept = node.args[1] if bool(mask.any()) else node.args[2]
+    elif node.target is torch.ops.aten.bitwise_or.Tensor:
+        false = [isinstance(x, fx.Node) and x in constants and not bool(constants[x].any()) for x in node.args]
+        kept = node.args[1 - false.index(True)] if True in false else None
+    else:
+        return None
+    if isinstance(kept, fx.Node) and "val" in kept.meta and kept.meta["val"].shape == node.meta["val"].shape:
+        return kept
+    return None
 
 
 def _expand_late(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> None:

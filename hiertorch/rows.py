@@ -10,6 +10,8 @@ rows one by one; `hiertorch.structure.agrees` checks that this one does.
 """
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,13 @@ __all__ = ["Rows"]
 
 SCATTER_COST = 1.0
 """Of adding one number to its cell, in units of one row's density when that is compiled (measured, CPU)."""
+
+
+PAIRWISE: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
+    torch.amin: torch.minimum,
+    torch.amax: torch.maximum,
+    torch.any: torch.logical_or,
+}
 
 
 class Rows:
@@ -90,6 +99,21 @@ class Rows:
         while len(parts) > 1:
             parts = tuple(a + b for a, b in zip(parts[::2], parts[1::2], strict=True))
         return parts[0].contiguous().transpose(0, 1)
+
+    def over_blocks(self, x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
+        """`(..., held rows)` or `(..., 1)` to `(..., blocks)` or `(..., 1)`, by `torch.amin`, `torch.amax` or
+        `torch.any`.
+        """
+        if not x.dim() or x.shape[-1] == 1:
+            return x
+        if self.n_cells == 1:
+            return reduce(x, -1, keepdim=True)
+        if self.block == 1:
+            return x
+        x = x.unflatten(-1, (-1, self.block))
+        while (half := x.shape[-1] // 2) > 0:  # faster than a reduction along an axis that is not last in memory
+            x = PAIRWISE[reduce](x[..., :half], x[..., half:])
+        return x[..., 0]
 
     def sum_cells(self, blocks: Tensor) -> Tensor:
         """Sums of block terms by cell: `(chains, blocks)` to `(chains, cells)`."""

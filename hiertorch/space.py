@@ -11,6 +11,7 @@ from torch.distributions.constraints import Constraint, MixtureSameFamilyConstra
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 
 from hiertorch.latent import cast
+from hiertorch.support import Bounds, bounds
 
 __all__ = ["Coordinate", "Space", "bijection", "chain_last"]
 
@@ -151,6 +152,7 @@ class Coordinate:
     event: tuple[int, ...]  # of the constrained value
     free_event: tuple[int, ...]  # of the unconstrained one, shorter for a simplex or a correlation matrix
     bijection: Transform
+    bounds: Bounds | None = None  # of its values, which are single numbers; none for simplexes and matrices
 
     @property
     def width(self) -> int:
@@ -162,6 +164,15 @@ class Coordinate:
         """Whether theta = u, as on the whole real line."""
         return isinstance(self.bijection, ComposeTransform) and not self.bijection.parts
 
+    def at_ends(self, value: Tensor) -> list[Tensor]:
+        """Where a value is rounded to an end of its support, each `(chains, size)`: there is no such place in theory,
+        and densities of 0/0 in practice. None where that can't be.
+        """
+        if self.bounds is None or self.is_identity:
+            return []
+        least, most = (value.flatten(2).amin(-1), value.flatten(2).amax(-1)) if value.dim() > 2 else (value, value)
+        return [least <= self.bounds[0], most >= self.bounds[1]]
+
     @classmethod
     def make(cls, name: str, plate: str | None, size: int, event: tuple[int, ...], support: Constraint) -> "Coordinate":
         """The coordinate of a latent with this event shape and support.
@@ -171,7 +182,7 @@ class Coordinate:
         """
         onto = bijection(support)
         free_event = tuple(_free_shape(onto, torch.Size((1, size, *event)))[2:])
-        return cls(name, plate, size, event, free_event, onto)
+        return cls(name, plate, size, event, free_event, onto, bounds(support))
 
 
 class Space:

@@ -21,6 +21,8 @@ from hiertorch.recording import record
 from hiertorch.rows import Rows
 from hiertorch.space import Coordinate, Space
 from hiertorch.state import State
+from hiertorch.support import Condition
+from hiertorch.tally import Tally, ruled
 from hiertorch.transport import location_scale, transport
 
 __all__ = ["Target"]
@@ -62,6 +64,10 @@ class Target:
         )
         self._pieces: dict[tuple[str, str], Callable[..., Any]] = {}
         self._recording = self._compiled = False
+        self.own_priors = type(model).log_prior_term is not Model.log_prior_term
+        self.own_rows = type(model).log_likelihood is not Model.log_likelihood
+        self._bounds = {name: c.bounds for name, c in space.coordinates.items() if c.bounds is not None}
+        self.met = Tally()
         self.memory: dict[str, Any] = {}
 
     def to(self, device: torch.device | str) -> "Target":
@@ -69,7 +75,7 @@ class Target:
         new = copy.copy(self)
         new.model, new.data, new.rows = copy.deepcopy(self.model).to(device), self.data.to(device), self.rows.to(device)
         new.space = self.space.to(new.data.device, new.data.dtype)
-        new._pieces, new._recording, new._compiled = {}, False, False
+        new._pieces, new._recording, new._compiled, new.met = {}, False, False, Tally()
         return new
 
     def state(self, free: Mapping[str, Tensor]) -> State:
@@ -100,8 +106,12 @@ class Target:
         return self.opaque or bool(self.likelihood_reads & frozenset(changed))
 
     def prior_term(self, name: str, free: Tensor, values: Mapping[str, Tensor]) -> Tensor:
-        """log p(theta_name | earlier) + log |d theta / d u|, `(chains, size)`."""
-        return self._call("prior", name, self._prior_term, free, values[name], *self._parents(name, values))
+        """log p(theta_name | earlier) + log |d theta / d u|, `(chains, size)`.
+
+        It is -inf where a parameter of the prior is impossible, and where theta is rounded to an end of its support.
+        """
+        names = (name, *self.parents[name])
+        return self._call("prior", name, self._prior_term, free, *(values[n] for n in names), bounds=(None, *names))
 
     def prior(self, name: str, values: Mapping[str, Tensor]) -> Distribution:
         """p(theta_name | the values before it)."""
@@ -121,7 +131,8 @@ class Target:
         if self.prior_only:
             first = values[self.names[0]]
             return first.new_zeros(first.shape[0], 1)
-        blocks = self._call("rows", "", self._row_pass, *(values[name] for name in self._read_by_rows))
+        names = self._read_by_rows
+        blocks = self._call("rows", "", self._row_pass, *(values[name] for name in names), bounds=names)
         return blocks if self.opaque else self.rows.sum_cells(blocks)
 
     def record(self, *, compiled: bool) -> None:
@@ -131,13 +142,23 @@ class Target:
         """
         self._recording, self._compiled = True, compiled
 
-    def _call(self, kind: str, name: str, function: Callable[..., Any], *args: Tensor) -> Any:
+    def _call(
+        self, kind: str, name: str, function: Callable[..., Any], *args: Tensor, bounds: Sequence[str | None] = ()
+    ) -> Any:
         key = (kind, name)
         if not self._recording:
-            return function(name, *args)
+            return self._counted(key, function(name, *args))
         if key not in self._pieces:
-            self._pieces[key] = record(partial(function, name), args, compiled=self._compiled and kind == "rows")
-        return self._pieces[key](*args)
+            ends = [None if n is None else self._bounds.get(n) for n in bounds]
+            compiled = self._compiled and kind == "rows"
+            self._pieces[key] = record(partial(function, name), args, compiled=compiled, bounds=ends)
+        return self._counted(key, self._pieces[key](*args))
+
+    def _counted(self, key: tuple[str, str], found: Any) -> Any:
+        """What a piece gives, without the masks of impossible parameters that it may give as well."""
+        terms, *masks = found if isinstance(found, tuple) else (found,)
+        self.met.add(key, terms, masks)
+        return terms
 
     def _parents(self, name: str, values: Mapping[str, Tensor]) -> list[Tensor]:
         return [values[parent] for parent in self.parents[name]]
@@ -147,13 +168,25 @@ class Target:
             name, Values(dict(zip(self.parents[name], parents, strict=True)), self.names), self.data
         )
 
-    def _prior_term(self, name: str, free: Tensor, value: Tensor, *parents: Tensor) -> Tensor:
+    def _prior_term(self, name: str, free: Tensor, value: Tensor, *parents: Tensor) -> Any:
         coordinate = self.space.coordinates[name]
-        v = Values({**dict(zip(self.parents[name], parents, strict=True)), name: value}, self.names)
+        v = Values({**dict(zip(self.parents[name], parents, strict=True)), name: value}, self.names, None, self._bounds)
+        found = [(Condition(None, value, None), coordinate.at_ends(value))]
         if self.opaque:
-            return self.log_jacobian(coordinate, free, value)
-        term = self.model.log_prior_term(name, v, self.data)
-        return term if coordinate.is_identity else term + self.log_jacobian(coordinate, free, value)
+            term = self.log_jacobian(coordinate, free, value)
+        else:
+            if self.own_priors:
+                term, conditions = self.model.log_prior_term(name, v, self.data), list[Condition]()
+            else:
+                term, conditions = self.model._prior_density(name, v, self.data)
+            term = term if coordinate.is_identity else term + self.log_jacobian(coordinate, free, value)
+            found += [(condition, condition.violated()) for condition in conditions]
+        return self._ruled(("prior", name), term, found)
+
+    def _ruled(self, key: tuple[str, str], terms: Tensor, found: Sequence[tuple[Condition, list[Tensor]]]) -> Any:
+        """log densities, -inf where a condition is violated; with a mask for each parameter, if it has a condition."""
+        terms, self.met.names[key], masks = ruled(terms, found)
+        return (terms, *masks) if masks else terms
 
     def _transport(self, name: str, value: Tensor, *parents: Tensor) -> Tensor:
         n = len(parents) // 2
@@ -162,11 +195,23 @@ class Target:
     def _location_scale(self, name: str, *parents: Tensor) -> Tensor | None:
         return location_scale(self._prior(name, parents))
 
-    def _row_pass(self, _: str, *values: Tensor) -> Tensor:
-        v = Values(dict(zip(self._read_by_rows, values, strict=True)), self.names)
+    def _row_pass(self, _: str, *values: Tensor) -> Any:
+        v = Values(dict(zip(self._read_by_rows, values, strict=True)), self.names, None, self._bounds)
         if self.opaque:
             return self.model.log_prob(v, self.data)[:, None]
-        return self.rows.sum_blocks(self.row_terms(v, self.rows.data), fused=self._compiled)
+        data, fused = self.rows.data, self._compiled
+        if self.own_rows:
+            return self.rows.sum_blocks(self.row_terms(v, data), fused=fused)
+        terms, conditions = self.model._row_density(v, data)
+        if data.weights is None and not fused:  # a block is impossible as soon as a row is, and is looked at as a whole
+            blocks = self.rows.sum_blocks(terms.expand(len(values[0]), data.n_rows))
+            found = [(condition, condition.violated(self.rows.over_blocks)) for condition in conditions]
+            return self._ruled(("rows", ""), blocks, found)
+        found = [(condition, condition.violated()) for condition in conditions]
+        terms, names, masks = ruled(terms, found)
+        terms = weighted(terms, data.weights).expand(len(values[0]), data.n_rows)
+        blocks = self.rows.sum_blocks(terms, fused=fused)
+        return self.met.outlined(("rows", ""), blocks, names, masks)
 
     @staticmethod
     def log_jacobian(coordinate: Coordinate, free: Tensor, value: Tensor) -> Tensor:
