@@ -23,6 +23,7 @@ __all__ = [
     "choose_latent",
     "decide",
     "propose",
+    "settled",
 ]
 
 Tuning = dict[str, Tensor]
@@ -40,7 +41,7 @@ class Info(NamedTuple):
     """What a reader of a step needs."""
 
     accept: Tensor  # acceptance probability (chains, size); 0 where the proposed density was NaN
-    nan: Tensor  # (), how many proposed densities were NaN
+    nan: Tensor  # (), how many proposed densities were NaN where the prior is not 0
     guessed: Tensor | None  # where the proposal was a guess, not a walk (chains, size)
 
 
@@ -215,13 +216,29 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     return matrix[..., 0] * vector if vector.shape[-1] == 1 else (matrix * vector.unsqueeze(-2)).sum(-1)
 
 
-def decide(log_ratio: Tensor, log_uniform: Tensor, guessed: Tensor | None) -> tuple[Tensor, Info]:
-    """Accept where log uniform < log ratio, that is with probability min(1, exp(log ratio)).
+def decide(
+    log_ratio: Tensor, log_uniform: Tensor, guessed: Tensor | None, log_q: Tensor | None = None
+) -> tuple[Tensor, Info]:
+    """Accept where log uniform < log ratio + log q, that is with probability min(1, exp(log ratio + log q)).
 
-    A NaN ratio (or +inf, the mark of an infinite density) is counted and never accepted.
+    A NaN ratio of densities (or +inf, the mark of an infinite density) is counted and never accepted. It is not counted
+    where log q is NaN: that a guess gave no number is our fault, and not the density's.
     """
-    sound = torch.nan_to_num(log_ratio, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
-    return log_uniform < sound, Info(sound.clamp(max=0.0).exp(), (sound != log_ratio).sum(), guessed)
+    whole = log_ratio if log_q is None else log_ratio + log_q
+    sound = torch.nan_to_num(whole, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+    bad = sound != whole
+    if guessed is not None and log_q is not None:
+        bad = bad & (log_q == log_q)
+    return log_uniform < sound, Info(sound.clamp(max=0.0).exp(), bad.sum(), guessed)
+
+
+def settled(log_ratio: Tensor, *parts: Tensor) -> Tensor:
+    """The log ratio, -inf where one of these parts of it is: a place where the prior is 0 needs no likelihood, which
+    may well be NaN there.
+    """
+    for part in parts:
+        log_ratio = torch.where(part == -torch.inf, -torch.inf, log_ratio)
+    return log_ratio
 
 
 def choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:

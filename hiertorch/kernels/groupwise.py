@@ -17,7 +17,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from hiertorch.kernels.base import Guess, Info, Noise, Target, Tuning, choose, choose_latent, decide, propose
+from hiertorch.kernels.base import Guess, Info, Noise, Target, Tuning, choose, choose_latent, decide, propose, settled
 from hiertorch.kernels.guesses import WIDEST, Marginal, Site
 from hiertorch.state import State
 
@@ -55,6 +55,7 @@ class Groupwise:
         self.passes = int(target.reads_rows(block))
         self.located = located
         self.guess = self._guess()
+        self.ends = tuple(name for name in block if not coordinates[name].is_identity)
 
     def _guess(self) -> Guess | None:
         if self.width == 1 and self.located:
@@ -86,13 +87,15 @@ class Groupwise:
             [state.free[name] for name in self.block], tuning, noise, self._limit(state), normal
         )
         new = self.target.update(state, dict(zip(self.block, parts, strict=True)))
-        log_ratio = reduce(add, [new.prior[name] - state.prior[name] for name in self.own]) + log_q
+        own = {name: new.prior[name] - state.prior[name] for name in self.own}
+        log_ratio = reduce(add, own.values())
         for name, plate in self.finer.items():
             terms = new.prior[name] - state.prior[name]
             log_ratio = log_ratio.index_add(1, self.parents[plate], terms)
         if self.passes:
             log_ratio = log_ratio + self.target.rows.by_group(new.cells - state.cells, self.plate)
-        accepted, info = decide(log_ratio, noise.log_uniform, guessed)
+        log_ratio = settled(log_ratio, *(own[name] for name in self.ends))
+        accepted, info = decide(log_ratio, noise.log_uniform, guessed, log_q)
         free, values, prior, cells = dict(state.free), dict(state.values), dict(state.prior), state.cells
         for name in self.block:
             free[name], values[name] = choose_latent(accepted, new, state, name)

@@ -9,7 +9,7 @@ A block that no row reads (the parents of group effects, given the effects) need
 
 from torch import Tensor
 
-from hiertorch.kernels.base import Info, Noise, Target, Tuning, change, choose, choose_latent, decide, propose
+from hiertorch.kernels.base import Info, Noise, Target, Tuning, change, choose, choose_latent, decide, propose, settled
 from hiertorch.kernels.guesses import Regression
 from hiertorch.state import State
 
@@ -34,6 +34,7 @@ class Joint:
         self.touched = target.priors_touched(block)
         self.passes = int(target.reads_rows(block))
         self.guess = Regression.on_rest(target, block)
+        self.ends = tuple(name for name in block if not target.space.coordinates[name].is_identity)
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `hiertorch.kernels.base.Move`."""
@@ -42,8 +43,10 @@ class Joint:
         new = self.target.update(state, dict(zip(self.block, parts, strict=True)))
         log_ratio = change(new, state, self.touched)
         if self.passes:
-            log_ratio = log_ratio + (new.cells - state.cells).sum(-1)
-        accepted, info = decide(log_ratio[:, None] + log_q, noise.log_uniform, guessed)
+            log_ratio = settled(log_ratio + (new.cells - state.cells).sum(-1), log_ratio)
+        if self.ends:
+            log_ratio = settled(log_ratio, change(new, state, self.ends))
+        accepted, info = decide(log_ratio[:, None], noise.log_uniform, guessed, log_q)
         return take(accepted, new, state, self.block, self.touched, bool(self.passes)), info
 
 

@@ -12,9 +12,10 @@ Papaspiliopoulos, Roberts & Skold 2007).
 Descendants follow: effects whose prior reads a moved effect keep their own z as well.
 """
 
+import torch
 from torch import Tensor
 
-from hiertorch.kernels.base import Info, Noise, Target, Tuning, change, decide, propose
+from hiertorch.kernels.base import Info, Noise, Target, Tuning, change, decide, propose, settled
 from hiertorch.kernels.guesses import Regression
 from hiertorch.kernels.joint import take
 from hiertorch.state import State
@@ -49,6 +50,7 @@ class NonCentred:
         self.touched = target.priors_touched(self.moved)
         self.counted = tuple(name for name in self.touched if name not in carried)
         self.passes = int(target.reads_rows(self.moved))
+        self.ends = tuple(name for name in block if not coordinates[name].is_identity)
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `hiertorch.kernels.base.Move`."""
@@ -63,6 +65,11 @@ class NonCentred:
         new = self.target.update(state, free)
         log_ratio = change(new, state, self.counted)
         if self.passes:
-            log_ratio = log_ratio + (new.cells - state.cells).sum(-1)
-        accepted, info = decide(log_ratio[:, None] + log_q, noise.log_uniform, guessed)
+            log_ratio = settled(log_ratio + (new.cells - state.cells).sum(-1), log_ratio)
+        if self.ends:
+            log_ratio = settled(log_ratio, change(new, state, self.ends))
+        for name in self.carried:  # which may have been carried beyond all numbers
+            there = free[name].flatten(1).sum(1)
+            log_ratio = torch.where(there - there == 0, log_ratio, -torch.inf)
+        accepted, info = decide(log_ratio[:, None], noise.log_uniform, guessed, log_q)
         return take(accepted, new, state, self.moved, self.touched, bool(self.passes)), info
