@@ -2,7 +2,8 @@
 
 The map, in the order in which data become a posterior:
 `Data` (data.py) and a `Model` of `Latent`s (model.py, latent.py) -> unconstrained space (space.py), rows sorted by
-group (rows.py) and the log density in pieces (target.py) -> what reads what (structure.py) -> the moves that fit
+group (rows.py) and the log density in pieces (target.py), 0 at impossible parameters (support.py) -> what reads what
+(structure.py) -> the moves that fit
 (plan.py, kernels/) -> `sample` (sampling.py), which tunes them in warm-up (adaptation.py) and tells monitors
 (monitors/; what TensorBoard shows: dashboard/) -> `Posterior` (posterior.py, diagnostics.py).
 

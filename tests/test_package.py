@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 WHAT = {"data", "reading", "latent", "model", "models", "families", "distributions", "checks"}
 WHAT |= {"declared", "turns", "weights", "arguments", "fingerprint", "admissible", "scales"}
 WHAT |= {"requirements", "findings", "expectations", "simulation"}
+WHAT |= {"support", "tolerance", "tally", "ranges"}
 WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structure", "start"}
 # Gaussian models, of which much is integrated out:
 WHAT |= {"terms", "operations", "tracing", "choice", "probes"}
