@@ -8,7 +8,7 @@ import numpy as np
 from hiertorch import reading
 from hiertorch.errors import DataError
 
-__all__ = ["check_choice", "check_count", "check_probability", "check_seed", "check_share", "names_of"]
+__all__ = ["check_choice", "check_count", "check_flag", "check_probability", "check_seed", "check_share", "names_of"]
 
 
 def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
@@ -36,6 +36,12 @@ def check_count(name: str, value: Any, least: int = 1, *, none: str = "") -> Non
     if (value is None and none) or (reading.is_count(value) and value >= least):
         return
     raise DataError(f"{name}= is a whole number from {least}{none and f', or None {none}'}; found {value!r}.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises a DataError unless an argument is True or False."""
+    if not isinstance(value, bool):
+        raise DataError(f"{name}= is True or False; found {value!r}.")
 
 
 def check_seed(seed: Any) -> None:

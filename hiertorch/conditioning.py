@@ -95,7 +95,8 @@ class Conditioned:
         check_probability(ci_prob)
         posterior, data = self._posterior, self._fitted.data
         generator = stream(posterior, seed, "conditioned", data.device)
-        rows = Rows.read(data, frame)
+        # New groups have been looked at when they were conditioned on, and no others are taken here.
+        rows = Rows.read(data, frame, distinct=True)
         owner = self._owners(rows)
         found = data.y.new_empty(posterior.chains * posterior.n_draws, len(frame))
         with torch.no_grad(), validation(False):
@@ -146,6 +147,7 @@ def condition(
     prior_draws: int | None = None,
     ci_prob: float = 0.89,
     seed: int | None = None,
+    distinct: bool = False,
 ) -> Conditioned:
     """See `Posterior.condition`."""
     check_probability(ci_prob)
@@ -158,7 +160,7 @@ def condition(
         )
     data = fitted.data
     generator = stream(posterior, seed, "condition", data.device)
-    rows = Rows.read(data, frame)
+    rows = Rows.read(data, frame, distinct=distinct)
     y = reading.column(frame, data.recipe.response, dict(data.recipe.levels))
     y = reading.response(data.name, y, data.dtype, data.device)
     fresh = {

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from hiertorch import reading
+from hiertorch.arguments import check_flag
 from hiertorch.data import Data
-from hiertorch.errors import DataError
+from hiertorch.errors import DataError, warn
+from hiertorch.spelling import clashes, refuse_spellings
 
-__all__ = ["NewRows", "Rows", "appended", "comparable", "shown"]
+__all__ = ["NewRows", "Rows", "announce", "appended", "shown"]
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,29 @@ class Rows:
     index: pd.Index
 
     @classmethod
-    def read(cls, data: Data, frame: pd.DataFrame) -> Self:
+    def read(cls, data: Data, frame: pd.DataFrame, *, distinct: bool = False) -> Self:
         """The rows of a frame.
 
+        Args:
+            data: that were fitted.
+            frame: new rows.
+            distinct: whether new labels that are known ones in another spelling are other groups indeed.
+
         Raises:
-            DataError: for columns that are missing or can't be read.
+            DataError: for columns that are missing or can't be read, and labels in another spelling.
         """
+        check_flag("distinct", distinct)
         if matrices := [name for name, x in data.columns.items() if x.ndim > 1]:
             raise DataError(
                 f"column {matrices[0]!r} is a matrix in the data that were fitted, and a column of a frame is not: fit "
                 "with one column for each of its predictors."
             )
-        return cls(*data.read_rows(frame), frame.index)
+        columns, labels = data.read_rows(frame)
+        for plate, rows in labels.items():
+            if not distinct:
+                known = data.labels[plate]
+                refuse_spellings(plate, known, rows[known.get_indexer(rows) < 0].unique())
+        return cls(columns, labels, frame.index)
 
     def part(self, where: np.ndarray) -> "Rows":
         """Those rows at which a mask is True."""
@@ -161,6 +174,17 @@ def shown(labels: pd.Index, most: int = 5) -> str:
     return texts + (f" and {len(labels) - most} more" if len(labels) > most else "")
 
 
-def comparable(label: Hashable) -> str:
-    """A label of any type; a day is the same text as a date, a time stamp or text."""
-    return str(label).removesuffix(" 00:00:00")
+def announce(new: Mapping[str, pd.Index], what: str, advice: str) -> None:
+    """A warning on new groups, which a label that is misspelt makes, too.
+
+    Args:
+        new: grouping -> labels.
+        what: is made of them.
+        advice: how to say that they are meant.
+    """
+    if not any(len(labels) for labels in new.values()):
+        return
+    named = "; ".join(f"{len(labels)} of {plate!r} ({shown(labels)})" for plate, labels in new.items() if len(labels))
+    alike = [pair for labels in new.values() for pair in clashes(labels)]
+    doubt = f" {reading.show(alike[0][0])} and {reading.show(alike[0][1])} may be one group." if alike else ""
+    warn(f"the rows have groups that were not fitted, {named}: {what}.{doubt} If that is meant, {advice}.")

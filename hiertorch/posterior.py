@@ -82,13 +82,28 @@ class Predictor(Protocol):
     more: dict[str, Tensor]
 
     def predict(
-        self, posterior: "Posterior", frame: pd.DataFrame, *, kind: str, new_groups: str, ci_prob: float, seed: Any
+        self,
+        posterior: "Posterior",
+        frame: pd.DataFrame,
+        *,
+        kind: str,
+        new_groups: str | None,
+        ci_prob: float,
+        seed: Any,
+        distinct: bool,
     ) -> "Prediction":
         """See `Posterior.predict`."""
         ...
 
     def condition(
-        self, posterior: "Posterior", frame: pd.DataFrame, *, prior_draws: int | None, ci_prob: float, seed: Any
+        self,
+        posterior: "Posterior",
+        frame: pd.DataFrame,
+        *,
+        prior_draws: int | None,
+        ci_prob: float,
+        seed: Any,
+        distinct: bool,
     ) -> "Conditioned":
         """See `Posterior.condition`."""
         ...
@@ -353,10 +368,11 @@ class Posterior:
         self,
         frame: pd.DataFrame,
         kind: Literal["mean", "response"] = "mean",
-        new_groups: Literal["sample", "population", "error"] = "sample",
+        new_groups: Literal["sample", "population", "error"] | None = None,
         *,
         ci_prob: float = CI_PROB,
         seed: int | None = None,
+        distinct: bool = False,
     ) -> "Prediction":
         """E[y | latents] or simulated y of new rows, for every draw: `draws` `(chains, draws, rows)` and a `summary`
         with the index of the frame.
@@ -369,15 +385,20 @@ class Posterior:
                 frame did not have.
             kind: "mean", or "response" for simulated y.
             new_groups: "sample" draws their effects, "population" sets them to the mean of their prior in each draw,
-                "error" refuses them.
+                "error" refuses them; left out, "sample" with a warning that names them.
             ci_prob: probability within the interval.
             seed: of the random numbers; left out, one that follows from the run's.
+            distinct: take new labels for other groups though they are known ones in another spelling ("01001" and
+                1001, "a " and "A", a day with a time zone and without), which are refused otherwise.
 
         Raises:
-            DataError: for columns that are missing, missing values, levels that were not fitted, rows that contradict
-                what was fitted (a known class in another school), and new labels of a grouping without a population.
+            DataError: for columns that are missing, missing values, trials, exposures or standard errors that can't be,
+                levels that were not fitted, rows that contradict what was fitted (a known class in another school), new
+                labels of a grouping without a population, and known ones in another spelling.
         """
-        return self._fitted().predict(self, frame, kind=kind, new_groups=new_groups, ci_prob=ci_prob, seed=seed)
+        return self._fitted().predict(
+            self, frame, kind=kind, new_groups=new_groups, ci_prob=ci_prob, seed=seed, distinct=distinct
+        )
 
     def condition(
         self,
@@ -386,6 +407,7 @@ class Posterior:
         prior_draws: int | None = None,
         ci_prob: float = CI_PROB,
         seed: int | None = None,
+        distinct: bool = False,
     ) -> "Conditioned":
         """The effects of new groups given some of their rows, without fitting again: by importance weights, with the
         Pareto k that says whether these can be trusted.
@@ -398,11 +420,14 @@ class Posterior:
                 as make 40,000 in all.
             ci_prob: probability within the interval.
             seed: of the random numbers; left out, one that follows from the run's.
+            distinct: as in `predict`.
 
         Raises:
             DataError: for rows of known groups alone, and for all that `predict` refuses.
         """
-        return self._fitted().condition(self, frame, prior_draws=prior_draws, ci_prob=ci_prob, seed=seed)
+        return self._fitted().condition(
+            self, frame, prior_draws=prior_draws, ci_prob=ci_prob, seed=seed, distinct=distinct
+        )
 
     def criterion(
         self, kind: Literal["loo", "waic", "dic"] = "loo", by: str = "row", *, draws: int | None = 4000
@@ -502,8 +527,9 @@ class Posterior:
 
         Args:
             frame: the new rows, with their response, of known or new groups.
-            settings: `weights` (the column of the new rows' weights), and those of `ht.sample`, for the run if there
-                has to be one.
+            settings: `weights` (the column of the new rows' weights), `new_groups` ("sample" takes them without a
+                warning, "error" refuses them), `distinct` (as in `predict`), and those of `ht.sample`, for the run if
+                there has to be one.
 
         Raises:
             DataError: for rows that can't be read, or contradict what was fitted.

@@ -22,7 +22,7 @@ from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model
-from hiertorch.newrows import Rows
+from hiertorch.newrows import Rows, announce
 from hiertorch.setting import Setting
 from hiertorch.structure import Reads, record
 
@@ -37,6 +37,9 @@ NEW_GROUPS = ("sample", "population", "error")
 
 NUMBERS = 1_000_000
 """Numbers of a latent that derived quantities are computed from at once."""
+
+TRIALS = 8
+"""Of random halves of the groups, each of which a row that reads two groups escapes with probability 3/4 or less."""
 
 ROWS = 1000
 """Of the fitted data, in which it is looked up which columns and groupings a likelihood reads."""
@@ -89,6 +92,33 @@ class Fitted:
         named = any(latent.labels_of == plate for latent in self.model.latents.values())
         return named or (not self.varies(plate) and bool(self.reads.columns & {plate, "codes"}))
 
+    @cached_property
+    def across(self) -> frozenset[str]:
+        """Plates of which rows read groups other than their own, such as a second tutor's; see Note [Proof by probing]
+        in structure.py.
+        """
+        model, values = self.model, self.reads.values
+        rows, found = self.data.rows(0, min(self.data.n_rows, ROWS)), set()
+        generator = torch.Generator(self.data.device).manual_seed(0)
+        plates = {latent.plate for latent in model.latents.values() if latent.plate in self.data.plates}
+        with torch.no_grad(), validation(False):
+            before = model.log_likelihood(model.values(values), rows) if plates else rows.y
+            for plate in sorted(map(str, plates)):
+                for _ in range(TRIALS):
+                    size = self.data.size(plate)
+                    moves = torch.rand(size, generator=generator, device=generator.device) < 0.5
+                    moved = {
+                        name: torch.where(moves.reshape(-1, *(1,) * (x.dim() - 2)), x.roll(1, 0), x)
+                        if model.latents[name].plate == plate
+                        else x
+                        for name, x in values.items()
+                    }
+                    after = model.log_likelihood(model.values(moved), rows)
+                    same = (before == after) | (before.isnan() & after.isnan()) | moves[rows.codes[plate]]
+                    if not bool(same.all()):
+                        found.add(plate)
+        return frozenset(found)
+
     def first(self, plate: str) -> np.ndarray:
         """The first row of each group in the whole of the data, -1 if it has none: `(groups,)`."""
         if plate not in self._first:
@@ -120,15 +150,24 @@ class Fitted:
         return found
 
     def predict(
-        self, posterior: "Posterior", frame: pd.DataFrame, *, kind: str, new_groups: str, ci_prob: float, seed: Any
+        self,
+        posterior: "Posterior",
+        frame: pd.DataFrame,
+        *,
+        kind: str,
+        new_groups: str | None,
+        ci_prob: float,
+        seed: Any,
+        distinct: bool,
     ) -> Prediction:
         """See `Posterior.predict`."""
         check_choice("kind", kind, KINDS)
-        check_choice("new_groups", new_groups, NEW_GROUPS)
+        if new_groups is not None:
+            check_choice("new_groups", new_groups, NEW_GROUPS)
         check_probability(ci_prob)
         generator = stream(posterior, seed, "predict", self.data.device)
         with torch.no_grad(), validation(False):
-            setting = Setting(self, posterior, Rows.read(self.data, frame))
+            setting = Setting(self, posterior, Rows.read(self.data, frame, distinct=distinct))
             if new_groups == "error" and setting.new:
                 raise DataError(
                     f"new_groups='error', and the frame has new groups: {setting.news()}. Leave their rows out, or "
@@ -136,16 +175,25 @@ class Fitted:
                 )
             at = torch.arange(posterior.chains * posterior.n_draws, device=self.data.device)
             flat = setting.predicted(at, kind, generator, population=new_groups == "population")
+        if new_groups is None:
+            announce(setting.new, "their effects are drawn from the population", "pass new_groups='sample'")
         draws = flat.unflatten(0, (posterior.chains, posterior.n_draws))
         return Prediction(draws, intervals(draws, ci_prob, frame.index), setting.new)
 
     def condition(
-        self, posterior: "Posterior", frame: pd.DataFrame, *, prior_draws: int | None, ci_prob: float, seed: Any
+        self,
+        posterior: "Posterior",
+        frame: pd.DataFrame,
+        *,
+        prior_draws: int | None,
+        ci_prob: float,
+        seed: Any,
+        distinct: bool,
     ) -> "Conditioned":
         """See `Posterior.condition`."""
         from hiertorch.conditioning import condition
 
-        return condition(self, posterior, frame, prior_draws=prior_draws, ci_prob=ci_prob, seed=seed)
+        return condition(self, posterior, frame, prior_draws=prior_draws, ci_prob=ci_prob, seed=seed, distinct=distinct)
 
 
 def intervals(draws: Tensor, ci_prob: float, index: pd.Index) -> pd.DataFrame:

@@ -147,6 +147,7 @@ def coded(plate: str, values: Any, labels: Any, n_rows: int) -> tuple[np.ndarray
         codes, found = _factorized(rows)
     except TypeError as error:
         raise DataError(f"{what} has a label that can't be one: {error}. Labels must be hashable.") from error
+    _check_truths(what, rows, codes, found)
     if labels is None:
         return codes, found
     known = _labels(f"labels= of {what}", labels).copy(deep=True)
@@ -204,6 +205,25 @@ def _factorized(rows: pd.Index) -> tuple[np.ndarray, pd.Index]:
     except TypeError:  # such as numbers among strings
         order = np.arange(len(labels))
     return np.argsort(order)[codes], labels.take(order)
+
+
+def _check_truths(what: str, rows: pd.Index, codes: np.ndarray, labels: pd.Index) -> None:
+    """Raises a DataError where True and 1 are labels of one grouping, which Python holds for the same."""
+    if rows.dtype != object or not any(label in (0, 1) or isinstance(label, tuple) for label in labels.tolist()):
+        return
+    kinds = [_truths(label) for label in labels.tolist()]
+    for row, (label, code) in enumerate(zip(rows.tolist(), codes.tolist(), strict=True)):
+        if _truths(label) != kinds[code]:
+            one, other = show(labels[code]), show(label)
+            raise DataError(
+                f"{what} has {one} and {other}, which Python holds for one label (row {row} from 0): write one of the "
+                "two in another way, such as all as text."
+            )
+
+
+def _truths(label: Any) -> Any:
+    """Whether a label is True or False, or which parts of it are."""
+    return tuple(map(_truths, label)) if isinstance(label, tuple) else isinstance(label, bool | np.bool_)
 
 
 def _close_numbers(numbers: np.ndarray, low: int, high: int) -> tuple[np.ndarray, pd.Index]:

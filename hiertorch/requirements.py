@@ -30,6 +30,7 @@ from hiertorch.findings import (
     quoted,
     spread_rows,
 )
+from hiertorch.labelfindings import label_findings
 from hiertorch.latent import prior_text, validation
 from hiertorch.model import Model
 from hiertorch.models.grouped import Grouped
@@ -94,6 +95,7 @@ def findings(model: Model, data: Data, reads: Reads) -> list[Finding]:
             data = data if len(kept) == data.n_rows else data.take(kept)
         found = [
             *_group_findings(model, data, reads),
+            *label_findings(data),
             *_row_findings(model, data, reads),
             *_column_findings(model, data),
             *scale_findings(model, data, reads),

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from hiertorch import reading
 from hiertorch.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.errors import DataError, ModelError
 from hiertorch.families import centre
 from hiertorch.latent import Values, repaired
 from hiertorch.model import seeded
-from hiertorch.newrows import NewRows, Rows, appended, comparable, shown
+from hiertorch.newrows import NewRows, Rows, appended, shown
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -64,6 +63,7 @@ class Setting:
         data, labels = fitted.data, read.labels
         found = {plate: data.labels[plate].get_indexer(rows) for plate, rows in labels.items()}
         fresh = {plate: rows[found[plate] < 0].unique() for plate, rows in labels.items()}
+        self.across = fitted.across
         heads = self._heads(found)
         self.codes: dict[str, Tensor] = {}  # plate -> codes of its known groups in the data that were fitted
         codes, every = {}, {}
@@ -71,9 +71,11 @@ class Setting:
             known = data.labels[plate]
             axis, at = fitted.is_axis(plate), found[plate]
             before = data._row_codes[plate][heads]
-            kept = np.arange(len(known)) if axis else np.unique(np.concatenate([before, at[at >= 0]]))
+            kept = np.arange(len(known)) if axis or self.across else np.unique(np.concatenate([before, at[at >= 0]]))
             if len(fresh[plate]) and (axis or fitted.varies(plate)):
                 self._check_fresh(plate, fresh[plate], axis=axis)
+            if len(fresh[plate]) and self.across - {plate}:
+                self._refuse_across(plate, fresh[plate])
             place = np.full(len(known), -1)
             place[kept] = np.arange(len(kept))
             behind = len(kept) + fresh[plate].get_indexer(rows)
@@ -92,7 +94,7 @@ class Setting:
         """Rows of the fitted data in which each known group occurs."""
         parts = [np.zeros(0, np.int64)]
         for plate, at in found.items():
-            if self.fitted.is_axis(plate):
+            if self.across or self.fitted.is_axis(plate):
                 parts.append(self.fitted.first(plate))
             elif self.fitted.varies(plate):
                 parts.append(self.fitted.first(plate)[np.unique(at[at >= 0])])
@@ -100,18 +102,20 @@ class Setting:
         return rows[rows >= 0]
 
     def _check_fresh(self, plate: str, fresh: pd.Index, *, axis: bool) -> None:
-        texts = {comparable(label): label for label in self.fitted.data.labels[plate]}
-        for label in fresh:
-            if (known := texts.get(comparable(label))) is not None:
-                raise DataError(
-                    f"{plate} {reading.show(label)} of the frame is {reading.show(known)} in the data that were "
-                    "fitted, a label of another type: give the column the type that it had."
-                )
         if axis:
             raise DataError(
                 f"grouping {plate!r} has new labels {shown(fresh)}: the model has no population from which they could "
                 f"be drawn. Give them at the fit, in labels={{{plate!r}: [...]}} of the data, or leave their rows out."
             )
+
+    def _refuse_across(self, plate: str, fresh: pd.Index) -> None:
+        """New groups of one grouping have the codes of other groups in another."""
+        other = sorted(self.across - {plate})[0]
+        raise DataError(
+            f"grouping {plate!r} has new labels {shown(fresh)}, and the model reads effects of {other!r} through the "
+            f"codes of other groupings, where a new label stands for another group: give them at the fit, in "
+            f"labels={{{plate!r}: [...], {other!r}: [...]}} of the data, or leave their rows out."
+        )
 
     def _check_model(self, heads: np.ndarray) -> None:
         """See Note [Groups of new rows]."""

@@ -107,7 +107,7 @@ def refuse_spellings(plate: str, known: pd.Index, fresh: pd.Index) -> None:
     """Raises a DataError for new labels of a grouping that are known ones in another spelling."""
     if found := spellings(known, fresh):
         label, other = next(iter(found.items()))
-        more = f" ({len(found) - 1} more labels likewise)" if len(found) > 1 else ""
+        more = f" (and {len(found) - 1} more likewise)" if len(found) > 1 else ""
         raise DataError(
             f"{plate} {reading.show(label)} of the frame is {reading.show(other)} in the data that were fitted, in "
             f"another spelling or type{more}: write it as it was there, or say by distinct=True that it is another "

@@ -572,7 +572,7 @@ def test_labels_of_another_type_are_no_new_groups() -> None:
     data = ht.Data(np.arange(12.0), groups={"school": np.repeat([1, 2, 3], 4)})
     posterior = ht.sample(Conjugate(), data, **SHORT)
     with pytest.raises(
-        DataError, match="school '2' of the frame is 2 in the data that were fitted, a label of another"
+        DataError, match="school '2' of the frame is 2 in the data that were fitted, in another spelling or type"
     ):
         posterior.predict(new_rows(school=["2", "3"]))
     assert posterior.predict(new_rows(school=[2.0]), new_groups="error").new == {}
@@ -581,6 +581,63 @@ def test_labels_of_another_type_are_no_new_groups() -> None:
     with pytest.raises(DataError, match="school '2024-03-02' of the frame is Timestamp"):
         posterior.predict(new_rows(school=["2024-03-02", "a later day"]))
     assert posterior.predict(new_rows(school=["a later day"])).new["school"].tolist() == ["a later day"]
+
+
+class Tutors(ht.Model):
+    """Pupils of two tutors: rows read the effects of their first grouping through the codes of the second."""
+
+    mu = ht.Latent(Normal(85.0, 20.0))
+    u = ht.Latent(Normal(0.0, 4.0), plate="first")
+
+    def likelihood(self, v, data):
+        return Normal(v.mu + 0.5 * (v.u[:, data.first] + v.u[:, data.second]), 8.0)
+
+
+def two_tutors(number: int = 16, labels: Any = None) -> Posterior:
+    rng = np.random.default_rng(2)
+    first, second = rng.integers(0, number, 60), rng.integers(0, number, 60)
+    every = range(number) if labels is None else labels
+    data = ht.Data(
+        rng.normal(85, 9, 60), groups={"first": first, "second": second}, labels={"first": every, "second": every}
+    )
+    return from_prior(Tutors(), data)
+
+
+def test_effects_that_are_read_through_another_grouping() -> None:
+    posterior = two_tutors()
+    mu, u = posterior["mu"], posterior["u"]
+    for rows in ([(0, 1)], [(0, 1), (3, 7), (5, 15)], [(15, 15)]):
+        frame = new_rows(first=[a for a, _ in rows], second=[b for _, b in rows])
+        expected = torch.stack([mu + 0.5 * (u[..., a] + u[..., b]) for a, b in rows], -1)
+        torch.testing.assert_close(posterior.predict(frame).draws, expected)
+    found = posterior.predict(new_rows(first=[99, 99, 0], second=[1, 2, 1]), new_groups="sample").draws
+    torch.testing.assert_close(found[..., 2], mu + 0.5 * (u[..., 0] + u[..., 1]))
+    fresh = 2.0 * (found[..., 0] - mu) - u[..., 1]  # the new tutor's effect, one for both rows
+    torch.testing.assert_close(2.0 * (found[..., 1] - mu) - u[..., 2], fresh)
+    assert abs(float(fresh.std()) - 4.0) < 0.5
+    with pytest.raises(DataError, match="grouping 'second' has new labels 99"):
+        posterior.predict(new_rows(first=[0], second=[99]))
+
+
+class Both(Tutors):
+    """Both groupings have effects of their own, and those of the first are read through both."""
+
+    w = ht.Latent(Normal(0.0, 1.0), plate="second")
+
+    def likelihood(self, v, data):
+        mean = v.mu + 0.5 * (v.u[:, data.first] + v.u[:, data.second]) + v.w[:, data.second]
+        return Normal(mean, 8.0)
+
+
+def test_a_new_group_of_one_grouping_is_not_read_as_one_of_another() -> None:
+    data = two_tutors().data
+    posterior = from_prior(Both(), data)
+    mu, u, w = posterior["mu"], posterior["u"], posterior["w"]
+    found = posterior.predict(new_rows(first=[9], second=[3])).draws[..., 0]
+    torch.testing.assert_close(found, mu + 0.5 * (u[..., 9] + u[..., 3]) + w[..., 3])
+    assert posterior.predict(new_rows(first=[99], second=[3]), new_groups="sample").draws.isfinite().all()
+    with pytest.raises(DataError, match="reads effects of 'first' through the codes of other groupings"):
+        posterior.predict(new_rows(first=[99], second=[98]))
 
 
 def test_matrices_are_refused() -> None:

@@ -17,7 +17,7 @@ from hiertorch.monitoring.laterrows import Later
 from hiertorch.monitoring.reweighting import Reweighted, reweighted
 from hiertorch.monitoring.shifts import group_shifts, parameter_shifts
 from hiertorch.naming import label_text
-from hiertorch.newrows import shown
+from hiertorch.newrows import announce, shown
 from hiertorch.pareto import good_k
 from hiertorch.posterior import Posterior
 from hiertorch.predict import Fitted, stream
@@ -29,6 +29,9 @@ __all__ = ["Monitoring", "monitor"]
 
 DRAWS = 4_000
 """Of all chains together, that new rows are looked at with."""
+
+NEW_GROUPS = 0.1
+"""Of those that were fitted, more than which call for a refit."""
 
 MOVES = 2
 """Tests beside those of `hiertorch.monitoring.calibration`: of groups, and of parameters."""
@@ -101,9 +104,10 @@ def monitor(
     *,
     weights: str | None = None,
     false_alarm: float = 0.05,
-    new_groups: float = 0.1,
+    new_groups: float | None = None,
     growth: float = 0.25,
     seed: int | None = None,
+    distinct: bool = False,
 ) -> Monitoring:
     """Whether a posterior still serves, given rows that came later.
 
@@ -119,19 +123,23 @@ def monitor(
         false_alarm: from 0.01; 0.05 is one needless refit in twenty looks.
         new_groups: a refit is due if there are more new groups than this share of those that were fitted: `predict`
             gives a new group the population's spread whatever its rows say. With a tenth more groups, the sds of the
-            population's parameters shrink by some 5 %.
+            population's parameters shrink by some 5 %. Left out, 0.1, and new groups are a warning as well.
         growth: likewise for rows; a quarter more rows shrink sds by 1 - 1 / sqrt(1.25) = 11 % where they are as
             informative.
         seed: of the random numbers; left out, one that follows from the run's.
+        distinct: see `Posterior.predict`.
 
     Raises:
         DataError: for rows that `Posterior.update` refuses, and limits that can't be.
     """
     check_probability(false_alarm, "false_alarm", least=0.01)
-    check_share("new_groups", new_groups)
+    if new_groups is not None:
+        check_share("new_groups", new_groups)
     check_share("growth", growth)
     level = false_alarm / (len(STATISTICS) + MOVES)
-    later = Later(posterior, frame, weights)
+    later = Later(posterior, frame, weights, distinct=distinct)
+    if new_groups is None:
+        announce(later.new, "see .groups of the result", f"pass new_groups={NEW_GROUPS}")
     found = reweighted(later, seed=seed)
     thin = _thinned(posterior)
     generator = stream(posterior, seed, "monitor", later.data.device)
@@ -144,7 +152,7 @@ def monitor(
         groups = group_shifts(later, setting, thin, after, k)
         parameters = parameter_shifts(thin, after, later)
     reasons = [
-        *_news(later, new_groups, growth),
+        *_news(later, NEW_GROUPS if new_groups is None else new_groups, growth),
         *_broken(calibration, level, later),
         *_moves(groups, parameters, level),
     ]

@@ -18,7 +18,7 @@ from hiertorch import reading
 from hiertorch.data import Data
 from hiertorch.errors import DataError
 from hiertorch.latent import validation
-from hiertorch.newrows import Rows, appended
+from hiertorch.newrows import Rows, appended, shown
 from hiertorch.predict import Fitted
 from hiertorch.setting import Setting
 
@@ -54,6 +54,7 @@ class Later:
         posterior: what was fitted.
         frame: the new rows, with their response.
         weights: the column of their row weights, if the fitted rows have weights.
+        distinct: see `Posterior.predict`.
 
     Attributes:
         data: all rows.
@@ -64,7 +65,9 @@ class Later:
         DataError: for rows that `Posterior.predict` refuses, and a response or weights that are missing.
     """
 
-    def __init__(self, posterior: "Posterior", frame: pd.DataFrame, weights: str | None = None) -> None:
+    def __init__(
+        self, posterior: "Posterior", frame: pd.DataFrame, weights: str | None = None, *, distinct: bool = False
+    ) -> None:
         self.posterior = posterior
         fitted: Any = posterior._fitted()
         self.fitted: Fitted = fitted
@@ -85,7 +88,7 @@ class Later:
         if asked and weights is not None:
             w = reading.predictor(weights, reading.column(frame, weights), len(frame), data.dtype, data.device)
             frame = frame if weights in {*data.recipe.columns.values()} else frame.drop(columns=weights)
-        self.rows = Rows.read(data, frame)
+        self.rows = Rows.read(data, frame, distinct=distinct)
         y = reading.column(frame, data.recipe.response, dict(data.recipe.levels))
         self.y = reading.response(data.name, y, data.dtype, data.device)
         if asked and weights is not None:
@@ -121,6 +124,15 @@ class Later:
             merged = merged.take(torch.cat([at, n + torch.arange(len(self.y))]))
         w = None if data.weights is None or self.w is None else torch.cat([data.weights, self.w])
         return merged.replace(y=torch.cat([data.y, self.y]), weights=w)
+
+    @property
+    def new(self) -> dict[str, pd.Index]:
+        """Plate -> new groups that effects vary over, where there are any."""
+        return {plate: labels for plate, labels in self.fresh.items() if len(labels) and self.fitted.varies(plate)}
+
+    def news(self) -> str:
+        """New groups for a message."""
+        return "; ".join(f"{plate} {shown(labels)}" for plate, labels in self.new.items())
 
     def numbers(self) -> dict[str, Any]:
         """What a run says of an update, but for how it was made."""

@@ -9,17 +9,29 @@ from typing import Any
 
 import pandas as pd
 
-from hiertorch.errors import warn
+from hiertorch.arguments import check_choice
+from hiertorch.errors import DataError, warn
 from hiertorch.monitoring.laterrows import Later
 from hiertorch.monitoring.reweighting import LEAST_ESS, Reweighted, finite, follows, reweighted
+from hiertorch.newrows import announce
 from hiertorch.pareto import good_k
 from hiertorch.posterior import Posterior
 from hiertorch.sampling import sample
 
 __all__ = ["update"]
 
+NEW_GROUPS = ("sample", "error")
 
-def update(posterior: Posterior, frame: pd.DataFrame, *, weights: str | None = None, **settings: Any) -> Posterior:
+
+def update(
+    posterior: Posterior,
+    frame: pd.DataFrame,
+    *,
+    weights: str | None = None,
+    new_groups: str | None = None,
+    distinct: bool = False,
+    **settings: Any,
+) -> Posterior:
     """p(theta | y, y_new): see the module, and `Posterior.update`.
 
     `run["updated"]` of the result says how: "rows", "new_groups", "by" ("weights" or "refit"), "pareto_k", "ess" and
@@ -29,12 +41,23 @@ def update(posterior: Posterior, frame: pd.DataFrame, *, weights: str | None = N
         posterior: knows its model and data.
         frame: the new rows, with their response, of known or new groups.
         weights: the column of their row weights, if the fitted rows have weights.
+        new_groups: "sample" takes them, "error" refuses them; left out, "sample" with a warning that names them.
+        distinct: see `Posterior.predict`.
         settings: of `ht.sample`; with `draws=` (and `chains=`) weights keep as many.
 
     Raises:
         DataError: if the posterior does not know its model and data, and for rows that can't be read.
     """
-    later = Later(posterior, frame, weights)
+    if new_groups is not None:
+        check_choice("new_groups", new_groups, NEW_GROUPS)
+    later = Later(posterior, frame, weights, distinct=distinct)
+    if later.new and new_groups == "error":
+        raise DataError(
+            f"new_groups='error', and the frame has new groups: {later.news()}. Leave their rows out, or take "
+            "new_groups='sample'."
+        )
+    if new_groups is None:
+        announce(later.new, "they are taken into the model", "pass new_groups='sample'")
     kept = None
     if settings.get("draws") is not None:
         kept = int(settings["draws"]) * int(settings.get("chains") or posterior.chains)
