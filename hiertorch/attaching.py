@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hiertorch import reading
+from hiertorch.agreement import disagreement
 from hiertorch.checks import inspect
 from hiertorch.collapse import collapse
 from hiertorch.data import Data
@@ -25,17 +26,16 @@ CHOSEN = "\n\npriors by these data:"
 """Before what `hiertorch.requirements.model_text` adds to a model as printed."""
 
 
-def attach(posterior: "Posterior", model: Any, data: Any, *, collapsed: bool) -> None:
+def attach(posterior: "Posterior", model: Any, data: Any) -> None:
     """Gives a posterior its model and data, in the dtype and on the device of its draws.
 
     Args:
         posterior: is changed.
         model: what was fitted, and
         data: to what.
-        collapsed: whether effects and coefficients were integrated out, so that effects can be drawn again.
 
     Raises:
-        ModelError, DataError: unless these are, by names, formula, priors, rows and labels, what was fitted.
+        ModelError, DataError: unless these are, by names, formula, priors, density, rows and labels, what was fitted.
     """
     if not isinstance(model, Model) or not isinstance(data, Data):
         raise DataError(
@@ -46,9 +46,22 @@ def attach(posterior: "Posterior", model: Any, data: Any, *, collapsed: bool) ->
     _check_model(posterior, fitted.model)
     _check_data(posterior, fitted.data)
     _check_latents(posterior, fitted.model, fitted.data)
+    reads, _ = inspect(fitted.model, fitted.data, prior_only=bool(posterior.run.get("prior_only")))
+    found = collapse(fitted.model, fitted.data, reads) if posterior.collapsed else None
+    if isinstance(found, str):
+        raise ModelError(
+            f"effects were integrated out when this posterior was drawn, and now they can't be: {found}. {ADVICE}"
+        )
+    if off := disagreement(posterior, fitted.model, fitted.data, reads, found):
+        raise ModelError(
+            "the model prints as the one that was fitted and is another: at draws of this posterior its log density "
+            f"differs from what the run has noted, by up to {off:.3g} beyond a constant. {ADVICE}"
+        )
     posterior._predictor = fitted
-    if collapsed:
-        posterior._effects = _redraw(posterior, fitted)
+    if found is not None:
+        stored = {**posterior.draws, **posterior.more}
+        population = {name: stored[name] for name, latent in fitted.model.latents.items() if latent.plate is None}
+        posterior._effects = Redraw(found, population, int(posterior.run.get("seed", 0)))
 
 
 def _check_model(posterior: "Posterior", model: Model) -> None:
@@ -93,18 +106,3 @@ def _check_latents(posterior: "Posterior", model: Model, data: Data) -> None:
                 f"the entries of {name!r} are {event} in the model, and {posterior.event_labels[name]} in the "
                 f"posterior. {ADVICE}"
             )
-
-
-def _redraw(posterior: "Posterior", fitted: Fitted) -> Redraw:
-    """What draws effects again, as the run that made the posterior had it."""
-    model = fitted.model
-    reads, _ = inspect(model, fitted.data)
-    found = collapse(model, fitted.data, reads)
-    if isinstance(found, str):
-        raise ModelError(
-            f"effects were integrated out when this posterior was drawn, and now they can't be: {found}. Load it with "
-            "the hiertorch that drew it, or without model and data."
-        )
-    stored = {**posterior.draws, **posterior.more}
-    population = {name: stored[name] for name, latent in model.latents.items() if latent.plate is None}
-    return Redraw(found, population, int(posterior.run.get("seed", 0)))

@@ -132,6 +132,7 @@ class Posterior:
             given.
         positions: where chains ended, latent -> `(chains, size, *event)`, of latents whose draws are not there.
         redrawn: latent -> plate, of effects that were not stored and could be drawn again if `effects` were given.
+        collapsed: whether effects were integrated out in the run, as they were if `effects` are given.
 
     Raises:
         DataError: if shapes, plates and labels don't fit one another.
@@ -154,6 +155,7 @@ class Posterior:
         more: Mapping[str, Tensor] | None = None,
         positions: Mapping[str, Tensor] | None = None,
         redrawn: Mapping[str, str] | None = None,
+        collapsed: bool = False,
     ) -> None:
         self.draws = {name: x.detach() for name, x in draws.items()}
         self.plates = {name: plates.get(name) for name in draws}
@@ -173,6 +175,7 @@ class Posterior:
         held = predictor.more if more is None and predictor is not None else more
         self.more = dict(held or {})
         self.positions = dict(positions or {})
+        self.collapsed = collapsed or effects is not None
         self._check()
 
     def _check(self) -> None:
@@ -683,10 +686,9 @@ class Posterior:
             ModelError, DataError: if model and data are not those that were fitted.
         """
         arguments = storage.load(path)
-        collapsed = arguments.pop("collapsed")
         posterior = cls(arguments.pop("draws"), stats=Stats(**arguments.pop("stats")), **arguments)
         if model is not None or data is not None:
             from hiertorch.attaching import attach
 
-            attach(posterior, model, data, collapsed=collapsed)
+            attach(posterior, model, data)
         return posterior

@@ -40,7 +40,7 @@ def save(path: str | os.PathLike[str], posterior: "Posterior") -> None:
         "positions": list(posterior.positions),
         "plates": posterior.plates,
         "redrawn": posterior._effect_plates,
-        "collapsed": posterior._effects is not None,
+        "collapsed": posterior.collapsed,
         "labels": list(posterior.labels),
         "event_labels": {
             name: [[encode_label(label) for label in axis] for axis in axes]
