@@ -36,14 +36,21 @@ def label_text(label: Hashable) -> str:
     return ":".join(map(label_text, label)) if isinstance(label, tuple) else str(label)
 
 
-def unsavable(labels: Mapping[str, pd.Index]) -> list[str]:
-    """A sentence for each grouping whose labels a file can't hold."""
+def unsavable(labels: Mapping[str, pd.Index], event_labels: Mapping[str, Iterable[Iterable[Hashable]]]) -> list[str]:
+    """A sentence for each grouping, and each latent, that has a label which a file can't hold."""
     found = []
     for plate, index in labels.items():
         try:
-            encode_index(index)
+            if not set(map(type, index)) <= PLAIN:  # as millions may be
+                encode_index(index)
         except DataError as error:
             found.append(f"grouping {plate!r}: {error}")
+    for name, axes in event_labels.items():
+        try:
+            for axis in axes:
+                encode_index(pd.Index(list(axis), dtype=object, tupleize_cols=False))
+        except DataError as error:
+            found.append(f"the entries of {name!r}: {error}")
     return found
 
 

@@ -21,6 +21,7 @@ from hiertorch.interruption import Signals
 from hiertorch.latent import validation
 from hiertorch.model import Model
 from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoardMonitor, Window
+from hiertorch.naming import unsavable
 from hiertorch.outcome import as_posterior, glance, run_info, so_far, versions
 from hiertorch.plan import MoveSpec, Plan, collapsed_plan, make_plan
 from hiertorch.posterior import Posterior
@@ -246,6 +247,8 @@ def sample(
             warn(sentence)
     earlier = int(start.run.get("sweeps", 0)) if isinstance(start, Posterior) else 0
     info = run_info(moves, {**settings, "versions": versions()}, run, stored, found, earlier)
+    for sentence in unsavable(info.labels, info.event_labels):
+        warn(f"the posterior can be used, but not saved: {sentence}")
     monitors, bar = list(monitors), [ProgressBar()] if progress else []
     board = [TensorBoardMonitor(log_dir, announce=progress)] if log_dir is not None else []
     audience = Audience([*monitors, *board, *bar])

@@ -72,7 +72,7 @@ def test_another_that_prints_alike_is_refused(run: str, what: str, files: dict[s
     other = with_changes(**OTHERS[what])
     assert str(other) == str(Line())
     with pytest.raises(
-        ModelError, match="prints as the one that was fitted and is another: .* by up to .* Give the model"
+        ModelError, match=r"prints as the one that was fitted and is another: .* by up to .* Give the model"
     ):
         Posterior.load(files[run], model=other, data=made())
 

@@ -167,8 +167,10 @@ def test_a_label_that_would_not_come_back_is_refused(label: Hashable, why: str) 
     index = pd.Index([label], dtype=object, tupleize_cols=False)
     with pytest.raises(DataError, match=rf"can't save label.*{why}.*Make such labels text, with str, in the data"):
         encode_index(index)
-    (found,) = unsavable({"fine": pd.Index([1, 2]), "odd": index})
+    (found,) = unsavable({"fine": pd.Index([1, 2]), "odd": index}, {})
     assert found.startswith("grouping 'odd': can't save label")
+    (found,) = unsavable({}, {"fine": [["x"], [1, 2]], "beta": [["x"], [label]]})
+    assert found.startswith("the entries of 'beta': can't save label")
 
 
 def test_an_enum_that_is_gone_is_named() -> None:

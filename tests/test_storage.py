@@ -20,6 +20,7 @@ import hiertorch as ht
 from hiertorch import archive, storage
 from hiertorch.errors import DataError, ModelError
 from hiertorch.models import CorrelatedEffects, VaryingIntercepts
+from hiertorch.monitors import Monitor
 from hiertorch.posterior import Posterior, Stats, UnknownNameError
 
 Sample = Callable[..., Posterior]
@@ -168,6 +169,17 @@ def test_groups_of_any_kind_are_found_after_loading(index: pd.Index, tmp_path: P
         assert torch.equal(again.group("alpha", label), posterior.group("alpha", label))
 
 
+class StoppedError(Exception):
+    """Of a run that was to be stopped before its first sweep."""
+
+
+class Stopping(Monitor):
+    """Stops a run at its start."""
+
+    def start(self, info: Any) -> None:
+        raise StoppedError
+
+
 # What can't be kept
 
 
@@ -185,6 +197,14 @@ def test_a_label_or_setting_that_a_file_can_not_hold(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"can't save a: run= must hold what JSON can.*PosixPath"):
         plain({"a": torch.zeros(2, 4, 1)}, run={"folder": tmp_path}).save(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_that_no_file_keeps_are_said_before_sampling() -> None:
+    labels = [label for label in (Odd(), Odd()) for _ in range(3)]
+    data = ht.Data(np.arange(6.0), groups={"school": labels}, x=np.arange(6.0) % 4)
+    words = r"the posterior can be used, but not saved: grouping 'school': can't save label Odd\(\)"
+    with pytest.warns(ht.SamplingWarning, match=words), pytest.raises(StoppedError):
+        ht.sample(NORMAL, data, monitors=[Stopping()], progress=False)
 
 
 def test_a_file_of_something_else(tmp_path: Path) -> None:
