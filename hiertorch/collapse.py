@@ -266,7 +266,7 @@ def _verify(found: Collapsed) -> None:
     composed, affine = found.composed, found.affine
     generator = torch.Generator(composed.data.device).manual_seed(2)
     chains = found.sets if found.sets > 1 else 2 if found.data.n_rows > MANY_ROWS else 4
-    rest = {name: x[torch.arange(chains) % len(x)] for name, x in affine.probes.items()}
+    rest = {name: x[torch.arange(chains, device=x.device) % len(x)] for name, x in affine.probes.items()}
     data = found.data if found.sets > 1 else composed.data
     if found.sets > 1:
         at = torch.arange(chains) % len(

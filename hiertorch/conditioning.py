@@ -33,6 +33,7 @@ from hiertorch.newrows import Rows, shown
 from hiertorch.pareto import HIGHEST, smoothed
 from hiertorch.predict import KINDS, Fitted, Prediction, intervals, stream
 from hiertorch.setting import Setting
+from hiertorch.surroundings import feels_at_home
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -59,6 +60,7 @@ class Unit(NamedTuple):
     ess: float
 
 
+@feels_at_home
 @dataclass(frozen=True)
 class Conditioned:
     """What the rows of new groups say about their effects.

@@ -8,7 +8,6 @@ the effects are integrated out (Merkle, Furr & Rabe-Hesketh 2019).
 """
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,13 +23,14 @@ from hiertorch.comparison.bygroup import log_marginals
 from hiertorch.comparison.criteria import Criterion, question, total
 from hiertorch.data import Data
 from hiertorch.ending import uninterrupted
-from hiertorch.errors import DataError, SamplingWarning
+from hiertorch.errors import DataError
 from hiertorch.pareto import good_k
 from hiertorch.pointwise import Pointwise
 from hiertorch.posterior import Posterior
 from hiertorch.predict import Fitted
 from hiertorch.redraw import Redraw
 from hiertorch.sampling import sample
+from hiertorch.silence import hushed
 
 if TYPE_CHECKING:
     from hiertorch.collapse import Collapsed
@@ -39,6 +39,8 @@ __all__ = ["kfold", "refit"]
 
 CHAINS, DRAWS = 8, 500
 """Of each fit: some thousands of draws are enough for the mean of a density."""
+
+CPU = torch.device("cpu")
 
 AT_ONCE = 100
 """Fits in one run; more come in several."""
@@ -196,8 +198,8 @@ def _drawn(data: Data, k: int, by: str, stratify: str | None, number: int, seed:
     what = "rows" if by == "row" else f"groups of {by!r}"
     if isinstance(k, bool) or not isinstance(k, int) or not 2 <= k <= number:
         raise DataError(f"k= is a whole number of folds from 2 to {number}, the number of {what}; found {k!r}.")
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(number, generator=generator)
+    generator = torch.Generator(CPU).manual_seed(seed)
+    order = torch.randperm(number, generator=generator, device=CPU)
     if stratify is not None:
         if by != "row":
             raise DataError(f"stratify= is for by='row': whole groups of {by!r} are left out; leave it out.")
@@ -208,8 +210,8 @@ def _drawn(data: Data, k: int, by: str, stratify: str | None, number: int, seed:
                 f"{reading.closest(stratify, data.plates)}"
             )
         order = order[codes[order].argsort(stable=True)]  # by group, and by chance within
-    fold = torch.empty(number, dtype=torch.long)
-    fold[order] = torch.arange(number) % k
+    fold = torch.empty(number, dtype=torch.long, device=CPU)
+    fold[order] = torch.arange(number, device=CPU) % k
     return fold.to(data.device)
 
 
@@ -253,8 +255,7 @@ def _fits(posterior: Posterior, kept: Tensor, by: str, seed: int, settings: dict
     own = torch.ones(data.n_rows, dtype=data.dtype, device=data.device) if data.weights is None else data.weights
     for part in kept.split(AT_ONCE):
         weights = (part * own).repeat(chains, 1)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=SamplingWarning)  # said once, of the fit to all rows
+        with hushed():  # what there is to say was said of the fit to all rows
             run = uninterrupted(
                 sample(fitted.model, data.replace(weights=weights), seed=seed, **settings), "the run of the folds"
             )

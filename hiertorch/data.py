@@ -13,6 +13,7 @@ from torch import Tensor
 from hiertorch import reading
 from hiertorch.errors import DataError
 from hiertorch.fingerprint import Fingerprint
+from hiertorch.surroundings import feels_at_home
 
 __all__ = ["Data"]
 
@@ -30,6 +31,7 @@ class Recipe(NamedTuple):
     every: tuple[Hashable, ...]  # all columns of the frame, also those that were not read
 
 
+@feels_at_home
 class Data:
     """Rows i = 1..n: a response y_i, columns x_i, and for each grouping the code g_i in {0, .., groups - 1} of a group.
 

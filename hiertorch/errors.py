@@ -4,6 +4,8 @@ import sys
 import warnings
 from typing import Any
 
+from hiertorch.silence import is_hushed
+
 __all__ = [
     "ConfigError",
     "DataError",
@@ -15,6 +17,10 @@ __all__ = [
     "SamplingWarning",
     "warn",
 ]
+
+
+OURS = ("hiertorch", "torch", "contextlib", "functools")
+"""Packages whose lines no warning is about."""
 
 
 class HiertorchError(Exception):
@@ -55,7 +61,9 @@ class SamplingWarning(UserWarning):
 
 def warn(sentence: str) -> None:
     """A `SamplingWarning` at the line that called into the package, from however deep inside it."""
+    if is_hushed():
+        return
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("hiertorch", "torch"):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OURS:
         level, frame = level + 1, frame.f_back
     warnings.warn(sentence, SamplingWarning, stacklevel=level)

@@ -64,7 +64,7 @@ def scale_findings(model: Model, data: Data, reads: Reads) -> Iterator[Finding]:
         return
     some = some.to("cpu", torch.float64)
     model = copy.deepcopy(model).to("cpu", torch.float64)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     try:
         draws = model.sample_prior(some, DRAWS, generator)
     except BROKEN:

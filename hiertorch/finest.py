@@ -16,7 +16,6 @@ rows. So it is computed for each *class* of groups with equal Z, and the sum ove
 times the vector of the classes' inverses. All tensors carry the batch in their last axis.
 """
 
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from hiertorch.cholesky import factor, inverse, log_diagonal, packed, product, solve_lower, square_index
 from hiertorch.grams import Grams
+from hiertorch.silence import quiet
 
 __all__ = ["Finest", "around", "identity_plus", "matrix_of", "plus_identity"]
 
@@ -308,8 +308,8 @@ def around(spread: Tensor, own: Tensor) -> Tensor:
 
 def _one_plus(entries: Tensor, precision: Tensor | None, size: int) -> Tensor:
     """I + matrix, or I + W matrix, of packed entries."""
-    diagonal = torch.tensor([float(i == j) for i in range(size) for j in range(i, size)], dtype=entries.dtype)
-    diagonal = diagonal.to(entries.device).reshape(-1, 1, 1)
+    ones = [float(i == j) for i in range(size) for j in range(i, size)]
+    diagonal = torch.tensor(ones, dtype=entries.dtype, device="cpu").to(entries.device).reshape(-1, 1, 1)
     return diagonal + entries if precision is None else torch.addcmul(diagonal, entries, precision)
 
 
@@ -337,6 +337,5 @@ def matrix_of(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, i
     if len(values) > SPARSE_BELOW * shape[0] * shape[1]:
         dense = values.new_zeros(shape[0] * shape[1])
         return dense.index_add_(0, rows * shape[1] + columns, values).unflatten(0, shape)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*[Ss]parse.*")  # that this part of torch is in beta
+    with quiet(".*[Ss]parse.*"):  # that this part of torch is in beta
         return torch.sparse_coo_tensor(torch.stack([rows, columns]), values, shape).coalesce().to_sparse_csr()

@@ -156,9 +156,10 @@ class Reader:
         settled = [name in affine.settled for name in (population.widths if population else ())]
         widths = list(population.widths.values()) if population else []
         free = torch.tensor(
-            [ok for ok, n in zip(settled, widths, strict=True) for _ in range(n)] + [True] * len(affine.held)
+            [ok for ok, n in zip(settled, widths, strict=True) for _ in range(n)] + [True] * len(affine.held),
+            dtype=torch.bool,
+            device=fixed.device,
         )
-        free = free.bool().to(fixed.device)
         best = fixed.new_zeros(len(fixed))
         best[free] = _fit(fixed[free], response, weight)
         self.shift, self.held_shift = best[: len(best) - len(affine.held)], best[len(best) - len(affine.held) :]

@@ -90,13 +90,15 @@ class Independence:
             torch.Generator(generator.device).manual_seed(generator.initial_seed()) for _ in range(2)
         )
         self.tuning: Tuning = {}
-        self.walk = torch.empty(0)
+        self.walk = move.collapsed.grams.packed.new_empty(0)
         self.cycle = CYCLE
         self.seen: list[Tensor] = []
-        self.last = torch.empty(0)  # positions of the last window of warm-up, (sweeps, chains, d)
+        self.last = move.collapsed.grams.packed.new_empty(
+            0
+        )  # positions of the last window of warm-up, (sweeps, chains, d)
         self.audit: Audit | None = None  # what audits have found so far
         like = move.collapsed.grams.packed
-        torch.empty(HELD_BACK)  # freed at once: see there
+        torch.empty(HELD_BACK, dtype=torch.float32, device="cpu")  # freed at once: see there
         self.place = like.new_zeros(chains, move.width)  # positions, and what drawing from there takes
         if seen is None or move.width == 0:
             self._start(init)
@@ -109,7 +111,7 @@ class Independence:
         self._place(move.space.join({name: init[name] for name in move.rest}), move.rest)
         drawn = move.space.join(move.space.unconstrain({name: seen[name] for name in move.rest}))
         self.seen = [drawn]
-        root = torch.eye(move.width).to(drawn)
+        root = torch.eye(move.width, dtype=drawn.dtype, device=drawn.device)
         self.tuning, self.walk = self._fitted(self.seen, proposals.normal_start(drawn.mean(0), root))
 
     def _place(self, position: Tensor, given: Sequence[str]) -> None:
@@ -187,7 +189,7 @@ class Independence:
             drawn = self.place.new_zeros(1, move.width)
         low, middle, high = torch.quantile(drawn, drawn.new_tensor([0.25, 0.5, 0.75]), 0)
         whole = [c.is_identity for c in move.space.coordinates.values() for _ in range(c.width)]
-        spread = torch.where(torch.tensor(whole, device=drawn.device) & (high > low), high - low, 1.0)
+        spread = torch.where(torch.tensor(whole, dtype=torch.bool, device=drawn.device) & (high > low), high - low, 1.0)
         return middle, spread, drawn
 
     def _chosen(self, weight: Tensor, number: int) -> Tensor:
@@ -331,7 +333,7 @@ class Independence:
         for at in range(0, len(place), collapsed.batch):
             some = {name: x[at : at + collapsed.batch] for name, x in values.items()}
             found = place[at : at + collapsed.batch, d:]
-            noise = torch.randn(rows, len(found), generator=source, device=device).to(place.dtype)
+            noise = torch.randn(rows, len(found), generator=source, dtype=place.dtype, device=device)
             drawn.append(collapsed.draw(some, noise, linear, found=found))
         return {**values, **{name: torch.cat([x[name] for x in drawn]) for name in linear}}
 

@@ -3,10 +3,10 @@
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Beta, Distribution, Independent, LKJCholesky, TransformedDistribution
@@ -15,8 +15,12 @@ from torch.distributions.transforms import Transform
 
 from hiertorch.errors import ModelError
 from hiertorch.support import Bounds, shares_memory, within
+from hiertorch.validating import validation
 
-__all__ = ["Derived", "Latent", "Values", "cast", "prior_text", "repaired", "validation"]
+__all__ = ["Derived", "Latent", "Values", "cast", "exact", "prior_text", "repaired", "validation"]
+
+WRITTEN = 64
+"""Numbers of a prior's parameter up to which they are thought to be written by hand."""
 
 Prior = Distribution | Callable[..., Distribution]
 
@@ -52,7 +56,8 @@ class Latent:
             )
         if plate is not None and not isinstance(plate, str):
             raise ModelError(f"a plate is the name of a grouping (str) or None, found {plate!r}.")
-        self.prior = prior
+        with torch.inference_mode(False):
+            self.prior = exact(prior) if isinstance(prior, Distribution) else prior
         self.plate = plate
         self.event = (event,) if isinstance(event, int) else tuple(event)
         if not all(isinstance(n, int) and n > 0 for n in self.event):
@@ -75,7 +80,7 @@ class Latent:
         # PyTorch makes float32 on the CPU of plain numbers, and like them they take on whatever they meet.
         fixed = distribution is self.prior or not distribution.batch_shape
         if fixed:
-            distribution = cast(distribution, device, dtype)
+            distribution = cast(distribution if distribution is self.prior else exact(distribution, 1), device, dtype)
         if self.event:
             if distribution.event_shape:
                 raise ModelError(
@@ -237,6 +242,56 @@ def cast(thing: Any, device: torch.device, dtype: torch.dtype) -> Any:
     return _mapped(thing, lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None), {})
 
 
+def exact(prior: Distribution, most: int = WRITTEN) -> Distribution:
+    """A prior in double precision, with the numbers that were written.
+
+    torch makes plain numbers tensors of its default dtype: Normal(0.0, 0.1) has a scale of 0.100000001 (of 0.1001 where
+    the default is bfloat16). The shortest decimal that is rounded to the same number is what somebody wrote.
+
+    Args:
+        prior: is not changed.
+        most: numbers of a parameter, up to which they are thought to be written by hand.
+
+    Raises:
+        ModelError: if it was made on the meta device.
+    """
+
+    def written(tensor: Tensor) -> Tensor:
+        if tensor.is_meta:
+            raise ModelError(
+                f"the prior {type(prior).__name__} was made on the meta device, which holds no numbers: make models "
+                "outside of torch.device('meta')."
+            )
+        if tensor.dtype not in ROUNDED or tensor.requires_grad:
+            return tensor.clone() if tensor.is_inference() else tensor
+        if tensor.numel() > most:
+            return tensor.double()
+        numbers = [_shortest(float(x), ROUNDED[tensor.dtype]) for x in tensor.reshape(-1)]
+        return torch.tensor(numbers, dtype=torch.float64, device=tensor.device).reshape(tensor.shape)
+
+    return _mapped(prior, written, {})
+
+
+def _shortest(x: float, rounded: Callable[[float], float]) -> float:
+    """The number of fewest digits that is rounded to x."""
+    numbers = (float(f"{x:.{digits}g}") for digits in range(1, 10))
+    return next((number for number in numbers if rounded(number) == x), x)
+
+
+def _bfloat16(x: float) -> float:
+    """The nearest number whose single precision ends in 16 zeros; of two, the even one."""
+    bits = int(np.float32(x).view(np.uint32))
+    return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32))
+
+
+ROUNDED: dict[torch.dtype, Callable[[float], float]] = {
+    torch.float32: lambda x: float(np.float32(x)),
+    torch.float16: lambda x: float(np.float16(x)),
+    torch.bfloat16: _bfloat16,
+}
+"""How each dtype rounds."""
+
+
 def repaired(distribution: Distribution) -> Distribution:
     """The same distribution, with draws that agree with its density where torch's don't.
 
@@ -255,20 +310,6 @@ def repaired(distribution: Distribution) -> Distribution:
     first = (0.5 * below).to(marginal).expand(*marginal.shape[:-1], distribution.dim)
     new._beta = Beta(first, marginal - 0.5 * (below - 1), validate_args=False)
     return new
-
-
-@contextmanager
-def validation(enabled: bool) -> Iterator[None]:
-    """Argument validation of `torch.distributions` switched on or off inside the block, and put back afterwards."""
-    before = Distribution._validate_args
-    if before is enabled:  # there is nothing to put back: another thread may have moved on by then
-        yield
-        return
-    Distribution.set_default_validate_args(enabled)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
 
 
 def _append_axes(distribution: Distribution, event: tuple[int, ...]) -> Distribution:

@@ -70,7 +70,8 @@ def modes(
 def _derivatives(log_density: Callable[[Tensor], Tensor], x: Tensor, slices: int) -> tuple[Tensor, Tensor]:
     """Gradient `(n, d)` and negative second derivatives `(n, d, d)`, 0 where they are not finite."""
     d = x.shape[1]
-    steps = torch.cat([x.new_zeros(1, d), *(sign * DIFFERENCE * torch.eye(d).to(x) for sign in (1.0, -1.0))])
+    eye = DIFFERENCE * torch.eye(d, dtype=x.dtype, device=x.device)
+    steps = torch.cat([x.new_zeros(1, d), eye, -eye])
     points = (x + steps.unsqueeze(1)).flatten(0, 1)  # all starts side by side: each may have a density of its own
     slopes = []
     with torch.enable_grad():
@@ -85,7 +86,7 @@ def _derivatives(log_density: Callable[[Tensor], Tensor], x: Tensor, slices: int
 def _differences(log_density: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """The same from densities at x, x +- h e_i and x +- h (e_i + e_j)."""
     d, h = x.shape[1], COARSE
-    eye = h * torch.eye(d).to(x)
+    eye = h * torch.eye(d, dtype=x.dtype, device=x.device)
     pairs = [(i, j) for i in range(d) for j in range(i + 1, d)]
     steps = [torch.zeros_like(eye[0]), *eye, *-eye]
     for i, j in pairs:

@@ -1,8 +1,7 @@
 """The base class of every model: named latents, a likelihood, and densities batched over chains."""
 
 import copy
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +13,9 @@ from torch.distributions import Distribution
 from hiertorch.data import Data
 from hiertorch.errors import ModelError
 from hiertorch.latent import Derived, Latent, Values, repaired
+from hiertorch.randomness import seeded
 from hiertorch.support import Condition, density, impossible
+from hiertorch.surroundings import at_home
 from hiertorch.tolerance import attempted
 
 __all__ = ["Model"]
@@ -209,6 +210,7 @@ class Model(nn.Module, metaclass=_ModelType):
         rows = weighted(self.log_likelihood(v, data), data.weights)
         return self.log_prior(v, data) + rows.sum(-1)
 
+    @at_home
     def sample_prior(
         self,
         data: Data,
@@ -228,6 +230,7 @@ class Model(nn.Module, metaclass=_ModelType):
                 tensors[name] = _draw(f"the prior of {name!r}", distribution, (chains, size), data)
         return Values(tensors, tuple(self.latents))
 
+    @at_home
     def simulate(self, v: Mapping[str, Tensor], data: Data, generator: torch.Generator | None = None) -> Tensor:
         """y_i ~ p(y_i | theta): a simulated response for each chain of values, `(chains, rows)`, in row order."""
         v = self.values(v)
@@ -238,6 +241,7 @@ class Model(nn.Module, metaclass=_ModelType):
         """A mapping of tensors as what priors and likelihood read."""
         return v if isinstance(v, Values) else Values(v, tuple(self.latents))
 
+    @at_home
     def check(self, data: Data, *, prior_only: bool = False) -> list[str]:
         """Raises a `ModelError` or `DataError` that says what is wrong; returns notes on what is merely odd."""
         from hiertorch.checks import inspect
@@ -343,20 +347,3 @@ def _is_discrete(distribution: Distribution) -> bool:
 
 def _chains(v: Values) -> int:
     return next(iter(v._tensors.values())).shape[0]
-
-
-@contextmanager
-def seeded(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
-    """Draws of `torch.distributions`, which take no generator, made from ours; torch's global state is put back."""
-    if generator is None:
-        yield
-        return
-    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-    if device.type == "cpu":
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
-            yield
-        return
-    with torch.random.fork_rng(devices=[device], device_type=device.type):
-        torch.manual_seed(seed)
-        yield

@@ -2,7 +2,6 @@
 
 import math
 import platform
-import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from hiertorch.data import Data
 from hiertorch.ending import Ending
-from hiertorch.errors import SamplingWarning
+from hiertorch.errors import warn
 from hiertorch.interruption import ended_by
 from hiertorch.monitors import RunInfo
 from hiertorch.plan import Plan
@@ -171,11 +170,9 @@ def _derived(fitted: Fitted, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return fitted.derived(stored)
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
-        warnings.warn(
+        warn(
             f"what {type(fitted.model).__name__} derives of its latents could not be computed ({found}), and the "
-            "posterior is without it.",
-            SamplingWarning,
-            stacklevel=4,
+            "posterior is without it."
         )
         return {}
 

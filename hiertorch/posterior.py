@@ -17,6 +17,7 @@ from hiertorch.arguments import check_choice, check_count, check_probability, na
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.fingerprint import Fingerprint
 from hiertorch.summaries import CI_PROB, MIXING, listed, table
+from hiertorch.surroundings import feels_at_home
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -109,6 +110,7 @@ class Predictor(Protocol):
         ...
 
 
+@feels_at_home
 class Posterior:
     """Draws theta^(c, s) of every latent, for chains c and draws s, read by name.
 

@@ -34,6 +34,7 @@ from hiertorch.posterior import Posterior, Stats
 from hiertorch.predict import Fitted
 from hiertorch.sampling import sample
 from hiertorch.structure import record
+from hiertorch.surroundings import at_home
 from hiertorch.turns import take_turns
 
 __all__ = ["PriorGrid", "prior_grid"]
@@ -72,6 +73,7 @@ class PriorGrid:
         return f"Scales of the prior of {self.latent}:\n{shown}\n{textwrap.fill(self.sentence, 118)}"
 
 
+@at_home
 def prior_grid(
     model: Model,
     data: Data,

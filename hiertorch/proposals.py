@@ -20,8 +20,8 @@ COMPONENTS = ((0.97, 20, 1.0), (0.03, 4, 2.0))
 """Share, degrees of freedom (even) and scale of the Student distributions."""
 
 PROBABILITIES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
-SKEWS = torch.linspace(-1.6, 1.6, 33, dtype=torch.float64)
-TAILS = torch.linspace(0.5, 1.4, 19, dtype=torch.float64)
+SKEWS = torch.linspace(-1.6, 1.6, 33, dtype=torch.float64, device="cpu")
+TAILS = torch.linspace(0.5, 1.4, 19, dtype=torch.float64, device="cpu")
 
 
 def normal_start(mean: Tensor, root: Tensor) -> Tuning:
@@ -60,7 +60,7 @@ def density(tuning: Tuning, u: Tensor) -> Tensor:
         return u.new_zeros(len(u))
     y = (u - tuning["location"]) / tuning["scale"]
     x = (tuning["tail"] * y.asinh() - tuning["skew"]).sinh()
-    inverse = torch.linalg.solve_triangular(tuning["root"], torch.eye(d).to(u), upper=False)  # of few dimensions
+    inverse = torch.linalg.solve_triangular(tuning["root"], _eye(d, u), upper=False)  # of few dimensions
     return _log_density(tuning, x, y, (x - tuning["shift"]) @ inverse.mT)
 
 
@@ -105,7 +105,7 @@ def fit(draws: Tensor) -> Tuning:
     x = (tuning["tail"] * ((draws - tuning["location"]) / tuning["scale"]).asinh() - tuning["skew"]).sinh()
     x = x.clamp(-6.0, 6.0)
     covariance = torch.cov(x.mT).reshape(x.shape[1], x.shape[1])
-    floor = 1e-8 * torch.eye(x.shape[1]).to(x)
+    floor = 1e-8 * _eye(x.shape[1], x)
     return {**tuning, "shift": x.mean(0), "root": torch.linalg.cholesky(covariance + floor)}
 
 
@@ -113,10 +113,14 @@ def scale_of(draws: Tensor) -> Tensor:
     """Root of the covariance of draws `(number, d)`, for the random walk."""
     d = draws.shape[1]
     covariance = torch.cov(draws.mT).reshape(d, d)
-    floor = torch.finfo(draws.dtype).tiny * torch.eye(d).to(draws)
+    floor = torch.finfo(draws.dtype).tiny * _eye(d, draws)
     return torch.linalg.cholesky(covariance + 1e-8 * covariance.diagonal().diag_embed() + floor)
 
 
 def _thinned(draws: Tensor) -> Tensor:
     """Enough of the draws for quantiles."""
     return draws[:: max(1, len(draws) // 20_000)]
+
+
+def _eye(size: int, like: Tensor) -> Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)

@@ -9,6 +9,7 @@ one loop, which pays when the run is long.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,9 @@ from hiertorch.tolerance import tolerant
 __all__ = ["record"]
 
 log = logging.getLogger("hiertorch")
+
+_tracing = threading.RLock()
+"""While torch records a function, it changes its own classes for the whole process: one thread at a time."""
 
 EXPAND = torch.ops.aten.expand.default
 VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
@@ -45,6 +49,13 @@ def record(
         bounds: between which numbers the arguments must lie; a comparison that these decide is left out.
     """
     example = tuple(x.clone() for x in example)  # one tensor given twice would be recorded as one argument
+    with _tracing:
+        return _recorded(function, example, compiled, bounds)
+
+
+def _recorded(
+    function: Callable[..., Any], example: tuple[Tensor, ...], compiled: bool, bounds: Sequence[Range | None]
+) -> Callable[..., Any]:
     try:
         with tolerant():  # a graph has no errors
             graph = make_fx(function)(*example)
@@ -93,7 +104,12 @@ class _Fused(torch.nn.Module):
     def forward(self, *args: Tensor) -> Tensor:
         if not self._strides:  # dense, even if the first argument is an expanded view
             self._strides = [torch.empty_like(x).stride() for x in args]
-        return self._fused(*[_laid_out(x, s) for x, s in zip(args, self._strides, strict=True)])
+        placed = [_laid_out(x, s) for x, s in zip(args, self._strides, strict=True)]
+        try:
+            return self._fused(*placed)
+        except RuntimeError:  # torch refuses while another thread records
+            with _tracing:
+                return self._fused(*placed)
 
 
 def _laid_out(x: Tensor, stride: tuple[int, ...]) -> Tensor:

@@ -76,7 +76,7 @@ class Redraw:
         collapsed = self._collapsed
         part = collapsed.composed.part[name]
         chains, number = next(iter(self._draws.values())).shape[:2]
-        at = torch.linspace(0, chains * number - 1, min(MOMENT_DRAWS, chains * number)).long()
+        at = torch.linspace(0, chains * number - 1, min(MOMENT_DRAWS, chains * number), dtype=torch.float64).long()
         own = part.size * part.width if part in collapsed.grams.levels else 0  # a crossed plate has no noise of its own
         rows, generator = collapsed.noise_for([name]), self._generator()
         count, mean, square, within = 0, None, None, None
@@ -143,7 +143,7 @@ class Redraw:
     def _noise(self, rows: int, values: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
         like = self._collapsed.grams.packed
         number = len(next(iter(values.values())))
-        return torch.randn(rows, number, generator=generator, device=like.device).to(like.dtype)
+        return torch.randn(rows, number, generator=generator, dtype=like.dtype, device=like.device)
 
     def _draw(
         self, values: Mapping[str, Tensor], noise: Tensor, names: Sequence[str], only: Tensor | None = None

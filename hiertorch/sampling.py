@@ -41,6 +41,7 @@ from hiertorch.start import read_init
 from hiertorch.start import start as placed
 from hiertorch.store import Counter, Store
 from hiertorch.structure import analyse, priors_alone
+from hiertorch.surroundings import at_home
 from hiertorch.sweep import Sweep, Sweeps
 from hiertorch.warmstart import WarmStart, warm_start
 
@@ -65,6 +66,7 @@ models.
 """
 
 
+@at_home
 def plan(
     model: Model,
     data: Data,
@@ -133,6 +135,7 @@ def _collapsed_alone(spec: Any, model: Model) -> bool:
 _plan = plan  # `sample` has an argument of that name
 
 
+@at_home
 def sample(
     model: Model,
     data: Data,

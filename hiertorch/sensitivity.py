@@ -14,7 +14,6 @@ Note [Which priors]
 """
 
 import itertools
-import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from hiertorch.errors import DataError
 from hiertorch.latent import Values, validation
 from hiertorch.naming import label_text
 from hiertorch.pointwise import Pointwise
+from hiertorch.silence import quiet
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -144,8 +144,7 @@ def _sensed(parameters: pd.DataFrame, log_density: Tensor, shape: tuple[int, int
     from arviz_stats import psense
 
     theta = parameters.to_numpy().reshape(*shape, parameters.shape[1])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Found chain dimension to be longer")  # there are many chains here
+    with quiet("Found chain dimension to be longer"):  # there are many chains here
         tree = from_dict({"posterior": {"theta": theta}, "log_prior": {"part": log_density.numpy()}})
         return np.asarray(psense(tree, group="prior", alphas=ALPHAS)["theta"]).reshape(-1)
 

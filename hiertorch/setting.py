@@ -290,7 +290,7 @@ def _mean(name: str, prior: Distribution, number: int, before: int, new: int) ->
     try:
         mean = prior.expand(torch.Size((number, before + new))).mean[:, before:]
     except NotImplementedError:
-        mean = torch.full((1,), torch.nan)
+        mean = torch.full((1,), torch.nan, dtype=torch.float64)
     if not bool(torch.isfinite(mean).all()):
         raise DataError(
             f"new_groups='population' needs the mean of the prior of {name!r}, and {type(prior).__name__} has none; "

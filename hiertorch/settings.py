@@ -10,6 +10,7 @@ import torch
 from hiertorch.errors import SamplingError
 from hiertorch.memory import free
 from hiertorch.plan import Plan
+from hiertorch.workers import one_thread
 
 __all__ = [
     "Schedule",
@@ -133,13 +134,11 @@ def few_threads(plan: Plan, run: Schedule) -> Iterator[None]:
     """A block in which torch computes with one thread if the model is small or collapsed (see `hiertorch.workers`), put
     back afterwards.
     """
-    before = torch.get_num_threads()
-    if plan.collapsed is not None or plan.structure.target.rows.data.n_rows * run.chains < ALONE_BELOW:
-        torch.set_num_threads(1)
-    try:
+    if plan.collapsed is None and plan.structure.target.rows.data.n_rows * run.chains >= ALONE_BELOW:
         yield
-    finally:
-        torch.set_num_threads(before)
+        return
+    with one_thread():
+        yield
 
 
 def kept_names(plan: Plan, run: Schedule, keep: Iterable[str] | None, draws: int) -> tuple[str, ...]:

@@ -19,11 +19,13 @@ from hiertorch.latent import Values
 from hiertorch.model import Model
 from hiertorch.models import Crossed, EightSchools, Nested, Regression, TimeVarying, VaryingIntercepts
 from hiertorch.reading import closest, listed
+from hiertorch.surroundings import at_home
 
 __all__ = ["Simulated", "simulate_grouped"]
 
 GROUPS, SLOPE, NOISE = 6, 0.5, 1.0
 TRIALS = 20
+CPU = torch.device("cpu")
 
 Groups = int | Mapping[str, int | Sequence[Any]]
 
@@ -50,6 +52,7 @@ class Simulated:
         return "\n".join([f"Simulated with seed {self.seed}. {self.data!r}", "  true values:", *truths])
 
 
+@at_home
 def simulate_grouped(
     groups: Groups | None = None,
     rows: int | Sequence[int] = 15,
@@ -100,7 +103,7 @@ def simulate_grouped(
     seed = secrets.randbits(63) if seed is None else seed
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise DataError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(CPU).manual_seed(seed)
     if model is not None:
         if effects is not None or (slope, noise) != (SLOPE, NOISE):
             raise ModelError(
@@ -144,7 +147,7 @@ def _simulated(
     frame = pd.DataFrame({**{plate: labels[plate][codes] for plate, codes in coded.items()}, **columns})
     blank = _blank(model, Data.from_frame(frame.assign(y=0.0), "y", list(coded), [*columns]), generator)
     with torch.no_grad():
-        shapes = model.sample_prior(blank, 1, torch.Generator().manual_seed(0))
+        shapes = model.sample_prior(blank, 1, torch.Generator(CPU).manual_seed(0))
         given = {name: _given(model, name, value, shapes).unsqueeze(0) for name, value in values.items()}
         truth = model.sample_prior(blank, 1, generator, given)
         for name in values:
@@ -164,7 +167,7 @@ def _blank(model: Model, data: Data, generator: torch.Generator) -> Data:
     noughts = (noughts - noughts.mean()) / (noughts.std() if data.n_rows > 1 else 1.0)
     if not isinstance(model, Regression):
         return data.replace(y=noughts)
-    shift = torch.zeros(data.n_rows) if model.offset is None else data[model.offset]
+    shift = torch.zeros(data.n_rows, dtype=data.dtype) if model.offset is None else data[model.offset]
     ones = Values({name: torch.ones(1, 1, dtype=torch.float64) for name in model.family.latents})
     around = centre(model.family.distribution(shift.to(noughts).unsqueeze(0), ones, data))[0]
     return data.replace(y=around + noughts if model.family.scaled else around)
@@ -236,9 +239,9 @@ def _coded(
             times = np.arange(total) % size
             codes[plate] = times[np.lexsort((times, codes[led]))]
         elif plate != led:
-            more = torch.randint(size, (total - size,), generator=generator)
-            dealt = torch.cat([torch.arange(size), more])
-            codes[plate] = dealt[torch.randperm(total, generator=generator)].numpy()
+            more = torch.randint(size, (total - size,), generator=generator, device=CPU)
+            dealt = torch.cat([torch.arange(size, device=CPU), more])
+            codes[plate] = dealt[torch.randperm(total, generator=generator, device=CPU)].numpy()
     return {plate: codes[plate] for plate in plates}
 
 
@@ -260,10 +263,10 @@ def _columns(
     total = len(next(iter(codes.values())))
 
     def uniform(low: float, high: float) -> np.ndarray:
-        return (low + (high - low) * torch.rand(total, generator=generator, dtype=torch.float64)).numpy()
+        return (low + (high - low) * torch.rand(total, generator=generator, dtype=torch.float64, device=CPU)).numpy()
 
     def normal(number: int) -> np.ndarray:
-        return torch.randn(number, generator=generator, dtype=torch.float64).numpy()
+        return torch.randn(number, generator=generator, dtype=torch.float64, device=CPU).numpy()
 
     if isinstance(model, EightSchools):
         return {model.se: uniform(0.5, 1.5)}
@@ -276,7 +279,7 @@ def _columns(
     family = model.family
     for name in family.columns:
         if name == getattr(family, "trials", None):
-            found[name] = torch.randint(1, TRIALS + 1, (total,), generator=generator).numpy()
+            found[name] = torch.randint(1, TRIALS + 1, (total,), generator=generator, device=CPU).numpy()
         elif name == getattr(family, "exposure", None):
             found[name] = uniform(0.5, 2.0)
         elif name == getattr(family, "se", None):

@@ -169,7 +169,7 @@ def coordinates_of(model: Model, reads: Reads) -> dict[str, Coordinate]:
 def priors_alone(model: Model, data: Data, reads: Reads) -> Structure:
     """The structure of a model whose rows are held elsewhere, as `hiertorch.grams` does: its target is the prior."""
     space = Space(coordinates_of(model, reads)).to(data.device, data.dtype)
-    row = Rows(data.take(torch.zeros(1, dtype=torch.long)), (), blocked=False)
+    row = Rows(data.take(torch.zeros(1, dtype=torch.long, device=data.device)), (), blocked=False)
     target = Target(model, data, space, reads.priors, (), row, prior_only=True)
     return Structure(target, reads, _finest_first(data, {c.plate for c in space.coordinates.values() if c.plate}))
 
@@ -262,9 +262,9 @@ def _mixes(target: Target, plate: str, free: Mapping[str, Tensor]) -> str | None
     row_before = target.row_terms(values, data) if rows else None
     if not all(_finite_somewhere(part) for part in (*before.values(), row_before) if part is not None):
         return "the log density is not finite at the places where the model was probed"
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     for _ in range(TRIALS):
-        moves = (torch.rand(size, generator=generator) < 0.5).to(data.device)
+        moves = (torch.rand(size, generator=generator, dtype=torch.float32, device="cpu") < 0.5).to(data.device)
         jump = {
             name: torch.where(
                 moves.reshape(-1, *(1,) * len(coordinates[name].free_event)), free[name] + 0.1, free[name]

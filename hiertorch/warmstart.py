@@ -68,7 +68,7 @@ def warm_start(
             known = (at >= 0).reshape(-1, *(1,) * (init[name].dim() - 2))
             init[name] = torch.where(known, last[name][:, at.clamp(min=0)], init[name])
     every = posterior.chains * posterior.n_draws
-    at = torch.linspace(0, every - 1, min(SEEN, every)).long()
+    at = torch.linspace(0, every - 1, min(SEEN, every), dtype=torch.float64).long()
     seen = {
         name: _packed(held[name].flatten(0, 1)[at].to(data.device, data.dtype)) for name in population if name in held
     }

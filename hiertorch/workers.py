@@ -6,15 +6,23 @@ Pieces and their results do not depend on how many workers there are.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
-__all__ = ["each"]
+from hiertorch.validating import is_validating, validation
+
+__all__ = ["each", "one_thread"]
 
 MOST = 8
+
+_runs = 0
+_before = 1
+_counting = threading.Lock()
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -29,12 +37,34 @@ def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], device: t
         yield from map(function, pieces)
         return
 
+    enabled = is_validating()
+
     def work(piece: Piece) -> Result:
-        with torch.no_grad():  # which holds for a thread, not for all
+        with torch.no_grad(), validation(enabled):  # which hold for a thread, not for all
             return function(piece)
 
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(work, pieces)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A block in which torch computes with one thread, and after which it has as many as before.
+
+    torch has a number for each thread, and one for threads to come. So of several runs at once the first one finds out
+    what it was, and each puts that back.
+    """
+    global _runs, _before
+    with _counting:
+        _before = _before if _runs else torch.get_num_threads()
+        _runs += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _counting:
+            _runs -= 1
+            torch.set_num_threads(_before)
 
 
 def _cores() -> int:

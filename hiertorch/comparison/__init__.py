@@ -18,6 +18,7 @@ from hiertorch.comparison.criteria import Criterion
 from hiertorch.comparison.verdict import doubt, errors_asked, sentences
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.posterior import Posterior
+from hiertorch.surroundings import at_home
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,6 +106,7 @@ class Comparison:
         return figure
 
 
+@at_home
 def compare(
     candidates: Mapping[str, Posterior | Criterion],
     *,

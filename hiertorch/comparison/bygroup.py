@@ -232,7 +232,7 @@ class Numerical:
     def error(self) -> Tensor | None:
         """Root mean square difference to a rule of twice as many points, over a few draws: `(groups,)`."""
         number = self.pointwise.number
-        at = torch.linspace(0, number - 1, min(CHECKED, number)).long()
+        at = torch.linspace(0, number - 1, min(CHECKED, number), dtype=torch.float64).long()
         flat = {name: x.flatten(0, 1)[at].double() for name, x in self.pointwise._held.items()}
         free = [x[at] for x in self._free]
         both = [self._batches(flat, free)]

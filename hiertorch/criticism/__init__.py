@@ -23,6 +23,7 @@ from hiertorch.data import Data
 from hiertorch.errors import DataError
 from hiertorch.model import Model
 from hiertorch.predict import Fitted, stream
+from hiertorch.surroundings import at_home, feels_at_home
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +42,7 @@ GROUPS = ("known", "new")
 WIDTH = 118
 
 
+@feels_at_home
 class PredictiveCheck:
     """What a model, or its prior, reproduces of a response, and what it does not.
 
@@ -188,6 +190,7 @@ def predictive_check(
     return PredictiveCheck("posterior", replications, statistics, groups, lambda: loo_pit(posterior, seed=seed))
 
 
+@at_home
 def prior_check(
     model: Model,
     data: Data,

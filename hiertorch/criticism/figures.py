@@ -1,6 +1,5 @@
 """Figures of predictive checks, by arviz-plots where it has them."""
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +12,8 @@ from hiertorch.arguments import check_choice
 from hiertorch.criticism import panels
 from hiertorch.criticism.statistics import p_text
 from hiertorch.errors import DataError
+from hiertorch.silence import quiet
+from hiertorch.spacing import evenly
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,8 +65,7 @@ def draw(check: "PredictiveCheck", kind: str, plate: str | None) -> "Figure":
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without arviz-plots' notes on discrete data, which are taken account of here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    with quiet(category=UserWarning):
         yield
 
 
@@ -156,7 +156,7 @@ def _groups(check: "PredictiveCheck", plate: str | None = None) -> "Figure":
     means = data.y.new_zeros(len(counts)).index_add_(0, codes, data.y) / counts.clamp(min=1)
     present = (counts > 0).nonzero()[:, 0]
     order = present[means[present].argsort(stable=True)]
-    shown = order[torch.linspace(0, len(order) - 1, min(SHOWN, len(order)), device=order.device).round().long()]
+    shown = order[evenly(len(order), SHOWN, order.device)]
     place = torch.full_like(counts, -1)
     place[shown] = torch.arange(len(shown), device=shown.device)
     rows = (place[codes] >= 0).nonzero()[:, 0]
@@ -166,7 +166,7 @@ def _groups(check: "PredictiveCheck", plate: str | None = None) -> "Figure":
         sums = y.new_zeros(len(y), len(shown)).index_add_(1, place[codes[rows]], y)
         parts.append(sums / counts[shown])
     replicated = torch.cat(parts)
-    low, middle, high = replicated.quantile(torch.tensor([0.05, 0.5, 0.95]).to(replicated), dim=0).cpu().numpy()
+    low, middle, high = replicated.quantile(replicated.new_tensor([0.05, 0.5, 0.95]), dim=0).cpu().numpy()
     outside = float(((means[shown].cpu().numpy() < low) | (means[shown].cpu().numpy() > high)).mean())
     figure, axes = pyplot.subplots(figsize=(max(6.0, 0.16 * len(shown) + 2), 4.2))
     at = np.arange(len(shown))

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from hiertorch.criticism import PredictiveCheck
+from hiertorch.criticism import PredictiveCheck
+from hiertorch.spacing import evenly
 
 __all__ = ["OBSERVED", "REPLICATED", "SIZE", "cut", "figure_of", "legend", "middle", "responses", "titled", "tree"]
 
@@ -23,7 +23,7 @@ OBSERVED, REPLICATED = "black", "C0"
 def responses(check: "PredictiveCheck", draws: int, rows: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The response and some replications of evenly spaced rows, and how many these are."""
     data = check.replications.data
-    which = torch.linspace(0, data.n_rows - 1, min(rows, data.n_rows), device=data.device).round().long()
+    which = evenly(data.n_rows, rows, data.device)
     replicated = check.replications.first(draws, which)
     return data.y[which].cpu().numpy(), replicated.cpu().numpy(), len(which)
 

@@ -150,7 +150,7 @@ class Eye:
             parts.append((name, rest if self.every <= most else spread(rest, max(1, most * len(rest) // self.every))))
         sizes = [len(at) for _, at in parts]
         if not sum(sizes):
-            return torch.empty(0), []
+            return torch.empty(0, dtype=torch.float64), []
         screen = split_rhat(thinned(draws, parts, max(FEWEST, numbers // (chains * sum(sizes)))))
         screen = screen.masked_fill(screen.isnan(), torch.inf).cpu()
         chosen = torch.zeros(len(screen), dtype=torch.bool)

@@ -104,4 +104,4 @@ class _Level:
 
 def _normals(number: int) -> Distribution:
     """Normal(0, 2) for each of so many coefficients."""
-    return Independent(Normal(torch.zeros(number), torch.full((number,), 2.0)), 1)
+    return Independent(Normal(torch.zeros(number, dtype=torch.float64, device="cpu"), 2.0), 1)

@@ -248,5 +248,5 @@ def parsed(name: str, text: Any) -> Distribution:
 def _number(node: ast.expr) -> float | Tensor:
     value = ast.literal_eval(node)
     if isinstance(value, list):
-        return torch.tensor([float(x) for x in value])
-    return float(value)
+        return torch.tensor([float(x) for x in value], dtype=torch.float64, device="cpu")
+    return torch.tensor(float(value), dtype=torch.float64, device="cpu")

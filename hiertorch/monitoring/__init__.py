@@ -24,6 +24,7 @@ from hiertorch.predict import Fitted, stream
 from hiertorch.redraw import Redraw
 from hiertorch.setting import Setting
 from hiertorch.summaries import listed
+from hiertorch.surroundings import at_home, feels_at_home
 
 __all__ = ["Monitoring", "monitor"]
 
@@ -52,6 +53,7 @@ BROKEN = {
 WIDTH = 120  # of a terminal
 
 
+@feels_at_home
 @dataclass(frozen=True)
 class Monitoring:
     """What later rows say about a posterior that has not seen them.
@@ -98,6 +100,7 @@ class Monitoring:
         return "\n".join(lines)
 
 
+@at_home
 def monitor(
     posterior: Posterior,
     frame: pd.DataFrame,

@@ -19,6 +19,7 @@ from torch import Tensor
 from hiertorch.model import seeded
 from hiertorch.newrows import Rows
 from hiertorch.setting import Setting
+from hiertorch.spacing import evenly
 
 __all__ = ["STATISTICS", "calibrated"]
 
@@ -98,8 +99,8 @@ def calibrated(
 def _log_scores(setting: Setting, at: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     """Mean over rows of log (1/S) sum_s p(y_i | theta^(s)), of each of several responses `(sets, rows)`: `(sets,)`."""
     model = setting.fitted.model
-    rows = torch.linspace(0, y.shape[1] - 1, min(SCORED, y.shape[1]), device=y.device).round().long()
-    some = at[torch.linspace(0, len(at) - 1, min(MIXED, len(at)), device=y.device).round().long()]
+    rows = evenly(y.shape[1], SCORED, y.device)
+    some = at[evenly(len(at), MIXED, y.device)]
     with seeded(generator, y.device):
         v = model.values(setting.values(some))
     likelihood = model.likelihood(v, setting.rows.take(rows))

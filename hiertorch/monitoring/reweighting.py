@@ -156,7 +156,7 @@ def _by_rest(later: Later, at: Tensor) -> _Weights | None:
         rows, picks = new.noise_for(names), picks.to(data.device)
         values: dict[str, list[Tensor]] = {name: [] for name in names}
         for part in picks.split(max(1, min(new.batch, NUMBERS // max(1, rows)))):
-            noise = torch.randn(rows, len(part), generator=generator, device=data.device).to(marginal.dtype)
+            noise = torch.randn(rows, len(part), generator=generator, dtype=marginal.dtype, device=data.device)
             made = new.draw({name: x[part] for name, x in rest.items()}, noise, names, found=found[part])
             for name in names:
                 values[name].append(made[name])

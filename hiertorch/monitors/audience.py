@@ -1,10 +1,9 @@
 """Everybody who watches a run, told together; what goes wrong for one of them costs no draw."""
 
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from hiertorch.errors import SamplingWarning
+from hiertorch.errors import warn
 from hiertorch.monitors.base import Monitor, RunInfo, Window
 
 if TYPE_CHECKING:
@@ -66,4 +65,4 @@ def _given_up(monitor: Monitor, error: Exception) -> str:
 
 def _say(problems: Iterable[str]) -> None:
     for problem in problems:
-        warnings.warn(problem, SamplingWarning, stacklevel=4)
+        warn(problem)

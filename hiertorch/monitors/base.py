@@ -9,6 +9,8 @@ import pandas
 import torch
 from torch import Tensor
 
+from hiertorch.spacing import evenly
+
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
 
@@ -277,4 +279,4 @@ def spread(indices: Tensor, at_most: int) -> Tensor:
     """Evenly spaced ones."""
     if len(indices) <= at_most:
         return indices
-    return indices[torch.linspace(0, len(indices) - 1, max(at_most, 0)).round().long()]
+    return indices[evenly(len(indices), max(at_most, 0), indices.device)]

@@ -3,14 +3,13 @@
 import os
 import sys
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import torch
 
-from hiertorch.errors import RunFolderError, SamplingError, SamplingWarning
+from hiertorch.errors import RunFolderError, SamplingError, warn
 from hiertorch.monitors.base import Monitor, RunInfo, Window
 
 if TYPE_CHECKING:
@@ -157,16 +156,12 @@ parameters |
         self._board = self._worker = None
         board.close()
         if self._error is not None:
-            warnings.warn(
+            warn(
                 f"TensorBoard's files in {str(self.log_dir)!r} end at sweep {board.written} "
-                f"({type(self._error).__name__}: {self._error}); the draws are complete without them.",
-                SamplingWarning,
-                stacklevel=2,
+                f"({type(self._error).__name__}: {self._error}); the draws are complete without them."
             )
         for part, problem in board.problems.items():
-            warnings.warn(
+            warn(
                 f"TensorBoard's files in {str(self.log_dir)!r} have no {part} "
-                f"({type(problem).__name__}: {problem}); the draws are not affected.",
-                SamplingWarning,
-                stacklevel=2,
+                f"({type(problem).__name__}: {problem}); the draws are not affected."
             )

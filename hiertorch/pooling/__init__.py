@@ -190,7 +190,7 @@ def _groups(
             moments = posterior.effects(name)
             event = values[name].shape[2:]
             levels = entries_of(model, data, name, event)
-            missing = torch.full(values[name].shape[1:], math.nan)
+            missing = torch.full(values[name].shape[1:], math.nan, dtype=torch.float64)
             estimate, error = alone.get(name, (missing, missing))
             columns = {
                 "mean": moments["mean"].to_numpy().reshape(len(labels), -1),

@@ -130,10 +130,10 @@ def _likelihood_at_zero(sigma: Tensor, log_weights: Tensor) -> float:
     """The weighted density at 0 by its highest: normal kernels of Silverman's width (1986, eq. 3.31), folded at 0."""
     weights = (log_weights - log_weights.max()).exp()
     weights = weights.minimum(weights.mean() * len(weights) ** 0.5)
-    low, high = sigma.quantile(torch.tensor([0.25, 0.75]).to(sigma))
+    low, high = sigma.quantile(sigma.new_tensor([0.25, 0.75]))
     width = 0.9 * min(float(sigma.std()), float(high - low) / 1.349 or math.inf) * len(sigma) ** -0.2
-    grid = torch.linspace(0.0, float(sigma.quantile(0.99)), 200).to(sigma).unsqueeze(-1)
-    density = torch.zeros(len(grid)).to(sigma)
+    grid = torch.linspace(0.0, float(sigma.quantile(0.99)), 200, dtype=sigma.dtype, device=sigma.device).unsqueeze(-1)
+    density = sigma.new_zeros(len(grid))
     for x, w in zip(sigma.split(20_000), weights.split(20_000), strict=True):
         each = (-0.5 * ((grid - x) / width).square()).exp() + (-0.5 * ((grid + x) / width).square()).exp()
         density += each @ w

@@ -211,7 +211,7 @@ def _step(score: dict[str, Tensor], blocks: Blocks, data: Data, chain: Sequence[
     root = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
     unit = information * root.unsqueeze(-1) * root.unsqueeze(-2)
     none = (torch.linalg.eigvalsh(unit)[..., 0] < SINGULAR)[..., None, None]
-    inverse = torch.linalg.inv(torch.where(none, torch.eye(unit.shape[-1]).to(unit), unit))
+    inverse = torch.linalg.inv(torch.where(none, torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device), unit))
     inverse = torch.where(none, math.nan, inverse * root.unsqueeze(-1) * root.unsqueeze(-2))
     return (inverse @ gradient.unsqueeze(-1)).squeeze(-1), inverse.diagonal(dim1=-2, dim2=-1)
 

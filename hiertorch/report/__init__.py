@@ -5,7 +5,6 @@ look at; the sections follow in the order in which a reader asks. One that can't
 """
 
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from hiertorch.archive import whole
 from hiertorch.errors import RunFolderError
 from hiertorch.report.page import page
 from hiertorch.report.sections import every, verdict
+from hiertorch.silence import hushed, quiet
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -33,8 +33,7 @@ def write(posterior: "Posterior", path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.is_dir():
         raise RunFolderError(f"can't write {path}: it is a folder. Name a file in it, such as {path / 'report.html'}.")
-    with whole(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a reader should know stands in the report
+    with whole(path) as file, hushed(), quiet():  # what a reader should know stands in the report
         sections, concerns = every(posterior)
         text = page(str(posterior.run.get("model", "model")), verdict(posterior, concerns), sections)
         file.write(text.encode())

@@ -155,7 +155,7 @@ def _hypergeometric(every: int, lowest: np.ndarray, draws: int) -> np.ndarray:
     def log_choose(a: Tensor, b: Tensor) -> Tensor:
         return (a + 1).lgamma() - (b + 1).lgamma() - (a - b + 1).lgamma()
 
-    total = log_choose(torch.tensor(float(every)).double(), torch.tensor(float(draws)).double())
+    total = log_choose(torch.tensor(float(every), dtype=torch.float64), torch.tensor(float(draws), dtype=torch.float64))
     log_mass = log_choose(k, n) + log_choose(every - k, draws - n) - total
     possible = (n <= k) & (draws - n <= every - k)
     return torch.where(possible, log_mass.exp(), 0.0).numpy()
