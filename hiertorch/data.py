@@ -1,6 +1,5 @@
 """The columns, response and groupings of a data set, as tensors."""
 
-import math
 import textwrap
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -12,13 +11,12 @@ from torch import Tensor
 
 from hiertorch import reading
 from hiertorch.errors import DataError
+from hiertorch.facts import Facts
 from hiertorch.fingerprint import Fingerprint
 from hiertorch.surroundings import feels_at_home
+from hiertorch.unchanged import check_unchanged, counted
 
 __all__ = ["Data"]
-
-HEAD = 65_536
-"""Rows that are looked at at once when values are compared within groups."""
 
 
 class Recipe(NamedTuple):
@@ -32,7 +30,7 @@ class Recipe(NamedTuple):
 
 
 @feels_at_home
-class Data:
+class Data(Facts):
     """Rows i = 1..n: a response y_i, columns x_i, and for each grouping the code g_i in {0, .., groups - 1} of a group.
 
     Labels are coded in sorted order (categories in their own), or by first appearance if they can't be sorted.
@@ -69,17 +67,6 @@ class Data:
           groupings: school (2 groups of 1 to 2 rows)
     """
 
-    # Note [Facts about the whole data set]
-    # A fold, or a copy sorted by group, must have the groups, nesting and group-level values of the data set that it is
-    # taken from, even when a group loses all its rows. So `take` and `rows` remember the whole data set and which rows
-    # these are, and parents(), nests() and group_values() ask the whole. Codes are also kept as NumPy arrays, which
-    # `to` leaves where they are: nesting is found without waiting for a device.
-    #
-    # Note [Changed in place]
-    # A likelihood that writes into a column (`data.x -= data.x.mean()`) changes it with every pass, and a caller who
-    # does after the fit gets criteria of other data than were fitted. Torch counts the writes into a tensor's memory,
-    # through whichever view they go, so `check_unchanged` costs no look at the values.
-
     y: Tensor
     weights: Tensor | None
     name: str
@@ -114,7 +101,7 @@ class Data:
     def _fill(
         self, name: str, y: Any, columns: dict, groups: Mapping, weights: Any, labels: Mapping, dtype: torch.dtype
     ) -> None:
-        reading.check_names(name, columns, groups, taken={*dir(Data), *Data.__annotations__})
+        reading.check_names(name, columns, groups, taken={*dir(Data), *Data.__annotations__, *Facts.__annotations__})
         if unknown := [plate for plate in labels if plate not in groups]:
             raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {reading.listed(groups)}.")
         device = reading.common_device(y, weights, *columns.values())
@@ -134,7 +121,7 @@ class Data:
         )
         self._index, self._whole, self._rows, self._cache = pd.RangeIndex(self.n_rows), None, None, {}
         self._mark = self._exact = None
-        self._state = self._counted()
+        self._state = counted(self)
 
     def _round(self, dtype: torch.dtype) -> None:
         """From float64, in which all data begin, to the dtype that was asked for."""
@@ -221,26 +208,6 @@ class Data:
         return columns, labels
 
     @property
-    def n_rows(self) -> int:
-        """The number of rows."""
-        return self.y.shape[-1]
-
-    @property
-    def plates(self) -> tuple[str, ...]:
-        """The names of the groupings."""
-        return tuple(self.codes)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of response, columns and weights."""
-        return self.y.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where all tensors are."""
-        return self.y.device
-
-    @property
     def index(self) -> pd.Index:
         """The frame's index of these rows, or their numbers."""
         return self._index if self._rows is None else self._index[self._of_whole]
@@ -280,117 +247,10 @@ class Data:
             lines.append(f"groupings: {reading.listed(f'{plate} ({self._sizes(plate)})' for plate in self.plates)}")
         return "\n  ".join(lines)
 
-    def size(self, plate: str) -> int:
-        """The number of groups, with rows or without."""
-        self._check_plates(plate)
-        return len(self.labels[plate])
-
-    def counts(self, plate: str) -> Tensor:
-        """The number of rows of each group: long tensor `(groups,)`."""
-        key, size = ("counts", plate), self.size(plate)
-        if key not in self._cache:
-            codes = self.codes[plate]  # not bincount, which waits for the device
-            self._cache[key] = codes.new_zeros(size).index_add_(0, codes, codes.new_ones(()).expand_as(codes))
-        return self._cache[key]
-
-    def parents(self, child: str, parent: str) -> Tensor:
-        """The code of the parent group in which each child group lies: long tensor `(groups of child,)`.
-
-        Raises:
-            DataError: if a child group lies in two parent groups, or has no rows that say where it lies.
-        """
-        self._check_plates(child, parent)
-        key = ("parents", child, parent)
-        if key not in self._cache:
-            found: np.ndarray = np.arange(self.size(child))
-            if child != parent:
-                found, one, other = self._of_groups(child, self._row_codes[parent], what=parent)
-                if other is not None:
-                    first, second = self._label(parent, one), self._label(parent, other)
-                    raise DataError(
-                        f"{child!r} does not nest in {parent!r}: {self._label(child, one)} occurs in {first} and in "
-                        f"{second}. If its labels repeat between groups of {parent!r}, combine them: "
-                        f'frame["{child}"] = frame["{parent}"] + "/" + frame["{child}"].'
-                    )
-            self._cache[key] = torch.as_tensor(found, device=self.device)
-        return self._cache[key]
-
-    def nests(self, child: str, parent: str) -> bool:
-        """Whether every child group is known to lie in one parent group."""
-        self._check_plates(child, parent)
-        try:
-            self.parents(child, parent)
-        except DataError:
-            return False
-        return True
-
-    def group_values(self, column: str, plate: str) -> Tensor:
-        """The values of a column that is constant within groups: `(groups, *trailing)`.
-
-        Raises:
-            DataError: if the column varies within a group, or a group has no rows.
-        """
-        self._check_plates(plate)
-        if not isinstance(column, str) or column not in self.columns:
-            raise DataError(self._unknown(column))
-        key = ("values", column, plate)
-        if key not in self._cache:
-            rows = (self._whole or self).columns[column].detach().cpu().numpy()
-            found, one, other = self._of_groups(plate, rows, what=f"value of {column!r}")
-            if other is not None:
-                raise DataError(
-                    f"column {column!r} varies within {plate!r}: {self._label(plate, one)} has {rows[one].tolist()} "
-                    f"and {rows[other].tolist()}. A group-level value is the same in all rows of a group; an average "
-                    f'is: frame.groupby("{plate}")["{column}"].transform("mean").'
-                )
-            self._cache[key] = torch.as_tensor(found, dtype=self.dtype, device=self.device)
-        return self._cache[key]
-
-    def scale_of(self, column: str) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over all rows of the whole data set, of a column or (by its name) the response.
-
-        Raises:
-            DataError: if there is no such column, or only one row, or the column is constant.
-        """
-        if not isinstance(column, str) or (column != self.name and column not in self.columns):
-            raise DataError(self._unknown(column))
-
-        def moments(data: Data) -> Tensor:
-            # A response may have been replaced in part of the rows; columns can't be.
-            x = data.y if column == data.name else (data._whole or data).columns[column]
-            found = torch.stack([x.mean(), x.std(correction=min(1, x.numel() - 1))])
-            if not bool(found[1] > 0):
-                raise DataError(
-                    f"column {column!r} has no spread (one row, or one value), by which priors could be scaled."
-                )
-            return found
-
-        mean, sd = self._once(("response" if column == self.name else "column", column), moments)
-        return mean, sd
-
-    def _once(self, key: tuple[str, ...], compute: Callable[["Data"], Tensor]) -> Tensor:
-        """What priors are scaled by, computed of the data that were fitted first and kept: parts and folds have it, and
-        another weighting or later rows do not change it. Under "response" stands what another response makes anew.
-        """
-        if key not in self._cache:
-            self._cache[key] = compute(self)
-        return self._cache[key]
-
-    def label_numbers(self, plate: str) -> Tensor:
-        """The labels of a grouping as numbers, such as the times of a grouping by year: `(groups,)`; dates in days.
-
-        Raises:
-            DataError: if its labels are neither numbers nor dates.
-        """
-        self._check_plates(plate)
-        key = ("numbers", plate)
-        if key not in self._cache:
-            self._cache[key] = torch.as_tensor(reading.label_numbers(plate, self.labels[plate])).to(self.y)
-        return self._cache[key]
-
     def to(self, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> Self:
         """The same data on another device or in another floating dtype; codes stay long."""
         reading.check_dtype(self.dtype if dtype is None else dtype)
+        self.check_unchanged()
 
         def moved(tensor: Tensor, row_axis: int = 0) -> Tensor:
             return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
@@ -441,7 +301,7 @@ class Data:
             new = self._part(taken, rows if self._rows is None else taken(self._rows))
         if weights is not None:
             new.weights = reading.row_weights(weights, new.y, check_values=False)
-            new._state = new._counted()
+            new._state = counted(new)
         return new
 
     def rows(self, start: int, stop: int) -> Self:
@@ -527,88 +387,16 @@ class Data:
     def _changed(self, **attributes: Any) -> Self:
         new = type(self).__new__(type(self))
         new.__dict__.update({**self.__dict__, "_mark": None, "_exact": None, **attributes})
-        new._state = new._counted()
+        new._state = counted(new)
         return new
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._state = self._counted()  # copies count anew
-
-    def _counted(self) -> dict[str, tuple[int, int]]:
-        """Which tensors there are, and how often each was written to; those made in inference mode do not count."""
-        tensors = {f"the response {self.name!r}": self.y, "the weights": self.weights}
-        tensors |= {f"column {name!r}": x for name, x in self.columns.items()}
-        tensors |= {f"the codes of {plate!r}": x for plate, x in self.codes.items()}
-        return {w: (id(x), 0 if x.is_inference() else x._version) for w, x in tensors.items() if x is not None}
+        self._state = counted(self)  # copies count anew
 
     def check_unchanged(self) -> None:
-        """See Note [Changed in place].
-
-        Raises:
-            DataError: if a tensor of these data was written to since they were made.
-        """
-        now = self._counted()
-        if changed := [what for what in {**self._state, **now} if self._state.get(what) != now.get(what)]:
-            raise DataError(
-                f"{changed[0]} was changed after the data were made, by the caller or by a likelihood that writes into "
-                "its columns, so that results would mix two data sets: compute new tensors instead (x = data.x - 1, "
-                "not data.x -= 1), and make the data anew (data.replace(y=...) for another response)."
-            )
-
-    @property
-    def _of_whole(self) -> np.ndarray | slice:
-        """Which rows of the whole these are, to index NumPy arrays with."""
-        if self._rows is None:
-            return slice(None)
-        return self._rows.cpu().numpy() if isinstance(self._rows, Tensor) else self._rows
-
-    def _of_groups(self, plate: str, values: np.ndarray, what: str) -> tuple[np.ndarray, int, int | None]:
-        """Each group's value `(groups, *trailing)`, and two rows of a group that differ (None if none do)."""
-        codes = self._row_codes[plate]
-        found = np.zeros((self.size(plate), *values.shape[1:]), values.dtype)
-        for n in sorted({min(HEAD, len(codes)), len(codes)}):  # what differs, mostly does so within the first rows
-            found[codes[:n]] = values[:n]
-            if not _constant(found, codes[:n], values[:n]):
-                return found, *_differing(codes[:n], values[:n], self.size(plate))
-        if (empty := np.bincount(codes, minlength=self.size(plate)) == 0).any():
-            label = reading.show(self.labels[plate][int(np.argmax(empty))])
-            raise DataError(f"{plate} {label} has no rows, so its {what} can't be known: give it rows, or no label.")
-        return found, 0, None
-
-    def _label(self, plate: str, row: int) -> str:
-        return f"{plate} {reading.show(self.labels[plate][self._row_codes[plate][row]])}"
+        """Raises a DataError if a tensor was written to, or replaced, since then."""
+        check_unchanged(self, self._state)
 
     def _row_text(self, row: int) -> str:
         return f"row {row} (from 0)"
-
-    def _sizes(self, plate: str) -> str:
-        counts = np.bincount(self._row_codes[plate][self._of_whole], minlength=self.size(plate))
-        low, high = counts.min(), counts.max()
-        each = f"{low}" if low == high else f"{low} to {high}"
-        return f"{len(counts)} group{'s' * (len(counts) > 1)} of {each} row{'s' * int(high > 1)}"
-
-    def _check_plates(self, *plates: str) -> None:
-        for plate in plates:
-            if not isinstance(plate, str) or plate not in self.labels:
-                hint = reading.closest(plate, self.labels)
-                raise DataError(f"no grouping {plate!r}; groupings: {reading.listed(self.labels)}.{hint}")
-
-    def _unknown(self, name: object) -> str:
-        columns, plates = list(self.__dict__.get("columns", ())), list(self.__dict__.get("codes", ()))
-        known = f"columns: {reading.listed(columns)}; groupings: {reading.listed(plates)}"
-        return f"no column or grouping {name!r}; {known}.{reading.closest(name, columns + plates)}"
-
-
-def _constant(found: np.ndarray, codes: np.ndarray, values: np.ndarray) -> bool:
-    """Whether every row has the value of its group."""
-    parts = (slice(i, i + HEAD) for i in range(0, len(codes), HEAD))  # large temporaries cost more than they save
-    return all(np.array_equal(found[codes[part]], values[part]) for part in parts)
-
-
-def _differing(codes: np.ndarray, values: np.ndarray, groups: int) -> tuple[int, int]:
-    """The first row with another value than the first row of its group, and that row before it."""
-    first = np.zeros(groups, np.int64)
-    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # the last assignment stands: a group's first row
-    differs = (values[first[codes]] != values).reshape(len(values), math.prod(values.shape[1:])).any(1)
-    row = int(np.argmax(differs))
-    return int(first[codes[row]]), row

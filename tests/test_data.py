@@ -13,6 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import hiertorch.data
+import hiertorch.facts
 from hiertorch.data import Data
 from hiertorch.errors import DataError, HiertorchError
 
@@ -526,7 +527,7 @@ def test_whole_numbers_are_coded_as_numpy_does(dtype, step, where):
 @pytest.mark.parametrize("head", [1, 7, 65_536])
 @pytest.mark.parametrize("seed", range(5))
 def test_groups_agree_with_pandas(seed, head, monkeypatch):
-    monkeypatch.setattr(hiertorch.data, "HEAD", head)
+    monkeypatch.setattr(hiertorch.facts, "HEAD", head)
     frame = frame_of_classes(rows=200 + seed, seed=seed)
     data = Data.from_frame(frame, "score", groups=["class", "school", "class_no"])
     for plate in data.plates:
@@ -550,7 +551,7 @@ def test_groups_agree_with_pandas(seed, head, monkeypatch):
 
 @pytest.mark.parametrize("head", [1, 2, 3, 4, 65_536])
 def test_nesting_refused_names_the_child_and_two_parents(head, monkeypatch):
-    monkeypatch.setattr(hiertorch.data, "HEAD", head)
+    monkeypatch.setattr(hiertorch.facts, "HEAD", head)
     made = Data([1.0] * 5, groups={"school": list("aabbb"), "class": [2, 1, 3, 2, 1]})
     assert not made.nests("class", "school")
     with refused(
@@ -586,7 +587,7 @@ def test_the_parent_of_a_group_without_rows_is_unknown():
 @pytest.mark.parametrize("head", [1, 3, 20])
 @pytest.mark.parametrize("row", range(20))
 def test_one_value_that_differs_is_found_in_any_row(row, head, monkeypatch):
-    monkeypatch.setattr(hiertorch.data, "HEAD", head)
+    monkeypatch.setattr(hiertorch.facts, "HEAD", head)
     codes = np.arange(20) % 4
     x = 1.0 * codes
     x[row] = 9.0
