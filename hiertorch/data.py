@@ -269,11 +269,10 @@ class Data(Facts):
             new._mark, new._exact = self._mark, self._exact or self
         else:
             new._mark = self.fingerprint
-            new._check_finite()
+            new._check_finite()  # some numbers are too large for float32
         return new
 
     def _check_finite(self) -> None:
-        """That no value was too large for a smaller dtype."""
         for name, column in self.columns.items():
             reading.check_finite(f"column {name!r}", column, row_axis=0)
         reading.check_finite(f"the response {self.name!r}", self.y, row_axis=-1)
@@ -395,7 +394,7 @@ class Data(Facts):
         self._state = counted(self)  # copies count anew
 
     def check_unchanged(self) -> None:
-        """Raises a DataError if a tensor was written to, or replaced, since then."""
+        """Raises a DataError if a tensor was written to, or replaced, since the data were made."""
         check_unchanged(self, self._state)
 
     def _row_text(self, row: int) -> str:
