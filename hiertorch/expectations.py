@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hiertorch.data import Data
 from hiertorch.declared import overrides
-from hiertorch.families import NegativeBinomial, Poisson, centre
+from hiertorch.families import Gaussian, NegativeBinomial, Poisson, centre
 from hiertorch.findings import BROKEN, LOOK, Finding, differs_by_chain, group_predictors, spread_rows
 from hiertorch.latent import Values
 from hiertorch.model import Model
@@ -35,6 +35,9 @@ FAR = 10.0
 coefficients, as the data choose them for ready structures, simulated responses vary more than any real one, which does
 no harm. So it is with the mean of counts, since that of their simulated means is of the largest.
 """
+
+CLOSE = 0.01
+"""Beyond the largest that is no finding: the sd of as many 1 as 0 is the largest that there is."""
 
 DRAWS, ROWS, NUMBERS = 200, 2_000, 1_000_000
 """Data sets simulated from the prior, the rows of each, and how many numbers of effects may be drawn for them. Beyond
@@ -93,7 +96,9 @@ def _response_findings(model: Model, data: Data, draws: Values, generator: torch
         if len(expected) < DRAWS // 2:
             continue
         low, high = float(expected.min()), float(expected.max())
-        outside = (found > high) | (found < low / slack) & (y != y[:, :1]).any(-1)  # a constant y is told already
+        outside = (found > high + CLOSE * abs(high)) | (found < low / slack) & (y != y[:, :1]).any(
+            -1
+        )  # a constant y is told already
         if 2 * int(outside.sum()) > len(found):  # of data sets by chain, most
             typical = float(found.median())
             finding = (
@@ -150,13 +155,17 @@ def _coefficient_findings(model: Regression, data: Data, some: Data, draws: Valu
                 f"{where}: effects of the data's size are some {wanted:.3g} a unit, and the prior's sd {prior_sd:.3g}."
             )
             yield Finding("note", name, finding, "Measure it in larger units, or narrow the prior of its coefficient.")
-        far = OFF_CENTRE * column.sd
-        if levels and abs(column.mean) > far and abs(column.mean) * wanted > OFF_CENTRE * max(levels):
-            finding = (
-                f"{where}, so that the intercept, the level at 0, lies {abs(column.mean) / column.sd:.3g} sds away "
-                f"from the rows, where its prior, of sd {max(levels):.3g}, may exclude it."
-            )
-            yield Finding("warning", name, finding, f"Centre it: subtract {column.mean:.4g}.")
+        away = abs(column.mean) / column.sd
+        if away <= OFF_CENTRE:
+            continue
+        finding = f"{where}, so that the intercept, the level at 0, lies {away:.3g} sds away from the rows"
+        advice = f"Centre it: subtract {column.mean:.4g}."
+        if levels and abs(column.mean) * wanted > OFF_CENTRE * max(levels):
+            finding += f", where its prior, of sd {max(levels):.3g}, may exclude it."
+            yield Finding("warning", name, finding, advice)
+        elif not isinstance(model.family, Gaussian):  # of which coefficients are integrated out together
+            finding += ": chains move slowly along what the two leave open, a higher level and a lower slope."
+            yield Finding("warning", name, finding, advice)
 
 
 def _chosen(model: Regression) -> bool:

@@ -273,6 +273,35 @@ def test_sleepstudy_by_default(unit):
         assert abs(float(draws.median()) - estimate) < 0.3 * float(draws.std())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+@pytest.mark.parametrize("family", ["gaussian", "binomial", "exposures"])
+def test_the_answer_is_that_of_priors_ten_times_as_wide(family, unit):
+    """Means move by less than 0.2 of a posterior sd, in whatever unit: the data outweigh priors that they chose."""
+    rng = np.random.default_rng(7)
+    y = {
+        "gaussian": unit * (50.0 + ETA + 0.8 * rng.normal(size=ROWS)),
+        "binomial": rng.binomial(20, special.expit(ETA - 3.0)),
+        "exposures": rng.poisson(4.0 * np.exp(ETA)),
+    }[family]
+    data = read(frame(y, trials=20, exposure=np.full(ROWS, unit)).assign(x=X / unit))
+    kind = {"gaussian": "gaussian", "binomial": Binomial("trials"), "exposures": Poisson("exposure")}[family]
+    model = VaryingIntercepts("school", ["x"], family=kind)
+    level, width = (float(x) for x in numbers(model, data, "mu_alpha"))
+    scale, slope = float(numbers(model, data, "sigma_alpha")[0]), float(numbers(model, data, "beta")[1])
+    wide = {"mu_alpha": Normal(level, 10 * width), "beta": Normal(0.0, 10 * slope)}
+    wide |= {"sigma_alpha": f"HalfStudentT(4, {10 * scale})"}
+    options = {"chains": 32, "draws": 400, "seed": 1, "progress": False, "compile": False}
+    one, two = (
+        ht.sample(VaryingIntercepts("school", ["x"], family=kind, priors=priors), data, **options)
+        for priors in (None, wide)
+    )
+    found, expected = (posterior.summary(["mu_alpha", "sigma_alpha", "beta"]) for posterior in (one, two))
+    assert float(found["r_hat"].max()) < 1.03
+    assert ((found["mean"] - expected["mean"]).abs() < 0.2 * expected["sd"]).all()
+    np.testing.assert_allclose(found["sd"], expected["sd"], rtol=0.15)
+
+
 # What is said, what stays, and whose priors they are
 
 

@@ -505,6 +505,13 @@ def test_a_column_far_from_0_needs_centring():
     assert list(told["about"]) == ["year"] and "sds away" in told["finding"].iloc[0]
     assert found(grouped(year=(year - 2005.0) / 10.0), model) == []
     assert found(grouped(year=year), VaryingIntercepts("g", ["year"])) == []  # its prior reaches as far
+    age = 40.0 + 10.0 * np.random.default_rng(8).normal(size=200)
+    yes = VaryingIntercepts("g", ["age"], family="bernoulli")
+    severity, finding, advice = the_finding(grouped(y=np.arange(200) % 2, age=age), yes)
+    assert (
+        severity == "warning" and "chains move slowly" in finding and advice == f"Centre it: subtract {age.mean():.4g}."
+    )
+    assert found(grouped(y=np.arange(200) % 2, age=age - 40.0), yes) == []
 
 
 def test_coefficients_of_group_level_predictors():
