@@ -11,8 +11,8 @@ from torch.distributions import Distribution
 
 from hiertorch.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.errors import DataError, ModelError
-from hiertorch.families import centre
 from hiertorch.latent import Values, repaired
+from hiertorch.means import expected
 from hiertorch.model import seeded
 from hiertorch.newrows import NewRows, Rows, appended, shown
 
@@ -253,7 +253,7 @@ class Setting:
                 v = self.values(at[part], population=population, given=own)
                 y = model.likelihood(model.values(v), rows)
                 if kind == "mean":
-                    found[part] = _expected(y).to(found.dtype).expand(len(part), rows.n_rows)
+                    found[part] = expected(y).to(found.dtype).expand(len(part), rows.n_rows)
                 elif overrides(model, "simulate"):
                     found[part] = model.simulate(v, rows, generator)
                 else:
@@ -297,12 +297,3 @@ def _mean(name: str, prior: Distribution, number: int, before: int, new: int) ->
             "take new_groups='sample'."
         )
     return mean
-
-
-def _expected(y: Distribution) -> Tensor:
-    try:
-        return centre(y)
-    except NotImplementedError as error:
-        raise ModelError(
-            f"the likelihood, {type(y).__name__}, tells no mean; take kind='response' and average what is drawn."
-        ) from error

@@ -821,3 +821,75 @@ def test_a_loaded_posterior_of_priors_scaled_by_the_data(tmp_path: Path) -> None
     again = ht.Posterior.load(tmp_path / "draws.safetensors", model=model, data=data)
     new = frame[["school", "x"]].head(3)
     assert torch.equal(again.predict(new).draws, posterior.predict(new).draws)
+
+
+# Likelihoods without a mean
+
+
+class Labels(ht.Model):
+    """y is one of three labels."""
+
+    mu = ht.Latent(Normal(0.0, 1.0))
+    alpha = ht.Latent(lambda v: Normal(v.mu, 1.0), plate="g")
+
+    def likelihood(self, v, data):
+        eta = v.alpha[:, data.g]
+        return torch.distributions.Categorical(logits=torch.stack([0.0 * eta, eta, -eta], -1))
+
+
+class Heavy(Labels):
+    def likelihood(self, v, data):
+        return torch.distributions.Cauchy(v.alpha[:, data.g], 1.0)
+
+
+class HeavyMixture(Labels):
+    def likelihood(self, v, data):
+        eta = v.alpha[:, data.g]
+        weights = torch.distributions.Categorical(torch.ones(2, dtype=eta.dtype))
+        return torch.distributions.MixtureSameFamily(
+            weights, torch.distributions.Cauchy(torch.stack([eta, eta + 1.0], -1), 1.0)
+        )
+
+
+class HeavyT(Labels):
+    def likelihood(self, v, data):
+        return torch.distributions.StudentT(0.9, v.alpha[:, data.g], 1.0)
+
+
+class SometimesHeavy(Labels):
+    nu = ht.Latent(torch.distributions.Gamma(2.0, 1.0))
+
+    def likelihood(self, v, data):
+        return torch.distributions.StudentT(v.nu, v.alpha[:, data.g], 1.0)
+
+
+@pytest.fixture(scope="module")
+def three_labels():
+    y = np.random.default_rng(0).integers(0, 3, 60)
+    return pd.DataFrame({"g": np.repeat(np.arange(5), 12), "y": y.astype(float)})
+
+
+@pytest.mark.filterwarnings("ignore::hiertorch.SamplingWarning")
+@pytest.mark.parametrize("model", [Labels, Heavy, HeavyMixture, HeavyT])
+def test_a_mean_that_does_not_exist_is_refused(model, three_labels):
+    data = ht.Data.from_frame(three_labels, "y", ["g"])
+    posterior = ht.sample(model(), data, seed=1, chains=2, draws=20, warmup=10, progress=False)
+    new = three_labels.head(2)
+    with pytest.raises(ht.ModelError, match=r"has no mean.*kind='response'"):
+        posterior.predict(new)
+    with pytest.raises(ht.ModelError, match=r"has no mean.*kind='response'"):
+        posterior.condition(new.assign(g=9), prior_draws=100).predict(new.assign(g=9))
+    draws = posterior.predict(new, "response").draws
+    assert torch.isfinite(draws).all()
+    if model is Labels:
+        assert set(draws.unique().tolist()) <= {0.0, 1.0, 2.0}
+    assert any("has no mean" in message for message in posterior.pooling().messages)
+
+
+@pytest.mark.filterwarnings("ignore:(R-hat|Bulk|Tail)")
+def test_a_mean_that_some_draws_have_not_is_said(three_labels):
+    data = ht.Data.from_frame(three_labels, "y", ["g"])
+    posterior = ht.sample(SometimesHeavy(), data, seed=1, chains=2, draws=100, warmup=100, progress=False)
+    posterior.draws["nu"][:] = torch.linspace(0.5, 5.0, 200).reshape(2, 100, 1)  # 23 of 200 up to 1
+    with pytest.warns(ht.SamplingWarning, match="no mean where its df is 1 or less, in 11.50%"):
+        posterior.predict(three_labels.head(3))

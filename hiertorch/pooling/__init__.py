@@ -28,6 +28,7 @@ from hiertorch.declared import overrides, refuse_own_priors
 from hiertorch.errors import ModelError
 from hiertorch.families import centre
 from hiertorch.latent import Values, validation
+from hiertorch.means import without_mean
 from hiertorch.model import Model
 from hiertorch.naming import label_text
 from hiertorch.pointwise import DRAWS, Pointwise
@@ -148,7 +149,11 @@ def _rows(model: Model, data: Data, values: Mapping[str, Tensor], messages: list
     number, mean, within = len(next(iter(values.values()))), torch.zeros_like(y), 0.0
     for at in torch.arange(number).split(max(1, NUMBERS // 5 // data.n_rows)):
         v = Values({key: x[at] for key, x in values.items()}, tuple(model.latents))
-        error = y - centre(model.likelihood(v, data)).double().expand(len(at), data.n_rows)
+        likelihood = model.likelihood(v, data)
+        if why := without_mean(likelihood):
+            messages.append(f"The level of the rows was left out: {why}.")
+            return {}
+        error = y - centre(likelihood).double().expand(len(at), data.n_rows)
         mean += error.sum(0)
         within += float(_weighted_variance(error, weights).sum()) / number
     whole, between = float(_weighted_variance(y, weights)), float(_weighted_variance(mean / number, weights))
