@@ -13,7 +13,6 @@ Note [What is conditioned together]
     itself, and what its rows say about the population is not passed on to the others, as it would be in a new fit.
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +27,7 @@ from hiertorch.arguments import check_choice, check_count, check_probability
 from hiertorch.errors import DataError, ModelError, warn
 from hiertorch.latent import validation
 from hiertorch.model import seeded
-from hiertorch.naming import label_text
+from hiertorch.naming import parameter_texts
 from hiertorch.newrows import Rows, shown
 from hiertorch.pareto import HIGHEST, smoothed
 from hiertorch.predict import KINDS, Fitted, Prediction, intervals, stream
@@ -252,8 +251,7 @@ def _summary(setting: Setting, name: str, x: Tensor, weight: np.ndarray, ci_prob
     """Weighted mean, sd and equal-tailed interval of `(draws, groups, *event)`; one row an effect."""
     event = setting.fitted.model.latents[name].event_labels(setting.fitted.data)
     axes = [setting.new[str(setting.plate(name))], *(event or [range(k) for k in x.shape[2:]])]
-    texts = [[label_text(label) for label in axis] for axis in axes]
-    index = [f"{name}[{', '.join(parts)}]" for parts in itertools.product(*texts)]
+    index = parameter_texts(name, axes)
     values = x.flatten(1).double().cpu().numpy()
     mean = weight @ values
     percent, edge = int(ci_prob * 100), (1 - ci_prob) / 2

@@ -40,9 +40,7 @@ def expected(y: Distribution) -> Tensor:
         raise ModelError(f"{why}; take kind='response', and of what is drawn the share of each value, or quantiles.")
     if isinstance(y, StudentT) and bool((few := y.df <= 1).any()):
         share = float(few.double().mean())
-        warn(
-            f"Student's t has no mean where its df is 1 or less, in {share:.2%} of draws: its middle is given."
-        )
+        warn(f"Student's t has no mean where its df is 1 or less, in {share:.2%} of draws: its middle is given.")
     return centre(y)
 
 

@@ -12,10 +12,11 @@ import datetime
 import decimal
 import enum
 import fractions
+import itertools
 import json
 import sys
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,15 @@ import pandas as pd
 from hiertorch.errors import DataError
 from hiertorch.zones import decode_zone, encode_zone
 
-__all__ = ["decode_index", "decode_label", "encode_index", "encode_label", "label_text", "unsavable"]
+__all__ = [
+    "decode_index",
+    "decode_label",
+    "encode_index",
+    "encode_label",
+    "label_text",
+    "parameter_texts",
+    "unsavable",
+]
 
 PLAIN = frozenset((str, int, float, bool, type(None)))
 KEPT = "text, numbers, booleans, bytes, dates, times, periods, intervals, UUIDs, Enum members and tuples of these"
@@ -34,6 +43,16 @@ ADVICE = "Make such labels text, with str, in the data."
 def label_text(label: Hashable) -> str:
     """A label in words; the parts of a tuple are joined as in `state:county`."""
     return ":".join(map(label_text, label)) if isinstance(label, tuple) else str(label)
+
+
+def parameter_texts(name: str, axes: Sequence[Iterable[Hashable]]) -> list[str]:
+    """Parameters of a latent whose axes have these labels, in C order: mu, alpha[School 12], beta[SES], Omega[0, 1],
+    alpha[CA:Alameda, SES]. Every table, figure and warning spells them so.
+    """
+    if not axes:
+        return [name]
+    texts = [[label_text(label) for label in axis] for axis in axes]
+    return [f"{name}[{', '.join(parts)}]" for parts in itertools.product(*texts)]
 
 
 def unsavable(labels: Mapping[str, pd.Index], event_labels: Mapping[str, Iterable[Iterable[Hashable]]]) -> list[str]:

@@ -16,6 +16,7 @@ from hiertorch import diagnostics, storage, summaries
 from hiertorch.arguments import check_choice, check_count, check_probability, names_of
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.fingerprint import Fingerprint
+from hiertorch.naming import parameter_texts
 from hiertorch.summaries import CI_PROB, MIXING, listed, table
 from hiertorch.surroundings import feels_at_home
 
@@ -310,8 +311,19 @@ class Posterior:
                 "stores them."
             )
         if name not in self.draws:
+            self._check_is_no_parameter(name)
             raise UnknownNameError(f"the posterior has no latent {name!r}; it has {listed(self.draws)}.")
         return name
+
+    def _check_is_no_parameter(self, name: str) -> None:
+        """An UnknownNameError that says how to read the draws of a parameter named as in tables: alpha[School 12]."""
+        latent = str(name).partition("[")[0]
+        if latent not in self.draws or latent == name:
+            return
+        plate = self.plates[latent]
+        texts = {parameter_texts(latent, [[label]])[0]: label for label in self.labels[plate]} if plate else {}
+        groups = f"posterior.group({latent!r}, {texts[name]!r})" if name in texts else f"posterior[{latent!r}]"
+        raise UnknownNameError(f"posteriors are read by latent, and {name!r} is a parameter of one: write {groups}.")
 
     def redraw(self, name: str, labels: Iterable[Hashable] | None = None) -> Tensor:
         """Draws of effects that were not stored, given those that were: `(chains, draws, groups, *event)`.

@@ -13,7 +13,6 @@ Note [Which priors]
     the paper advises the same, to scale priors at the top level.
 """
 
-import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from torch import Tensor
 from hiertorch import reading
 from hiertorch.errors import DataError
 from hiertorch.latent import Values, validation
-from hiertorch.naming import label_text
+from hiertorch.naming import parameter_texts
 from hiertorch.pointwise import Pointwise
 from hiertorch.silence import quiet
 
@@ -117,10 +116,9 @@ def _columns(posterior: "Posterior", names: Sequence[str], draw: Tensor) -> pd.D
             *([posterior.labels[plate]] if plate is not None else []),
             *posterior.event_labels[name],
         ]
-        entries = [", ".join(map(label_text, labels)) for labels in itertools.product(*axes)]
         x = posterior.draws[name][:, draw.to(posterior.draws[name].device)].double().cpu()
-        texts = [f"{name}[{entry}]" if entry else name for entry in entries]
-        tables.append(pd.DataFrame(x.reshape(-1, len(entries)).numpy(), columns=texts))
+        texts = parameter_texts(name, axes)
+        tables.append(pd.DataFrame(x.reshape(-1, len(texts)).numpy(), columns=texts))
     every = pd.concat(tables, axis=1) if tables else pd.DataFrame()
     return every.loc[:, every.std() > 1e-12]
 

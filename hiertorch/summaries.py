@@ -1,6 +1,5 @@
 """What is made of draws for people: tables of parameters, and sentences on what not to believe."""
 
-import itertools
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from hiertorch import diagnostics
-from hiertorch.naming import label_text
+from hiertorch.naming import parameter_texts
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -126,8 +125,7 @@ def _mixing(posterior: "Posterior") -> Iterator[str]:
 
 def table(name: str, axes: Sequence[Iterable[Hashable]], columns: Mapping[str, Tensor]) -> pd.DataFrame:
     """Columns of one number a parameter, whose axes have these labels."""
-    texts = [[label_text(label) for label in axis] for axis in axes]
-    index = [f"{name}[{', '.join(parts)}]" for parts in itertools.product(*texts)] if axes else [name]
+    index = parameter_texts(name, axes)
     return pd.DataFrame({column: x.flatten().cpu().numpy() for column, x in columns.items()}, index=index)
 
 

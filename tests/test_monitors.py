@@ -41,7 +41,7 @@ def test_parameter_names(name, shape, expected):
 def test_parameter_names_of_groups_and_events_follow_c_order():
     rooms = pd.MultiIndex.from_tuples([("A", 1), ("B", 1)], names=["school", "room"])
     run = replace(RUN, plates={"b": "room"}, labels={"room": rooms}, event_labels={"b": (("x", "z"),)})
-    assert parameter_names(run, "b", (2, 2)) == ["b[A, 1, x]", "b[A, 1, z]", "b[B, 1, x]", "b[B, 1, z]"]
+    assert parameter_names(run, "b", (2, 2)) == ["b[A:1, x]", "b[A:1, z]", "b[B:1, x]", "b[B:1, z]"]
 
 
 def test_safe_tags_have_no_slash_or_outer_space_and_differ():

@@ -13,6 +13,7 @@ import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
+import hiertorch as ht
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.posterior import Posterior, Stats, UnknownNameError
 
@@ -423,3 +424,40 @@ def test_a_posterior_with_too_few_draws_still_works(draws: int) -> None:
         f"R-hat and ESS need at least 4 draws in each chain, and there are {draws}: take more."
     ]
     assert posterior.diagnostics()["worst"].isna().all() and posterior.diagnostics()["beyond"].tolist() == [0, 0, 0]
+
+
+# One spelling of a parameter
+
+
+def test_a_parameter_is_spelt_alike_everywhere():
+    """Groups of counties in states have tuples as labels: alpha[CA:Alameda]."""
+    frame = pd.DataFrame({"county": [("CA", "Alameda"), ("CA", "Kern"), ("NV", "Elko")] * 12})
+    frame["y"] = np.random.default_rng(0).normal(size=36)
+    data = ht.Data.from_frame(frame, "y", ["county"])
+    seen = []
+
+    class Names(ht.monitors.Monitor):
+        def window(self, window):
+            values = {"alpha": window.values["alpha"]}
+            seen.extend(ht.monitors.parameter_names(self.run, "alpha", values["alpha"].shape[1:]))
+
+        def start(self, run):
+            self.run = run
+
+    with pytest.warns(ht.SamplingWarning):
+        posterior = ht.sample(
+            ht.models.VaryingIntercepts("county"), data, seed=1, chains=2, draws=30, warmup=20, progress=False,
+            monitors=[Names()]
+        )  # fmt: skip
+    expected = ["alpha[CA:Alameda]", "alpha[CA:Kern]", "alpha[NV:Elko]"]
+    assert list(dict.fromkeys(seen)) == expected
+    assert list(posterior.summary("alpha").index) == expected
+    assert list(posterior.effects("alpha").index) == expected
+    assert list(posterior.pooling().groups.index) == expected
+    assert set(posterior.sensitivity(["alpha"]).table.index) == set(expected)
+    new = pd.DataFrame({"county": [("NV", "Nye")], "y": [0.5]})
+    assert list(posterior.condition(new, prior_draws=200).summary.index) == ["alpha[NV:Nye]"]
+    with pytest.raises(KeyError, match=r"posterior.group\('alpha', \('NV', 'Elko'\)\)"):
+        posterior["alpha[NV:Elko]"]
+    with pytest.raises(KeyError, match=r"write posterior\['alpha'\]"):
+        posterior["alpha[elsewhere]"]

@@ -6,7 +6,6 @@ Note [Shifts]
     quantile is less likely than the quantile says.
 """
 
-import itertools
 import math
 from typing import Any
 
@@ -19,7 +18,7 @@ from hiertorch.errors import ModelError
 from hiertorch.latent import Values
 from hiertorch.model import Model
 from hiertorch.monitoring.laterrows import Later
-from hiertorch.naming import label_text
+from hiertorch.naming import parameter_texts
 from hiertorch.pareto import smoothed
 from hiertorch.posterior import Posterior
 from hiertorch.redraw import Redraw
@@ -153,8 +152,7 @@ def parameter_shifts(thin: Posterior, after: Posterior | None, later: Later) -> 
             x, then = x.std(2, keepdim=True), None if then is None else then[:, :, : x.shape[2]].std(2, keepdim=True)
         if plate is not None and not spread:
             continue
-        entries = [", ".join(map(label_text, labels)) for labels in itertools.product(*thin.event_labels[name])]
-        names = [f"{name}[{entry}]" if entry else name for entry in entries]
+        names = parameter_texts(name, thin.event_labels[name])
         tables.append(_moments([f"sd of {text}" for text in names] if spread else names, x, then))
     every = pd.concat(tables)
     return every[every["sd"] > 1e-12]  # without entries that are constant

@@ -9,6 +9,7 @@ import pandas
 import torch
 from torch import Tensor
 
+from hiertorch.naming import label_text
 from hiertorch.spacing import evenly
 
 if TYPE_CHECKING:
@@ -160,14 +161,9 @@ def parameter_names(run: RunInfo, name: str, shape: Sequence[int], at: Iterable[
         places = []
         for axis in reversed(axes):
             k, place = divmod(k, len(axis))
-            places.append(_label(axis[place]))
+            places.append(label_text(axis[place]))
         names.append(f"{name}[{', '.join(reversed(places))}]" if axes else name)
     return names
-
-
-def _label(label: Any) -> str:
-    """A group of a nested plate is labelled by a tuple, from the outside in."""
-    return ", ".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 def safe_tags(names: Iterable[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """R^2 and pooling factor of each level of effects, as the docstring of `hiertorch.pooling` defines them."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 from hiertorch.data import Data
 from hiertorch.latent import Values
 from hiertorch.model import Model
-from hiertorch.naming import label_text
+from hiertorch.naming import parameter_texts
 from hiertorch.pooling.information import prior_mean
 
 __all__ = ["NUMBERS", "entries_of", "level_lines", "levels_of", "units"]
@@ -80,4 +79,4 @@ def entries_of(model: Model, data: Data, name: str, event: Sequence[int]) -> lis
         return [name]
     labels = model.latents[name].event_labels(data)
     axes = labels if labels is not None and tuple(map(len, labels)) == tuple(event) else [range(k) for k in event]
-    return [f"{name}[{', '.join(map(label_text, parts))}]" for parts in itertools.product(*axes)]
+    return parameter_texts(name, axes)
