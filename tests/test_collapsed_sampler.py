@@ -292,7 +292,7 @@ def quicker(name: str, model: ht.Model, data: ht.Data, linear: str) -> Any:
     [
         quicker("correlated slopes", Correlated(2), schools(1), "centre effects"),
         quicker("nested", TwoLevels(), nested(1), "mu beta school room"),
-        quicker("crossed", Crossed(priors="tutorial"), crossed(1), "mu beta school rater"),
+        quicker("crossed", Crossed(), crossed(1), "mu beta school rater"),
         quicker("autoregression", Autoregression(), schools(1), "mu state"),
         quicker("non-centred", NonCentred(), schools(1), "mu beta z"),
         quicker("two row scales", TwoErrors(), schools(1), "mu beta alpha"),

@@ -145,7 +145,7 @@ class Opaque(Nested):
 
 
 MODELS = {
-    "varying intercepts": lambda: VaryingIntercepts("school", predictors=["x"], priors="tutorial"),
+    "varying intercepts": lambda: VaryingIntercepts("school", predictors=["x"]),
     "nested": Nested,
     "correlated": Correlated,
     "crossed": Crossed,

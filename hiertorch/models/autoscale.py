@@ -1,22 +1,25 @@
 """Priors as wide as the data ask for, which ready structures take unless told otherwise.
 
-With m and s the level and spread of the linear predictor that the response tells (`Family.summed_up`; mean and sd of y
-where eta is in units of y), a the ratio mean(x) / s_x of a column, and s_x its sd, or a fifth of its range if that is
-more:
+With m and s the level and spread of the linear predictor that the response tells, a the ratio mean(x) / s_x of a
+column, and s_x its sd, or a fifth of its range if that is more:
 
     coefficients ~ Normal(0, 2.5 s / s_x),  intercepts ~ Normal(m, 2.5 s |1, a|),  |1, a| = sqrt(1 + sum a^2),
     scales of effects ~ HalfStudentT(4, s |1, a|), those of slopes HalfStudentT(4, s / s_x),
     sigma_y ~ HalfStudentT(4, s),  lambda ~ Gamma(1, s),
     sigma_time ~ HalfStudentT(4, s / sqrt(d)),  phi ~ Beta(d, 1),  d the mean gap between times,
 
-the last so that phi^d, the correlation from one time to the next, is uniform. A coefficient of a product of columns has
-the product of their s_x. Degrees of freedom, correlations and phi_y have no unit and keep their priors.
+the last so that phi^d, the correlation from one time to the next, is uniform. Less the offset, m and s are mean and sd
+of y where eta is in units of y, the log odds of all trials and 1, or the log rate of all counts and the sd of the rows'
+log rates, at least 1 (`Family.level_and_spread`). A coefficient of a product of columns has the product of their s_x.
+Degrees of freedom, correlations and phi_y have no unit and keep their priors.
 
 Why so: Goodrich et al. (2020), rstanarm, "Prior Distributions", has the factor 2.5 and the intercept at the predictors'
 means. An intercept is the level where columns are 0, so that in these terms its variance is that at their means and
 what each coefficient adds, a^2 times 1 (Capretto et al. 2022, Bambi; Westfall 2017). The sums run over the columns
-whose coefficients meet the intercept: for the scale of groups' intercepts those whose slopes vary. A fifth of the range
-is for indicators of few rows: one row in 1,000 has sd 0.03, and its coefficient is no larger than that of others.
+whose coefficients meet the intercept: for the scale of groups' intercepts those whose slopes vary. Counts and trials
+are centred at what they are, as brms does with counts, so that exposures have a unit, too, and events may be rare. A
+fifth of the range is for indicators of few rows: one row in 1,000 has sd 0.03, and its coefficient is no larger than
+that of others. A response with a chain axis counts as one: all chains have the same priors.
 """
 
 from collections.abc import Iterable, Sequence
