@@ -16,7 +16,7 @@ from math import prod
 
 from hiertorch.affine import NotAffine
 from hiertorch.latent import Latent
-from hiertorch.terms import Sum, degree, reads
+from hiertorch.terms import Sum, degree, inside, reads
 from hiertorch.tracing import Pieces
 
 __all__ = ["Choice", "choose"]
@@ -77,7 +77,7 @@ def choose(
                 raise NotAffine(reason)
             linear.remove(name)
     offset = [term for term in pieces.mean if degree(term, linear) == 0]
-    if bad := [term for term in offset if term.within or len(term.factors) > 1]:
+    if bad := [term for term in offset if inside([term]) or len(term.factors) > 1]:
         raise NotAffine(f"the mean of the likelihood is not affine in {_listed(reads(bad))}")
     settled = frozenset(name for name in linear if not reads(pieces.roots[name]))
     coefficients = {name: _coefficients(name, pieces.mean) for name in linear}

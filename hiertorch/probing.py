@@ -31,7 +31,7 @@ from hiertorch.model import Model
 from hiertorch.probes import spread
 from hiertorch.space import Coordinate, Space
 from hiertorch.structure import Reads, coordinates_of
-from hiertorch.terms import Sum, Term, is_kinked
+from hiertorch.terms import Sum, Term, are_smooth, inside
 from hiertorch.terms import reads as read_by
 from hiertorch.tracing import prior_reads, trace
 
@@ -79,7 +79,9 @@ def find(model: Model, data: Data, reads: Reads) -> Affine:
     witnesses = _alone(composed, rows, torch.tensor(first, device=data.device), here)
     turning = {part.plate: _turning(part, design, rows) for part, design in designs.items() if len(design) > 1}
     roots = {name: composed.root(name, composed.zeros(here, _count(here))) for name in composed.part}
-    shared = frozenset(name for name, root in roots.items() if _is_shared(root, is_kinked(choice.pieces.roots[name])))
+    shared = frozenset(
+        name for name, root in roots.items() if _is_shared(root, not are_smooth(choice.pieces.roots[name]))
+    )
     lean = _lean(composed, here, roots)
     return Affine(composed, rest, held, shared, choice.settled, lean, anchor, here, strata, witnesses, turning)
 
@@ -184,7 +186,7 @@ def _designs(composed: Composed, part: Part, choice: Choice, here: Mapping[str, 
     if not read_by(terms):
         return at(here, 0).unsqueeze(0)
     what = f"the coefficients of {_listed(part.events)}"
-    if is_kinked(terms):
+    if not are_smooth(terms):
         raise NotAffine(f"{what} may have kinks or jumps in {_listed(read_by(terms))}")
     _check_seen(what, terms, here, at)
     design = torch.stack([at(here, i) for i in range(_count(here))])
@@ -200,7 +202,7 @@ def _check_seen(
     """
     anchor = {name: x[:1].expand_as(x) for name, x in here.items()}
     before = at(anchor, 0)
-    for name in sorted({name for term in terms for name in term.within}):
+    for name in sorted(inside(terms)):
         moved = {**anchor, name: here[name]}
         if all(_close(before, at(moved, i)) for i in range(1, _count(here))):
             raise NotAffine(f"{what} depend on {name!r}, but were seen to change with it nowhere")
@@ -240,7 +242,7 @@ def _strata(composed: Composed, choice: Choice, here: Mapping[str, Tensor], rows
     chains, terms = _count(here), choice.pieces.scale.terms
     if choice.pieces.scale.even or not read_by(terms):  # one number for each chain, times data
         return rows.y.new_zeros(1, chains), torch.zeros(rows.n_rows, dtype=torch.long, device=rows.device)
-    if is_kinked(terms):
+    if not are_smooth(terms):
         raise NotAffine(f"the scales of the rows may have kinks or jumps in {_listed(read_by(terms))}, not all alike")
 
     def at(values: Mapping[str, Tensor], i: int) -> Tensor:

@@ -10,21 +10,29 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-__all__ = ["CONSTANT", "Sum", "Term", "added", "degree", "is_kinked", "joined", "product", "reads", "scaled", "unknown"]
-__all__ += ["unknown_function"]
+__all__ = ["CONSTANT", "Sum", "Term", "added", "degree", "inside", "joined", "product", "reads", "scaled", "unknown"]
+__all__ += ["are_smooth", "shifted", "unknown_function"]
 
 MOST_TERMS = 200
 """A longer sum is taken for an unknown function of all that it reads."""
 
 
+class Atom(NamedTuple):
+    """One number for each chain, an unknown function with kinks or jumps of what it reads."""
+
+    key: int
+    reads: frozenset[str]
+
+
 class Term(NamedTuple):
-    """A product of unknowns, times an unknown function of others."""
+    """A product of unknowns, times an unknown function of others and of atoms."""
 
     factors: tuple[str, ...] = ()  # sorted; one that stands there more than twice stands there twice
     within: frozenset[str] = frozenset()  # what the function reads
     kinked: bool = (
         False  # whether the function may have kinks or jumps, so that no few values tell what it is elsewhere
     )
+    atoms: frozenset[Atom] = frozenset()  # what the function reads as well
     times: float | None = (
         None  # the coefficient, where it is the same number everywhere, of an unknown that is a number
     )
@@ -40,20 +48,50 @@ def unknown(name: str, *, number: bool) -> Sum:
     return frozenset({Term((name,), times=1.0 if number else None)})
 
 
+def inside(x: Iterable[Term]) -> frozenset[str]:
+    """The unknowns that functions read, directly or through an atom."""
+    return frozenset(name for term in x for part in (term.within, *(a.reads for a in term.atoms)) for name in part)
+
+
 def reads(x: Iterable[Term]) -> frozenset[str]:
     """All unknowns in a sum."""
-    return frozenset(name for term in x for name in (*term.factors, *term.within))
+    x = frozenset(x)
+    return inside(x) | {name for term in x for name in term.factors}
 
 
-def is_kinked(x: Iterable[Term]) -> bool:
-    """Whether any of its functions may have kinks or jumps."""
-    return any(term.kinked for term in x)
+def are_smooth(x: Iterable[Term]) -> bool:
+    """Whether values spread over what they read tell all of these functions.
+
+    So it is of functions without kinks, of latents and of atoms; but then an atom must be all that reads its latents,
+    since two functions of the same latent may agree at some values and not at others.
+    """
+    x = frozenset(x)
+    atoms = {atom for term in x for atom in term.atoms}
+    direct = [name for term in x for name in (*term.factors, *term.within)]
+    others = Counter([*set(direct), *(name for atom in atoms for name in atom.reads)])
+    return not any(term.kinked for term in x) and all(others[name] == 1 for atom in atoms for name in atom.reads)
 
 
 def unknown_function(x: Iterable[Term], *, kinked: bool = False) -> Sum:
     """f(x), of which no more is known than what it reads and whether it is smooth where x is."""
     x = frozenset(x)
-    return frozenset({Term((), reads(x), kinked or is_kinked(x))}) if reads(x) else CONSTANT
+    if not reads(x):
+        return CONSTANT
+    within = frozenset(name for term in x for name in (*term.factors, *term.within))
+    atoms = frozenset(atom for term in x for atom in term.atoms)
+    return frozenset({Term((), within, kinked or any(term.kinked for term in x), atoms)})
+
+
+def shifted(x: Iterable[Term], names: Collection[str]) -> Sum:
+    """x where these unknowns are others plus constants."""
+    found, left = set[Term](), set(x)
+    while left:
+        term = left.pop()
+        found.add(term)
+        for i, factor in enumerate(term.factors):
+            if factor in names:
+                left.add(term._replace(factors=(*term.factors[:i], *term.factors[i + 1 :]), times=None))
+    return _short(frozenset(found))
 
 
 def joined(*sums: Iterable[Term]) -> Sum:
@@ -89,7 +127,7 @@ def product(a: Iterable[Term], b: Iterable[Term]) -> Sum:
 def _times(a: Term, b: Term) -> Term:
     count = Counter((*a.factors, *b.factors))
     factors = tuple(name for name in sorted(count) for _ in range(min(count[name], 2)))
-    return Term(factors, a.within | b.within, a.kinked or b.kinked)
+    return Term(factors, a.within | b.within, a.kinked or b.kinked, a.atoms | b.atoms)
 
 
 def _short(x: Sum) -> Sum:
@@ -98,4 +136,4 @@ def _short(x: Sum) -> Sum:
 
 def degree(term: Term, names: Collection[str]) -> int:
     """Of a term in some unknowns jointly: 0, 1, or 2 for more and for what is no polynomial."""
-    return 2 if not term.within.isdisjoint(names) else min(sum(name in names for name in term.factors), 2)
+    return 2 if not inside([term]).isdisjoint(names) else min(sum(name in names for name in term.factors), 2)

@@ -26,7 +26,7 @@ from hiertorch.data import Data
 from hiertorch.latent import Values
 from hiertorch.model import Model
 from hiertorch.operations import FRESH, Value, is_harmless, names, result, tensors_in
-from hiertorch.terms import CONSTANT, Sum, Term, added, joined, reads, unknown, unknown_function
+from hiertorch.terms import CONSTANT, Atom, Sum, Term, added, joined, reads, shifted, unknown, unknown_function
 
 __all__ = ["Pieces", "Trace", "prior_reads", "trace"]
 
@@ -39,6 +39,9 @@ METADATA = names(
 
 MADE_OF_PYTHON = names("tensor as_tensor asarray new_tensor new tensor_split")
 """Functions that read tensors in lists, or at places of integers, without an operation that can be seen."""
+
+OF_SELF = names("new_tensor new tensor_split")
+"""Those of them that are methods of a tensor whose entries are not read in this way."""
 
 ONE_AT_A_TIME = RLock()
 """Torch notes for the whole process, not for a thread, that a mode is on."""
@@ -70,6 +73,7 @@ class Trace:
     def __init__(self, chains: int, named: Mapping[str, Tensor]) -> None:
         self.chains, self.escaped, self.busy = chains, frozenset[str](), False
         self._values: dict[int, Value] = {}
+        self._moved = set[str]()
         self._kept: list[Tensor] = []  # so that no memory is used twice
         for name, x in named.items():
             number = self._one_per_chain(x)
@@ -93,12 +97,14 @@ class Trace:
 
     def result(self, x: Tensor) -> Value:
         """The same for what a piece of the model gave, which also depends on all that has left torch."""
+        value = self._given(x)
+        return Value(shifted(value.terms, self._moved), value.even)
+
+    def _given(self, x: Tensor) -> Value:
         value = self.of(x)
         if value is None:
             value = Value(CONSTANT if bool(x.any()) else frozenset(), False)
-        if not self.escaped:
-            return value
-        return Value(joined(value.terms, [Term((), self.escaped, True)]), False)
+        return value if not self.escaped else Value(joined(value.terms, [Term((), self.escaped, True)]), False)
 
     def note(self, x: Tensor, value: Value) -> None:
         """Adds to what is known of the memory that a tensor lies in."""
@@ -110,9 +116,11 @@ class Trace:
 
     def shift(self, name: str, x: Tensor, by: Tensor) -> None:
         """A named tensor is from now on its old self plus another one."""
-        own = unknown(name, number=self._one_per_chain(x))
-        terms = self.result(by).terms
-        self._values[_memory(x)] = Value(added(own, terms), self._one_per_chain(x))
+        own, more = unknown(name, number=self._one_per_chain(x)), self._given(by).terms
+        if reads(more):
+            self._values[_memory(x)] = Value(added(own, more), self._one_per_chain(x))
+        elif more:  # only products tell, see `Trace.result`
+            self._moved.add(name)
 
     def leaves(self, things: Any) -> None:
         """Values of these tensors are read where they can't be followed."""
@@ -140,7 +148,10 @@ class Trace:
         found = func(*args, **kwargs)
         if value is None:
             if name == "view" and func._overloadname == "dtype":  # the same memory read as other numbers
-                self.note(args[0], Value(unknown_function(self.of(args[0]).terms, kinked=True)))  # type: ignore[union-attr]
+                self.note(args[0], self._anything(given))
+            for x in tensors_in(found):
+                if self.of(x) is None:  # no view after all
+                    self.note(x, self._anything(given))
             return found
         outputs = list(tensors_in(found))
         if not all(isinstance(x, Tensor) for x in (found if isinstance(found, list | tuple) else [found])):
@@ -150,11 +161,19 @@ class Trace:
                 continue
             terms, inside = value.terms, any(x is w for w in written)
             if 0 < i < len(outputs) or any(_narrower(x, y) for y in given):
-                terms = unknown_function(frozenset().union(*(self.of(y).terms for y in given), terms), kinked=True)  # type: ignore[union-attr]
+                terms = self._anything(given).terms
             if any(x is w for w in filled):
                 terms = joined(terms, CONSTANT)
-            self.note(x, Value(terms, not inside and terms == value.terms and (value.even or self._one_per_chain(x))))
+            number = not inside and self._one_per_chain(x)
+            if number and all(term.kinked and not term.factors for term in terms):
+                terms = frozenset({Term(atoms=frozenset({Atom(len(self._kept), reads(terms))}))})
+            self.note(x, Value(terms, number or (not inside and value.even and terms == value.terms)))
         return found
+
+    def _anything(self, given: Sequence[Tensor]) -> Value:
+        """Of what may be any function of these tensors."""
+        terms = (term for x in given if (value := self.of(x)) is not None for term in value.terms)
+        return Value(unknown_function(terms, kinked=True))
 
 
 class _Operations(TorchDispatchMode):
@@ -190,7 +209,7 @@ class _Leaving(TorchFunctionMode):
             python = not whole and found is not None and not isinstance(found, torch.Size | torch.dtype | torch.device)
             unseen = name in MADE_OF_PYTHON and not (isinstance(found, Tensor) and trace.of(found) is not None)
             if python or unseen:
-                trace.leaves([*args, kwargs])
+                trace.leaves([*args[name in OF_SELF :], kwargs])
             if name in BY_ENTRY and (given := [y for x in tensors_in(args) if (y := trace.of(x)) is not None]):
                 trace.note(args[0], Value(unknown_function((t for y in given for t in y.terms), kinked=True)))
         finally:
