@@ -25,6 +25,7 @@ finest.py, elimination.py, collapse.py, marginals.py), of several data sets at o
 from hiertorch import families, models
 from hiertorch.comparison import Comparison, compare
 from hiertorch.comparison.criteria import Criterion
+from hiertorch.concatenation import concat
 from hiertorch.criticism import prior_check
 from hiertorch.data import Data
 from hiertorch.distributions import HalfStudentT
@@ -65,6 +66,7 @@ __all__ = [
     "SamplingError",
     "SamplingWarning",
     "compare",
+    "concat",
     "families",
     "models",
     "monitor",

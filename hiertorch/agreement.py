@@ -36,6 +36,8 @@ def disagreement(posterior: "Posterior", model: Any, data: Any, reads: Reads, co
     """
     names = model.latents if collapsed is None else collapsed.rest
     held = {**posterior.more, **posterior.draws}
+    if posterior.run.get("collapsed") is not (collapsed is not None):  # it is not known, or not what was noted
+        return 0.0
     several = any(x is not None and x.dim() > 1 for x in (data.y, data.weights))
     if several or "updated" in posterior.run or not names or not all(name in held for name in names):
         return 0.0  # densities of parts of the rows, or of other rows too, have constants of their own

@@ -141,6 +141,7 @@ def as_posterior(
         "model": info.model,
         "model_text": info.model_text,
         "plan_text": info.plan_text,
+        "collapsed": plan.collapsed is not None,  # whose log density is that of what was not integrated out
         "priors": dict(info.priors),
         **info.settings,
         "seconds": dict(ended.seconds),
@@ -148,6 +149,7 @@ def as_posterior(
         **({} if ended.cause is None else {"ended_by": ended_by(ended.cause)}),
         "sweeps": info.earlier + ended.sweeps,
         "interval": store.interval,
+        **({} if info.alike else {"own_data": True}),  # each chain has its own
     }
     return Posterior(
         {**draws, **more},
