@@ -89,15 +89,15 @@ def kfold(
     unit = _units(data, by)
     of_row = fold[unit]
     kept = torch.stack([of_row != f for f in range(int(fold.max()) + 1)])
-    _check_kept(data, kept)
+    _check_kept(whole, kept)
     elpd, found = fold.new_zeros(number, dtype=data.dtype), []
     error = torch.zeros_like(elpd)
     for f, one in enumerate(_fits(posterior, kept, by, seed, settings)):
         out = (fold == f).nonzero()[:, 0]
         elpd[out], error[out] = _left_out(one, by, out)
         found += _sentences(one, f"fold {f}")
-    used = _used(data, unit, number)
-    frame = pd.DataFrame({"elpd": elpd[used].cpu(), "p": (_in_sample(whole, by) - elpd)[used].cpu()})
+    used = _used(whole, unit)
+    frame = pd.DataFrame({"elpd": elpd[used].cpu(), "p": (_in_sample(whole, by, used) - elpd[used]).cpu()})
     frame["fold"] = fold[used].cpu().numpy()
     frame.index = _labels(data, by)[used.cpu().numpy()]
     if found:
@@ -135,7 +135,7 @@ def refit(
     whole = Pointwise(posterior)
     data, by, frame = whole.data, criterion.by, criterion.pointwise.copy()
     labels, unit = _labels(data, by), _units(data, by)
-    used = _used(data, unit, _number(data, by))
+    used = _used(whole, unit)
     if len(frame) != len(used) or list(frame.index) != list(labels[used.cpu().numpy()]):
         raise DataError(
             "the criterion is not of the data that this posterior was fitted to, but of other rows or groups: take "
@@ -152,7 +152,7 @@ def refit(
         return criterion
     out = used[torch.from_numpy(at).to(used.device)]
     kept = unit.unsqueeze(0) != out.unsqueeze(1)
-    _check_kept(data, kept)
+    _check_kept(whole, kept)
     seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
     found: list[str] = []
     column = {name: frame[name].to_numpy(copy=True) for name in ("elpd", "p", "pareto_k")}
@@ -184,9 +184,9 @@ def _units(data: Data, by: str) -> Tensor:
     return torch.arange(data.n_rows, device=data.device) if by == "row" else data[by]
 
 
-def _used(data: Data, unit: Tensor, number: int) -> Tensor:
-    """Rows, or groups that have any."""
-    return torch.bincount(unit, minlength=number).nonzero()[:, 0]
+def _used(whole: Pointwise, unit: Tensor) -> Tensor:
+    """Rows that say something of the latents, or groups that have any."""
+    return unit[whole.told].unique()
 
 
 def _labels(data: Data, by: str) -> pd.Index:
@@ -234,10 +234,9 @@ def _given(data: Data, folds: Sequence[Any], by: str) -> Tensor:
     return found
 
 
-def _check_kept(data: Data, kept: Tensor) -> None:
-    weights = kept.to(data.dtype) if data.weights is None else kept * data.weights
-    if bool((weights.sum(1) == 0).any()):
-        raise DataError("a fold holds all rows that have a weight: nothing would be left to fit. Take other folds.")
+def _check_kept(whole: Pointwise, kept: Tensor) -> None:
+    if not bool(kept[:, whole.told].any(1).all()):
+        raise DataError("a fold holds all rows that say anything: nothing would be left to fit. Take other folds.")
 
 
 # The fits, and what they say
@@ -311,12 +310,12 @@ def _left_out(one: Posterior, by: str, out: Tensor) -> tuple[Tensor, Tensor]:
     return mean.log() + highest[0, 0], error
 
 
-def _in_sample(whole: Pointwise, by: str) -> Tensor:
-    """log mean_s p(y_i | theta^(s)) of the fit to all rows."""
+def _in_sample(whole: Pointwise, by: str, used: Tensor) -> Tensor:
+    """log mean_s p(y_i | theta^(s)) of the fit to all rows, for those that are used."""
     if by == "row":
         parts = [terms.flatten(0, 1).logsumexp(0) for _, terms in whole.chunks()]
         return torch.cat(parts) - math.log(whole.number)
-    return log_marginals(whole, by).flatten(0, 1).logsumexp(0) - math.log(whole.number)
+    return log_marginals(whole, by)[..., used].flatten(0, 1).logsumexp(0) - math.log(whole.number)
 
 
 def _sentences(one: Posterior, what: str) -> list[str]:

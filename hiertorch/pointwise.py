@@ -7,11 +7,13 @@ than which add nothing to what a criterion is uncertain of.
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, constraints
 
 from hiertorch import reading
 from hiertorch.data import Data
@@ -29,6 +31,7 @@ __all__ = ["DRAWS", "Pointwise"]
 DRAWS = 4_000
 """Of all chains together: draws that are looked at unless more are asked for."""
 
+NEAR = 0.01
 LOOKED_AT = 8
 """Draws at which an overridden `log_prob` is held against its pieces."""
 
@@ -97,13 +100,30 @@ class Pointwise:
         """Latents that were stored, chains and draws in one axis: `(chains x draws, size, *event)`."""
         return Values(self._flat, tuple(self.model.latents))
 
-    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Numbers of rows `(n,)`, all of them in turn, with their log densities `(chains, draws, n)`, times the row
-        weights where there are any.
+    @cached_property
+    def told(self) -> Tensor:
+        """Numbers of the rows that say something of the latents, `(n,)`. Others are no rows for any criterion: those of
+        weight 0, and those whose log density is 0 whatever the latents, such as rows without trials.
+
+        Latents are drawn from their prior for this, and once more near 0: far out, where a probability rounds to 1, the
+        log density of any row may be 0.
         """
-        size = max(1, NUMBERS // self.number)
-        for start in range(0, self.data.n_rows, size):
-            rows = torch.arange(start, min(start + size, self.data.n_rows), device=self.data.device)
+        fitted: Any = self.posterior._fitted()
+        reads, data = fitted.reads, self.data
+        near = {name: NEAR * x if _is_real(reads.distributions[name]) else x for name, x in reads.values.items()}
+        silent = []
+        with torch.no_grad(), validation(False):
+            for start in range(0, data.n_rows, NUMBERS // LOOKED_AT):
+                rows = data.rows(start, min(start + NUMBERS // LOOKED_AT, data.n_rows))
+                terms = [weighted(self.model.log_likelihood(v, rows), rows.weights) for v in (reads.values, near)]
+                silent.append((torch.cat(terms) == 0).all(0))
+        return (~torch.cat(silent)).nonzero()[:, 0]
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Numbers of rows `(n,)`, all that are `told` in turn, with their log densities `(chains, draws, n)`, times the
+        row weights where there are any.
+        """
+        for rows in self.told.split(max(1, NUMBERS // self.number)):
             yield rows, self.log_likelihood(rows)
 
     def log_likelihood(self, rows: Tensor) -> Tensor:
@@ -141,6 +161,11 @@ class Pointwise:
         stored = [name for name in self._held if self.model.latents[name].plate in plates and name in linear]
         drawn = effects.draws([*self._unstored, *stored], groups)
         return part, drawn
+
+
+def _is_real(prior: Distribution) -> bool:
+    support: Any = prior.support
+    return getattr(support, "base_constraint", support) is constraints.real
 
 
 def labels_of(data: Data, rows: np.ndarray) -> list[str]:

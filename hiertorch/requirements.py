@@ -18,6 +18,7 @@ from hiertorch.checks import inspect
 from hiertorch.data import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.expectations import scale_findings
+from hiertorch.families import Binomial
 from hiertorch.findings import (
     BROKEN,
     COLUMNS,
@@ -34,7 +35,7 @@ from hiertorch.labelfindings import label_findings
 from hiertorch.latent import prior_text, validation
 from hiertorch.model import Model
 from hiertorch.models.grouped import Grouped
-from hiertorch.models.regression import Regression
+from hiertorch.models.regression import Regression, family_of
 from hiertorch.structure import Reads, coordinates_of
 from hiertorch.transport import location_scale
 
@@ -93,6 +94,9 @@ def findings(model: Model, data: Data, reads: Reads) -> list[Finding]:
                 finding = "all rows have weight 0, so the data say nothing."
                 return [Finding("warning", data.name, finding, "Give some rows a weight above 0.")]
             data = data if len(kept) == data.n_rows else data.take(kept)
+        family = family_of(model)
+        if isinstance(family, Binomial) and bool((tried := data[family.trials] > 0).any()):
+            data = data if bool(tried.all()) else data.take(tried.nonzero()[:, 0])  # rows without trials say nothing
         found = [
             *_group_findings(model, data, reads),
             *label_findings(data),

@@ -202,9 +202,62 @@ def test_row_weights_multiply_log_densities(sample, intercepts):
     found = Pointwise(posterior, None).log_likelihood(torch.arange(42))
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
     frame = posterior.criterion().pointwise
-    assert frame.loc["row 10"].tolist() == [0.0, 0.0, 0.0]
+    assert "row 10" not in frame.index and len(frame) == 41
     waic = posterior.criterion("waic").pointwise
     assert waic.loc["row 3", "p"] == pytest.approx(expected[:, :, 3].var(ddof=1))
+
+
+class Tried(ht.Model):
+    """Binomial counts, some of no trial."""
+
+    mu = ht.Latent(Normal(0.0, 1.5))
+    tau = ht.Latent(Gamma(2.0, 2.0))
+    alpha = ht.Latent(lambda v: Normal(v.mu, v.tau), plate="g")
+
+    def likelihood(self, v, data):
+        return torch.distributions.Binomial(data.n, logits=v.alpha[:, data.g])
+
+
+@pytest.mark.filterwarnings("ignore::hiertorch.SamplingWarning")
+@pytest.mark.parametrize("silence", ["trials", pytest.param("weights", marks=pytest.mark.slow)])
+def test_rows_that_say_nothing_are_no_rows(silence, sample):
+    """Rows without trials, or of weight 0, against the same data without them: elpd, its error, and how many."""
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(6), 8), "n": rng.integers(1, 9, 48)}, index=np.arange(48) + 100)
+    frame["y"], frame["w"] = rng.binomial(frame["n"], 0.4), 1.0
+    silent = frame.index[[0, 9, 17, *range(40, 48)]]  # group 5 has no others
+    frame.loc[silent, ["n", "y"] if silence == "trials" else ["w"]] = 0
+    use = {"weights": "w"} if silence == "weights" else {}
+    fits = [
+        sample(Tried(), ht.Data.from_frame(rows, "y", ["g"], ["n"], **use, labels={"g": range(6)}), chains=4,
+               warmup=200, draws=200, seed=1)
+        for rows in (frame, frame.drop(silent))
+    ]  # fmt: skip
+    for by, units in (("row", 37), ("g", 5)):
+        found, expected = (fit.criterion(by=by, draws=None) for fit in fits)
+        assert len(found.pointwise) == len(expected.pointwise) == units
+        assert list(found.pointwise.index) == list(expected.pointwise.index)
+        assert found.elpd == pytest.approx(expected.elpd, abs=1.0)  # of two short runs; a row counts for 1.5
+        assert found.se == pytest.approx(expected.se, rel=0.1)
+        assert any("left out" in note for note in found.warnings)
+    folds = fits[0].kfold(5, chains=2, draws=50, warmup=100)
+    assert list(folds.pointwise.index) == list(frame.index.drop(silent))
+    assert len(ht.compare({"a": fits[0].criterion(), "b": fits[0].criterion(draws=200)}).criteria["a"].pointwise) == 37
+
+
+@pytest.mark.filterwarnings("ignore::hiertorch.SamplingWarning")
+def test_rows_of_probability_1_are_rows(sample):
+    """Where a logit is so large that a probability rounds to 1, the log density is 0 in all draws."""
+    data = ht.Data(np.r_[np.zeros(20), np.ones(20)], x=np.r_[-np.ones(20), np.ones(20)])
+
+    class Separated(ht.Model):
+        beta = ht.Latent(Normal(900.0, 1.0))
+
+        def likelihood(self, v, data):
+            return torch.distributions.Bernoulli(logits=v.beta * data.x)
+
+    posterior = sample(Separated(), data, chains=2, warmup=50, draws=50, seed=1)
+    assert len(posterior.criterion().pointwise) == 40
 
 
 def test_draws_are_thinned_evenly(fitted):

@@ -48,6 +48,9 @@ def total(elpd: np.ndarray) -> tuple[float, float]:
         return float(elpd.sum()), float(math.sqrt(len(elpd)) * elpd.std())
 
 
+SILENT = "have a weight of 0 or say nothing of the latents, as without trials"
+
+
 class Source(Protocol):
     """Rows, or groups, and what draws of a posterior say about each of them.
 
@@ -82,7 +85,9 @@ class Rows:
     what = "row"
 
     def __init__(self, pointwise: Pointwise) -> None:
-        self.pointwise, self.index = pointwise, pointwise.data.index
+        told, data = pointwise.told, pointwise.data
+        self.pointwise = pointwise
+        self.index = data.index if len(told) == data.n_rows else data.index[told.cpu().numpy()]
         self.details: dict[str, float] = {}
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -101,21 +106,22 @@ class Rows:
         return _mean(self.pointwise)
 
     def notes(self) -> list[str]:
-        """None."""
-        return []
+        """How many rows were left out."""
+        missing = self.pointwise.data.n_rows - len(self.index)
+        return [f"{missing} of {missing + len(self.index)} rows {SILENT}, and are left out."] if missing else []
 
 
 class Groups:
     """Groups of a plate, whose densities are those of all their rows with the groups' effects integrated out.
 
-    Groups without rows are left out.
+    Groups without rows, or with none that says anything, are left out.
     """
 
     what = "group"
 
     def __init__(self, pointwise: Pointwise, plate: str) -> None:
         self.pointwise, self.plate, data = pointwise, plate, pointwise.data
-        self._kept = (data.counts(plate) > 0).nonzero()[:, 0]
+        self._kept = data[plate][pointwise.told].unique()
         self.index = data.labels[plate][self._kept.cpu().numpy()]
         self._integral = by_group(pointwise, plate)
         error = self._integral.error()
@@ -138,7 +144,7 @@ class Groups:
         """Which groups were left out, and how uncertain the integrals are."""
         found, number = [], len(self.pointwise.data.labels[self.plate])
         if missing := number - len(self.index):
-            found.append(f"{missing} of {number} groups have no rows, and are left out.")
+            found.append(f"{missing} of {number} groups have no rows that say anything, and are left out.")
         if self._error is not None and (bad := np.flatnonzero(~(self._error <= INTEGRAL_LIMIT))).size:
             found.append(
                 f"The integrals over the effects of {named(self.index, bad)} are uncertain, by up to "
