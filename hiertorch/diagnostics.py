@@ -44,6 +44,7 @@ __all__ = [
     "ess_bulk",
     "ess_mean",
     "ess_tail",
+    "fixed",
     "mcse_mean",
     "mcse_sd",
     "moments",
@@ -188,10 +189,7 @@ def quantile(x: Tensor, probabilities: Sequence[float]) -> Tensor:
 
 
 def stuck(x: Tensor) -> Tensor:
-    """Which parameters of one latent never moved in which chain, but for those that can't move.
-
-    An entry of an event that is one constant in all chains and groups, such as a zero of a Cholesky factor, belongs to
-    the support. Not so if all entries are, unless there is only one (the Cholesky factor of a 1 x 1 correlation).
+    """Which parameters of one latent never moved in which chain, but for those that can't move (see `fixed`).
 
     Args:
         x: draws, `(chains, draws, size, *event)`; size is the number of groups, or 1.
@@ -200,15 +198,36 @@ def stuck(x: Tensor) -> Tensor:
         `(chains, parameters)`, booleans; parameters are the flattened `(size, *event)`.
     """
     _check(x)
-    chains, draws, size = x.shape[:3]
-    still = (x == x[:, :1]).all(1).reshape(chains, size, -1)  # (chains, size, entries)
-    start = x[:, 0].reshape(still.shape)
-    constant = (still & (start == start[:1, :1])).flatten(0, 1).all(0)  # (entries,)
-    fixed = constant & (x.ndim > 3) & (~constant.all() | (len(constant) == 1))
-    found = still & ~fixed
-    if draws < MANY_DRAWS:  # one parameter may stand still by chance, all of a latent's don't
-        found = found & (still | fixed).flatten(1).all(1)[:, None, None]
+    still = _still(x)
+    constant = _constant(x, still)
+    found = still & ~constant
+    if x.shape[1] < MANY_DRAWS:  # one parameter may stand still by chance, all of a latent's don't
+        found = found & (still | constant).flatten(1).all(1)[:, None, None]
     return found.flatten(1)
+
+
+def fixed(x: Tensor) -> Tensor:
+    """Which parameters of one latent can't move, `(size, *event)`.
+
+    An entry of an event that is one constant in all chains and groups, such as a zero of a Cholesky factor, belongs to
+    the support. Not so if all entries are, unless there is only one (the Cholesky factor of a 1 x 1 correlation).
+
+    Args:
+        x: draws, `(chains, draws, size, *event)`.
+    """
+    return _constant(x, _still(x)).expand(x.shape[2], -1).reshape(x.shape[2:])
+
+
+def _still(x: Tensor) -> Tensor:
+    """Which never moved, `(chains, size, entries)`."""
+    return (x == x[:, :1]).all(1).reshape(x.shape[0], x.shape[2], -1)
+
+
+def _constant(x: Tensor, still: Tensor) -> Tensor:
+    """Which entries can't move, `(entries,)`."""
+    start = x[:, 0].reshape(still.shape)
+    constant = (still & (start == start[:1, :1])).flatten(0, 1).all(0)
+    return constant & (x.ndim > 3) & (~constant.all() | (len(constant) == 1))
 
 
 def _check(x: Tensor) -> None:

@@ -1,6 +1,5 @@
 """From the pieces of a run to what people are given: the facts for monitors beforehand, the posterior afterwards."""
 
-import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -24,11 +23,6 @@ from hiertorch.settings import Schedule
 from hiertorch.store import Counter, Store
 
 __all__ = ["as_posterior", "glance", "run_info", "so_far", "versions"]
-
-LOOK_AT, GROUPS, EACH = 400_000, 20, 200
-"""Stored numbers above which `glance` takes so many groups of each plate alone, and then every k-th draw, but no fewer
-than EACH of a chain: full diagnostics cost some 0.2 s a million on one core.
-"""
 
 
 def versions() -> dict[str, str]:
@@ -180,35 +174,8 @@ def _derived(fitted: Fitted, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def glance(posterior: Posterior) -> list[str]:
-    """`posterior.warnings()`, from evenly spaced groups alone where there are many: the rest is looked at when asked
-    for.
-    """
-    total = sum(math.prod(draws.shape[2:]) for draws in posterior.draws.values())
-    if total * posterior.chains * posterior.n_draws <= LOOK_AT:
-        return posterior.warnings()
-    at = {
-        plate: np.unique(np.linspace(0, len(labels) - 1, GROUPS).round().astype(int))
-        for plate, labels in posterior.labels.items()
-    }
-    draws = {
-        name: x if posterior.plates[name] is None else x[:, :, at[str(posterior.plates[name])]]
-        for name, x in posterior.draws.items()
-    }
-    seen = sum(math.prod(x.shape[2:]) for x in draws.values())
-    step = min(-(-seen * posterior.chains * posterior.n_draws // LOOK_AT), max(1, posterior.n_draws // EACH))
-    draws = {name: x[:, ::step] for name, x in draws.items()}
-    some = Posterior(
-        draws,
-        plates=posterior.plates,
-        labels={plate: labels[at[plate]] for plate, labels in posterior.labels.items()},
-        event_labels=posterior.event_labels,
-        stats=posterior.stats,
-        run=posterior.run,
-        interrupted=posterior.interrupted,
-    )
-    thinned = "" if step == 1 else f" and one draw in {step}"
-    note = f" (From a look at {seen:,} of {total:,} parameters{thinned}; posterior.warnings() looks at all.)"
-    return [sentence + note for sentence in some.warnings()]
+    """What a run warns of at its end; see `hiertorch.judgement`."""
+    return posterior._judgement.sentences
 
 
 def fits(labels: tuple[tuple[Any, ...], ...], event: tuple[int, ...]) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hiertorch.comparison.criteria import Criterion
     from hiertorch.conditioning import Conditioned
     from hiertorch.criticism import PredictiveCheck
+    from hiertorch.judgement import Judgement
     from hiertorch.pooling import Pooling
     from hiertorch.predict import Prediction
     from hiertorch.sensitivity import Sensitivity
@@ -655,8 +656,23 @@ class Posterior:
         return {name: summaries.columns(x) for name, x in self._drawn().draws.items()}
 
     def diagnostics(self) -> pd.DataFrame:
-        """The worst R-hat, bulk ESS and tail ESS of all parameters: value, parameter, limit, how many are beyond it."""
-        return summaries.worst({name: self._frame(name, columns) for name, columns in self._looked_at.items()})
+        """The worst R-hat, bulk ESS and tail ESS of all parameters: value, parameter, limit, how many are beyond it.
+
+        A parameter that never moved, though it could, has an infinite R-hat and no effective draws here.
+        """
+        return self._worst.copy()
+
+    @cached_property
+    def _worst(self) -> pd.DataFrame:
+        judged = {name: summaries.judged(self.draws[name], columns) for name, columns in self._looked_at.items()}
+        return summaries.worst({name: self._frame(name, columns) for name, columns in judged.items()})
+
+    @cached_property
+    def _judgement(self) -> "Judgement":
+        """What a run's end says of convergence, everywhere alike."""
+        from hiertorch.judgement import judge
+
+        return judge(self)
 
     def warnings(self) -> list[str]:
         """What a reader should know before believing the numbers, and what to do about it; an empty list if nothing."""

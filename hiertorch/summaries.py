@@ -14,7 +14,7 @@ from hiertorch.naming import parameter_texts
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
 
-__all__ = ["CI_PROB", "LIMITS", "MIXING", "columns", "listed", "moments", "table", "warnings", "worst"]
+__all__ = ["CI_PROB", "LIMITS", "MIXING", "columns", "listed", "mixing", "moments", "table", "warnings", "worst"]
 
 CI_PROB = 0.89  # of intervals; ArviZ's default
 MIXING = ("ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd")
@@ -56,6 +56,22 @@ def _stats(ci_prob: float, mean: Tensor, sd: Tensor, quantiles: Tensor) -> dict[
     return {"mean": mean, "sd": sd, f"eti{percent}_lb": quantiles[..., 0], f"eti{percent}_ub": quantiles[..., 1]}
 
 
+def judged(x: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """R-hat and ESS as they are held against their limits: what never moved, though it could, is worse than all else.
+
+    Args:
+        x: draws, `(chains, draws, size, *event)`.
+        columns: of their summary, each `(size, *event)`.
+    """
+    found = {column: columns[column] for column in LIMITS}
+    if x.shape[1] < diagnostics.MIN_DRAWS or not any(bool(values.isnan().any()) for values in found.values()):
+        return found
+    moves, worse = ~diagnostics.fixed(x), {"r_hat": math.inf, "ess_bulk": 0.0, "ess_tail": 0.0}
+    if x.shape[0] == 1:
+        del worse["r_hat"]  # which compares chains
+    return found | {column: found[column].masked_fill(found[column].isnan() & moves, worse[column]) for column in worse}
+
+
 def worst(mixing: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The worst of each diagnostic, of tables by latent with a row a parameter."""
     every, rows = pd.concat(list(mixing.values())), {}
@@ -74,7 +90,12 @@ def worst(mixing: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def warnings(posterior: "Posterior") -> list[str]:
     """What a reader should know before believing the numbers, and what to do about it."""
-    return [*_of_the_run(posterior), *_stuck(posterior), *_mixing(posterior)]
+    return [*_of_the_run(posterior), *_stuck(posterior), *mixing(posterior)]
+
+
+def mixing(posterior: "Posterior") -> list[str]:
+    """Those of R-hat and ESS."""
+    return list(_mixing(posterior))
 
 
 def _of_the_run(posterior: "Posterior") -> Iterator[str]:
@@ -117,8 +138,12 @@ def _stuck(posterior: "Posterior") -> Iterator[str]:
 
 
 def _mixing(posterior: "Posterior") -> Iterator[str]:
+    """Of what moved: the rest was told."""
+    if not posterior.n_draws:
+        return
     number = sum(math.prod(x.shape[2:]) for x in posterior.draws.values())
-    for column, row in posterior.diagnostics().iterrows() if posterior.n_draws else ():
+    moved = {name: posterior._frame(name, columns) for name, columns in posterior._looked_at.items()}
+    for column, row in worst(moved).iterrows():
         if row["beyond"]:
             yield ADVICE[str(column)].format_map({"number": number, **row})
 

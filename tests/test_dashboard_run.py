@@ -240,8 +240,6 @@ def test_settings_and_metrics(kind, run):
     missing |= {"metric/elpd_loo"} if kind in ("prior", "own") else set()
     assert listed - written == missing
     mixing = posterior.summary(kind="diagnostics")
-    if kind == "correlated":  # whose rho is not followed
-        mixing = mixing[~mixing.index.str.startswith("rho")]
     least = min(mixing["ess_bulk"].min(), mixing["ess_tail"].min())
     assert found.last("metric/ess_min") == pytest.approx(least, rel=1e-4)
     if kind != "one chain":

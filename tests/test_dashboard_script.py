@@ -57,7 +57,7 @@ def test_links_open_the_views_of_one_run():
     tab, health = read(views["health"])
     assert tab == "timeseries" and health["smoothing"] == "0"
     assert json.loads(health["pinnedCards"]) == [{"plugin": "scalars", "tag": tag} for tag in PINNED]
-    assert PINNED[:2] == ("convergence/rhat_max", "convergence/ess_bulk_min")
+    assert PINNED[:2] == ("convergence/rhat_max_up_to_1.05", "convergence/ess_bulk_min")
     pattern = "^schools(/|$)"
     assert health["runFilter"] == pattern
     assert read(views["charts"]) == ("custom_scalars", {"_smoothingWeight": "0", "regexInput": pattern})
@@ -134,17 +134,12 @@ def test_a_run_is_shown_alone_where_its_folder_holds_more_than_runs(tmp_path, mo
     assert place("deep/a") == ("deep/a", None)
 
 
-def test_the_announcement_is_a_command_four_links_and_an_advice(tmp_path, monkeypatch):
+def test_the_announcement_is_one_line_with_folder_command_and_address(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first, *views, last = announcement("my runs/schools").splitlines()
-    assert first == (
-        "Live dashboard: tensorboard --logdir 'my runs' --host 127.0.0.1 --port 6006 --reload_interval 5 "
-        "--samples_per_plugin histograms=200,images=20,text=50"
-    )
-    expected = dict(links(BASE, "schools"))
-    assert [view.split() for view in views] == [[t, expected[t]] for t in ("health", "charts", "traces", "summary")]
-    assert "gear > Reload data, every 30 s at least" in last and "reload button" in last
-    assert "--logdir schools --" in announcement("schools") and "runFilter" not in announcement("schools")
+    page = "http://localhost:6006/#custom_scalars"
+    assert announcement("my runs/a") == f"Dashboard of my runs/a: tensorboard --logdir 'my runs', at {page}"
+    assert announcement("schools") == f"Dashboard of schools: tensorboard --logdir schools, at {page}"
+    assert "--logdir schools --port 7007, at http://localhost:7007/" in announcement("schools", 7007)
 
 
 # The script

@@ -24,7 +24,7 @@ WHAT |= {"terms", "operations", "tracing", "choice", "probes"}
 WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "several", "collapse", "marginals"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "proposals", "independence"}
 OUT = {"posterior", "summaries", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
-OUT |= {"agreement", "attaching", "concatenation", "joinable"}
+OUT |= {"agreement", "attaching", "concatenation", "joinable", "judgement"}
 OUT |= {"pointwise", "pareto", "comparison", "criticism", "pooling", "sensitivity", "report"}
 # What fits again, on other rows or with other priors: called by users and, for its methods, by a posterior.
 AGAIN = {"crossvalidation", "monitoring", "priorgrid"}

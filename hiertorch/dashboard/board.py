@@ -18,7 +18,7 @@ import torch
 
 from hiertorch.dashboard import earlier, texts
 from hiertorch.dashboard.curves import CHAINS, POINTS, TRACES, Curves, block_tags, paths
-from hiertorch.dashboard.layout import available, closed, layout
+from hiertorch.dashboard.layout import READABLE, TOP, available, closed, layout
 from hiertorch.dashboard.looks import RHAT, Eye, Look
 from hiertorch.dashboard.records import EventFile
 from hiertorch.dashboard.snapshots import Snapshot
@@ -26,6 +26,7 @@ from hiertorch.monitors.base import FEWEST, RunInfo, Watch, Window, places, safe
 from hiertorch.monitors.governor import Governor, Tier
 
 if TYPE_CHECKING:
+    from hiertorch.judgement import Judgement
     from hiertorch.pooling.glance import Glance, Glances
     from hiertorch.posterior import Posterior
 
@@ -76,6 +77,7 @@ class Board:
         self._groups: dict[str, torch.Tensor] = {}
         self._glances: Glances | None = None
         self._glance: Glance | None = None
+        self._judgement: Judgement | None = None
         self._tags: set[str] = set()
         old = earlier.event_files(folder)
         self.offset = run.earlier if old else 0
@@ -179,22 +181,40 @@ class Board:
     def _see(self, s: Snapshot, sweep: int, drawn: int, effort: float = 0.5) -> None:
         """A look at the draws up to a sweep."""
         draws = {name: x[:, :drawn] for name, x in s.draws.items()}
-        self.look = look = self._eye.look(draws, effort)
+        self._write(s, sweep, drawn, self._eye.look(draws, effort), draws)
+
+    def _conclude(self, s: Snapshot, posterior: "Posterior") -> None:
+        """The last look: what the posterior's summary and warnings say as well."""
+        self._judgement = found = posterior._judgement
+        if found.part or not found.known:  # of very many parameters
+            self._see(s, s.sweep, s.drawn, 1.0)
+        else:
+            self._write(s, s.sweep, s.drawn, self._eye.conclude(posterior, s.draws), s.draws)
+
+    def _write(self, s: Snapshot, sweep: int, drawn: int, look: Look, draws: Mapping[str, torch.Tensor]) -> None:
+        """What a look found, as curves."""
+        self.look, found = look, self._judgement
         assert self._curves is not None
         chains = len(look.draws)
-        least = min(look.bulk.min().item(), look.tail.min().item())
+        bulk, tail, rhat = look.bulk.min().item(), look.tail.min().item(), look.rhat.max().item()
+        if found is not None and found.known:
+            bulk, tail, rhat = found.bulk.value, found.tail.value, found.rhat.value
+        least = min(bulk, tail)
         point = {
-            "convergence/ess_bulk_min": look.bulk.min().item(),
-            "convergence/ess_tail_min": look.tail.min().item(),
+            "convergence/ess_bulk_min": bulk,
+            "convergence/ess_tail_min": tail,
             "convergence/ess_median": look.bulk[: look.shown].median().item(),
             "convergence/mcse_over_sd_max": look.error.max().item(),
             "metric/ess_min": least,
         }
         if chains > 1:  # R-hat compares chains
             every = look.all_rhat
-            point["convergence/rhat_max"] = point["metric/rhat_max"] = look.rhat.max().item()
-            point["convergence/rhat_p95"] = every.sort().values[math.ceil(0.95 * len(every)) - 1].item()
-            point["convergence/n_bad_rhat"] = float((every > RHAT).sum())
+            p95 = every.sort().values[math.ceil(0.95 * len(every)) - 1].item()
+            point |= {"convergence/rhat_max": rhat, "metric/rhat_max": rhat, "convergence/rhat_p95": p95}
+            point |= {READABLE.format("rhat_max"): min(rhat, TOP), READABLE.format("rhat_p95"): min(p95, TOP)}
+            point["convergence/rhat_limit"] = RHAT
+            bad = found.above if found is not None else int((every > RHAT).sum())
+            point["convergence/n_bad_rhat"] = float(bad)
         for k, path in enumerate(self._paths):
             point[f"{path}/mean"] = look.mean[k].item()
             point[f"{path}/q05"] = look.levels[k, 0].item()
@@ -231,7 +251,7 @@ class Board:
         """Histograms and tables."""
         assert self.look is not None
         self._histograms(s.sweep)
-        self._text(s.sweep, "2_summary/posterior", texts.summary(self.look))
+        self._text(s.sweep, "2_summary/posterior", texts.summary(self.look, self._judgement))
         if rows := texts.worst(self.look, self.run.plates):
             self._text(s.sweep, "2_summary/worst_groups", rows)
         self._verdict(status)
@@ -267,6 +287,7 @@ class Board:
             self.look,
             {} if self._curves is None else self._curves.sampling,
             nan,
+            self._judgement,
         )
         self._text(sweep, "2_summary/verdict", "\n".join(f"- {line}" for line in lines))
 
@@ -296,7 +317,9 @@ class Board:
             for k in range(1, LOOKS + 1):  # at draws, since a quick run may have had a single window
                 drawn = -(-s.drawn * k // LOOKS)
                 sweep = s.sweep - (s.drawn - drawn) * max(1, self.run.thin) * s.interval
-                if drawn >= FEWEST and sweep > self._looks.sweep:
+                if k == LOOKS and posterior is not None:
+                    self._conclude(s, posterior)
+                elif drawn >= FEWEST and sweep > self._looks.sweep:
                     self._see(s, sweep, drawn, 0.5 if k < LOOKS else 1.0)
                     if k < LOOKS:
                         self._histograms(sweep)  # a single one makes no picture

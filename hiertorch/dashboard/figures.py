@@ -87,7 +87,7 @@ def _rows(look: Look, grouped: list[int]) -> list[int]:
 
 def _closest(look: Look, run: RunInfo) -> tuple[int, int] | None:
     """The two population-level parameters that are correlated most."""
-    at = [k for k, (name, _) in enumerate(look.at) if run.plates.get(name) is None and look.sd[k] > 0]
+    at = [k for k, (name, _) in enumerate(look.at) if run.plates.get(name, "") is None and look.sd[k] > 0]
     if len(at) < 2:
         return None
     x = look.draws[:, :, at].flatten(0, 1).double()

@@ -10,7 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from hiertorch.dashboard.curves import paths
 from hiertorch.dashboard.records import Chart
 
-__all__ = ["available", "closed", "layout"]
+__all__ = ["READABLE", "TOP", "available", "closed", "layout"]
+
+READABLE, TOP = "convergence/{}_up_to_1.05", 1.05
+"""R-hat as it can be read where it matters: early ones of 2 or 3 would flatten what is between 1.00 and 1.05."""
 
 CHARTS = 6  # of bands and of traces
 OPEN = ("1", "2", "3")  # the first signs of categories; the others open at a click
@@ -30,7 +33,10 @@ def layout(tags: Sequence[str], population: int, bands: Sequence[str]) -> dict[s
     shown = ", ".join(tags[:CHARTS])
     found: dict[str, dict[str, Chart]] = {
         "1 Health": {
-            "R-hat: the worst, and that of 95 % of all parameters": ["convergence/rhat_max$", "convergence/rhat_p95$"],
+            "R-hat up to 1.05: the worst, that of 95 % of all parameters, and the limit": [
+                f"{re.escape(READABLE.format('rhat_max'))}$", f"{re.escape(READABLE.format('rhat_p95'))}$",
+                "convergence/rhat_limit$",
+            ],
             "effective draws: fewest in bulk and tails, median": [
                 "convergence/ess_bulk_min$", "convergence/ess_tail_min$", "convergence/ess_median$",
             ],

@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 __all__ = ["announcement", "command", "links", "overview", "place"]
 
-PINNED = ("convergence/rhat_max", "convergence/ess_bulk_min", "sampler/accept_rate", "sampler/log_prob")
-COMPARED = ("convergence/rhat_max", "convergence/ess_bulk_min", "metric/ess_per_s")
+PINNED = ("convergence/rhat_max_up_to_1.05", "convergence/ess_bulk_min", "sampler/accept_rate", "sampler/log_prob")
+COMPARED = ("convergence/rhat_max_up_to_1.05", "convergence/ess_bulk_min", "metric/ess_per_s")
 NO_CHAINS = "^(?!(.*/)?chain_[0-9]+$)"
 SHOWN = 40  # runs; if there are more, the tabs of old come up empty, with no run ticked
 KEPT = "histograms=200,images=20,text=50"  # of a tag, beside 1000 points of a scalar
 CROWD = 2000  # entries of a folder that TensorBoard is not sent through, as it looks into every folder below
-ANNOUNCED = ("health", "charts", "traces", "summary")
+PORT = 6006  # that TensorBoard takes if it isn't told
 RELOADING = (
     "The page reloads by itself only if told to (gear > Reload data, every 30 s at least); its reload button does so "
     "at once."
@@ -76,7 +76,7 @@ def overview(base: str, runs: int) -> list[tuple[str, str]]:
     return [*views, ("compare", f"{base}/{_tab('hparams', {})}")]
 
 
-def command(log_dir: str | os.PathLike[str], port: int | str = 6006, host: str = "127.0.0.1") -> list[str]:
+def command(log_dir: str | os.PathLike[str], port: int | str = PORT, host: str = "127.0.0.1") -> list[str]:
     """TensorBoard's command line for a folder of runs."""
     flags = {"--logdir": os.fspath(log_dir), "--host": host, "--port": str(port)}
     flags |= {"--reload_interval": "5", "--samples_per_plugin": KEPT}
@@ -97,11 +97,12 @@ def place(log_dir: str | os.PathLike[str]) -> tuple[str, str | None]:
     return (str(path), None) if alone else (str(parent), path.name)
 
 
-def announcement(log_dir: str | os.PathLike[str], port: int = 6006) -> str:
-    """What a person who starts a run is told: the command, the four views worth a look first, and how to reload."""
-    folder, run = place(log_dir)
-    views = [(title, url) for title, url in links(f"http://127.0.0.1:{port}", run) if title in ANNOUNCED]
-    return "\n".join([f"Live dashboard: {shlex.join(command(folder, port))}", *lines(views), RELOADING])
+def announcement(log_dir: str | os.PathLike[str], port: int = PORT) -> str:
+    """What a person who starts a run is told, in one line: its folder, the command, and where its charts are."""
+    folder, _ = place(log_dir)
+    elsewhere = [] if port == PORT else ["--port", str(port)]
+    words = shlex.join(["tensorboard", "--logdir", folder, *elsewhere])
+    return f"Dashboard of {os.path.normpath(log_dir)}: {words}, at http://localhost:{port}/#custom_scalars"
 
 
 def lines(views: Sequence[tuple[str, str]]) -> list[str]:

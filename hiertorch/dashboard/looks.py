@@ -5,22 +5,29 @@ All parameters are screened by the classical split R-hat, which needs no sorting
 others are then looked at closely: rank-normalised R-hat, effective draws, Monte Carlo errors and quantiles, by
 `hiertorch.diagnostics`. If that is much, R-hat comes from thinned draws of all chains, enough of them that its error
 stays below what it is held against, and effective draws from successive draws of some of the chains, times the number
-of chains: thinned draws would hide how many there are.
+of chains: thinned draws would hide how many there are. A look says from how many draws it is.
+
+The last one, of a run that has ended, is another: all that `Posterior.summary` shows, of all parameters and draws.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from hiertorch.diagnostics import digest, effective
+from hiertorch import summaries
+from hiertorch.diagnostics import digest, effective, quantile
 from hiertorch.monitors.base import RunInfo, Watch, parameter_names, spread, thinned
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
 
 __all__ = ["ESS", "LEVELS", "RHAT", "WORST", "Eye", "Look"]
 
-RHAT, ESS = 1.01, 400
+RHAT, ESS = summaries.LIMITS["r_hat"], summaries.LIMITS["ess_bulk"]
 """What is good enough, of all chains together (Vehtari et al. 2021, section 4)."""
 
 LEVELS = (0.05, 0.25, 0.75, 0.95)
@@ -52,8 +59,10 @@ class Look:
         shown: how many of them are shown anyway.
         every: parameters in all.
         of: draws of all chains that there were.
-        draws: those that were looked at, `(chains, draws, P)`.
-        screen: classical split R-hat of the others that were screened.
+        seen: draws of all chains that R-hat, moments and quantiles are from.
+        draws: some of them, `(chains, draws, P)`.
+        screen: R-hat of the others that were screened, the classical one but for the last look.
+        exact: whether `screen` is as exact as the rest.
         levels: quantiles, `(P, 4)`.
         rhat, bulk, tail: infinite, 0 and 0 for a parameter that never moved; R-hat is NaN with a single chain.
         error: Monte Carlo standard error of the mean, by the sd.
@@ -65,6 +74,7 @@ class Look:
     shown: int
     every: int
     of: int
+    seen: int
     draws: Tensor
     screen: Tensor
     mean: Tensor
@@ -74,13 +84,14 @@ class Look:
     bulk: Tensor
     tail: Tensor
     error: Tensor
+    exact: bool = False
 
     @property
     def all_rhat(self) -> Tensor:
         """R-hat of every parameter that was screened: the rank-normalised one where there is one. The screen has errors
         of its own: unless all of the worst that it found are bad indeed, it speaks against none of the others.
         """
-        bad = bool((self.rhat[self.shown :] > RHAT).all())
+        bad = self.exact or bool((self.rhat[self.shown :] > RHAT).all())
         return torch.cat([self.rhat, self.screen if bad else self.screen.clamp(max=RHAT)])
 
     @property
@@ -106,10 +117,10 @@ class Eye:
         """Looks at draws `(chains, draws, size, *event)`; twice the effort takes twice as long."""
         chains, done = next(iter(draws.values())).shape[:2]
         screen, parts = self._screened(draws, int(SCREENED * effort))
-        closer = [*self._watch.at.items(), *((name, at) for name, at, _ in parts)]
+        closer = [*self._watch.at.items(), *parts]
         places = tuple((name, k) for name, at in closer for k in at.tolist())
         shapes = {name: tuple(x.shape[2:]) for name, x in draws.items()}
-        more = [text for name, at, _ in parts for text in parameter_names(self._run, name, shapes[name], at.tolist())]
+        more = [text for name, at in parts for text in parameter_names(self._run, name, shapes[name], at.tolist())]
         names = (*self._watch.names, *more)
         whole = chains * done * len(names) <= ALL * effort
         kept = done if whole else 2 * math.ceil(PRECISE / 2 * effort * chains**-0.5)
@@ -129,6 +140,7 @@ class Eye:
             len(self._watch.names),
             self.every,
             chains * done,
+            x.shape[0] * x.shape[1],
             x.cpu(),
             screen,
             found.mean.cpu(),
@@ -140,8 +152,64 @@ class Eye:
             mean.rsqrt(),
         )
 
-    def _screened(self, draws: Mapping[str, Tensor], numbers: int) -> tuple[Tensor, list[tuple[str, Tensor, Tensor]]]:
-        """Classical split R-hat of what is not shown; and the worst, as latent, flat indices and these R-hats."""
+    def conclude(self, posterior: "Posterior", draws: Mapping[str, Tensor]) -> Look:
+        """The last look: what the summary of a posterior has of its parameters, and of stored latents that it left out.
+
+        Args:
+            posterior: of a run that has ended.
+            draws: all that the run has stored, `(chains, draws, size, *event)`.
+        """
+        every = {**draws, **posterior.draws}
+        columns = {
+            name: posterior._looked_at[name] if name in posterior.draws else summaries.columns(x)
+            for name, x in every.items()
+        }
+        judged = {name: summaries.judged(every[name], found) for name, found in columns.items()}
+        others = []
+        for name in every:
+            at = self._everything.get(name)
+            if at is None:  # what the model derives of its latents, but for constants
+                at = (~judged[name]["ess_bulk"].flatten().isnan()).nonzero().squeeze(1).cpu()
+            others.append((name, at[~torch.isin(at, self._watch.at[name])] if name in self._watch.at else at))
+        screen, worst = _worst(others, torch.cat([judged[name]["r_hat"].flatten()[at].cpu() for name, at in others]))
+        closer = [*self._watch.at.items(), *worst]
+        shapes = {name: tuple(x.shape[2:]) for name, x in every.items()}
+        names = list(self._watch.names)
+        for name, at in worst:
+            if name in posterior.draws:
+                index = posterior._frame(name, {"r_hat": judged[name]["r_hat"]}).index
+                names += [str(index[k]) for k in at.tolist()]
+            else:
+                names += parameter_names(self._run, name, shapes[name], at.tolist())
+        chains, number = posterior.chains, posterior.n_draws
+        levels = [quantile(every[name].flatten(2)[:, :, at.to(every[name].device)], LEVELS) for name, at in closer]
+
+        def of(column: str) -> Tensor:
+            found = judged if column in summaries.LIMITS else columns
+            return torch.cat([found[name][column].flatten()[at.to(every[name].device)].cpu() for name, at in closer])
+
+        return Look(
+            tuple(names),
+            tuple((name, k) for name, at in closer for k in at.tolist()),
+            shapes,
+            len(self._watch.names),
+            sum(x[0, 0].numel() for x in every.values()),
+            chains * number,
+            chains * number,
+            thinned(every, closer, max(FEWEST, 2 * math.ceil(PRECISE / 2 * chains**-0.5))).cpu(),
+            screen,
+            of("mean"),
+            of("sd"),
+            torch.cat(levels).cpu(),
+            of("r_hat"),
+            of("ess_bulk"),
+            of("ess_tail"),
+            (of("mcse_mean") / of("sd")).nan_to_num(nan=math.inf),
+            exact=True,
+        )
+
+    def _screened(self, draws: Mapping[str, Tensor], numbers: int) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+        """Classical split R-hat of what is not shown; and the worst, as latent and flat indices."""
         chains = len(next(iter(draws.values())))
         most = max(1, numbers // (chains * FEWEST))
         parts = []
@@ -153,14 +221,21 @@ class Eye:
             return torch.empty(0, dtype=torch.float64), []
         screen = split_rhat(thinned(draws, parts, max(FEWEST, numbers // (chains * sum(sizes)))))
         screen = screen.masked_fill(screen.isnan(), torch.inf).cpu()
-        chosen = torch.zeros(len(screen), dtype=torch.bool)
-        chosen[screen.topk(min(WORST, len(screen))).indices] = True
-        worst = [
-            (name, at[mask], x[mask])
-            for (name, at), mask, x in zip(parts, chosen.split(sizes), screen.split(sizes), strict=True)
-            if mask.any()
-        ]
-        return screen[~chosen], worst
+        return _worst(parts, screen)
+
+
+def _worst(parts: list[tuple[str, Tensor]], rhat: Tensor) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+    """R-hat of all but the worst; and the worst, as latent and flat indices.
+
+    Args:
+        parts: latents with flat indices.
+        rhat: of each of these.
+    """
+    chosen = torch.zeros(len(rhat), dtype=torch.bool)
+    chosen[rhat.nan_to_num(nan=0.0).topk(min(WORST, len(rhat))).indices] = True
+    split = chosen.split([len(at) for _, at in parts])
+    worst = [(name, at[mask]) for (name, at), mask in zip(parts, split, strict=True) if mask.any()]
+    return rhat[~chosen], worst
 
 
 def split_rhat(x: Tensor) -> Tensor:

@@ -5,12 +5,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from hiertorch.dashboard.curves import CHAINS
 from hiertorch.dashboard.looks import ESS, RHAT, WORST, Look
 from hiertorch.monitors.base import RunInfo, Watch
 
 if TYPE_CHECKING:
     from hiertorch.dashboard.closing import Closing
+    from hiertorch.judgement import Judgement
 
 __all__ = ["config", "contents", "model_card", "prediction", "summary", "verdict", "worst"]
 
@@ -43,8 +46,9 @@ def contents(run: RunInfo, traces: Watch, chains: int, points: int, share: float
     judged = [
         f"**Convergence**: every stored parameter is screened by the classical split R-hat; those of the traces and "
         f"the {WORST} worst of the others are looked at closely (rank-normalised R-hat, effective draws), as often as "
-        f"{share:.1%} of the run's time allows, and at the end. Where there are many draws, R-hat is that of evenly "
-        "thinned ones, and effective draws are counted in some of the chains.",
+        f"{share:.1%} of the run's time allows. Where there are many draws, R-hat is that of evenly thinned ones, and "
+        "effective draws are counted in some of the chains. The last look, at the end, is at all draws of all "
+        "parameters, as in posterior.summary().",
         "**Posterior** (`posterior/`): mean and quantiles of the draws so far; histograms in the Distributions tab.",
         "**Pooling** (`pooling/`): 0 is no pooling, 1 complete pooling (Gelman & Pardoe 2006); `variance/`: of y, by "
         "level, and what share each has.",
@@ -71,6 +75,7 @@ def verdict(
     look: Look | None,
     acceptance: Mapping[str, Sequence[float]],
     nan: int,
+    judgement: "Judgement | None" = None,
 ) -> Iterator[str]:
     """Sentences, the bad ones with a warning sign.
 
@@ -84,6 +89,7 @@ def verdict(
         look: the last one.
         acceptance: block -> rates after warm-up.
         nan: log densities that were NaN.
+        judgement: of a run that has ended.
     """
     if not sweep:
         yield f"**{status.capitalize()}** before the first window of {run.sweeps} sweeps."
@@ -98,38 +104,49 @@ def verdict(
     elif look is None:
         yield "Convergence is unknown so far."
     else:
-        yield from _judged(look, chains)
+        yield from _judged(look, chains, judgement)
     if acceptance:
         means = {block: sum(rates) / len(rates) for block, rates in acceptance.items()}
         yield "Acceptance in sampling: " + ", ".join(f"{block} {mean:.2f}" for block, mean in means.items()) + "."
         if stuck := [block for block, mean in means.items() if mean < STUCK]:
             yield f"{SIGN} Less than {STUCK:.0%} of the proposals were accepted in {', '.join(stuck)}."
-    yield f"{SIGN} {nan} log densities were NaN (rejected)." if nan else "No log density was NaN."
+    beside = [] if judgement is None else judgement.beside
+    yield from (f"{SIGN} {sentence}" for sentence in beside)
+    if not any("NaN" in sentence for sentence in beside):
+        yield f"{SIGN} {nan} log densities were NaN (rejected)." if nan else "No log density was NaN."
 
 
-def _judged(look: Look, chains: int) -> Iterator[str]:
+def _judged(look: Look, chains: int, judgement: "Judgement | None") -> Iterator[str]:
+    """From a run that has ended the same numbers as in summary, warnings and bar."""
     every = look.all_rhat
     count, number = len(every), int((every > RHAT).sum())
+    some = "" if look.seen == look.of else f" From {look.seen:,} of {look.of:,} draws."
+    bulk, tail, high = (_at(look, values, least) for values, least in ((look.bulk, 1), (look.tail, 1), (look.rhat, -1)))
+    if judgement is not None and judgement.known:
+        count, number = judgement.parameters, judgement.above
+        some = f" From a look at {judgement.part}." if judgement.part else ""
+        bulk, tail, high = judgement.bulk, judgement.tail, judgement.rhat
     bad = [k for k in look.rhat.argsort(descending=True, stable=True).tolist() if look.rhat[k] > RHAT]
     if chains == 1:
         yield "R-hat is unknown: it compares chains, and there is one."
     elif bad:
-        some = ", ".join(f"{look.names[k]} {_rhat(look.rhat[k].item())}" for k in bad[:NAMED])
-        some += ", ..." * (number > NAMED)
-        yield f"{SIGN} R-hat is above {RHAT} for {number} of {count} parameters ({some}): run longer."
+        named = ", ".join(f"{look.names[k]} {_rhat(look.rhat[k].item())}" for k in bad[:NAMED])
+        named += ", ..." * (number > NAMED)
+        yield f"{SIGN} R-hat is above {RHAT} for {number} of {count} parameters ({named}): run longer.{some}"
     else:
-        value = f"{look.rhat.max():.3f}, {look.names[look.order[0]]}"
-        yield f"R-hat is at most {RHAT} for each of {count} parameters (worst {value})."
-    bulk, tail = int(look.bulk.argmin()), int(look.tail.argmin())
-    least = (
-        f"{look.bulk[bulk]:,.0f} effective draws in the bulk ({look.names[bulk]}) and {look.tail[tail]:,.0f} in the "
-        f"tails ({look.names[tail]})"
-    )
-    few = min(look.bulk[bulk], look.tail[tail]) < ESS
-    yield f"{SIGN} At worst {least}, where {ESS} are wanted: run longer." if few else f"At least {least}."
+        yield f"R-hat is at most {RHAT} for each of {count} parameters (worst {_rhat(high[0])}, {high[1]}).{some}"
+    least = f"{bulk[0]:,.0f} effective draws in the bulk ({bulk[1]}) and {tail[0]:,.0f} in the tails ({tail[1]})"
+    few = min(bulk[0], tail[0]) < ESS
+    yield f"{SIGN} At worst {least}, where {ESS} are wanted: run longer.{some}" if few else f"At least {least}.{some}"
 
 
-def summary(look: Look) -> str:
+def _at(look: Look, values: Tensor, sign: int) -> tuple[float, str]:
+    """The least of some values (the highest for a sign of -1), and whose it is."""
+    k = int((sign * values).nan_to_num(nan=math.inf).argmin())
+    return values[k].item(), look.names[k]
+
+
+def summary(look: Look, judgement: "Judgement | None" = None) -> str:
     """The shown parameters as a table, those not to be trusted with a sign, and a verdict below."""
     head = "parameter | mean | sd | 5% | 95% | MCSE | R-hat | bulk ESS | tail ESS"
     lines = [f"| {head} | |", "|" + "---|" * 10]
@@ -141,9 +158,8 @@ def summary(look: Look) -> str:
         cells += [f"{look.bulk[k]:,.0f}", f"{look.tail[k]:,.0f}"]
         good = not look.rhat[k] > RHAT and min(look.bulk[k], look.tail[k]) >= ESS
         lines.append(f"| {' | '.join(cells)} | {'' if good else SIGN} |")
-    seen = look.draws.shape[0] * look.draws.shape[1]
-    some = "" if seen == look.of else f", from {seen:,} of them"
-    judged = (f"- {line}" for line in _judged(look, len(look.draws)))
+    some = "" if look.seen == look.of else f", from {look.seen:,} of them"
+    judged = (f"- {line}" for line in _judged(look, len(look.draws), judgement))
     return "\n".join([*lines, "", f"- {look.of:,} draws after warm-up{some}.", *judged])
 
 

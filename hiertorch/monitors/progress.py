@@ -6,7 +6,7 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import torch
 from tqdm import tqdm
@@ -15,6 +15,10 @@ from tqdm.utils import disp_len
 from hiertorch.diagnostics import convergence
 from hiertorch.monitors.base import FEWEST, Monitor, RunInfo, Watch, Window, watch
 from hiertorch.monitors.governor import Governor, Tier
+from hiertorch.summaries import LIMITS
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
 
 __all__ = ["ProgressBar", "shortened"]
 
@@ -22,7 +26,7 @@ PHASES = {"warmup": "warm-up"}
 PARAMETERS = 50
 DRAWS = 100  # a chain, that a look should have at least
 VALUES, COST = 250_000, 0.05  # that one look may sort, and the seconds of it on one core
-RHAT, ESS = 1.01, 400  # Vehtari et al. (2021); the ESS is that of all chains together
+RHAT, ESS = LIMITS["r_hat"], LIMITS["ess_bulk"]  # of all chains together
 WIDTH = 110  # of what is said before the bar
 LONGEST, SHORTEST = 20, 6  # columns that a bar is drawn in
 TIED = "\N{NO-BREAK SPACE}"  # where no line ends
@@ -31,12 +35,15 @@ TIED = "\N{NO-BREAK SPACE}"  # where no line ends
 class ProgressBar(Monitor):
     """`sampling |####  | 620/1000, 00:08 left, R-hat 1.024 > 1.01 (tau), ESS 1,240 (mu), accept 0.31, 45 sweeps/s`.
 
-    Counted are sweeps. R-hat is the worst and ESS the smallest (in bulk or tails) of the population-level parameters
-    and, if these are fewer than 50, of some groups': looked at every 5 s at most, within its share of the run's time,
-    and once at the end. One that is not good enough yet shows its threshold: 1.01, and 400 effective draws of all
-    chains together. A look takes at most 250,000 values: of longer runs every k-th draw. Their average can't be surer
-    than that of all draws (MacEachern & Berliner 1994), so their ESS is a lower bound, written `ESS ≥1,240` and not
-    held against the threshold. The acceptance is the mean over blocks, chains and groups in the last window.
+    Counted are sweeps; at the end, `64 x 500 draws`, what is stored. R-hat is the worst and ESS the smallest (in bulk
+    or tails). One that is not good enough yet shows its threshold: 1.01, and 400 effective draws of all chains
+    together. The acceptance is the mean over blocks, chains and groups in the last window.
+
+    At the end they are those of all parameters from all stored draws, as `posterior.diagnostics()` has them. Until then
+    they are of the population-level parameters and, if these are fewer than 50, of some groups', looked at every 5 s at
+    most, within a share of the run's time. A look takes at most 250,000 values: of more draws every k-th, and then the
+    bar says of how many, as in `of 4,000 draws`. Their average can't be surer than that of all draws (MacEachern &
+    Berliner 1994), so their ESS is a lower bound, written `ESS ≥1,240` and not held against the threshold.
 
     On a terminal one line is redrawn. Where it is too narrow, long names are shortened in the middle, then what matters
     least is left out. Elsewhere (a log file, a pipe) whole lines are added: every 10 s at most, and at a change of
@@ -45,7 +52,7 @@ class ProgressBar(Monitor):
 
     Args:
         stream: where to write; standard error if None.
-        share: of the run's time that R-hat and ESS may cost.
+        share: of the run's time that R-hat and ESS may cost before the end.
     """
 
     only_looks = True
@@ -84,19 +91,35 @@ class ProgressBar(Monitor):
         if not self._bar.update(window.sweep - self._bar.n) and turned:
             self._bar.refresh()
 
-    def stop(self, status: str, posterior: object = None) -> None:
+    def stop(self, status: str, posterior: "Posterior | None" = None) -> None:
         """Leaves the last state, under the run's status."""
         if self._bar is None:
             return
         bar, self._bar, last, self._last = self._bar, None, self._last, None  # let go of the draws
         watched = self._watch if status not in ("failed", "discarded") else None
         try:
-            if last is not None and watched is not None and self._looks.sweep < last.sweep:
+            if posterior is not None and posterior.n_draws and status != "discarded":
+                bar.stored = f"{posterior.chains} x {posterior.n_draws} draws"
+                if self._run.alike:
+                    self._conclude(bar, posterior)
+            elif last is not None and watched is not None and self._looks.sweep < last.sweep:
                 self._look(bar, watched, last)
         finally:
             bar.phase, bar.ended = status, True
             bar.close()
             bar.window = None
+
+    @staticmethod
+    def _conclude(bar: "_Bar", posterior: "Posterior") -> None:
+        """What is known of all draws."""
+        found = posterior._judgement
+        bar.rhat = bar.ess = None
+        bar.part = f"of {found.part}" if found.part else ""
+        if found.known:
+            bar.ess = Finding("ESS", f"{found.ess.value:,.0f}", f" < {ESS}", found.ess.name, found.ess.value < ESS)
+            if posterior.chains > 1:
+                value, name = found.rhat
+                bar.rhat = Finding("R-hat", f"{value:.3f}", f" > {RHAT}", name, value > RHAT)
 
     def _look(self, bar: "_Bar", watched: Watch, window: Window) -> None:
         with self._looks.turn(window.sweep):
@@ -110,6 +133,7 @@ class ProgressBar(Monitor):
         names = [" ".join(name.split()) for name in (watched.names[worst], watched.names[least])]
         if len(draws) > 1:  # R-hat compares chains
             bar.rhat = Finding("R-hat", f"{rhat[worst]:.3f}", f" > {RHAT}", names[0], bool(rhat[worst] > RHAT))
+        bar.part = f"of {draws[..., 0].numel():,} draws" if thinned else ""
         few = not thinned and bool(ess[least] < ESS)
         bar.ess = Finding("ESS", f"{'≥' * thinned}{ess[least]:,.0f}", f" < {ESS}", names[1], few)
 
@@ -181,6 +205,8 @@ class _Bar(tqdm):
         self.window: Window | None = None
         self.rhat: Finding | None = None
         self.ess: Finding | None = None
+        self.part = ""  # of what these are, if not of all
+        self.stored = ""  # draws, at the end
         self.terminal = stream.isatty()
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         super().__init__(
@@ -231,8 +257,10 @@ class _Bar(tqdm):
 
     def _parts(self, form: Form, state: Mapping[str, Any]) -> Iterator[str]:
         rate, window = state["rate"] or state["n"] / max(state["elapsed"], 1e-9), self.window
-        if form.counted:
+        if form.counted and not (self.stored and state["n"] >= state["total"]):
             yield f"{state['n']}/{state['total']}"
+        if self.stored:
+            yield self.stored
         if self.ended:
             seconds = state["elapsed"]
             yield f"in {tqdm.format_interval(seconds) if seconds >= 60 else f'{seconds:.1f} s'}"
@@ -242,6 +270,8 @@ class _Bar(tqdm):
             yield self.rhat.text(form.rhat, form.thresholds)
         if self.ess is not None:
             yield self.ess.text(form.ess, form.thresholds)
+        if self.part and (self.rhat is not None or self.ess is not None):
+            yield self.part
         if window is not None and window.nan:
             yield f"NaN {window.nan}"
         if form.accept and (accepted := state["accepted"]) is not None:

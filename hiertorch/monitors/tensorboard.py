@@ -31,6 +31,8 @@ class TensorBoardMonitor(Monitor):
     |---|---|---|
     | `convergence/rhat_max`, `rhat_p95`, `n_bad_rhat` | main | R-hat, of the worst and of 95 % of all parameters; \
 above 1.01 |
+    | `convergence/rhat_max_up_to_1.05`, `rhat_p95_up_to_1.05`, `rhat_limit` | main | the same where they matter, and \
+1.01 |
     | `convergence/ess_bulk_min`, `ess_tail_min`, `ess_median`, `mcse_over_sd_max` | main | effective draws; Monte \
 Carlo error |
     | `posterior/<parameter>/mean`, `q05`, `q95`, and a histogram | main | of the draws so far; effects of groups in \
@@ -51,7 +53,8 @@ parameters |
 
     A step is a sweep, warm-up included; a tag has at most 800 points and 50 histograms. The sampler only hands copies
     over: one thread writes, and looks at convergence every 5 s at most, makes tables every 10 s and figures every 30 s,
-    within its share of the run's time. What only a finished run can tell is written at its end.
+    within its share of the run's time. The last look is at all draws and parameters, as in the posterior's summary.
+    What only a finished run can tell is written at its end.
 
     A run that starts from a posterior (`start=`) whose run has the same `log_dir` continues its curves; any other run
     takes the place of what the folder held. An error ends the part of the dashboard that it is met in, never the run:
