@@ -315,9 +315,8 @@ def test_a_full_disk_ends_the_dashboard_and_not_the_run(tmp_path):
 def test_it_says_how_to_look(tmp_path):
     stream = io.StringIO()
     feed(TensorBoardMonitor(tmp_path / "my runs" / "fit", stream=stream), [])
-    assert f"tensorboard --logdir '{tmp_path}/my runs' --host 127.0.0.1 --port 6006" in stream.getvalue()
-    assert "http://127.0.0.1:6006/#custom_scalars" in stream.getvalue()
-    assert "--samples_per_plugin" in stream.getvalue() and "reload" in stream.getvalue()
+    assert f"tensorboard --logdir '{tmp_path}/my runs', at http://localhost:6006" in stream.getvalue()
+    assert "http://localhost:6006/#custom_scalars" in stream.getvalue() and stream.getvalue().count("\n") == 1
     quiet = io.StringIO()
     feed(TensorBoardMonitor(tmp_path / "my runs" / "fit", stream=quiet, announce=False), [])
     assert not quiet.getvalue()

@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 PAGES = 45  # of tier 2 in a run, and some more at its end: TensorBoard shows 50 histograms
 LOOKS = 3  # of a short run, at its end
+CLOSING = 3.0  # seconds for PSIS-LOO and replications at the end of a run; more of a run of minutes
 GLANCED = 200  # draws that tell how groups are pooled
 BARRED = 4_000  # numbers of a histogram
 
@@ -338,7 +339,7 @@ class Board:
         from hiertorch.dashboard.closing import closing
         from hiertorch.dashboard.figures import criticism
 
-        found = closing(posterior, max(0.15, self.governor.share * self.governor.passed))
+        found = closing(posterior, max(CLOSING, 3 * self.governor.share * self.governor.passed))
         if found.elpd is not None and found.p is not None:
             self._scalars(s.sweep, {"metric/elpd_loo": found.elpd, "metric/p_loo": found.p})
         self._draw(s.sweep, criticism(found))

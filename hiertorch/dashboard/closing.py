@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Closing", "closing"]
 
-DRAWS, FEWEST, SMALLEST = 1_000, 300, 25
-"""Of all chains together, for PSIS-LOO: as many as are wanted, the least where there are more, and the least of all."""
+MOST, DRAWS, FEWEST, SMALLEST = 4_000, 1_000, 300, 25
+"""Of all chains together, for PSIS-LOO: as many as `Posterior.criterion` takes, as many as are wanted, the least where
+there are more, and the least of all.
+"""
+
+EASY = 0.25
+"""Seconds that more draws than are wanted may take."""
 
 DATA_SETS, ROWS = 40, 2_000
 """Simulated data sets, and the most rows of each."""
@@ -256,11 +261,11 @@ def _by_chunks(pointwise: "Pointwise", rows: int, until: float) -> _Loo | float:
 
 
 def _thinned(posterior: "Posterior", rows: int, seconds: float, rate: float) -> "Pointwise":
-    """Draws that are looked at: about 1,000, or fewer that fit the time at a rate of seconds a row and draw."""
+    """Draws that are looked at: 1,000 to 4,000, or fewer that fit the time at a rate of seconds a row and draw."""
     from hiertorch.pointwise import Pointwise
 
     chains, total = posterior.chains, posterior.chains * posterior.n_draws
-    most = min(DRAWS, int(seconds / (rate * rows)))
+    most = min(MOST, max(DRAWS, int(EASY / (rate * rows))), int(seconds / (rate * rows)))
     least = max(chains, min(FEWEST, total))
     if most < least:
         needed = rate * rows * least
