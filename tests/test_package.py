@@ -29,7 +29,7 @@ OUT |= {"pointwise", "pareto", "comparison", "criticism", "pooling", "sensitivit
 # What fits again, on other rows or with other priors: called by users and, for its methods, by a posterior.
 AGAIN = {"crossvalidation", "monitoring", "priorgrid"}
 # The branches meet in sampling.py; outcome.py and ending.py are what it calls at its end.
-MEETING = {"sampling", "reuse", "outcome", "ending", "warmstart"}
+MEETING = {"sampling", "reuse", "outcome", "ending", "warmstart", "audit"}
 EDGE = {"monitors", "dashboard", "config"}
 ANY = {"errors", "workers", "memory", "interruption", "archive", "naming", "zones"}  # for all to use
 ANY |= {"surroundings", "randomness", "validating", "silence", "spacing"}
