@@ -26,10 +26,11 @@ HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "p
 OUT = {"posterior", "summaries", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
 OUT |= {"agreement", "attaching", "concatenation", "joinable", "judgement"}
 OUT |= {"pointwise", "pareto", "comparison", "criticism", "pooling", "sensitivity", "report"}
+BOTH = {"audit"}  # asked by the engine, and by results that were made in another way
 # What fits again, on other rows or with other priors: called by users and, for its methods, by a posterior.
 AGAIN = {"crossvalidation", "monitoring", "priorgrid"}
 # The branches meet in sampling.py; outcome.py and ending.py are what it calls at its end.
-MEETING = {"sampling", "reuse", "outcome", "ending", "warmstart", "audit"}
+MEETING = {"sampling", "reuse", "outcome", "ending", "warmstart"}
 EDGE = {"monitors", "dashboard", "config"}
 ANY = {"errors", "workers", "memory", "interruption", "archive", "naming", "zones"}  # for all to use
 ANY |= {"surroundings", "randomness", "validating", "silence", "spacing"}
@@ -38,6 +39,7 @@ FORBIDDEN = {
     **dict.fromkeys(WHAT, HOW | OUT | MEETING | AGAIN | EDGE),
     **dict.fromkeys(HOW, {"data", "model", "models"} | OUT | MEETING | AGAIN | EDGE),
     **dict.fromkeys(OUT, HOW | MEETING | AGAIN | EDGE),
+    **dict.fromkeys(BOTH, HOW | MEETING | AGAIN | EDGE),
     **dict.fromkeys(AGAIN, HOW | {"outcome"} | EDGE),
     **dict.fromkeys(("posterior", "summaries", "diagnostics", "storage"), {"model", "models"} | HOW | MEETING | EDGE),
     "sampling": {"models", "config"} | AGAIN,
@@ -78,7 +80,7 @@ def test_imports_go_one_way():
 
 
 def test_every_part_has_its_place():
-    assert set(parts()) - {"__init__"} - ANY - WHAT - HOW - OUT - MEETING - AGAIN - EDGE == set()
+    assert set(parts()) - {"__init__"} - ANY - WHAT - HOW - OUT - BOTH - MEETING - AGAIN - EDGE == set()
 
 
 def test_only_sampling_joins_kernels_and_posterior():
