@@ -26,7 +26,7 @@ from hiertorch.kernels.base import bold
 from hiertorch.kernels.guesses import log_share
 from hiertorch.state import State
 
-__all__ = ["Adaptation", "acceptance_target", "walk_root"]
+__all__ = ["Adaptation", "acceptance_target", "units_of", "walk_root"]
 
 TARGETS = (0.44, 0.35, 0.32, 0.28, 0.26, 0.25)
 """Best acceptance rates of a random walk on a normal target of 1 to 6 dimensions (Gelman, Roberts & Gilks 1996, table
@@ -34,6 +34,9 @@ TARGETS = (0.44, 0.35, 0.32, 0.28, 0.26, 0.25)
 """
 
 DECAY = 0.6
+
+WIDE = 100.0
+"""Spread of chains up to which a walk of length 1 finds its size soon."""
 
 STAGES = (0.1, 0.2, 0.4, 0.65, 0.9)
 """Parts of warm-up: nothing is learnt for guesses in the first, then they are fitted at the end of each window; in the
@@ -47,6 +50,22 @@ FIRST_SHARE = -0.7
 def acceptance_target(width: int) -> float:
     """The acceptance rate to aim for with a random walk in `width` dimensions."""
     return TARGETS[width - 1] if width <= len(TARGETS) else 0.234
+
+
+def units_of(move: Move, state: State) -> Tensor:
+    """How far the chains lie apart where they start, `(width,)`, if that is beyond WIDE, else 1.
+
+    Chains start at draws from the prior. A walk that is far too long shrinks within some sweeps, however long it is;
+    one that is far too short hardly grows, since the root gains 1 + step / 2 a sweep at most.
+    """
+    parts = [state.free[name].detach() for name in move.block]
+    chains = parts[0].shape[0]
+    if move.plate is None:
+        spread = torch.cat([x.reshape(chains, -1) for x in parts], 1)
+    else:
+        spread = torch.cat([x.reshape(chains * x.shape[1], -1) for x in parts], 1)
+    spread = (spread - spread.mean(0)).square().mean(0).sqrt()
+    return torch.where((spread > WIDE) & spread.isfinite(), spread, 1.0)
 
 
 def walk_root(root: Tensor, normal: Tensor, excess: Tensor, t: int) -> Tensor:
@@ -83,9 +102,12 @@ class Adaptation:
     guesses: Tensor | None = field(default=None)  # (2,): acceptance summed over guesses, and how many
 
     @classmethod
-    def begin(cls, move: Move, like: Tensor, scale: float = 0.5) -> "Adaptation":
-        """Before the first sweep: walks of `scale / sqrt(width)` in every direction, no guesses."""
+    def begin(cls, move: Move, like: Tensor, scale: float = 0.5, units: Tensor | None = None) -> "Adaptation":
+        """Before the first sweep: walks of `scale / sqrt(width)` in every direction, in `units` `(width,)` if given; no
+        guesses.
+        """
         eye = torch.eye(move.width, device=like.device, dtype=like.dtype)
+        eye = eye if units is None else units.to(eye).diag()
         tuning = {"root": eye.mul(scale / move.width**0.5).repeat(move.size, 1, 1)}
         return cls(tuning if move.guess is None else {**tuning, **move.guess.tuning(like)})
 

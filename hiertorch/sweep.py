@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiertorch.adaptation import Adaptation
+from hiertorch.adaptation import Adaptation, units_of
 from hiertorch.kernels import Info, Noise, Tuning
 from hiertorch.plan import Plan
 from hiertorch.state import State
@@ -116,7 +116,7 @@ class Sweeps:
         self.sweep, self.state, self.generator = sweep, state, generator
         self.audit = None  # there is nothing to hold these draws against
         self.order, self.moves = sweep.order, sweep.moves
-        self.learning = [Adaptation.begin(move, state.cells) for move in sweep.moves]
+        self.learning = [Adaptation.begin(move, state.cells, units=units_of(move, state)) for move in sweep.moves]
         if known:
             self.learning = [
                 part.told(known.get(move.name, {})) for part, move in zip(self.learning, self.moves, strict=True)

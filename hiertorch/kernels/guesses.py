@@ -19,6 +19,9 @@ WIDEN = 1.1
 WIDEST = 12
 """Blocks of more dimensions than this only walk: a normal guess of all of them at once is hardly ever accepted."""
 
+SMALLEST = 1e-100
+"""Variance of draws, of the smallest unit that anybody measures in."""
+
 BEST_WALK = 2.38
 """Over sqrt(width): the best size of a walk whose covariance has the target's shape (Gelman, Roberts & Gilks 1996)."""
 
@@ -110,7 +113,7 @@ class Regression:
         moments = sums / count
         mean = moments[0, 1:]  # the first feature is 1
         covariance = moments[1:, 1:] - torch.outer(mean, mean)
-        scale = covariance.diagonal().clamp(min=1e-30).sqrt()
+        scale = covariance.diagonal().clamp(min=SMALLEST).sqrt()
         correlation = covariance / torch.outer(scale, scale)
         f = self.features - 1
         eye = torch.eye(len(mean), dtype=sums.dtype, device=sums.device)
@@ -177,7 +180,7 @@ class Marginal:
         mean = sums[:, 0, 1:] / count
         covariance = sums[:, 1:, 1:] / count - mean.unsqueeze(-1) * mean.unsqueeze(-2)
         eye = torch.eye(self.width, dtype=sums.dtype, device=sums.device)
-        scale = covariance.diagonal(dim1=-2, dim2=-1).clamp(min=1e-30).sqrt()
+        scale = covariance.diagonal(dim1=-2, dim2=-1).clamp(min=SMALLEST).sqrt()
         correlation = covariance / (scale.unsqueeze(-1) * scale.unsqueeze(-2)) + 1e-6 * eye
         root, failed = torch.linalg.cholesky_ex(correlation)
         root = torch.where((failed > 0)[:, None, None], eye, root) * scale.unsqueeze(-1)
@@ -242,9 +245,10 @@ class Site:
         """Solves the two equations of Stein's identity for each group."""
         w, wu, wuu, score, score_u = sums
         mean = wu / w
-        spread = (wuu / w - mean.square()).clamp(min=1e-30)
-        precision = ((w - score_u + mean * score) / w / spread).clamp(min=1e-6)
-        precision = torch.where(torch.isfinite(precision), precision, 1e-6)
+        spread = (wuu / w - mean.square()).clamp(min=SMALLEST)
+        least = 1e-6 / spread  # the draws have a unit, and so has a precision
+        precision = torch.maximum((w - score_u + mean * score) / w / spread, least)
+        precision = torch.where(torch.isfinite(precision), precision, least)
         return {"precision": precision, "pull": precision * mean + score / w}
 
 
