@@ -23,7 +23,7 @@ from hiertorch.model import Model
 __all__ = ["STEP", "Affine", "Composed", "NotAffine", "Part", "normal_root", "some_rows"]
 
 PROBED_ROWS = 20_000
-STEP = 2.0**30
+STEP = 2.0**100
 """Of differences; see Note [Probing] in `hiertorch.probing`."""
 
 
