@@ -17,6 +17,7 @@ from hiertorch.kernels import Groupwise, Joint, NonCentred
 from hiertorch.model import Model
 from hiertorch.plan import Plan, make_plan
 from hiertorch.structure import Structure
+from hiertorch.tally import Tally
 
 __all__ = ["again", "check_fits", "with_reasons"]
 
@@ -50,7 +51,7 @@ def again(plan: Plan, model: Model, device: torch.device, dtype: torch.dtype) ->
         return None  # there is one way to make it
     if target.model is model and (target.data.device, target.data.dtype) == (device, dtype):
         shared = (target.data, target.rows, plan.structure.reads)
-        new = copy.deepcopy(plan, {id(part): part for part in shared})
+        new = copy.deepcopy(plan, {**{id(part): part for part in shared}, id(target.met): Tally()})
         new.structure.target.model.to(device, dtype)
         return new
     if not all(type(step.move) in (Groupwise, Joint, NonCentred) for step in plan.steps):
