@@ -225,11 +225,11 @@ def prior_text(distribution: Distribution) -> str:
         return prior_text(distribution.base_dist)
     if isinstance(distribution, LKJCholesky):
         return f"LKJCholesky({distribution.dim}, {float(distribution.concentration):g})"
-    made_of_others = isinstance(distribution, TransformedDistribution)  # whose parameters are properties
+    # Of probs and logits one is given; parameters of what is made of others (a Beta of a Dirichlet) are properties.
+    made_of_others = isinstance(distribution, TransformedDistribution)
+    given = [name for name in distribution.arg_constraints if name in distribution.__dict__ and not made_of_others]
     parts = []
-    for name in distribution.arg_constraints:
-        if not made_of_others and name not in distribution.__dict__:
-            continue
+    for name in given or distribution.arg_constraints:
         flat = getattr(distribution, name).flatten()
         same = flat.numel() > 0 and bool((flat == flat[0]).all())
         each = [f"{x:.4g}" for x in flat.tolist()] if flat.numel() <= 20 else [*(f"{x:.4g}" for x in flat[:3]), "..."]

@@ -330,6 +330,8 @@ def test_chosen_priors_are_printed_and_kept():
     for text in (str(ht.plan(model, data)), repr(posterior), posterior.run["model_text"]):
         assert all(f"{name} ~ {prior}" in " ".join(text.split()) for name, prior in chosen.items())
     assert ht.sample(VaryingIntercepts("school", ["x"], priors="tutorial"), data, **QUIET).run["priors"] == {}
+    timed = read(table.assign(year=2.5 * YEAR), "school", "year")
+    assert "phi ~ Beta(2.5, 1)" in str(ht.plan(TimeVarying("school", "year", dynamics="ar1"), timed))
 
 
 def test_many_numbers_are_shown_in_part():

@@ -9,6 +9,8 @@ import torch
 from scipy import stats
 from torch.distributions import (
     AffineTransform,
+    Beta,
+    Chi2,
     Dirichlet,
     Distribution,
     ExpTransform,
@@ -19,6 +21,7 @@ from torch.distributions import (
     LKJCholesky,
     LogNormal,
     MixtureSameFamily,
+    MultivariateNormal,
     Normal,
     StudentT,
     TransformedDistribution,
@@ -263,6 +266,9 @@ def test_priors_as_people_write_them():
         (LKJCholesky(3, 2.0), "LKJCholesky(3, 2)"),
         (Independent(Normal(torch.zeros(2), torch.tensor([5.0, 2.0])), 1), "Normal(0, [5, 2])"),
         (Uniform(-0.9, 0.9), "Uniform(-0.9, 0.9)"),
+        (Beta(2.0, 3.5), "Beta(2, 3.5)"),
+        (Chi2(3.0), "Chi2(3)"),
+        (MultivariateNormal(torch.zeros(2), torch.eye(2)), "MultivariateNormal(0, [1, 0, 0, 1])"),
     ):
         assert Latent(prior).text == text
     assert Latent(lambda v: v).text == "function of earlier latents"
