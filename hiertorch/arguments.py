@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from hiertorch import reading
 from hiertorch.errors import DataError
@@ -56,7 +57,8 @@ def names_of(name: str, given: Any) -> list[str]:
     Raises:
         DataError: if it holds what is no name.
     """
-    found = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Tensor)
+    found = list(given) if several else [given]
     if bad := [x for x in found if not isinstance(x, str)]:
         raise DataError(f"{name}= is a name or a list of names; found {bad[0]!r} in it.")
     return found

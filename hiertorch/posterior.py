@@ -245,7 +245,7 @@ class Posterior:
         return int(self.run.get("interval", 1))
 
     def __contains__(self, name: object) -> bool:
-        return name in self.draws
+        return isinstance(name, str) and name in self.draws
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.draws)
@@ -293,10 +293,12 @@ class Posterior:
 
     def _codes(self, plate: str, labels: Iterable[Hashable]) -> list[int]:
         """The codes of groups, or an UnknownNameError that says which label is none."""
+        if isinstance(labels, Tensor) or not isinstance(labels, Iterable):
+            raise DataError(f"labels= is a list of labels of {plate!r}; found {labels!r}.")
         codes = {known: code for code, known in enumerate(self.labels[plate])}
         found = []
         for label in labels:
-            if label not in codes:
+            if not isinstance(label, Hashable) or label not in codes:
                 texts = {str(known): known for known in codes}
                 close = difflib.get_close_matches(str(label), texts, n=3, cutoff=0.5) or list(texts)[:3]
                 near = ", ".join(repr(texts[text]) for text in close)
@@ -304,7 +306,9 @@ class Posterior:
             found.append(codes[label])
         return found
 
-    def _known(self, name: str) -> str:
+    def _known(self, name: Any) -> str:
+        if not isinstance(name, str):
+            raise UnknownNameError(f"a latent is looked up by its name; found {name!r}; it has {listed(self.draws)}.")
         if name in self._effect_plates:
             raise UnknownNameError(
                 f"the draws of {name!r} were not stored: posterior.effects({name!r}) has means and standard "
@@ -339,7 +343,7 @@ class Posterior:
         Raises:
             UnknownNameError: if there is no such latent or group, or its draws can't be made again.
         """
-        if name in self.draws and self.plates[name] is not None:
+        if name in self and self.plates[name] is not None:
             x = self.draws[name]
             return x if labels is None else x[:, :, self._codes(str(self.plates[name]), labels)]
         plate, effects = self._redrawn(name)
@@ -356,7 +360,7 @@ class Posterior:
         Raises:
             UnknownNameError: if there is no such latent.
         """
-        if name in self.draws:
+        if name in self:
             mean, sd = diagnostics.moments(self.draws[name])
             return self._frame(name, {"mean": mean, "sd": sd})
         plate, effects = self._redrawn(name)
@@ -378,7 +382,7 @@ class Posterior:
                 "the marginal likelihood by group has a closed form only where effects were integrated out in the run "
                 "that made this posterior; this one was not, or was loaded from a file."
             )
-        if plate not in self.labels:
+        if not isinstance(plate, str) or plate not in self.labels:
             raise DataError(f"no effects vary over {plate!r}; there are {listed(self.labels)}.")
         return self._effects.log_group(plate, self.draws)
 
@@ -588,7 +592,7 @@ class Posterior:
         return self._predictor
 
     def _redrawn(self, name: str) -> tuple[str, Effects]:
-        if name not in self._effect_plates:
+        if not isinstance(name, str) or name not in self._effect_plates:
             self._known(name)
             raise UnknownNameError(f"{name!r} has no groups to draw again; use posterior[{name!r}].")
         if self._effects is None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import reading
+from hiertorch.arguments import names_of
 from hiertorch.errors import DataError
 from hiertorch.latent import Values, validation
 from hiertorch.naming import parameter_texts
@@ -79,7 +80,7 @@ def sensitivity(posterior: "Posterior", names: Sequence[str] | None = None) -> S
     model = point.model
     if names is None:
         names = [name for name in posterior.names if name in model.latents and posterior.plates[name] is None]
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = names_of("names", names)
     parameters = _columns(posterior, [posterior._known(name) for name in wanted], point.draw)
     if parameters.empty:
         raise DataError("no parameter of these varies, so that none can be sensitive: name others in names=.")

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hiertorch.archive import whole
+from hiertorch.archive import checked_path, whole
 from hiertorch.errors import RunFolderError
 from hiertorch.report.page import page
 from hiertorch.report.sections import every, verdict
@@ -30,7 +30,7 @@ def write(posterior: "Posterior", path: str | os.PathLike[str]) -> Path:
     Raises:
         RunFolderError: if the file can't be written.
     """
-    path = Path(path)
+    path = checked_path(path)
     if path.is_dir():
         raise RunFolderError(f"can't write {path}: it is a folder. Name a file in it, such as {path / 'report.html'}.")
     with whole(path) as file, hushed(), quiet():  # what a reader should know stands in the report
