@@ -1,7 +1,8 @@
 """Everything that can be said about a model and its data before sampling starts, in words."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.distributions import Distribution, Independent, constraints
 from hiertorch.data import Data
 from hiertorch.declared import overrides
 from hiertorch.errors import DataError, ModelError
+from hiertorch.impossible import reads_rows, refuse_always, refuse_fixed, suspects
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model, _fits, seeded
 from hiertorch.space import bijection
@@ -24,6 +26,9 @@ DRAWS = 32
 
 NUMBERS = 2_000_000
 """So many of them are drawn at once at most."""
+
+TRIES, SUSPECTS = 200, 16
+"""Draws of the prior in which rows that had no likelihood in a few are looked at again, and how many of these rows."""
 
 ROWS = 50_000
 """The likelihood is looked at for so many rows, spread evenly over all; but every response is."""
@@ -228,6 +233,7 @@ def _check_likelihood(model: Model, reads: Reads, rows: Data, data: Data) -> Ten
     try:
         if not overrides(model, "log_likelihood"):
             _check_shape(reads.response, wanted)
+            _check_parameters(model, reads, rows, data)
             _check_responses(model, reads, rows, data)
         with validation(False):
             terms = model.log_likelihood(v, rows)
@@ -252,6 +258,31 @@ def _check_likelihood(model: Model, reads: Reads, rows: Data, data: Data) -> Ten
             "as in v.mu, or sample with prior_only=True."
         )
     return terms
+
+
+def _check_parameters(model: Model, reads: Reads, rows: Data, data: Data) -> None:
+    """That no row's own columns make a parameter of its likelihood impossible."""
+    v, response = model.values(reads.values), reads.response
+    assert response is not None
+    chains, shape = len(next(iter(v.values()))), (len(next(iter(v.values()))), rows.n_rows)
+    numbers = [i * data.n_rows // rows.n_rows for i in range(rows.n_rows)]
+    with validation(False):
+        refuse_fixed(response, shape, partial(_row_text, numbers))
+        if len(at := suspects(response, shape)[:SUSPECTS]):
+            draws = max(chains, min(TRIES, NUMBERS // sum(x[0].numel() for x in v.values())))
+            more = model.sample_prior(data, draws, torch.Generator(data.device).manual_seed(1))
+            again, some = model.likelihood(model.values(more), rows.take(at)), [numbers[i] for i in at.tolist()]
+            refuse_always(again, (draws, len(at)), partial(_row_text, some), f"{draws} draws from the prior")
+        if rows is data or not reads_rows(response, shape):
+            return
+        for start in range(0, data.n_rows, ROWS):
+            block = data.rows(start, min(start + ROWS, data.n_rows))
+            one = model.likelihood(v, block)
+            refuse_fixed(one, (chains, block.n_rows), partial(_row_text, range(start, start + block.n_rows)))
+
+
+def _row_text(numbers: Sequence[int], row: int) -> str:
+    return f"row {numbers[row]} (from 0)"
 
 
 def _check_shape(response: object, wanted: tuple[int, int]) -> None:
@@ -293,11 +324,21 @@ def _check_responses(model: Model, reads: Reads, rows: Data, data: Data) -> None
     if not one_support:
         raise ModelError("some responses are outside the support of their block of rows.")  # all are looked at again
     *_, row = where = (~everywhere).nonzero()[0].tolist()
+    kind = f"{type(response).__name__} ({_support_text(support, row)})"
     raise DataError(
         f"the response of row {row} (from 0) is {float(data.y[tuple(where)]):g}, outside the support of the "
-        f"likelihood {type(response).__name__} ({support}); {int((~everywhere).sum())} of {everywhere.numel()} "
-        "responses are. Change the likelihood or the data."
+        f"likelihood {kind}; {int((~everywhere).sum())} of {everywhere.numel()} responses are. Change the likelihood "
+        "or the data."
     )
+
+
+def _support_text(support: Any, row: int) -> str:
+    """A support in words, of an interval that differs by row that of the row."""
+    ends = [getattr(support, name, None) for name in ("lower_bound", "upper_bound")]
+    if not any(isinstance(x, Tensor) for x in ends):
+        return str(support)
+    numbers = [x.reshape(-1)[0] if x.numel() == 1 else x[..., row].reshape(-1)[0] for x in map(torch.as_tensor, ends)]
+    return f"{type(support).__name__} from {float(numbers[0]):g} to {float(numbers[1]):g}"
 
 
 def _check_density(reads: Reads) -> None:

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from hiertorch.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.errors import DataError, ModelError
+from hiertorch.impossible import refuse_fixed, refuse_sometimes
 from hiertorch.latent import Values, repaired
 from hiertorch.means import expected
 from hiertorch.model import seeded
@@ -140,6 +141,8 @@ class Setting:
                 "beside them, as if it held facts about groups in the order of their codes, or of all rows; make them "
                 "a column, read by data.group_values(column, plate)."
             )
+        if not overrides(model, "log_likelihood"):
+            refuse_fixed(model.likelihood(v, self.rows), (2, self.rows.n_rows), self.rows._row_text)
 
     def plate(self, name: str) -> str | None:
         """The plate of a latent."""
@@ -252,6 +255,7 @@ class Setting:
                 own = {name: x[part] for name, x in (given or {}).items()}
                 v = self.values(at[part], population=population, given=own)
                 y = model.likelihood(model.values(v), rows)
+                refuse_sometimes(y, (len(part), rows.n_rows), rows._row_text, "the draws")
                 if kind == "mean":
                     found[part] = expected(y).to(found.dtype).expand(len(part), rows.n_rows)
                 elif overrides(model, "simulate"):

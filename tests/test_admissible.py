@@ -6,8 +6,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch.distributions import Binomial, Categorical, MixtureSameFamily, Normal, Poisson
 
 import hiertorch as ht
+from hiertorch import checks
 from hiertorch.errors import DataError
 from hiertorch.models import EightSchools, VaryingIntercepts
 
@@ -109,3 +112,90 @@ def test_what_can_be_is_taken(posteriors):
     assert posteriors["binomial"].predict(pd.DataFrame({"g": [0], "n": [0]})).draws.abs().max() == 0.0
     assert np.isfinite(posteriors["poisson"].predict(pd.DataFrame({"g": [0], "e": [1e-9]})).summary["mean"].iloc[0])
     ht.plan(KINDS["binomial"][0], read("binomial", FRAME.assign(n=FRAME["n"].where(FRAME.index > 0, FRAME["k"]))))
+
+
+# Models of one's own, which say nothing of their columns
+
+
+class Estimates(ht.Model):
+    mu = ht.Latent(Normal(0.0, 5.0))
+    alpha = ht.Latent(Normal(0.0, 2.0), plate="g")
+
+    def likelihood(self, v, data):
+        return Normal(v.alpha[:, data.g] + v.mu, data.s)
+
+
+class Successes(Estimates):
+    def likelihood(self, v, data):
+        return Binomial(data.n, logits=v.alpha[:, data.g])
+
+
+class Counts(Estimates):
+    def likelihood(self, v, data):
+        return Poisson(data.e * v.alpha[:, data.g].exp())
+
+
+class Mixture(Estimates):
+    def likelihood(self, v, data):
+        mean = torch.stack([v.alpha[:, data.g], v.alpha[:, data.g] + 1.0], -1)
+        each = Normal(mean, data.s[:, None].expand(-1, 2))
+        return MixtureSameFamily(Categorical(torch.ones_like(mean)), each)
+
+
+OWN = [
+    (Estimates(), "y", "s", 0.0, "the scale of Normal is 0 there, and must be positive"),
+    (Estimates(), "y", "s", -1.0, "the scale of Normal is -1 there, and must be positive"),
+    (Successes(), "k", "n", 7.5, "the total_count of Binomial is 7.5 there, and must be a whole number"),
+    (Successes(), "k", "n", -3.0, "the total_count of Binomial is -3 there, and must be a whole number"),
+    (Mixture(), "y", "s", 0.0, "the scale of Normal is 0 there, and must be positive"),
+]
+
+
+@pytest.mark.parametrize(("model", "response", "column", "bad", "said"), OWN)
+def test_columns_that_a_model_of_ones_own_reads(model, response, column, bad, said):
+    frame = FRAME.astype({column: float})
+    data = ht.Data.from_frame(frame, response, ["g"], [column])
+    posterior = ht.sample(model, data, seed=1, chains=4, warmup=20, draws=20, progress=False)
+    frame.loc[3, column] = bad
+    with pytest.raises(DataError, match=re.escape(f"row 3 (from 0) has no likelihood: {said}")):
+        ht.sample(model, ht.Data.from_frame(frame, response, ["g"], [column]))
+    for ask in (posterior.predict, lambda f: ht.monitor(posterior, f), posterior.update):
+        with pytest.raises(DataError, match=re.escape(f"row 3 of the frame has no likelihood: {said}")):
+            ask(frame[2:5])
+
+
+def test_a_column_that_makes_a_mean_impossible_whatever_the_latents():
+    frame = FRAME.assign(e=FRAME["e"].where(FRAME.index != 3, -2.0))
+    said = r"row 3 \(from 0\) has no likelihood in 100% of \d+ draws from the prior: the rate of Poisson is -"
+    with pytest.raises(DataError, match=said):
+        ht.sample(Counts(), ht.Data.from_frame(frame, "c", ["g"], ["e"]))
+    data = ht.Data.from_frame(FRAME, "c", ["g"], ["e"])
+    posterior = ht.sample(Counts(), data, seed=1, chains=4, warmup=20, draws=20, progress=False)
+    for kind in ("mean", "response"):
+        with pytest.raises(DataError, match="row 3 of the frame has no likelihood in 100% of the draws: the rate of"):
+            posterior.predict(frame[:5], kind=kind)
+
+
+def test_many_rows_are_looked_at_in_parts(monkeypatch):
+    monkeypatch.setattr(checks, "ROWS", 7)
+    frame = FRAME.assign(s=FRAME["s"].where(FRAME.index != 51, 0.0))
+    with pytest.raises(DataError, match=re.escape("row 51 (from 0) has no likelihood")):
+        ht.plan(Estimates(), ht.Data.from_frame(frame, "y", ["g"], ["s"]))
+
+
+class Line(Estimates):
+    """Its rate is negative for some latents, at which the density is 0."""
+
+    b = ht.Latent(Normal(0.0, 1.0))
+
+    def likelihood(self, v, data):
+        return Poisson(3.0 + v.b * data.e)
+
+
+def test_latents_that_make_a_row_impossible_are_no_fault_of_the_row():
+    x = np.linspace(-1, 1, 60)
+    data = ht.Data.from_frame(FRAME.assign(e=x), "c", ["g"], ["e"])
+    posterior = ht.sample(Line(), data, seed=1, chains=4, warmup=50, draws=50, progress=False)
+    assert posterior.predict(pd.DataFrame({"g": [0], "e": [1.0]})).draws.min() >= 0
+    with pytest.raises(DataError, match=r"row 0 of the frame has no likelihood in \d+% of the draws: the rate of"):
+        posterior.predict(pd.DataFrame({"g": [0], "e": [30.0]}))
