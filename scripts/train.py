@@ -7,6 +7,7 @@ Every key of the config is an option; --help lists them. A model class of your o
 directory.
 """
 
+import shutil
 import sys
 import traceback
 import warnings
@@ -49,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if posterior.n_draws == 0:
         print(ended(posterior, config.log_dir), file=sys.stderr)
         return INTERRUPTED
-    print(
-        shortened(posterior.summary(), [name for name, part in config.model.latents.items() if part.plate is not None])
-    )
+    by_group = [name for name, part in config.model.latents.items() if part.plate is not None]
+    columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    print(shortened(posterior.summary(), by_group, columns))
     if config.log_dir is None:
         print("nothing was kept; --log_dir DIR keeps draws, summary, config and dashboard")
     else:
-        print(f"run folder: {config.log_dir} ({DRAWS_FILE}, summary.csv with every row, config.yaml)")
+        print(f"run folder: {config.log_dir} ({DRAWS_FILE}, summary.csv, config.yaml)")
         print(f"dashboard:  python scripts/dashboard.py {config.log_dir}")
     return INTERRUPTED if posterior.interrupted else 0
 
@@ -68,15 +69,22 @@ def ended(posterior: Posterior, folder: Path | None) -> str:
     return f"{posterior.stopped} {kept}"
 
 
-def shortened(summary: pd.DataFrame, by_group: Sequence[str]) -> str:
-    """The summary with the first rows only of the latents in `by_group`."""
+def shortened(summary: pd.DataFrame, by_group: Sequence[str], columns: int = WIDTH) -> str:
+    """The summary with the first rows only of the latents in `by_group`, without Monte Carlo errors where so many
+    columns have no room for them.
+    """
     latent = pd.Series(summary.index.str.split("[").str[0], index=summary.index)
     grouped, place = latent.isin(by_group), latent.groupby(latent).cumcount()
     digits = {"ess": "{:.0f}", "r_hat": "{:.3f}", "sd": "{:.3g}", "mcse": "{:.3g}"}
     formats = {
         column: digits.get(column, digits.get(column.split("_")[0], "{:.6g}")).format for column in map(str, summary)
     }
-    table = summary[~grouped | (place < GROUPS)].to_string(formatters=formats, line_width=WIDTH)
+    shown = summary[~grouped | (place < GROUPS)]
+    table = shown.to_string(formatters=formats)
+    while len(table.partition("\n")[0]) > columns and str(shown.columns[-1]).startswith("mcse"):
+        shown = shown.iloc[:, :-1]
+        table = shown.to_string(formatters=formats)
+    table = shown.to_string(formatters=formats, line_width=columns)
     hidden = latent[grouped & (place >= GROUPS)].value_counts(sort=False)
     return "\n".join([table, *(f"... and {count} more of {name}" for name, count in hidden.items())])
 

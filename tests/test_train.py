@@ -227,3 +227,11 @@ def test_schools(folder, main):
     found = summary.loc[estimates.index]
     assert ((found["mean"] - estimates).abs() < found["sd"] / 3).all()
     assert (summary["r_hat"] < 1.01).all()
+
+
+@pytest.mark.parametrize(("columns", "last"), [(70, "r_hat"), (80, "mcse_mean"), (120, "mcse_sd")])
+def test_a_narrow_terminal_has_no_monte_carlo_errors(train, columns, last):
+    names = ["mean", "sd", "eti89_lb", "eti89_ub", "ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"]
+    summary = pd.DataFrame(np.linspace(0.001234, 1234.5, 18).reshape(2, 9), index=["mu_alpha", "tau"], columns=names)
+    head = train.shortened(summary, [], columns).splitlines()[0]
+    assert len(head) <= columns and head.split()[-1] == last

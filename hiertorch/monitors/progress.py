@@ -69,7 +69,9 @@ class ProgressBar(Monitor):
         self._last: Window | None = None
         stream = self.stream or sys.stderr
         for text in _heading(run):
-            lines = textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+            lines = textwrap.fill(
+                text, min(WIDTH, _columns(stream) or WIDTH), subsequent_indent="  ", break_on_hyphens=False
+            )
             stream.write(lines.replace(TIED, " ") + "\n")
         self._bar = _Bar(stream, run.sweeps)
 
@@ -218,11 +220,7 @@ class _Bar(tqdm):
 
     def _width(self) -> int:
         """Columns of the terminal as it is now, but for the last: on some a full line wraps."""
-        try:
-            columns = os.get_terminal_size(self.fp.fileno()).columns
-        except OSError:  # what has no columns but says that it is a terminal
-            columns = self.ncols or 0
-        return (columns or 80) - 1
+        return (_columns(self.fp) or self.ncols or 80) - 1
 
     def __str__(self) -> str:
         state = {**self.format_dict, "accepted": self._accepted()}
@@ -288,6 +286,14 @@ class _Bar(tqdm):
         if self._unicode:
             return line
         return line.replace("≥", ">=").replace("…", "..").encode(self.encoding, "replace").decode(self.encoding)
+
+
+def _columns(stream: TextIO) -> int:
+    """Of the terminal that a stream writes to; 0 of what is none, or has no columns but says that it is one."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, AttributeError, ValueError):
+        return 0
 
 
 class _Lines:
