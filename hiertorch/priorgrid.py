@@ -256,7 +256,11 @@ def _sentence(latent: str, table: pd.DataFrame) -> str:
     widths = f"with the prior of {latent} from {least:g} to {most:g} times as wide"
     moved = f"{parameter[at]}, by {shift[at]:.2f} posterior sds at scale {scale[at]:g}"
     if shift[at] < SENSITIVE:
-        return f"No mean moves by {SENSITIVE} posterior sds or more {widths}; most moves that of {moved}."
+        looked = reading.listed(dict.fromkeys(parameter))
+        return (
+            f"No mean moves by {SENSITIVE} posterior sds or more {widths}; most moves that of {moved}. Looked at: "
+            f"{looked}."
+        )
     others = dict.fromkeys(name for name, x in zip(parameter, shift, strict=True) if x >= SENSITIVE)
     return (
         f"The answer depends on this prior: {widths}, {len(others)} of {len(set(parameter))} means move by {SENSITIVE} "

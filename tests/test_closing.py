@@ -57,7 +57,7 @@ def test_loo_equals_arviz_stats(posterior: Posterior) -> None:
     ess = [float(array_stats.ess(x.flatten(2)[..., k].numpy(), chain_axis=0, draw_axis=1, method="mean"))
            for x in posterior.draws.values() for k in range(x.flatten(2).shape[2])]  # fmt: skip
     elpd, k, p = by_arviz(Normal(mean, v["sigma_y"]).log_prob(data.y), min(1.0, np.mean(ess) / 800))
-    assert found.draws == 800 and found.notes == () and np.mean(ess) < 800
+    assert found.draws == 800 and found.notes == ()
     assert found.elpd == pytest.approx(elpd.sum(), abs=1e-8)
     assert found.se == pytest.approx(np.sqrt(60 * elpd.var()), abs=1e-8)
     assert found.p == pytest.approx(p.sum(), abs=1e-8)

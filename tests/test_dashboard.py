@@ -206,7 +206,8 @@ def test_the_verdict_on_a_good_run(tmp_path):
     rates = [np.mean([w.acceptance[b].mean() for w in windows[WARMUP:]]) for b in ("joint", "alpha")]
     assert lines[3] == f"- Acceptance in sampling: joint {rates[0]:.2f}, alpha {rates[1]:.2f}."
     assert lines[4] == "- No log density was NaN."
-    assert len(lines) == 5
+    assert lines[5] == "- Whether the model fits its rows was not looked at."
+    assert len(lines) == 6
 
 
 def test_the_verdict_on_a_bad_run(tmp_path):

@@ -26,6 +26,7 @@ from hiertorch.monitors.base import FEWEST, RunInfo, Watch, Window, places, safe
 from hiertorch.monitors.governor import Governor, Tier
 
 if TYPE_CHECKING:
+    from hiertorch.dashboard.closing import Closing
     from hiertorch.judgement import Judgement
     from hiertorch.pooling.glance import Glance, Glances
     from hiertorch.posterior import Posterior
@@ -79,6 +80,7 @@ class Board:
         self._glances: Glances | None = None
         self._glance: Glance | None = None
         self._judgement: Judgement | None = None
+        self._closing: Closing | None = None
         self._tags: set[str] = set()
         old = earlier.event_files(folder)
         self.offset = run.earlier if old else 0
@@ -255,7 +257,8 @@ class Board:
         self._text(s.sweep, "2_summary/posterior", texts.summary(self.look, self._judgement))
         if rows := texts.worst(self.look, self.run.plates):
             self._text(s.sweep, "2_summary/worst_groups", rows)
-        self._verdict(status)
+        if status == "running":
+            self._verdict(status)
 
     def _text(self, sweep: int, tag: str, markdown: str) -> None:
         self._files[0].text(self.offset + sweep, tag, markdown)
@@ -274,22 +277,27 @@ class Board:
             tag = f"sampler/block/{block_tags(self.run).get(block, block)}/accept_by_group"
             self._files[0].histogram(self.offset + sweep, tag, rates.double().cpu().numpy())
 
-    def _verdict(self, status: str) -> None:
+    def _verdict(self, status: str, *, last: bool = False) -> None:
         s = self._last
         sweep, nan, drawn = (0, 0, 0) if s is None else (s.sweep, s.nan, s.drawn)
         chains = 0 if s is None else len(s.log_density)
-        lines = texts.verdict(
-            status,
-            self.run,
-            sweep,
-            chains,
-            drawn,
-            self.governor.passed,
-            self.look,
-            {} if self._curves is None else self._curves.sampling,
-            nan,
-            self._judgement,
-        )
+        lines = [
+            *texts.verdict(
+                status,
+                self.run,
+                sweep,
+                chains,
+                drawn,
+                self.governor.passed,
+                self.look,
+                {} if self._curves is None else self._curves.sampling,
+                nan,
+                self._judgement,
+            )
+        ]
+        if last:
+            unstored = [name for name in self.run.names if name not in self.run.shown]
+            lines += texts.ending(self._closing, self.problems, unstored)
         self._text(sweep, "2_summary/verdict", "\n".join(f"- {line}" for line in lines))
 
     def _show(self, s: Snapshot) -> None:
@@ -328,8 +336,7 @@ class Board:
             self._show(s)
             if posterior is not None:
                 self._try("2_summary/prediction", lambda: self._close_up(s, posterior))
-        else:
-            self._verdict(status)
+        self._verdict(status, last=s is not None)
         if self._curves is not None:
             self._files[0].layout(available(self._charts, self._tags | self._curves.written), closed(self._charts))
         if status not in ("interrupted", "discarded"):  # it goes on, and the first word on how a run ended stands
@@ -339,7 +346,7 @@ class Board:
         from hiertorch.dashboard.closing import closing
         from hiertorch.dashboard.figures import criticism
 
-        found = closing(posterior, max(CLOSING, 3 * self.governor.share * self.governor.passed))
+        self._closing = found = closing(posterior, max(CLOSING, 3 * self.governor.share * self.governor.passed))
         if found.elpd is not None and found.p is not None:
             self._scalars(s.sweep, {"metric/elpd_loo": found.elpd, "metric/p_loo": found.p})
         self._draw(s.sweep, criticism(found))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hiertorch.dashboard.closing import Closing
     from hiertorch.judgement import Judgement
 
-__all__ = ["config", "contents", "model_card", "prediction", "summary", "verdict", "worst"]
+__all__ = ["config", "contents", "ending", "model_card", "prediction", "summary", "verdict", "worst"]
 
 NAMED = 5  # parameters that a verdict names
 STUCK = 0.05  # an acceptance rate below this deserves a word
@@ -178,7 +178,7 @@ def worst(look: Look, plates: Mapping[str, str | None]) -> str | None:
 
 def prediction(found: "Closing") -> str:
     """How well new rows are predicted, and what was left out."""
-    lines = list(found.notes)
+    lines = [*_fits(found), *found.notes]
     if found.elpd is not None and found.k is not None:
         bad = int((found.k > found.limit).sum())
         lines[:0] = [
@@ -188,6 +188,35 @@ def prediction(found: "Closing") -> str:
             else f"Pareto k is at most {found.limit:.2f} for each of {len(found.k)} rows.",
         ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _fits(found: "Closing") -> list[str]:
+    """Whether the rows are like data that the model makes."""
+    if found.misfits is None:
+        return []
+    if not found.misfits:
+        return [f"Statistics of {len(found.y):,} rows are like those of data simulated from the fit."]
+    return [f"{SIGN} {sentence}" for sentence in found.misfits]
+
+
+def ending(found: "Closing | None", problems: Mapping[str, Exception], unstored: Sequence[str]) -> Iterator[str]:
+    """Of a finished run: does the model fit, and what was not looked at.
+
+    Args:
+        found: None if nobody has looked.
+        problems: parts of the dashboard that failed.
+        unstored: effects whose draws were not stored.
+    """
+    if found is None:
+        yield "Whether the model fits its rows was not looked at."
+    else:
+        yield from _fits(found)
+        if found.k is not None and (bad := int((found.k > found.limit).sum())):
+            yield f"{SIGN} Pareto k is above {found.limit:.2f} for {bad} of {len(found.k)} rows: see 2_summary."
+        yield from found.notes
+    if unstored:
+        yield f"The draws of {', '.join(unstored)} were not stored, and nobody has looked how they converged."
+    yield from (f"{SIGN} The dashboard has no {part} ({type(x).__name__}: {x})." for part, x in problems.items())
 
 
 def _plain(value: object) -> str:

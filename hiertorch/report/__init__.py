@@ -34,7 +34,7 @@ def write(posterior: "Posterior", path: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         raise RunFolderError(f"can't write {path}: it is a folder. Name a file in it, such as {path / 'report.html'}.")
     with whole(path) as file, hushed(), quiet():  # what a reader should know stands in the report
-        sections, concerns = every(posterior)
-        text = page(str(posterior.run.get("model", "model")), verdict(posterior, concerns), sections)
+        sections, concerns, left = every(posterior)
+        text = page(str(posterior.run.get("model", "model")), verdict(posterior, concerns, left), sections)
         file.write(text.encode())
     return path

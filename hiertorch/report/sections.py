@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -42,34 +42,42 @@ TEXTS = ("model", "model_text", "plan_text", "priors", "findings", "seconds", "v
 Concerns = list[tuple[str, str]]
 """What to look at, each with the name of the section that has more."""
 
+Left = list[tuple[str, str]]
+"""What was not looked at, each with the reason."""
 
-def every(posterior: "Posterior") -> tuple[list[Section], Concerns]:
-    """All sections in order, and what they found that a reader should look at."""
+
+def every(posterior: "Posterior") -> tuple[list[Section], Concerns, Left]:
+    """All sections in order, what they found that a reader should look at, and what they could not look at."""
     concerns: Concerns = []
+    left: Left = []
     pooled = _tried(posterior.pooling)
     mixing = pd.concat([posterior._frame(name, columns) for name, columns in posterior._looked_at.items()])[[*LIMITS]]
     makers: list[tuple[str, str, Callable[[], Iterator[str]]]] = [
         ("model", "Model", lambda: _model(posterior)),
-        ("data", "Data", lambda: _data(posterior, concerns)),
+        ("data", "Data", lambda: _data(posterior, concerns, left)),
         ("estimates", "Estimates", lambda: _estimates(posterior)),
         ("convergence", "Convergence", lambda: convergence(posterior, mixing)),
         ("traces", "Traces and ranks", lambda: traces(posterior, mixing)),
         ("groups", "Groups", lambda: _groups(pooled)),
         ("pooling", "Pooling and variance", lambda: _pooling(pooled, concerns)),
         ("predictive", "Predictive checks", lambda: _predictive(posterior, concerns)),
-        ("criteria", "Criteria", lambda: _criteria(posterior, concerns)),
+        ("criteria", "Criteria", lambda: _criteria(posterior, concerns, left)),
         ("run", "Run", lambda: _run(posterior)),
     ]
-    return [Section(name, title, _parts(make)) for name, title, make in makers], concerns
+    sections = [Section(name, title, _parts(title, make, left)) for name, title, make in makers]
+    if posterior._effect_plates:
+        left.append((f"convergence of {', '.join(posterior._effect_plates)}", "their draws were not stored"))
+    return sections, concerns, left
 
 
-def _parts(make: Callable[[], Iterator[str]]) -> list[str]:
-    """The parts of a section, up to what it can't make."""
+def _parts(title: str, make: Callable[[], Iterator[str]], left: Left) -> list[str]:
+    """The parts of a section, up to what it can't make, which is left out and said so."""
     parts: list[str] = []
     try:
         parts.extend(make())
     except Exception as error:  # a report of what is left is worth more than none
         parts.append(note(f"Left out: {_reason(error)}"))
+        left.append((title, _reason(error)))
     return parts
 
 
@@ -86,8 +94,8 @@ def _reason(error: Exception) -> str:
     return str(error) if known else f"it failed with {type(error).__name__}: {error}"
 
 
-def verdict(posterior: "Posterior", concerns: Concerns) -> str:
-    """Whether the run converged, and what to look at."""
+def verdict(posterior: "Posterior", concerns: Concerns, left: Sequence[tuple[str, str]] = ()) -> str:
+    """Whether the run converged, what to look at, and what nobody has looked at."""
     found, sentences = posterior.diagnostics(), posterior.warnings()
     lost = any("never moved" in s or "not finite" in s for s in sentences)
     unknown = posterior.n_draws < diagnostics.MIN_DRAWS or bool(np.isnan(float(str(found.loc["r_hat", "worst"]))))
@@ -111,8 +119,12 @@ def verdict(posterior: "Posterior", concerns: Concerns) -> str:
     if concerns:
         links = "".join(f'<li>{escape(text)} <a href="#{name}">{escape("more")}</a></li>' for text, name in concerns)
         parts.append(f"<p>To look at:</p><ul>{links}</ul>")
-    elif kind == "good":
+    elif kind == "good" and not left:
         parts.append(paragraph("The checks below found nothing that asks for attention."))
+    if left:
+        why = {reason: [what for what, other in left if other == reason] for _, reason in left}
+        parts.append(paragraph("Not looked at, so that this says nothing of it:"))
+        parts.append(items(f"{', '.join(dict.fromkeys(what))}: {reason}" for reason, what in why.items()))
     return f'<div class="verdict {kind}">{"".join(parts)}</div>'
 
 
@@ -128,11 +140,12 @@ def _model(posterior: "Posterior") -> Iterator[str]:
         yield preformatted(str(plan))
 
 
-def _data(posterior: "Posterior", concerns: Concerns) -> Iterator[str]:
+def _data(posterior: "Posterior", concerns: Concerns, left: Left) -> Iterator[str]:
     fitted = _tried(posterior._fitted)
     if isinstance(fitted, Exception):
         sizes = [f"{plate}: {len(labels):,} groups" for plate, labels in posterior.labels.items()]
         yield note(f"The rows are not at hand: {_reason(fitted)}")
+        left.append(("Data", _reason(fitted)))
         yield items(sizes) if sizes else paragraph("The model has no groupings.")
     else:
         yield preformatted(repr(fitted.data))
@@ -140,6 +153,7 @@ def _data(posterior: "Posterior", concerns: Concerns) -> Iterator[str]:
     findings = posterior.run.get("findings")
     if findings is None:
         yield paragraph("Nothing was kept with these draws.")
+        left.append(("what the checks of the data said", "nothing was kept with these draws."))
     elif not findings:
         yield paragraph("Nothing: the data have what the model asks for.")
     else:
@@ -246,7 +260,7 @@ def _predictive(posterior: "Posterior", concerns: Concerns) -> Iterator[str]:
             yield picture(figures.png(check.plot("groups")), caption, f"{caption}: the data, and data of the model.")
 
 
-def _criteria(posterior: "Posterior", concerns: Concerns) -> Iterator[str]:
+def _criteria(posterior: "Posterior", concerns: Concerns, left: Left) -> Iterator[str]:
     fitted: Any = posterior._fitted()
     plates = {latent.plate for latent in fitted.model.latents.values() if latent.plate is not None}
     lines, sentences = {}, []
@@ -257,11 +271,13 @@ def _criteria(posterior: "Posterior", concerns: Concerns) -> Iterator[str]:
                 f"Leaving out groups of {by} was left to posterior.criterion('loo', by={by!r}): the effects of several "
                 "levels have to be integrated out numerically, which may take minutes."
             )
+            left.append((f"prediction of new groups of {by}", "it may take minutes; posterior.criterion() does it."))
             continue
         found = _tried(partial(posterior.criterion, "loo", by, draws=LOO_DRAWS))
         what = "rows" if by == "row" else f"groups of {by}"
         if isinstance(found, Exception):
             sentences.append(f"Leaving out {what}: {_reason(found)}")
+            left.append((f"prediction of {what} that were left out", _reason(found)))
             continue
         line: dict[str, object] = {"elpd": found.elpd, "se": found.se, "p": found.p, "left out": len(found.pointwise)}
         k = found.pointwise.get("pareto_k")
