@@ -2,9 +2,9 @@
 
 Note [Proof by probing]
 A groupwise decision is exact only if no term of the density reads two groups of the plate. So the effects of a random
-half of the groups are moved, and every term that belongs to the other half must stay the same, bit for bit, in several
-such trials. A term that mixes groups (`v.alpha - v.alpha.mean(1, keepdim=True)`) changes and is found; then the plate
-has no groupwise move, and the plan says why.
+half of the groups are moved, near by and to other draws from the prior, and every term that belongs to the other half
+must stay the same, bit for bit, in several such trials. A term that mixes groups (`v.alpha - v.alpha.mean(1,
+keepdim=True)`) changes and is found; then the plate has no groupwise move, and the plan says why.
 """
 
 from collections.abc import Callable, Mapping
@@ -216,12 +216,15 @@ def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False)
 
 
 def probe(target: Target, reads: Reads) -> dict[str, Tensor]:
-    """A draw from the prior for each of a few chains, unconstrained, moved inwards until its density is finite."""
-    drawn = {name: u.clamp(-2.0, 2.0) for name, u in target.space.unconstrain(reads.values).items()}
+    """A draw from the prior for each of a few chains, unconstrained. One whose density is not finite moves towards the
+    others, and then towards 0, until it is.
+    """
+    drawn = target.space.unconstrain(reads.values)
+    middle = {name: u.nanmedian(0, keepdim=True).values for name, u in drawn.items()}
     free = drawn
-    for inwards in (0.3, 0.1, 0.03, 0.01):
+    for inwards, centred in ((0.3, 1.0), (0.1, 1.0), *((f, 0.0) for f in (0.3, 0.1, 0.03, 0.01, 0.003, 0.001))):
         bad = ~torch.isfinite(target.state(free).log_density())
-        nearer = {name: inwards * u for name, u in drawn.items()}
+        nearer = {name: centred * middle[name] + inwards * (u - centred * middle[name]) for name, u in drawn.items()}
         free = {name: torch.where(bad.reshape(-1, *(1,) * (u.dim() - 1)), nearer[name], u) for name, u in free.items()}
     return free
 
@@ -263,11 +266,11 @@ def _mixes(target: Target, plate: str, free: Mapping[str, Tensor]) -> str | None
     if not all(_finite_somewhere(part) for part in (*before.values(), row_before) if part is not None):
         return "the log density is not finite at the places where the model was probed"
     generator = torch.Generator("cpu").manual_seed(0)
-    for _ in range(TRIALS):
+    for trial in range(TRIALS):
         moves = (torch.rand(size, generator=generator, dtype=torch.float32, device="cpu") < 0.5).to(data.device)
         jump = {
             name: torch.where(
-                moves.reshape(-1, *(1,) * len(coordinates[name].free_event)), free[name] + 0.1, free[name]
+                moves.reshape(-1, *(1,) * len(coordinates[name].free_event)), _elsewhere(free[name], trial), free[name]
             )
             for name in block
         }
@@ -288,6 +291,11 @@ def _mixes(target: Target, plate: str, free: Mapping[str, Tensor]) -> str | None
     return None
 
 
+def _elsewhere(u: Tensor, trial: int) -> Tensor:
+    """Near by at first, then where the other chains are, since what has kinks or steps may not change near by."""
+    return u.roll(trial, 0) if trial and len(u) > trial else u + 0.1
+
+
 def _finite_somewhere(terms: Tensor) -> bool:
     """Whether every group, or row, has a finite term in some chain: others can't be seen to change."""
     return bool(torch.isfinite(terms).any(0).all())
@@ -302,6 +310,9 @@ def _uncarried(target: Target, name: str, free: Mapping[str, Tensor]) -> str | N
     """Why a group-level latent can't follow its parents, or None. Its prior has to cancel against the Jacobian."""
     if overrides(target.model, "log_prior_term"):
         return "the model overrides log_prior_term, so that its prior need not be the one that is declared"
-    values = target.space.constrain(free)
-    other = target.space.constrain({k: u + 0.1 for k, u in free.items()})
-    return untransportable(target.prior(name, values), target.prior(name, other))
+    here = target.prior(name, target.space.constrain(free))
+    for trial in range(TRIALS):
+        other = target.space.constrain({k: _elsewhere(u, trial) for k, u in free.items()})
+        if (why := untransportable(here, target.prior(name, other))) is not None:
+            return why
+    return None

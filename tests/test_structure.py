@@ -401,3 +401,20 @@ def test_a_structure_on_another_device():
     assert there.target.data.device.type == "meta"
     assert (there.mixed, there.plates, there.reads) == (found.mixed, found.plates, found.reads)
     assert found.target.data.device.type == "cpu"
+
+
+class RareMix(ht.Model):
+    """Groups whose effects are read together where they are above 240 only, as half of their prior is."""
+
+    tau = ht.Latent(HalfNormal(1.0))
+    a = ht.Latent(Normal(250.0, 60.0), plate="school")
+
+    def likelihood(self, v, data):
+        above = torch.relu(v.a - 240.0)
+        return Normal(v.a[:, data.school] + above.sum(1, keepdim=True), v.tau)
+
+
+def test_groups_that_are_mixed_where_the_prior_lies_are_found():
+    """Not only within [-2, 2], where nothing is above 240."""
+    data = ht.Data(torch.zeros(12), groups={"school": [0, 1, 2] * 4})
+    assert "school" in ht.plan(RareMix(), data, collapse=False).structure.mixed
