@@ -5,7 +5,7 @@ many families on a scale between 1e-3 and 1e6, written centred or not, with its 
 have a nonlinear parameter, or a kink that few draws from the prior would meet.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,7 +165,8 @@ def case(seed: int) -> Case:
     data = ht.Data(np.zeros(ROWS), weights=weights, **columns)
     data = data.replace(y=_response(model, data, seed))
     text = f"{seed}: {structure}{', ' + spoiler if spoiler else ''}, unit {unit:g}, {' '.join(draft.words)}"
-    return Case(model, data, text, linear_gaussian)
+    nothing = structure == "population" and not any(word in ("b0:normal", "b1:normal") for word in draft.words)
+    return Case(model, data, text, linear_gaussian and not nothing)
 
 
 def _columns(rng: np.random.Generator) -> dict[str, Any]:
@@ -310,8 +311,3 @@ def _response(model: ht.Model, data: ht.Data, seed: int) -> Tensor:
     best = int(ranks.amax(1).argmin())
     one = {name: x[best : best + 1] for name, x in drawn.items()}
     return model.simulate(one, data, generator)[0]
-
-
-def cases(seeds: Iterator[int] | range) -> Iterator[Case]:
-    """Of these seeds."""
-    return (case(seed) for seed in seeds)
