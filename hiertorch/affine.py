@@ -20,7 +20,7 @@ from hiertorch.data import Data
 from hiertorch.latent import Values
 from hiertorch.model import Model
 
-__all__ = ["STEP", "Affine", "Composed", "NotAffine", "Part", "normal_root", "some_rows"]
+__all__ = ["STEP", "Affine", "Composed", "NotAffine", "Part", "normal_root", "some_rows", "valid"]
 
 PROBED_ROWS = 20_000
 STEP = 2.0**100
@@ -199,7 +199,7 @@ class Affine:
         found = {}
         for name in part.events:
             root = self.composed.root(name, v)
-            root = _valid(root[:, :1] if name in self.shared else root)
+            root = valid(root[:, :1] if name in self.shared else root)
             found[name] = root.movedim((2, 3, 1, 0), (0, 1, 2, 3))
         if len(found) == 1 or part.width == 1:
             (root,) = found.values()
@@ -231,7 +231,7 @@ class Affine:
         return (inverse @ design).movedim((1, 2, 0), (0, 1, 2)).unsqueeze(2)
 
 
-def _valid(root: Tensor) -> Tensor:
+def valid(root: Tensor) -> Tensor:
     """A root with NaN where it is none, so that the density is none there: spreads and diagonals are positive."""
     return torch.where(root.diagonal(dim1=-2, dim2=-1).amin(-1) > 0, 1.0, torch.nan)[..., None, None] * root
 

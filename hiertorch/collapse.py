@@ -19,6 +19,7 @@ from hiertorch.affine import Affine, NotAffine, Part
 from hiertorch.cholesky import product, solve_lower
 from hiertorch.data import Data
 from hiertorch.elimination import Elimination, Reduced, Spreads
+from hiertorch.errors import ModelError
 from hiertorch.grams import chunks, gather
 from hiertorch.latent import Values, validation
 from hiertorch.marginals import Marginals
@@ -258,6 +259,8 @@ def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
             _verify(found)
     except NotAffine as reason:
         return str(reason)
+    except (ModelError, torch.linalg.LinAlgError) as error:  # of the model's own code, at values far out
+        return f"the model can't be computed where it was probed ({type(error).__name__}: {error})"
     return found
 
 

@@ -59,15 +59,28 @@ def spread(
     mixed = {name: _mixed(u, generator) for name, u in quantiles.items()}
     found, waiting = mixed, torch.ones(len(LEVELS), dtype=torch.bool, device=data.device)
     for factor in NEARER:
-        # A little more for one probe than for the next: those that move by the same factor keep apart.
         nearer = {name: middle[name] + factor * (u - middle[name]) for name, u in mixed.items()}
         found = {name: torch.where(_beside(waiting, u), nearer[name], u) for name, u in found.items()}
         values = space.constrain(found)
-        waiting = ~is_finite(values)
+        waiting = ~_finite(is_finite, values)
         if not bool(waiting.any()):
             _check_distinct(values)
             return values
     raise NotAffine("the mean and the scales of the model are not finite even near the medians of its priors")
+
+
+def _finite(is_finite: Callable[[Mapping[str, Tensor]], Tensor], values: Mapping[str, Tensor]) -> Tensor:
+    """Of each probe; where the model's code fails, as a Cholesky factor may of a matrix that has none, it is not."""
+    try:
+        return is_finite(values)
+    except Exception:
+        found = []
+        for i in range(len(LEVELS)):
+            try:
+                found.append(bool(is_finite({name: x[i : i + 1] for name, x in values.items()})))
+            except Exception:
+                found.append(False)
+        return torch.tensor(found, device=next(iter(values.values())).device)
 
 
 def _quantiles(name: str, u: Tensor) -> Tensor:

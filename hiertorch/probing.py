@@ -14,24 +14,24 @@ jumps is refused, and so is one that reads a latent and was not seen to change w
 `hiertorch.collapse` then holds the whole factorisation against the model's own density, on all rows.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from math import log2, prod
+from math import prod
 
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from hiertorch.affine import STEP, Affine, Composed, NotAffine, Part, normal_root, some_rows
+from hiertorch.affine import Affine, Composed, NotAffine, Part, normal_root, some_rows, valid
 from hiertorch.choice import Choice, choose
 from hiertorch.data import Data
 from hiertorch.declared import overrides
-from hiertorch.latent import Values
 from hiertorch.model import Model
 from hiertorch.probes import spread
+from hiertorch.proofs import CLOSE, check_groups, check_seen, check_trace, close, count, listed
 from hiertorch.space import Coordinate, Space
 from hiertorch.structure import Reads, coordinates_of
-from hiertorch.terms import Sum, Term, are_smooth, inside
+from hiertorch.terms import Term, are_smooth
 from hiertorch.terms import reads as read_by
 from hiertorch.tracing import prior_reads, trace
 
@@ -41,7 +41,6 @@ CHAINS = 3
 """Of a trace."""
 
 MOST_STRATA = 6
-CLOSE = 1e-8
 
 
 def find(model: Model, data: Data, reads: Reads) -> Affine:
@@ -70,15 +69,15 @@ def find(model: Model, data: Data, reads: Reads) -> Affine:
     rest = tuple(name for name in model.latents if name not in composed.part)
     here = {name: probes[name] for name in rest}
     anchor = {name: x[:1] for name, x in here.items()}
-    _check_trace(composed, here, rows)
+    check_trace(composed, choice, here, rows)
     designs = {part: _designs(composed, part, choice, here, rows) for part in composed.parts}
-    _check_groups(composed, designs, here, rows)
+    check_groups(composed, designs, here, rows)
     held = _held(composed, choice, here, rows)
     strata, of_row = _strata(composed, choice, here, rows)
     first = [int((of_row == s).nonzero()[0]) for s in range(len(strata))]
     witnesses = _alone(composed, rows, torch.tensor(first, device=data.device), here)
     turning = {part.plate: _turning(part, design, rows) for part, design in designs.items() if len(design) > 1}
-    roots = {name: composed.root(name, composed.zeros(here, _count(here))) for name in composed.part}
+    roots = {name: composed.root(name, composed.zeros(here, count(here))) for name in composed.part}
     shared = frozenset(
         name for name, root in roots.items() if _is_shared(root, not are_smooth(choice.pieces.roots[name]))
     )
@@ -118,11 +117,11 @@ def _probes(
     effects = Composed(model, data, _parts(model, data, plates, space.coordinates))
 
     def is_finite(values: Mapping[str, Tensor]) -> Tensor:
-        chains = _count(values)
+        chains = count(values)
         v = effects.values(values, {}, chains)
         response = model.likelihood(v, rows)
         row = response.log_prob(rows.y).expand(chains, rows.n_rows).sum(-1)
-        roots = [effects.root(name, v).flatten(1).sum(-1).expand(chains) for name in normal]
+        roots = [valid(effects.root(name, v)).flatten(1).sum(-1).expand(chains) for name in normal]
         priors = [model.log_prior_term(name, v, data).sum(-1) for name in population]
         return torch.isfinite(torch.stack([row, *roots, *priors])).all(0)
 
@@ -138,44 +137,6 @@ def _parts(model: Model, data: Data, linear: Sequence[str], coordinates: Mapping
     return [Part(plate, 1 if plate is None else data.size(plate), events) for plate, events in plates.items()]
 
 
-def _count(probes: Mapping[str, Tensor]) -> int:
-    return next((x.shape[0] for x in probes.values()), 1)
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to rounding, in units of the largest entry."""
-    largest = max(float(a.abs().max()), float(b.abs().max())) if a.numel() else 0.0
-    return bool(((a - b).abs() <= CLOSE * max(largest, 1e-300)).all())
-
-
-def _check_trace(composed: Composed, here: Mapping[str, Tensor], rows: Data) -> None:
-    """Holds at a few places what the trace says of the innovations: that the mean is affine in them, and that no scale
-    reads them.
-    """
-    few = {name: x[:CHAINS] for name, x in here.items()}
-    chains, names = _count(few), list(composed.part)
-    generator = torch.Generator(rows.device).manual_seed(0)
-    far = float(composed.mean(few, {}, rows, chains).abs().max())  # against which differences must not vanish
-    far = 2.0 ** round(log2(far)) if 1.0 < far < torch.inf else 1.0
-
-    def random(scale: float) -> dict[str, Tensor]:
-        shapes = {name: (chains, part.size, *part.events[name]) for name, part in composed.part.items()}
-        return {name: scale * torch.randn(shape, dtype=rows.dtype, device=rows.device, generator=generator)
-                for name, shape in shapes.items()}  # fmt: skip
-
-    along = random(far)
-    slopes = [composed.difference(few, random(s * far), along, rows, chains) for s in (0.0, 1.0, 10.0)]
-    if not all(_close(slopes[0], slope) for slope in slopes[1:]):
-        raise NotAffine(f"the mean of the likelihood is not affine in {', '.join(map(repr, names))} together")
-    nothing = composed.zeros(few, chains)
-    moved = Values({**nothing._tensors, **random(far)}, composed.names)
-    scales = [composed.model.likelihood(v, rows).stddev for v in (nothing, moved)]
-    for name in names:
-        scales += [composed.root(name, v) for v in (nothing, moved)]
-    if not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(scales[::2], scales[1::2], strict=True)):
-        raise NotAffine(f"a scale depends on {' or '.join(map(repr, names))}")
-
-
 def _designs(composed: Composed, part: Part, choice: Choice, here: Mapping[str, Tensor], rows: Data) -> Tensor:
     """A part's design at each probe, `(probes, width, rows)`; at the first alone if it is the same everywhere."""
 
@@ -185,41 +146,12 @@ def _designs(composed: Composed, part: Part, choice: Choice, here: Mapping[str, 
     terms = frozenset[Term]().union(*(choice.coefficients[name] for name in part.events))
     if not read_by(terms):
         return at(here, 0).unsqueeze(0)
-    what = f"the coefficients of {_listed(part.events)}"
+    what = f"the coefficients of {listed(part.events)}"
     if not are_smooth(terms):
-        raise NotAffine(f"{what} may have kinks or jumps in {_listed(read_by(terms))}")
-    _check_seen(what, terms, here, at)
-    design = torch.stack([at(here, i) for i in range(_count(here))])
-    return design[:1] if _close(design, design[:1].expand_as(design)) else design
-
-
-def _check_seen(
-    what: str, terms: Sum, here: Mapping[str, Tensor], at: Callable[[Mapping[str, Tensor], int], Tensor]
-) -> None:
-    """Raises where a function of a latent is the same wherever this latent is: it is so here, but where not?
-
-    Polynomials that are the same at so many values are so everywhere, as in a - (a - b), whose terms in a cancel.
-    """
-    anchor = {name: x[:1].expand_as(x) for name, x in here.items()}
-    before = at(anchor, 0)
-    for name in sorted(inside(terms)):
-        moved = {**anchor, name: here[name]}
-        if all(_close(before, at(moved, i)) for i in range(1, _count(here))):
-            raise NotAffine(f"{what} depend on {name!r}, but were seen to change with it nowhere")
-
-
-def _check_groups(composed: Composed, designs: Mapping[Part, Tensor], here: Mapping[str, Tensor], rows: Data) -> None:
-    """Raises where a row reads other groups than its own."""
-    generator = torch.Generator(rows.device).manual_seed(1)
-    for part, design in designs.items():
-        if part.plate is None:
-            continue
-        t = torch.randn(part.width, part.size, 1, dtype=rows.dtype, device=rows.device, generator=generator)
-        for i, columns in enumerate(design):
-            one = {name: x[i : i + 1] for name, x in here.items()}
-            slope = composed.difference(one, {}, part.split(STEP * t), rows, 1)[0] / STEP
-            if not _close(slope, (columns * t[:, rows[part.plate], 0]).sum(0)):
-                raise NotAffine(f"rows read groups of {part.plate!r} other than their own")
+        raise NotAffine(f"{what} may have kinks or jumps in {listed(read_by(terms))}")
+    check_seen(what, terms, here, at)
+    design = torch.stack([at(here, i) for i in range(count(here))])
+    return design[:1] if close(design, design[:1].expand_as(design)) else design
 
 
 def _held(composed: Composed, choice: Choice, here: Mapping[str, Tensor], rows: Data) -> tuple[tuple[str, int], ...]:
@@ -230,25 +162,25 @@ def _held(composed: Composed, choice: Choice, here: Mapping[str, Tensor], rows: 
     columns = composed.slopes({name: x[:1] for name, x in here.items()}, every, rows)[:, 0]
     some = (columns != 0).any(-1)
     held, columns = [number for number, one in zip(every, some.tolist(), strict=True) if one], columns[some]
-    means = composed.mean(here, {}, rows, _count(here))
+    means = composed.mean(here, {}, rows, count(here))
     moved = [here[name].flatten(1)[:, at] - here[name].flatten(1)[0, at] for name, at in held]
-    if not _close(means, means[:1] + (torch.stack(moved).T @ columns if held else 0.0)):
-        raise NotAffine(f"the mean of the likelihood is not affine in {_listed(choice.held)}")
+    if not close(means, means[:1] + (torch.stack(moved).T @ columns if held else 0.0)):
+        raise NotAffine(f"the mean of the likelihood is not affine in {listed(choice.held)}")
     return tuple(held)
 
 
 def _strata(composed: Composed, choice: Choice, here: Mapping[str, Tensor], rows: Data) -> tuple[Tensor, Tensor]:
     """log of scales over the anchor's `(strata, probes)`, and the stratum of each row."""
-    chains, terms = _count(here), choice.pieces.scale.terms
+    chains, terms = count(here), choice.pieces.scale.terms
     if choice.pieces.scale.even or not read_by(terms):  # one number for each chain, times data
         return rows.y.new_zeros(1, chains), torch.zeros(rows.n_rows, dtype=torch.long, device=rows.device)
     if not are_smooth(terms):
-        raise NotAffine(f"the scales of the rows may have kinks or jumps in {_listed(read_by(terms))}, not all alike")
+        raise NotAffine(f"the scales of the rows may have kinks or jumps in {listed(read_by(terms))}, not all alike")
 
     def at(values: Mapping[str, Tensor], i: int) -> Tensor:
         return composed.scale({name: x[i : i + 1] for name, x in values.items()}, rows, 1)
 
-    _check_seen("the scales of the rows", terms, here, at)
+    check_seen("the scales of the rows", terms, here, at)
     scale = composed.scale(here, rows, chains).log()
     ratio = (scale - scale[:1]).transpose(0, 1)
     strata, of_row = torch.unique((ratio / CLOSE).round(), dim=0, return_inverse=True)
@@ -266,16 +198,12 @@ def _is_shared(root: Tensor, kinked: bool) -> bool:
     return not kinked and bool((root == root[:, :1]).all())
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, sorted(names)))
-
-
 def _alone(composed: Composed, rows: Data, at: Tensor, here: Mapping[str, Tensor]) -> Data:
     """Some rows by themselves, if the likelihood reads them as it does among the others."""
     alone = rows.take(at)
-    chains = _count(here)
+    chains = count(here)
     try:
-        same = all(_close(part(here, alone, chains), part(here, rows, chains)[:, at])
+        same = all(close(part(here, alone, chains), part(here, rows, chains)[:, at])
                    for part in (composed.scale, lambda r, d, c: composed.mean(r, {}, d, c)))  # fmt: skip
     except Exception as error:
         raise NotAffine(
@@ -300,7 +228,7 @@ def _turning(part: Part, design: Tensor, rows: Data) -> tuple[Data, Tensor]:
         left = left - (left @ direction).unsqueeze(1) * direction
     inverse = torch.linalg.pinv(anchor[chosen])
     turned = anchor @ inverse @ design.transpose(1, 2)[:, chosen]
-    if not _close(turned, design.transpose(1, 2)):
+    if not close(turned, design.transpose(1, 2)):
         names = ", ".join(map(repr, part.events))
         raise NotAffine(f"the rows' coefficients of {names} change with the latents that are left, and not all alike")
     return rows.take(torch.tensor(chosen, device=rows.device)), inverse

@@ -1,4 +1,7 @@
-"""The collapsed density of models written at random (`generated.py`) against their own, where the posterior lies."""
+"""The collapsed density of models written at random (`generated.py`) against their own, where the posterior lies.
+
+`python tests/test_soundness.py` compares all MODELS of them, which takes minutes, and writes `soundness.json`.
+"""
 
 import json
 import warnings
@@ -20,7 +23,7 @@ from hiertorch.latent import Values, validation
 from hiertorch.space import Space
 from hiertorch.structure import coordinates_of
 
-MODELS, SUBSET, FEW = 500, 40, 4
+MODELS, SUBSET, FEW = 500, 40, 3
 RESULT = Path(__file__).with_name("soundness.json")
 GAP = 1e-6
 ROUNDING = 1e-11, 1e-15
@@ -105,30 +108,6 @@ def test_models_written_at_random() -> None:
     assert_sound([examine(case(seed), seed) for seed in range(SUBSET)])
 
 
-@pytest.mark.full
-def test_all_models_written_at_random() -> None:
-    """Writes what it found beside this file."""
-    found = [examine(case(seed), seed) for seed in range(MODELS)]
-    linear = [one for one in found if one.linear_gaussian]
-    RESULT.write_text(
-        json.dumps(
-            {
-                "models": len(found),
-                "linear-Gaussian": len(linear),
-                "of them collapsed": sum(not one.reason for one in linear),
-                "others collapsed": sum(not one.reason for one in found if not one.linear_gaussian),
-                "differ": sum(one.gap > GAP for one in found),
-                "largest gap": max(one.gap for one in found),
-                "missed": [f"{one.text}: {one.reason}" for one in linear if one.reason],
-                "torch": torch.__version__,
-            },
-            indent=1,
-        )
-        + "\n"
-    )
-    assert_sound(found)
-
-
 def test_the_stored_result_is_of_all_models_and_none_differs() -> None:
     stored = json.loads(RESULT.read_text())
     assert stored["models"] == MODELS and stored["differ"] == 0
@@ -148,6 +127,25 @@ def test_the_comparison_can_fail() -> None:
     assert gaps(found, rest, 0) > GAP
 
 
-def test_every_structure_and_spoiler_occurs() -> None:
-    texts = " ".join(case(seed).text for seed in range(200))
+def write_all() -> None:
+    """Compares all models, and writes what was found beside this file."""
+    found = [examine(case(seed), seed) for seed in range(MODELS)]
+    linear = [one for one in found if one.linear_gaussian]
+    texts = " ".join(one.text for one in found)
     assert all(word in texts for word in (*STRUCTURES, *SPOILERS))
+    facts = {
+        "models": len(found),
+        "linear-Gaussian": len(linear),
+        "of them collapsed": sum(not one.reason for one in linear),
+        "others collapsed": sum(not one.reason for one in found if not one.linear_gaussian),
+        "differ": sum(one.gap > GAP for one in found),
+        "missed": [f"{one.text}: {one.reason}" for one in linear if one.reason],
+        "wrong": [f"{one.text}: {one.gap:.1e}" for one in found if one.gap > GAP],
+        "torch": torch.__version__,
+    }
+    RESULT.write_text(json.dumps(facts, indent=1) + "\n")
+    assert_sound(found)
+
+
+if __name__ == "__main__":
+    write_all()

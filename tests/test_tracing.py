@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -272,7 +273,7 @@ def test_terms_multiply_and_add() -> None:
 
 
 def test_a_long_sum_becomes_an_unknown_function() -> None:
-    names = [f"x{i}" for i in range(20)]
+    names = [f"x{i}" for i in range(50)]
     whole = frozenset(Term((name,)) for name in names)
     found = product(whole, whole)
     assert reads(found) == set(names) and not are_smooth(found) and order(found, "x3") == 2
@@ -476,3 +477,17 @@ def test_nothing_is_left_of_a_trace() -> None:
     assert all(type(x) is Tensor for x in kept)
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.utils._python_dispatch.is_in_torch_dispatch_mode()
+
+
+def test_what_another_thread_computes_is_not_taken_for_constant() -> None:
+    """No mode sees it; that something unread changes the model is seen."""
+    pool = ThreadPoolExecutor(1)
+
+    class Elsewhere(Line):
+        k = ht.Latent(StudentT(4.0, 0.0, 1.0))
+
+        def likelihood(self, v, d):
+            return Normal(v.a[:, d.g] + pool.submit(lambda: v.b * d.x * v.k.exp()).result(), 1.0)
+
+    assert "can't be followed" in reason(Elsewhere())
+    pool.shutdown()
