@@ -159,7 +159,7 @@ class Affine:
         tuple[str, int], ...
     ]  # (latent of the rest, flat index) of the columns whose coefficients are not integrated
     shared: frozenset[str]  # latents whose prior has the same spread in all groups
-    settled: frozenset[str]  # latents the spread of whose prior does not depend on the rest
+    settled: frozenset[str]  # latents of which neither the prior's spread nor the columns depend on the rest
     lean: bool  # whether one chain of zeros serves the priors for all chains
     anchor: dict[str, Tensor]
     probes: dict[str, Tensor]  # values of the rest, (probes, 1, *event)

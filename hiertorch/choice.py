@@ -30,7 +30,7 @@ class Choice:
         linear: latents that are integrated out, in the order of their declaration.
         held: latents of the rest in which the mean is linear, where all innovations are 0.
         coefficients: latent that is integrated out -> what its coefficients in the mean are, in latents of the rest.
-        settled: latents that are integrated out whose prior's spread reads nothing.
+        settled: latents that are integrated out of which neither the prior's spread nor the coefficients read anything.
         pieces: of the model, with the innovations of these latents.
     """
 
@@ -79,8 +79,8 @@ def choose(
     offset = [term for term in pieces.mean if degree(term, linear) == 0]
     if bad := [term for term in offset if inside([term]) or len(term.factors) > 1]:
         raise NotAffine(f"the mean of the likelihood is not affine in {_listed(reads(bad))}")
-    settled = frozenset(name for name in linear if not reads(pieces.roots[name]))
     coefficients = {name: _coefficients(name, pieces.mean) for name in linear}
+    settled = frozenset(name for name in linear if not reads(pieces.roots[name]) and not reads(coefficients[name]))
     return Choice(tuple(linear), reads(offset), coefficients, settled, pieces)
 
 

@@ -98,11 +98,7 @@ class Collapsed:
         if grams.population is not None:
             spread, root = both[None]
             population = spread[:, :, 0]
-            if None in affine.turning:
-                shift = (grams.bases[None] @ grams.shift).expand(chains, -1)
-                location = torch.linalg.solve(population.movedim(2, 0), shift).mT
-            else:
-                location = solve_lower(root[:, :, 0], grams.shift.unsqueeze(1).expand(-1, chains))
+            location = solve_lower(root[:, :, 0], grams.shift.unsqueeze(1).expand(-1, chains))
         held = affine.coefficients(values, chains) - grams.held_shift.unsqueeze(1)
         return Spreads(affine.factors(values, chains), levels, crossed, population, location, held), roots
 

@@ -7,8 +7,9 @@ have one column for each group, nearly all of them 0, and are kept as sparse ent
 Note [Coordinates]
 Sums of squares of raw columns lose the digits that matter when a column's mean is far from 0. So each part's design is
 Z = Q T with T from the Cholesky factor of its mean product on some of the rows, and the response is what is left of it
-after the coefficients that fit these rows best (of those whose prior has a fixed spread: as a spread shrinks to 0, so
-must its coefficients). Q, b0 and c0 are any numbers: the algebra is exact whatever they are.
+after the coefficients that fit these rows best (of those whose prior has a fixed spread and whose columns are the same
+everywhere: as a spread shrinks to 0, so must its coefficients). Q, b0 and c0 are any numbers: the algebra is exact
+whatever they are.
 """
 
 from collections.abc import Iterator, Sequence

@@ -42,7 +42,7 @@ COPIES = names("clone index index_select gather repeat _unsafe_view reshape cont
 """What has entries of its argument alone, so that a number stays one."""
 
 PRODUCTS = names("mul multiply mm bmm mv dot vdot matmul outer ger linalg_cross cross _sparse_mm sparse_mm")
-SUMS_AND_PRODUCTS = names("addmm addmv addbmm baddbmm addr addcmul")  # x + a b
+SUMS_AND_PRODUCTS = names("addmm addmv addbmm baddbmm addr addcmul _sparse_addmm")  # x + a b
 QUOTIENTS = names("div divide true_divide")
 SOLUTIONS = {  # A^-1 b: places of A and of b
     "linalg_solve_triangular": (0, 1),

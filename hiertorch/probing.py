@@ -76,7 +76,8 @@ def find(model: Model, data: Data, reads: Reads) -> Affine:
     strata, of_row = _strata(composed, choice, here, rows)
     first = [int((of_row == s).nonzero()[0]) for s in range(len(strata))]
     witnesses = _alone(composed, rows, torch.tensor(first, device=data.device), here)
-    turning = {part.plate: _turning(part, design, rows) for part, design in designs.items() if len(design) > 1}
+    moving = [part for part in composed.parts if len(designs[part]) > 1]
+    turning = {part.plate: _turning(composed, part, designs[part], here, rows) for part in moving}
     roots = {name: composed.root(name, composed.zeros(here, count(here))) for name in composed.part}
     shared = frozenset(
         name for name, root in roots.items() if _is_shared(root, not are_smooth(choice.pieces.roots[name]))
@@ -214,7 +215,9 @@ def _alone(composed: Composed, rows: Data, at: Tensor, here: Mapping[str, Tensor
     return alone
 
 
-def _turning(part: Part, design: Tensor, rows: Data) -> tuple[Data, Tensor]:
+def _turning(
+    composed: Composed, part: Part, design: Tensor, here: Mapping[str, Tensor], rows: Data
+) -> tuple[Data, Tensor]:
     """Rows from which the design at other values of the rest is known, and the pseudo-inverse of their design."""
     anchor = design[0].transpose(0, 1)  # (rows, width)
     chosen, left = [], anchor.clone()
@@ -231,4 +234,4 @@ def _turning(part: Part, design: Tensor, rows: Data) -> tuple[Data, Tensor]:
     if not close(turned, design.transpose(1, 2)):
         names = ", ".join(map(repr, part.events))
         raise NotAffine(f"the rows' coefficients of {names} change with the latents that are left, and not all alike")
-    return rows.take(torch.tensor(chosen, device=rows.device)), inverse
+    return _alone(composed, rows, torch.tensor(chosen, device=rows.device), here), inverse

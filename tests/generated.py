@@ -19,6 +19,7 @@ from torch.distributions import (
     Gamma,
     HalfCauchy,
     HalfNormal,
+    Independent,
     Laplace,
     LKJCholesky,
     LogNormal,
@@ -33,7 +34,8 @@ from hiertorch.latent import Latent
 
 STRUCTURES = (
     "population", "intercepts", "noncentred", "slopes", "mixed", "correlated", "correlated noncentred", "nested",
-    "crossed", "walk", "steps", "two scales", "known errors", "group predictor", "conditional",
+    "crossed", "walk", "steps", "two scales", "known errors", "group predictor", "conditional", "horseshoe",
+    "horseshoe noncentred", "steps of all",
 )  # fmt: skip
 SPOILERS = (
     "emax",
@@ -175,7 +177,8 @@ def _columns(rng: np.random.Generator) -> dict[str, Any]:
     late[:2] = 0.0, 1.0
     return {
         "groups": {"g": room % GROUPS, "room": room, "h": np.r_[np.arange(4), rng.integers(0, 4, ROWS - 4)]},
-        "x": rng.normal(size=ROWS), "dose": np.tile([0.0, 1.0, 3.0, 10.0, 30.0, 100.0], ROWS // 6),
+        "x": rng.normal(size=ROWS), "X": rng.normal(size=(ROWS, 4)),
+        "dose": np.tile([0.0, 1.0, 3.0, 10.0, 30.0, 100.0], ROWS // 6),
         "late": late, "se": rng.uniform(0.5, 2.0, ROWS), "time": rng.integers(0, TIMES, ROWS) * 1.0,
         "u": np.linspace(-1.0, 1.0, GROUPS)[room % GROUPS],
     }  # fmt: skip
@@ -261,6 +264,21 @@ def _structure(draft: _Draft, structure: str, sd: Callable[[Any], Tensor]) -> Ca
         prior = lambda v: Normal(v.b1 + v.rho * tau1(v) / tau(v) * (v.a - v.b0), tau1(v))  # noqa: E731
         draft.add("s", prior, "a", "b0", "b1", "rho", "tau", "tau1", plate="g")
         mean += [lambda v, d: v.a[:, d.g] + v.s[:, d.g] * d.x]
+    elif structure.startswith("horseshoe"):
+        tau = draft.scale("tau", unit)
+        draft.add("lam", HalfCauchy(1.0), event=4)
+        size = lambda v: v.lam * tau(v).unsqueeze(-1)  # noqa: E731
+        if structure == "horseshoe":
+            draft.add("b", lambda v: Independent(Normal(0.0, size(v)), 1), "lam", "tau")
+            mean += [lambda v, d: v.b0 + (v.b @ d.X.mT).squeeze(1)]
+        else:
+            draft.add("z", Normal(0.0, 1.0), event=4)
+            mean += [lambda v, d: v.b0 + ((v.z * size(v)) @ d.X.mT).squeeze(1)]
+    elif structure == "steps of all":
+        tau = draft.scale("tau", unit)
+        draft.add("z", Normal(0.0, 1.0), event=TIMES)
+        walk = lambda v, d: (tau(v).unsqueeze(-1) * v.z).cumsum(-1)[:, 0, d.time.long()]  # noqa: E731
+        mean += [lambda v, d: v.b0 + walk(v, d), slope]
     if structure == "two scales":
         sd2 = draft.scale("sigma2", 2.0 * unit)
         return lambda v, d: torch.where(d.late > 0.0, sd2(v), sd(v))

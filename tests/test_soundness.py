@@ -23,7 +23,7 @@ from hiertorch.latent import Values, validation
 from hiertorch.space import Space
 from hiertorch.structure import coordinates_of
 
-MODELS, SUBSET, FEW = 500, 40, 3
+MODELS, SUBSET, FEW = 500, 40, (7, 8, 16)
 RESULT = Path(__file__).with_name("soundness.json")
 GAP = 1e-6
 ROUNDING = 1e-11, 1e-15
@@ -100,7 +100,7 @@ def assert_sound(found: list[Found]) -> None:
 
 
 def test_a_few_models() -> None:
-    assert_sound([examine(case(seed), seed) for seed in range(MODELS, MODELS + FEW)])
+    assert_sound([examine(case(seed), seed) for seed in FEW])
 
 
 @pytest.mark.slow
