@@ -44,6 +44,8 @@ def inspect(
             latent, a wrong shape, dtype or device, a likelihood that is no distribution, a density that mixes chains.
         DataError: a response outside the support of the likelihood.
     """
+    if not isinstance(prior_only, bool):
+        raise ModelError(f"prior_only must be True (leave the likelihood out) or False, found {prior_only!r}.")
     _check_kinds(model, data)
     data.check_unchanged()
     if not prior_only:

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from hiertorch import diagnostics, reading
+from hiertorch.arguments import check_seed
 from hiertorch.audit import collapsed_of
 from hiertorch.comparison.bygroup import log_marginals
 from hiertorch.comparison.criteria import Criterion, question, total
 from hiertorch.data import Data
 from hiertorch.ending import uninterrupted
 from hiertorch.errors import DataError
+from hiertorch.options import check_handed_on
 from hiertorch.pareto import good_k
 from hiertorch.pointwise import Pointwise
 from hiertorch.posterior import Posterior
@@ -41,6 +43,9 @@ CHAINS, DRAWS = 8, 500
 """Of each fit: some thousands of draws are enough for the mean of a density."""
 
 CPU = torch.device("cpu")
+
+WITHOUT = {"prior_only": "folds are rows", "keep": "a fold's densities need all latents"}
+"""Options of `sample` that no fold can have."""
 
 AT_ONCE = 100
 """Fits in one run; more come in several."""
@@ -81,6 +86,8 @@ def kfold(
         DataError: for folds that can't be.
         InterruptedRunError: if the run was stopped.
     """
+    check_handed_on(settings, sample, WITHOUT)
+    check_seed(seed)
     whole = Pointwise(posterior, FITTED)
     data = whole.data
     seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
@@ -132,6 +139,10 @@ def refit(
     if not isinstance(criterion, Criterion) or criterion.kind != "loo":
         kind = criterion.kind if isinstance(criterion, Criterion) else type(criterion).__name__
         raise DataError(f"refit takes a criterion of kind 'loo', as posterior.criterion() gives it; found {kind!r}.")
+    check_handed_on(settings, sample, WITHOUT)
+    check_seed(seed)
+    if above is not None and (isinstance(above, bool) or not isinstance(above, int | float) or math.isnan(above)):
+        raise DataError(f"above= is the Pareto k above which a row is left out by a fit, a number; found {above!r}.")
     whole = Pointwise(posterior)
     data, by, frame = whole.data, criterion.by, criterion.pointwise.copy()
     labels, unit = _labels(data, by), _units(data, by)

@@ -12,6 +12,7 @@ __all__ = [
     "HiertorchError",
     "InterruptedRunError",
     "ModelError",
+    "OptionError",
     "RunFolderError",
     "SamplingError",
     "SamplingWarning",
@@ -49,6 +50,10 @@ class InterruptedRunError(SamplingError):
 
 class ConfigError(HiertorchError, ValueError):
     """A configuration has an unknown key, a wrong type or a class that is no `Model`."""
+
+
+class OptionError(HiertorchError, TypeError):
+    """A call names an option that there is not, or that can't be chosen there."""
 
 
 class RunFolderError(HiertorchError, OSError):

@@ -70,6 +70,7 @@ class Gaussian(Family):
     scale_texts = ("mean(y)", "sd(y)")
 
     def __init__(self, se: str | None = None) -> None:
+        _check_column("se", se, optional=True)
         self.se = se
         self.latents, self.columns = (("sigma_y",), ()) if se is None else ((), (se,))
         self.formula = f"Normal(eta, {'sigma_y' if se is None else se})"
@@ -143,6 +144,7 @@ class Binomial(_Logit):
     """
 
     def __init__(self, trials: str = "trials") -> None:
+        _check_column("trials", trials)
         self.trials, self.columns = trials, (trials,)
         self.formula = f"Binomial({trials}, logit^-1(eta))"
         self.scale_texts = (f"logit(sum(y) / sum({trials}))", "1")
@@ -170,6 +172,7 @@ class _Counts(Family):
     """
 
     def __init__(self, exposure: str | None = None) -> None:
+        _check_column("exposure", exposure, optional=True)
         self.exposure, self.columns = exposure, () if exposure is None else (exposure,)
         self.mean = "exp(eta)" if exposure is None else f"{exposure} exp(eta)"
         rate = "y" if exposure is None else f"y / {exposure}"
@@ -227,6 +230,11 @@ class NegativeBinomial(_Counts):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.Distribution:
         """Negative binomial; torch's total_count is phi, and its odds are m / phi."""
         return distributions.NegativeBinomial(v.phi_y, logits=self.log_mean(eta, data) - v.phi_y.log())
+
+
+def _check_column(name: str, column: object, *, optional: bool = False) -> None:
+    if not isinstance(column, str) and not (optional and column is None):
+        raise ModelError(f"{name}= is the name of a column, found {column!r}.")
 
 
 NAMES: Mapping[str, type[Family]] = {

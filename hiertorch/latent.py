@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.distributions.transforms import Transform
 
 from hiertorch.errors import ModelError
 from hiertorch.support import Bounds, shares_memory, within
+from hiertorch.surroundings import at_home
 from hiertorch.validating import validation
 
 __all__ = ["Derived", "Latent", "Values", "cast", "exact", "prior_text", "repaired", "validation"]
@@ -41,6 +42,7 @@ class Latent:
         ModelError: if the prior is neither a distribution nor a function, or the event shape is no shape.
     """
 
+    @at_home
     def __init__(
         self,
         prior: Prior,
@@ -56,11 +58,11 @@ class Latent:
             )
         if plate is not None and not isinstance(plate, str):
             raise ModelError(f"a plate is the name of a grouping (str) or None, found {plate!r}.")
-        with torch.inference_mode(False):
-            self.prior = exact(prior) if isinstance(prior, Distribution) else prior
+        self.prior = exact(prior) if isinstance(prior, Distribution) else prior
         self.plate = plate
-        self.event = (event,) if isinstance(event, int) else tuple(event)
-        if not all(isinstance(n, int) and n > 0 for n in self.event):
+        listed = isinstance(event, Iterable) and not isinstance(event, str)
+        self.event = (event,) if isinstance(event, int) else tuple(event) if listed else (0,)
+        if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in self.event):
             raise ModelError(f"event is a shape such as 3 or (2, 3), without zeros; found {event!r}.")
         self.labels_of = labels if isinstance(labels, str) else None
         self.labels = None if isinstance(labels, str) else _label_tuples(labels)
@@ -144,6 +146,8 @@ class Derived:
     def __init__(self, function: Callable[..., Tensor], plate: str | None = None, *, labels: Any = None) -> None:
         if not callable(function):
             raise ModelError(f"a derived quantity is a function of the latents, lambda v: ..., found {function!r}.")
+        if plate is not None and not isinstance(plate, str):
+            raise ModelError(f"a plate is the name of a grouping (str) or None, found {plate!r}.")
         self.function, self.plate = function, plate
         self.labels = _label_tuples(labels)
         self._wants_data = _arity(function) >= 2
@@ -358,5 +362,7 @@ def _arity(prior: Callable[..., Any]) -> int:
 def _label_tuples(labels: Sequence[Any] | None) -> tuple[tuple[Any, ...], ...] | None:
     if labels is None:
         return None
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise ModelError(f"labels are a list of names, one for each entry of the event, found {labels!r}.")
     nested = all(isinstance(part, list | tuple) for part in labels)
     return tuple(tuple(part) for part in labels) if nested else (tuple(labels),)

@@ -15,7 +15,7 @@ from hiertorch.errors import ModelError
 from hiertorch.latent import Derived, Latent, Values, repaired
 from hiertorch.randomness import seeded
 from hiertorch.support import Condition, density, impossible
-from hiertorch.surroundings import at_home
+from hiertorch.surroundings import at_home, keywords, unknown_option
 from hiertorch.tolerance import attempted
 
 __all__ = ["Model"]
@@ -42,6 +42,12 @@ class _ModelType(type):
                     if why := _hides(base, key, value):
                         raise ModelError(f"class {name}: {why}")
         return super().__new__(mcs, name, bases, dict(body), **kwargs)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        known = _keywords_of(cls)
+        if known is not None and not known >= kwargs.keys():
+            raise unknown_option(cls.__name__, kwargs, known)
+        return super().__call__(*args, **kwargs)
 
 
 class Model(nn.Module, metaclass=_ModelType):
@@ -219,6 +225,14 @@ class Model(nn.Module, metaclass=_ModelType):
         given: Mapping[str, Tensor] | None = None,
     ) -> Values:
         """theta ~ p(theta): a draw of every latent for each chain, `(chains, size, *event)`; those `given` are kept."""
+        if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1:
+            raise ModelError(
+                f"chains is how many draws of every latent to make, a whole number from 1; found {chains!r}."
+            )
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ModelError(f"generator is a torch.Generator or None, found {generator!r}.")
+        if unknown := [name for name in given or () if name not in self.latents]:
+            raise ModelError(f"given names {unknown[0]!r}; the model's latents are {', '.join(self.latents)}.")
         tensors: dict[str, Tensor] = {}
         with seeded(generator, data.device):
             for name, latent in self.latents.items():
@@ -239,6 +253,10 @@ class Model(nn.Module, metaclass=_ModelType):
 
     def values(self, v: Mapping[str, Tensor]) -> Values:
         """A mapping of tensors as what priors and likelihood read."""
+        if not isinstance(v, Mapping):
+            raise ModelError(
+                f"values are tensors by latent, {{'mu': (chains, size, *event)}}, found {type(v).__name__}."
+            )
         return v if isinstance(v, Values) else Values(v, tuple(self.latents))
 
     @at_home
@@ -271,6 +289,19 @@ def _merge(latents: dict[str, Latent], body: dict[str, Latent]) -> None:
         latents.update([*order[:place], *waiting.items(), (name, latent), *order[place + 1 :]])
         waiting = {}
     latents.update(waiting)
+
+
+def _keywords_of(kind: type) -> frozenset[str] | None:
+    """Names by which a model's constructor takes arguments, with those of its parents where it hands others on."""
+    found = frozenset[str]()
+    for owner in kind.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        own = keywords(vars(owner)["__init__"])
+        found |= own.names
+        if not own.others:
+            return found
+    return None
 
 
 FINAL = ("latents", "derived", "values", "check", "_declared", "_derived", "_declare")

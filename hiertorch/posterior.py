@@ -296,6 +296,8 @@ class Posterior:
         if isinstance(labels, Tensor) or not isinstance(labels, Iterable):
             raise DataError(f"labels= is a list of labels of {plate!r}; found {labels!r}.")
         codes = {known: code for code, known in enumerate(self.labels[plate])}
+        if isinstance(labels, str) or not isinstance(labels, Iterable):
+            raise DataError(f"labels= is a list of groups of {plate!r}; found {labels!r}: write [{labels!r}].")
         found = []
         for label in labels:
             if not isinstance(label, Hashable) or label not in codes:

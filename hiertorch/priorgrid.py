@@ -12,7 +12,7 @@ Note [One batch]
 import copy
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import distributions as d
 from torch.distributions import Distribution
 
 from hiertorch import reading
+from hiertorch.arguments import names_of
 from hiertorch.data import Data
 from hiertorch.declared import overrides
 from hiertorch.distributions import HalfStudentT
@@ -30,6 +31,7 @@ from hiertorch.ending import uninterrupted
 from hiertorch.errors import DataError, ModelError
 from hiertorch.latent import Latent, Values, cast
 from hiertorch.model import Model
+from hiertorch.options import check_handed_on
 from hiertorch.posterior import Posterior, Stats
 from hiertorch.predict import Fitted
 from hiertorch.sampling import sample
@@ -100,7 +102,9 @@ def prior_grid(
         DataError: for scales that aren't positive, and data that differ by chain.
         SamplingError: for settings that can't work; an InterruptedRunError if the run was stopped.
     """
+    check_handed_on(settings, sample, {})
     factors = _checked(model, data, latent, scales, chains)
+    wanted = None if names is None else names_of("names", names)
     given = torch.ones_like(data.y) if data.weights is None else data.weights
     total = chains * len(factors)
     every = sample(
@@ -114,7 +118,7 @@ def prior_grid(
         for k, factor in enumerate(factors)
     }
     first = posteriors[factors[0]]
-    chosen = [name for name in first.names if first.plates[name] is None] if names is None else list(names)
+    chosen = [name for name in first.names if first.plates[name] is None] if wanted is None else wanted
     table = _table(posteriors, chosen)
     return PriorGrid(latent, table, posteriors, _sentence(latent, table))
 
@@ -131,7 +135,8 @@ def _checked(model: Any, data: Any, latent: str, scales: Sequence[float], chains
         raise ModelError(f"the model has no latent {latent!r}; it has {reading.listed(model.latents)}.{hint}")
     if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1:
         raise DataError(f"chains= is a whole number from 1, for each scale; found {chains!r}.")
-    if isinstance(scales, str) or not scales or not all(_is_positive(x) for x in scales):
+    listed = isinstance(scales, Iterable) and not isinstance(scales, str)
+    if not listed or not len(scales) or not all(_is_positive(x) for x in scales):
         raise DataError(f"scales= is a list of positive numbers, factors of the prior's width; found {scales!r}.")
     if len(set(map(float, scales))) < len(scales):
         raise DataError(f"scales= has a scale twice: {list(scales)}.")

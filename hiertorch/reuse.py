@@ -17,7 +17,6 @@ from hiertorch.kernels import Groupwise, Joint, NonCentred
 from hiertorch.model import Model
 from hiertorch.plan import Plan, make_plan
 from hiertorch.structure import Structure
-from hiertorch.tally import Tally
 
 __all__ = ["again", "check_fits", "with_reasons"]
 
@@ -50,8 +49,7 @@ def again(plan: Plan, model: Model, device: torch.device, dtype: torch.dtype) ->
     if plan.collapsed is not None:
         return None  # there is one way to make it
     if target.model is model and (target.data.device, target.data.dtype) == (device, dtype):
-        shared = (target.data, target.rows, plan.structure.reads)
-        new = copy.deepcopy(plan, {**{id(part): part for part in shared}, id(target.met): Tally()})
+        new = copy.deepcopy(plan, {id(plan.structure.reads): plan.structure.reads})
         new.structure.target.model.to(device, dtype)
         return new
     if not all(type(step.move) in (Groupwise, Joint, NonCentred) for step in plan.steps):

@@ -22,6 +22,7 @@ from hiertorch.latent import validation
 from hiertorch.model import Model
 from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoardMonitor, Window
 from hiertorch.naming import unsavable
+from hiertorch.options import check_options
 from hiertorch.outcome import as_posterior, glance, run_info, so_far, versions
 from hiertorch.plan import MoveSpec, Plan, collapsed_plan, make_plan
 from hiertorch.posterior import Posterior
@@ -91,6 +92,7 @@ def plan(
         ModelError, DataError: see `Model.check`; also for moves that don't fit, and a plan of another model or of other
             data.
     """
+    check_options({"collapse": collapse, "prior_only": prior_only})
     reads, notes = inspect(model, data, prior_only=prior_only)
     for note in notes:
         warn(note)
@@ -208,16 +210,13 @@ def sample(
             blame.
         RunFolderError: if `log_dir` can't be written.
     """
-    if dtype not in (torch.float32, torch.float64):
-        raise SamplingError(f"dtype must be torch.float64 or torch.float32, found {dtype!r}.")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
-        raise SamplingError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
-    if not isinstance(keep_all, bool):
-        raise SamplingError(f"keep_all must be True (store every draw) or False, found {keep_all!r}.")
-    if compile not in (True, False, "auto"):
-        raise SamplingError(f'compile must be True, False or "auto", found {compile!r}.')
-    if log_dir is not None and not isinstance(log_dir, str | Path):
-        raise SamplingError(f"log_dir must be the path of a folder, found {log_dir!r}.")
+    check_options(
+        {
+            "chains": chains, "warmup": warmup, "draws": draws, "thin": thin, "seed": seed, "device": device,
+            "dtype": dtype, "keep": keep, "keep_all": keep_all, "monitors": monitors, "progress": progress,
+            "log_dir": log_dir, "collapse": collapse, "compile": compile, "prior_only": prior_only,
+        }
+    )  # fmt: skip
     if isinstance(model, Model) and isinstance(data, Data):
         if isinstance(plan, Plan):
             check_fits(plan, model, data, prior_only=prior_only)

@@ -1,5 +1,6 @@
 """Grouped data whose truth is known, for every ready structure and family."""
 
+import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -110,11 +111,15 @@ def simulate_grouped(
                 "effects=, slope= and noise= describe data without a model; with model= give the latents by name, "
                 "values={'beta': 0.6}."
             )
+        if values is not None and not isinstance(values, Mapping):
+            raise ModelError(f"values are those of latents by name, values={{'beta': 0.6}}, found {values!r}.")
         return _simulated(model, groups, rows, dict(values or {}), seed, generator)
     if values is not None:
         raise ModelError("values= are those of a model's latents: give model=, or effects=, slope= and noise=.")
-    if not noise > 0:
+    if not isinstance(noise, int | float) or isinstance(noise, bool) or not 0 < noise < math.inf:
         raise DataError(f"noise is a standard deviation above 0, found {noise!r}.")
+    if effects is not None and not isinstance(effects, Sized):
+        raise DataError(f"effects are a list of numbers, one for each group, found {effects!r}.")
     if groups is None and effects is not None:
         groups = len(effects)
     names = list(groups) if isinstance(groups, Mapping) else ["group"]

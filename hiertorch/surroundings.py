@@ -5,15 +5,18 @@ tensors where the data are not. All three are set for one thread, and switched o
 default dtype belongs to the whole process, so that it is not touched: hiertorch names the dtype of every tensor.
 """
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
-from functools import cached_property, wraps
-from inspect import isfunction
-from typing import Any, ParamSpec, TypeVar
+from functools import cache, cached_property, wraps
+from inspect import Parameter, isfunction, signature
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["at_home", "feels_at_home"]
+from hiertorch.errors import OptionError
+
+__all__ = ["at_home", "feels_at_home", "keywords", "unknown_option"]
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -26,9 +29,12 @@ def at_home(function: Callable[Arguments, Result]) -> Callable[Arguments, Result
     Gradients can be recorded in it, nothing is autocast, and new tensors are made on the device of its first argument
     that has one, such as data or a posterior.
     """
+    known = keywords(function)
 
     @wraps(function)
     def inside(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if not known.others and not known.names >= kwargs.keys():
+            raise unknown_option(function.__qualname__, kwargs, known.names)
         contexts = _contexts((*args, *kwargs.values()))
         if not contexts:
             return function(*args, **kwargs)
@@ -52,6 +58,31 @@ def feels_at_home(kind: Kind) -> Kind:
         elif isinstance(value, cached_property):
             value.func = at_home(value.func)
     return kind
+
+
+def unknown_option(name: str, given: Iterable[str], known: Iterable[str]) -> OptionError:
+    """The error for the first option that there is not."""
+    known = sorted(known)
+    option = next(x for x in given if x not in known)
+    close = difflib.get_close_matches(option, known, 1, 0.6)
+    hint = f" Did you mean {close[0]}=?" if close else ""
+    return OptionError(f"{name} has no option {option}=; there are {', '.join(known) or 'none'}.{hint}")
+
+
+class Keywords(NamedTuple):
+    """Names by which arguments may be given, and whether any other name will do as well."""
+
+    names: frozenset[str]
+    others: bool
+
+
+@cache
+def keywords(function: Callable[..., Any]) -> Keywords:
+    """Of a function."""
+    parameters = signature(function).parameters.values()
+    by_name = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    names = frozenset(part.name for part in parameters if part.kind in by_name) - {"self", "cls"}
+    return Keywords(names, any(part.kind == Parameter.VAR_KEYWORD for part in parameters))
 
 
 def _contexts(arguments: tuple[Any, ...]) -> list[AbstractContextManager[Any]]:

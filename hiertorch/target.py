@@ -78,6 +78,13 @@ class Target:
         new._pieces, new._recording, new._compiled, new.met = {}, False, False, Tally()
         return new
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Target":
+        """The same density of the same data and rows, with a copy of the model; nothing is recorded of it yet."""
+        new = memo[id(self)] = copy.copy(self)
+        new.model, new.memory = copy.deepcopy(self.model, memo), {}
+        new._pieces, new._recording, new._compiled, new.met = {}, False, False, Tally()
+        return new
+
     def state(self, free: Mapping[str, Tensor]) -> State:
         """Every piece at unconstrained parts `(chains, size, *free_event)`."""
         values = self.space.constrain(free)

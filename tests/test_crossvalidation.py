@@ -223,12 +223,12 @@ def test_row_weights_hold_in_folds(sample: Sample) -> None:
         ({"folds": [0, 1]}, "each of 30 rows"),
         ({"folds": [0] * 30}, "nothing would be left"),
         ({"folds": [0, 1] * 15, "by": "school"}, "two folds"),
-        ({"chains": 0}, "chains of each fold"),
+        ({"chains": 0}, "chains must be a whole number"),
         ({"by": "county"}, "county"),
     ],
 )
 def test_folds_that_can_not_be_are_refused(schools: Posterior, arguments: dict, words: str) -> None:
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(ht.HiertorchError, match=words):
         schools.kfold(**arguments)
 
 

@@ -177,6 +177,8 @@ def given(statistics: Mapping[str, Callable[[Tensor], Tensor]] | None, taken: se
             f"y.median(1).values}}; found {type(statistics).__name__}."
         )
     for name, function in (statistics or {}).items():
+        if not isinstance(name, str):
+            raise DataError(f"a statistic is called by a text, found {name!r}.")
         if not callable(function):
             raise DataError(f"statistic {name!r} is a function of a response (draws, rows); found {function!r}.")
         if name in taken:

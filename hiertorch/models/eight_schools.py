@@ -4,6 +4,7 @@ from torch.distributions import Distribution, Gamma, Normal
 
 from hiertorch.admissible import positive
 from hiertorch.data import Data
+from hiertorch.errors import ModelError
 from hiertorch.latent import Latent, Values
 from hiertorch.model import Model
 
@@ -28,6 +29,8 @@ class EightSchools(Model):
 
     def __init__(self, plate: str = "school", se: str = "se") -> None:
         super().__init__()
+        if not isinstance(plate, str) or not isinstance(se, str):
+            raise ModelError(f"plate and se are the names of a grouping and of a column, found {plate!r} and {se!r}.")
         self.plate, self.se = plate, se
         self.theta = Latent(_population, plate=plate)
 

@@ -48,6 +48,11 @@ class Nested(Regression):
         self.plates = column_names("plates", plates)
         if len(self.plates) < 2:
             raise ModelError(f"{type(self).__name__} takes two groupings or more, found {list(self.plates)}.")
+        if group_predictors is not None and not isinstance(group_predictors, Mapping):
+            raise ModelError(
+                "group_predictors names columns for each grouping, as in {'school': ['size']}, found "
+                f"{group_predictors!r}."
+            )
         self.group_predictors = {
             plate: column_names(f"group_predictors[{plate!r}]", names)
             for plate, names in (group_predictors or {}).items()

@@ -1,7 +1,7 @@
 """What all ready structures share: a family, predictors, an offset, and priors that can be replaced."""
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +59,8 @@ class Regression(Model):
         super().__init__()
         self._ready = {name for name in self.latents if self._is_ready(name)}
         self.predictors = column_names("predictors", predictors)
+        if offset is not None and not isinstance(offset, str):
+            raise ModelError(f"offset is the name of a column, found {offset!r}.")
         self.family: Family = named(family)
         self.offset = offset
         self.texts: dict[str, str] = {}
@@ -206,7 +208,8 @@ def family_of(model: Model) -> Family | None:
 
 def column_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
     """A list of column names, each once."""
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    listed = isinstance(names, Iterable) and not isinstance(names, str)
+    if not listed or not all(isinstance(name, str) for name in names):
         raise ModelError(f"{what} must be a list of column names, found {names!r}; write {what}=['x'].")
     if len(set(names)) < len(names):
         raise ModelError(f"{what} names a column twice: {list(names)}.")
@@ -247,6 +250,8 @@ def parsed(name: str, text: Any) -> Distribution:
 
 def _number(node: ast.expr) -> float | Tensor:
     value = ast.literal_eval(node)
+    if isinstance(value, str | bytes | bool):
+        raise ValueError(f"{value!r} is no number")
     if isinstance(value, list):
         return torch.tensor([float(x) for x in value], dtype=torch.float64, device="cpu")
     return torch.tensor(float(value), dtype=torch.float64, device="cpu")

@@ -57,6 +57,8 @@ class TimeVarying(Grouped):
     ) -> None:
         if dynamics not in ("random_walk", "ar1"):
             raise ModelError(f'dynamics is "random_walk" or "ar1", found {dynamics!r}.')
+        if not isinstance(time, str):
+            raise ModelError(f"time is the name of a grouping, found {time!r}.")
         self.time, self.dynamics = time, dynamics
         super().__init__(plate, predictors, **options)
 

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from hiertorch.arguments import check_probability, check_share
+from hiertorch.arguments import check_flag, check_probability, check_share
+from hiertorch.errors import DataError
 from hiertorch.findings import many
 from hiertorch.latent import validation
 from hiertorch.monitoring.calibration import STATISTICS, calibrated
@@ -135,6 +136,9 @@ def monitor(
     Raises:
         DataError: for rows that `Posterior.update` refuses, and limits that can't be.
     """
+    if not isinstance(posterior, Posterior):
+        raise DataError(f"monitor takes a posterior, as ht.sample gives it; found {type(posterior).__name__}.")
+    check_flag("distinct", distinct)
     check_probability(false_alarm, "false_alarm", least=0.01)
     if new_groups is not None:
         check_share("new_groups", new_groups)

@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from hiertorch.arguments import check_choice
+from hiertorch.arguments import check_choice, check_flag
 from hiertorch.errors import DataError, warn
 from hiertorch.monitoring.laterrows import Later
 from hiertorch.monitoring.reweighting import LEAST_ESS, Reweighted, finite, follows, reweighted
 from hiertorch.newrows import announce
+from hiertorch.options import check_handed_on
 from hiertorch.pareto import good_k
 from hiertorch.posterior import Posterior
 from hiertorch.sampling import sample
@@ -21,6 +22,9 @@ from hiertorch.sampling import sample
 __all__ = ["update"]
 
 NEW_GROUPS = ("sample", "error")
+
+WITHOUT = {"start": "an update starts from this posterior", "prior_only": "new rows are about the likelihood"}
+"""Options of `sample` that no update can have."""
 
 
 def update(
@@ -48,6 +52,8 @@ def update(
     Raises:
         DataError: if the posterior does not know its model and data, and for rows that can't be read.
     """
+    check_handed_on(settings, sample, WITHOUT)
+    check_flag("distinct", distinct)
     if new_groups is not None:
         check_choice("new_groups", new_groups, NEW_GROUPS)
     later = Later(posterior, frame, weights, distinct=distinct)

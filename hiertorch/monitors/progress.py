@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tqdm.utils import disp_len
 
 from hiertorch.diagnostics import convergence
+from hiertorch.errors import SamplingError
 from hiertorch.monitors.base import FEWEST, Monitor, RunInfo, Watch, Window, watch
 from hiertorch.monitors.governor import Governor, Tier
 from hiertorch.summaries import LIMITS
@@ -58,6 +59,10 @@ class ProgressBar(Monitor):
     only_looks = True
 
     def __init__(self, stream: TextIO | None = None, share: float = 0.02) -> None:
+        if stream is not None and not callable(getattr(stream, "write", None)):
+            raise SamplingError(f"stream is where the bar is written, such as sys.stdout, or None; found {stream!r}.")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise SamplingError(f"share is the part of a run's time that a look may cost, 0 to 1; found {share!r}.")
         self.stream, self.share = stream, share
         self._bar: _Bar | None = None
 
