@@ -57,7 +57,7 @@ def test_links_open_the_views_of_one_run():
     tab, health = read(views["health"])
     assert tab == "timeseries" and health["smoothing"] == "0"
     assert json.loads(health["pinnedCards"]) == [{"plugin": "scalars", "tag": tag} for tag in PINNED]
-    assert PINNED[:2] == ("convergence/rhat_max_up_to_1.05", "convergence/ess_bulk_min")
+    assert PINNED[:2] == ("convergence/rhat_max_minus_1", "convergence/ess_bulk_min")
     pattern = "^schools(/|$)"
     assert health["runFilter"] == pattern
     assert read(views["charts"]) == ("custom_scalars", {"_smoothingWeight": "0", "regexInput": pattern})

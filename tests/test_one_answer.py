@@ -104,7 +104,8 @@ def test_the_end_of_the_dashboards_curves(said: Said) -> None:
     table, main = said.posterior.diagnostics(), load(said.folder)
     expected = {
         "convergence/rhat_max": rhat,
-        "convergence/rhat_max_up_to_1.05": min(rhat, 1.05),
+        "convergence/rhat_max_minus_1": min(rhat - 1, 0.05),
+        "convergence/rhat_limit_minus_1": 0.01,
         "metric/rhat_max": rhat,
         "convergence/n_bad_rhat": table.loc["r_hat", "beyond"],
         "convergence/ess_bulk_min": table.loc["ess_bulk", "worst"],

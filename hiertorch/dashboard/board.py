@@ -214,8 +214,8 @@ class Board:
             every = look.all_rhat
             p95 = every.sort().values[math.ceil(0.95 * len(every)) - 1].item()
             point |= {"convergence/rhat_max": rhat, "metric/rhat_max": rhat, "convergence/rhat_p95": p95}
-            point |= {READABLE.format("rhat_max"): min(rhat, TOP), READABLE.format("rhat_p95"): min(p95, TOP)}
-            point["convergence/rhat_limit"] = RHAT
+            for part, value in {"rhat_max": rhat, "rhat_p95": p95, "rhat_limit": RHAT}.items():
+                point[READABLE.format(part)] = min(value - 1, TOP)
             bad = found.above if found is not None else int((every > RHAT).sum())
             point["convergence/n_bad_rhat"] = float(bad)
         for k, path in enumerate(self._paths):

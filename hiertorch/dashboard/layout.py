@@ -12,8 +12,10 @@ from hiertorch.dashboard.records import Chart
 
 __all__ = ["READABLE", "TOP", "available", "closed", "layout"]
 
-READABLE, TOP = "convergence/{}_up_to_1.05", 1.05
-"""R-hat as it can be read where it matters: early ones of 2 or 3 would flatten what is between 1.00 and 1.05."""
+READABLE, TOP = "convergence/{}_minus_1", 0.05
+"""R-hat - 1, cut off above, can be read where it matters: early ones of 2 or 3 would flatten what is between 1.00 and
+1.05, and the page's axes show three digits, of which R-hat itself needs one for its 1.
+"""
 
 CHARTS = 6  # of bands and of traces
 OPEN = ("1", "2", "3")  # the first signs of categories; the others open at a click
@@ -33,9 +35,8 @@ def layout(tags: Sequence[str], population: int, bands: Sequence[str]) -> dict[s
     shown = ", ".join(tags[:CHARTS])
     found: dict[str, dict[str, Chart]] = {
         "1 Health": {
-            "R-hat up to 1.05: the worst, that of 95 % of all parameters, and the limit": [
-                f"{re.escape(READABLE.format('rhat_max'))}$", f"{re.escape(READABLE.format('rhat_p95'))}$",
-                "convergence/rhat_limit$",
+            "R-hat - 1, up to 0.05: worst, 95 % of all, limit": [
+                f"{READABLE.format(part)}$" for part in ("rhat_max", "rhat_p95", "rhat_limit")
             ],
             "effective draws: fewest in bulk and tails, median": [
                 "convergence/ess_bulk_min$", "convergence/ess_tail_min$", "convergence/ess_median$",

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 __all__ = ["announcement", "command", "links", "overview", "place"]
 
-PINNED = ("convergence/rhat_max_up_to_1.05", "convergence/ess_bulk_min", "sampler/accept_rate", "sampler/log_prob")
-COMPARED = ("convergence/rhat_max_up_to_1.05", "convergence/ess_bulk_min", "metric/ess_per_s")
+PINNED = ("convergence/rhat_max_minus_1", "convergence/ess_bulk_min", "sampler/accept_rate", "sampler/log_prob")
+COMPARED = ("convergence/rhat_max_minus_1", "convergence/ess_bulk_min", "metric/ess_per_s")
 NO_CHAINS = "^(?!(.*/)?chain_[0-9]+$)"
 SHOWN = 40  # runs; if there are more, the tabs of old come up empty, with no run ticked
 KEPT = "histograms=200,images=20,text=50"  # of a tag, beside 1000 points of a scalar

@@ -31,8 +31,8 @@ class TensorBoardMonitor(Monitor):
     |---|---|---|
     | `convergence/rhat_max`, `rhat_p95`, `n_bad_rhat` | main | R-hat, of the worst and of 95 % of all parameters; \
 above 1.01 |
-    | `convergence/rhat_max_up_to_1.05`, `rhat_p95_up_to_1.05`, `rhat_limit` | main | the same where they matter, and \
-1.01 |
+    | `convergence/rhat_max_minus_1`, `rhat_p95_minus_1`, `rhat_limit_minus_1` | main | the same less 1, up to 0.05, \
+to be read; 0.01 |
     | `convergence/ess_bulk_min`, `ess_tail_min`, `ess_median`, `mcse_over_sd_max` | main | effective draws; Monte \
 Carlo error |
     | `posterior/<parameter>/mean`, `q05`, `q95`, and a histogram | main | of the draws so far; effects of groups in \
