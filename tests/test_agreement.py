@@ -44,9 +44,9 @@ def files(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     folder, data = tmp_path_factory.mktemp("files"), made()
     settings: dict[str, dict[str, Any]] = {
         "collapsed": {"collapse": True, "draws": 30},
-        "ordinary": {"warmup": 60, "draws": 30, "thin": 1},
-        "single": {"warmup": 60, "draws": 30, "thin": 1, "dtype": torch.float32},
-        "prior": {"warmup": 60, "draws": 30, "thin": 1, "prior_only": True},
+        "ordinary": {"warmup": 5, "draws": 10, "thin": 1},
+        "single": {"warmup": 5, "draws": 10, "thin": 1, "dtype": torch.float32},
+        "prior": {"warmup": 5, "draws": 10, "thin": 1, "prior_only": True},
     }
     for name, chosen in settings.items():
         sample(Line(), data, chains=4, seed=1, **chosen).save(folder / name)
@@ -100,11 +100,11 @@ class Shares(ht.Model):
     ("model", "settings"),
     [
         (Shares(), {}),
-        (CorrelatedEffects("g", ["t"]), {}),
+        pytest.param(CorrelatedEffects("g", ["t"]), {}, marks=pytest.mark.slow),
         (CorrelatedEffects("g", ["t"]), {"collapse": True}),
-        (VaryingIntercepts("g", ["t"], family="student_t"), {}),
-        (Nested(["h", "g"], ["t"]), {"collapse": True}),
-        (TimeVarying("h", "day", []), {"collapse": True}),
+        pytest.param(VaryingIntercepts("g", ["t"], family="student_t"), {}, marks=pytest.mark.slow),
+        pytest.param(Nested(["h", "g"], ["t"]), {"collapse": True}, marks=pytest.mark.slow),
+        pytest.param(TimeVarying("h", "day", []), {"collapse": True}, marks=pytest.mark.slow),
         (VaryingIntercepts("g", ["t"]), {"collapse": True, "dtype": torch.float32}),
     ],
     ids=lambda x: type(x).__name__ if isinstance(x, ht.Model) else " ".join(x),
@@ -115,6 +115,6 @@ def test_models_of_all_kinds_are_taken(
     data = made()
     g = data.codes["g"].numpy()
     data = ht.Data(data.y, groups={"g": g, "h": g % 2, "day": np.arange(40) // 5}, t=data.columns["t"])
-    short = {"warmup": 20, "draws": 10, "thin": 1, "chains": 4, "seed": 1}
+    short = {"warmup": 3, "draws": 8, "thin": 1, "chains": 4, "seed": 1}
     sample(model, data, **{**short, **settings}).save(tmp_path / "a")
     Posterior.load(tmp_path / "a", model=model, data=data)

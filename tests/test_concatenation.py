@@ -32,7 +32,7 @@ def made(**changes: Any) -> ht.Data:
 
 @pytest.fixture(scope="module")
 def runs(sample: Sample) -> dict[str, Posterior]:
-    data, short = made(), {"warmup": 40, "draws": 40, "thin": 1, "chains": 4}
+    data, short = made(), {"warmup": 4, "draws": 40, "thin": 1, "chains": 4}
     chosen: dict[str, dict[str, Any]] = {
         "a": {"collapse": True, "seed": 1},
         "b": {"collapse": True, "seed": 2, "chains": 3},

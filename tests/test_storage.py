@@ -219,11 +219,11 @@ def test_a_file_of_something_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "settings"),
     [
-        (BERNOULLI, {"warmup": 20}),
-        (BERNOULLI, {"warmup": 20, "keep": ["beta"]}),
+        pytest.param(BERNOULLI, {"warmup": 4}, marks=pytest.mark.slow),
+        (BERNOULLI, {"warmup": 4, "keep": ["beta"]}),
         (NORMAL, {"collapse": True}),
         (NORMAL, {"collapse": True, "keep": ["beta", "sigma_y"]}),
-        (CorrelatedEffects("school", ["x"]), {"keep": ["mu_alpha"], "warmup": 20}),
+        pytest.param(CorrelatedEffects("school", ["x"]), {"keep": ["mu_alpha"], "warmup": 4}, marks=pytest.mark.slow),
     ],
     ids=["ordinary", "ordinary, one kept", "collapsed", "collapsed, two kept", "correlated, one kept"],
 )
@@ -231,21 +231,22 @@ def test_a_run_goes_on_from_a_file_as_from_the_posterior(
     model: ht.Model, settings: dict[str, Any], sample: Sample, tmp_path: Path
 ) -> None:
     data = data_of("bernoulli" if model is BERNOULLI else "gaussian")
-    first = sample(model, data, chains=4, draws=20, thin=1, seed=1, **settings)
+    first = sample(model, data, chains=4, draws=6, thin=1, seed=1, **settings)
     first.save(tmp_path / "a")
     loaded = Posterior.load(tmp_path / "a")
-    more: dict[str, Any] = {**settings, "chains": 6, "warmup": 30, "draws": 10, "thin": 1, "seed": 2}
+    more: dict[str, Any] = {**settings, "chains": 6, "warmup": 4, "draws": 4, "thin": 1, "seed": 2}
     one, other = sample(model, data, start=first, **more), sample(model, data, start=loaded, **more)
     assert_same_draws(one, other)
-    assert one.run["sweeps"] == other.run["sweeps"] == first.run["sweeps"] + 40
+    assert one.run["sweeps"] == other.run["sweeps"] == first.run["sweeps"] + 8
 
 
+@pytest.mark.slow
 def test_chains_go_on_from_where_they_were_though_little_was_kept(sample: Sample) -> None:
     """Without a sweep of warm-up, effects and scales that were not kept are what they were."""
     data = data_of("bernoulli")
-    first = sample(BERNOULLI, data, chains=4, warmup=20, draws=20, thin=1, seed=1, keep=["beta"])
+    first = sample(BERNOULLI, data, chains=4, warmup=4, draws=6, thin=1, seed=1, keep=["beta"])
     assert set(first.positions) == {"mu_alpha", "sigma_alpha", "alpha"}
-    every = sample(BERNOULLI, data, chains=4, warmup=20, draws=20, thin=1, seed=1)
+    every = sample(BERNOULLI, data, chains=4, warmup=4, draws=6, thin=1, seed=1)
     assert every.positions == {}
     for name, x in first.positions.items():
         assert torch.equal(x, every.draws[name][:, -1])
