@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Judgement", "Worst", "judge"]
 
-WHOLE = 50_000_000
-"""Stored numbers, of which R-hat, effective draws and Monte Carlo errors take some 10 s on one core. No default run of
-up to 12,000 parameters has more."""
+WHOLE = 35_000_000
+"""Stored numbers, of which R-hat, effective draws and Monte Carlo errors take some 8 s on one core. No collapsed run
+with defaults and up to 8,000 parameters has more.
+"""
 
 GROUPS, EACH = 200, 200
 """Of more: evenly spaced groups of each plate, and then every k-th draw, but no fewer than so many of a chain."""
