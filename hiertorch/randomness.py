@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from hiertorch.modes import OperationMode
 
 __all__ = ["seeded"]
 
@@ -30,7 +31,7 @@ def seeded(generator: torch.Generator | None, device: torch.device) -> Iterator[
         yield
 
 
-class _Drawing(TorchDispatchMode):
+class _Drawing(OperationMode):
     """Hands its generator to all random operations that were given none."""
 
     def __init__(self, generator: torch.Generator) -> None:

@@ -12,19 +12,18 @@ another thread, is left to the probes (`hiertorch.probing`), to the comparison o
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hiertorch.affine import NotAffine, normal_root
 from hiertorch.data import Data
 from hiertorch.latent import Values
 from hiertorch.model import Model
+from hiertorch.modes import OperationMode
 from hiertorch.operations import FRESH, Value, is_harmless, names, result, tensors_in
 from hiertorch.terms import CONSTANT, Atom, Sum, Term, added, joined, reads, shifted, unknown, unknown_function
 
@@ -42,9 +41,6 @@ MADE_OF_PYTHON = names("tensor as_tensor asarray new_tensor new tensor_split")
 
 OF_SELF = names("new_tensor new tensor_split")
 """Those of them that are methods of a tensor whose entries are not read in this way."""
-
-ONE_AT_A_TIME = RLock()
-"""Torch notes for the whole process, not for a thread, that a mode is on."""
 
 BY_ENTRY = names("apply_ map_ map2_")
 """Functions that call Python for every entry, and write what it gives."""
@@ -81,7 +77,6 @@ class Trace:
 
     def __enter__(self) -> "Trace":
         self._stack = ExitStack()
-        self._stack.enter_context(ONE_AT_A_TIME)
         self._stack.enter_context(torch.inference_mode(False))  # in which operations come whole, not in their parts
         self._stack.enter_context(_Leaving(self))
         self._stack.enter_context(_Operations(self))
@@ -176,11 +171,7 @@ class Trace:
         return Value(unknown_function(terms, kinked=True))
 
 
-class _Operations(TorchDispatchMode):
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # for this torch imports its compiler, which takes a second
-
+class _Operations(OperationMode):
     def __init__(self, trace: Trace) -> None:
         super().__init__()
         self.trace = trace

@@ -33,7 +33,7 @@ AGAIN = {"crossvalidation", "monitoring", "priorgrid"}
 MEETING = {"sampling", "reuse", "outcome", "ending", "warmstart"}
 EDGE = {"monitors", "dashboard", "config"}
 ANY = {"errors", "workers", "memory", "interruption", "archive", "naming", "zones"}  # for all to use
-ANY |= {"surroundings", "randomness", "validating", "silence", "spacing"}
+ANY |= {"surroundings", "randomness", "modes", "validating", "silence", "spacing"}
 FORBIDDEN = {
     **dict.fromkeys(ANY, WHAT | HOW | OUT | MEETING | AGAIN | EDGE),
     **dict.fromkeys(WHAT, HOW | OUT | MEETING | AGAIN | EDGE),
