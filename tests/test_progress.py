@@ -131,7 +131,7 @@ def test_the_ess_of_thinned_draws_is_a_bound_and_not_judged(monkeypatch):
     least = np.minimum(ess, 160)
     assert 50 < least.min() < 400
     assert f"R-hat {rhat.max():.3f}" in stream.getvalue()
-    assert f"ESS ≥{least.min():,.0f} ({NAMES[least.argmin()]})" in stream.getvalue()
+    assert f"ESS ≥{least.min():,.0f} ({NAMES[least.argmin()]}), of 160 draws" in stream.getvalue()
 
 
 def test_nothing_is_worse_than_a_parameter_that_never_moved():
