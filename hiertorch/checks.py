@@ -11,10 +11,11 @@ from torch.distributions import Distribution, Independent, constraints
 
 from hiertorch.data import Data
 from hiertorch.declared import overrides
+from hiertorch.drawing import fits, shares
 from hiertorch.errors import DataError, ModelError
 from hiertorch.impossible import reads_rows, refuse_always, refuse_fixed, suspects
 from hiertorch.latent import Values, validation
-from hiertorch.model import Model, _fits, seeded
+from hiertorch.model import Model, seeded
 from hiertorch.space import bijection
 from hiertorch.structure import Reads, record
 from hiertorch.weights import check_registered, refuse_weights
@@ -23,6 +24,9 @@ __all__ = ["inspect"]
 
 DRAWS = 32
 """Of each prior in each chain, before it is said to give no finite values or densities."""
+
+RARE = 0.01
+"""Share of prior draws that make a parameter impossible, below which nobody needs to know."""
 
 NUMBERS = 2_000_000
 """So many of them are drawn at once at most."""
@@ -37,7 +41,7 @@ ROWS = 50_000
 def inspect(
     model: Model, data: Data, generator: torch.Generator | None = None, *, prior_only: bool = False
 ) -> tuple[Reads, list[str]]:
-    """Runs every prior and the likelihood once with validation on; returns what reads what, and notes worth a warning.
+    """Runs every prior and the likelihood; returns what reads what, and notes worth a warning.
 
     Raises:
         ModelError: a latent without a grouping for its plate, a prior that is discrete, improper, NaN or reads a later
@@ -52,7 +56,7 @@ def inspect(
         model.check_columns(data)
     generator = generator or torch.Generator(data.device).manual_seed(0)
     rows = data if prior_only else _spread(data)
-    with torch.enable_grad(), validation(True):  # which shows weights that somebody means to be learnt
+    with torch.enable_grad(), validation(False):  # which shows weights that somebody means to be learnt
         try:
             reads = _checked(model, data, rows, generator, prior_only=prior_only)
         except ModelError:
@@ -60,9 +64,28 @@ def inspect(
                 raise
             # Some likelihoods need all rows, such as one with a buffer that has an entry for each; errors count them.
             rows, reads = data, _checked(model, data, data, generator, prior_only=prior_only)
+        impossible = _impossible(model, data, None if prior_only else rows, generator)
     for looked_at in (rows, data):
         looked_at.check_unchanged()
-    return reads, _notes(model, reads, data, prior_only=prior_only)
+    return reads, [*impossible, *_notes(model, reads, data, prior_only=prior_only)]
+
+
+def _impossible(model: Model, data: Data, rows: Data | None, generator: torch.Generator) -> list[str]:
+    """Notes on parameters that prior draws make impossible; a ModelError if all do."""
+    if overrides(model, "log_prob") or overrides(model, "log_likelihood"):
+        rows = None
+    notes = []
+    with torch.no_grad():
+        found = shares(model, data, rows, generator)
+    for one in found:
+        if one.share == 1.0:
+            raise ModelError(f"every prior draw is impossible: {one.text}. Change the prior, or take a link.")
+        if one.share >= RARE:
+            notes.append(
+                f"{one.share:.0%} of prior draws are impossible, and have density 0: {one.text}. A prior that keeps to "
+                "what is possible, or a link such as exp, wastes no proposals."
+            )
+    return notes
 
 
 def _check_kinds(model: Model, data: Data) -> None:
@@ -298,7 +321,7 @@ def _check_shape(response: object, wanted: tuple[int, int]) -> None:
             f"likelihood returned a distribution with event shape {tuple(response.event_shape)}; expected one "
             "response a row: batch shape (chains, rows) and no event."
         )
-    if not _fits(response.batch_shape, wanted):
+    if not fits(response.batch_shape, wanted):
         raise ModelError(
             f"likelihood returned batch shape {tuple(response.batch_shape)}; expected (chains, rows) = {wanted}. "
             "Group effects are read row by row as v.alpha[:, data.school], and columns as data.x."

@@ -1,7 +1,7 @@
 """The base class of every model: named latents, a likelihood, and densities batched over chains."""
 
 import copy
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from hiertorch.data import Data
+from hiertorch.drawing import Share, draw_latents, fits
 from hiertorch.errors import ModelError
-from hiertorch.latent import Derived, Latent, Values, repaired
+from hiertorch.latent import Derived, Latent, Values, validation
 from hiertorch.randomness import seeded
 from hiertorch.support import Condition, density, impossible
 from hiertorch.surroundings import at_home, keywords, unknown_option
@@ -179,7 +180,7 @@ class Model(nn.Module, metaclass=_ModelType):
             raise ModelError(f"latent {name!r} needs a value of shape (chains, size, *event), found {found}.")
         term, conditions = density(self.prior(name, v, data), value, v._satisfies)
         shape = value.shape[:2]
-        if not _fits(term.shape, shape):
+        if not fits(term.shape, shape):
             raise ModelError(
                 f"the prior of {name!r} gives a log density of shape {tuple(term.shape)} for values "
                 f"{tuple(value.shape)}; expected (chains, size) = {tuple(shape)}. For a vector use "
@@ -201,7 +202,7 @@ class Model(nn.Module, metaclass=_ModelType):
         """The same as torch has it, and the conditions without which it is -inf."""
         distribution, wanted = attempted(self.likelihood, v, data), (_chains(v), data.n_rows)
         terms, found = density(distribution, data.y, v._satisfies)
-        if terms.dim() > 2 or not _fits(terms.shape[-1:], wanted[-1:]):
+        if terms.dim() > 2 or not fits(terms.shape[-1:], wanted[-1:]):
             raise ModelError(
                 f"the log density of the likelihood, {type(distribution).__name__}, has shape {tuple(terms.shape)}; "
                 f"expected (chains, rows) = {wanted}."
@@ -223,8 +224,12 @@ class Model(nn.Module, metaclass=_ModelType):
         chains: int,
         generator: torch.Generator | None = None,
         given: Mapping[str, Tensor] | None = None,
+        met: MutableMapping[str, Share] | None = None,
     ) -> Values:
-        """theta ~ p(theta): a draw of every latent for each chain, `(chains, size, *event)`; those `given` are kept."""
+        """theta ~ p(theta): a draw of every latent for each chain, `(chains, size, *event)`; those `given` are kept.
+
+        Latents that make a parameter of a later prior impossible are drawn again; how many do is noted in `met`.
+        """
         if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1:
             raise ModelError(
                 f"chains is how many draws of every latent to make, a whole number from 1; found {chains!r}."
@@ -233,16 +238,8 @@ class Model(nn.Module, metaclass=_ModelType):
             raise ModelError(f"generator is a torch.Generator or None, found {generator!r}.")
         if unknown := [name for name in given or () if name not in self.latents]:
             raise ModelError(f"given names {unknown[0]!r}; the model's latents are {', '.join(self.latents)}.")
-        tensors: dict[str, Tensor] = {}
-        with seeded(generator, data.device):
-            for name, latent in self.latents.items():
-                if given and name in given:
-                    tensors[name] = given[name]
-                    continue
-                distribution = self.prior(name, Values(tensors, tuple(self.latents)), data)
-                size = 1 if latent.plate is None else data.size(latent.plate)
-                tensors[name] = _draw(f"the prior of {name!r}", distribution, (chains, size), data)
-        return Values(tensors, tuple(self.latents))
+        with seeded(generator, data.device), validation(False):
+            return Values(draw_latents(self, data, chains, given or {}, met), tuple(self.latents))
 
     @at_home
     def simulate(self, v: Mapping[str, Tensor], data: Data, generator: torch.Generator | None = None) -> Tensor:
@@ -331,49 +328,6 @@ def _shadow(name: str) -> str:
         f"{name!r} is both a latent and another attribute of the model (torch.nn.Module and ht.Model have many); "
         "rename the latent."
     )
-
-
-def _fits(shape: Sequence[int], target: Sequence[int]) -> bool:
-    """Whether a shape broadcasts to another."""
-    padded = (1,) * (len(target) - len(shape)) + tuple(shape)
-    return len(padded) == len(target) and all(a in (1, b) for a, b in zip(padded, target, strict=True))
-
-
-def _draw(what: str, distribution: Distribution, shape: tuple[int, int], data: Data) -> Tensor:
-    """A draw of a prior for each chain and group, `(chains, size, *event)`, or what is wrong with the prior."""
-    family = type(distribution).__name__
-    if _is_discrete(distribution):
-        raise ModelError(
-            f"{what}, {family}, is discrete; Metropolis-Hastings moves here need a continuous latent: sum it out in "
-            "the likelihood."
-        )
-    if not _fits(distribution.batch_shape, shape):
-        raise ModelError(
-            f"{what} has batch shape {tuple(distribution.batch_shape)}; expected one that broadcasts to (chains, size) "
-            f"= {shape}. For a vector use Independent(..., 1) or event=."
-        )
-    asked = f"the data are {data.dtype} on {data.device}; make its tensors from the latents it reads or plain numbers"
-    try:
-        draw = repaired(distribution).expand(torch.Size(shape)).sample()
-    except NotImplementedError as error:
-        raise ModelError(
-            f"{what}, {family}, can't be drawn from (it has no sample() or expand()): chains start at draws from the "
-            "prior, so that it must be proper and have both."
-        ) from error
-    except RuntimeError as error:
-        raise ModelError(
-            f"{what}, {family}, can't be drawn from: {error}. Do devices or dtypes meet? {asked}."
-        ) from error
-    if draw.dtype != data.dtype or draw.device != data.device:
-        raise ModelError(f"{what} gives values of {draw.dtype} on {draw.device}; {asked}.")
-    return draw
-
-
-def _is_discrete(distribution: Distribution) -> bool:
-    try:
-        return bool(getattr(distribution.support, "is_discrete", False))
-    except NotImplementedError:  # it tells no support; `hiertorch.checks` says so
-        return False
 
 
 def _chains(v: Values) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hiertorch.drawing import mended
 from hiertorch.errors import SamplingError
 from hiertorch.space import chain_last
 from hiertorch.state import State
@@ -16,6 +17,7 @@ __all__ = ["read_init", "start"]
 SPREAD = 8
 TRIES = 200
 SHRINK = 0.97
+MENDED = (1, 4, 16, 64)
 """Chains without a finite density are drawn again, in turns nearer and nearer to the origin of unconstrained space
 (exp(x beta) overflows far from it) and from the whole prior (a bounded likelihood may rule the origin out)."""
 
@@ -38,6 +40,9 @@ def start(
     free = _draw(target, chains, generator, fixed, 1.0)
     for attempt in range(1, TRIES + 1):
         state = target.state(free)
+        if attempt in MENDED and not bool(torch.isfinite(state.log_density()).all()):
+            free = _mended(target, free, generator, tuple(fixed))
+            state = target.state(free)
         bad = ~torch.isfinite(state.log_density())
         if not bool(bad.any()):
             free, values, prior = ({name: chain_last(x) for name, x in part.items()} for part in state[:3])
@@ -48,6 +53,16 @@ def start(
             again = _anywhere(target, chains, generator, fixed)
         free = {name: torch.where(bad.reshape(-1, *(1,) * (u.dim() - 1)), again[name], u) for name, u in free.items()}
     raise SamplingError(_blame(target, state, bad))
+
+
+def _mended(
+    target: Target, free: dict[str, Tensor], generator: torch.Generator | None, fixed: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Draws of which groups whose rows have no density are drawn again: with many groups some always do."""
+    if target.prior_only or target.opaque:
+        return free
+    space, data = target.space, target.data
+    return space.unconstrain(mended(target.model, data, data, space.constrain(free), generator, fixed))
 
 
 def _draw(

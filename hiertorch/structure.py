@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 
 from hiertorch.data import Data
 from hiertorch.declared import overrides
+from hiertorch.drawing import mended
 from hiertorch.errors import ModelError
 from hiertorch.latent import Values, validation
 from hiertorch.model import Model
@@ -105,6 +106,8 @@ def record(
     watched: Any = _Watched(data, seen)
     watched_rows: Any = watched if rows is None else _Watched(rows, seen)
     tensors = dict(model.sample_prior(data, chains, generator))
+    if not prior_only:
+        tensors = _possible(model, data, data if rows is None else rows, tensors, generator)
     priors, distributions = {}, {}
     for i, name in enumerate(names):
         read: set[str] = set()
@@ -128,6 +131,19 @@ def record(
         why = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
         raise ModelError(f"the likelihood of {type(model).__name__} failed: {why}") from error
     return Reads(priors, frozenset(read), frozenset(seen), tensors, distributions, response, density)
+
+
+def _possible(
+    model: Model, data: Data, rows: Data, tensors: dict[str, Tensor], generator: torch.Generator | None
+) -> dict[str, Tensor]:
+    """Prior draws at which the likelihood is finite, if it can be computed at all: what can't be is said later."""
+    if overrides(model, "log_prob"):
+        return tensors
+    try:
+        with validation(False):
+            return mended(model, data, rows, tensors, generator)
+    except Exception:
+        return tensors
 
 
 def _own_term(model: Model, name: str, v: Values, data: Any) -> Tensor:

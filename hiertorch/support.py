@@ -93,18 +93,22 @@ class Condition:
 
     def wanted(self) -> str:
         """What it asks for, in words."""
-        c = self.constraint
-        if c is constraints.positive:
-            return "positive"
-        if c is constraints.nonnegative:
-            return "at least 0"
-        if c is constraints.unit_interval:
-            return "between 0 and 1"
-        if c is constraints.nonnegative_integer:
-            return "a whole number of at least 0"
+        c: Any = self.constraint
         if c in MATRICES or c is constraints.lower_cholesky:
             return "positive definite"
-        return f"in {c}"
+        if c is constraints.nonnegative_integer:
+            return "a whole number of at least 0"
+        if not _is_interval(c) or _has_tensor(c):
+            return f"in {c}"
+        low, high = (getattr(c, name, None) for name in ("lower_bound", "upper_bound"))
+        if low is None:
+            return f"below {high:g}"
+        if high is not None:
+            return f"between {low:g} and {high:g}"
+        above = isinstance(c, constraints.greater_than)
+        if low == 0:
+            return "positive and finite" if above else "at least 0 and finite"
+        return f"{'above' if above else 'at least'} {low:g}"
 
 
 def density(distribution: Distribution, value: Tensor, sure: Sure | None = None) -> tuple[Tensor, list[Condition]]:

@@ -4,11 +4,12 @@ It is how `hiertorch.priorgrid` fits several priors in one run, and how `hiertor
 a setting of its own. The count stands behind a name that no class of a user can have.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 import torch
 
 from hiertorch.data import Data
+from hiertorch.drawing import Share
 from hiertorch.latent import Values
 from hiertorch.model import Model
 
@@ -27,11 +28,12 @@ class InTurn(Model):
         chains: int,
         generator: torch.Generator | None = None,
         given: Mapping[str, torch.Tensor] | None = None,
+        met: MutableMapping[str, Share] | None = None,
     ) -> Values:
         """See `Model.sample_prior`."""
         self.__drawing[0] = chains
         try:
-            return super().sample_prior(data, chains, generator, given)
+            return super().sample_prior(data, chains, generator, given, met)
         finally:
             self.__drawing[0] = 1
 

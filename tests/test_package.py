@@ -17,7 +17,7 @@ WHAT = {"data", "reading", "latent", "model", "models", "families", "distributio
 WHAT |= {"declared", "means", "turns", "weights", "arguments", "fingerprint", "admissible", "impossible", "scales"}
 WHAT |= {"options", "facts", "unchanged", "spelling", "labelfindings"}
 WHAT |= {"requirements", "findings", "expectations", "simulation"}
-WHAT |= {"support", "tolerance", "tally", "ranges"}
+WHAT |= {"support", "drawing", "tolerance", "tally", "ranges"}
 WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structure", "start"}
 # Gaussian models, of which much is integrated out:
 WHAT |= {"terms", "operations", "tracing", "choice", "probes", "proofs"}

@@ -10,7 +10,7 @@ from torch.distributions import Dirichlet, Exponential, Gamma, HalfNormal, LKJCh
 
 import hiertorch as ht
 from hiertorch.checks import inspect
-from hiertorch.errors import SamplingError
+from hiertorch.errors import ModelError, SamplingError
 from hiertorch.latent import validation
 from hiertorch.start import start
 from hiertorch.structure import analyse
@@ -171,10 +171,21 @@ def test_an_overflowing_likelihood():
         def likelihood(self, v, data):
             return Poisson((1e6 * (v.mu.square() + 1.0) + v.alpha[:, data.school]).exp(), validate_args=False)
 
+    with pytest.raises(ModelError, match="every prior draw is impossible: rate of Poisson must be"):
+        made(Overflow())
+
+
+def test_a_likelihood_of_zero():
+    class Far(Intercepts):
+        def likelihood(self, v, data):
+            return Uniform(1e6 * (v.mu.square() + 1.0) + v.alpha[:, data.school], 1e9)
+
+    target = made(Intercepts())
+    target.model.__class__ = Far
     with refused(
         "no finite log density for 8 of 8 chains after 200 tries", "log likelihood is -inf", "'mu'", "or pass init="
     ):
-        begun(made(Overflow()))
+        begun(target)
 
 
 def test_the_latent_that_makes_the_likelihood_nan():
@@ -204,7 +215,7 @@ def test_the_prior_that_is_not_finite():
 
     target = made(Intercepts())
     target.model.alpha = ht.Latent(Narrow.alpha.prior, plate="school")
-    with refused("no finite log density", "the log prior of 'alpha' is ", "Check the parameters of its prior"):
+    with pytest.raises(ModelError, match=r"the prior of 'alpha' is impossible at .*: scale of Normal must be positive"):
         begun(target)
 
 
