@@ -27,6 +27,7 @@ from hiertorch.model import Model, weighted
 from hiertorch.probing import find
 from hiertorch.several import Eliminations, one_of, sets_of
 from hiertorch.structure import Reads
+from hiertorch.support import Bounds, Condition, conditions
 from hiertorch.turns import priors_in_turn
 
 __all__ = ["Collapsed", "collapse"]
@@ -124,6 +125,41 @@ class Collapsed:
         if len(grams.levels) > 1 or grams.crossed or width > MOST_REMEMBERED:
             return reduced.log_marginal, reduced.log_marginal.new_empty(chains, 0)
         return reduced.log_marginal, torch.cat([reduced.root.flatten(0, 1), reduced.centre]).mT
+
+    def conditions(
+        self, values: Mapping[str, Tensor], chains: int, bounds: Mapping[str, Bounds]
+    ) -> dict[tuple[str, str], list[Condition]]:
+        """What parameters of the likelihood, ("rows", ""), and of priors of integrated latents, ("prior", name), must
+        satisfy: beyond them the algebra goes on where the model ends, since it knows squares of scales alone.
+
+        Args:
+            values: of the rest, `(chains, 1, *event)`.
+            chains: how many.
+            bounds: of these values, which need no look.
+        """
+        model, names = self.composed.model, self.composed.names
+        v = Values(dict(self.composed.zeros(values, chains)), names, None, bounds)
+        found = {("rows", ""): conditions(model.likelihood(v, self.affine.witnesses), v._satisfies)}
+        for name in self.linear:
+            found["prior", name] = conditions(model.prior(name, v, self.composed.data), v._satisfies)
+        return {key: some for key, some in found.items() if some}
+
+    def possible(self, values: Mapping[str, Tensor]) -> Tensor:
+        """At which of some values of the rest, `(n, 1, *event)`, all parameters are possible; NotAffine if at none."""
+        number = _chains(values) if values else 1
+        ok = torch.ones(number, dtype=torch.bool, device=self.data.device)
+        for some in self.conditions(values, number, {}).values():
+            for mask in (mask for condition in some for mask in condition.violated()):
+                ok &= ~mask.expand(torch.broadcast_shapes((number, 1), mask.shape)).flatten(1).any(1)
+        if not bool(ok.any()):
+            raise NotAffine("its parameters are impossible wherever the model was probed")
+        return ok.nonzero().flatten()
+
+    def is_nan(self, values: Mapping[str, Tensor], chains: int) -> Tensor:
+        """Where the model itself gives NaN for what the algebra is given, `(chains,)`."""
+        spreads, roots = self.spreads(values, chains)
+        given = (spreads.factors, *spreads.levels, *spreads.crossed, spreads.held, *roots.values())
+        return torch.stack([x.isnan().flatten(0, -2).any(0).expand(chains) for x in given if x.numel()]).any(0)
 
     def _remembered(self, found: Tensor) -> Reduced:
         """The inverse of `evaluate`."""
@@ -265,7 +301,8 @@ def _verify(found: Collapsed) -> None:
     composed, affine = found.composed, found.affine
     generator = torch.Generator(composed.data.device).manual_seed(2)
     chains = found.sets if found.sets > 1 else 2 if found.data.n_rows > MANY_ROWS else 4
-    rest = {name: x[torch.arange(chains, device=x.device) % len(x)] for name, x in affine.probes.items()}
+    places = found.possible(affine.probes)
+    rest = {name: x[places[torch.arange(chains, device=x.device) % len(places)]] for name, x in affine.probes.items()}
     data = found.data if found.sets > 1 else composed.data
     if found.sets > 1:
         at = torch.arange(chains) % len(

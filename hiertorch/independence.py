@@ -216,6 +216,7 @@ class Independence:
 
     def prepare(self, *, compiled: bool) -> None:
         """Nothing to record or compile."""
+        self.move.target.met.clear()
 
     def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, counter: Counter) -> None:
         """Runs sweeps `done` .. `done + sweeps`, all in warm-up or all after it; counts, learns or stores."""

@@ -88,6 +88,10 @@ def worst(mixing: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+OFTEN = 0.01
+"""Share of proposals with impossible parameters from which on a reader is told."""
+
+
 def warnings(posterior: "Posterior") -> list[str]:
     """What a reader should know before believing the numbers, and what to do about it."""
     return [*_of_the_run(posterior), *_stuck(posterior), *mixing(posterior)]
@@ -111,7 +115,15 @@ def _of_the_run(posterior: "Posterior") -> Iterator[str]:
         yield (
             f"The log density of a proposal was NaN, and the proposal rejected: {blocks}. "
             f"Look for 0/0, inf - inf or the log of a negative number in the likelihood and priors."
+            f"{posterior.run.get('nan_example', '')}"
         )
+    for name, (count, of) in posterior.run.get("impossible", {}).items():
+        if count >= OFTEN * of:
+            yield (
+                f"{name[:1].upper()}{name[1:]} was impossible at {count / of:.0%} of the places where it was computed: "
+                "such proposals were rejected, as they must be. A prior that keeps to what is possible, or a link "
+                "such as exp, wastes none."
+            )
     if broken := [name for name, x in posterior.draws.items() if not x.isfinite().all()]:
         yield (
             f"Some draws of {listed(broken)} are not finite and have no diagnostics: "

@@ -133,6 +133,7 @@ class Sweeps:
     def prepare(self, *, compiled: bool) -> None:
         """Records (and compiles) the pieces of the density."""
         self.sweep.rehearse(self.state, self.tuning, compiled=compiled)
+        self.sweep.plan.structure.target.met.clear()
 
     def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, counter: Counter) -> None:
         """Runs sweeps `done` .. `done + sweeps`, all in warm-up, which learns, or all after it, which stores."""

@@ -11,6 +11,9 @@ from hiertorch.support import Condition
 
 __all__ = ["Tally", "ruled"]
 
+COUNTING = Lock()
+"""Several threads evaluate pieces of one density."""
+
 Key = tuple[str, str]
 """A piece of the density: its kind and its latent."""
 
@@ -44,7 +47,6 @@ class Tally:
         self._counts: dict[tuple[Key, int, torch.Size], Tensor] = {}
         self._looks: dict[tuple[Key, int, torch.Size], int] = {}
         self._last: dict[tuple[Key, int, torch.Size], Tensor] = {}
-        self._lock = Lock()  # several threads evaluate pieces
 
     def outlined(self, key: Key, terms: Tensor, names: Sequence[str], masks: Sequence[Tensor]) -> Any:
         """What a pass over the rows gives: the terms, and the masks that are no larger than one number a chain. Others
@@ -60,7 +62,7 @@ class Tally:
         names = self.names.get(key, ())
         if not names:
             return
-        with self._lock:
+        with COUNTING:
             masks = masks if len(masks) == len(names) else [*masks, terms == -torch.inf]
             for i, mask in enumerate(masks):
                 at = key, i, mask.shape
@@ -74,7 +76,7 @@ class Tally:
 
     def clear(self) -> None:
         """Begins again at nothing."""
-        with self._lock:
+        with COUNTING:
             self._counts, self._looks, self._last = {}, {}, {}
 
     def found(self) -> Mapping[str, tuple[int, int]]:

@@ -178,12 +178,12 @@ def test_an_overflowing_likelihood():
 def test_a_likelihood_of_zero():
     class Far(Intercepts):
         def likelihood(self, v, data):
-            return Uniform(1e6 * (v.mu.square() + 1.0) + v.alpha[:, data.school], 1e9)
+            return Uniform(1e6 * (v.share + 1.0) + v.alpha[:, data.school], 1e9)
 
     target = made(Intercepts())
     target.model.__class__ = Far
     with refused(
-        "no finite log density for 8 of 8 chains after 200 tries", "log likelihood is -inf", "'mu'", "or pass init="
+        "no finite log density for 8 of 8 chains after 200 tries", "log likelihood is -inf", "'alpha'", "or pass init="
     ):
         begun(target)
 

@@ -3,11 +3,15 @@
 It is stepped many sweeps at a time, by `hiertorch.independence`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from hiertorch.collapse import Collapsed
 from hiertorch.space import Space
+from hiertorch.tally import ruled
 from hiertorch.target import Target
 from hiertorch.workers import each
 
@@ -32,6 +36,7 @@ class CollapsedMove:
         self.space = Space({name: target.space.coordinates[name] for name in self.rest})
         self.name = f"collapsed({', '.join(self.rest)})"
         self.width = self.space.dim
+        self.conditional: bool | None = None  # whether parameters that depend on the rest may be impossible
 
     def log_density(self, position: Tensor) -> Tensor:
         """log p(rest | y) up to a constant, on unconstrained space with its Jacobian: `(n, width)` to `(n,)`."""
@@ -53,11 +58,39 @@ class CollapsedMove:
     def _evaluate(self, position: Tensor) -> tuple[Tensor, Tensor]:
         free = self.space.split(position)
         values = self.space.constrain(free)
-        total, found = self.collapsed.evaluate(values, len(position))
+        marginal, found = self.collapsed.evaluate(values, len(position))
+        prior = torch.zeros_like(marginal)
         for name in self.rest:
-            total = total + self.target.prior_term(name, free[name], values).sum(-1)
-        return total, found
+            prior = prior + self.target.prior_term(name, free[name], values).sum(-1)
+        for key, conditions in self._conditions(values, len(position)).items():
+            marginal, self.target.met.names[key], masks = ruled(
+                marginal, [(c, [mask.flatten(1).any(1) for mask in c.violated()]) for c in conditions]
+            )
+            self.target.met.add(key, marginal, [mask.unsqueeze(1) for mask in masks])
+        odd = marginal.isnan() | (marginal == torch.inf)
+        if bool(odd.any()):  # far out, where the algebra ends before the model does
+            odd = odd & ~self.collapsed.is_nan(values, len(position))
+            marginal = torch.where(odd, -torch.inf, marginal)
+        return torch.where(prior == -torch.inf, -torch.inf, marginal + prior), found
+
+    def _conditions(self, values: Mapping[str, Tensor], chains: int) -> Mapping[tuple[str, str], list[Any]]:
+        """What parameters must satisfy that depend on the rest. Which these are is looked up once: mostly none."""
+        if self.conditional is False:
+            return {}
+        bounds = {name: c.bounds for name, c in self.space.coordinates.items() if c.bounds is not None}
+        found = self.collapsed.conditions(values, chains, bounds)
+        found = {key: [c for c in some if _varies(c, chains)] for key, some in found.items()}
+        found = {key: some for key, some in found.items() if some}
+        if chains > 1:
+            self.conditional = bool(found)
+        return found
 
     def values(self, position: Tensor) -> dict[str, Tensor]:
         """Constrained values of the rest, `(n, 1, *event)`."""
         return self.space.constrain(self.space.split(position))
+
+
+def _varies(condition: Any, chains: int) -> bool:
+    """Whether a parameter has a value for each chain; others are the same at all places."""
+    shape = (condition.value if condition.found is None else condition.found).shape
+    return len(shape) > 1 and shape[0] == chains

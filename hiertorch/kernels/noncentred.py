@@ -68,6 +68,8 @@ class NonCentred:
             log_ratio = settled(log_ratio + (new.cells - state.cells).sum(-1), log_ratio)
         if self.ends:
             log_ratio = settled(log_ratio, change(new, state, self.ends))
+        if self.carried:  # whose priors cancel, where they are not 0
+            log_ratio = settled(log_ratio, change(new, state, self.carried))
         for name in self.carried:  # which may have been carried beyond all numbers
             there = free[name].flatten(1).sum(1)
             log_ratio = torch.where(there - there == 0, log_ratio, -torch.inf)
