@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from hiertorch.errors import ModelError
 from hiertorch.latent import Values, repaired
-from hiertorch.support import Condition, conditions, violated
+from hiertorch.support import Bounds, Condition, Sure, conditions, plain_bounds, violated
 from hiertorch.tolerance import attempted
 
 __all__ = ["Share", "draw_latents", "fits", "mended", "shares"]
@@ -69,14 +69,18 @@ def _drawn(
     names: Sequence[str],
     met: MutableMapping[str, Share] | None = None,
 ) -> dict[str, Tensor]:
-    every, tensors = tuple(model.latents), dict[str, Tensor]()
+    every, tensors, ends = tuple(model.latents), dict[str, Tensor](), dict[str, Bounds]()
     for i, name in enumerate(names):
+        fixed = isinstance(model.latents[name].prior, Distribution)
         if name in given:
             tensors[name] = given[name]
+            if fixed and (pair := plain_bounds(model.latents[name].prior)) is not None:
+                ends[name] = pair
             continue
-        distribution = model.prior(name, Values(tensors, every), data)
+        v = Values(tensors, every, None, ends)
+        distribution = model.prior(name, v, data)
         for attempt in range(TRIES + 1):
-            found = _impossible(distribution, chains)
+            found = [] if fixed and met is None else _impossible(distribution, chains, v._satisfies)
             if not found:
                 break
             if attempt == 0 and met is not None:
@@ -95,19 +99,22 @@ def _drawn(
             tensors = {
                 key: torch.where(bad.reshape(-1, *(1,) * (x.dim() - 1)), again[key], x) for key, x in tensors.items()
             }
-            distribution = model.prior(name, Values(tensors, every), data)
+            v = Values(tensors, every, None, ends)
+            distribution = model.prior(name, v, data)
         plate = model.latents[name].plate
         size = 1 if plate is None else data.size(plate)
         tensors[name] = _draw(f"the prior of {name!r}", distribution, (chains, size), data)
+        if (pair := plain_bounds(distribution)) is not None:
+            ends[name] = pair
     return tensors
 
 
-def _impossible(distribution: Any, chains: int) -> list[tuple[Condition, Tensor]]:
+def _impossible(distribution: Any, chains: int, sure: Sure | None = None) -> list[tuple[Condition, Tensor]]:
     """Conditions that are violated, and where, `(chains, size)`."""
     if not isinstance(distribution, Distribution):
         return []
     found = []
-    for condition in conditions(distribution):
+    for condition in conditions(distribution, sure):
         mask = violated(condition.violated())
         if mask.device.type != "meta" and bool(mask.any()):
             found.append((condition, mask.expand(torch.broadcast_shapes((chains, 1), mask.shape))))
@@ -124,7 +131,7 @@ def mended(
     latents = model.latents
     varying = [name for name, latent in latents.items() if latent.plate is not None and name not in fixed]
     for turn in range(TURNS):
-        terms = model.log_likelihood(values, rows)
+        terms = model.log_likelihood(model.values(values), rows)
         bad = ~torch.isfinite(terms) if rows.weights is None else ~torch.isfinite(terms) & (rows.weights != 0)
         bad = bad.expand(chains, rows.n_rows)
         if not bool(bad.any()):

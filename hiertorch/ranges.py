@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 
 __all__ = ["Range", "ranges", "settled", "strictly"]
 
@@ -67,7 +68,12 @@ def ranges(graph: fx.GraphModule, given: Mapping[int, Range], constants: Mapping
                 found[node] = given[arguments]
             arguments += 1
         elif node in constants:
-            if isinstance(value := constants[node], Tensor) and value.numel() and value.is_floating_point():
+            if (
+                isinstance(value := constants[node], Tensor)
+                and value.numel()
+                and value.is_floating_point()
+                and not isinstance(value, FakeTensor)
+            ):
                 found[node] = float(value.min()), float(value.max())
         elif node.op == "call_function" and (of := _range(node, found)) is not None and of != ALL:
             found[node] = of

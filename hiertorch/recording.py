@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.split_module import split_module
 
@@ -174,17 +175,21 @@ def _settled(node: fx.Node, constants: dict[fx.Node, Any]) -> fx.Node | None:
     """
     if node.target is torch.ops.aten.where.self:
         mask = constants.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
-        if mask is None or bool(mask.any()) != bool(mask.all()):
+        if mask is None or isinstance(mask, FakeTensor) or bool(mask.any()) != bool(mask.all()):
             return None
         kept = node.args[1] if bool(mask.any()) else node.args[2]
     elif node.target is torch.ops.aten.bitwise_or.Tensor:
-        false = [isinstance(x, fx.Node) and x in constants and not bool(constants[x].any()) for x in node.args]
+        false = [_is_false(constants.get(x)) if isinstance(x, fx.Node) else False for x in node.args]
         kept = node.args[1 - false.index(True)] if True in false else None
     else:
         return None
     if isinstance(kept, fx.Node) and "val" in kept.meta and kept.meta["val"].shape == node.meta["val"].shape:
         return kept
     return None
+
+
+def _is_false(mask: Any) -> bool:
+    return isinstance(mask, Tensor) and not isinstance(mask, FakeTensor) and not bool(mask.any())
 
 
 def _expand_late(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> None:

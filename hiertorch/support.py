@@ -27,11 +27,13 @@ from torch.distributions.utils import lazy_property
 __all__ = [
     "Bounds",
     "Condition",
+    "Sure",
     "bounds",
     "conditions",
     "density",
     "impossible",
     "outside",
+    "plain_bounds",
     "shares_memory",
     "violated",
     "within",
@@ -193,13 +195,13 @@ def _condition(name: str, distribution: Any, value: Tensor, constraint: Constrai
         bad = violated(_beyond(base, value, value))
     elif base in MATRICES:
         root = next((x for key, x in vars(distribution).items() if key.endswith("scale_tril")), None)
-        bad = ~_is_root(root if root is not None else torch.linalg.cholesky_ex(value).L)
-        bad = bad & ~value.isnan().flatten(-2).any(-1)
+        sound = _is_root(root if root is not None else torch.linalg.cholesky_ex(value).L)
+        bad = (sound | value.isnan().flatten(-2).any(-1)).logical_not()
     elif base is constraints.simplex:
         bad = (value.amin(-1) < 0) | ((value.sum(-1) - 1.0).abs() >= 1e-6)  # as torch's, but NaN is not impossible
     else:
         nan = value.isnan()
-        bad = ~base.check(value) & ~(nan.flatten(-base.event_dim).any(-1) if base.event_dim else nan)
+        bad = (base.check(value) | (nan.flatten(-base.event_dim).any(-1) if base.event_dim else nan)).logical_not()
     return Condition(name, value, base, found=_over(bad, events))
 
 
@@ -278,6 +280,17 @@ def bounds(support: Constraint) -> Bounds | None:
     return low, high
 
 
+def plain_bounds(distribution: Any) -> Bounds | None:
+    """The ends of the support of a distribution, if they are plain numbers."""
+    try:
+        support = distribution.support
+    except NotImplementedError:
+        return None
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return None if _has_tensor(support) else bounds(support)
+
+
 def within(inner: Bounds, constraint: Constraint) -> bool:
     """Whether numbers strictly between bounds satisfy a constraint."""
     while isinstance(constraint, constraints.independent):
@@ -308,7 +321,7 @@ def outside(distribution: Any, value: Tensor, sure: Sure | None = None) -> Tenso
         return None
     mask = None
     if support.event_dim == 0 and support is not constraints.real:
-        mask = ~support.check(value)
+        mask = support.check(value).logical_not()
     if type(distribution) is TransformedDistribution and not distribution.event_shape:
         for transform in reversed(distribution.transforms):
             value = transform.inv(value)
