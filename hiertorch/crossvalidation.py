@@ -228,6 +228,7 @@ def _drawn(data: Data, k: int, by: str, stratify: str | None, number: int, seed:
 
 def _given(data: Data, folds: Sequence[Any], by: str) -> Tensor:
     """Folds that a user gives, as numbers for rows or groups."""
+    reading.check_aligned([("folds", folds)], data.index)
     labels = pd.Index(np.asarray(folds).ravel() if not isinstance(folds, pd.Series) else folds.to_numpy())
     if len(labels) != data.n_rows or labels.isna().any():
         raise DataError(f"folds= has one label for each of {data.n_rows} rows, none missing; found {len(labels)}.")

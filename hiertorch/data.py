@@ -104,6 +104,7 @@ class Data(Facts):
         reading.check_names(name, columns, groups, taken={*dir(Data), *Data.__annotations__, *Facts.__annotations__})
         if unknown := [plate for plate in labels if plate not in groups]:
             raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {reading.listed(groups)}.")
+        reading.check_aligned([(name, y), ("weights", weights), *groups.items(), *columns.items()])
         device = reading.common_device(y, weights, *columns.values())
         self.name, self.y = name, reading.response(name, y, dtype, device)
         self.weights = self._made_with = None if weights is None else reading.row_weights(weights, self.y)
@@ -362,6 +363,7 @@ class Data(Facts):
             DataError: as when data are made.
         """
         cache = {key: x for key, x in self._cache.items() if y is None or key[0] != "response"}
+        reading.check_aligned([("y", y), ("weights", weights)], self.index)
         y = self.y if y is None else reading.response(self.name, y, self.dtype, self.device)
         reading.check_length("the new response", y.shape[-1], self.n_rows)
         weights = self.weights if weights is None else weights

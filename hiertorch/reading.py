@@ -13,6 +13,7 @@ from torch import Tensor
 from hiertorch.errors import DataError
 
 __all__ = [
+    "check_aligned",
     "check_column_name",
     "check_dtype",
     "check_finite",
@@ -63,8 +64,9 @@ def row_weights(weights: Any, y: Tensor, *, check_values: bool = True) -> Tensor
         raise DataError(f"the weights have {len(tensor)} chains and the response has {len(y)}: give both the same.")
     if check_values:
         check_finite("the weights", tensor, row_axis=-1)
-        negative = (tensor < 0).nonzero()[:, -1]
-        _check_none("the weights", "negative", negative, "Weights are 0 or more.")
+        negative = tensor < 0
+        value = f" (such as {float(tensor[negative][0]):g})" if bool(negative.any()) else ""
+        _check_none("the weights", f"negative{value}", negative.nonzero()[:, -1], "Weights are 0 or more.")
     return tensor
 
 
@@ -84,13 +86,16 @@ def _numbers(what: str, values: Any, dtype: torch.dtype, device: torch.device) -
     if isinstance(values, Tensor):
         if values.is_complex():
             raise DataError(f"{what} is not numeric: found {values.dtype}, expected real numbers.")
-        if values.layout is not torch.strided or values.is_quantized:
-            kind = "quantized" if values.is_quantized else f"of layout {values.layout}"
+        if values.layout is not torch.strided or values.is_quantized or values.is_nested:
+            kinds = {"quantized": values.is_quantized, "nested": values.is_nested}
+            kind = next((kind for kind, found in kinds.items() if found), f"of layout {values.layout}")
             raise DataError(f"{what} is {kind}, expected a dense tensor: x.to_dense(), or x.dequantize().")
         if values.dtype in (torch.int64, torch.uint64) and values.device.type == "cpu":
             _check_exact(what, values.numpy())
         return _copied(values, device, dtype)
     try:
+        if isinstance(values, np.ma.MaskedArray) and np.any(values.mask):
+            values = np.where(values.mask, np.nan, values.data)  # what is masked is missing
         if isinstance(values, PANDAS_ARRAYS | pd.DataFrame) and np.any(pd.isna(values)):
             values = values.to_numpy(na_value=np.nan)  # NumPy can't read pandas' NA
         array = np.asarray(values)
@@ -178,6 +183,8 @@ def _labels(what: str, values: Any) -> pd.Index:
         raise DataError(f"{what} must be a sequence of labels, one a row; found {found}.")
     if isinstance(values, pd.MultiIndex):
         values = values.to_flat_index()
+    elif isinstance(values, np.ma.MaskedArray):
+        values = values.tolist()  # None where it is masked
     elif isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     elif not isinstance(values, PANDAS_ARRAYS | np.ndarray):
@@ -296,11 +303,35 @@ def _check_none(what: str, problem: str, rows: Any, advice: str) -> None:
         raise DataError(f"{what}: {values} {problem}, first in row {int(rows.min())} (from 0). {advice}")
 
 
+def check_aligned(given: Iterable[tuple[str, Any]], index: pd.Index | None = None) -> None:
+    """Raises a DataError for pandas objects whose rows are labelled in different ways, since all are read by position.
+
+    Args:
+        given: what they are called, and what they are.
+        index: of the data, if they have one already.
+    """
+    first = "the data"
+    for what, x in given:
+        if not isinstance(x, pd.Series | pd.DataFrame):
+            continue
+        if index is None:
+            index, first = x.index, repr(what)
+        elif x.index is not index and len(x) == len(index) and not x.index.equals(index):
+            row = int(np.argmax(x.index.to_numpy(object) != index.to_numpy(object)))
+            raise DataError(
+                f"{what!r} has other row labels than {first}: {show(x.index[row])}, where {first} has "
+                f"{show(index[row])} (row {row} from 0). Bring them into one order, for example in one frame; or pass "
+                ".to_numpy() of each, if they belong together by position."
+            )
+
+
 def common_device(*given: Any) -> torch.device:
     """The one device of the tensors among the arguments; the CPU if there is none."""
     devices = {values.device for values in given if isinstance(values, Tensor)}
     if len(devices) > 1:
         raise DataError(f"the tensors are on {' and '.join(sorted(map(str, devices)))}: move them to one device.")
+    if torch.device("meta") in devices:
+        raise DataError("a tensor on the device 'meta' has no values: give one that has.")
     return devices.pop() if devices else torch.device("cpu")
 
 

@@ -279,7 +279,7 @@ def test_large_numbers_that_are_exact_are_taken():
 
 
 def test_negative_weights_are_refused():
-    with refused("the weights: 2 values are negative, first in row 1 (from 0). Weights are 0 or more."):
+    with refused("the weights: 2 values are negative (such as -1), first in row 1 (from 0). Weights are 0 or more."):
         small(weights=[[1, 1, -1], [1, -0.5, 1]])
     assert small(weights=[0, 0, 0]).weights.tolist() == [0, 0, 0]
 
@@ -801,7 +801,7 @@ def test_replace_exchanges_and_checks():
         made.replace(y=[1, 2])
     with refused("the response 'y': 1 value is NaN, missing or infinite in float64, first in row 1"):
         made.replace(y=[1, np.nan, 2])
-    with refused("the weights: 1 value is negative, first in row 2"):
+    with refused("the weights: 1 value is negative (such as -1), first in row 2"):
         made.replace(weights=[1, 1, -1])
     with refused("the weights have 2 chains and the response has 3"):
         made.replace(weights=torch.ones(2, 3)).replace(y=torch.ones(3, 3))
@@ -859,6 +859,49 @@ def test_a_device_is_never_asked_for_values(data, first):
             part = data if first == "all" else data.rows(7, 10)
             assert repr(moved) == repr(part)
             assert moved.index.equals(part.index)
+
+
+def test_series_of_another_order_are_refused():
+    frame = pd.DataFrame({"y": [1.0, 2.0, 3.0], "x": [4.0, 5.0, 6.0], "g": list("aba")}, index=[7, 8, 9])
+    turned = frame[::-1]
+    assert Data(frame.y, x=frame.x, groups={"g": frame.g}, weights=frame.x).x.tolist() == [4.0, 5.0, 6.0]
+    with refused("'x' has other row labels than 'y': 9, where 'y' has 7 (row 0 from 0)"):
+        Data(frame.y, x=turned.x)
+    with refused("'g' has other row labels than 'y'"):
+        Data(frame.y, groups={"g": turned.g})
+    with refused("'x' has other row labels than 'weights'"):
+        Data([1.0, 2.0, 3.0], weights=frame.x, x=turned.x)
+    assert Data(frame.y, x=turned.x.to_numpy()).x.tolist() == [6.0, 5.0, 4.0]
+    made = Data.from_frame(frame, "y", ["g"], ["x"])
+    with refused("'y' has other row labels than the data: 9"):
+        made.replace(y=turned.y)
+    assert made.replace(y=frame.x, weights=frame.y).y.tolist() == [4.0, 5.0, 6.0]
+    assert made.take([2, 0]).replace(y=frame.x[::-2]).y.tolist() == [6.0, 4.0]
+
+
+def test_what_is_masked_is_missing():
+    masked = np.ma.masked_array([1.0, 2.0, 3.0], [0, 1, 0])
+    with refused("the response 'y': 1 value is NaN, missing or infinite in float64, first in row 1"):
+        Data(masked)
+    with refused("grouping 'g': 1 value is missing"):
+        Data([1.0, 2.0, 3.0], groups={"g": masked})
+    open_mask = np.ma.masked_array([1, 2, 3], [0, 0, 0])
+    assert Data(open_mask, groups={"g": open_mask}).labels["g"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(3).to_sparse(),
+        torch.ones(3, device="meta"),
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(2)]),
+        torch.ones(3, dtype=torch.complex64),
+    ],
+    ids=["sparse", "meta", "nested", "complex"],
+)
+def test_tensors_of_other_layouts_are_refused(tensor):
+    with refused("has no values" if tensor.is_meta else "column 'x' is"):
+        small(y=torch.ones(3, device=tensor.device), x=tensor)
 
 
 # Arguments of other kinds
