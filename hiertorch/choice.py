@@ -1,4 +1,4 @@
-"""Which latents can be integrated out, as the operations of the model say (`hiertorch.tracing`).
+"""Which latents can be integrated out, as the operations of the model say (`hiertorch.pieces`).
 
 The latents L are a choice if, whatever the values of the others,
 
@@ -16,8 +16,8 @@ from math import prod
 
 from hiertorch.affine import NotAffine
 from hiertorch.latent import Latent
+from hiertorch.pieces import Pieces
 from hiertorch.terms import Sum, degree, inside, reads
-from hiertorch.tracing import Pieces
 
 __all__ = ["Choice", "choose"]
 

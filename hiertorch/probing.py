@@ -1,7 +1,7 @@
 """What a conditionally linear-Gaussian model is made of: its dependence traced, its coefficients measured.
 
 Note [Probing]
-What depends on what, and whether it is affine, follows from the operations (`hiertorch.tracing`, `hiertorch.choice`).
+What depends on what, and whether it is affine, follows from the operations (`hiertorch.pieces`, `hiertorch.choice`).
 Values only measure: the columns of the mean are its differences along one innovation of *all* groups at once; a row
 reads its own group alone, which a random direction proves or disproves. The step of these differences is a large power
 of 2, which makes them exact to the last digit, as those of an affine function are whatever the step.
@@ -27,13 +27,13 @@ from hiertorch.choice import Choice, choose
 from hiertorch.data import Data
 from hiertorch.declared import overrides
 from hiertorch.model import Model
+from hiertorch.pieces import prior_reads, trace
 from hiertorch.probes import spread
 from hiertorch.proofs import CLOSE, check_groups, check_seen, check_trace, close, count, listed
 from hiertorch.space import Coordinate, Space
 from hiertorch.structure import Reads, coordinates_of
 from hiertorch.terms import Term, are_smooth
 from hiertorch.terms import reads as read_by
-from hiertorch.tracing import prior_reads, trace
 
 __all__ = ["find"]
 

@@ -1,4 +1,4 @@
-"""What the pieces of a model read, and whether they are affine in it: followed through the model's own operations.
+"""What tensors depend on, and how: followed through all operations of torch that a piece of code runs.
 
 Note [Tracing]
 A model's priors and its likelihood are run once, as they are, on a few values. A mode of torch sees every operation and
@@ -11,23 +11,17 @@ another thread, is left to the probes (`hiertorch.probing`), to the comparison o
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal
 from torch.overrides import TorchFunctionMode
 
-from hiertorch.affine import NotAffine, normal_root
-from hiertorch.data import Data
-from hiertorch.latent import Values
-from hiertorch.model import Model
 from hiertorch.modes import OperationMode
 from hiertorch.operations import FRESH, Value, is_harmless, names, result, tensors_in
-from hiertorch.terms import CONSTANT, Atom, Sum, Term, added, joined, reads, shifted, unknown, unknown_function
+from hiertorch.terms import CONSTANT, Atom, Term, added, joined, reads, shifted, unknown, unknown_function
 
-__all__ = ["Pieces", "Trace", "prior_reads", "trace"]
+__all__ = ["Trace"]
 
 METADATA = names(
     "dim ndimension numel nelement size stride storage_offset is_floating_point is_complex is_contiguous is_same_size "
@@ -47,15 +41,6 @@ BY_ENTRY = names("apply_ map_ map2_")
 
 PLAIN = (bool, int, str, type(None), torch.Size, torch.dtype, torch.device, torch.layout)
 """What attributes may be that tell nothing of a tensor's entries."""
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """What the pieces of a model are made of, in the rest and in innovations that bear the names of their latents."""
-
-    mean: Sum  # of the likelihood
-    scale: Value  # of the likelihood
-    roots: dict[str, Sum]  # latent to be integrated out -> the root of its prior's covariance
 
 
 class Trace:
@@ -253,55 +238,3 @@ def _decides_shape(name: str, args: Sequence[Any], known: Callable[[Tensor], Val
     every = list(tensors_in(args))
     deciding = every if name not in ("index", "masked_select") else [x for x in every[1:] if x.dtype is torch.bool]
     return any(known(x) is not None for x in deciding)
-
-
-def trace(model: Model, data: Data, rows: Data, values: Mapping[str, Tensor], linear: Sequence[str]) -> Pieces:
-    """Runs a model's priors, and its likelihood at some rows, once.
-
-    Args:
-        model: must compute with what it is given alone.
-        data: what priors may read.
-        rows: of the data.
-        values: of all latents, `(chains, size, *event)`.
-        linear: latents with a normal prior, of which each is followed as the mean of its prior plus an innovation.
-
-    Raises:
-        NotAffine: if the model can't be run in this way, or its likelihood is not normal.
-    """
-    latents, made = tuple(model.latents), list[tuple[str, Tensor]]()
-    tensors = {name: x.clone() for name, x in values.items()}
-    run = Trace(next(iter(values.values())).shape[0], tensors)
-    try:
-        for i, name in enumerate(latents):
-            if name not in linear:
-                continue
-            with run:
-                prior: Any = model.prior(name, Values({key: tensors[key] for key in latents[:i]}, latents), data)
-                location, root = prior.mean, normal_root(prior)
-            if root is None:
-                raise NotAffine(f"the prior of {name!r} is not always normal")
-            made.append((name, root))
-            run.shift(name, tensors[name], location)
-        with run:
-            response = model.likelihood(Values(tensors, latents), rows)
-            mean, scale = response.mean, response.stddev
-    except NotAffine:
-        raise
-    except Exception as error:
-        raise NotAffine(f"its operations can't be followed ({type(error).__name__}: {error})") from error
-    if type(response) is not Normal:
-        raise NotAffine(f"the likelihood is {type(response).__name__}, not Normal")
-    roots = {name: run.result(root).terms for name, root in made}  # now, since all that has left torch may be in them
-    return Pieces(run.result(mean).terms, run.result(scale), roots)
-
-
-def prior_reads(model: Model, data: Data, values: Mapping[str, Tensor], name: str) -> frozenset[str]:
-    """The other latents that the density of the prior of a latent reads."""
-    tensors = {key: x.clone() for key, x in values.items()}
-    run = Trace(next(iter(values.values())).shape[0], tensors)
-    try:
-        with run:
-            term = model.log_prior_term(name, Values(tensors, tuple(model.latents)), data)
-    except Exception as error:
-        raise NotAffine(f"the prior of {name!r} can't be followed ({type(error).__name__}: {error})") from error
-    return (reads(run.result(term).terms) | run.escaped) - {name}

@@ -20,7 +20,7 @@ WHAT |= {"requirements", "findings", "expectations", "simulation"}
 WHAT |= {"support", "drawing", "tolerance", "tally", "ranges"}
 WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structure", "start"}
 # Gaussian models, of which much is integrated out:
-WHAT |= {"terms", "operations", "tracing", "choice", "probes", "proofs"}
+WHAT |= {"terms", "operations", "tracing", "pieces", "choice", "probes", "proofs"}
 WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "several", "collapse", "marginals"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "mode", "proposals", "independence"}
 OUT = {"posterior", "summaries", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
