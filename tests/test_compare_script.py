@@ -185,7 +185,7 @@ def pressed(monkeypatch, what):
         if len(fits) == 3 and done == 80:
             if isinstance(what, Exception):
                 raise what
-            os.kill(os.getpid(), getattr(signal, what))
+            signal.raise_signal(getattr(signal, what))
         return advance(self, done, *arguments)
 
     monkeypatch.setattr(Independence, "window", lambda self, *, warming: 10)

@@ -1,6 +1,5 @@
 """Whatever ends a run, what was drawn comes back."""
 
-import os
 import shutil
 import signal
 import threading
@@ -76,7 +75,7 @@ def raises(error: BaseException) -> Any:
 
 
 def sent(name: str) -> Any:
-    return lambda: os.kill(os.getpid(), getattr(signal, name))
+    return lambda: signal.raise_signal(getattr(signal, name))
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +177,7 @@ def test_signals_between_the_last_draw_and_the_return(name, where, plain, monkey
     own = getattr(ht.sampling, where)  # type: ignore[attr-defined]
 
     def pressed(*arguments):
-        os.kill(os.getpid(), getattr(signal, name))
+        signal.raise_signal(getattr(signal, name))
         return own(*arguments)
 
     monkeypatch.setattr(f"hiertorch.sampling.{where}", pressed)
@@ -226,7 +225,7 @@ def test_no_handlers_are_set_in_other_threads_and_none_replaced():
     signal_before = signal.signal(signal.SIGTERM, lambda *_: own.append(1))
     try:
         with Signals():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         assert own == [1]
         thread = threading.Thread(target=lambda: own.append(ht.sample(Coins(), data(), **RUN)))
         thread.start()
@@ -238,21 +237,21 @@ def test_no_handlers_are_set_in_other_threads_and_none_replaced():
 
 def test_signals_wait_where_nobody_listens():
     with Signals(holding=True) as signals:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert len(signals.met) == 1
         with pytest.raises(SystemExit, match="143"), signals.listening():
-            os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
     assert [type(error) for error in signals.met] == [KeyboardInterrupt, SystemExit, SystemExit]
 
 
 def test_the_innermost_block_decides():
     with Signals() as outer:
         with Signals(holding=True) as inner:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         assert len(inner.met) == 1 and not outer.met
         with pytest.raises(SystemExit, match="143"):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def pressed(monkeypatch):
                 met.append(done)
                 if isinstance(what, Exception):
                     raise what
-                os.kill(os.getpid(), getattr(signal, what))
+                signal.raise_signal(getattr(signal, what))
             return advance(self, done, *arguments)
 
         monkeypatch.setattr(Independence, "window", lambda self, *, warming: 10)
