@@ -31,6 +31,9 @@ class _Body(dict[str, Any]):
         super().__setitem__(name, value)
 
 
+_construct = at_home(type.__call__)
+
+
 class _ModelType(type):
     @classmethod
     def __prepare__(cls, name: str, bases: tuple[type, ...], /, **kwargs: Any) -> MutableMapping[str, object]:
@@ -48,6 +51,8 @@ class _ModelType(type):
         known = _keywords_of(cls)
         if known is not None and not known >= kwargs.keys():
             raise unknown_option(cls.__name__, kwargs, known)
+        if cls.__module__.startswith(f"{__package__}."):  # a ready structure, which makes its priors itself
+            return _construct(cls, *args, **kwargs)
         return super().__call__(*args, **kwargs)
 
 

@@ -220,7 +220,8 @@ class Tried(ht.Model):
 
 
 @pytest.mark.filterwarnings("ignore::hiertorch.SamplingWarning")
-@pytest.mark.parametrize("silence", ["trials", pytest.param("weights", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("silence", ["trials", "weights"])
 def test_rows_that_say_nothing_are_no_rows(silence, sample):
     """Rows without trials, or of weight 0, against the same data without them: elpd, its error, and how many."""
     rng = np.random.default_rng(4)

@@ -85,7 +85,9 @@ SURROUNDINGS = {
 }
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["collapsed", "ordinary"])
+@pytest.fixture(
+    scope="module", params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["collapsed", "ordinary"]
+)
 def plain(request):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -96,7 +98,7 @@ def same(found, expected):
     return [name for name in expected if not torch.equal(found[name], expected[name])]
 
 
-MILD = ("no_grad", "grad", "float64", "deterministic", "validation")
+MILD = ("no_grad", "grad", "float64", "autocast", "deterministic", "validation")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_the_callers_settings_are_left_as_they_were():
     assert state() == before
 
 
-@pytest.mark.parametrize("collapse", [True, False])
+@pytest.mark.parametrize("collapse", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_eight_threads_sample_as_one_does(collapse):
     data = ht.Data.from_frame(FRAME.assign(y=(3 * FRAME["y"].abs()).round()), "y", ["g"], ["x"])
     model = ht.models.VaryingIntercepts("g") if collapse else Counts()
@@ -156,7 +158,7 @@ def test_eight_threads_sample_as_one_does(collapse):
     stop, seen = threading.Event(), set()
 
     def bystander():  # a thread that knows nothing of hiertorch
-        while not stop.is_set():
+        while not stop.wait(0.001):
             seen.add((Normal(0.0, 1.0)._validate_args, torch.get_rng_state().sum().item()))
 
     watcher = threading.Thread(target=bystander)
@@ -215,6 +217,16 @@ def test_plain_numbers_of_priors_are_those_that_were_written(dtype):
     x = torch.tensor(0.37, dtype=torch.float64)
     expected = torch.distributions.LogNormal(x.new_tensor(-1.7), x.new_tensor(0.01)).log_prob(x)
     assert torch.equal(found[2].log_prob(x), expected)
+
+
+@pytest.mark.parametrize("surroundings", ["meta", "bfloat16", "inference"])
+def test_ready_structures_are_made_in_any_surroundings(surroundings):
+    with SURROUNDINGS[surroundings]():
+        model = ht.models.CorrelatedEffects("g", ["x"], priors={"sigma_y": "HalfNormal(0.3)"})
+        nested = ht.models.Nested(["h", "g"], group_predictors={"g": ["u"]}, priors="tutorial")
+    assert str(model) == str(ht.models.CorrelatedEffects("g", ["x"], priors={"sigma_y": "HalfNormal(0.3)"}))
+    assert float(model.latents["sigma_y"].prior.scale) == 0.3
+    assert nested.latents["gamma_g"].prior.base_dist.scale.tolist() == [2.0]
 
 
 def test_a_prior_without_numbers_is_refused():
