@@ -21,6 +21,7 @@ from torch import Tensor
 from hiertorch import proposals
 from hiertorch.audit import Audit, AuditError, audit
 from hiertorch.errors import SamplingError
+from hiertorch.exactfit import fitted_exactly
 from hiertorch.kernels import CollapsedMove, Info, Tuning
 from hiertorch.mode import modes
 from hiertorch.store import Counter, Store
@@ -344,6 +345,7 @@ class Independence:
 
         Raises:
             AuditError: if they differ.
+            SamplingError: if there is no posterior to draw from, since rows are fitted exactly.
         """
         move, draws = self.move, store.draws()
         if not store.n_draws:
@@ -351,10 +353,15 @@ class Independence:
                 return
             places = self.last.transpose(0, 1)
             draws = {n: x.unflatten(0, places.shape[:2]) for n, x in move.values(places.flatten(0, 1)).items()}
+        rest = {name: draws[name][:, -1].to(self.place) for name in move.rest}
+        if exact := fitted_exactly(move.collapsed, rest):
+            raise SamplingError(exact)
         (seed,) = self._seeds(1, self.watching)
         found = audit(move.collapsed, move.space, draws, seed)
         self.audit = found if self.audit is None else self.audit + found
         if not self.audit.sound:
+            if exact := fitted_exactly(move.collapsed, rest, sound=False):
+                raise SamplingError(exact)
             raise AuditError(self.audit)
 
     def learnt(self) -> dict[str, Tuning]:

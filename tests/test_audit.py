@@ -16,7 +16,7 @@ from hiertorch import sampling
 from hiertorch.audit import Audit, audit, collapsed_of, differences
 from hiertorch.checks import inspect
 from hiertorch.collapse import Collapsed, collapse
-from hiertorch.errors import SamplingWarning
+from hiertorch.errors import SamplingError, SamplingWarning
 from hiertorch.independence import Independence
 from hiertorch.monitors import Monitor, RunInfo, Window
 from hiertorch.posterior import Posterior
@@ -370,3 +370,31 @@ def test_the_worse_of_two_audits_counts() -> None:
     assert (bad + fine).gap == 2.0 and (fine + fine).sound
     nan = fine + Audit(float("nan"), 1e-3, 64, 0.1, {})
     assert not nan.sound
+
+
+# Rows that are fitted exactly
+
+
+@pytest.mark.parametrize(
+    ("y", "model"),
+    [
+        (0.0 * X, Linear()),
+        (0.0 * X + 7.3, ht.models.CompletePooling(["x"], priors="tutorial")),
+        (1.0 + 2.0 * X, ht.models.CompletePooling(["x"])),
+        (0.0 * X, ht.models.Crossed(["g", "h"], priors="tutorial")),
+        (1.0 * (np.arange(30) % 4), ht.models.VaryingIntercepts("g", ["x"])),
+    ],
+    ids=["constant 0", "constant 7.3", "a line", "two groupings", "group means"],
+)
+def test_rows_that_are_fitted_exactly_are_refused(y: np.ndarray, model: ht.Model) -> None:
+    data = ht.Data(y, x=X, groups={"g": np.arange(30) % 4, "h": np.arange(30) % 3})
+    with pytest.raises(SamplingError, match=r"rows are fitted exactly.*as low as .* constant"):
+        ht.sample(model, data, **RUN)
+
+
+def test_small_rounding_is_no_exact_fit() -> None:
+    """Nor are rows whose scale is known, or a small unit."""
+    y = np.round(1.0 + 2.0 * X, 6)
+    posterior = ht.sample(ht.models.CompletePooling(["x"]), ht.Data(y, x=X), **RUN)
+    assert posterior.run["audit"]["sound"]
+    assert float(posterior["sigma_y"].mean()) == pytest.approx(np.std(y - 1.0 - 2.0 * X), rel=0.3)
