@@ -117,8 +117,11 @@ class Target:
 
         It is -inf where a parameter of the prior is impossible, and where theta is rounded to an end of its support.
         """
-        names = (name, *self.parents[name])
-        return self._call("prior", name, self._prior_term, free, *(values[n] for n in names), bounds=(None, *names))
+        parents = self.parents[name]
+        bounds = (None, None, *parents)  # of its own value this very piece finds out whether it lies between them
+        return self._call(
+            "prior", name, self._prior_term, free, values[name], *(values[n] for n in parents), bounds=bounds
+        )
 
     def prior(self, name: str, values: Mapping[str, Tensor]) -> Distribution:
         """p(theta_name | the values before it)."""
