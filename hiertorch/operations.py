@@ -133,7 +133,8 @@ def result(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: Kno
         return Value(product(unknown_function(_terms(a, known)), _terms(b, known)))
     terms = frozenset().union(*(_terms(x, known) for x in tensors_in([*args, kwargs])))
     power = name in POWERS and not any(isinstance(x, Tensor) for x in args[1:])
-    return Value(unknown_function(terms, kinked=name not in SMOOTH), power and _even(args[:1], known))
+    kinked = name not in SMOOTH or (name == "softplus" and len(args) > 2)  # a threshold above which it is a line
+    return Value(unknown_function(terms, kinked=kinked), power and _even(args[:1], known))
 
 
 def _addition(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: Known) -> Value:

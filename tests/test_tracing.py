@@ -169,6 +169,8 @@ def test_the_degree_of_an_operation(name: str) -> None:
         (lambda v: v.k.exp() * X, True),
         (lambda v: (v.k * X).softmax(-1), True),
         (lambda v: torch.linalg.cholesky(M @ M.mT * v.k.unsqueeze(-1)), True),
+        (lambda v: nn.functional.softplus(v.k * X), True),
+        (lambda v: nn.functional.softplus(v.k * X, threshold=1.0), False),
         (lambda v: (v.k * X - 3.0).relu(), False),
         (lambda v: torch.special.bessel_j0(v.k * X), False),  # in no list
         (lambda v: (v.k - 3.0).relu() * X, True),  # in the number relu(k - 3)
