@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import diagnostics, reading
-from hiertorch.arguments import check_seed
+from hiertorch.arguments import check_choice, check_seed
 from hiertorch.audit import collapsed_of
 from hiertorch.comparison.bygroup import log_marginals
 from hiertorch.comparison.criteria import Criterion, question, total
@@ -91,6 +91,7 @@ def kfold(
     whole = Pointwise(posterior, FITTED)
     data = whole.data
     seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
+    check_choice("by", by, ("row", *data.plates))
     number = _number(data, by)
     fold = _drawn(data, k, by, stratify, number, seed) if folds is None else _given(data, folds, by)
     unit = _units(data, by)
@@ -214,7 +215,7 @@ def _drawn(data: Data, k: int, by: str, stratify: str | None, number: int, seed:
     if stratify is not None:
         if by != "row":
             raise DataError(f"stratify= is for by='row': whole groups of {by!r} are left out; leave it out.")
-        codes = data.codes[stratify].cpu() if stratify in data.codes else None
+        codes = data.codes[stratify].cpu() if isinstance(stratify, str) and stratify in data.codes else None
         if codes is None:
             raise DataError(
                 f"stratify= is a grouping of the data: {reading.listed(data.plates)}; found {stratify!r}."

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Later"]
 
 
+ALIKE = 20
+"""Rows of which fewer may be like others by chance, where responses and predictors have few values."""
+
+
 class Grown(Data):
     """Fitted rows and new ones behind them; known groups keep their codes, new groups stand behind."""
 
@@ -124,6 +128,16 @@ class Later:
             merged = merged.take(torch.cat([at, n + torch.arange(len(self.y))]))
         w = None if data.weights is None or self.w is None else torch.cat([data.weights, self.w])
         return merged.replace(y=torch.cat([data.y, self.y]), weights=w)
+
+    @property
+    def fitted_before(self) -> bool:
+        """Whether the new rows are the last of the fitted ones, in all that they hold."""
+        data, n = self.fitted.data, len(self.y)
+        if not ALIKE <= n <= data.n_rows or any(len(labels) for labels in self.fresh.values()):
+            return False
+        known, later = data.rows(data.n_rows - n, data.n_rows), self.data.rows(data.n_rows, data.n_rows + n)
+        one, other = known.fingerprint, later.fingerprint
+        return (one.response, one.columns) == (other.response, other.columns)
 
     @property
     def new(self) -> dict[str, pd.Index]:

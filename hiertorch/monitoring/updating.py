@@ -57,6 +57,11 @@ def update(
     if new_groups is not None:
         check_choice("new_groups", new_groups, NEW_GROUPS)
     later = Later(posterior, frame, weights, distinct=distinct)
+    if later.fitted_before:
+        warn(
+            f"the {len(later.y)} new rows are the last that were fitted, value by value: they count twice now. An "
+            "update takes rows that were not fitted."
+        )
     if later.new and new_groups == "error":
         raise DataError(
             f"new_groups='error', and the frame has new groups: {later.news()}. Leave their rows out, or take "
