@@ -278,7 +278,13 @@ def test_a_million_rows_take_eight_draws(monkeypatch: pytest.MonkeyPatch) -> Non
     ("model", "simple", "data", "axes"),
     [
         (Kinked(), Linear(), KINKED, {"b": (-1.0, 10.0, 400), "sigma": (0.2, 1.5, 80)}),
-        (Curved(), Flat(), CURVED, {"k": (0.5, 1.2, 50), "a": (0.5, 1.6, 50), "sigma": (0.15, 0.7, 40)}),
+        pytest.param(
+            Curved(),
+            Flat(),
+            CURVED,
+            {"k": (0.5, 1.2, 50), "a": (0.5, 1.6, 50), "sigma": (0.15, 0.7, 40)},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["taken for linear", "taken for unread"],
 )
@@ -299,6 +305,7 @@ def test_a_wrong_collapse_is_discarded_after_warm_up(
     assert_near(posterior, grid(model, data, **axes))
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_the_tail_alone_is_found_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kink lies where one draw in two thousand does: none of the 64 at the end of warm-up, some of those stored."""
     right = ht.sample(Linear(), KINKED, chains=8, draws=1000, seed=1, progress=False)
