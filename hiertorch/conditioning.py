@@ -24,6 +24,7 @@ from torch import Tensor
 
 from hiertorch import reading
 from hiertorch.arguments import check_choice, check_count, check_probability
+from hiertorch.columns import read_column
 from hiertorch.errors import DataError, ModelError, warn
 from hiertorch.latent import validation
 from hiertorch.model import seeded
@@ -162,7 +163,7 @@ def condition(
     data = fitted.data
     generator = stream(posterior, seed, "condition", data.device)
     rows = Rows.read(data, frame, distinct=distinct)
-    y = reading.column(frame, data.recipe.response, dict(data.recipe.levels))
+    y = read_column(frame, data.recipe.response, dict(data.recipe.levels))
     y = reading.response(data.name, y, data.dtype, data.device)
     fresh = {
         plate: labels[data.labels[plate].get_indexer(labels) < 0].unique()

@@ -20,6 +20,7 @@ from torch import Tensor
 from hiertorch import diagnostics, reading
 from hiertorch.arguments import check_choice, check_seed
 from hiertorch.audit import collapsed_of
+from hiertorch.columns import check_aligned
 from hiertorch.comparison.bygroup import log_marginals
 from hiertorch.comparison.criteria import Criterion, question, total
 from hiertorch.data import Data
@@ -229,7 +230,7 @@ def _drawn(data: Data, k: int, by: str, stratify: str | None, number: int, seed:
 
 def _given(data: Data, folds: Sequence[Any], by: str) -> Tensor:
     """Folds that a user gives, as numbers for rows or groups."""
-    reading.check_aligned([("folds", folds)], data.index)
+    check_aligned([("folds", folds)], data.index)
     labels = pd.Index(np.asarray(folds).ravel() if not isinstance(folds, pd.Series) else folds.to_numpy())
     if len(labels) != data.n_rows or labels.isna().any():
         raise DataError(f"folds= has one label for each of {data.n_rows} rows, none missing; found {len(labels)}.")

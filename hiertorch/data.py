@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import reading
+from hiertorch.columns import check_aligned, check_column_name, check_mappings, check_names, read_column, renamed
 from hiertorch.errors import DataError
 from hiertorch.facts import Facts
 from hiertorch.fingerprint import Fingerprint
@@ -94,17 +95,17 @@ class Data(Facts):
         dtype: torch.dtype = torch.float64,
         **columns: Any,
     ) -> None:
-        reading.check_mappings(groups=groups, labels=labels)
+        check_mappings(groups=groups, labels=labels)
         self._fill("y", y, columns, groups or {}, weights, labels or {}, torch.float64)
         self._round(dtype)
 
     def _fill(
         self, name: str, y: Any, columns: dict, groups: Mapping, weights: Any, labels: Mapping, dtype: torch.dtype
     ) -> None:
-        reading.check_names(name, columns, groups, taken={*dir(Data), *Data.__annotations__, *Facts.__annotations__})
+        check_names(name, columns, groups, taken={*dir(Data), *Data.__annotations__, *Facts.__annotations__})
         if unknown := [plate for plate in labels if plate not in groups]:
             raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {reading.listed(groups)}.")
-        reading.check_aligned([(name, y), ("weights", weights), *groups.items(), *columns.items()])
+        check_aligned([(name, y), ("weights", weights), *groups.items(), *columns.items()])
         device = reading.common_device(y, weights, *columns.values())
         self.name, self.y = name, reading.response(name, y, dtype, device)
         self.weights = self._made_with = None if weights is None else reading.row_weights(weights, self.y)
@@ -158,22 +159,22 @@ class Data(Facts):
         """
         if not isinstance(frame, pd.DataFrame):
             raise DataError(f"from_frame takes a pandas DataFrame; found {type(frame).__name__}.")
-        reading.check_mappings(labels=labels)
-        reading.check_column_name("response", response)
-        reading.check_column_name("weights", weights)
-        grouped = reading.renamed("groups", groups)
+        check_mappings(labels=labels)
+        check_column_name("response", response)
+        check_column_name("weights", weights)
+        grouped = renamed("groups", groups)
         if predictors is None:
             used = [response, weights, *grouped.values()]
             numeric = [name for name, kind in frame.dtypes.items() if name not in used and reading.is_real(kind)]
-            kept = reading.renamed("predictors", numeric)
+            kept = renamed("predictors", numeric)
         else:
-            kept = reading.renamed("predictors", predictors)
+            kept = renamed("predictors", predictors)
         data = cls.__new__(cls)
         levels: dict[str, tuple[str, ...]] = {}
-        y = reading.column(frame, response, levels)
-        w = None if weights is None else reading.column(frame, weights)
-        columns = {name: reading.column(frame, column, levels) for name, column in kept.items()}
-        coded = {name: reading.column(frame, column) for name, column in grouped.items()}
+        y = read_column(frame, response, levels)
+        w = None if weights is None else read_column(frame, weights)
+        columns = {name: read_column(frame, column, levels) for name, column in kept.items()}
+        coded = {name: read_column(frame, column) for name, column in grouped.items()}
         data._fill(str(response), y, columns, coded, w, labels or {}, torch.float64)
         data._index = frame.index
         data.recipe = Recipe(str(response), grouped, kept, levels, tuple(frame.columns))
@@ -193,12 +194,11 @@ class Data(Facts):
             raise DataError("the frame of new rows is empty.")
         levels = dict(self.recipe.levels)
         columns = {
-            name: reading.predictor(name, reading.column(frame, column, levels), len(frame), self.dtype, self.device)
+            name: reading.predictor(name, read_column(frame, column, levels), len(frame), self.dtype, self.device)
             for name, column in self.recipe.columns.items()
         }
         labels = {
-            plate: reading.row_labels(plate, reading.column(frame, column))
-            for plate, column in self.recipe.groups.items()
+            plate: reading.row_labels(plate, read_column(frame, column)) for plate, column in self.recipe.groups.items()
         }
         if unknown := [column for column in frame.columns if column not in self.recipe.every]:
             hint = reading.closest(unknown[0], self.recipe.every)
@@ -274,11 +274,10 @@ class Data(Facts):
         return new
 
     def _check_finite(self) -> None:
-        for name, column in self.columns.items():
-            reading.check_finite(f"column {name!r}", column, row_axis=0)
-        reading.check_finite(f"the response {self.name!r}", self.y, row_axis=-1)
-        if self.weights is not None:
-            reading.check_finite("the weights", self.weights, row_axis=-1)
+        for name, x in self.columns.items():
+            reading.check_finite(f"column {name!r}", x, row_axis=0)
+        for what, x in ((f"the response {self.name!r}", self.y), ("the weights", self.weights)):
+            reading.check_finite(what, self.y if x is None else x, row_axis=-1)
 
     def take(self, rows: Any, weights: Any = None) -> Self:
         """Some rows in a given order; a row may come twice. Groups and their nesting stay those of the whole data set.
@@ -363,7 +362,7 @@ class Data(Facts):
             DataError: as when data are made.
         """
         cache = {key: x for key, x in self._cache.items() if y is None or key[0] != "response"}
-        reading.check_aligned([("y", y), ("weights", weights)], self.index)
+        check_aligned([("y", y), ("weights", weights)], self.index)
         y = self.y if y is None else reading.response(self.name, y, self.dtype, self.device)
         reading.check_length("the new response", y.shape[-1], self.n_rows)
         weights = self.weights if weights is None else weights

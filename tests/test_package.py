@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # *What* is sampled never knows how; *how* never imports a model class; *what came out* never imports a kernel.
 WHAT = {"data", "reading", "latent", "model", "models", "families", "distributions", "checks"}
 WHAT |= {"declared", "means", "turns", "weights", "arguments", "fingerprint", "admissible", "impossible", "scales"}
-WHAT |= {"options", "facts", "unchanged", "spelling", "labelfindings"}
+WHAT |= {"options", "facts", "columns", "unchanged", "spelling", "labelfindings"}
 WHAT |= {"requirements", "findings", "expectations", "simulation"}
 WHAT |= {"support", "drawing", "tolerance", "tally", "ranges"}
 WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structure", "start"}

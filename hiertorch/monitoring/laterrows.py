@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import reading
+from hiertorch.columns import read_column
 from hiertorch.data import Data
 from hiertorch.errors import DataError
 from hiertorch.latent import validation
@@ -90,10 +91,10 @@ class Later:
         asked = isinstance(frame, pd.DataFrame)
         self.w = None
         if asked and weights is not None:
-            w = reading.predictor(weights, reading.column(frame, weights), len(frame), data.dtype, data.device)
+            w = reading.predictor(weights, read_column(frame, weights), len(frame), data.dtype, data.device)
             frame = frame if weights in {*data.recipe.columns.values()} else frame.drop(columns=weights)
         self.rows = Rows.read(data, frame, distinct=distinct)
-        y = reading.column(frame, data.recipe.response, dict(data.recipe.levels))
+        y = read_column(frame, data.recipe.response, dict(data.recipe.levels))
         self.y = reading.response(data.name, y, data.dtype, data.device)
         if asked and weights is not None:
             self.w = reading.row_weights(w, self.y)
