@@ -190,7 +190,7 @@ class Data(Facts):
         """
         if not isinstance(frame, pd.DataFrame):
             raise DataError(f"new rows come as a pandas DataFrame; found {type(frame).__name__}.")
-        if len(frame) == 0:
+        if not len(frame):
             raise DataError("the frame of new rows is empty.")
         levels = dict(self.recipe.levels)
         columns = {
@@ -274,10 +274,11 @@ class Data(Facts):
         return new
 
     def _check_finite(self) -> None:
-        for name, x in self.columns.items():
-            reading.check_finite(f"column {name!r}", x, row_axis=0)
+        for name, column in self.columns.items():
+            reading.check_finite(f"column {name!r}", column, row_axis=0)
         for what, x in ((f"the response {self.name!r}", self.y), ("the weights", self.weights)):
-            reading.check_finite(what, self.y if x is None else x, row_axis=-1)
+            if x is not None:
+                reading.check_finite(what, x, row_axis=-1)
 
     def take(self, rows: Any, weights: Any = None) -> Self:
         """Some rows in a given order; a row may come twice. Groups and their nesting stay those of the whole data set.
