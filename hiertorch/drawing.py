@@ -16,7 +16,7 @@ from hiertorch.latent import Values, repaired
 from hiertorch.support import Bounds, Condition, Sure, conditions, plain_bounds, violated
 from hiertorch.tolerance import attempted
 
-__all__ = ["Share", "draw_latents", "fits", "mended", "shares"]
+__all__ = ["Share", "draw_latents", "fits", "mended", "refuse_impossible", "shares"]
 
 TRIES = 200
 """Times that a chain is drawn again before its prior is said to be impossible."""
@@ -119,6 +119,12 @@ def _impossible(distribution: Any, chains: int, sure: Sure | None = None) -> lis
         if mask.device.type != "meta" and bool(mask.any()):
             found.append((condition, mask.expand(torch.broadcast_shapes((chains, 1), mask.shape))))
     return found
+
+
+def refuse_impossible(distribution: Any, chains: int, what: str) -> None:
+    """Raises a ModelError if parameters are impossible anywhere, which says what can't be done therefore."""
+    for condition, mask in _impossible(distribution, chains):
+        raise ModelError(f"{what} at {float(mask.double().mean()):.0%} of the values: {Share(condition, mask).text}.")
 
 
 def mended(

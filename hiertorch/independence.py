@@ -215,6 +215,9 @@ class Independence:
         wanted = min(MOST_AT_ONCE, 8 * self.move.collapsed.batch)
         return CYCLE if warming else self.cycle * max(1, wanted // (self.cycle * self.chains))
 
+    def look(self, counter: Counter) -> None:
+        """No example of a NaN density is looked for."""
+
     def prepare(self, *, compiled: bool) -> None:
         """Nothing to record or compile."""
         self.move.target.met.clear()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from hiertorch.data import Data
-from hiertorch.drawing import Share, draw_latents, fits
+from hiertorch.drawing import Share, draw_latents, fits, refuse_impossible
 from hiertorch.errors import ModelError
 from hiertorch.latent import Derived, Latent, Values, validation
 from hiertorch.randomness import seeded
@@ -250,8 +250,10 @@ class Model(nn.Module, metaclass=_ModelType):
     def simulate(self, v: Mapping[str, Tensor], data: Data, generator: torch.Generator | None = None) -> Tensor:
         """y_i ~ p(y_i | theta): a simulated response for each chain of values, `(chains, rows)`, in row order."""
         v = self.values(v)
-        with seeded(generator, data.device):
-            return self.likelihood(v, data).expand((_chains(v), data.n_rows)).sample().to(data.dtype)
+        with seeded(generator, data.device), validation(False):
+            response = attempted(self.likelihood, v, data)
+            refuse_impossible(response, _chains(v), "y can't be simulated")
+            return response.expand(torch.Size((_chains(v), data.n_rows))).sample().to(data.dtype)
 
     def values(self, v: Mapping[str, Tensor]) -> Values:
         """A mapping of tensors as what priors and likelihood read."""

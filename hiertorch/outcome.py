@@ -144,6 +144,7 @@ def as_posterior(
         "sweeps": info.earlier + ended.sweeps,
         "interval": store.interval,
         **({} if info.alike else {"own_data": True}),  # each chain has its own
+        **({"nan_example": counter.example} if counter.example else {}),
         "impossible": {name: list(pair) for name, pair in plan.structure.target.met.found().items()},
     }
     return Posterior(

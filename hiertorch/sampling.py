@@ -342,6 +342,7 @@ def _loop(
             phase = "warmup" if warming else "sampling"
             acceptance = {engine.moves[k].name: mean for k, mean in counter.window(sampling=not warming).items()}
             drawn, densities = ({}, None) if warming else (store.draws(), store.log_density())
+            engine.look(counter)
             audience.window(
                 Window(
                     phase,

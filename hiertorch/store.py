@@ -127,6 +127,7 @@ class Counter:
         self._totals: dict[int, Tensor] = {}
         self._total_sweeps = 0
         self.nan: dict[int, Tensor] = {}
+        self.example = ""  # of a NaN density, in words
 
     def add(self, infos: list[Info]) -> None:
         """One sweep's infos."""

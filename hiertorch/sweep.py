@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.adaptation import Adaptation, units_of
+from hiertorch.example import example
 from hiertorch.kernels import Info, Noise, Tuning
 from hiertorch.plan import Plan
 from hiertorch.state import State
@@ -17,6 +18,9 @@ __all__ = ["Sweep", "Sweeps"]
 WINDOW_SWEEPS = 50
 WINDOW_NUMBERS = 2_000_000
 """Random numbers are drawn for a window of sweeps at once: at most so many of both."""
+
+LOOKS = 3
+"""Windows that are run again at most, in search of an example of a NaN density."""
 
 LEARNT = 100
 """Sweeps of warm-up that tuning from an earlier run counts for: what it has learnt is changed by small steps."""
@@ -123,6 +127,8 @@ class Sweeps:
             ]
         self.before = LEARNT if known else 0
         self.tuning = [part.tuning for part in self.learning]
+        self.window_began: tuple[State, list[Adaptation], Tensor, Tensor, tuple[int, ...]] | None = None
+        self.looks = 0
 
     def window(self, *, warming: bool) -> int:
         """Sweeps whose random numbers are drawn at once."""
@@ -137,7 +143,9 @@ class Sweeps:
 
     def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, counter: Counter) -> None:
         """Runs sweeps `done` .. `done + sweeps`, all in warm-up, which learns, or all after it, which stores."""
+        self.window_began = None  # frees the numbers of the window before
         normal, log_uniform = self.sweep.numbers(sweeps, self.state.cells, self.generator)
+        self.window_began = self.state, self.learning, normal, log_uniform, (done, warmup, self.before)
         for t, (z, log_u) in enumerate(zip(normal, log_uniform, strict=True), done + 1):
             self.state, infos = self.sweep(self.state, self.tuning, z, log_u)
             counter.add(infos)
@@ -146,6 +154,12 @@ class Sweeps:
                 self.tuning = [part.tuning for part in self.learning]
             elif (t - warmup) % thin == 0:
                 store.keep(self.state.values, self.state.log_density())
+
+    def look(self, counter: Counter) -> None:
+        """Finds an example of a NaN density in the last window, if the count has one and no example yet."""
+        if self.window_began is not None and self.looks < LOOKS and not counter.example and counter.nans():
+            self.looks += 1
+            counter.example = example(self.sweep, *self.window_began)
 
     def check(self, store: Store) -> None:
         """Nothing to check: these moves evaluate the model's own density."""

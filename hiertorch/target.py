@@ -68,6 +68,7 @@ class Target:
         self.own_rows = type(model).log_likelihood is not Model.log_likelihood
         self._bounds = {name: c.bounds for name, c in space.coordinates.items() if c.bounds is not None}
         self.met = Tally()
+        self.watch: Callable[[State], object] | None = None  # is told of every update
         self.memory: dict[str, Any] = {}
 
     def to(self, device: torch.device | str) -> "Target":
@@ -101,7 +102,10 @@ class Target:
         values.update(self.space.constrain(changed))
         for name in self.priors_touched(changed):
             prior[name] = self.prior_term(name, free[name], values)
-        return State(free, values, prior, self._cells(values) if self.reads_rows(changed) else state.cells)
+        new = State(free, values, prior, self._cells(values) if self.reads_rows(changed) else state.cells)
+        if self.watch is not None:
+            self.watch(new)
+        return new
 
     def priors_touched(self, changed: Iterable[str]) -> tuple[str, ...]:
         """The latents whose prior term depends on any of the changed ones, themselves included."""

@@ -293,6 +293,11 @@ def test_a_check_names_what_prior_draws_make_impossible():
         one(HalfNormal(1.0), lambda x: Poisson(-x)).check(ht.Data(y=[0.0, 1.0]))
 
 
+def test_y_is_not_simulated_at_impossible_values():
+    with pytest.raises(ht.ModelError, match="y can't be simulated at 50% of the values: rate of Poisson must be at"):
+        one(Normal(2.0, 2.0), Poisson).simulate({"x": torch.tensor([[1.0], [-1.0]])}, ht.Data(y=[0.0]))
+
+
 def test_prior_draws_are_possible():
     """Rejection: t of `Scales` is Normal(0.3, 0.5) above 0, at 5 standard errors."""
     v = Scales().sample_prior(ht.Data(y=[0.0], groups={"g": [0]}), 20_000, torch.Generator().manual_seed(0))
@@ -326,6 +331,8 @@ def test_a_mistake_of_the_users_is_counted():
         type("Root", (ht.Model,), body)(), ht.Data(y=[0.1]), chains=8, warmup=100, draws=50, seed=1, progress=False
     )
     assert float(posterior["x"].min()) >= 0 and sum(posterior.stats.nan.values()) > 100
+    (said,) = [text for text in posterior.warnings() if "NaN" in text]
+    assert "For example the log likelihood was nan at x = -" in said
 
 
 # What costs nothing
