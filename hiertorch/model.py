@@ -203,10 +203,10 @@ class Model(nn.Module, metaclass=_ModelType):
         """
         return impossible(*self._row_density(self.values(v), data))
 
-    def _row_density(self, v: Values, data: Data) -> tuple[Tensor, list[Condition]]:
-        """The same as torch has it, and the conditions without which it is -inf."""
+    def _row_density(self, v: Values, data: Data, *, checked: bool = False) -> tuple[Tensor, list[Condition]]:
+        """The same as torch has it, and the conditions without which it is -inf; see `density`."""
         distribution, wanted = attempted(self.likelihood, v, data), (_chains(v), data.n_rows)
-        terms, found = density(distribution, data.y, v._satisfies)
+        terms, found = density(distribution, data.y, v._satisfies, checked=checked)
         if terms.dim() > 2 or not fits(terms.shape[-1:], wanted[-1:]):
             raise ModelError(
                 f"the log density of the likelihood, {type(distribution).__name__}, has shape {tuple(terms.shape)}; "

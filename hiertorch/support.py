@@ -113,13 +113,17 @@ class Condition:
         return f"{'above' if above else 'at least'} {low:g}"
 
 
-def density(distribution: Distribution, value: Tensor, sure: Sure | None = None) -> tuple[Tensor, list[Condition]]:
+def density(
+    distribution: Distribution, value: Tensor, sure: Sure | None = None, *, checked: bool = False
+) -> tuple[Tensor, list[Condition]]:
     """log p(value) as torch has it, and the conditions without which it is -inf instead; see Note [Impossible places].
 
-    The conditions are about the parameters, and about a value that may lie outside the support.
+    The conditions are about the parameters, and about a value that may lie outside the support; not, if it has been
+    `checked`, outside a support that is the same for all parameters.
     """
     found = conditions(distribution, sure)
-    if (mask := outside(distribution, value, sure)) is not None:
+    same = checked and _one_support(distribution)
+    if not same and (mask := outside(distribution, value, sure)) is not None:
         found.append(Condition(None, value, None, found=mask))
     return _log_prob(distribution, value), found
 
@@ -336,6 +340,12 @@ def shares_memory(x: Tensor, other: Tensor) -> bool:
         return x.untyped_storage()._cdata == other.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):  # a wrapper without memory of its own
         return False
+
+
+def _one_support(distribution: Any) -> bool:
+    """Whether its family has one support, whatever the parameters."""
+    support: Any = getattr(type(distribution), "support", None)
+    return isinstance(support, Constraint) and not constraints.is_dependent(support)
 
 
 def _over(mask: Tensor, axes: int) -> Tensor:

@@ -216,7 +216,7 @@ class Target:
         data, fused = self.rows.data, self._compiled
         if self.own_rows:
             return self.rows.sum_blocks(self.row_terms(v, data), fused=fused)
-        terms, conditions = self.model._row_density(v, data)
+        terms, conditions = self.model._row_density(v, data, checked=True)  # `hiertorch.checks` has looked at y
         if data.weights is None and not fused:  # a block is impossible as soon as a row is, and is looked at as a whole
             blocks = self.rows.sum_blocks(terms.expand(len(values[0]), data.n_rows))
             found = [(condition, condition.violated(self.rows.over_blocks)) for condition in conditions]
