@@ -435,7 +435,7 @@ def test_groups_without_rows_are_left_out(posteriors, data):
         "varying": VaryingIntercepts("school", ["x"], priors="tutorial"),
     }.items()}  # fmt: skip
     assert all(list(criterion.pointwise.index) == list(range(15)) for criterion in criteria.values())
-    assert "5 of 20 groups have no rows, and are left out." in criteria["pooled"].warnings
+    assert "5 of 20 groups have no rows that say anything, and are left out." in criteria["pooled"].warnings
     assert compare(criteria).by == "school"
 
 

@@ -282,7 +282,8 @@ def test_rows_that_cannot_be_read():
 
 def test_rows_that_contradict_the_nesting():
     frame = pd.DataFrame({"school": list("aabb"), "class": ["1", "2", "3", "4"], "y": [0.0, 1.0, 2.0, 1.5]})
-    data = ht.Data.from_frame(pd.concat([frame] * 3), "y", ["school", "class"])
+    noise = np.random.default_rng(0).normal(size=12)
+    data = ht.Data.from_frame(pd.concat([frame] * 3).assign(y=noise), "y", ["school", "class"])
     posterior = ht.sample(Nested(["school", "class"], priors="tutorial"), data, chains=4, draws=100, **QUIET)
     with pytest.raises(DataError, match="correct the row"):
         posterior.update(frame.assign(school=list("bbaa")))
