@@ -39,7 +39,7 @@ __all__ = ["Audit", "AuditError", "audit", "collapsed_of", "differences"]
 LIMIT, ROUNDING = 1e-3, 1e-9
 
 DRAWS, MANY_ROWS, FEW_DRAWS = 64, 1_000_000, 8
-"""Draws that are looked at, and beyond how many rows that many only; the extremes of the rest are among them, if need
+"""Draws that are looked at, and from how many rows on that many only; the extremes of the rest are among them, if need
 be beyond these numbers.
 """
 
@@ -133,7 +133,7 @@ def audit(collapsed: Collapsed, space: Space, draws: Mapping[str, Tensor], seed:
     """
     began = time.perf_counter()
     sets, like = collapsed.sets, collapsed.grams.packed
-    number = max(DRAWS if collapsed.data.n_rows <= MANY_ROWS else FEW_DRAWS, 2 * space.dim)
+    number = max(DRAWS if collapsed.data.n_rows < MANY_ROWS else FEW_DRAWS, 2 * space.dim)
     rows, columns = _chosen(collapsed, space, draws, number)
     values = {name: x[rows.to(x.device), columns.to(x.device)].to(like) for name, x in draws.items()}
     generator = torch.Generator(like.device).manual_seed(seed)

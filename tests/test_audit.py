@@ -265,7 +265,7 @@ def test_the_extremes_are_among_the_draws(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_million_rows_take_eight_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audits, "MANY_ROWS", 30)
+    monkeypatch.setattr(audits, "MANY_ROWS", 39)
     example = ZOO["varying_intercepts"](3)
     assert example.data.n_rows > 30
     assert ht.sample(example.model, example.data, **RUN).run["audit"]["draws"] == 16
