@@ -147,6 +147,7 @@ def test_one_effect_against_scipy(fitted, family):
         assert float(found[c, s, j]) == pytest.approx(quad(joint, v["mu_alpha"], v["sigma_alpha"]), abs=close)
 
 
+@pytest.mark.slow
 def test_two_effects_against_scipy(fitted):
     posterior = fitted(MODELS.MixedEffects("school", ["x"], family="poisson", priors="tutorial"), data(COUNTS))
     found = log_marginals(posterior, "school", None)
@@ -168,6 +169,7 @@ def test_two_effects_against_scipy(fitted):
         assert float(found[c, s, j]) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_nested_effects_against_scipy(fitted):
     """Classes in schools, binary responses: an integral over the school of a product of integrals over its classes."""
     posterior = fitted(MODELS.Nested(["school", "klass"], family="bernoulli", priors="tutorial"), data(BINARY), draws=5)

@@ -174,18 +174,22 @@ def test_the_gradient_is_that_of_dense_algebra(name: str) -> None:
 # Conditional draws
 
 
-@pytest.mark.parametrize("name", ZOO)
+# Nine effects a group take ten times as long as the others together.
+FIRST = [pytest.param(name, marks=pytest.mark.slow) if name == "correlated_9" else name for name in ZOO]
+
+
+@pytest.mark.parametrize("name", FIRST)
 def test_draws_have_the_conditional_mean_and_covariance(name: str) -> None:
     assert_moments(collapsed(name), example(name), example(name).draw(CHAINS, seed=5), CHAINS, rel=1e-8)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", FIRST)
 def test_draws_at_extreme_scales(name: str) -> None:
     for rest in example(name).extremes().values():
         assert_moments(collapsed(name), example(name), rest, 1, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", FIRST)
 def test_draws_are_affine_in_the_noise(name: str) -> None:
     case, found, rest = example(name), collapsed(name), example(name).draw(CHAINS)
     shapes = {n: v.shape for n, v in case.model.sample_prior(case.data, CHAINS).items() if n in case.linear}

@@ -360,6 +360,7 @@ def test_dic_and_waic_by_group_use_the_integrated_likelihood(eight):
     np.testing.assert_allclose(waic.pointwise["p"], x.var(0, ddof=1), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_numerical_integrals_tell_their_error(sample, monkeypatch):
     rng = np.random.default_rng(1)
     data = ht.Data(rng.poisson(3.0, 40), groups={"school": np.arange(40) % 8})

@@ -100,6 +100,7 @@ def test_one_batch_is_as_many_runs(by: str, collapse: bool, sample: Sample) -> N
         assert float(alone["beta"].mean()) == pytest.approx(float(full["beta"].mean()), abs=0.01)
 
 
+@pytest.mark.slow
 def test_leaving_out_schools_is_a_quadrature(sample: Sample) -> None:
     """log p(y_j | y of the other schools) over tau, in the model where mu and effects are integrated out by hand."""
     y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
@@ -148,6 +149,7 @@ def radon() -> pd.DataFrame:
     return pd.DataFrame({"log_radon": frame["log.radon"], "floor": frame["basement"], "county": frame["county.name"]})
 
 
+@pytest.mark.slow
 def test_rows_of_a_high_k_are_refitted(sample: Sample) -> None:
     """One row in a group of one, far off: its weights fail, and a fit without it is right."""
     frame = ht.simulate_grouped(groups=6, rows=6, noise=0.5, seed=5).frame

@@ -356,7 +356,7 @@ def test_rows_are_looked_at_and_runs_go_on_where_the_draws_are():
             there = copy.deepcopy(posterior)
         assert_on_gpu(there.draws, there.data.y)
         pointwise = Pointwise(there, None)
-        rows = torch.arange(there.data.n_rows, device=CUDA)
+        pointwise.told = rows = torch.arange(there.data.n_rows, device=CUDA)  # a fake GPU has no random numbers
         assert_on_gpu(pointwise.log_likelihood(rows), [terms for _, terms in pointwise.chunks()])
         found = warm_start(there, there.model, there.data, 8, None)
         assert_on_gpu(found.init, found.seen)

@@ -420,6 +420,7 @@ def school_data():
     return ht.Data.from_frame(frame(), response="y", groups=["school"], predictors=["x"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("collapse", "draws"), [(True, 6000), (False, 200)])
 def test_an_interrupted_run_goes_on(collapse, draws, tmp_path):
     options = {"collapse": collapse, "chains": 4, "warmup": 100, "draws": draws, "thin": 1}
@@ -455,6 +456,7 @@ def test_an_interrupted_run_goes_on(collapse, draws, tmp_path):
     assert plugin_data_pb2.HParamsPluginData.FromString(content).session_end_info.status == 1
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_the_place_of_the_first(tmp_path):
     fitted(intercepts(), school_data(), tmp_path, collapse=False, chains=6, warmup=60, draws=60, thin=1)
     second = fitted(intercepts(), school_data(), tmp_path, **FAST)

@@ -147,6 +147,7 @@ class Schools(ht.Model):
         return torch.distributions.Normal(v.theta[:, data.school], 1.0)
 
 
+@pytest.mark.slow
 def test_guesses_are_accepted_nearly_always_where_the_conditional_is_normal():
     """theta | mu, tau, y is exactly normal: with a guess nine times in ten, four in five are accepted (walks: 0.44)."""
     g = torch.Generator().manual_seed(5)

@@ -234,6 +234,7 @@ def other_effects() -> Case:
     return prior_case(Model, init, known, only={"(t - m) / s": ("mean", "quantiles")}, data=data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [gamma, uniform, correlated_normal, simplex, lkj, neal, slow(other_effects), slow(nested)],
@@ -352,6 +353,7 @@ def neighbours() -> Case:
     return Case(Neighbours(), data, {"alpha": (entry("alpha"), expected)}, options)
 
 
+@pytest.mark.slow
 def test_groups_that_rows_mix_are_moved_together(sample: Sample) -> None:
     """Error rate 1e-3."""
     case = neighbours()
@@ -359,6 +361,7 @@ def test_groups_that_rows_mix_are_moved_together(sample: Sample) -> None:
     check(case, sample(case.model, case.data, seed=1, **case.options))
 
 
+@pytest.mark.slow
 def test_the_checks_refuse_groupwise_moves_of_groups_that_rows_mix(sample: Sample, sabotage: Any) -> None:
     case = neighbours()
     sabotage.independence()
@@ -382,6 +385,7 @@ def test_the_checks_refuse_a_wrong_accept_rule(rule: str, sample: Sample, sabota
     assert refuses(case, sample(case.model, case.data, seed=1, **case.options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", [None, "prior", "cells"])
 def test_the_checks_refuse_a_cache_that_is_not_refreshed(piece: str | None, sample: Sample, sabotage: Any) -> None:
     """Error rate 1e-3 where nothing is broken, to show that it is the cache that is refused."""

@@ -388,6 +388,7 @@ def test_the_likelihood_of_0_does_not_depend_on_the_prior():
     assert math.log(AT_ZERO) == pytest.approx(-stats.chi2.ppf(0.95, 1) / 2, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_what_has_no_shares_says_so(sample):
     data = balanced(groups=6, rows=5, tau=1.0)
 

@@ -123,6 +123,7 @@ SCALES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_it_agrees_with_the_tables_of_the_same_draws(sample, case):
     """Levels, shares, groups and their own estimates, of every 50th draw of a run."""

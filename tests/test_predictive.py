@@ -287,7 +287,7 @@ def test_counts_beyond_all_numbers_are_left_out():
     assert 0 < check.lost < 500 and len(left) == 500 - check.lost and bool(torch.isfinite(left).all())
     assert check.warnings[0].startswith(f"In {check.lost} of 500 replications a mean is beyond all numbers")
     absurd = CompletePooling(family="poisson", priors={"alpha": Normal(5000.0, 1.0)})
-    with pytest.raises(ht.DataError, match="no replication could be simulated"):
+    with pytest.raises(ht.ModelError, match="every prior draw is impossible: rate of Poisson"):
         prior_check(absurd, data, seed=SEED)
 
 

@@ -117,6 +117,7 @@ def small() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rng.normal(np.array([-0.5, 0.1, 1.0, 1.6])[group] + 0.6 * x, 0.5), x, group
 
 
+@pytest.mark.slow
 def test_varying_intercepts_against_marginal_likelihood(small: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     # Another route: y | scales ~ N(0, V), V = 25 11' + 4 xx' + s_a^2 ZZ' + s_y^2 I, coefficients by Cov(c, y) V^-1 y.
     y, x, group = small

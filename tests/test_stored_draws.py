@@ -146,6 +146,7 @@ def test_an_interrupted_run_counts_the_draws_that_were_made(collapse: bool, monk
     assert any("after 60 of 100 draws: these are all there are." in sentence for sentence in part.warnings())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("windows", [20, 50])
 def test_the_dashboard_draws_what_is_stored_where_it_was_drawn(

@@ -469,6 +469,7 @@ def test_every_structure_takes_every_family(family, priors):
 # What a posterior has of them
 
 
+@pytest.mark.slow
 def test_correlations_are_reported(sample):
     model = models.CorrelatedEffects("school", ["x", "z"], priors="tutorial")
     posterior = sample(model, made_data(), chains=4, warmup=20, draws=10, seed=1)
