@@ -271,6 +271,12 @@ def sample(
             doubt = ended.closing(signals, lambda: doubted(engine, store)) if ended.cause is not None else None
             if engine.audit is not None:
                 posterior.run["audit"] = engine.audit.facts()
+            if (
+                info.alike and posterior.n_draws
+            ):  # here, so that its time is known; bar, dashboard and warnings share it
+                began = time.perf_counter()
+                ended.closing(signals, lambda: posterior._judgement)
+                posterior.run["seconds"]["judging"] = time.perf_counter() - began
             ended.closing(signals, lambda: audience.stop(ended.status, posterior))
             if doubt:
                 ended.closing(signals, partial(warn, doubt))

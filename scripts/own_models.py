@@ -112,11 +112,13 @@ def hiertorch_model(case: Case) -> Any:
 
 
 def sample_with_hiertorch(case: Case, *, seed: int, **settings: Any) -> Sampled:
-    """`ht.sample` with its defaults, apart from what `settings` name. All latents are stored, or those that the case
-    keeps: what is measured has been drawn within the time that is counted.
+    """`ht.sample` with its defaults, apart from what `settings` name, and with all draws kept, as the peers keep theirs.
+    All latents are stored, or those that the case keeps: what is measured has been drawn within the time that is
+    counted.
 
-    Seconds are those of the whole call less compilation; `details` has its parts. Those before sampling (checking the
-    model, planning, a pass for sufficient statistics) are what the parts leave of the whole.
+    Seconds are those of the whole call less compilation and less R-hat and ESS at its end, which the peers compute when
+    they are asked; `details` has its parts. Those before sampling (checking the model, planning, a pass for sufficient
+    statistics) are what the parts leave of the whole.
     """
     import torch
 
@@ -131,8 +133,9 @@ def sample_with_hiertorch(case: Case, *, seed: int, **settings: Any) -> Sampled:
     restart_memory_peak()
     before = memory_used()
     start = time.perf_counter()
-    posterior = ht.sample(model, data, seed=seed, progress=False, keep=case.keep or tuple(model.latents), **settings)
-    seconds = time.perf_counter() - start
+    kept = case.keep or tuple(model.latents)
+    posterior = ht.sample(model, data, seed=seed, progress=False, keep=kept, keep_all=True, **settings)
+    seconds = time.perf_counter() - start - posterior.run["seconds"].get("judging", 0.0)
     megabytes = memory_peak() - before
     draws = named_draws({name: x.numpy() for name, x in posterior.draws.items()})
     parts = {name: posterior.run["seconds"].get(name, 0.0) for name in ("compile", "warmup", "sampling")}

@@ -106,6 +106,7 @@ def failures(p: dict[str, float]) -> dict[str, float]:
     return {what: value for what, value in p.items() if not value > ALPHA / len(p)}
 
 
+@pytest.mark.slow
 def test_varying_intercepts(sample: Sample) -> None:
     """Error rate 1e-3."""
     assert not failures(calibration(Intercepts(), sample, 200))
@@ -144,6 +145,7 @@ def test_broken_samplers_are_noticed(how: str, sample: Sample, sabotage: Any) ->
     assert failures(calibration(Intercepts(), sample, 200))
 
 
+@pytest.mark.slow
 def test_a_broken_sampler_is_noticed(sample: Sample, sabotage: Any) -> None:
     """With few data sets and draws that are hardly thinned, since it shows at once."""
     sabotage.rule("square root")

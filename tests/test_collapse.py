@@ -183,6 +183,7 @@ def test_draws_have_the_conditional_mean_and_covariance(name: str) -> None:
     assert_moments(collapsed(name), example(name), example(name).draw(CHAINS, seed=5), CHAINS, rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIRST)
 def test_draws_at_extreme_scales(name: str) -> None:
     for rest in example(name).extremes().values():

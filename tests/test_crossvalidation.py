@@ -67,7 +67,8 @@ def test_the_closed_road_has_the_same_densities(known: Posterior, sample: Sample
     assert found.pointwise["elpd"].to_numpy() == pytest.approx(expected, abs=0.02)
 
 
-@pytest.mark.parametrize("collapse", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("collapse", [True, False])
 @pytest.mark.parametrize("by", ["row", "group"])
 def test_one_batch_is_as_many_runs(by: str, collapse: bool, sample: Sample) -> None:
     """Log densities of folds, each within 5 combined Monte Carlo errors (some 60 comparisons; error rate 1e-4)."""

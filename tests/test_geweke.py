@@ -415,6 +415,7 @@ def alternating(name: str, tuning: list[Tuning], advance: Advance, rounds: int) 
     return failures(1, evaluate(case, v, y), known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["varying intercepts", "overridden log_prob", "bernoulli", "neighbours"])
 def test_joint_distribution(name: str, tuned: Tuned, advance: Advance) -> None:
     """Error rate 1e-3 a case."""
@@ -503,6 +504,7 @@ BROKEN: dict[str, tuple[str, Callable[[Any], None], set[str]]] = {  # case, what
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_kernels_are_noticed(how: str, tuned: Tuned, advance: Advance, sabotage: Any) -> None:
     """Tuned as they should be, then broken. Stale sums over rows hardly show here; see `test_known_answers`."""

@@ -352,6 +352,7 @@ NOTICED = [  # what is broken, where it shows, and how many sweeps there are to 
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wrong", "name", "how", "cycle"), NOTICED)
 def test_wrong_kernels_are_noticed(
     wrong: str, name: str, how: str, cycle: int, monkeypatch: pytest.MonkeyPatch

@@ -112,6 +112,7 @@ def moved(before: State, after: State, move: Move) -> Tensor:
     return torch.cat(parts, -1).any(-1)
 
 
+@pytest.mark.slow
 def test_every_kind_of_move_is_met(settings: Callable[[str], Setting]) -> None:
     assert {move.kind for name in NAMES for move, _ in settings(name).moves} == {
         "groupwise",

@@ -464,6 +464,7 @@ def judge_replaced(server, fast):
     assert "other settings" in config(server) and "the settings" not in config(server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [True, False])
 def test_both_readers_show_a_continued_run(tmp_path, fast):
     begin_run(tmp_path / "run")
@@ -475,6 +476,7 @@ def test_both_readers_show_a_continued_run(tmp_path, fast):
         judge_continued(server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [True, False])
 def test_both_readers_show_a_run_in_the_place_of_another(tmp_path, fast):
     begin_run(tmp_path / "run")
