@@ -112,7 +112,7 @@ def hiertorch_model(case: Case) -> Any:
 
 
 def sample_with_hiertorch(case: Case, *, seed: int, **settings: Any) -> Sampled:
-    """`ht.sample` with its defaults, apart from what `settings` name, and with all draws kept, as the peers keep theirs.
+    """`ht.sample` with its defaults, apart from what `settings` name, and all draws kept, as the peers keep theirs.
     All latents are stored, or those that the case keeps: what is measured has been drawn within the time that is
     counted.
 
