@@ -24,9 +24,8 @@ from torch import Tensor
 from hiertorch.collapse import Collapsed, collapse
 from hiertorch.data import Data
 from hiertorch.errors import SamplingError
-from hiertorch.grams import chunks
-from hiertorch.latent import Values, validation
-from hiertorch.model import weighted
+from hiertorch.identity import differences
+from hiertorch.latent import validation
 from hiertorch.redraw import Redraw
 from hiertorch.space import Space
 from hiertorch.structure import Reads, coordinates_of
@@ -34,7 +33,7 @@ from hiertorch.structure import Reads, coordinates_of
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
 
-__all__ = ["Audit", "AuditError", "audit", "collapsed_of", "differences"]
+__all__ = ["Audit", "AuditError", "audit", "collapsed_of"]
 
 LIMIT, ROUNDING = 1e-3, 1e-9
 
@@ -155,32 +154,6 @@ def audit(collapsed: Collapsed, space: Space, draws: Mapping[str, Tensor], seed:
         time.perf_counter() - began,
         {name: values[name][worst].flatten().tolist() for name in names},
     )
-
-
-def differences(collapsed: Collapsed, values: Mapping[str, Tensor], chains: int) -> tuple[Tensor, Tensor]:
-    """log p(y, all latents) of the model less that of the factorisation, and the former, both `(chains,)`, at values
-    `(chains, size, *event)` of all latents; of several data sets chain c has set c mod sets.
-    """
-    composed, data = collapsed.composed, _repeated(collapsed, chains)
-    v = Values({name: values[name] for name in composed.names}, composed.names)
-    factorised = collapsed.log_marginal(values) + collapsed.log_conditional(values)
-    for name in collapsed.rest:
-        factorised = factorised + composed.model.log_prior_term(name, v, composed.data).sum(-1)
-    density = composed.model.log_prior(v, composed.data)
-    for rows in chunks(data, 4 * chains):
-        density = density + weighted(composed.model.log_likelihood(v, rows), rows.weights).sum(-1)
-    return density - factorised, density
-
-
-def _repeated(collapsed: Collapsed, chains: int) -> Data:
-    """The data, with one set for each of so many chains if there are several."""
-    data = collapsed.data
-    own = [x for x in (data.y, data.weights) if x is not None and x.dim() == 2]
-    if not own:
-        return data
-    at = torch.arange(chains, device=data.device) % len(own[0])
-    y, weights = (x if x is None or x.dim() == 1 else x[at] for x in (data.y, data.weights))
-    return data._changed(y=y, weights=weights)
 
 
 def _completed(

@@ -20,10 +20,11 @@ from hiertorch.cholesky import product, solve_lower
 from hiertorch.data import Data
 from hiertorch.elimination import Elimination, Reduced, Spreads
 from hiertorch.errors import ModelError
-from hiertorch.grams import chunks, gather
+from hiertorch.grams import gather
+from hiertorch.identity import differences
 from hiertorch.latent import Values, validation
 from hiertorch.marginals import Marginals
-from hiertorch.model import Model, weighted
+from hiertorch.model import Model
 from hiertorch.probing import find
 from hiertorch.several import Eliminations, one_of, sets_of
 from hiertorch.structure import Reads
@@ -303,23 +304,10 @@ def _verify(found: Collapsed) -> None:
     chains = found.sets if found.sets > 1 else 2 if found.data.n_rows > MANY_ROWS else 4
     places = found.possible(affine.probes)
     rest = {name: x[places[torch.arange(chains, device=x.device) % len(places)]] for name, x in affine.probes.items()}
-    data = found.data if found.sets > 1 else composed.data
-    if found.sets > 1:
-        at = torch.arange(chains) % len(
-            next((x for x in (data.y, data.weights) if x is not None and x.dim() == 2), [0])
-        )
-        own = [x if x is None or x.dim() == 1 else x[at] for x in (data.y, data.weights)]
-        data = data._changed(y=own[0], weights=own[1])
     noise = torch.randn(found.n_noise, chains, generator=generator, dtype=torch.float64, device=composed.data.device)
     values = {**rest, **found.draw(rest, noise)}
-    v = Values({name: values[name] for name in composed.names}, composed.names)
-    collapsed = found.log_marginal(values) + found.log_conditional(values)
-    for name in affine.rest:
-        collapsed = collapsed + composed.model.log_prior_term(name, v, composed.data).sum(-1)
-    density = composed.model.log_prior(v, composed.data)
-    for rows in chunks(data, 4 * chains):
-        density = density + weighted(composed.model.log_likelihood(v, rows), rows.weights).sum(-1)
-    gap = (density - collapsed).abs() / density.abs().clamp(min=1.0)
+    gap, density = differences(found, values, chains)
+    gap = gap.abs() / density.abs().clamp(min=1.0)
     if not bool((gap <= CLOSE).all()):
         raise NotAffine(f"the factorisation misses the model's log density by a relative {float(gap.max()):.1e}")
 

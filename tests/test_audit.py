@@ -13,10 +13,11 @@ from torch.distributions import HalfNormal, Normal
 import hiertorch as ht
 from hiertorch import audit as audits
 from hiertorch import sampling
-from hiertorch.audit import Audit, audit, collapsed_of, differences
+from hiertorch.audit import Audit, audit, collapsed_of
 from hiertorch.checks import inspect
 from hiertorch.collapse import Collapsed, collapse
 from hiertorch.errors import SamplingError, SamplingWarning
+from hiertorch.identity import differences
 from hiertorch.independence import Independence
 from hiertorch.monitors import Monitor, RunInfo, Window
 from hiertorch.posterior import Posterior
@@ -197,7 +198,7 @@ def test_chunks_of_rows_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> N
     def one_by_one(data, width):
         return (data.rows(i, i + 1) for i in range(data.n_rows))
 
-    monkeypatch.setattr(audits, "chunks", one_by_one)
+    monkeypatch.setattr("hiertorch.identity.chunks", one_by_one)
     assert audit(collapsed, space_of(collapsed), draws, 0).gap == pytest.approx(whole.gap, abs=1e-10)
 
 

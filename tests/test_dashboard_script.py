@@ -29,9 +29,9 @@ def write(folder, chains=2):
     """A run and its chains, with a few points each."""
     main = EventFile(folder)
     main.text(0, "2_summary/verdict", f"verdict of {folder.name}")
-    main.layout({"1 Health": {"R-hat": ["convergence/rhat_max$"], "acceptance": ["sampler/accept_rate$"]}})
+    main.layout({"1 Health": {"R-hat": ["convergence/rhat_max_minus_1$"], "acceptance": ["sampler/accept_rate$"]}})
     for step in (1, 2, 3):
-        main.scalars(step, {"convergence/rhat_max": 1 + 0.1 / step, "convergence/ess_bulk_min": 100.0 * step})
+        main.scalars(step, {"convergence/rhat_max_minus_1": 0.1 / step, "convergence/ess_bulk_min": 100.0 * step})
     main.close()
     for c in range(chains):
         file = EventFile(folder / f"chain_{c}")

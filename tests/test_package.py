@@ -22,7 +22,7 @@ WHAT |= {"rows", "space", "state", "recording", "target", "transport", "structur
 # Gaussian models, of which much is integrated out:
 WHAT |= {"terms", "operations", "tracing", "pieces", "choice", "probes", "proofs"}
 WHAT |= {"affine", "probing", "cholesky", "grams", "finest", "elimination", "several", "collapse", "marginals"}
-WHAT |= {"exactfit"}
+WHAT |= {"exactfit", "identity"}
 HOW = {"kernels", "adaptation", "plan", "sweep", "settings", "store", "example", "mode", "proposals", "independence"}
 OUT = {"posterior", "summaries", "diagnostics", "storage", "redraw", "predict", "newrows", "setting", "conditioning"}
 OUT |= {"agreement", "attaching", "concatenation", "joinable", "judgement"}
