@@ -271,9 +271,8 @@ def sample(
             doubt = ended.closing(signals, lambda: doubted(engine, store)) if ended.cause is not None else None
             if engine.audit is not None:
                 posterior.run["audit"] = engine.audit.facts()
-            if (
-                info.alike and posterior.n_draws
-            ):  # here, so that its time is known; bar, dashboard and warnings share it
+            # Judged here, so that its time is known; bar, dashboard and warnings share it.
+            if info.alike and posterior.n_draws:
                 began = time.perf_counter()
                 ended.closing(signals, lambda: posterior._judgement)
                 posterior.run["seconds"]["judging"] = time.perf_counter() - began
@@ -286,6 +285,8 @@ def sample(
             return ended.give(posterior, signals, log_dir)
         audience.stop("discarded")
         ordinary = make_plan(analyse(model, data, moves.structure.reads), note=str(ended.cause))
+    if signals.met:  # whoever wants the run to end does not want another one
+        raise signals.met[0]
     warn(f"{ended.cause}. {AGAIN}")
     posterior = sample(
         model, data, chains=chains, warmup=warmup, draws=draws, thin=thin, seed=seed, dtype=dtype, keep=keep,
