@@ -23,12 +23,11 @@ finest.py, elimination.py, collapse.py, marginals.py), of several data sets at o
 """
 
 from hiertorch import families, models
-from hiertorch.comparison import Comparison, compare
+from hiertorch.comparison.compare import Comparison, compare
 from hiertorch.comparison.criteria import Criterion
-from hiertorch.concatenation import concat
-from hiertorch.criticism import prior_check
-from hiertorch.data import Data
-from hiertorch.distributions import HalfStudentT
+from hiertorch.criticism.predictive import prior_check
+from hiertorch.data.table import Data
+from hiertorch.draws.joining import concat
 from hiertorch.errors import (
     ConfigError,
     DataError,
@@ -39,13 +38,14 @@ from hiertorch.errors import (
     SamplingError,
     SamplingWarning,
 )
-from hiertorch.latent import Derived, Latent
-from hiertorch.model import Model
-from hiertorch.monitoring import Monitoring, monitor
+from hiertorch.model.distributions import HalfStudentT
+from hiertorch.model.latent import Derived, Latent
+from hiertorch.model.model import Model
+from hiertorch.models.simulation import simulate_grouped
 from hiertorch.posterior import Posterior
 from hiertorch.priorgrid import prior_grid
+from hiertorch.refits.monitoring import Monitoring, monitor
 from hiertorch.sampling import plan, sample
-from hiertorch.simulation import simulate_grouped
 
 __version__ = "0.1.0"
 

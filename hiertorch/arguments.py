@@ -6,16 +6,25 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from hiertorch import reading
+from hiertorch import wording
 from hiertorch.errors import DataError
 
-__all__ = ["check_choice", "check_count", "check_flag", "check_probability", "check_seed", "check_share", "names_of"]
+__all__ = [
+    "check_choice",
+    "check_count",
+    "check_flag",
+    "check_probability",
+    "check_seed",
+    "check_share",
+    "is_count",
+    "names_of",
+]
 
 
 def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
     """Raises a DataError unless an argument is one of the known words."""
     if not isinstance(value, str) or value not in known:
-        raise DataError(f"{name}= is one of {reading.listed(known)}; found {value!r}.{reading.closest(value, known)}")
+        raise DataError(f"{name}= is one of {wording.listed(known)}; found {value!r}.{wording.closest(value, known)}")
 
 
 def check_probability(ci_prob: Any, name: str = "ci_prob", least: float = 0.0) -> None:
@@ -34,7 +43,7 @@ def check_share(name: str, value: Any) -> None:
 
 def check_count(name: str, value: Any, least: int = 1, *, none: str = "") -> None:
     """Raises a DataError unless an argument is a whole number from `least`, or None where that means something."""
-    if (value is None and none) or (reading.is_count(value) and value >= least):
+    if (value is None and none) or (is_count(value) and value >= least):
         return
     raise DataError(f"{name}= is a whole number from {least}{none and f', or None {none}'}; found {value!r}.")
 
@@ -47,8 +56,13 @@ def check_flag(name: str, value: Any) -> None:
 
 def check_seed(seed: Any) -> None:
     """Raises a DataError unless a seed is None or can be one."""
-    if seed is not None and not (reading.is_count(seed) and 0 <= seed < 2**63):
+    if seed is not None and not (is_count(seed) and 0 <= seed < 2**63):
         raise DataError(f"seed= is a whole number from 0 to 2^63 - 1; found {seed!r}.")
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def names_of(name: str, given: Any) -> list[str]:

@@ -4,7 +4,7 @@ import sys
 import warnings
 from typing import Any
 
-from hiertorch.silence import is_hushed
+from hiertorch.runtime.silence import is_hushed
 
 __all__ = [
     "ConfigError",

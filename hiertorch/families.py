@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, distributions
 
-from hiertorch import admissible
-from hiertorch.data import Data
+from hiertorch.data import admissible
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.latent import Values
+from hiertorch.model.latent import Values
 
 __all__ = ["Bernoulli", "Binomial", "Family", "Gaussian", "NegativeBinomial", "Poisson", "StudentT", "centre", "named"]
 

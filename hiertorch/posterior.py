@@ -12,24 +12,24 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch import diagnostics, storage, summaries
 from hiertorch.arguments import check_choice, check_count, check_probability, names_of
+from hiertorch.data.fingerprint import Fingerprint
+from hiertorch.draws import diagnostics, storage, summaries
+from hiertorch.draws.naming import parameter_texts
+from hiertorch.draws.summaries import CI_PROB, MIXING, listed, table
 from hiertorch.errors import DataError, HiertorchError
-from hiertorch.fingerprint import Fingerprint
-from hiertorch.naming import parameter_texts
-from hiertorch.summaries import CI_PROB, MIXING, listed, table
-from hiertorch.surroundings import feels_at_home
+from hiertorch.runtime.surroundings import feels_at_home
 
 if TYPE_CHECKING:
     from xarray import DataTree
 
     from hiertorch.comparison.criteria import Criterion
-    from hiertorch.conditioning import Conditioned
-    from hiertorch.criticism import PredictiveCheck
-    from hiertorch.judgement import Judgement
-    from hiertorch.pooling import Pooling
-    from hiertorch.predict import Prediction
-    from hiertorch.sensitivity import Sensitivity
+    from hiertorch.criticism.predictive import PredictiveCheck
+    from hiertorch.criticism.sensitivity import Sensitivity
+    from hiertorch.draws.judgement import Judgement
+    from hiertorch.pooling.factors import Pooling
+    from hiertorch.predict.condition import Conditioned
+    from hiertorch.predict.predict import Prediction
 
 __all__ = ["Posterior", "Stats", "UnknownNameError"]
 
@@ -60,7 +60,7 @@ class Stats:
 
 
 class Effects(Protocol):
-    """Draws that were not stored, and can be made again; see `hiertorch.redraw`."""
+    """Draws that were not stored, and can be made again; see `hiertorch.gaussian.redraw`."""
 
     names: tuple[str, ...]
 
@@ -78,7 +78,7 @@ class Effects(Protocol):
 
 
 class Predictor(Protocol):
-    """The model and the data behind a posterior; see `hiertorch.predict`."""
+    """The model and the data behind a posterior; see `hiertorch.predict.predict`."""
 
     model: Any
     data: Any
@@ -436,7 +436,7 @@ class Posterior:
         """The effects of new groups given some of their rows, without fitting again: by importance weights, with the
         Pareto k that says whether these can be trusted.
 
-        Each new group updates the population for itself; see `hiertorch.conditioning`. Row weights are ignored.
+        Each new group updates the population for itself; see `hiertorch.predict.condition`. Row weights are ignored.
 
         Args:
             frame: rows of new groups, with their response.
@@ -474,7 +474,7 @@ class Posterior:
         return criterion(self, kind, by, draws=draws)
 
     def kfold(self, k: int = 10, by: str = "row", *, stratify: str | None = None, **settings: Any) -> "Criterion":
-        """sum_f log p(y_f | y without fold f): the model fitted k times, in one run; see `hiertorch.crossvalidation`.
+        """sum_f log p(y_f | y without fold f): the model fitted k times, in one run; see `hiertorch.refits.folds`.
 
         Args:
             k: folds.
@@ -486,7 +486,7 @@ class Posterior:
         Raises:
             DataError: for folds that can't be.
         """
-        from hiertorch.crossvalidation import kfold
+        from hiertorch.refits.folds import kfold
 
         return kfold(self, k, by, stratify=stratify, **settings)
 
@@ -500,7 +500,7 @@ class Posterior:
         Raises:
             DataError: for a criterion of another kind or of other data.
         """
-        from hiertorch.crossvalidation import refit
+        from hiertorch.refits.folds import refit
 
         return refit(self, criterion, **settings)
 
@@ -513,7 +513,7 @@ class Posterior:
         seed: int | None = None,
     ) -> "PredictiveCheck":
         """y_rep ~ p(y_rep | theta^(s)) against y, by statistics T, p = Pr(T(y_rep) >= T(y)); see
-        `hiertorch.criticism`.
+        `hiertorch.criticism.predictive`.
 
         Args:
             statistics: of your own beside the usual ones: name -> function of a response `(draws, rows)` to `(draws,)`.
@@ -522,32 +522,32 @@ class Posterior:
             draws: replications.
             seed: of the random numbers; left out, one that follows from the run's.
         """
-        from hiertorch.criticism import predictive_check
+        from hiertorch.criticism.predictive import predictive_check
 
         return predictive_check(self, statistics, draws=draws, seed=seed, groups=groups)
 
     def pooling(self) -> "Pooling":
         """lambda = 1 - V(E eps) / E(V eps) for the errors eps of each level, R2 = 1 - E(V eps) / E(V theta) (Gelman &
-        Pardoe 2006), shrinkage by group, and shares of variance; see `hiertorch.pooling`.
+        Pardoe 2006), shrinkage by group, and shares of variance; see `hiertorch.pooling.factors`.
         """
-        from hiertorch.pooling import pooling
+        from hiertorch.pooling.factors import pooling
 
         return pooling(self)
 
     def sensitivity(self, names: Sequence[str] | None = None) -> "Sensitivity":
         """How much each parameter would move with a stronger or weaker prior or likelihood; see
-        `hiertorch.sensitivity`.
+        `hiertorch.criticism.sensitivity`.
 
         Args:
             names: latents to look at; None looks at the population-level ones.
         """
-        from hiertorch.sensitivity import sensitivity
+        from hiertorch.criticism.sensitivity import sensitivity
 
         return sensitivity(self, names)
 
     def update(self, frame: pd.DataFrame, **settings: Any) -> "Posterior":
         """The posterior given the fitted rows and new ones: by importance weights where these can be trusted, else by a
-        run that starts where this one ended; see `hiertorch.monitoring.updating`.
+        run that starts where this one ended; see `hiertorch.refits.updating`.
 
         Args:
             frame: the new rows, with their response, of known or new groups.
@@ -558,18 +558,18 @@ class Posterior:
         Raises:
             DataError: for rows that can't be read, or contradict what was fitted.
         """
-        from hiertorch.monitoring.updating import update
+        from hiertorch.refits.updating import update
 
         return update(self, frame, **settings)
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write one HTML file that says what was fitted, whether it can be believed, and what came out; see
-        `hiertorch.report`.
+        `hiertorch.report.writing`.
 
         Raises:
             RunFolderError: if the file can't be written.
         """
-        from hiertorch.report import write
+        from hiertorch.report.writing import write
 
         return write(self, path)
 
@@ -615,9 +615,9 @@ class Posterior:
         """Mean, sd, equal-tailed interval, ESS, R-hat and Monte Carlo errors: one row a parameter.
 
         Columns, their order and their values are those of `arviz_stats.summary` (of 1.x, whose sd has S - 1), but by
-        `hiertorch.diagnostics`, all parameters at once: for 400 parameters with 32 x 1000 draws ArviZ takes 12 s. Two
-        things differ. The tail ESS is that of the 5% and 95% quantiles, as in Vehtari et al. (2021), for which ArviZ's
-        summary takes 11% and 89%. Where a parameter never moved, R-hat, ESS and MCSE are NaN. For medians and
+        `hiertorch.draws.diagnostics`, all parameters at once: for 400 parameters with 32 x 1000 draws ArviZ takes 12 s.
+        Two things differ. The tail ESS is that of the 5% and 95% quantiles, as in Vehtari et al. (2021), for which
+        ArviZ's summary takes 11% and 89%. Where a parameter never moved, R-hat, ESS and MCSE are NaN. For medians and
         highest-density intervals call `arviz_stats.summary(posterior.to_arviz(), ...)`.
 
         Args:
@@ -676,7 +676,7 @@ class Posterior:
     @cached_property
     def _judgement(self) -> "Judgement":
         """What a run's end says of convergence, everywhere alike."""
-        from hiertorch.judgement import judge
+        from hiertorch.draws.judgement import judge
 
         return judge(self)
 
@@ -724,7 +724,7 @@ class Posterior:
         arguments = storage.load(path)
         posterior = cls(arguments.pop("draws"), stats=Stats(**arguments.pop("stats")), **arguments)
         if model is not None or data is not None:
-            from hiertorch.attaching import attach
+            from hiertorch.draws.attaching import attach
 
             attach(posterior, model, data)
         return posterior

@@ -6,7 +6,7 @@ whole line and 0 for a prior on positive numbers; all other priors stay.
 Note [One batch]
     Chain c has scale c mod S of the S scales, and the prior's parameters a chain axis `(chains, 1)`: one run serves all
     scales, tuned together. Weights with a chain axis tell every check how many chains there are. Where effects are
-    integrated out, scales are like data sets of their own (`hiertorch.several`).
+    integrated out, scales are like data sets of their own (`hiertorch.gaussian.several`).
 """
 
 import copy
@@ -22,22 +22,22 @@ from torch import Tensor
 from torch import distributions as d
 from torch.distributions import Distribution
 
-from hiertorch import reading
+from hiertorch import wording
 from hiertorch.arguments import names_of
-from hiertorch.data import Data
-from hiertorch.declared import overrides
-from hiertorch.distributions import HalfStudentT
-from hiertorch.ending import uninterrupted
+from hiertorch.data.table import Data
+from hiertorch.density.turns import take_turns
 from hiertorch.errors import DataError, ModelError
-from hiertorch.latent import Latent, Values, cast
-from hiertorch.model import Model
-from hiertorch.options import check_handed_on
+from hiertorch.model.declared import overrides
+from hiertorch.model.distributions import HalfStudentT
+from hiertorch.model.latent import Latent, Values, cast
+from hiertorch.model.model import Model
+from hiertorch.model.reads import record
 from hiertorch.posterior import Posterior, Stats
-from hiertorch.predict import Fitted
+from hiertorch.predict.predict import Fitted
+from hiertorch.run.ending import uninterrupted
+from hiertorch.run.options import check_handed_on
+from hiertorch.runtime.surroundings import at_home
 from hiertorch.sampling import sample
-from hiertorch.structure import record
-from hiertorch.surroundings import at_home
-from hiertorch.turns import take_turns
 
 __all__ = ["PriorGrid", "prior_grid"]
 
@@ -131,8 +131,8 @@ def _checked(model: Any, data: Any, latent: str, scales: Sequence[float], chains
             f"{type(data).__name__}."
         )
     if latent not in model.latents:
-        hint = reading.closest(latent, model.latents)
-        raise ModelError(f"the model has no latent {latent!r}; it has {reading.listed(model.latents)}.{hint}")
+        hint = wording.closest(latent, model.latents)
+        raise ModelError(f"the model has no latent {latent!r}; it has {wording.listed(model.latents)}.{hint}")
     if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1:
         raise DataError(f"chains= is a whole number from 1, for each scale; found {chains!r}.")
     listed = isinstance(scales, Iterable) and not isinstance(scales, str)
@@ -153,7 +153,7 @@ def _checked(model: Any, data: Any, latent: str, scales: Sequence[float], chains
             )
     if parents := sorted(reads.priors[latent]):
         raise ModelError(
-            f"the prior of {latent!r} reads {reading.listed(parents)}, and its width is learnt: scale the prior of one "
+            f"the prior of {latent!r} reads {wording.listed(parents)}, and its width is learnt: scale the prior of one "
             "that reads no other."
         )
     _scaled(latent, reads.distributions[latent], torch.ones(1, dtype=data.dtype, device=data.device))
@@ -261,7 +261,7 @@ def _sentence(latent: str, table: pd.DataFrame) -> str:
     widths = f"with the prior of {latent} from {least:g} to {most:g} times as wide"
     moved = f"{parameter[at]}, by {shift[at]:.2f} posterior sds at scale {scale[at]:g}"
     if shift[at] < SENSITIVE:
-        looked = reading.listed(dict.fromkeys(parameter))
+        looked = wording.listed(dict.fromkeys(parameter))
         return (
             f"No mean moves by {SENSITIVE} posterior sds or more {widths}; most moves that of {moved}. Looked at: "
             f"{looked}."

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hiertorch.modes import OperationMode
+from hiertorch.runtime.modes import OperationMode
 
 __all__ = ["seeded"]
 

@@ -10,25 +10,28 @@ from typing import Any, Literal
 
 import torch
 
-from hiertorch.audit import AuditError
-from hiertorch.checks import inspect
-from hiertorch.collapse import collapse as find_collapse
-from hiertorch.data import Data
-from hiertorch.ending import Ending
+from hiertorch.advice.requirements import grave, sentences
+from hiertorch.dashboard.monitor import TensorBoardMonitor
+from hiertorch.data.table import Data
+from hiertorch.density.start import read_init
+from hiertorch.density.start import start as placed
+from hiertorch.density.structure import analyse, priors_alone
+from hiertorch.draws.naming import unsavable
 from hiertorch.errors import DataError, ModelError, SamplingError, warn
-from hiertorch.independence import Independence, doubted
-from hiertorch.interruption import Signals
-from hiertorch.latent import validation
-from hiertorch.model import Model
-from hiertorch.monitors import Audience, Monitor, ProgressBar, TensorBoardMonitor, Window
-from hiertorch.naming import unsavable
-from hiertorch.options import check_options
-from hiertorch.outcome import as_posterior, glance, run_info, so_far, versions
-from hiertorch.plan import MoveSpec, Plan, collapsed_plan, make_plan
+from hiertorch.gaussian.audit import AuditError
+from hiertorch.gaussian.collapse import collapse as find_collapse
+from hiertorch.model.checks import inspect
+from hiertorch.model.latent import validation
+from hiertorch.model.model import Model
+from hiertorch.monitors import Audience, Monitor, ProgressBar, Window
 from hiertorch.posterior import Posterior
-from hiertorch.requirements import grave, sentences
-from hiertorch.reuse import again, check_fits, with_reasons
-from hiertorch.settings import (
+from hiertorch.run.ending import Ending
+from hiertorch.run.independence import Independence, doubted
+from hiertorch.run.options import check_options
+from hiertorch.run.outcome import as_posterior, glance, run_info, so_far, versions
+from hiertorch.run.plan import MoveSpec, Plan, collapsed_plan, make_plan
+from hiertorch.run.reuse import again, check_fits, with_reasons
+from hiertorch.run.schedule import (
     Schedule,
     check_memory,
     few_threads,
@@ -38,13 +41,11 @@ from hiertorch.settings import (
     stored_names,
     wants_compiling,
 )
-from hiertorch.start import read_init
-from hiertorch.start import start as placed
-from hiertorch.store import Counter, Store
-from hiertorch.structure import analyse, priors_alone
-from hiertorch.surroundings import at_home
-from hiertorch.sweep import Sweep, Sweeps
-from hiertorch.warmstart import WarmStart, warm_start
+from hiertorch.run.store import Counter, Store
+from hiertorch.run.sweeps import Sweep, Sweeps
+from hiertorch.run.warmstart import WarmStart, warm_start
+from hiertorch.runtime.interruption import Signals
+from hiertorch.runtime.surroundings import at_home
 
 __all__ = ["plan", "sample"]
 
@@ -189,8 +190,8 @@ def sample(
         progress: show a bar, and above it the priors that the data chose. What `Data.check` finds to be an error or a
             warning is a `SamplingWarning`, with the bar or without.
         log_dir: folder for a TensorBoard dashboard.
-        plan: moves other than the default ones; see `hiertorch.plan`.
-        collapse: see `hiertorch.plan`: in a Gaussian model only scales and correlations are sampled.
+        plan: moves other than the default ones; see `hiertorch.run.plan`.
+        collapse: see `hiertorch.run.plan`: in a Gaussian model only scales and correlations are sampled.
         compile: fuse the pass over the rows with `torch.compile` (seconds at the start, then several times faster):
             "auto" does so when the run is long enough to pay.
         init: latent -> starting value that broadcasts to `(chains, size, *event)`; the others start at draws from the

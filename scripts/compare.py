@@ -20,12 +20,12 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 import hiertorch as ht
-from hiertorch.comparison import Comparison, compare
+from hiertorch.commands.config import parsed, parser_of, read_table, sections
+from hiertorch.comparison.compare import Comparison, compare
 from hiertorch.comparison.criteria import Criterion
-from hiertorch.config import parsed, parser_of, read_table, sections
-from hiertorch.ending import DRAWS_FILE, keep
 from hiertorch.errors import ConfigError, DataError, HiertorchError, RunFolderError, SamplingWarning
-from hiertorch.interruption import Signals
+from hiertorch.run.ending import DRAWS_FILE, keep
+from hiertorch.runtime.interruption import Signals
 
 Kind = Literal["loo", "waic", "dic"]
 INTERRUPTED = 130  # exit status after Ctrl-C

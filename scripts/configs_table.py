@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hiertorch.config import load, read_data
+from hiertorch.commands.config import load, read_data
 from hiertorch.errors import HiertorchError
 
 ROOT = Path(__file__).parents[1]

@@ -84,7 +84,7 @@ def one(case: Case, *, watched: bool) -> dict[str, float]:
     import torch
 
     import hiertorch as ht
-    from hiertorch.config import load, read_data
+    from hiertorch.commands.config import load, read_data
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 import hiertorch as ht
-from hiertorch.config import Config, load, read_data, read_table
-from hiertorch.crossvalidation import CHAINS, DRAWS
+from hiertorch.commands.config import Config, load, read_data, read_table
+from hiertorch.refits.folds import CHAINS, DRAWS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

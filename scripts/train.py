@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from hiertorch.config import load, run
-from hiertorch.ending import DRAWS_FILE
+from hiertorch.commands.config import load, run
 from hiertorch.errors import ConfigError, HiertorchError
 from hiertorch.posterior import Posterior
+from hiertorch.run.ending import DRAWS_FILE
 
 GROUPS = 8  # shown of a latent that has a row for every group
 WIDTH = 120  # columns of a terminal

@@ -21,7 +21,7 @@ import pandas as pd
 
 import hiertorch as ht
 from hiertorch.models import CompletePooling, NoPooling, VaryingIntercepts
-from hiertorch.simulation import Simulated
+from hiertorch.models.simulation import Simulated
 
 CHAINS = 4
 WIDTH = 120

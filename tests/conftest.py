@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 import hiertorch as ht
-from hiertorch import kernels, structure
+from hiertorch.density import structure
+from hiertorch.density.state import State
+from hiertorch.density.target import Target
 from hiertorch.errors import SamplingWarning
-from hiertorch.kernels import Tuning
+from hiertorch.moves import base, groupwise, noncentred
+from hiertorch.moves import joint as joint_move
+from hiertorch.moves.base import Tuning
 from hiertorch.posterior import Posterior
-from hiertorch.state import State
-from hiertorch.sweep import Sweep
-from hiertorch.target import Target
+from hiertorch.run.sweeps import Sweep
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -113,8 +115,8 @@ class Sabotage:
 
     def rule(self, name: str) -> None:
         """Every move accepts by a wrong rule."""
-        right, wrong = kernels.base.decide, BROKEN_RULES[name]
-        for module in (kernels.base, kernels.groupwise, kernels.joint, kernels.noncentred):
+        right, wrong = base.decide, BROKEN_RULES[name]
+        for module in (base, groupwise, joint_move, noncentred):
             self.patch.setattr(module, "decide", lambda ratio, *more: right(wrong(ratio), *more))
 
     def jacobian(self) -> None:
@@ -124,7 +126,7 @@ class Sabotage:
 
     def cache(self, piece: str, *kinds: Any) -> None:
         """Moves of some kinds (all by default) leave a cached piece of the density as it was, accepted or not."""
-        for kind in kinds or (kernels.Groupwise, kernels.Joint, kernels.NonCentred):
+        for kind in kinds or (groupwise.Groupwise, joint_move.Joint, noncentred.NonCentred):
 
             def step(move: Any, state: State, *more: Any, right: Any = kind.step) -> Any:
                 new, info = right(move, state, *more)

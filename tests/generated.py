@@ -30,7 +30,7 @@ from torch.distributions import (
 )
 
 import hiertorch as ht
-from hiertorch.latent import Latent
+from hiertorch.model.latent import Latent
 
 STRUCTURES = (
     "population", "intercepts", "noncentred", "slopes", "mixed", "correlated", "correlated noncentred", "nested",

@@ -13,28 +13,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from gaussian import ZOO
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.distributions import Bernoulli, Gamma, HalfNormal, LKJCholesky, MultivariateNormal, Normal, Poisson, StudentT
 from torch.overrides import TorchFunctionMode
 from windows import RUN, make_windows
+from zoo import ZOO
 
 import hiertorch as ht
-from hiertorch.adaptation import Adaptation
-from hiertorch.checks import inspect
-from hiertorch.collapse import Collapsed, collapse
 from hiertorch.dashboard.curves import _columns
 from hiertorch.dashboard.looks import split_rhat
 from hiertorch.dashboard.snapshots import snapshot
+from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import ModelError, SamplingWarning
-from hiertorch.latent import validation
+from hiertorch.gaussian.collapse import Collapsed, collapse
+from hiertorch.model.checks import inspect
+from hiertorch.model.latent import validation
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors.base import places, thinned, watch
-from hiertorch.pointwise import Pointwise
-from hiertorch.store import Counter, Store
-from hiertorch.sweep import Sweep
-from hiertorch.warmstart import warm_start
+from hiertorch.moves.adaptation import Adaptation
+from hiertorch.run.store import Counter, Store
+from hiertorch.run.sweeps import Sweep
+from hiertorch.run.warmstart import warm_start
 
 CHAINS = 6
 CUDA = torch.device("cuda:0")

@@ -3,7 +3,8 @@
     p(y_j | rest) = integral of p(y_j | e_j, rest) p(e_j | rest) de_j,   e_j: effects of group j and of groups in it
 
 (Merkle, Furr & Rabe-Hesketh 2019, eq. 8). In closed form where the model is linear-Gaussian in its effects
-(`hiertorch.marginals`), whether or not it was sampled so. Otherwise numerically, for all draws and groups at once:
+(`hiertorch.gaussian.marginals`), whether or not it was sampled so. Otherwise numerically, for all draws and groups at
+once:
 
     p(y_j | rest) ~ |C| sum_q w_q f(m + C u_q),   f(e) = p(y_j | e, rest) p(e | rest),
 
@@ -20,17 +21,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hiertorch import reading
-from hiertorch.audit import collapsed_of
-from hiertorch.collapse import Collapsed
+from hiertorch import wording
 from hiertorch.comparison.quadrature import laplace, log_integral, mode
-from hiertorch.declared import overrides, refuse_own_priors
+from hiertorch.density.structure import analyse
+from hiertorch.draws.pointwise import DRAWS, Pointwise
 from hiertorch.errors import DataError
-from hiertorch.latent import validation
-from hiertorch.model import weighted
-from hiertorch.pointwise import DRAWS, Pointwise
-from hiertorch.redraw import Redraw
-from hiertorch.structure import analyse, record
+from hiertorch.gaussian.audit import collapsed_of
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.redraw import Redraw
+from hiertorch.model.declared import overrides, refuse_own_priors
+from hiertorch.model.latent import validation
+from hiertorch.model.model import weighted
+from hiertorch.model.reads import record
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -68,15 +70,15 @@ def by_group(pointwise: Pointwise, plate: str) -> "ClosedForm | Numerical | Summ
     plates = list(dict.fromkeys(x.plate for x in pointwise.model.latents.values() if x.plate is not None))
     if plate not in data.plates:
         raise DataError(
-            f"the data have no grouping {plate!r}; they have {reading.listed(data.plates)}: name it in groups= of "
-            f"ht.Data, also for a model that ignores it.{reading.closest(plate, data.plates)}"
+            f"the data have no grouping {plate!r}; they have {wording.listed(data.plates)}: name it in groups= of "
+            f"ht.Data, also for a model that ignores it.{wording.closest(plate, data.plates)}"
         )
     if plate not in plates and not any(data.nests(inner, plate) for inner in plates):
         return Summed(pointwise, plate)
     if plate not in plates:
         raise DataError(
             f"no effects vary over {plate!r}, which could be integrated out, but some do within its groups; take one "
-            f"of {reading.listed(plates)}."
+            f"of {wording.listed(plates)}."
         )
     effects = pointwise.posterior._effects
     if isinstance(effects, Redraw):
@@ -174,7 +176,7 @@ class Numerical:
             )
         if pointwise._unstored:
             raise DataError(
-                f"the draws of {reading.listed(map(repr, pointwise._unstored))} are needed, and the posterior does not "
+                f"the draws of {wording.listed(map(repr, pointwise._unstored))} are needed, and the posterior does not "
                 "hold them: name them in keep= of ht.sample."
             )
         if data.dtype != torch.float64:

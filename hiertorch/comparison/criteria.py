@@ -19,9 +19,9 @@ import pandas as pd
 
 from hiertorch.arguments import check_choice
 from hiertorch.comparison.elpd import Found, Groups, Rows, Source, dic, loo, named, total, waic
+from hiertorch.data.fingerprint import Fingerprint
+from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
-from hiertorch.fingerprint import Fingerprint
-from hiertorch.pointwise import Pointwise
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior

@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch import diagnostics, reading
+from hiertorch import wording
 from hiertorch.comparison.bygroup import by_group
-from hiertorch.latent import Values, validation
-from hiertorch.model import weighted
-from hiertorch.pareto import good_k, leave_one_out
-from hiertorch.pointwise import Pointwise
+from hiertorch.draws import diagnostics
+from hiertorch.draws.pareto import good_k, leave_one_out
+from hiertorch.draws.pointwise import Pointwise
+from hiertorch.model.latent import Values, validation
+from hiertorch.model.model import weighted
 
 __all__ = [
     "Found",
@@ -265,5 +266,5 @@ def dic(source: Source) -> tuple[Found, dict[str, float]]:
 
 def named(index: pd.Index, at: np.ndarray, what: str = "group", most: int = 5) -> str:
     """Rows or groups in a sentence: how many of how many, and the first by name."""
-    names = ", ".join(reading.show(index[int(i)]) for i in at[:most]) + (", ..." if len(at) > most else "")
+    names = ", ".join(wording.show(index[int(i)]) for i in at[:most]) + (", ..." if len(at) > most else "")
     return f"{len(at)} of {len(index)} {what}s ({names})"

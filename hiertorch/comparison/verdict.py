@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from hiertorch import reading
+from hiertorch import wording
 from hiertorch.comparison.criteria import Criterion
-from hiertorch.pareto import HIGHEST
+from hiertorch.draws.pareto import HIGHEST
 
 __all__ = ["doubt", "errors_asked", "sentences"]
 
@@ -50,7 +50,7 @@ def sentences(table: pd.DataFrame, criteria: Mapping[str, Criterion], doubts: Ma
     """The verdict, a paragraph a line.
 
     Args:
-        table: of `hiertorch.comparison.Comparison`, the best candidate first.
+        table: of `hiertorch.comparison.compare.Comparison`, the best candidate first.
         criteria: by candidate.
         doubts: by candidate but for the best, see `doubt`.
     """
@@ -96,7 +96,7 @@ def _lower(table: pd.DataFrame, names: Iterable[str]) -> str:
     for name in names:
         difference, se = float(table["diff"][name]), float(table["diff_se"][name])
         found.append(f"{name!r} ({-difference:.1f} lower{f', se {se:.1f}' if math.isfinite(se) else ''})")
-    return reading.listed(found)
+    return wording.listed(found)
 
 
 def _simplest(table: pd.DataFrame, names: list[str], averaged: bool) -> list[str]:
@@ -117,9 +117,9 @@ def _high_k(criteria: Mapping[str, Criterion], unit: str) -> list[str]:
     for name, one in criteria.items():
         if (bad := _bad(one)).any():
             k = one.pointwise["pareto_k"][bad].sort_values(ascending=False)
-            labels = [reading.show(label) for label in k.index[:NAMED]]
+            labels = [wording.show(label) for label in k.index[:NAMED]]
             more = f" and {len(k) - NAMED} more" if len(k) > NAMED else ""
-            found.append(f"{name!r} in {unit} {reading.listed(labels)}{more}")
+            found.append(f"{name!r} in {unit} {wording.listed(labels)}{more}")
             worst = float(np.fmax(worst, k.iloc[0]))
     if not found:
         return []

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hiertorch import reading
+from hiertorch import wording
 from hiertorch.arguments import check_choice
 from hiertorch.criticism import panels
 from hiertorch.criticism.statistics import p_text
+from hiertorch.draws.spacing import evenly
 from hiertorch.errors import DataError
-from hiertorch.silence import quiet
-from hiertorch.spacing import evenly
+from hiertorch.runtime.silence import quiet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hiertorch.criticism import PredictiveCheck
+    from hiertorch.criticism.predictive import PredictiveCheck
 
 __all__ = ["KINDS", "draw"]
 
@@ -36,7 +36,7 @@ SHOWN = 60
 
 
 def draw(check: "PredictiveCheck", kind: str, plate: str | None) -> "Figure":
-    """See `hiertorch.criticism.PredictiveCheck.plot`."""
+    """See `hiertorch.criticism.predictive.PredictiveCheck.plot`."""
     check_choice("kind", kind, tuple(KINDS))
     needed = {"calibration": "binary", "rootogram": "count"}.get(kind)
     if needed is not None and check.response != needed:
@@ -44,7 +44,7 @@ def draw(check: "PredictiveCheck", kind: str, plate: str | None) -> "Figure":
         fitting += {"binary": ["calibration"], "count": ["rootogram"]}.get(check.response, [])
         raise DataError(
             f"a figure of kind {kind!r} is of a {needed} response, and this one is {check.response}: take "
-            f"{reading.listed(map(repr, fitting))}."
+            f"{wording.listed(map(repr, fitting))}."
         )
     if plate is not None and kind != "groups":
         raise DataError(f"plate= is the grouping of a figure of groups; kind is {kind!r}: leave plate= out.")

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-from hiertorch.criticism import PredictiveCheck
-from hiertorch.spacing import evenly
+from hiertorch.criticism.predictive import PredictiveCheck
+from hiertorch.draws.spacing import evenly
 
 __all__ = ["OBSERVED", "REPLICATED", "SIZE", "cut", "figure_of", "legend", "middle", "responses", "titled", "tree"]
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from hiertorch.data import Data
-from hiertorch.declared import overrides, refuse_own_likelihood, refuse_own_priors
+from hiertorch.data.table import Data
+from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
-from hiertorch.latent import Values, validation
-from hiertorch.model import Model
-from hiertorch.pointwise import Pointwise
-from hiertorch.redraw import Redraw
+from hiertorch.gaussian.redraw import Redraw
+from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
+from hiertorch.model.latent import Values, validation
+from hiertorch.model.model import Model
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiertorch.data import Data
+from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 
 __all__ = ["Statistic", "calibration", "given", "p_text", "usual"]

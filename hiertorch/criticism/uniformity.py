@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Poisson
 
-from hiertorch import reading
-from hiertorch.declared import refuse_own_likelihood
-from hiertorch.latent import validation
-from hiertorch.model import seeded
-from hiertorch.pareto import psis
-from hiertorch.pointwise import DRAWS, Pointwise, labels_of
-from hiertorch.predict import stream
+from hiertorch import wording
+from hiertorch.draws.pareto import psis
+from hiertorch.draws.pointwise import DRAWS, Pointwise, labels_of
+from hiertorch.model.declared import refuse_own_likelihood
+from hiertorch.model.latent import validation
+from hiertorch.model.model import seeded
+from hiertorch.predict.predict import stream
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior
@@ -196,7 +196,7 @@ def _verdict(values: np.ndarray, band: Band, k: np.ndarray, worst: list[str]) ->
         text = f"LOO-PIT of {n:,} rows are not uniform (p = {number}; error rate of this test: {percent}): {reasons}."
     high = int((k > K_LIMIT).sum())
     if high:
-        rows = reading.listed(worst) + ", ..." * (high > len(worst))
+        rows = wording.listed(worst) + ", ..." * (high > len(worst))
         text += f" Pareto k is above {K_LIMIT} for {high:,} of them (rows {rows}), whose values can't be trusted."
     return text
 

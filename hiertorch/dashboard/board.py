@@ -27,7 +27,7 @@ from hiertorch.monitors.governor import Governor, Tier
 
 if TYPE_CHECKING:
     from hiertorch.dashboard.closing import Closing
-    from hiertorch.judgement import Judgement
+    from hiertorch.draws.judgement import Judgement
     from hiertorch.pooling.glance import Glance, Glances
     from hiertorch.posterior import Posterior
 

@@ -21,7 +21,7 @@ import torch
 from hiertorch.errors import HiertorchError
 
 if TYPE_CHECKING:
-    from hiertorch.pointwise import Pointwise
+    from hiertorch.draws.pointwise import Pointwise
     from hiertorch.posterior import Posterior
 
 __all__ = ["Closing", "closing"]
@@ -137,7 +137,7 @@ def closing(posterior: "Posterior", seconds: float) -> Closing:
             twice as long.
     """
     from hiertorch.comparison.elpd import named, total
-    from hiertorch.pareto import good_k
+    from hiertorch.draws.pareto import good_k
 
     began, notes = time.thread_time(), _Notes()
     labels, shown, y = pd.RangeIndex(0), np.zeros(0, dtype=np.int64), np.zeros(0)
@@ -201,16 +201,16 @@ def _check(posterior: "Posterior", model: Any, data: Any) -> None:
 def _own(model: Any, method: str) -> bool:
     """Whether the model writes a method of `hiertorch.Model` itself."""
     writer = next(kind for kind in type(model).__mro__ if method in vars(kind))
-    return writer.__module__ != "hiertorch.model"
+    return writer.__module__ != "hiertorch.model.model"
 
 
 def _replicated(
     posterior: "Posterior", model: Any, data: Any, shown: np.ndarray, seconds: float
 ) -> tuple[np.ndarray, bool, tuple[str, ...]]:
     """Simulated responses `(data sets, shown)`, whether they are discrete, and which statistics differ."""
-    from hiertorch.criticism import PredictiveCheck
+    from hiertorch.criticism.predictive import PredictiveCheck
     from hiertorch.criticism.replications import from_posterior
-    from hiertorch.pointwise import Pointwise
+    from hiertorch.draws.pointwise import Pointwise
 
     if _own(model, "log_likelihood"):
         raise _LeftOutError("the model overrides log_likelihood, and its likelihood alone may not say what y is like")
@@ -266,7 +266,7 @@ def _by_chunks(pointwise: "Pointwise", rows: int, until: float) -> _Loo | float:
 
 def _thinned(posterior: "Posterior", rows: int, seconds: float, rate: float) -> "Pointwise":
     """Draws that are looked at: 1,000 to 4,000, or fewer that fit the time at a rate of seconds a row and draw."""
-    from hiertorch.pointwise import Pointwise
+    from hiertorch.draws.pointwise import Pointwise
 
     chains, total = posterior.chains, posterior.chains * posterior.n_draws
     most = min(MOST, max(DRAWS, int(EASY / (rate * rows))), int(seconds / (rate * rows)))

@@ -3,9 +3,9 @@
 Note [What a look sees]
 All parameters are screened by the classical split R-hat, which needs no sorting. The shown ones and the WORST of the
 others are then looked at closely: rank-normalised R-hat, effective draws, Monte Carlo errors and quantiles, by
-`hiertorch.diagnostics`. If that is much, R-hat comes from thinned draws of all chains, enough of them that its error
-stays below what it is held against, and effective draws from successive draws of some of the chains, times the number
-of chains: thinned draws would hide how many there are. A look says from how many draws it is.
+`hiertorch.draws.diagnostics`. If that is much, R-hat comes from thinned draws of all chains, enough of them that its
+error stays below what it is held against, and effective draws from successive draws of some of the chains, times the
+number of chains: thinned draws would hide how many there are. A look says from how many draws it is.
 
 The last one, of a run that has ended, is another: all that `Posterior.summary` shows, of all parameters and draws.
 """
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hiertorch import summaries
-from hiertorch.diagnostics import digest, effective, quantile
+from hiertorch.draws import summaries
+from hiertorch.draws.diagnostics import digest, effective, quantile
 from hiertorch.monitors.base import RunInfo, Watch, parameter_names, spread, thinned
 
 if TYPE_CHECKING:

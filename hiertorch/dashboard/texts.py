@@ -13,7 +13,7 @@ from hiertorch.monitors.base import RunInfo, Watch
 
 if TYPE_CHECKING:
     from hiertorch.dashboard.closing import Closing
-    from hiertorch.judgement import Judgement
+    from hiertorch.draws.judgement import Judgement
 
 __all__ = ["config", "contents", "ending", "model_card", "prediction", "summary", "verdict", "worst"]
 

@@ -30,10 +30,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta, Distribution, Gamma, Independent, Normal
 
-from hiertorch.data import Data
-from hiertorch.distributions import HalfStudentT
-from hiertorch.latent import Latent, Values
-from hiertorch.scales import column_scale, response_scale
+from hiertorch.data.table import Data
+from hiertorch.model.distributions import HalfStudentT
+from hiertorch.model.latent import Latent, Values
+from hiertorch.models.scales import column_scale, response_scale
 
 if TYPE_CHECKING:
     from hiertorch.models.regression import Regression

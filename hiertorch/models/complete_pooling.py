@@ -3,8 +3,8 @@
 from torch import Tensor
 from torch.distributions import Normal
 
-from hiertorch.data import Data
-from hiertorch.latent import Latent, Values
+from hiertorch.data.table import Data
+from hiertorch.model.latent import Latent, Values
 from hiertorch.models.regression import Regression
 
 __all__ = ["CompletePooling"]

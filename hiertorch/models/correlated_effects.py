@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, LKJCholesky, MultivariateNormal, Uniform
 
-from hiertorch.data import Data
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.latent import Derived, Values
+from hiertorch.model.latent import Derived, Values
 from hiertorch.models.mixed_effects import MixedEffects
 
 __all__ = ["CorrelatedEffects"]

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from hiertorch.data import Data
-from hiertorch.latent import Values
+from hiertorch.data.table import Data
+from hiertorch.model.latent import Values
 from hiertorch.models.nested import Nested
 
 __all__ = ["Crossed"]

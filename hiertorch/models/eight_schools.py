@@ -2,11 +2,11 @@
 
 from torch.distributions import Distribution, Gamma, Normal
 
-from hiertorch.admissible import positive
-from hiertorch.data import Data
+from hiertorch.data.admissible import positive
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.latent import Latent, Values
-from hiertorch.model import Model
+from hiertorch.model.latent import Latent, Values
+from hiertorch.model.model import Model
 
 __all__ = ["EightSchools"]
 

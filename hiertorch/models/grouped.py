@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiertorch.data import Data
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
-from hiertorch.latent import Values
+from hiertorch.model.latent import Values
 from hiertorch.models.regression import Regression, column_names, predictor
 
 __all__ = ["Grouped"]

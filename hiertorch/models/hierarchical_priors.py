@@ -2,7 +2,7 @@
 
 from torch.distributions import Distribution, Gamma
 
-from hiertorch.latent import Latent, Values
+from hiertorch.model.latent import Latent, Values
 from hiertorch.models.varying_intercepts import VaryingIntercepts
 
 __all__ = ["HierarchicalPriors"]

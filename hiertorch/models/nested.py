@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Gamma, Independent, Normal
 
-from hiertorch.data import Data
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
-from hiertorch.latent import Latent, Values
+from hiertorch.model.latent import Latent, Values
 from hiertorch.models.regression import Regression, column_names
 
 __all__ = ["Nested"]

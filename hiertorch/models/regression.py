@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, distributions
 from torch.distributions import Distribution, Gamma
 
-from hiertorch.data import Data
-from hiertorch.distributions import HalfStudentT
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family, named
-from hiertorch.latent import Latent, Values
-from hiertorch.model import Model
+from hiertorch.model.distributions import HalfStudentT
+from hiertorch.model.latent import Latent, Values
+from hiertorch.model.model import Model
 from hiertorch.models.autoscale import autoscaled
 
 __all__ = ["Regression", "column_names", "family_of", "predictor"]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Gamma, MultivariateNormal, Normal, Uniform
 
-from hiertorch.data import Data
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.latent import Latent, Values
+from hiertorch.model.latent import Latent, Values
 from hiertorch.models.grouped import Grouped
 
 __all__ = ["TimeVarying"]

@@ -3,8 +3,8 @@
 from torch import Tensor
 from torch.distributions import Distribution, Gamma, Normal
 
-from hiertorch.data import Data
-from hiertorch.latent import Latent, Values
+from hiertorch.data.table import Data
+from hiertorch.model.latent import Latent, Values
 from hiertorch.models.grouped import Grouped
 
 __all__ = ["VaryingIntercepts"]

@@ -9,8 +9,8 @@ import pandas
 import torch
 from torch import Tensor
 
-from hiertorch.naming import label_text
-from hiertorch.spacing import evenly
+from hiertorch.draws.naming import label_text
+from hiertorch.draws.spacing import evenly
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior

@@ -12,11 +12,11 @@ import torch
 from tqdm import tqdm
 from tqdm.utils import disp_len
 
-from hiertorch.diagnostics import convergence
+from hiertorch.draws.diagnostics import convergence
+from hiertorch.draws.summaries import LIMITS
 from hiertorch.errors import SamplingError
 from hiertorch.monitors.base import FEWEST, Monitor, RunInfo, Watch, Window, watch
 from hiertorch.monitors.governor import Governor, Tier
-from hiertorch.summaries import LIMITS
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior

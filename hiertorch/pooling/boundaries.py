@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Cauchy, Independent, StudentT, constraints
 
-from hiertorch.data import Data
-from hiertorch.latent import Values, validation
-from hiertorch.model import Model
+from hiertorch.data.table import Data
+from hiertorch.model.latent import Values, validation
+from hiertorch.model.model import Model
+from hiertorch.model.reads import Reads
 from hiertorch.pooling.levels import entries_of, levels_of, units
-from hiertorch.structure import Reads
 
 __all__ = ["boundaries", "scale_of", "scales_of"]
 

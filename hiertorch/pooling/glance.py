@@ -2,14 +2,15 @@
 
     lambda = 1 - V(E[eps]) / E[V(eps)]    by level of effects, V over groups and E over draws
 
-(Gelman & Pardoe 2006), shares of variance, and what each group's own rows say of it: what `hiertorch.pooling` finds
+(Gelman & Pardoe 2006), shares of variance, and what each group's own rows say of it: what `hiertorch.pooling.factors`
+finds
 from all draws, without the level of the rows and B_j. With S independent draws lambda is too small by some lambda / S.
 
 Note [Beside a run]
     This is called from another thread than the one that samples: it draws no random numbers and leaves torch's settings
     as they are. Gradients are recorded or not for each thread. Validation of distributions is off in all threads at
-    once (`hiertorch.latent.validation`): it is off already while chains move, and a run must wait for whoever looks at
-    it before it ends.
+    once (`hiertorch.model.latent.validation`): it is off already while chains move, and a run must wait for whoever
+    looks at it before it ends.
 """
 
 import math
@@ -23,16 +24,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch.declared import overrides
+from hiertorch.advice.findings import BROKEN
 from hiertorch.errors import DataError
-from hiertorch.findings import BROKEN
-from hiertorch.latent import Values, validation
+from hiertorch.model.declared import overrides
+from hiertorch.model.latent import Values, validation
+from hiertorch.model.reads import Reads
 from hiertorch.pooling.boundaries import scale_of
 from hiertorch.pooling.information import effects_of, prior_mean
 from hiertorch.pooling.levels import entries_of, level_lines
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, untold
 from hiertorch.pooling.variance import parted, shares
-from hiertorch.structure import Reads
 
 if TYPE_CHECKING:
     from hiertorch.posterior import Posterior

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, distributions
 from torch.distributions import Distribution, Independent, MultivariateNormal, constraints
 
-from hiertorch.data import Data
-from hiertorch.declared import overrides
-from hiertorch.latent import Values
-from hiertorch.model import Model, weighted
+from hiertorch.data.table import Data
+from hiertorch.model.declared import overrides
+from hiertorch.model.latent import Values
+from hiertorch.model.model import Model, weighted
 
 __all__ = ["Blocks", "blocks_of", "chain_of", "effects_of", "gradient", "leaves_of", "prior_mean", "pull", "reduced"]
 

@@ -1,4 +1,4 @@
-"""R^2 and pooling factor of each level of effects, as the docstring of `hiertorch.pooling` defines them."""
+"""R^2 and pooling factor of each level of effects, as the docstring of `hiertorch.pooling.factors` defines them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiertorch.data import Data
-from hiertorch.latent import Values
-from hiertorch.model import Model
-from hiertorch.naming import parameter_texts
+from hiertorch.data.table import Data
+from hiertorch.draws.naming import parameter_texts
+from hiertorch.model.latent import Values
+from hiertorch.model.model import Model
 from hiertorch.pooling.information import prior_mean
 
 __all__ = ["NUMBERS", "entries_of", "level_lines", "levels_of", "units"]

@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hiertorch.data import Data
-from hiertorch.latent import Values, validation
-from hiertorch.model import Model, weighted
+from hiertorch.data.table import Data
+from hiertorch.model.latent import Values, validation
+from hiertorch.model.model import Model, weighted
 from hiertorch.pooling.information import Blocks, blocks_of, chain_of, gradient, leaves_of, pull, reduced
 
 __all__ = ["COUPLED", "no_pooling", "shrinkage", "untold"]

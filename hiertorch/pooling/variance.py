@@ -30,12 +30,12 @@ from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, StudentT
 
 from hiertorch import families
-from hiertorch.data import Data
-from hiertorch.declared import overrides
+from hiertorch.advice.findings import spread_rows
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.findings import spread_rows
-from hiertorch.latent import Values, validation
-from hiertorch.model import Model
+from hiertorch.model.declared import overrides
+from hiertorch.model.latent import Values, validation
+from hiertorch.model.model import Model
 from hiertorch.models.regression import Regression, family_of
 from hiertorch.pooling.information import prior_mean
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hiertorch import diagnostics
+from hiertorch.draws import diagnostics
 from hiertorch.report import figures
 from hiertorch.report.page import note, paragraph, picture, table
 

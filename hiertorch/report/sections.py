@@ -9,24 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hiertorch import diagnostics
+from hiertorch.draws import diagnostics
 from hiertorch.errors import HiertorchError
 from hiertorch.report import figures
 from hiertorch.report.mixing import LIMITS, convergence, traces
-from hiertorch.report.page import (
-    Section,
-    escape,
-    items,
-    note,
-    paragraph,
-    picture,
-    preformatted,
-    table,
-    term_list,
-)
+from hiertorch.report.page import Section, escape, items, note, paragraph, picture, preformatted, table, term_list
 
 if TYPE_CHECKING:
-    from hiertorch.pooling import Pooling
+    from hiertorch.pooling.factors import Pooling
     from hiertorch.posterior import Posterior
 
 __all__ = ["every", "verdict"]

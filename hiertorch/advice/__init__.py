@@ -1,0 +1,1 @@
+"""What a model asks of data, in sentences with advice."""

@@ -1,0 +1,52 @@
+"""Findings about data, and what all checks of data need."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "BROKEN",
+    "COLUMNS",
+    "LEVELS",
+    "LOOK",
+    "Finding",
+    "differs_by_chain",
+    "spread_rows",
+]
+
+LEVELS = ("error", "warning", "note")
+COLUMNS = ("severity", "about", "finding", "advice")
+
+LOOK = 200_000
+"""Columns are summed up over so many rows, spread evenly over all."""
+
+BROKEN = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What a model may raise at draws from its prior, or at a few rows alone: a buffer with an entry for each row, a
+distribution that can't be drawn from, parameters that overflow, memory that runs out.
+"""
+
+
+class Finding(NamedTuple):
+    """Something that a model asks for and the data lack."""
+
+    severity: Literal["error", "warning", "note"]
+    about: str  # a grouping, column or latent
+    finding: str  # what was found, with its numbers
+    advice: str
+
+    @property
+    def sentence(self) -> str:
+        """For logs and bars."""
+        return f"{self.severity}: {self.about}: {self.finding} {self.advice}"
+
+
+def spread_rows(rows: int, at_most: int, device: torch.device) -> Tensor:
+    """Numbers of at most so many rows, spread evenly over all."""
+    taken = min(rows, at_most)
+    return torch.arange(taken, device=device) * rows // taken
+
+
+def differs_by_chain(scale: Tensor) -> bool:
+    """Whether a scale `(chains, ...)` is learnt: each chain has its own."""
+    return scale.dim() > 1 and bool((scale != scale[:1]).any())

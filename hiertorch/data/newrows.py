@@ -1,0 +1,191 @@
+"""New rows as data: read as the fitted ones were, and set behind fitted rows of their groups.
+
+Note [Groups of new rows]
+    A model reads groups by code, the facts about them (where a class lies, a school's sector) from rows. So new rows
+    become data whose groups are those that occur in them, known ones first, and which begin with one fitted row of each
+    known group. These rows are not predicted: they say what is known of their groups, and new rows that say otherwise
+    are an error. A grouping whose labels are the entries of an event (times of a path) keeps them all.
+    A model that holds facts about its groups itself (a buffer in the order of their codes) can't be read like this.
+    So the densities of the fitted rows in front, and the priors of their groups, are held against those in the data
+    that were fitted.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiertorch import wording
+from hiertorch.arguments import check_flag
+from hiertorch.data import reading
+from hiertorch.data.spelling import clashes, refuse_spellings
+from hiertorch.data.table import Data
+from hiertorch.errors import DataError, warn
+
+__all__ = ["NewRows", "Rows", "announce", "appended", "shown"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A frame of new rows, read as the fitted data were."""
+
+    columns: Mapping[str, Tensor]  # (rows,)
+    labels: Mapping[str, pd.Index]  # of each row
+    index: pd.Index
+
+    @classmethod
+    def read(cls, data: Data, frame: pd.DataFrame, *, distinct: bool = False) -> Self:
+        """The rows of a frame.
+
+        Args:
+            data: that were fitted.
+            frame: new rows.
+            distinct: whether new labels that are known ones in another spelling are other groups indeed.
+
+        Raises:
+            DataError: for columns that are missing or can't be read, and labels in another spelling.
+        """
+        check_flag("distinct", distinct)
+        if matrices := [name for name, x in data.columns.items() if x.ndim > 1]:
+            raise DataError(
+                f"column {matrices[0]!r} is a matrix in the data that were fitted, and a column of a frame is not: fit "
+                "with one column for each of its predictors."
+            )
+        columns, labels = data.read_rows(frame)
+        for plate, rows in labels.items():
+            if not distinct:
+                known = data.labels[plate]
+                refuse_spellings(plate, known, rows[known.get_indexer(rows) < 0].unique())
+        return cls(columns, labels, frame.index)
+
+    def part(self, where: np.ndarray) -> "Rows":
+        """Those rows at which a mask is True."""
+        columns = {name: x[torch.from_numpy(where).to(x.device)] for name, x in self.columns.items()}
+        return Rows(columns, {plate: rows[where] for plate, rows in self.labels.items()}, self.index[where])
+
+    def then(self, other: "Rows") -> "Rows":
+        """These rows, and others behind them."""
+        columns = {name: torch.cat([x, other.columns[name]]) for name, x in self.columns.items()}
+        labels = {plate: appended(rows, other.labels[plate]) for plate, rows in self.labels.items()}
+        return Rows(columns, labels, appended(self.index, other.index))
+
+
+class NewRows(Data):
+    """Data of new rows behind fitted ones; see Note [Groups of new rows]."""
+
+    _fitted: Data
+    _frame_index: pd.Index
+
+    @classmethod
+    def behind(
+        cls,
+        fitted: Data,
+        heads: np.ndarray,
+        rows: Rows,
+        y: Tensor,
+        codes: Mapping[str, np.ndarray],
+        labels: Mapping[str, pd.Index],
+    ) -> Self:
+        """New rows behind the rows `heads` of the whole of the fitted data.
+
+        Args:
+            fitted: the data that were fitted.
+            heads: `(heads,)`.
+            rows: the new ones.
+            y: their response, `(rows,)`.
+            codes: grouping -> `(heads + rows,)`.
+            labels: grouping -> its labels in the order of these codes.
+        """
+        whole, at = fitted._whole or fitted, torch.from_numpy(heads)
+        before = whole.y if whole.y.ndim == 1 else whole.y[0]
+        columns = {
+            name: torch.cat([whole.columns[name][at.to(whole.device)].to(x), x]) for name, x in rows.columns.items()
+        }
+        data = cls.__new__(cls)
+        data._fill(
+            fitted.name,
+            torch.cat([before[at.to(whole.device)].to(y), y]),
+            columns,
+            codes,
+            None,
+            {plate: range(len(known)) for plate, known in labels.items()},
+            fitted.dtype,
+        )
+        data.labels = dict(labels)
+        data._fitted, data._frame_index = fitted, rows.index
+        return data
+
+    def _once(self, key: tuple[str, ...], compute: Callable[[Data], Tensor]) -> Tensor:
+        """Of the data that were fitted, by which their priors were scaled."""
+        return self._fitted._once(key, compute)
+
+    def nests(self, child: str, parent: str) -> bool:
+        """As in the data that were fitted."""
+        return self._fitted.nests(child, parent)
+
+    def label_numbers(self, plate: str) -> Tensor:
+        """Labels as numbers, dates in days since the first that was fitted: `(groups,)`."""
+        key = ("numbers", plate)
+        if plate in self.labels and key not in self._cache:
+            known = self._fitted.labels[plate]
+            both = reading.label_numbers(plate, known.append(self.labels[plate]))
+            shift = reading.label_numbers(plate, known)[0] - both[0]
+            self._cache[key] = torch.as_tensor(both[len(known) :] + shift).to(self.y)
+        return super().label_numbers(plate)
+
+    def _row_text(self, row: int) -> str:
+        first = len((self._whole or self).y) - len(self._frame_index)
+        start = self._rows.start if isinstance(self._rows, slice) else 0
+        return f"row {wording.show(self._frame_index[start + row - first])} of the frame"
+
+    def _of_groups(self, plate: str, values: np.ndarray, what: str) -> tuple[np.ndarray, int, int | None]:
+        found, one, other = super()._of_groups(plate, values, what)
+        if other is None:
+            return found, one, other
+        first = len(self._row_codes[plate]) - len(self._frame_index)
+
+        def value(row: int) -> str:
+            text = wording.show(self.labels[what][values[row]]) if what in self.labels else str(values[row].tolist())
+            index = self._frame_index[row - first] if row >= first else None
+            return f"{text} in the data that were fitted" if row < first else f"{text} in row {wording.show(index)}"
+
+        raise DataError(
+            f"{self._label(plate, one)} has one {what}, but it is {value(one)} and {value(other)} of the frame: "
+            "correct the row, or give another group a label of its own."
+        )
+
+
+def appended(known: pd.Index, fresh: pd.Index) -> pd.Index:
+    """Labels, with new ones behind them; a tuple is one label."""
+    if not len(fresh):
+        return known
+    if known.dtype == fresh.dtype and known.dtype != object:
+        return known.append(fresh)
+    labels: list[Hashable] = [*known, *fresh]
+    return pd.Index(labels, dtype=None if len(known) else fresh.dtype, tupleize_cols=False)
+
+
+def shown(labels: pd.Index, most: int = 5) -> str:
+    """Some labels for a message."""
+    texts = ", ".join(wording.show(label) for label in labels[:most])
+    return texts + (f" and {len(labels) - most} more" if len(labels) > most else "")
+
+
+def announce(new: Mapping[str, pd.Index], what: str, advice: str) -> None:
+    """A warning on new groups, which a label that is misspelt makes, too.
+
+    Args:
+        new: grouping -> labels.
+        what: is made of them.
+        advice: how to say that they are meant.
+    """
+    if not any(len(labels) for labels in new.values()):
+        return
+    named = "; ".join(f"{len(labels)} of {plate!r} ({shown(labels)})" for plate, labels in new.items() if len(labels))
+    alike = [pair for labels in new.values() for pair in clashes(labels)]
+    doubt = f" {wording.show(alike[0][0])} and {wording.show(alike[0][1])} may be one group." if alike else ""
+    warn(f"the rows have groups that were not fitted, {named}: {what}.{doubt} If that is meant, {advice}.")

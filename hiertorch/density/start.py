@@ -1,0 +1,156 @@
+"""Where the chains begin: dispersed, with a finite log density, or an error that names the latent to blame."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hiertorch.density.space import chain_last
+from hiertorch.density.state import State
+from hiertorch.density.target import Target
+from hiertorch.errors import SamplingError
+from hiertorch.model.drawing import mended
+
+__all__ = ["read_init", "start"]
+
+SPREAD = 8
+TRIES = 200
+SHRINK = 0.97
+MENDED = (1, 4, 16, 64)
+"""Chains without a finite density are drawn again, in turns nearer and nearer to the origin of unconstrained space
+(exp(x beta) overflows far from it) and from the whole prior (a bounded likelihood may rule the origin out)."""
+
+
+def start(
+    target: Target, chains: int, generator: torch.Generator | None, init: Mapping[str, Any] | None = None
+) -> State:
+    """Draws from the prior, one a chain, drawn again until the log density is finite; values in `init` are kept.
+
+    Args:
+        target: the density.
+        chains: how many.
+        generator: source of the draws.
+        init: latent -> value that broadcasts to `(chains, size, *event)`.
+
+    Raises:
+        SamplingError: after a bounded number of tries, naming the latent to blame; or for an `init` that does not fit.
+    """
+    fixed = read_init(target, chains, {} if init is None else init)
+    free = _draw(target, chains, generator, fixed, 1.0)
+    for attempt in range(1, TRIES + 1):
+        state = target.state(free)
+        if attempt in MENDED and not bool(torch.isfinite(state.log_density()).all()):
+            free = _mended(target, free, generator, tuple(fixed))
+            state = target.state(free)
+        bad = ~torch.isfinite(state.log_density())
+        if not bool(bad.any()):
+            free, values, prior = ({name: chain_last(x) for name, x in part.items()} for part in state[:3])
+            return State(free, values, prior, chain_last(state.cells))
+        if attempt % 2:
+            again = _draw(target, chains, generator, fixed, SHRINK**attempt)
+        else:
+            again = _anywhere(target, chains, generator, fixed)
+        free = {name: torch.where(bad.reshape(-1, *(1,) * (u.dim() - 1)), again[name], u) for name, u in free.items()}
+    raise SamplingError(_blame(target, state, bad))
+
+
+def _mended(
+    target: Target, free: dict[str, Tensor], generator: torch.Generator | None, fixed: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Draws of which groups whose rows have no density are drawn again: with many groups some always do."""
+    if target.prior_only or target.opaque:
+        return free
+    space, data = target.space, target.data
+    return space.unconstrain(mended(target.model, data, data, space.constrain(free), generator, fixed))
+
+
+def _draw(
+    target: Target, chains: int, generator: torch.Generator | None, fixed: Mapping[str, Tensor], reach: float
+) -> dict[str, Tensor]:
+    """Unconstrained draws: population-level latents from the middle of their prior, effects given these.
+
+    Note [The middle of the prior]: of SPREAD draws each chain takes one of the middle half. Chains start dispersed, as
+    R-hat needs, but none starts in a far tail (a scale of 0.001), from where a walk may take longer than the whole
+    warm-up to return.
+    """
+    space, model = target.space, target.model
+    many = space.unconstrain(model.sample_prior(target.data, SPREAD * chains, generator))
+    given = {}
+    for name, c in space.coordinates.items():
+        if name in fixed:
+            given[name] = fixed[name]
+        elif c.plate is None:
+            ordered = many[name].unflatten(0, (SPREAD, chains)).sort(0).values
+            pick = torch.randint(
+                SPREAD // 4, SPREAD - SPREAD // 4, ordered.shape[1:], generator=generator, device=ordered.device
+            )
+            given[name] = reach * ordered.gather(0, pick.unsqueeze(0)).squeeze(0)
+    drawn = model.sample_prior(target.data, chains, generator, given=space.constrain(given))
+    free = space.unconstrain({name: value for name, value in drawn.items() if name not in given})
+    return {name: given[name] if name in given else reach * free[name] for name in target.names}
+
+
+def _anywhere(
+    target: Target, chains: int, generator: torch.Generator | None, fixed: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Unconstrained draws from the prior given what is fixed."""
+    drawn = target.model.sample_prior(target.data, chains, generator, given=target.space.constrain(fixed))
+    return {**target.space.unconstrain(drawn), **fixed}
+
+
+def read_init(target: Target, chains: int, init: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The unconstrained parts of what a user wants chains to start at, or a SamplingError that says what is wrong."""
+    if not isinstance(init, Mapping):
+        raise SamplingError(f"init must be a mapping of latents to starting values, found {type(init).__name__}.")
+    fixed = {}
+    for name, value in init.items():
+        if name not in target.names:
+            raise SamplingError(f"init names {name!r}; the model's latents are {', '.join(target.names)}.")
+        c = target.space.coordinates[name]
+        shape = (chains, c.size, *c.event)
+        try:
+            full = torch.as_tensor(value, dtype=target.data.dtype, device=target.data.device).expand(shape)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise SamplingError(
+                f"init[{name!r}] must broadcast to (chains, size, *event) = {shape}: {error}."
+            ) from error
+        fixed[name] = c.bijection.inv(full)
+        inside = torch.isclose(c.bijection(fixed[name]), full, rtol=1e-4, atol=1e-6)  # else it was moved to the edge
+        if not bool(inside.all()) or not bool(torch.isfinite(fixed[name]).all()):
+            raise SamplingError(f"init[{name!r}] is not inside the support of its prior, or not finite.")
+    return fixed
+
+
+def _blame(target: Target, state: State, bad: Tensor) -> str:
+    """Which latent makes the density of the chains that failed not finite."""
+    intro = f"no finite log density for {int(bad.sum())} of {len(bad)} chains after {TRIES} tries from the prior: "
+    for name, term in state.prior.items():
+        if not bool(torch.isfinite(term[bad]).all()):
+            return (
+                f"{intro}the log prior of {name!r} is {_worst(term[bad])} at values such as "
+                f"{_some(state.values[name][bad])}. Check the parameters of its prior."
+            )
+    culprits = []
+    for name in sorted(target.likelihood_reads):
+        moved = target.update(state, {name: torch.zeros_like(state.free[name])})
+        if bool(torch.isfinite(moved.cells[bad]).all()):
+            culprits.append(name)
+    blamed = ", ".join(map(repr, culprits or sorted(target.likelihood_reads)))
+    values = "; ".join(
+        f"{name} = {_some(state.values[name][bad])}" for name in culprits or sorted(target.likelihood_reads)
+    )
+    return (
+        f"{intro}the log likelihood is {_worst(state.cells[bad])} because of {blamed} ({values}). Give a prior that "
+        "keeps to values at which the likelihood can be computed, rescale the predictors, or pass init=."
+    )
+
+
+def _worst(term: Tensor) -> str:
+    if bool(torch.isnan(term).any()):
+        return "NaN"
+    return "-inf" if bool((term == -torch.inf).any()) else "inf"
+
+
+def _some(values: Tensor) -> str:
+    return f"{float(values.flatten()[0]):.4g}"

@@ -1,0 +1,1 @@
+"""Draws of latents by name, with all that is computed of draws alone."""

@@ -1,0 +1,173 @@
+"""log p(y_i | theta^(s)): how well each draw of a posterior predicts each row that it was fitted to, chunk by chunk.
+
+Chains x draws x rows numbers are never held: rows come in chunks, and draws are thinned evenly to some thousands, more
+than which add nothing to what a criterion is uncertain of.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from hiertorch import wording
+from hiertorch.data.table import Data
+from hiertorch.errors import DataError
+from hiertorch.gaussian.redraw import Redraw
+from hiertorch.model.declared import refuse_own_density
+from hiertorch.model.latent import Values, validation
+from hiertorch.model.model import weighted
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["DRAWS", "Pointwise"]
+
+DRAWS = 4_000
+"""Of all chains together: draws that are looked at unless more are asked for."""
+
+NEAR = 0.01
+LOOKED_AT = 8
+"""Draws at which an overridden `log_prob` is held against its pieces."""
+
+NUMBERS = 1_000_000
+"""Draws x rows that are held at once."""
+
+
+class Pointwise:
+    """Some draws of a posterior, and log densities of the rows that it was fitted to.
+
+    Args:
+        posterior: knows its model and data.
+        draws: of all chains together, at least; the draws of each chain are thinned evenly. None takes all.
+
+    Attributes:
+        model: that was fitted.
+        data: likewise.
+        chains: all of them.
+        draw: numbers of the draws that are looked at, of every chain the same, `(draws,)`.
+
+    Raises:
+        DataError: if the posterior does not know its model and data, or each chain has data of its own.
+    """
+
+    def __init__(self, posterior: "Posterior", draws: int | None = DRAWS) -> None:
+        if draws is not None and (isinstance(draws, bool) or not isinstance(draws, int) or draws < 1):
+            raise DataError(f"draws= is a whole number from 1, or None for all; found {draws!r}.")
+        fitted = posterior._fitted()
+        self.posterior, self.model, self.data = posterior, fitted.model, fitted.data
+        if self.data.y.ndim > 1 or (self.data.weights is not None and self.data.weights.ndim > 1):
+            raise DataError(
+                "each chain of this posterior was fitted to data of its own, so that no row has one density: fit a "
+                "response and weights of shape (rows,)."
+            )
+        self.chains = posterior.chains
+        step = 1 if draws is None else max(1, self.chains * posterior.n_draws // draws)
+        self.draw = torch.arange(0, posterior.n_draws, step)
+        held = {**fitted.more, **posterior.draws}
+        self._flat = {name: x[:, ::step].flatten(0, 1) for name, x in held.items() if name in self.model.latents}
+        shape = (self.chains, len(self.draw))
+        self._held = {name: x.unflatten(0, shape) for name, x in self._flat.items()}
+        effects = posterior._effects
+        unstored = [name for name in self.model.latents if name not in self._held]
+        if unstored and not (isinstance(effects, Redraw) and set(unstored) <= set(effects.names)):
+            raise DataError(
+                f"the draws of {wording.listed(map(repr, unstored))} are needed, and the posterior does not hold them: "
+                "name them in keep= of ht.sample."
+            )
+        self._redraw = effects.thinned(step) if unstored and isinstance(effects, Redraw) else None
+        self._unstored = tuple(unstored)
+        if not unstored:
+            with torch.no_grad(), validation(False):
+                some = {name: x[:: max(1, self.number // LOOKED_AT)] for name, x in self._flat.items()}
+                refuse_own_density(self.model, some, self.data, "what is asked of this posterior")
+
+    @property
+    def number(self) -> int:
+        """Draws that are looked at, of all chains together."""
+        return self.chains * len(self.draw)
+
+    def held(self, name: str) -> Tensor:
+        """The thinned draws of a latent that was stored, `(chains, draws, size, *event)`."""
+        return self._held[name]
+
+    def population(self) -> Values:
+        """Latents that were stored, chains and draws in one axis: `(chains x draws, size, *event)`."""
+        return Values(self._flat, tuple(self.model.latents))
+
+    @cached_property
+    def told(self) -> Tensor:
+        """Numbers of the rows that say something of the latents, `(n,)`. Others are no rows for any criterion: those of
+        weight 0, and those whose log density is 0 whatever the latents, such as rows without trials.
+
+        Latents are drawn from their prior for this, and once more near 0: far out, where a probability rounds to 1, the
+        log density of any row may be 0.
+        """
+        fitted: Any = self.posterior._fitted()
+        reads, data = fitted.reads, self.data
+        near = {name: NEAR * x if _is_real(reads.distributions[name]) else x for name, x in reads.values.items()}
+        silent = []
+        with torch.no_grad(), validation(False):
+            for start in range(0, data.n_rows, NUMBERS // LOOKED_AT):
+                rows = data.rows(start, min(start + NUMBERS // LOOKED_AT, data.n_rows))
+                terms = [weighted(self.model.log_likelihood(v, rows), rows.weights) for v in (reads.values, near)]
+                silent.append((torch.cat(terms) == 0).all(0))
+        return (~torch.cat(silent)).nonzero()[:, 0]
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Numbers of rows `(n,)`, all that are `told` in turn, with their log densities `(chains, draws, n)`, times the
+        row weights where there are any.
+        """
+        for rows in self.told.split(max(1, NUMBERS // self.number)):
+            yield rows, self.log_likelihood(rows)
+
+    def log_likelihood(self, rows: Tensor) -> Tensor:
+        """Log densities of some rows, `(chains, draws, rows)`, times the row weights where there are any."""
+        found = []
+        with torch.no_grad(), validation(False):
+            for v, part in self.at(rows):
+                found.append(weighted(self.model.log_likelihood(v, part), part.weights))
+        return torch.cat(found).unflatten(0, (self.chains, len(self.draw)))
+
+    def at(self, rows: Tensor) -> Iterator[tuple[Values, Data]]:
+        """Values of all latents for some of the draws in turn, chains and draws in one axis, with the rows that they
+        are read with. Of effects that were not stored there are those of these rows' groups.
+        """
+        part, values = self.data.take(rows), dict(self._flat)
+        if self._redraw is not None:
+            part, drawn = self._drawn_again(part, self._redraw)
+            values |= {name: x.flatten(0, 1) for name, x in drawn.items()}
+        each = max(len(rows), max(math.prod(x.shape[1:]) for x in values.values()))
+        for at in torch.arange(self.number, device=self.data.device).split(max(1, NUMBERS // each)):
+            some: Mapping[str, Tensor] = {name: x[at] for name, x in values.items()}
+            yield Values(some, tuple(self.model.latents)), part
+
+    def _drawn_again(self, part: Data, effects: Redraw) -> tuple[Data, dict[str, Tensor]]:
+        """Rows whose groups are numbered anew, and the effects of these groups."""
+        plates = {
+            str(self.posterior._effect_plates.get(name, self.posterior.plates.get(name))) for name in self._unstored
+        }
+        codes, groups = dict(part.codes), {}
+        for plate in plates:
+            groups[plate], codes[plate] = part.codes[plate].unique(return_inverse=True)
+        part = copy.copy(part)
+        part.codes = codes
+        linear = effects._collapsed.linear
+        stored = [name for name in self._held if self.model.latents[name].plate in plates and name in linear]
+        drawn = effects.draws([*self._unstored, *stored], groups)
+        return part, drawn
+
+
+def _is_real(prior: Distribution) -> bool:
+    support: Any = prior.support
+    return getattr(support, "base_constraint", support) is constraints.real
+
+
+def labels_of(data: Data, rows: np.ndarray) -> list[str]:
+    """Rows as they are called in messages."""
+    return [wording.show(data.index[int(row)]) for row in rows]

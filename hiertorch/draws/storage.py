@@ -1,0 +1,146 @@
+"""A posterior kept: as a file of `hiertorch.draws.archive`, or as ArviZ's type.
+
+Note [What a file of a posterior has]
+    Draws, what the sampler reports, what a run that starts from here needs (tuning, positions, draws of the population
+    that are not shown), labels, and what was run. Tensors are named `draws/mu`; the header lists their names in order.
+    Labels are JSON in a tensor of bytes, as there may be millions and a header of safetensors ends at 100 MB. Model and
+    data are not in it: their fingerprints are.
+"""
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiertorch.data.fingerprint import Fingerprint
+from hiertorch.draws import archive
+from hiertorch.draws.naming import decode_index, decode_label, encode_index, encode_label, label_text
+from hiertorch.errors import DataError
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+    from hiertorch.posterior import Posterior
+
+__all__ = ["KIND", "load", "save", "to_arviz"]
+
+KIND = archive.Kind("hiertorch posterior", 2, "a posterior", "posterior.save(path)")
+
+
+def save(path: str | os.PathLike[str], posterior: "Posterior") -> None:
+    """Write a posterior. See `Posterior.save`."""
+    stats = posterior.stats
+    header = {
+        "draws": posterior.names,
+        "more": list(posterior.more),
+        "positions": list(posterior.positions),
+        "plates": posterior.plates,
+        "redrawn": posterior._effect_plates,
+        "collapsed": posterior.collapsed,
+        "labels": list(posterior.labels),
+        "event_labels": {
+            name: [[encode_label(label) for label in axis] for axis in axes]
+            for name, axes in posterior.event_labels.items()
+        },
+        "acceptance": list(stats.acceptance),
+        "blocks": dict(stats.blocks),
+        "nan": dict(stats.nan),
+        "tuning": {move: list(parts) for move, parts in posterior.tuning.items()},
+        "fingerprint": None if posterior.fingerprint is None else posterior.fingerprint.to_json(),
+        "run": posterior.run,
+        "interrupted": posterior.interrupted,
+    }
+    tensors = {f"draws/{name}": x for name, x in posterior.draws.items()}
+    tensors |= {f"more/{name}": x for name, x in posterior.more.items()}
+    tensors |= {f"positions/{name}": x for name, x in posterior.positions.items()}
+    tensors |= {f"labels/{plate}": as_bytes(encode_index(index)) for plate, index in posterior.labels.items()}
+    tensors |= {f"acceptance/{block}": rate for block, rate in stats.acceptance.items()}
+    tensors |= {f"tuning/{move}/{key}": x for move, parts in posterior.tuning.items() for key, x in parts.items()}
+    archive.write(path, KIND, header, {**tensors, "log_density": stats.log_density})
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arguments that make the saved posterior again. See `Posterior.load`."""
+    header, tensors = archive.read(path, KIND)
+    try:
+        return {
+            "draws": {name: tensors[f"draws/{name}"] for name in header["draws"]},
+            "more": {name: tensors[f"more/{name}"] for name in header["more"]},
+            "positions": {name: tensors[f"positions/{name}"] for name in header["positions"]},
+            "plates": header["plates"],
+            "redrawn": header["redrawn"],
+            "collapsed": header["collapsed"],
+            "labels": {plate: decode_index(from_bytes(tensors[f"labels/{plate}"])) for plate in header["labels"]},
+            "event_labels": {
+                name: tuple(tuple(decode_label(label) for label in axis) for axis in axes)
+                for name, axes in header["event_labels"].items()
+            },
+            "stats": {
+                "acceptance": {block: tensors[f"acceptance/{block}"] for block in header["acceptance"]},
+                "blocks": header["blocks"],
+                "log_density": tensors["log_density"],
+                "nan": header["nan"],
+            },
+            "tuning": {
+                move: {key: tensors[f"tuning/{move}/{key}"] for key in keys} for move, keys in header["tuning"].items()
+            },
+            "fingerprint": None if (mark := header["fingerprint"]) is None else Fingerprint.from_json(mark),
+            "run": header["run"],
+            "interrupted": header["interrupted"],
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError, OverflowError) as error:
+        raise DataError(f"{path} can't be made a posterior again: {error}.") from error
+
+
+def as_bytes(content: Any) -> Tensor:
+    """Something that JSON can hold, as a tensor of bytes."""
+    return torch.from_numpy(np.frombuffer(json.dumps(content).encode(), np.uint8).copy())
+
+
+def from_bytes(tensor: Tensor) -> Any:
+    """What `as_bytes` was given."""
+    return json.loads(tensor.numpy().tobytes())
+
+
+def to_arviz(posterior: "Posterior") -> "DataTree":
+    """A posterior as ArviZ's type. See `Posterior.to_arviz`."""
+    import arviz_base  # takes a second, and few runs are exported
+
+    stats = posterior.stats
+    taken = {"chain", "draw", *posterior.names}  # xarray can't have a variable and a dimension of one name
+    plates = {plate: f"{plate}_group" if plate in taken else plate for plate in posterior.labels}
+    coords: dict[Any, Any] = {plates[plate]: coordinates(index) for plate, index in posterior.labels.items()}
+    dims = {}
+    for name, axes in posterior.event_labels.items():
+        plate = posterior.plates[name]
+        events = {f"{name}_dim_{i}": coordinates(pd.Index(axis, tupleize_cols=False)) for i, axis in enumerate(axes)}
+        dims[name] = [*([] if plate is None else [plates[plate]]), *events]
+        coords |= events
+    groups = {
+        "posterior": {name: posterior[name].cpu().numpy() for name in posterior},
+        "sample_stats": {"lp": stats.log_density.cpu().numpy()},
+    }
+    attrs = {key: json.dumps(value) for key, value in posterior.run.items()}
+    attrs |= {"inference_library": "hiertorch", "interrupted": json.dumps(posterior.interrupted)}
+    tree = arviz_base.from_dict(groups, coords=coords, dims=dims, attrs={"posterior": attrs})
+    rates = {f"acceptance_{block}".replace("/", "_"): block for block in stats.acceptance}  # DataTree's "/" is a path
+    tree["sample_stats"].update(
+        arviz_base.dict_to_dataset(
+            {variable: stats.acceptance[block].cpu().numpy() for variable, block in rates.items()},
+            sample_dims=["chain"],
+            dims={v: [plates[plate]] for v, block in rates.items() if (plate := stats.blocks[block]) is not None},
+            coords=coords,
+        )
+    )
+    return tree
+
+
+def coordinates(index: pd.Index) -> np.ndarray:
+    """Labels as xarray can index and store them: numbers and dates as they are, all else as text."""
+    if isinstance(index.dtype, np.dtype) and index.dtype.kind in "biufM":
+        return index.to_numpy()
+    return np.array([label_text(label) for label in index], dtype=str)

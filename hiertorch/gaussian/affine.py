@@ -1,0 +1,257 @@
+"""A linear-Gaussian model as a function of what its latents add to the means of their priors.
+
+    y_i ~ Normal(o_i + x_i' b + h_i' c + sum_g z_gi' e_g[group of i], s_i f),     row weights allowed
+
+b: innovations of population-level latents with a normal prior; e_g: those of the effects of plate g; c: other latents
+that the mean is linear in. An *innovation* is a latent minus the mean of its prior given the latents before it: all of
+them are independent, normal and centred whatever reads what, and what reads a latent moves along with its innovation.
+"""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from hiertorch.data.table import Data
+from hiertorch.model.latent import Values
+from hiertorch.model.model import Model
+
+__all__ = ["STEP", "Affine", "Composed", "NotAffine", "Part", "normal_root", "some_rows", "valid"]
+
+PROBED_ROWS = 20_000
+STEP = 2.0**100
+"""Of differences; see Note [Probing] in `hiertorch.gaussian.probing`."""
+
+
+class NotAffine(Exception):  # noqa: N818 - an answer, not an error
+    """Why a model is not conditionally linear-Gaussian, in words."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Integrated latents of one plate (None: the population), their numbers side by side."""
+
+    plate: str | None
+    size: int
+    events: dict[str, tuple[int, ...]]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """How many numbers each latent has for each group."""
+        return {name: prod(event) for name, event in self.events.items()}
+
+    @property
+    def width(self) -> int:
+        """Numbers for each group."""
+        return sum(self.widths.values())
+
+    def split(self, innovations: Tensor) -> dict[str, Tensor]:
+        """`(width, size, chains)` -> name -> `(chains, size, *event)`."""
+        pieces = innovations.movedim((2, 1), (0, 1)).split(list(self.widths.values()), -1)
+        return {name: x.unflatten(-1, event) if event else x.squeeze(-1)
+                for (name, event), x in zip(self.events.items(), pieces, strict=True)}  # fmt: skip
+
+    def join(self, innovations: Mapping[str, Tensor]) -> Tensor:
+        """The inverse of `split`."""
+        parts = [innovations[name].flatten(2) if event else innovations[name].unsqueeze(-1)
+                 for name, event in self.events.items()]  # fmt: skip
+        return torch.cat(parts, -1).movedim((0, 1), (2, 1))
+
+
+class Composed:
+    """The model as a function of its rest (constrained values) and of the innovations of the integrated latents."""
+
+    def __init__(self, model: Model, data: Data, parts: Sequence[Part]) -> None:
+        self.model, self.data, self.parts = model, data, tuple(parts)
+        self.names = tuple(model.latents)
+        self.part = {name: part for part in parts for name in part.events}
+
+    def values(
+        self,
+        rest: Mapping[str, Tensor],
+        innovations: Mapping[str, Tensor],
+        chains: int,
+        known: Container[str] = (),
+        only: tuple[str, Tensor] | None = None,
+    ) -> Values:
+        """Every latent: those of the rest, and those that are `known`, as they are in `rest`, others the mean of their
+        prior plus their innovation (or 0). Of one latent, which no other reads, there may be `only` some groups.
+        """
+        tensors = {name: rest[name] for name in self.names if name not in self.part or name in known}
+        for name in self.names:
+            if name in tensors:
+                continue
+            part = self.part[name]
+            mean = self.model.prior(name, Values(tensors, self.names), self.data).mean
+            mean = mean.expand(chains, part.size, *part.events[name])
+            mean = mean[:, only[1]] if only is not None and only[0] == name else mean
+            tensors[name] = mean + innovations[name] if name in innovations else mean
+        return Values(tensors, self.names)
+
+    def zeros(self, rest: Mapping[str, Tensor], chains: int) -> Values:
+        """The rest, and 0 for all others: for what does not depend on these."""
+        zero = self.data.y.new_zeros(())
+        empty = {name: zero.expand(chains, p.size, *p.events[name]) for name, p in self.part.items()}
+        return Values({name: empty[name] if name in empty else rest[name] for name in self.names}, self.names)
+
+    def mean(self, rest: Mapping[str, Tensor], innovations: Mapping[str, Tensor], data: Data, chains: int) -> Tensor:
+        """Mean of the response `(chains, rows)`."""
+        return self.model.likelihood(self.values(rest, innovations, chains), data).mean.expand(chains, data.n_rows)
+
+    def scale(self, rest: Mapping[str, Tensor], data: Data, chains: int) -> Tensor:
+        """Standard deviation of the response `(chains, rows)`."""
+        return self.model.likelihood(self.zeros(rest, chains), data).stddev.expand(chains, data.n_rows)
+
+    def root(self, name: str, v: Values) -> Tensor:
+        """Lower triangular root of the covariance of a latent's prior, `(chains or 1, size or 1, width, width)`."""
+        found = normal_root(self.model.prior(name, v, self.data))
+        if found is None:
+            raise NotAffine(f"the prior of {name!r} is not always normal")
+        return found.reshape((1,) * (4 - found.dim()) + found.shape)
+
+    def difference(
+        self, rest: Mapping[str, Tensor], at: Mapping[str, Tensor], along: Mapping[str, Tensor], data: Data, chains: int
+    ) -> Tensor:
+        """mean(at + along) - mean(at), `(chains, rows)`."""
+        moved = {**at, **{name: at[name] + x if name in at else x for name, x in along.items()}}
+        return self.mean(rest, moved, data, chains) - self.mean(rest, at, data, chains)
+
+    def slopes(self, rest: Mapping[str, Tensor], numbers: Sequence[tuple[str, int]], rows: Data) -> Tensor:
+        """d mean / d number, for numbers (name, index) of the rest, at innovations 0: `(numbers, chains, rows)`."""
+        chains = next(iter(rest.values())).shape[0] if rest else 1
+        here, slopes = self.mean(rest, {}, rows, chains), [rows.y.new_zeros(0, chains, rows.n_rows)]
+        for name, at in numbers:
+            moved = rest[name].flatten(1).clone()
+            moved[:, at] += STEP
+            there = self.mean({**rest, name: moved.reshape(rest[name].shape)}, {}, rows, chains)
+            slopes.append(((there - here) / STEP).unsqueeze(0))
+        return torch.cat(slopes)
+
+    def design(self, rest: Mapping[str, Tensor], data: Data) -> tuple[Tensor, dict[str | None, Tensor]]:
+        """At one value of the rest: the mean where innovations are 0, `(rows,)`, and the columns of each part, plate ->
+        `(width, rows)`. See Note [Probing] in `hiertorch.gaussian.probing`.
+        """
+        width = sum(part.width for part in self.parts)
+        steps = STEP * torch.eye(width, width + 1, dtype=self.data.dtype, device=self.data.device)
+        innovations: dict[str, Tensor] = {}
+        for part, step in zip(self.parts, steps.split([part.width for part in self.parts]), strict=True):
+            innovations |= part.split(step.unsqueeze(1).expand(-1, part.size, -1))
+        many = {name: x.expand(width + 1, *x.shape[1:]) for name, x in rest.items()}
+        means = self.mean(many, innovations, data, width + 1)
+        columns = ((means[:-1] - means[-1:]) / STEP).split([part.width for part in self.parts])
+        return means[-1], {part.plate: x for part, x in zip(self.parts, columns, strict=True)}
+
+
+@dataclass(frozen=True)
+class Affine:
+    """What probing found. Row designs are read at `anchor`, values `(1, 1, *event)` of the rest; elsewhere a part's
+    design is the anchor's times a matrix, read off the part's `turning` rows, and row scales are the anchor's times one
+    factor for each stratum, read off its witness row.
+    """
+
+    composed: Composed
+    rest: tuple[str, ...]
+    held: tuple[
+        tuple[str, int], ...
+    ]  # (latent of the rest, flat index) of the columns whose coefficients are not integrated
+    shared: frozenset[str]  # latents whose prior has the same spread in all groups
+    settled: frozenset[str]  # latents of which neither the prior's spread nor the columns depend on the rest
+    lean: bool  # whether one chain of zeros serves the priors for all chains
+    anchor: dict[str, Tensor]
+    probes: dict[str, Tensor]  # values of the rest, (probes, 1, *event)
+    strata: Tensor  # log scale at each probe over that at the anchor, (strata, probes)
+    witnesses: Data  # a row of each stratum
+    turning: dict[
+        str | None, tuple[Data, Tensor]
+    ]  # plate -> rows, and the pseudo-inverse (width, rows) of their design
+
+    def factors(self, rest: Mapping[str, Tensor], chains: int) -> Tensor:
+        """f: the scale of each stratum over that at the anchor, `(strata, chains)`."""
+        there, here = (
+            self.composed.scale(rest, self.witnesses, chains),
+            self.composed.scale(self.anchor, self.witnesses, 1),
+        )
+        return (there / here).transpose(0, 1).contiguous()
+
+    def coefficients(self, rest: Mapping[str, Tensor], chains: int) -> Tensor:
+        """c, `(held, chains)`."""
+        if not self.held:
+            return self.composed.data.y.new_zeros(0, chains)
+        return torch.stack([rest[name].flatten(1)[:, at].expand(chains) for name, at in self.held])
+
+    def held_columns(self, rows: Data) -> Tensor:
+        """Columns of the held coefficients at the anchor, `(held, rows)`."""
+        return self.composed.slopes(self.anchor, self.held, rows)[:, 0]
+
+    def stratum(self, rows: Data) -> Tensor:
+        """The stratum of each row, `(rows,)`."""
+        scale = self.composed.scale(self.probes, rows, self.strata.shape[1]).log()
+        ratio = (scale - scale[:1]).transpose(0, 1)
+        return (ratio.unsqueeze(1) - self.strata).abs().amax(-1).argmin(-1)
+
+    def roots(self, part: Part, rest: Mapping[str, Tensor], chains: int) -> Tensor:
+        """Root of the prior covariance of a part's innovations, `(width, width, size or 1, chains)`."""
+        v = self.composed.zeros(rest, 1 if self.lean else chains)
+        found = {}
+        for name in part.events:
+            root = self.composed.root(name, v)
+            root = valid(root[:, :1] if name in self.shared else root)
+            found[name] = root.movedim((2, 3, 1, 0), (0, 1, 2, 3))
+        if len(found) == 1 or part.width == 1:
+            (root,) = found.values()
+            return (
+                root.expand(*root.shape[:3], chains).contiguous()
+                if root.shape[3] == chains
+                else root.expand(*root.shape[:3], chains)
+            )
+        groups = max(root.shape[2] for root in found.values())
+        whole = self.composed.data.y.new_zeros(part.width, part.width, groups, chains)
+        start = 0
+        for root in found.values():
+            end = start + root.shape[0]
+            whole[start:end, start:end] = root
+            start = end
+        return whole
+
+    def turned(self, part: Part, rest: Mapping[str, Tensor], chains: int) -> Tensor | None:
+        """The matrix `(width, width, 1, chains)` that takes a part's design at the anchor to that at the rest."""
+        if part.plate not in self.turning:
+            return None
+        rows, inverse = self.turning[part.plate]
+        eye = STEP * torch.eye(part.width, dtype=inverse.dtype, device=inverse.device)
+        columns = []
+        for step in eye:
+            along = part.split(step[:, None, None].expand(-1, part.size, chains))
+            columns.append(self.composed.difference(rest, {}, along, rows, chains) / STEP)
+        design = torch.stack(columns, -1)  # (chains, rows, width)
+        return (inverse @ design).movedim((1, 2, 0), (0, 1, 2)).unsqueeze(2)
+
+
+def valid(root: Tensor) -> Tensor:
+    """A root with NaN where it is none, so that the density is none there: spreads and diagonals are positive."""
+    return torch.where(root.diagonal(dim1=-2, dim2=-1).amin(-1) > 0, 1.0, torch.nan)[..., None, None] * root
+
+
+def normal_root(distribution: Any) -> Tensor | None:
+    """Lower triangular root `(*batch, width, width)` of a normal distribution's covariance, None for other families."""
+    events = 0
+    while type(distribution) is Independent:
+        events += distribution.reinterpreted_batch_ndims
+        distribution = distribution.base_dist
+    if type(distribution) is Normal:
+        scale = distribution.scale
+        return scale.flatten(-events).diag_embed() if events else scale[..., None, None]
+    if type(distribution) is MultivariateNormal and not events:
+        return distribution.scale_tril
+    return None
+
+
+def some_rows(data: Data) -> Data:
+    """The rows to probe: all, or so many evenly spaced ones."""
+    if data.n_rows <= PROBED_ROWS:
+        return data
+    return data.take(torch.linspace(0, data.n_rows - 1, PROBED_ROWS, device=data.device, dtype=torch.float64).long())

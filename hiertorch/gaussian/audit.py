@@ -1,0 +1,218 @@
+"""The audit of a collapsed run: its factorisation is held against the model's own density, at draws of its own.
+
+    log p(y, all latents) = log p(rest) + log p(y | rest) + log p(effects, coefficients | rest, y)
+
+The left side is what the user wrote, all rows at every draw; the right side is what was sampled. It is an identity, so
+that their difference is the same number at all draws, whatever these are. Discovery (`hiertorch.gaussian.collapse`)
+proves it where the prior lies; the audit looks where the posterior does, in its tails above all.
+
+Note [Rounding]
+Both sides are sums of as many terms as there are rows, of which neither keeps more than some 1e-10 of their size where
+columns are far from orthogonal. So a difference counts from LIMIT plus ROUNDING times the log density on.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hiertorch.data.table import Data
+from hiertorch.density.space import Space
+from hiertorch.density.structure import coordinates_of
+from hiertorch.errors import SamplingError
+from hiertorch.gaussian.collapse import Collapsed, collapse
+from hiertorch.gaussian.identity import differences
+from hiertorch.gaussian.redraw import Redraw
+from hiertorch.model.latent import validation
+from hiertorch.model.reads import Reads
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["Audit", "AuditError", "audit", "collapsed_of"]
+
+LIMIT, ROUNDING = 1e-3, 1e-9
+
+DRAWS, MANY_ROWS, FEW_DRAWS = 64, 1_000_000, 8
+"""Draws that are looked at, and from how many rows on that many only; the extremes of the rest are among them, if need
+be beyond these numbers.
+"""
+
+NUMBERS = 2_000_000
+"""Effects that are held at once, of all draws."""
+
+NAMED, ENTRIES = 6, 3
+"""Latents that a warning shows, and entries of each."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found: the largest deviation of a difference from their median, and where that was."""
+
+    gap: float = 0.0
+    allowed: float = LIMIT
+    draws: int = 0
+    seconds: float = 0.0
+    worst: Mapping[str, list[float]] = field(default_factory=dict)  # population-level latent -> its entries there
+
+    @property
+    def sound(self) -> bool:
+        """Whether the collapsed density is the model's own, as far as was seen."""
+        return self.gap <= self.allowed  # NaN is not
+
+    def __add__(self, other: "Audit") -> "Audit":
+        """Both: the worse gap, all draws and seconds."""
+        worse = other if self.sound and not other.gap <= self.gap else self
+        return replace(worse, draws=self.draws + other.draws, seconds=self.seconds + other.seconds)
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able, for `posterior.run`; a gap that is no number is None."""
+        gap = self.gap if math.isfinite(self.gap) else None
+        found: dict[str, Any] = {"sound": self.sound, "gap": gap, "draws": self.draws, "seconds": self.seconds}
+        return found if self.sound else {**found, "worst": dict(self.worst)}
+
+    def sentence(self) -> str:
+        """What is wrong, in words."""
+        return (
+            "effects and coefficients can't be integrated out of this model after all: at draws of the run itself the "
+            f"collapsed log density and the model's own differ by up to {self.gap:.3g} beyond a constant (more than "
+            f"{self.allowed:.1g}), most at {_listed(self.worst)}"
+        )
+
+
+class AuditError(SamplingError):
+    """What a collapsed run samples is not the model: its draws are no draws from the posterior."""
+
+    def __init__(self, found: Audit) -> None:
+        super().__init__(found.sentence())
+        self.found = found
+
+
+def collapsed_of(posterior: "Posterior", data: Data | None = None, reads: Reads | None = None) -> Collapsed | str:
+    """The model of a posterior with effects and coefficients integrated out, or the reason why it can't be: what was
+    sampled, or, of draws that were made in another way, what `hiertorch.gaussian.collapse` finds, audited at these
+    draws.
+
+    Args:
+        posterior: with its model.
+        data: other data, whose groups may be others.
+        reads: what the model reads of these.
+    """
+    fitted: Any = posterior._fitted()
+    if data is None and isinstance(posterior._effects, Redraw):
+        return posterior._effects._collapsed
+    if posterior.run.get("audit", {"sound": True})["sound"] is False:
+        return "the run's own draws have shown that it can't be integrated out"
+    reads = reads or fitted.reads
+    found = collapse(fitted.model, fitted.data if data is None else data, reads)
+    if isinstance(found, str):
+        return found
+    coordinates = coordinates_of(found.composed.model, reads)
+    held = {**fitted.more, **posterior.draws}
+    draws = {name: x for name, x in held.items() if name in coordinates and coordinates[name].plate is None}
+    if missing := [name for name in found.rest if name not in draws]:
+        return f"there are no draws of {missing[0]!r}"
+    checked = audit(found, Space({name: coordinates[name] for name in found.rest}), draws, 0) if draws else Audit()
+    return found if checked.sound else checked.sentence()
+
+
+def audit(collapsed: Collapsed, space: Space, draws: Mapping[str, Tensor], seed: int) -> Audit:
+    """Holds the factorisation against the model at some draws: the two extremes of each unconstrained coordinate of the
+    rest, then those of coefficients and effects, and others evenly spaced.
+
+    Args:
+        collapsed: what was sampled.
+        space: of the rest.
+        draws: name -> `(chains, draws, size, *event)`: all of the rest, and what there is of other latents; those left
+            out are drawn.
+        seed: of the numbers that these are drawn with.
+    """
+    began = time.perf_counter()
+    sets, like = collapsed.sets, collapsed.grams.packed
+    number = max(DRAWS if collapsed.data.n_rows < MANY_ROWS else FEW_DRAWS, 2 * space.dim)
+    rows, columns = _chosen(collapsed, space, draws, number)
+    values = {name: x[rows.to(x.device), columns.to(x.device)].to(like) for name, x in draws.items()}
+    generator = torch.Generator(like.device).manual_seed(seed)
+    at_once = max(1, min(collapsed.batch, NUMBERS // max(1, collapsed.n_noise)) // sets) * sets
+    found = []
+    with torch.no_grad(), validation(False):
+        for part in torch.arange(len(rows), device=like.device).split(at_once):
+            some = _completed(collapsed, {name: x[part] for name, x in values.items()}, len(part), generator)
+            found.append(differences(collapsed, some, len(part)))
+    gap, density = (torch.cat(x) for x in zip(*found, strict=True))
+    off = (gap - gap[gap.isfinite()].median()).abs().nan_to_num(torch.inf) if bool(gap.isfinite().any()) else gap
+    size = float(density.abs().nan_to_num(0.0, 0.0, 0.0).max())
+    worst = int(off.argmax())
+    names = [name for name in values if collapsed.composed.model.latents[name].plate is None]
+    return Audit(
+        float(off[worst]),
+        LIMIT + ROUNDING * size,
+        len(rows),
+        time.perf_counter() - began,
+        {name: values[name][worst].flatten().tolist() for name in names},
+    )
+
+
+def _completed(
+    collapsed: Collapsed, values: Mapping[str, Tensor], chains: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Values of all latents: those that are missing are drawn given the rest (and the coefficients, if all of these are
+    known). It does not matter to an identity from what they are drawn.
+    """
+    missing = tuple(name for name in collapsed.linear if name not in values)
+    if not missing:
+        return dict(values)
+    like = collapsed.grams.packed
+    noise = torch.randn(collapsed.noise_for(missing), chains, generator=generator, device=like.device).to(like.dtype)
+    return {**values, **collapsed.draw(values, noise, missing)}
+
+
+def _chosen(collapsed: Collapsed, space: Space, draws: Mapping[str, Tensor], number: int) -> tuple[Tensor, Tensor]:
+    """Chains and draws to look at; of several data sets, one set after the other in turn."""
+    sets, (chains, length) = collapsed.sets, next(iter(draws.values())).shape[:2]
+    own, each, picked = chains // sets, -(-number // sets), []
+    for s in range(sets):
+        extremes = _extremes(space, {name: x[s::sets] for name, x in draws.items()})
+        first = torch.tensor(list(islice(extremes, max(2 * space.dim, number // 2))), dtype=torch.long)
+        spread = torch.linspace(0, own * length - 1, number - len(first), dtype=torch.float64).round().long()
+        # Of many sets each gets few draws, and so each begins with others of them.
+        picked.append(torch.cat([first, spread]).roll(-s * each)[:each])
+    at = torch.stack(picked, 1)
+    return (at % own * sets + torch.arange(sets)).flatten(), (at // own).flatten()
+
+
+def _extremes(space: Space, draws: Mapping[str, Tensor]) -> Iterator[int]:
+    """Where each coordinate of the rest is largest and smallest, then effects of all groups, then each coefficient:
+    draw times chains plus chain.
+    """
+    flat = {name: x.transpose(0, 1).flatten(0, 1) for name, x in draws.items()}
+    rest = space.unconstrain({name: flat.pop(name) for name in space.coordinates})
+    effects = {name: x for name, x in flat.items() if x.shape[1] > 1}
+    for x in rest.values():
+        yield from _ends(x.flatten(1))
+    for x in effects.values():
+        yield int(x.flatten(1).amax(1).argmax())
+        yield int(x.flatten(1).amin(1).argmin())
+    for x in (x for name, x in flat.items() if name not in effects):
+        yield from _ends(x.flatten(1))
+
+
+def _ends(columns: Tensor) -> Iterator[int]:
+    """Where each column of `(n, columns)` is largest and smallest."""
+    for high, low in zip(columns.argmax(0).tolist(), columns.argmin(0).tolist(), strict=True):
+        yield high
+        yield low
+
+
+def _listed(worst: Mapping[str, list[float]]) -> str:
+    """`mu = 1.2, beta = (0.3, 0.1, ...)`, the first of them."""
+    words = []
+    for name, entries in islice(worst.items(), NAMED):
+        shown = ", ".join(f"{x:.4g}" for x in entries[:ENTRIES]) + (", ..." if len(entries) > ENTRIES else "")
+        words.append(f"{name} = {shown if len(entries) == 1 else f'({shown})'}")
+    return ", ".join(words) + (", ..." if len(worst) > NAMED else "")

@@ -1,0 +1,316 @@
+"""Collapse: log p(y | rest) of a conditionally linear-Gaussian model, and exact draws of all that was integrated out.
+
+    p(y, effects, coefficients, rest) = p(rest) p(y | rest) p(effects, coefficients | rest, y)
+
+The rest is a few scales and correlations. `collapse` finds out whether a model is of this kind
+(`hiertorch.gaussian.probing`), sums up its rows once (`hiertorch.gaussian.grams`) and then checks the identity against
+the model's own density at random places; what does not hold is not used, and the reason is given.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from math import lcm
+
+import torch
+from torch import Tensor
+
+from hiertorch.data.table import Data
+from hiertorch.density.turns import priors_in_turn
+from hiertorch.errors import ModelError
+from hiertorch.gaussian.affine import Affine, NotAffine, Part
+from hiertorch.gaussian.cholesky import product, solve_lower
+from hiertorch.gaussian.elimination import Elimination, Reduced, Spreads
+from hiertorch.gaussian.grams import gather
+from hiertorch.gaussian.identity import differences
+from hiertorch.gaussian.marginals import Marginals
+from hiertorch.gaussian.probing import find
+from hiertorch.gaussian.several import Eliminations, one_of, sets_of
+from hiertorch.model.latent import Values, validation
+from hiertorch.model.model import Model
+from hiertorch.model.reads import Reads
+from hiertorch.model.support import Bounds, Condition, conditions
+
+__all__ = ["Collapsed", "collapse"]
+
+CLOSE = 1e-8
+BATCH_NUMBERS = 1_500_000
+"""Numbers of all classes in a batch (measured): fewer cost more operations, more leave the cache."""
+
+LARGE_ROOT = 200
+
+MANY_ROWS = 100_000
+"""Above which fewer places are compared."""
+
+MOST_REMEMBERED = 12
+"""Coefficients up to which each proposal's factor is kept for drawing them."""
+
+
+class Collapsed:
+    """A model with its effects and linear coefficients integrated out.
+
+    Attributes:
+        linear: names of the latents that are integrated out and drawn exactly, in order.
+        rest: names of the others, all population-level.
+        data: what the model is fitted to.
+        sets: how many data sets there are; see `hiertorch.gaussian.several`.
+
+    Args:
+        affine: what probing found, on the first data set.
+        data: with a chain axis on response or weights if there are several.
+        sets: the data sets.
+    """
+
+    def __init__(self, affine: Affine, data: Data, sets: Sequence[Data]) -> None:
+        self.affine, self.composed, self.data, self.sets = affine, affine.composed, data, len(sets)
+        self.grams, *more = gather(affine, sets)
+        self.rest = affine.rest
+        self.linear = tuple(name for name in self.composed.names if name in self.composed.part)
+        finest = self.grams.levels[0].events if self.grams.levels else ()
+        alike = all(name in affine.shared for name in finest)
+        self.elimination = Eliminations([self.grams, *more]) if more else Elimination(self.grams, alike=alike)
+        self.n_noise = self.elimination.noise_from(0)
+
+    @property
+    def batch(self) -> int:
+        """How many values of the rest to compute with at once."""
+        grams = self.grams
+        groups = self.elimination.finest.classes if grams.levels else 1
+        numbers = groups * (self.elimination.widths[0] ** 2 if grams.levels else 1)
+        numbers += sum(part.size * (grams.width - part.width) ** 2 for part in grams.levels[1:])
+        root = self.elimination.root_width + grams.held + 1
+        return max(1, BATCH_NUMBERS // max(numbers, root * root) // self.sets) * self.sets
+
+    @property
+    def dear(self) -> bool:
+        """Whether a density takes milliseconds, for a large dense factor."""
+        return self.elimination.root_width > LARGE_ROOT
+
+    def spreads(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, dict[str | None, Tensor]]:
+        """What the algebra needs of values `(chains, 1, *event)` of the rest, and the root of the prior covariance of
+        each plate's effects, `(K, K, groups or 1, chains)`.
+        """
+        affine, grams = self.affine, self.grams
+        both = {part.plate: self._spread(part, values, chains) for part in self.composed.parts}
+        roots = {plate: root for plate, (_, root) in both.items()}
+        levels = tuple(both[part.plate][0] for part in grams.levels)
+        crossed = tuple(both[part.plate][0] for part in grams.crossed)
+        zero = grams.packed.new_zeros
+        population, location = zero(0, 0, chains), zero(0, chains)
+        if grams.population is not None:
+            spread, root = both[None]
+            population = spread[:, :, 0]
+            location = solve_lower(root[:, :, 0], grams.shift.unsqueeze(1).expand(-1, chains))
+        held = affine.coefficients(values, chains) - grams.held_shift.unsqueeze(1)
+        return Spreads(affine.factors(values, chains), levels, crossed, population, location, held), roots
+
+    def _spread(self, part: Part, values: Mapping[str, Tensor], chains: int) -> tuple[Tensor, Tensor]:
+        """C and the root of a part's prior covariance, both `(K, K, groups or 1, chains)`."""
+        root = self.affine.roots(part, values, chains)
+        basis = self.grams.bases[part.plate]
+        turned = self.affine.turned(part, values, chains)
+        spread = root if turned is None else product(turned, root)
+        return product(basis[:, :, None, None], spread).contiguous(), root
+
+    def log_marginal(self, values: Mapping[str, Tensor]) -> Tensor:
+        """log p(y | rest), effects and coefficients integrated out: `(chains,)` for values `(chains, 1, *event)`."""
+        return self._reduced(values, _chains(values))[1].log_marginal
+
+    def evaluate(self, values: Mapping[str, Tensor], chains: int) -> tuple[Tensor, Tensor]:
+        """log p(y | rest) `(chains,)`, and the numbers `(chains, m)` with which `draw` need not find it again: the
+        root's factor and centre, where one grouping and few coefficients make these all there is to remember, else
+        none.
+        """
+        reduced = self._reduced(values, chains)[1]
+        grams, width = self.grams, self.elimination.root_width
+        if len(grams.levels) > 1 or grams.crossed or width > MOST_REMEMBERED:
+            return reduced.log_marginal, reduced.log_marginal.new_empty(chains, 0)
+        return reduced.log_marginal, torch.cat([reduced.root.flatten(0, 1), reduced.centre]).mT
+
+    def conditions(
+        self, values: Mapping[str, Tensor], chains: int, bounds: Mapping[str, Bounds]
+    ) -> dict[tuple[str, str], list[Condition]]:
+        """What parameters of the likelihood, ("rows", ""), and of priors of integrated latents, ("prior", name), must
+        satisfy: beyond them the algebra goes on where the model ends, since it knows squares of scales alone.
+
+        Args:
+            values: of the rest, `(chains, 1, *event)`.
+            chains: how many.
+            bounds: of these values, which need no look.
+        """
+        model, names = self.composed.model, self.composed.names
+        v = Values(dict(self.composed.zeros(values, chains)), names, None, bounds)
+        found = {("rows", ""): conditions(model.likelihood(v, self.affine.witnesses), v._satisfies)}
+        for name in self.linear:
+            found["prior", name] = conditions(model.prior(name, v, self.composed.data), v._satisfies)
+        return {key: some for key, some in found.items() if some}
+
+    def possible(self, values: Mapping[str, Tensor]) -> Tensor:
+        """At which of some values of the rest, `(n, 1, *event)`, all parameters are possible; NotAffine if at none."""
+        number = _chains(values) if values else 1
+        ok = torch.ones(number, dtype=torch.bool, device=self.data.device)
+        for some in self.conditions(values, number, {}).values():
+            for mask in (mask for condition in some for mask in condition.violated()):
+                ok &= ~mask.expand(torch.broadcast_shapes((number, 1), mask.shape)).flatten(1).any(1)
+        if not bool(ok.any()):
+            raise NotAffine("its parameters are impossible wherever the model was probed")
+        return ok.nonzero().flatten()
+
+    def is_nan(self, values: Mapping[str, Tensor], chains: int) -> Tensor:
+        """Where the model itself gives NaN for what the algebra is given, `(chains,)`."""
+        spreads, roots = self.spreads(values, chains)
+        given = (spreads.factors, *spreads.levels, *spreads.crossed, spreads.held, *roots.values())
+        return torch.stack([x.isnan().flatten(0, -2).any(0).expand(chains) for x in given if x.numel()]).any(0)
+
+    def _remembered(self, found: Tensor) -> Reduced:
+        """The inverse of `evaluate`."""
+        width = self.elimination.root_width
+        root, centre = found.mT.split([width * width, width])
+        return Reduced(found.new_empty(0), (), root.unflatten(0, (width, width)), centre)
+
+    def _reduced(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, Reduced]:
+        spreads, _ = self.spreads(values, chains)
+        return spreads, self.elimination.reduce(spreads)
+
+    def _lowest(self, names: Iterable[str]) -> int:
+        """The finest level with effects of these names; the number of levels if none has."""
+        wanted = set(names)
+        return next(
+            (i for i, part in enumerate(self.grams.levels) if wanted & set(part.events)), len(self.grams.levels)
+        )
+
+    def noise_for(self, names: Iterable[str], only: Tensor | None = None) -> int:
+        """Standard normal numbers that a draw of these latents takes, of some groups of the finest plate alone."""
+        number = self.elimination.noise_from(self._lowest(names))
+        return number if only is None else number - self.grams.levels[0].width * (self.grams.levels[0].size - len(only))
+
+    def draw(
+        self,
+        values: Mapping[str, Tensor],
+        noise: Tensor,
+        names: Sequence[str] | None = None,
+        only: Tensor | None = None,
+        found: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Linear latents (all, or those of `names`) given rest and y, name -> `(chains, size, *event)`, from standard
+        normal `noise` `(noise_for(names, only), chains)`: their mean where the noise is 0.
+
+        Args:
+            values: of the rest; if they hold the population's coefficients as well, these are kept and their noise is
+                not used.
+            noise: for root, then levels from the coarsest down; each latent's numbers for a group are neighbours.
+            names: which latents.
+            only: groups of the finest plate, whose effects are drawn alone.
+            found: what `evaluate` found for these values.
+        """
+        names = self.linear if names is None else names
+        chains, grams = noise.shape[1], self.grams
+        (spreads, roots), given, known = self.spreads(values, chains), tuple[str, ...](), None
+        if grams.population is not None and all(name in values for name in grams.population.events):
+            given, known = tuple(grams.population.events), self._coefficients(values, chains)
+        settled = known is not None and len(grams.levels) <= 1 and not grams.crossed
+        if found is not None and found.shape[1]:
+            reduced: Reduced | None = self._remembered(found)
+        else:
+            reduced = None if settled else self.elimination.reduce(spreads)
+        lowest = self._lowest(names)
+        standard, _ = self.elimination.descend(spreads, reduced, noise, None, known, lowest, only)
+        innovations: dict[str, Tensor] = {}
+        for part in self.composed.parts:
+            if part.plate not in standard:
+                continue
+            root, u = roots[part.plate], standard[part.plate].unsqueeze(1)
+            few = only is not None and part is grams.levels[0]
+            root = root if not few or root.shape[2] == 1 else root[:, :, only]
+            scaled = product(root, u).squeeze(1)
+            if few and len(part.events) > 1:  # which may read each other
+                whole = scaled.new_zeros(part.width, part.size, chains)
+                whole[:, only] = scaled
+                scaled = whole
+            innovations |= part.split(scaled)
+        finest = grams.levels[0].events if only is not None else {}
+        alone = (next(iter(finest)), only) if only is not None and len(finest) == 1 else None
+        composed = self.composed.values(values, innovations, chains, given, alone)
+        return {
+            name: composed[name][:, only] if len(finest) > 1 and name in finest else composed[name] for name in names
+        }
+
+    def _coefficients(self, values: Mapping[str, Tensor], chains: int) -> Tensor:
+        """Standardised innovations of given values of the population's coefficients, `(P, chains)`."""
+        part = self.grams.population
+        assert part is not None
+        innovations = self._innovations(part, values, chains)
+        lower = self.affine.roots(part, values, chains)[:, :, 0].movedim(2, 0).expand(chains, -1, -1)
+        return torch.linalg.solve_triangular(lower, part.join(innovations)[:, 0].mT.unsqueeze(-1), upper=False)[
+            ..., 0
+        ].mT
+
+    def _innovations(self, part: Part, values: Mapping[str, Tensor], chains: int) -> dict[str, Tensor]:
+        """Values of a part's latents less the means of their priors."""
+        v, model = Values(dict(values), self.composed.names), self.composed.model
+        means = {name: model.prior(name, v, self.composed.data).mean for name in part.events}
+        return {name: values[name] - mean.expand(chains, part.size, *part.events[name]) for name, mean in means.items()}
+
+    def log_conditional(self, values: Mapping[str, Tensor]) -> Tensor:
+        """log p(linear | rest, y), `(chains,)`, of values of all latents."""
+        spreads, reduced = self._reduced(values, _chains(values))
+        standard, jacobian = self._standard(values)
+        density = self.elimination.descend(spreads, reduced, given=standard)[1]
+        assert density is not None
+        return density - jacobian
+
+    def _standard(self, values: Mapping[str, Tensor]) -> tuple[dict[str | None, Tensor], Tensor]:
+        """Standardised innovations of given values, and the log determinant of the map back."""
+        chains, standard = _chains(values), {}
+        jacobian = self.grams.packed.new_zeros(chains)
+        for part in self.composed.parts:
+            innovations = self._innovations(part, values, chains)
+            root = self.affine.roots(part, values, chains)
+            joined = part.join(innovations)
+            expanded = root.expand(-1, -1, part.size, chains)
+            lower = expanded.movedim((2, 3), (0, 1))
+            u = torch.linalg.solve_triangular(lower, joined.movedim(0, -1).unsqueeze(-1), upper=False)
+            standard[part.plate] = u.squeeze(-1).movedim(-1, 0)
+            jacobian = jacobian + expanded.diagonal().log().sum((0, -1)) if part.width else jacobian
+        return standard, jacobian
+
+    @cached_property
+    def marginals(self) -> Marginals:
+        """Marginal likelihoods by group; made at the first use, by one more pass over the rows."""
+        return Marginals(self.affine)
+
+
+def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
+    """The model with effects and coefficients integrated out, or the reason why it can't be."""
+    if data.dtype != torch.float64:
+        model, data = copy.deepcopy(model).double(), data.to(dtype=torch.float64)
+    try:
+        with torch.no_grad(), validation(False):
+            own = sets_of(data)
+            sets = [one_of(data, d % own) for d in range(lcm(own, priors_in_turn(model)))]
+            found = Collapsed(find(model, sets[0], reads), data, sets)
+            _verify(found)
+    except NotAffine as reason:
+        return str(reason)
+    except (ModelError, torch.linalg.LinAlgError) as error:  # of the model's own code, at values far out
+        return f"the model can't be computed where it was probed ({type(error).__name__}: {error})"
+    return found
+
+
+def _verify(found: Collapsed) -> None:
+    """Holds log p(y, linear, rest) of the model against what was found, at random places and on all rows."""
+    composed, affine = found.composed, found.affine
+    generator = torch.Generator(composed.data.device).manual_seed(2)
+    chains = found.sets if found.sets > 1 else 2 if found.data.n_rows > MANY_ROWS else 4
+    places = found.possible(affine.probes)
+    rest = {name: x[places[torch.arange(chains, device=x.device) % len(places)]] for name, x in affine.probes.items()}
+    noise = torch.randn(found.n_noise, chains, generator=generator, dtype=torch.float64, device=composed.data.device)
+    values = {**rest, **found.draw(rest, noise)}
+    gap, density = differences(found, values, chains)
+    gap = gap.abs() / density.abs().clamp(min=1.0)
+    if not bool((gap <= CLOSE).all()):
+        raise NotAffine(f"the factorisation misses the model's log density by a relative {float(gap.max()):.1e}")
+
+
+def _chains(values: Mapping[str, Tensor]) -> int:
+    return next(iter(values.values())).shape[0] if values else 1

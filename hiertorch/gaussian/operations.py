@@ -1,0 +1,201 @@
+"""What an operation of torch makes of the sums of terms (`hiertorch.gaussian.terms`) that its arguments are.
+
+Note [Operations]
+Only what is listed here is taken for linear, bilinear or smooth. Everything else, such as an operation of a later
+torch or of a user's library, is an unknown function with kinks of all that it is given: that may cost speed, where the
+opposite mistake would cost the truth. Rounding, comparisons, `clamp`, `abs`, `max` and sorting are such operations too.
+An argument of integers or truth values selects: where it depends on unknowns, what is selected is multiplied by a
+function with jumps of these.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hiertorch.gaussian.terms import CONSTANT, Sum, added, joined, product, reads, scaled, unknown_function
+
+__all__ = ["FRESH", "Value", "is_harmless", "names", "result", "tensors_in"]
+
+
+def names(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
+# What is a sum of its arguments, of their entries or of entries selected by data. (Spelled as in torch.ops.aten.)
+SUMS = names(
+    "positive sum mean cumsum clone copy _to_copy to cat stack flip roll rot90 diag_embed "
+    "diagonal_copy tril triu index index_select gather take embedding index_add index_copy index_put _index_put_impl "
+    "_unsafe_index _unsafe_index_put put scatter scatter_add slice_scatter select_scatter diagonal_scatter "
+    "as_strided_scatter constant_pad_nd repeat repeat_interleave expand_copy permute_copy view_copy unfold "
+    "unfold_copy lift lift_fresh _unsafe_view _reshape_copy reshape contiguous fill masked_fill where trace real imag "
+    "conj_physical resolve_conj resolve_neg segment_reduce block_diag complex _sparse_sum diff"
+)
+NUMBERS = {"where": 1, "fill": 1, "masked_fill": 2, "constant_pad_nd": 2, "scatter": 3}
+"""Where the arguments begin that may be numbers which are added."""
+
+ADDITIONS = {"add": (1.0, 1.0), "sub": (1.0, -1.0), "rsub": (-1.0, 1.0)}
+COPIES = names("clone index index_select gather repeat _unsafe_view reshape contiguous lift lift_fresh")
+"""What has entries of its argument alone, so that a number stays one."""
+
+PRODUCTS = names("mul multiply mm bmm mv dot vdot matmul outer ger linalg_cross cross _sparse_mm sparse_mm")
+SUMS_AND_PRODUCTS = names("addmm addmv addbmm baddbmm addr addcmul _sparse_addmm")  # x + a b
+QUOTIENTS = names("div divide true_divide")
+SOLUTIONS = {  # A^-1 b: places of A and of b
+    "linalg_solve_triangular": (0, 1),
+    "_linalg_solve_ex": (0, 1),
+    "triangular_solve": (1, 0),
+    "cholesky_solve": (1, 0),
+}
+SMOOTH = names(
+    "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square pow reciprocal sigmoid log_sigmoid log_sigmoid_forward tanh "
+    "sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv lgamma mvlgamma digamma polygamma "
+    "special_ndtr special_ndtri special_log_ndtr special_erfcx special_expit special_i0e special_i1e xlogy "
+    "special_xlog1py softplus softmax _softmax log_softmax _log_softmax logsumexp logaddexp logaddexp2 cumprod prod "
+    "var std var_mean hypot linalg_cholesky_ex linalg_cholesky cholesky linalg_inv_ex inverse cholesky_inverse "
+    "linalg_det _linalg_det linalg_slogdet _linalg_slogdet linalg_matrix_exp sinc gelu silu"
+)
+POWERS = names("sqrt rsqrt square pow reciprocal abs")  # (c u)^p = c^p u^p
+FRESH = names(
+    "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full zero "
+    "new_empty_strided empty_strided"
+)
+HARMLESS = names(  # tell shapes alone, or only raise errors
+    "_linalg_check_errors _assert_async is_same_size size sym_size stride sym_stride numel sym_numel dim "
+    "storage_offset sym_storage_offset is_contiguous is_floating_point is_complex set resize"
+)
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a tensor: its terms, and whether it is data times one number for each chain."""
+
+    terms: Sum
+    even: bool = False
+
+
+Known = Callable[[Tensor], Value | None]
+
+
+def tensors_in(thing: Any) -> Iterable[Tensor]:
+    """All tensors in a nest of lists, tuples and dicts."""
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, list | tuple):
+        for part in thing:
+            yield from tensors_in(part)
+    elif isinstance(thing, dict):
+        yield from tensors_in(list(thing.values()))
+
+
+def is_harmless(name: str) -> bool:
+    """Whether an operation passes no values on."""
+    return name in HARMLESS
+
+
+def result(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: Known) -> Value:
+    """What is known of the first result of an operation, of which at least one argument depends on unknowns.
+
+    Args:
+        name: of the operation, as in `torch.ops.aten`, without a trailing underscore.
+        args: as it is called with.
+        kwargs: likewise, without `out`.
+        known: a tensor -> what is known of it, None if it depends on nothing.
+    """
+    if name in FRESH:
+        return Value(CONSTANT, True)
+    if name in ADDITIONS:
+        return _addition(name, args, kwargs, known)
+    if name in ("neg", "negative"):
+        return Value(scaled(_terms(args[0], known), -1.0), _even(args[:1], known))
+    if name in SUMS and not (name == "segment_reduce" and args[1] not in ("sum", "mean")):
+        return _sum(name, args, kwargs, known)
+    if name == "lerp":
+        a, b, weight = (_terms(x, known) for x in args)
+        return Value(joined(a, b if weight == CONSTANT else product(weight, a | b)))
+    if name in PRODUCTS:
+        return _product(args[0], args[1], known)
+    if name in SUMS_AND_PRODUCTS:
+        return Value(joined(_terms(args[0], known), _product(args[1], args[2], known).terms))
+    if name == "addcdiv":
+        return Value(joined(_terms(args[0], known), _quotient(args[1], args[2], known)))
+    if name in QUOTIENTS and kwargs.get("rounding_mode") is None:
+        if isinstance(args[1], int | float) and args[1] != 0:
+            return Value(scaled(_terms(args[0], known), 1.0 / args[1]), _even(args[:1], known))
+        return Value(_quotient(args[0], args[1], known), _even(args[:2], known))
+    if name == "pow" and isinstance(args[1], int | float) and args[1] == 1:
+        return Value(_terms(args[0], known), _even(args[:1], known))
+    if name in SOLUTIONS:
+        a, b = (args[at] for at in SOLUTIONS[name])
+        return Value(product(unknown_function(_terms(a, known)), _terms(b, known)))
+    terms = frozenset().union(*(_terms(x, known) for x in tensors_in([*args, kwargs])))
+    power = name in POWERS and not any(isinstance(x, Tensor) for x in args[1:])
+    kinked = name not in SMOOTH or (name == "softplus" and len(args) > 2)  # a threshold above which it is a line
+    return Value(unknown_function(terms, kinked=kinked), power and _even(args[:1], known))
+
+
+def _addition(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: Known) -> Value:
+    """a + alpha b, a - alpha b or b - alpha a."""
+    first, second = ADDITIONS[name]
+    alpha = kwargs.get("alpha", args[2] if len(args) > 2 else 1)
+    if name == "rsub":
+        first *= alpha
+    else:
+        second *= alpha
+    a, b = (_terms(x, known) for x in args[:2])
+    terms = added(scaled(a, first), scaled(b, second))
+    return Value(terms, (not a and _even(args[1:2], known)) or (not b and _even(args[:1], known)))
+
+
+def _sum(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: Known) -> Value:
+    """A sum of what arguments hold; those of integers and truth values select."""
+    every = list(tensors_in([*args, kwargs]))
+    selecting = [x for x in every if not (x.is_floating_point() or x.is_complex())]
+    summed = [x for x in every if x.is_floating_point() or x.is_complex()]
+    each = [_terms(x, known) for x in summed]
+    terms = each[0] if name in COPIES and len(each) == 1 else joined(*each)
+    numbers = (*args[NUMBERS[name] :], kwargs.get("value", 0)) if name in NUMBERS else ()
+    if any(isinstance(x, int | float | complex) and x != 0 for x in numbers):
+        terms = joined(terms, CONSTANT)
+    chosen = unknown_function(frozenset().union(*(_terms(x, known) for x in selecting if known(x))), kinked=True)
+    if reads(chosen):
+        return Value(product(terms or CONSTANT, chosen))
+    moving = [x for x in summed if known(x)]
+    alone = len(moving) == 1 and terms == joined(known(moving[0]).terms)  # type: ignore[union-attr]
+    return Value(terms, (alone or name in COPIES) and _even(moving, known))
+
+
+def _product(a: Any, b: Any, known: Known) -> Value:
+    for number, x in ((a, b), (b, a)):
+        if isinstance(number, int | float) and isinstance(x, Tensor):
+            return Value(scaled(_terms(x, known), number), _even((x,), known))
+    return Value(product(_factor(a, known), _factor(b, known)), _even((a, b), known))
+
+
+def _quotient(a: Any, b: Any, known: Known) -> Sum:
+    return product(_factor(a, known), unknown_function(_factor(b, known)))
+
+
+def _factor(x: Any, known: Known) -> Sum:
+    """As a factor a constant is one, even if it is 0."""
+    value = known(x) if isinstance(x, Tensor) else None
+    return CONSTANT if value is None else value.terms
+
+
+def _terms(x: Any, known: Known) -> Sum:
+    """Of a part of a sum: nothing of a constant that is 0."""
+    if not isinstance(x, Tensor):
+        return CONSTANT if x else frozenset()
+    value = known(x)
+    if value is not None:
+        return value.terms
+    return CONSTANT if x.layout is not torch.strided or x.is_meta or bool(x.any()) else frozenset()
+
+
+def _even(args: Iterable[Any], known: Known) -> bool:
+    """Whether all that depends on unknowns is data times one number for each chain."""
+    values = [known(x) for x in args if isinstance(x, Tensor)]
+    return all(value is None or value.even for value in values)

@@ -1,0 +1,85 @@
+"""What the pieces of a model read, and whether they are affine in it. See Note [Tracing] in
+`hiertorch.gaussian.tracing`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import Normal
+
+from hiertorch.data.table import Data
+from hiertorch.gaussian.affine import NotAffine, normal_root
+from hiertorch.gaussian.operations import Value
+from hiertorch.gaussian.terms import Sum, reads
+from hiertorch.gaussian.tracing import Trace
+from hiertorch.model.latent import Values
+from hiertorch.model.model import Model
+
+__all__ = ["Pieces", "prior_reads", "trace"]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What the pieces of a model are made of, in the rest and in innovations that bear the names of their latents."""
+
+    mean: Sum  # of the likelihood
+    scale: Value  # of the likelihood
+    roots: dict[str, Sum]  # latent to be integrated out -> the root of its prior's covariance
+
+
+def trace(model: Model, data: Data, rows: Data, values: Mapping[str, Tensor], linear: Sequence[str]) -> Pieces:
+    """Runs a model's priors, and its likelihood at some rows, once.
+
+    Args:
+        model: must compute with what it is given alone.
+        data: what priors may read.
+        rows: of the data.
+        values: of all latents, `(chains, size, *event)`.
+        linear: latents with a normal prior, of which each is followed as the mean of its prior plus an innovation.
+
+    Raises:
+        NotAffine: if the model can't be run in this way, or its likelihood is not normal.
+    """
+    latents, made = tuple(model.latents), list[tuple[str, Tensor]]()
+    tensors = {name: x.clone() for name, x in values.items()}
+    run = Trace(next(iter(values.values())).shape[0], tensors)
+    try:
+        for i, name in enumerate(latents):
+            if name not in linear:
+                continue
+            with run:
+                prior: Any = model.prior(name, Values({key: tensors[key] for key in latents[:i]}, latents), data)
+                location, root = prior.mean, normal_root(prior)
+            if root is None:
+                raise NotAffine(f"the prior of {name!r} is not always normal")
+            made.append((name, root))
+            run.shift(name, tensors[name], location)
+        with run:
+            response = model.likelihood(Values(tensors, latents), rows)
+            mean, scale = response.mean, response.stddev
+    except NotAffine:
+        raise
+    except Exception as error:
+        raise NotAffine(f"its operations can't be followed ({_first_line(error)})") from error
+    if type(response) is not Normal:
+        raise NotAffine(f"the likelihood is {type(response).__name__}, not Normal")
+    roots = {name: run.result(root).terms for name, root in made}  # now, since all that has left torch may be in them
+    return Pieces(run.result(mean).terms, run.result(scale), roots)
+
+
+def prior_reads(model: Model, data: Data, values: Mapping[str, Tensor], name: str) -> frozenset[str]:
+    """The other latents that the density of the prior of a latent reads."""
+    tensors = {key: x.clone() for key, x in values.items()}
+    run = Trace(next(iter(values.values())).shape[0], tensors)
+    try:
+        with run:
+            term = model.log_prior_term(name, Values(tensors, tuple(model.latents)), data)
+    except Exception as error:
+        raise NotAffine(f"the prior of {name!r} can't be followed ({_first_line(error)})") from error
+    return (reads(run.result(term).terms) | run.escaped) - {name}
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

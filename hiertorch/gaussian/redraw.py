@@ -1,0 +1,152 @@
+"""Effects that a run did not store: drawn again from the stored scales and coefficients when they are asked for.
+
+Given these, effects have a normal distribution that is known exactly, so that a hundred thousand groups need no memory
+for chains x draws x groups numbers. Their moments are averaged over draws of conditional means and variances
+(Rao-Blackwellised: Gelfand & Smith 1990, section 2.4).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hiertorch.errors import DataError
+from hiertorch.gaussian.affine import NotAffine
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.model.latent import validation
+
+__all__ = ["Redraw"]
+
+NUMBERS = 1_000_000
+"""Numbers that are held at once."""
+
+MOMENT_DRAWS = 1_000
+"""Of all chains together, evenly spaced, over which moments are averaged."""
+
+
+class Redraw:
+    """Draws of effects given stored ones of everything at the population level.
+
+    Args:
+        collapsed: what was sampled.
+        draws: of all population-level latents, name -> `(chains, draws, 1, *event)`.
+        seed: of the numbers that are drawn; the same groups asked for again are the same.
+    """
+
+    def __init__(self, collapsed: Collapsed, draws: Mapping[str, Tensor], seed: int) -> None:
+        self._collapsed, self._draws, self._seed = collapsed, dict(draws), seed
+        self.names = tuple(name for name in collapsed.linear if name not in draws)
+
+    def thinned(self, step: int) -> "Redraw":
+        """The same for every `step`-th draw of each chain."""
+        return Redraw(self._collapsed, {name: x[:, ::step] for name, x in self._draws.items()}, self._seed)
+
+    def draws(self, names: Sequence[str], groups: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Draws of effects that belong together, name -> `(chains, draws, groups, *event)`.
+
+        Args:
+            names: which of `names`.
+            groups: plate -> codes of the groups wanted; all of a plate that is left out.
+        """
+        groups, collapsed = groups or {}, self._collapsed
+        plates = {name: collapsed.composed.part[name].plate for name in names}
+        finest = collapsed.grams.levels[0].plate if collapsed.grams.levels else None
+        only = groups.get(str(finest)) if finest in plates.values() else None
+        chains, number = next(iter(self._draws.values())).shape[:2]
+        generator = self._generator()
+        found: dict[str, list[Tensor]] = {name: [] for name in names}
+        noise_rows = collapsed.noise_for(names, only)
+        for values in self._parts(torch.arange(chains * number), noise_rows, only):
+            noise = self._noise(noise_rows, values, generator)
+            drawn = self._draw(values, noise, names, only)
+            for name, plate in plates.items():
+                x = drawn[name]
+                wanted = None if plate == finest and only is not None else groups.get(str(plate))
+                found[name].append(x if wanted is None else x[:, wanted])
+        dtype = next(iter(self._draws.values())).dtype
+        return {name: torch.cat(x).unflatten(0, (chains, number)).to(dtype) for name, x in found.items()}
+
+    def moments(self, name: str) -> tuple[Tensor, Tensor]:
+        """Posterior mean and standard deviation of the effects of all groups, each `(groups, *event)`.
+
+        E[a] = E[ E[a | rest] ],  Var[a] = E[ Var[a | rest] ] + Var[ E[a | rest] ]: an effect is affine in the noise of
+        its own plate, so that its conditional mean is its draw at noise 0, and its variance the sum of squares of what
+        a unit of each noise adds.
+        """
+        collapsed = self._collapsed
+        part = collapsed.composed.part[name]
+        chains, number = next(iter(self._draws.values())).shape[:2]
+        at = torch.linspace(0, chains * number - 1, min(MOMENT_DRAWS, chains * number), dtype=torch.float64).long()
+        own = part.size * part.width if part in collapsed.grams.levels else 0  # a crossed plate has no noise of its own
+        rows, generator = collapsed.noise_for([name]), self._generator()
+        count, mean, square, within = 0, None, None, None
+        for values in self._parts(at, rows):
+            noise = self._noise(rows, values, generator)
+            noise[rows - own :] = 0.0
+            centre = self._draw(values, noise, [name])[name]
+            spread = torch.zeros_like(centre)
+            for k in range(part.width if own else 0):
+                unit = noise.clone()
+                unit[rows - own :].unflatten(0, (part.width, part.size))[k] = 1.0
+                spread += (self._draw(values, unit, [name])[name] - centre).square()
+            if mean is None or square is None or within is None:
+                first, mean = centre[:1], torch.zeros_like(centre[0])  # moments about the first draw keep their digits
+                square, within = torch.zeros_like(mean), torch.zeros_like(mean)
+            count += len(centre)
+            mean = mean + (centre - first).sum(0)
+            square = square + (centre - first).square().sum(0)
+            within = within + spread.sum(0)
+        assert mean is not None and square is not None and within is not None
+        mean = mean / count
+        return first[0] + mean, (within / count + square / count - mean.square()).clamp(min=0.0).sqrt()
+
+    def log_group(self, plate: str, stored: Mapping[str, Tensor]) -> Tensor:
+        """log p(y_j | all latents but the effects of group j of a plate, and of plates nested in it), these integrated
+        out: `(chains, draws, groups)`.
+
+        Args:
+            plate: a grouping that effects vary over.
+            stored: draws of latents of the model, `(chains, draws, size, *event)`; others are drawn again.
+        """
+        collapsed = self._collapsed
+        data, parts = collapsed.composed.data, collapsed.composed.parts
+        inner = {n for part in parts if part.plate is not None and data.nests(part.plate, plate) for n in part.events}
+        kept = {name: x for name, x in stored.items() if name not in inner}
+        outer = [name for name in self.names if name not in kept and name not in inner]
+        chains, number = next(iter(self._draws.values())).shape[:2]
+        known = {**kept, **(self.draws(outer) if outer else {}), **self._draws}
+        flat = {name: x.flatten(0, 1).to(collapsed.grams.packed.dtype) for name, x in known.items()}
+        size = max(1, NUMBERS // data.size(plate))
+        found = []
+        with torch.no_grad(), validation(False):
+            for at in torch.arange(chains * number).split(size):
+                values = {name: x[at.to(x.device)] for name, x in flat.items()}
+                nothing = collapsed.composed.zeros({n: values[n] for n in collapsed.rest}, len(at))
+                try:
+                    found.append(collapsed.marginals.log_group({**dict(nothing), **values}, plate))
+                except NotAffine as reason:
+                    raise DataError(f"the marginal likelihood by group has no closed form here: {reason}.") from reason
+        return torch.cat(found).unflatten(0, (chains, number))
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator(self._collapsed.grams.packed.device).manual_seed(self._seed)
+
+    def _parts(self, at: Tensor, numbers: int, only: Tensor | None = None) -> Iterator[dict[str, Tensor]]:
+        """Stored values of the draws `at`, `(n, 1, *event)`, so many at a time that `numbers` for each fit."""
+        flat = {name: x.flatten(0, 1) for name, x in self._draws.items()}
+        size = max(1, NUMBERS // max(1, numbers))
+        if only is None or len(self._collapsed.grams.levels) > 1 or self._collapsed.grams.crossed:
+            size = min(size, self._collapsed.batch)
+        for part in at.split(size):
+            yield {name: x[part.to(x.device)].to(self._collapsed.grams.packed.dtype) for name, x in flat.items()}
+
+    def _noise(self, rows: int, values: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        like = self._collapsed.grams.packed
+        number = len(next(iter(values.values())))
+        return torch.randn(rows, number, generator=generator, dtype=like.dtype, device=like.device)
+
+    def _draw(
+        self, values: Mapping[str, Tensor], noise: Tensor, names: Sequence[str], only: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        with torch.no_grad(), validation(False):
+            return self._collapsed.draw(values, noise, names, only)

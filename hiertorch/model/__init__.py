@@ -1,0 +1,1 @@
+"""Latents with their priors, the model that declares them, and what is possible for their values."""

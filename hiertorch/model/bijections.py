@@ -1,0 +1,137 @@
+"""The map from R^n onto a support: torch's, and own ones where it has none that serves here."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+from torch.distributions.constraints import Constraint, MixtureSameFamilyConstraint
+from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
+
+__all__ = ["CorrelationFactor", "Gram", "LowerTriangle", "bijection"]
+
+
+def bijection(support: Constraint) -> Transform:
+    """The map from R^n onto a support: torch's `biject_to`, and own ones where it has none that serves here.
+
+    Raises:
+        NotImplementedError: if there is none (a discrete support).
+    """
+    if isinstance(support, MixtureSameFamilyConstraint):
+        return bijection(support.base_constraint)
+    if isinstance(support, constraints.independent):
+        return IndependentTransform(bijection(support.base_constraint), support.reinterpreted_batch_ndims)
+    if support is constraints.corr_cholesky:
+        return CorrelationFactor()
+    if support is constraints.lower_cholesky:
+        return LowerTriangle()
+    if support is constraints.positive_definite:
+        return ComposeTransform([LowerTriangle(), Gram()])
+    return biject_to(support)
+
+
+class CorrelationFactor(Transform):
+    """L_ij = r_ij prod_{k<j} sqrt(1 - r_ik^2), r = tanh(u), r_ii = 1: a Cholesky factor of correlations, row by row.
+
+    log |dL / du| = sum_{i>j} (1 + (i - 1 - j) / 2) log(1 - r_ij^2) (Lewandowski, Kurowicka & Joe 2009, section 2.3).
+    The same map as torch's `CorrCholeskyTransform`, without its masks (for which a GPU waits) and its cancellation
+    where correlations near 1.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.corr_cholesky
+    bijective = True
+
+    def _call(self, x: Tensor) -> Tensor:
+        k = self.forward_shape(x.shape)[-1]
+        half = _filled(0.5 * _log_sech2(x), k, -1)
+        before = half.cumsum(-1) - half  # log prod_{k<j} sqrt(1 - r_ik^2)
+        return (_filled(x.tanh(), k, -1) + torch.eye(k, dtype=x.dtype, device=x.device)) * before.exp()
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        later = y.square().flip(-1).cumsum(-1).flip(-1)[..., 1:]  # sum_{k>j} L_ik^2 = L_ij^2 / sinh(u_ij)^2
+        return _entries(y[..., :-1] / later.clamp(min=torch.finfo(y.dtype).tiny).sqrt(), -1).asinh()
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """`(...)`."""
+        i, j = torch.tril_indices(y.shape[-1], y.shape[-1], -1, device=x.device)
+        return ((1.0 + 0.5 * (i - 1 - j)) * _log_sech2(x)).sum(-1)
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """From K (K - 1) / 2 to K x K."""
+        k = math.isqrt(2 * shape[-1]) + 1
+        return torch.Size((*shape[:-1], k, k))
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """From K x K to K (K - 1) / 2."""
+        return torch.Size((*shape[:-2], shape[-1] * (shape[-1] - 1) // 2))
+
+
+class LowerTriangle(Transform):
+    """L_ij = u_ij below the diagonal, L_ii = exp(u_ii): a Cholesky factor `(..., K, K)`, row by row.
+
+    log |dL / du| = sum_i u_ii.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.lower_cholesky
+    bijective = True
+
+    def _call(self, x: Tensor) -> Tensor:
+        full = _filled(x, math.isqrt(2 * x.shape[-1]), 0)
+        return full.tril(-1) + full.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return _entries(y.tril(-1) + y.diagonal(dim1=-2, dim2=-1).log().diag_embed(), 0)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """`(...)`."""
+        return y.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """From K (K + 1) / 2 to K x K."""
+        k = math.isqrt(2 * shape[-1])
+        return torch.Size((*shape[:-1], k, k))
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """From K x K to K (K + 1) / 2."""
+        return torch.Size((*shape[:-2], shape[-1] * (shape[-1] + 1) // 2))
+
+
+class Gram(Transform):
+    """S = L L', with log |dS / dL| = K log 2 + sum_{i=1..K} (K + 1 - i) log L_ii."""
+
+    domain = constraints.lower_cholesky
+    codomain = constraints.positive_definite
+    bijective = True
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x @ x.mT
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return torch.linalg.cholesky(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """`(...)`."""
+        k = x.shape[-1]
+        powers = torch.arange(k, 0, -1, device=x.device, dtype=x.dtype)
+        return k * math.log(2.0) + (powers * x.diagonal(dim1=-2, dim2=-1).log()).sum(-1)
+
+
+def _filled(entries: Tensor, k: int, diagonal: int) -> Tensor:
+    """Entries up to a diagonal, row by row, in a K x K matrix of zeros."""
+    i, j = torch.tril_indices(k, k, diagonal, device=entries.device)
+    return entries.new_zeros(*entries.shape[:-1], k * k).index_copy(-1, i * k + j, entries).unflatten(-1, (k, k))
+
+
+def _entries(matrix: Tensor, diagonal: int) -> Tensor:
+    """The entries of a matrix (of rows x columns) up to a diagonal, row by row."""
+    rows, columns = matrix.shape[-2:]
+    i, j = torch.tril_indices(rows, columns, diagonal, device=matrix.device)
+    return matrix.flatten(-2).index_select(-1, i * columns + j)
+
+
+def _log_sech2(x: Tensor) -> Tensor:
+    """log(1 - tanh(x)^2), exact where tanh(x) rounds to 1."""
+    size = x.abs()
+    return 2.0 * (math.log(2.0) - size - torch.nn.functional.softplus(-2.0 * size))

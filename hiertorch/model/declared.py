@@ -1,0 +1,106 @@
+"""What a model declares against the densities that it writes itself.
+
+`log_prior_term`, `log_likelihood` and `log_prob` may be overridden; then `prior` and `likelihood`, from which effects
+of new groups, simulated responses and shares of variance are taken, need not be what was fitted. Whether they are is
+looked up at the very values at which they are used.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from hiertorch.data.table import Data
+from hiertorch.errors import ModelError
+from hiertorch.model.model import Model
+
+__all__ = [
+    "overrides",
+    "own_likelihood",
+    "own_priors",
+    "refuse_own_density",
+    "refuse_own_likelihood",
+    "refuse_own_priors",
+]
+
+CLOSE = 1e-6
+
+
+def overrides(model: Model, method: str) -> bool:
+    """Whether the model writes a method of `Model` itself, in its class or as an attribute of the instance."""
+    return method in vars(model) or getattr(type(model), method) is not getattr(Model, method)
+
+
+def own_priors(model: Model, v: Mapping[str, Tensor], data: Data, names: Iterable[str] | None = None) -> list[str]:
+    """Latents whose `log_prior_term` is not the log density of their declared prior at some of these values, up to a
+    constant.
+    """
+    if not overrides(model, "log_prior_term"):
+        return []
+    v = model.values(v)
+    return [
+        name
+        for name in (model.latents if names is None else names)
+        if not _alike(model.log_prior_term(name, v, data), Model.log_prior_term(model, name, v, data))
+    ]
+
+
+def refuse_own_priors(
+    model: Model, v: Mapping[str, Tensor], data: Data, what: str, names: Iterable[str] | None = None
+) -> None:
+    """Raises a ModelError if declared priors would be used for `what`, and are not those that were fitted."""
+    kind = type(model).__name__
+    if overrides(model, "log_prob"):
+        raise ModelError(
+            f"{what} would come from declared priors and likelihood, and {kind} overrides log_prob, which need not use "
+            "them: write log_prior_term for what belongs to a prior, and likelihood for the rows."
+        )
+    if own := own_priors(model, v, data, names):
+        raise ModelError(
+            f"{what} would come from the declared prior of {own[0]!r}, and {kind} overrides log_prior_term, which "
+            "gives it another density: declare the whole of its prior, as a torch.distributions object."
+        )
+
+
+def own_likelihood(model: Model, v: Mapping[str, Tensor], data: Data) -> bool:
+    """Whether `log_likelihood` is overridden and is not the log density of the declared likelihood at these values."""
+    if not overrides(model, "log_likelihood"):
+        return False
+    v = model.values(v)
+    return not _alike(model.log_likelihood(v, data), Model.log_likelihood(model, v, data))
+
+
+def refuse_own_density(model: Model, v: Mapping[str, Tensor], data: Data, what: str) -> None:
+    """Raises a ModelError if `log_prob` is overridden and is not the sum of declared pieces at these values, up to a
+    constant.
+    """
+    if not overrides(model, "log_prob"):
+        return
+    v = model.values(v)
+    if not _alike(model.log_prob(v, data), Model.log_prob(model, v, data)):
+        raise ModelError(
+            f"{what} needs the density of each row, and {type(model).__name__} overrides log_prob, which is not the "
+            "sum of its priors and its likelihood: write log_prior_term for what belongs to a prior, and likelihood "
+            "for the rows."
+        )
+
+
+def refuse_own_likelihood(model: Model, v: Mapping[str, Tensor], data: Data, what: str) -> None:
+    """Raises a ModelError if the declared likelihood would be used for `what`, and is not the one that was fitted."""
+    if own_likelihood(model, v, data):
+        kind = type(model).__name__
+        raise ModelError(
+            f"{what} would come from the likelihood that {kind} declares, and {kind} overrides log_likelihood, which "
+            "gives the rows another density: return one distribution from likelihood, whose log_prob is that of the "
+            "rows, or write simulate(self, v, data, generator)."
+        )
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether log densities differ by a constant at most."""
+    gap = one - other
+    finite = gap[torch.isfinite(gap)]
+    same = torch.isfinite(one) == torch.isfinite(other)
+    if not bool(same.all()) or finite.numel() == 0:
+        return bool(same.all())
+    return bool(((finite - finite[0]).abs() <= CLOSE * (1.0 + one[torch.isfinite(gap)].abs())).all())

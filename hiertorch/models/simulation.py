@@ -1,0 +1,333 @@
+"""Grouped data whose truth is known, for every ready structure and family."""
+
+import math
+import secrets
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiertorch.data.table import Data
+from hiertorch.errors import DataError, ModelError
+from hiertorch.families import centre
+from hiertorch.model.latent import Values
+from hiertorch.model.model import Model
+from hiertorch.models import Crossed, EightSchools, Nested, Regression, TimeVarying, VaryingIntercepts
+from hiertorch.models.grouped import Grouped
+from hiertorch.runtime.surroundings import at_home
+from hiertorch.wording import closest, listed
+
+__all__ = ["Simulated", "simulate_grouped"]
+
+GROUPS, SLOPE, NOISE = 6, 0.5, 1.0
+TRIALS = 20
+CPU = torch.device("cpu")
+
+Groups = int | Mapping[str, int | Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Rows with the values that they were drawn from.
+
+    Attributes:
+        frame: one row an observation, as a user would have it.
+        data: the same, read from the frame.
+        values: the true latents, name -> `(size, *event)`; size is the number of groups, 1 at the population level.
+        seed: which makes the same again.
+    """
+
+    frame: pd.DataFrame
+    data: Data
+    values: dict[str, Tensor]
+    seed: int
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.values))
+        truths = [f"  {name:<{width}} = {_shown(value)}" for name, value in self.values.items()]
+        return "\n".join([f"Simulated with seed {self.seed}. {self.data!r}", "  true values:", *truths])
+
+
+@at_home
+def simulate_grouped(
+    groups: Groups | None = None,
+    rows: int | Sequence[int] = 15,
+    *,
+    effects: Sequence[float] | None = None,
+    slope: float = SLOPE,
+    noise: float = NOISE,
+    model: Model | None = None,
+    values: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> Simulated:
+    """y_ij = effect_j + slope x_ij + noise_ij with x_ij ~ Normal(0, 1); with `model`, y ~ p(y | values) of that model.
+
+    With a model, latents that `values` does not give are drawn from their prior. Predictors and offsets are standard
+    normal by row, group-level predictors standard normal by group, trials whole numbers from 1 to 20, exposures uniform
+    on 0.5 to 2, known standard errors uniform on 0.5 to 1.5. Priors that the data choose
+    (`hiertorch.models.autoscale`) see a response that lies around eta = 0, with sd 1 where it is in units of eta.
+
+    Args:
+        groups: how many (6 if left out, or as many as `effects` or `rows` tell); by grouping, such as {"school": 6},
+            where it matters what they are called or there are several. Labels instead of a number, such as {"school":
+            12, "year": [2001, 2002, 2005]}, are taken in sorted order. In `Nested` it is the number within each group
+            above; the labels are then such as "s1/c2".
+        rows: of each group, one number for all or one for each: in `Nested` of the finest groups, in `Crossed` of those
+            of the first grouping (the others are dealt out at random, each group at least once), in `TimeVarying` of
+            those of the plate (the times follow one another through the rows).
+        effects: without a model, the groups' true levels in the order of their labels; drawn from Normal(0, 1) if left
+            out.
+        slope: without a model.
+        noise: without a model, the sd of the noise.
+        model: a ready structure, or a subclass of one.
+        values: with a model, latent -> true value that broadcasts to `(size, *event)`.
+        seed: of all randomness, which leaves torch's own as it is; a random one if left out.
+
+    Raises:
+        DataError: for numbers of groups and rows that can't be.
+        ModelError: for a model whose columns are not known, and values that it does not have or allow.
+
+    Example:
+        >>> simulated = simulate_grouped(effects=[-1.0, 0.0, 1.0], rows=[4, 4, 2], slope=0.5, noise=0.1, seed=1)
+        >>> simulated.data
+        Data: 10 rows, response 'y'
+          columns: x
+          groupings: group (3 groups of 2 to 4 rows)
+        >>> simulated.values["alpha"]
+        tensor([-1.,  0.,  1.], dtype=torch.float64)
+    """
+    seed = secrets.randbits(63) if seed is None else seed
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise DataError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
+    generator = torch.Generator(CPU).manual_seed(seed)
+    if model is not None:
+        if effects is not None or (slope, noise) != (SLOPE, NOISE):
+            raise ModelError(
+                "effects=, slope= and noise= describe data without a model; with model= give the latents by name, "
+                "values={'beta': 0.6}."
+            )
+        if values is not None and not isinstance(values, Mapping):
+            raise ModelError(f"values are those of latents by name, values={{'beta': 0.6}}, found {values!r}.")
+        return _simulated(model, groups, rows, dict(values or {}), seed, generator)
+    if values is not None:
+        raise ModelError("values= are those of a model's latents: give model=, or effects=, slope= and noise=.")
+    if not isinstance(noise, int | float) or isinstance(noise, bool) or not 0 < noise < math.inf:
+        raise DataError(f"noise is a standard deviation above 0, found {noise!r}.")
+    if effects is not None and not isinstance(effects, Sized):
+        raise DataError(f"effects are a list of numbers, one for each group, found {effects!r}.")
+    if groups is None and effects is not None:
+        groups = len(effects)
+    names = list(groups) if isinstance(groups, Mapping) else ["group"]
+    if len(names) != 1:
+        raise DataError(f"without a model there is one grouping, found {listed(names)}; give model= for several.")
+    structure = VaryingIntercepts(names[0], ["x"], priors="tutorial")  # all but x is given
+    truth: dict[str, Any] = {"mu_alpha": 0.0, "sigma_alpha": 1.0, "beta": slope, "sigma_y": noise}
+    if effects is not None:
+        truth["alpha"] = effects
+    made = _simulated(structure, groups, rows, truth, seed, generator)
+    shown = ["alpha", "beta", "sigma_y"] if effects is not None else list(made.values)
+    return Simulated(made.frame, made.data, {name: made.values[name] for name in shown}, seed)
+
+
+def _simulated(
+    model: Model, groups: Groups | None, rows: Any, values: dict[str, Any], seed: int, generator: torch.Generator
+) -> Simulated:
+    """With every group, column and latent of a model."""
+    if not isinstance(model, Regression | EightSchools):
+        found = f"{model.__name__}, a class: call it" if isinstance(model, type) else type(model).__name__
+        raise ModelError(
+            f"simulate_grouped knows which columns the structures of ht.models read; found {found}. For a model of "
+            "your own make ht.Data with any response, and call model.simulate(values, data)."
+        )
+    labels = _labels(model, groups, rows)
+    coded = _coded(model, labels, rows, generator)
+    columns = _columns(model, coded, labels, generator)
+    if taken := [name for name in (*coded, *columns) if name == "y"] or [name for name in columns if name in coded]:
+        raise ModelError(f"{taken[0]!r} would be two columns of the data; the response is called 'y'. Rename it.")
+    frame = pd.DataFrame({**{plate: labels[plate][codes] for plate, codes in coded.items()}, **columns})
+    blank = _blank(model, Data.from_frame(frame.assign(y=0.0), "y", list(coded), [*columns]), generator)
+    with torch.no_grad():
+        shapes = model.sample_prior(blank, 1, torch.Generator(CPU).manual_seed(0))
+        given = {name: _given(model, name, value, shapes).unsqueeze(0) for name, value in values.items()}
+        truth = model.sample_prior(blank, 1, generator, given)
+        for name in values:
+            support: Any = model.prior(name, truth, blank).support
+            if not bool(torch.as_tensor(support.check(truth[name])).all()):
+                raise ModelError(f"the value given for {name!r}, {values[name]!r}, is outside its support, {support}.")
+        y = model.simulate(truth, blank, generator)[0].numpy()
+        kind: Any = model.likelihood(truth, blank).support
+    frame = frame.assign(y=y.astype(np.int64) if kind.is_discrete else y)
+    data = Data.from_frame(frame, "y", list(coded), list(columns))
+    return Simulated(frame, data, {name: truth[name][0] for name in model.latents}, seed)
+
+
+def _blank(model: Model, data: Data, generator: torch.Generator) -> Data:
+    """The rows with a response around eta = 0, by which priors are chosen before there is one."""
+    noughts = torch.randn(data.n_rows, generator=generator, dtype=torch.float64)
+    noughts = (noughts - noughts.mean()) / (noughts.std() if data.n_rows > 1 else 1.0)
+    if not isinstance(model, Regression):
+        return data.replace(y=noughts)
+    shift = torch.zeros(data.n_rows, dtype=data.dtype) if model.offset is None else data[model.offset]
+    ones = Values({name: torch.ones(1, 1, dtype=torch.float64) for name in model.family.latents})
+    around = centre(model.family.distribution(shift.to(noughts).unsqueeze(0), ones, data))[0]
+    return data.replace(y=around + noughts if model.family.scaled else around)
+
+
+def _labels(model: Model, groups: Groups | None, rows: Any) -> dict[str, np.ndarray]:
+    """Grouping -> labels of its groups; those of a time are numbers."""
+    own = [latent.plate for latent in model.latents.values() if latent.plate is not None]
+    time = [model.time] if isinstance(model, TimeVarying) else []
+    plates = tuple(dict.fromkeys([*own, *time]))
+    if not isinstance(groups, Mapping):
+        if len(plates) > 1:
+            raise DataError(
+                f"{type(model).__name__} has the groupings {listed(plates)}: say how many groups each has, groups="
+                f"{{{', '.join(f'{plate!r}: {GROUPS}' for plate in plates)}}}."
+            )
+        if groups is None:
+            groups = len(rows) if isinstance(rows, Sized) else GROUPS
+        groups = {plates[0] if plates else "group": groups}
+    plates = plates or tuple(groups)
+    if set(groups) != set(plates) or not plates:
+        raise DataError(
+            f"groups must name the groupings of {type(model).__name__}, {listed(plates)}; found {listed(groups)}."
+        )
+    found: dict[str, np.ndarray] = {}
+    above = np.array([""])
+    for plate in plates:
+        names = _names(plate, groups[plate], numbers=plate in time)
+        if isinstance(model, Nested) and not isinstance(model, Crossed):
+            names = np.array([f"{parent}{name}" for parent in above for name in names])
+            above = np.array([f"{name}/" for name in names])
+        found[plate] = names
+    return found
+
+
+def _names(plate: str, groups: int | Sequence[Any], *, numbers: bool) -> np.ndarray:
+    """Labels in the order in which data are coded: s1 .. s9, s01 .. s12, or 1 .. 12; or those given."""
+    if isinstance(groups, Integral) and not isinstance(groups, bool) and int(groups) >= 1:
+        count = np.arange(1, int(groups) + 1)
+        return count if numbers else np.array([f"{plate[0]}{k:0{len(str(groups))}d}" for k in count])
+    if isinstance(groups, Iterable) and not isinstance(groups, str) and len(given := list(groups)) > 0:
+        index = pd.Index(given)
+        if not index.is_unique:
+            raise DataError(f"the labels of {plate!r} name {index[index.duplicated()][0]!r} twice.")
+        try:
+            return np.asarray(index.sort_values())
+        except TypeError as error:
+            raise DataError(f"the labels of {plate!r} can't be sorted: {error}. Give labels of one kind.") from error
+    raise DataError(f"the groups of {plate!r} are a whole number of at least 1, or their labels; found {groups!r}.")
+
+
+def _coded(
+    model: Model, labels: Mapping[str, np.ndarray], rows: Any, generator: torch.Generator
+) -> dict[str, np.ndarray]:
+    """Grouping -> code of every row."""
+    nested = isinstance(model, Nested) and not isinstance(model, Crossed)
+    plates = list(labels)
+    led = plates[-1] if nested else plates[0]  # whose groups have so many rows each
+    counts = _counts(led, len(labels[led]), rows)
+    codes = {led: np.repeat(np.arange(len(counts)), counts)}
+    total = int(counts.sum())
+    for plate in plates:
+        size = len(labels[plate])
+        if size > total:
+            raise DataError(f"{size} groups of {plate!r} need as many rows at least, found {total}: raise rows=.")
+        if nested:
+            codes[plate] = codes[led] // (len(labels[led]) // size)
+        elif isinstance(model, TimeVarying) and plate == model.time:
+            times = np.arange(total) % size
+            codes[plate] = times[np.lexsort((times, codes[led]))]
+        elif plate != led:
+            more = torch.randint(size, (total - size,), generator=generator, device=CPU)
+            dealt = torch.cat([torch.arange(size, device=CPU), more])
+            codes[plate] = dealt[torch.randperm(total, generator=generator, device=CPU)].numpy()
+    return {plate: codes[plate] for plate in plates}
+
+
+def _counts(plate: str, size: int, rows: Any) -> np.ndarray:
+    """The number of rows of each group."""
+    each = [rows] * size if isinstance(rows, Integral) else list(rows) if isinstance(rows, Iterable) else [rows]
+    if len(each) != size:
+        raise DataError(f"rows has {len(each)} numbers, and {plate!r} has {size} groups: give one a group, or one.")
+    counts = pd.Series(each)
+    if not pd.api.types.is_integer_dtype(counts) or (counts < 1).any():
+        raise DataError(f"rows must be whole numbers of at least 1, found {rows!r}.")
+    return counts.to_numpy()
+
+
+def _columns(
+    model: Model, codes: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], generator: torch.Generator
+) -> dict[str, np.ndarray]:
+    """Every column that the model reads beside its groupings, `(rows,)`."""
+    total = len(next(iter(codes.values())))
+
+    def uniform(low: float, high: float) -> np.ndarray:
+        return (low + (high - low) * torch.rand(total, generator=generator, dtype=torch.float64, device=CPU)).numpy()
+
+    def normal(number: int) -> np.ndarray:
+        return torch.randn(number, generator=generator, dtype=torch.float64, device=CPU).numpy()
+
+    if isinstance(model, EightSchools):
+        return {model.se: uniform(0.5, 1.5)}
+    assert isinstance(model, Regression)
+    found = {name: normal(total) for name in model.predictors}
+    for plate, names in group_predictors(model).items():
+        found |= {name: normal(len(labels[plate]))[codes[plate]] for name in names}
+    if model.offset is not None:
+        found[model.offset] = normal(total)
+    family = model.family
+    for name in family.columns:
+        if name == getattr(family, "trials", None):
+            found[name] = torch.randint(1, TRIALS + 1, (total,), generator=generator, device=CPU).numpy()
+        elif name == getattr(family, "exposure", None):
+            found[name] = uniform(0.5, 2.0)
+        elif name == getattr(family, "se", None):
+            found[name] = uniform(0.5, 1.5)
+        else:
+            raise ModelError(
+                f"nothing is known of column {name!r}, which {family!r} reads: only trials, exposures and standard "
+                "errors are. Make ht.Data with it, and call model.simulate(values, data)."
+            )
+    return found
+
+
+def _given(model: Model, name: str, value: Any, shapes: Mapping[str, Tensor]) -> Tensor:
+    """A true value as `(size, *event)`."""
+    if name not in model.latents:
+        derived = " It is computed from them: give those." if name in model.derived else ""
+        raise ModelError(
+            f"values names {name!r}, which is no latent of {type(model).__name__}; its latents are "
+            f"{', '.join(model.latents)}.{derived or closest(name, list(model.latents))}"
+        )
+    shape = shapes[name].shape[1:]
+    try:
+        return torch.as_tensor(np.asarray(value, np.float64)).expand(shape).clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = f"shape {np.shape(value)}" if np.shape(value) else repr(value)
+        raise ModelError(
+            f"the value given for {name!r} should be numbers that broadcast to (size, *event) = {tuple(shape)}; found "
+            f"{found}."
+        ) from error
+
+
+def _shown(value: Tensor) -> str:
+    """A number, a few numbers, or the range of many."""
+    numbers = value.flatten().tolist()
+    if len(numbers) == 1:
+        return f"{numbers[0]:.3g}"
+    if len(numbers) <= 8 and value.dim() == 1:
+        return ", ".join(f"{x:.3g}" for x in numbers)
+    return f"{tuple(value.shape)}, from {min(numbers):.3g} to {max(numbers):.3g}"
+
+
+def group_predictors(model: Model) -> dict[str, tuple[str, ...]]:
+    """Plate -> names of its group-level predictors."""
+    if isinstance(model, Nested):
+        return {plate: names for plate, names in model.group_predictors.items() if names}
+    return {model.plate: model.group_predictors} if isinstance(model, Grouped) and model.group_predictors else {}

@@ -1,0 +1,1 @@
+"""Metropolis-Hastings moves with one contract, `Move`: pure, and batched over chains."""

@@ -1,0 +1,1 @@
+"""New rows, of known groups and of new ones."""

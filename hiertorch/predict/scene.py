@@ -1,0 +1,303 @@
+"""New rows and the values of the latents there: those stored of known groups, and draws from the population for new."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from hiertorch.data.newrows import NewRows, Rows, appended, shown
+from hiertorch.errors import DataError, ModelError
+from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
+from hiertorch.model.impossible import refuse_fixed, refuse_sometimes
+from hiertorch.model.latent import Values, repaired
+from hiertorch.model.means import expected
+from hiertorch.model.model import seeded
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+    from hiertorch.predict.predict import Fitted
+
+__all__ = ["Setting"]
+
+NUMBERS = 1_000_000
+"""Draws x (rows + effects) that are computed with at once."""
+
+CLOSE = 1e-4
+
+LOOKED_AT = 1000
+"""Fitted rows at which an overridden `log_likelihood` is held against the declared likelihood."""
+
+
+class Held(dict[str, Tensor]):
+    """Values of the latents that a posterior holds."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise DataError(
+            f"the draws of {name!r} are needed, and the posterior does not hold them: name it in keep= of ht.sample."
+        )
+
+
+class Setting:
+    """New rows as the model reads them, with the latents that they need.
+
+    Args:
+        fitted: model and data.
+        posterior: the draws.
+        read: the new rows.
+        y: their response `(rows,)`, if it is known.
+
+    Attributes:
+        rows: the new rows.
+        new: plate -> labels of its new groups, in the order of their codes, which stand behind those of known groups.
+
+    Raises:
+        DataError: for rows that can't be read, contradict the fitted data, or have a new label where there can be none.
+        ModelError: for a model that can't be read with other groups.
+    """
+
+    def __init__(self, fitted: "Fitted", posterior: "Posterior", read: Rows, y: Tensor | None = None) -> None:
+        self.fitted, self.posterior = fitted, posterior
+        data, labels = fitted.data, read.labels
+        found = {plate: data.labels[plate].get_indexer(rows) for plate, rows in labels.items()}
+        fresh = {plate: rows[found[plate] < 0].unique() for plate, rows in labels.items()}
+        self.across = fitted.across
+        heads = self._heads(found)
+        self.codes: dict[str, Tensor] = {}  # plate -> codes of its known groups in the data that were fitted
+        codes, every = {}, {}
+        for plate, rows in labels.items():
+            known = data.labels[plate]
+            axis, at = fitted.is_axis(plate), found[plate]
+            before = data._row_codes[plate][heads]
+            kept = np.arange(len(known)) if axis or self.across else np.unique(np.concatenate([before, at[at >= 0]]))
+            if len(fresh[plate]) and (axis or fitted.varies(plate)):
+                self._check_fresh(plate, fresh[plate], axis=axis)
+            if len(fresh[plate]) and self.across - {plate}:
+                self._refuse_across(plate, fresh[plate])
+            place = np.full(len(known), -1)
+            place[kept] = np.arange(len(kept))
+            behind = len(kept) + fresh[plate].get_indexer(rows)
+            codes[plate] = np.concatenate([place[before], np.where(at >= 0, place[at], behind)])
+            every[plate] = appended(known[kept], fresh[plate])
+            self.codes[plate] = torch.from_numpy(kept).to(data.device)
+        self.new = {plate: index for plate, index in fresh.items() if len(index) and fitted.varies(plate)}
+        y = data.y.new_zeros(len(read.index)) if y is None else y
+        self.whole = NewRows.behind(data, heads, read, y, codes, every)
+        self.rows = self.whole.rows(len(heads), len(heads) + len(y))
+        fitted.model.check_columns(self.rows)
+        self._check_model(heads)
+        self._redrawn = self._unstored()
+
+    def _heads(self, found: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Rows of the fitted data in which each known group occurs."""
+        parts = [np.zeros(0, np.int64)]
+        for plate, at in found.items():
+            if self.across or self.fitted.is_axis(plate):
+                parts.append(self.fitted.first(plate))
+            elif self.fitted.varies(plate):
+                parts.append(self.fitted.first(plate)[np.unique(at[at >= 0])])
+        rows = np.unique(np.concatenate(parts))
+        return rows[rows >= 0]
+
+    def _check_fresh(self, plate: str, fresh: pd.Index, *, axis: bool) -> None:
+        if axis:
+            raise DataError(
+                f"grouping {plate!r} has new labels {shown(fresh)}: the model has no population from which they could "
+                f"be drawn. Give them at the fit, in labels={{{plate!r}: [...]}} of the data, or leave their rows out."
+            )
+
+    def _refuse_across(self, plate: str, fresh: pd.Index) -> None:
+        """New groups of one grouping have the codes of other groups in another."""
+        other = sorted(self.across - {plate})[0]
+        raise DataError(
+            f"grouping {plate!r} has new labels {shown(fresh)}, and the model reads effects of {other!r} through the "
+            f"codes of other groupings, where a new label stands for another group: give them at the fit, in "
+            f"labels={{{plate!r}: [...], {other!r}: [...]}} of the data, or leave their rows out."
+        )
+
+    def _check_model(self, heads: np.ndarray) -> None:
+        """See Note [Groups of new rows]."""
+        model, data = self.fitted.model, self.fitted.data
+        full = {name: x[:2] for name, x in self.fitted.reads.values.items()}
+        known = {name: x if self.plate(name) is None else self._few(name, x) for name, x in full.items()}
+        with seeded(torch.Generator(data.device).manual_seed(0), data.device):
+            v = self._complete(known, 2)
+        names = [name for name in known if self.plate(name) is not None]
+        before = {name: self._few(name, model.log_prior_term(name, model.values(full), data)) for name in names}
+        terms = self._facts(lambda: {name: model.log_prior_term(name, v, self.whole) for name in names})
+        wrong = [name for name in names if not close(before[name], terms[name][:, : before[name].shape[1]])]
+        what = f"the prior of {wrong[0]!r}" if wrong else "the likelihood"
+        if len(heads) and not wrong:
+            taken = (data._whole or data).take(torch.from_numpy(heads)).to(data.device, data.dtype)
+            fitted_rows = self.whole.rows(0, len(heads))
+            one = model.log_likelihood(model.values(full), taken.replace(y=fitted_rows.y))
+            wrong = [] if close(one, model.log_likelihood(v, fitted_rows)) else ["likelihood"]
+        if wrong:
+            raise ModelError(
+                f"{what} of {type(model).__name__} is another one for the same groups and rows when other groups stand "
+                "beside them, as if it held facts about groups in the order of their codes, or of all rows; make them "
+                "a column, read by data.group_values(column, plate)."
+            )
+        if not overrides(model, "log_likelihood"):
+            refuse_fixed(model.likelihood(v, self.rows), (2, self.rows.n_rows), self.rows._row_text)
+
+    def plate(self, name: str) -> str | None:
+        """The plate of a latent."""
+        return self.fitted.model.latents[name].plate
+
+    def before(self, name: str) -> int:
+        """The number of known groups of a latent, behind which new ones stand."""
+        plate = self.plate(name)
+        return 0 if plate is None else len(self.codes[plate])
+
+    def _few(self, name: str, x: Tensor) -> Tensor:
+        """The known groups of `(n, groups, *event)`."""
+        return x[:, self.codes[str(self.plate(name))]]
+
+    @property
+    def redraws(self) -> bool:
+        """Whether effects of known groups were not stored, and drawn again."""
+        return bool(self._redrawn)
+
+    def _unstored(self) -> dict[str, Tensor]:
+        """Effects of known groups that are drawn again, name -> `(chains, draws, groups, *event)`; together, so that
+        also stored ones are drawn again if others have to be.
+        """
+        effects = self.posterior._effects
+        if effects is None:
+            return {}
+        names = [name for name in effects.names if len(self.codes[str(self.plate(name))])]
+        if all(name in self.posterior.draws for name in names):
+            return {}
+        return effects.draws(names, {str(self.plate(name)): self.codes[str(self.plate(name))] for name in names})
+
+    def values(
+        self, at: Tensor, *, population: bool = False, given: Mapping[str, Tensor] | None = None
+    ) -> Mapping[str, Tensor]:
+        """Latents of the draws `at` (all chains' draws in one row), `(n, size, *event)`, those of new groups drawn
+        anew, or the mean of their prior, or `given`, name -> `(n, new groups, *event)`.
+        """
+        chain, draw = at // self.posterior.n_draws, at % self.posterior.n_draws
+        known = {}
+        for name in self.fitted.model.latents:
+            plate = self.plate(name)
+            if plate is not None and name in self._redrawn:
+                known[name] = self._redrawn[name][chain, draw]
+            elif plate is not None and name in self.posterior.draws:
+                known[name] = self.posterior.draws[name][chain[:, None], draw[:, None], self.codes[plate]]
+            elif plate is None and (x := self._population(name)) is not None:
+                known[name] = x[chain, draw]
+        v = self._complete(known, len(at), population=population, given=given or {})
+        fresh = [name for name in self.fitted.model.latents if self.plate(name) in self.new and name in v]
+        if fresh and not given:
+            refuse_own_priors(self.fitted.model, v, self.whole, "the effects of new groups", fresh)
+        return v
+
+    def _population(self, name: str) -> Tensor | None:
+        return self.posterior.draws.get(name, self.fitted.more.get(name))
+
+    def _complete(
+        self,
+        known: Mapping[str, Tensor],
+        number: int,
+        *,
+        population: bool = False,
+        given: Mapping[str, Tensor] | None = None,
+    ) -> Values:
+        """Values of known groups, with those of new groups behind them."""
+        model, held = self.fitted.model, Held()
+        for name, latent in model.latents.items():
+            plate, before = latent.plate, self.before(name)
+            new = 0 if plate is None else self.whole.size(plate) - before
+            if name not in known and (before or plate is None):
+                continue  # `Held` says so if it is read
+            parts = [known[name]] if before or plate is None else []
+            if new and given and name in given:
+                parts.append(given[name])
+            elif new:
+                prior = self._prior(name, Values(held, tuple(model.latents)))
+                parts.append(_mean(name, prior, number, before, new) if population else _drawn(prior, number, new))
+            held[name] = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        return Values(held, tuple(model.latents))
+
+    def _prior(self, name: str, v: Values) -> Distribution:
+        return self._facts(lambda: self.fitted.model.prior(name, v, self.whole))
+
+    def _facts(self, function: Any) -> Any:
+        """What a function gives; if a prior found rows that contradict one another, that is what is wrong."""
+        try:
+            return function()
+        except ModelError as error:
+            if isinstance(error.__cause__, DataError):
+                raise error.__cause__ from None
+            raise
+
+    def predicted(
+        self,
+        at: Tensor,
+        kind: str,
+        generator: torch.Generator,
+        *,
+        population: bool = False,
+        given: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """E[y | latents] or simulated y of the draws `at`: `(n, rows)`."""
+        model, rows, fitted = self.fitted.model, self.rows, self.fitted
+        if kind == "response" and overrides(model, "log_likelihood") and not overrides(model, "simulate"):
+            some = fitted.data.rows(0, min(fitted.data.n_rows, LOOKED_AT))
+            refuse_own_likelihood(model, fitted.reads.values, some, "simulated responses")
+        found = rows.y.new_empty(len(at), rows.n_rows)
+        for part in torch.arange(len(at), device=at.device).split(self.per()):
+            with seeded(generator, rows.device):
+                own = {name: x[part] for name, x in (given or {}).items()}
+                v = self.values(at[part], population=population, given=own)
+                y = model.likelihood(model.values(v), rows)
+                refuse_sometimes(y, (len(part), rows.n_rows), rows._row_text, "the draws")
+                if kind == "mean":
+                    found[part] = expected(y).to(found.dtype).expand(len(part), rows.n_rows)
+                elif overrides(model, "simulate"):
+                    found[part] = model.simulate(v, rows, generator)
+                else:
+                    found[part] = y.expand(torch.Size((len(part), rows.n_rows))).sample().to(found.dtype)
+        return found
+
+    def per(self) -> int:
+        """Draws to compute with at once."""
+        held = self.fitted.reads.values
+        groups = sum(self.whole.size(p) * held[n][0, 0].numel() for n in held if (p := self.plate(n)) is not None)
+        return max(1, NUMBERS // (self.rows.n_rows + groups))
+
+    def news(self) -> str:
+        """New groups for a message."""
+        return "; ".join(f"{plate} {shown(labels)}" for plate, labels in self.new.items())
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether log densities agree."""
+    return bool(torch.isclose(one, other, rtol=CLOSE, atol=CLOSE, equal_nan=True).all())
+
+
+def _drawn(prior: Distribution, number: int, new: int) -> Tensor:
+    """A draw of each new group, `(number, new, *event)`; new groups are the last ones where the prior tells groups
+    apart.
+    """
+    several = prior.batch_shape[-1:] not in ((), (1,))
+    size = prior.batch_shape[-1] if several else new
+    return repaired(prior).expand(torch.Size((number, size))).sample()[:, -new:]
+
+
+def _mean(name: str, prior: Distribution, number: int, before: int, new: int) -> Tensor:
+    """E[effects of new groups | population], `(number, new, *event)`."""
+    try:
+        mean = prior.expand(torch.Size((number, before + new))).mean[:, before:]
+    except NotImplementedError:
+        mean = torch.full((1,), torch.nan, dtype=torch.float64)
+    if not bool(torch.isfinite(mean).all()):
+        raise DataError(
+            f"new_groups='population' needs the mean of the prior of {name!r}, and {type(prior).__name__} has none; "
+            "take new_groups='sample'."
+        )
+    return mean

@@ -1,0 +1,1 @@
+"""Fitting again: by folds, with other weights, with later rows."""

@@ -1,0 +1,345 @@
+"""K-fold cross-validation as one run, and exact refits of what importance weights can't leave out.
+
+    elpd = sum_i log p(y_i | y without the fold of i),   p(y_i | y without fold f) ~ mean_s p(y_i | theta^(f, s))
+
+(Vehtari, Gelman & Gabry 2017, section 2.3). A fold is a row of weights, 0 for rows that are left out, so that K fits
+are K times as many chains of one run, which starts where the fit to all rows ended. Of groups that are left out whole
+the effects are integrated out (Merkle, Furr & Rabe-Hesketh 2019).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiertorch import wording
+from hiertorch.arguments import check_choice, check_seed
+from hiertorch.comparison.bygroup import log_marginals
+from hiertorch.comparison.criteria import Criterion, question, total
+from hiertorch.data.columns import check_aligned
+from hiertorch.data.table import Data
+from hiertorch.draws import diagnostics
+from hiertorch.draws.pareto import good_k
+from hiertorch.draws.pointwise import Pointwise
+from hiertorch.errors import DataError
+from hiertorch.gaussian.audit import collapsed_of
+from hiertorch.gaussian.redraw import Redraw
+from hiertorch.posterior import Posterior
+from hiertorch.predict.predict import Fitted
+from hiertorch.run.ending import uninterrupted
+from hiertorch.run.options import check_handed_on
+from hiertorch.runtime.silence import hushed
+from hiertorch.sampling import sample
+
+if TYPE_CHECKING:
+    from hiertorch.gaussian.collapse import Collapsed
+
+__all__ = ["kfold", "refit"]
+
+CHAINS, DRAWS = 8, 500
+"""Of each fit: some thousands of draws are enough for the mean of a density."""
+
+CPU = torch.device("cpu")
+
+WITHOUT = {"prior_only": "folds are rows", "keep": "a fold's densities need all latents"}
+"""Options of `sample` that no fold can have."""
+
+AT_ONCE = 100
+"""Fits in one run; more come in several."""
+
+HIGHEST_R_HAT = 1.1
+"""Beyond it a fit is named in the warnings. A mean of densities needs less than an interval does."""
+
+FITTED = 1_000
+"""Draws of the fit to all rows, whose log densities say what p is: nothing is weighted, so that few will do."""
+
+INTEGRATED = 1_000
+"""Draws of a fold at which the effects of groups are integrated out where that has no closed form."""
+
+
+def kfold(
+    posterior: Posterior,
+    k: int = 10,
+    by: str = "row",
+    *,
+    stratify: str | None = None,
+    folds: Sequence[Any] | None = None,
+    seed: int | None = None,
+    **settings: Any,
+) -> Criterion:
+    """The expected log predictive density by k fits, each without one fold.
+
+    Args:
+        posterior: of the fit to all rows; knows its model and data.
+        k: folds; as many as there are rows or groups leaves out one at a time.
+        by: "row" predicts new rows of known groups; a grouping leaves its groups out whole and predicts all rows of a
+            new one.
+        stratify: a grouping whose groups each fold has its share of; for by="row".
+        folds: the fold of each row (any labels), in place of chance and `k`.
+        seed: of the folds and of the run; left out, one that follows from that of the posterior.
+        settings: of `hiertorch.sample`; `chains` are those of each fold (8 if left out), `draws` 500.
+
+    Raises:
+        DataError: for folds that can't be.
+        InterruptedRunError: if the run was stopped.
+    """
+    check_handed_on(settings, sample, WITHOUT)
+    check_seed(seed)
+    whole = Pointwise(posterior, FITTED)
+    data = whole.data
+    seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
+    check_choice("by", by, ("row", *data.plates))
+    number = _number(data, by)
+    fold = _drawn(data, k, by, stratify, number, seed) if folds is None else _given(data, folds, by)
+    unit = _units(data, by)
+    of_row = fold[unit]
+    kept = torch.stack([of_row != f for f in range(int(fold.max()) + 1)])
+    _check_kept(whole, kept)
+    elpd, found = fold.new_zeros(number, dtype=data.dtype), []
+    error = torch.zeros_like(elpd)
+    for f, one in enumerate(_fits(posterior, kept, by, seed, settings)):
+        out = (fold == f).nonzero()[:, 0]
+        elpd[out], error[out] = _left_out(one, by, out)
+        found += _sentences(one, f"fold {f}")
+    used = _used(whole, unit)
+    frame = pd.DataFrame({"elpd": elpd[used].cpu(), "p": (_in_sample(whole, by, used) - elpd[used]).cpu()})
+    frame["fold"] = fold[used].cpu().numpy()
+    frame.index = _labels(data, by)[used.cpu().numpy()]
+    if found:
+        found.append("Give draws=, warmup= or chains= to take more of each fold.")
+    details = {"folds": float(len(kept)), "mcse": float(error[used].square().sum().sqrt())}
+    name, mark = type(whole.model).__name__, data.fingerprint
+    return Criterion("kfold", by, *_totals(frame), frame, details, name, question(by), found, mark)
+
+
+def refit(
+    posterior: Posterior,
+    criterion: Criterion,
+    *,
+    above: float | None = None,
+    seed: int | None = None,
+    **settings: Any,
+) -> Criterion:
+    """A criterion by PSIS-LOO with the rows (or groups) of a high Pareto k left out by fits of their own, all in one
+    run.
+
+    Args:
+        posterior: that the criterion is of.
+        criterion: of kind "loo".
+        above: the Pareto k above which; left out, min(1 - 1 / log10(draws), 0.7) (Vehtari et al. 2024).
+        seed: of the run.
+        settings: as in `kfold`.
+
+    Raises:
+        DataError: for a criterion of another kind or of other data.
+        InterruptedRunError: if the run was stopped.
+    """
+    if not isinstance(criterion, Criterion) or criterion.kind != "loo":
+        kind = criterion.kind if isinstance(criterion, Criterion) else type(criterion).__name__
+        raise DataError(f"refit takes a criterion of kind 'loo', as posterior.criterion() gives it; found {kind!r}.")
+    check_handed_on(settings, sample, WITHOUT)
+    check_seed(seed)
+    if above is not None and (isinstance(above, bool) or not isinstance(above, int | float) or math.isnan(above)):
+        raise DataError(f"above= is the Pareto k above which a row is left out by a fit, a number; found {above!r}.")
+    whole = Pointwise(posterior)
+    data, by, frame = whole.data, criterion.by, criterion.pointwise.copy()
+    labels, unit = _labels(data, by), _units(data, by)
+    used = _used(whole, unit)
+    if len(frame) != len(used) or list(frame.index) != list(labels[used.cpu().numpy()]):
+        raise DataError(
+            "the criterion is not of the data that this posterior was fitted to, but of other rows or groups: take "
+            "posterior.criterion() of this one."
+        )
+    if criterion.fingerprint is not None and (other := data.fingerprint.row_differences(criterion.fingerprint)):
+        raise DataError(
+            f"the criterion is not of the data that this posterior was fitted to, {'; '.join(other)}: take "
+            "posterior.criterion() of this one."
+        )
+    above = good_k(whole.number) if above is None else above
+    at = np.flatnonzero(~(frame["pareto_k"].to_numpy() <= above))
+    if not len(at):
+        return criterion
+    out = used[torch.from_numpy(at).to(used.device)]
+    kept = unit.unsqueeze(0) != out.unsqueeze(1)
+    _check_kept(whole, kept)
+    seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
+    found: list[str] = []
+    column = {name: frame[name].to_numpy(copy=True) for name in ("elpd", "p", "pareto_k")}
+    for i, one in zip(at, _fits(posterior, kept, by, seed, settings), strict=True):
+        found += _sentences(one, f"the fit without {wording.show(frame.index[int(i)])}")
+        elpd = float(_left_out(one, by, used[i : i + 1])[0][0])
+        column["p"][i] += column["elpd"][i] - elpd
+        column["elpd"][i], column["pareto_k"][i] = elpd, 0.0
+    frame = frame.assign(**column, refitted=np.isin(np.arange(len(frame)), at))
+    elpd, se, p = _totals(frame)
+    details = {**criterion.details, "refitted": float(len(at))}
+    return replace(criterion, elpd=elpd, se=se, p=p, pointwise=frame, details=details, warnings=found)
+
+
+def _totals(frame: pd.DataFrame) -> tuple[float, float, float]:
+    """elpd, its standard error, and p."""
+    return *total(frame["elpd"].to_numpy()), float(frame["p"].sum())
+
+
+# What is left out
+
+
+def _number(data: Data, by: str) -> int:
+    return data.n_rows if by == "row" else data.size(by)
+
+
+def _units(data: Data, by: str) -> Tensor:
+    """The row or group that each row is left out with, `(rows,)`."""
+    return torch.arange(data.n_rows, device=data.device) if by == "row" else data[by]
+
+
+def _used(whole: Pointwise, unit: Tensor) -> Tensor:
+    """Rows that say something of the latents, or groups that have any."""
+    return unit[whole.told].unique()
+
+
+def _labels(data: Data, by: str) -> pd.Index:
+    return data.index if by == "row" else data.labels[by]
+
+
+def _drawn(data: Data, k: int, by: str, stratify: str | None, number: int, seed: int) -> Tensor:
+    """The fold of each row or group, by chance: `(rows or groups,)`, folds as equal in size as can be."""
+    what = "rows" if by == "row" else f"groups of {by!r}"
+    if isinstance(k, bool) or not isinstance(k, int) or not 2 <= k <= number:
+        raise DataError(f"k= is a whole number of folds from 2 to {number}, the number of {what}; found {k!r}.")
+    generator = torch.Generator(CPU).manual_seed(seed)
+    order = torch.randperm(number, generator=generator, device=CPU)
+    if stratify is not None:
+        if by != "row":
+            raise DataError(f"stratify= is for by='row': whole groups of {by!r} are left out; leave it out.")
+        codes = data.codes[stratify].cpu() if isinstance(stratify, str) and stratify in data.codes else None
+        if codes is None:
+            raise DataError(
+                f"stratify= is a grouping of the data: {wording.listed(data.plates)}; found {stratify!r}."
+                f"{wording.closest(stratify, data.plates)}"
+            )
+        order = order[codes[order].argsort(stable=True)]  # by group, and by chance within
+    fold = torch.empty(number, dtype=torch.long, device=CPU)
+    fold[order] = torch.arange(number, device=CPU) % k
+    return fold.to(data.device)
+
+
+def _given(data: Data, folds: Sequence[Any], by: str) -> Tensor:
+    """Folds that a user gives, as numbers for rows or groups."""
+    check_aligned([("folds", folds)], data.index)
+    labels = pd.Index(np.asarray(folds).ravel() if not isinstance(folds, pd.Series) else folds.to_numpy())
+    if len(labels) != data.n_rows or labels.isna().any():
+        raise DataError(f"folds= has one label for each of {data.n_rows} rows, none missing; found {len(labels)}.")
+    codes = torch.from_numpy(pd.factorize(labels, sort=True)[0].astype(np.int64)).to(data.device)
+    if int(codes.max()) < 1:
+        raise DataError("folds= has one label for all rows: nothing would be left to fit. Give two or more.")
+    if by == "row":
+        return codes
+    found = codes.new_zeros(data.size(by)).index_put((data[by],), codes)
+    if bool((split := found[data[by]] != codes).any()):
+        group = data.labels[by][int(data[by][split][0])]
+        raise DataError(
+            f"folds= puts rows of {by} {wording.show(group)} into two folds, and by={by!r} leaves it whole."
+        )
+    return found
+
+
+def _check_kept(whole: Pointwise, kept: Tensor) -> None:
+    if not bool(kept[:, whole.told].any(1).all()):
+        raise DataError("a fold holds all rows that say anything: nothing would be left to fit. Take other folds.")
+
+
+# The fits, and what they say
+
+
+def _fits(posterior: Posterior, kept: Tensor, by: str, seed: int, settings: dict[str, Any]) -> Iterator[Posterior]:
+    """For each row of `kept` `(fits, rows)` the posterior given these rows alone; it can be asked about the others."""
+    fitted = posterior._fitted()
+    data: Data = fitted.data
+    settings = {"draws": DRAWS, "progress": False, "start": posterior, **_like(posterior), **settings}
+    chains = settings.pop("chains", CHAINS)
+    if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1:
+        raise DataError(f"chains= is the number of chains of each fold, a whole number from 1; found {chains!r}.")
+    closed = None if by == "row" else _collapsed(posterior)
+    own = torch.ones(data.n_rows, dtype=data.dtype, device=data.device) if data.weights is None else data.weights
+    for part in kept.split(AT_ONCE):
+        weights = (part * own).repeat(chains, 1)
+        with hushed():  # what there is to say was said of the fit to all rows
+            run = uninterrupted(
+                sample(fitted.model, data.replace(weights=weights), seed=seed, **settings), "the run of the folds"
+            )
+        for i, rows in enumerate(part):
+            yield _one(posterior, run, slice(i, None, len(part)), None if by == "row" else ~rows, closed)
+
+
+def _like(posterior: Posterior) -> dict[str, Any]:
+    """Settings that the fit to all rows was made with."""
+    dtype = posterior.run.get("dtype")
+    return {"dtype": getattr(torch, str(dtype))} if dtype else {}
+
+
+def _collapsed(posterior: Posterior) -> "Collapsed | None":
+    """The model with its effects integrated out, on all rows, if that has a closed form."""
+    found = collapsed_of(posterior)
+    return None if isinstance(found, str) else found
+
+
+def _one(
+    posterior: Posterior, run: Posterior, chains: slice, out: Tensor | None, closed: "Collapsed | None"
+) -> Posterior:
+    """The chains of one fit, as a posterior that knows all rows, or those that were left out."""
+    fitted: Any = posterior._fitted()
+    data = fitted.data if out is None or closed is not None else fitted.data.take(out.nonzero()[:, 0])
+    draws = {name: x[chains] for name, x in run.draws.items()}
+    population = {name: x for name, x in draws.items() if run.plates[name] is None and name in fitted.model.latents}
+    return Posterior(
+        draws,
+        plates=run.plates,
+        labels=run.labels,
+        event_labels=run.event_labels,
+        stats=replace(
+            run.stats,
+            acceptance={block: x[chains] for block, x in run.stats.acceptance.items()},
+            log_density=run.stats.log_density[chains],
+        ),
+        run=run.run,
+        interrupted=run.interrupted,
+        effects=None if closed is None or not population else Redraw(closed, population, 0),
+        predictor=Fitted(fitted.model, data, next(iter(draws.values()))),
+    )
+
+
+def _left_out(one: Posterior, by: str, out: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(y_i | y without i's fold) of rows or groups, and its Monte Carlo error from the differences of chains."""
+    pointwise = Pointwise(one, INTEGRATED if by != "row" and one._effects is None else None)
+    terms = pointwise.log_likelihood(out) if by == "row" else log_marginals(pointwise, by)[..., out]
+    highest = terms.amax((0, 1), keepdim=True)
+    each = (terms - highest).exp().mean(1)  # (chains, n)
+    mean = each.mean(0)
+    error = each.std(0) / len(each) ** 0.5 / mean if len(each) > 1 else torch.full_like(mean, torch.nan)
+    return mean.log() + highest[0, 0], error
+
+
+def _in_sample(whole: Pointwise, by: str, used: Tensor) -> Tensor:
+    """log mean_s p(y_i | theta^(s)) of the fit to all rows, for those that are used."""
+    if by == "row":
+        parts = [terms.flatten(0, 1).logsumexp(0) for _, terms in whole.chunks()]
+        return torch.cat(parts) - math.log(whole.number)
+    return log_marginals(whole, by)[..., used].flatten(0, 1).logsumexp(0) - math.log(whole.number)
+
+
+def _sentences(one: Posterior, what: str) -> list[str]:
+    """What is wrong with a fit, by its population-level latents: effects of hundreds of groups would take longer to
+    look at than to draw.
+    """
+    found = {name: x for name, x in one.draws.items() if one.plates[name] is None} or one.draws
+    r_hat = {name: float(diagnostics.rhat(x).nan_to_num(1.0).max()) for name, x in found.items()}
+    worst = max(r_hat, key=lambda name: r_hat[name])
+    if one.n_draws < diagnostics.MIN_DRAWS or r_hat[worst] <= HIGHEST_R_HAT:
+        return []
+    return [f"R-hat of {worst} in {what} is {r_hat[worst]:.3f}, above {HIGHEST_R_HAT}: its chains do not agree."]

@@ -1,0 +1,155 @@
+"""Rows that came later: read as the fitted ones were, and set behind them.
+
+Note [The prior stays]
+    Priors that were scaled by the data (`hiertorch.models.autoscale`) stay those of the data that were fitted first: a
+    prior that moved with every update would make another model of each, and no weights lead from one to the other.
+"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiertorch.data import reading
+from hiertorch.data.columns import read_column
+from hiertorch.data.newrows import Rows, appended, shown
+from hiertorch.data.table import Data
+from hiertorch.errors import DataError
+from hiertorch.model.latent import validation
+from hiertorch.predict.predict import Fitted
+from hiertorch.predict.scene import Setting
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["Later"]
+
+
+ALIKE = 20
+"""Rows of which fewer may be like others by chance, where responses and predictors have few values."""
+
+
+class Grown(Data):
+    """Fitted rows and new ones behind them; known groups keep their codes, new groups stand behind."""
+
+    _before: Data
+
+    def _once(self, key: tuple[str, ...], compute: Callable[[Data], Tensor]) -> Tensor:
+        """Of the data that were fitted; see Note [The prior stays]."""
+        return self._before._once(key, compute).to(self.y)
+
+    def label_numbers(self, plate: str) -> Tensor:
+        """Labels as numbers, dates in days since the first that was fitted: `(groups,)`."""
+        key = ("numbers", plate)
+        if plate in self.labels and key not in self._cache:
+            known = reading.label_numbers(plate, self._before.labels[plate])
+            both = reading.label_numbers(plate, self.labels[plate])
+            self._cache[key] = torch.as_tensor(both + (known[0] - both[0])).to(self.y)
+        return super().label_numbers(plate)
+
+
+class Later:
+    """New rows, read as the fitted ones were, and the data that they make together.
+
+    Args:
+        posterior: what was fitted.
+        frame: the new rows, with their response.
+        weights: the column of their row weights, if the fitted rows have weights.
+        distinct: see `Posterior.predict`.
+
+    Attributes:
+        data: all rows.
+        rows: the new ones, with their response `y` and weights `w` (None without).
+        fresh: plate -> new groups.
+
+    Raises:
+        DataError: for rows that `Posterior.predict` refuses, and a response or weights that are missing.
+    """
+
+    def __init__(
+        self, posterior: "Posterior", frame: pd.DataFrame, weights: str | None = None, *, distinct: bool = False
+    ) -> None:
+        self.posterior = posterior
+        fitted: Any = posterior._fitted()
+        self.fitted: Fitted = fitted
+        data = fitted.data
+        if data.y.ndim > 1 or (data.weights is not None and data.weights.ndim > 1):
+            raise DataError(
+                "each chain of this posterior was fitted to data of its own, and new rows belong to all: update one "
+                "that was fitted to a response and weights of shape (rows,)."
+            )
+        if (weights is None) != (data.weights is None):
+            raise DataError(
+                "the fitted rows have weights, and the new rows need theirs: name their column, weights='w'."
+                if weights is None
+                else f"the fitted rows have no weights, so the new ones can't have weights={weights!r}: leave it out."
+            )
+        asked = isinstance(frame, pd.DataFrame)
+        self.w = None
+        if asked and weights is not None:
+            w = reading.predictor(weights, read_column(frame, weights), len(frame), data.dtype, data.device)
+            frame = frame if weights in {*data.recipe.columns.values()} else frame.drop(columns=weights)
+        self.rows = Rows.read(data, frame, distinct=distinct)
+        y = read_column(frame, data.recipe.response, dict(data.recipe.levels))
+        self.y = reading.response(data.name, y, data.dtype, data.device)
+        if asked and weights is not None:
+            self.w = reading.row_weights(w, self.y)
+        nothing: Any = SimpleNamespace(_effects=None)  # no draws are needed to see whether rows can be read
+        with torch.no_grad(), validation(False):
+            Setting(fitted, nothing, self.rows, self.y)
+        self.fresh = {
+            plate: labels[data.labels[plate].get_indexer(labels) < 0].unique()
+            for plate, labels in self.rows.labels.items()
+        }
+        self.data = self._merged()
+
+    def _merged(self) -> Grown:
+        data = self.fitted.data
+        whole = data._whole or data
+        n, at = whole.n_rows, torch.from_numpy(np.arange(whole.n_rows)[data._of_whole])
+        codes, labels = {}, {}
+        for plate, rows in self.rows.labels.items():
+            known, new = data.labels[plate], self.fresh[plate]
+            found = known.get_indexer(rows)
+            behind = np.where(found >= 0, found, len(known) + new.get_indexer(rows))
+            codes[plate] = np.concatenate([data._row_codes[plate], behind])
+            labels[plate] = appended(known, new)
+        before = (whole.y if whole.y.ndim == 1 else whole.y[0]).to(data.device, data.dtype)
+        columns = {name: torch.cat([whole.columns[name].to(x), x]) for name, x in self.rows.columns.items()}
+        merged = Grown.__new__(Grown)
+        sizes = {plate: range(len(known)) for plate, known in labels.items()}
+        merged._fill(data.name, torch.cat([before, self.y]), columns, codes, None, sizes, data.dtype)
+        merged.labels, merged.recipe, merged._before = labels, data.recipe, data
+        merged._index = appended(whole._index, self.rows.index)
+        if len(at) < n or not torch.equal(at, torch.arange(n)):
+            merged = merged.take(torch.cat([at, n + torch.arange(len(self.y))]))
+        w = None if data.weights is None or self.w is None else torch.cat([data.weights, self.w])
+        return merged.replace(y=torch.cat([data.y, self.y]), weights=w)
+
+    @property
+    def fitted_before(self) -> bool:
+        """Whether the new rows are the last of the fitted ones, in all that they hold."""
+        data, n = self.fitted.data, len(self.y)
+        if not ALIKE <= n <= data.n_rows or any(len(labels) for labels in self.fresh.values()):
+            return False
+        known, later = data.rows(data.n_rows - n, data.n_rows), self.data.rows(data.n_rows, data.n_rows + n)
+        one, other = known.fingerprint, later.fingerprint
+        return (one.response, one.columns) == (other.response, other.columns)
+
+    @property
+    def new(self) -> dict[str, pd.Index]:
+        """Plate -> new groups that effects vary over, where there are any."""
+        return {plate: labels for plate, labels in self.fresh.items() if len(labels) and self.fitted.varies(plate)}
+
+    def news(self) -> str:
+        """New groups for a message."""
+        return "; ".join(f"{plate} {shown(labels)}" for plate, labels in self.new.items())
+
+    def numbers(self) -> dict[str, Any]:
+        """What a run says of an update, but for how it was made."""
+        new = {plate: len(labels) for plate, labels in self.fresh.items() if len(labels)}
+        return {"rows": len(self.y), "new_groups": new}

@@ -1,0 +1,40 @@
+"""One HTML file that says what was fitted, whether it can be believed, and what came out.
+
+The file needs nothing beside it: no script, no font, no picture from elsewhere. It opens with a verdict and what to
+look at; the sections follow in the order in which a reader asks. One that can't be made says why in its place.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hiertorch.draws.archive import checked_path, whole
+from hiertorch.errors import RunFolderError
+from hiertorch.report.page import page
+from hiertorch.report.sections import every, verdict
+from hiertorch.runtime.silence import hushed, quiet
+
+if TYPE_CHECKING:
+    from hiertorch.posterior import Posterior
+
+__all__ = ["write"]
+
+
+def write(posterior: "Posterior", path: str | os.PathLike[str]) -> Path:
+    """Write the report of a posterior, whole or not at all, and give the path of the file.
+
+    Args:
+        posterior: from a run, or loaded; without model and data, the sections that need them say so.
+        path: of the file, such as "runs/schools/report.html"; folders are made.
+
+    Raises:
+        RunFolderError: if the file can't be written.
+    """
+    path = checked_path(path)
+    if path.is_dir():
+        raise RunFolderError(f"can't write {path}: it is a folder. Name a file in it, such as {path / 'report.html'}.")
+    with whole(path) as file, hushed(), quiet():  # what a reader should know stands in the report
+        sections, concerns, left = every(posterior)
+        text = page(str(posterior.run.get("model", "model")), verdict(posterior, concerns, left), sections)
+        file.write(text.encode())
+    return path

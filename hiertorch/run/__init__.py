@@ -1,0 +1,1 @@
+"""How a run goes: its plan, its schedule, the engines, and what is stored."""

@@ -1,0 +1,126 @@
+"""Independence proposals: a heavy-tailed distribution with skewed margins, fitted to draws.
+
+    u_k = location_k + scale_k sinh((asinh(x_k) + skew_k) / tail_k),     x = shift + root t
+
+t: a mixture of two Student distributions, the second wide (Jones & Pewsey 2009, eq. 2, for the margins; heavy tails
+keep the ratio of target to proposal bounded, without which an independence sampler gets stuck: Tierney 1994, section
+2.3.3). Margins are fitted by quantiles, root and shift by moments.
+"""
+
+from math import lgamma, log, pi
+
+import torch
+from torch import Tensor
+
+from hiertorch.moves.base import Tuning
+
+__all__ = ["density", "fit", "normal_start", "propose", "propose_and_weigh", "scale_of"]
+
+COMPONENTS = ((0.97, 20, 1.0), (0.03, 4, 2.0))
+"""Share, degrees of freedom (even) and scale of the Student distributions."""
+
+PROBABILITIES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
+SKEWS = torch.linspace(-1.6, 1.6, 33, dtype=torch.float64, device="cpu")
+TAILS = torch.linspace(0.5, 1.4, 19, dtype=torch.float64, device="cpu")
+
+
+def normal_start(mean: Tensor, root: Tensor) -> Tuning:
+    """Symmetric margins: the proposal around `mean` `(d,)` with covariance root root'."""
+    zeros = torch.zeros_like(mean)
+    return {"location": mean, "scale": zeros + 1.0, "skew": zeros, "tail": zeros + 1.0, "shift": zeros, "root": root}
+
+
+def propose(tuning: Tuning, number: int, generator: torch.Generator | None) -> Tensor:
+    """Independent proposals `(number, d)`."""
+    return propose_and_weigh(tuning, number, generator)[0]
+
+
+def propose_and_weigh(tuning: Tuning, number: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Independent proposals u `(number, d)`, and log q(u), which costs little when u has just been made."""
+    location, root = tuning["location"], tuning["root"]
+
+    def uniform(*shape: int) -> Tensor:  # on (0, 1]
+        return 1.0 - torch.rand(shape, generator=generator, dtype=root.dtype, device=root.device)
+
+    t = torch.randn(number, len(location), generator=generator, dtype=root.dtype, device=root.device)
+    # A chi-squared number with df degrees of freedom is -2 log(u_1 .. u_(df/2)).
+    u = uniform(max(df for _, df, _ in COMPONENTS) // 2, number)
+    first = uniform(number) < COMPONENTS[0][0]
+    scales = [scale * (-2.0 / df * u[: df // 2].prod(0).log()).rsqrt() for _, df, scale in COMPONENTS]
+    t = t * torch.where(first, scales[0], scales[1]).unsqueeze(1)
+    x = tuning["shift"] + t @ root.mT
+    y = ((x.asinh() + tuning["skew"]) / tuning["tail"]).sinh()
+    return location + tuning["scale"] * y, _log_density(tuning, x, y, t)
+
+
+def density(tuning: Tuning, u: Tensor) -> Tensor:
+    """log q(u) of `(number, d)`, `(number,)`."""
+    d = u.shape[-1]
+    if d == 0:
+        return u.new_zeros(len(u))
+    y = (u - tuning["location"]) / tuning["scale"]
+    x = (tuning["tail"] * y.asinh() - tuning["skew"]).sinh()
+    inverse = torch.linalg.solve_triangular(tuning["root"], _eye(d, u), upper=False)  # of few dimensions
+    return _log_density(tuning, x, y, (x - tuning["shift"]) @ inverse.mT)
+
+
+def _log_density(tuning: Tuning, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+    """log q(u), where y is u without location and scale, x without skew and tail, t without correlation."""
+    d, square = t.shape[-1], t.square().sum(1)
+    parts = []
+    for share, df, scale in COMPONENTS:
+        constant = log(share) + lgamma((df + d) / 2) - lgamma(df / 2) - 0.5 * d * log(df * pi) - d * log(scale)
+        parts.append(constant - 0.5 * (df + d) * torch.log1p(square / (df * scale**2)))
+    slope = tuning["tail"] / tuning["scale"] * ((1.0 + x.square()) / (1.0 + y.square())).sqrt()
+    return torch.logaddexp(*parts) + slope.log().sum(-1) - tuning["root"].diagonal().log().sum()
+
+
+def fit(draws: Tensor) -> Tuning:
+    """The proposal that fits draws `(number, d)`, d >= 1."""
+    p = draws.new_tensor(PROBABILITIES)
+    z = torch.special.ndtri(p)
+    quantiles = torch.quantile(_thinned(draws), p, 0)  # (points, d)
+    skew, tail = torch.meshgrid(SKEWS.to(draws), TAILS.to(draws), indexing="ij")
+    skew, tail = skew.reshape(-1, 1), tail.reshape(-1, 1)
+    inner = (z.asinh() + skew) / tail
+    basis, slope = inner.sinh(), inner.cosh() / tail * torch.rsqrt(1.0 + z.square())  # (shapes, points)
+    # The error of a quantile in units of x is that of u over the slope; its precision that of a normal sample's.
+    precision = torch.exp(-z.square()) / (p * (1.0 - p)) / slope.square()
+    precision = precision / precision.sum(1, keepdim=True)
+    mean = (precision * basis).sum(1, keepdim=True)
+    centred = basis - mean
+    scale = (precision * centred) @ quantiles / (precision * centred.square()).sum(1, keepdim=True)  # (shapes, d)
+    location = precision @ quantiles - mean * scale
+    error = (
+        precision.unsqueeze(2) * (quantiles - location.unsqueeze(1) - scale.unsqueeze(1) * basis.unsqueeze(2)).square()
+    ).sum(1)
+    best = torch.where(scale > 0, error / scale.square(), torch.inf).argmin(0)  # (d,)
+    each = torch.arange(draws.shape[1], device=draws.device)
+    tuning = {
+        "location": location[best, each],
+        "scale": scale[best, each],
+        "skew": skew[best, 0],
+        "tail": tail[best, 0],
+    }
+    x = (tuning["tail"] * ((draws - tuning["location"]) / tuning["scale"]).asinh() - tuning["skew"]).sinh()
+    x = x.clamp(-6.0, 6.0)
+    covariance = torch.cov(x.mT).reshape(x.shape[1], x.shape[1])
+    floor = 1e-8 * _eye(x.shape[1], x)
+    return {**tuning, "shift": x.mean(0), "root": torch.linalg.cholesky(covariance + floor)}
+
+
+def scale_of(draws: Tensor) -> Tensor:
+    """Root of the covariance of draws `(number, d)`, for the random walk."""
+    d = draws.shape[1]
+    covariance = torch.cov(draws.mT).reshape(d, d)
+    floor = torch.finfo(draws.dtype).tiny * _eye(d, draws)
+    return torch.linalg.cholesky(covariance + 1e-8 * covariance.diagonal().diag_embed() + floor)
+
+
+def _thinned(draws: Tensor) -> Tensor:
+    """Enough of the draws for quantiles."""
+    return draws[:: max(1, len(draws) // 20_000)]
+
+
+def _eye(size: int, like: Tensor) -> Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)

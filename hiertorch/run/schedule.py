@@ -1,0 +1,197 @@
+"""How many chains, warm-up sweeps and draws: what the user asked for, or what the model's size asks for."""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from hiertorch.errors import SamplingError
+from hiertorch.run.plan import Plan
+from hiertorch.runtime.memory import free
+from hiertorch.runtime.workers import one_thread
+
+__all__ = [
+    "Schedule",
+    "check_memory",
+    "few_threads",
+    "kept_names",
+    "room",
+    "schedule",
+    "stored_names",
+    "wants_compiling",
+]
+
+NUMBERS = 800_000
+"""Rows times chains that a pass should have: fewer waste the fixed cost of a tensor operation, more take their full
+time.
+"""
+
+COMPILE_FROM = 6e8
+"""Row densities in a run (rows x chains x passes x sweeps) from which the seconds of `torch.compile` pay: it saves some
+10 ns each.
+"""
+
+
+WARMUP, DRAWS = 500, 1000
+THIN_BELOW = 100_000
+"""R-hat below 1.01 needs some 100 effective draws in each chain; the slowest parameters of the models measured give
+0.16 a sweep (a scale near 0 in a small model) to 0.3. Models of fewer numbers a pass get two sweeps a draw, which cost
+little.
+"""
+
+STORED, FEWEST, COLLAPSED_WARMUP = 32_000_000, 250, 100
+"""Of collapsed models: numbers that the stored draws are to have, least draws of a chain, and sweeps of warm-up for
+every three dimensions. There
+are 16 to 256 chains, since a hundred cost little more than ten; FEW_CHAINS where each density takes milliseconds.
+"""
+
+FEW_CHAINS = 8
+
+KEPT, LEAST = 32_000, 16
+"""Draws of all chains together that are stored at most, more than which no summary can use: Monte Carlo errors are then
+0.6 % of a posterior sd. But so many of each chain: fewer say nothing of how it moves.
+"""
+
+MOST_STORED = 100_000_000
+"""Stored numbers, 800 MB, above which effects that can be drawn again are not stored unless asked for."""
+
+ALONE_BELOW = 2_000_000
+"""Rows times chains below which one thread serves best: several gain little there, and lose much on a busy machine."""
+
+
+class Schedule(NamedTuple):
+    """A run: `warmup` sweeps, then `draws` stored draws with `thin` sweeps between them, in each of `chains` chains."""
+
+    chains: int
+    warmup: int
+    draws: int
+    thin: int
+
+    @property
+    def sweeps(self) -> int:
+        """All sweeps of the run."""
+        return self.warmup + self.draws * self.thin
+
+
+def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | None, thin: int | None) -> Schedule:
+    """Fills in what the user left open, from the size of the model.
+
+    Raises:
+        SamplingError: for a number below 1.
+    """
+    for name, value in {"chains": chains, "warmup": warmup, "draws": draws, "thin": thin}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise SamplingError(
+                f"{name} must be a whole number of at least 1, found {value!r}; leave it out for a default."
+            )
+    data = plan.structure.target.data if plan.collapsed is None else plan.collapsed.collapsed.data
+    given = {x.shape[0] for x in (data.y, data.weights) if x is not None and x.dim() == 2}
+    if given and chains is not None and given != {chains}:
+        raise SamplingError(
+            f"the data's response or weights hold one set for each of {', '.join(map(str, given))} chains, and chains="
+            f"{chains}; leave chains out, or repeat the data for that many."
+        )
+    if plan.collapsed is not None:
+        numbers = plan.structure.target.space.dim
+        if plan.collapsed.collapsed.dear:
+            chains = min(given) if given else chains
+            return Schedule(chains or FEW_CHAINS, warmup or COLLAPSED_WARMUP, draws or FEWEST, thin or 1)
+        warmup = warmup or COLLAPSED_WARMUP * max(1, -(-plan.collapsed.width // 3))
+        return _collapsed(numbers, min(given) if given else chains, warmup, draws, thin)
+    rows = max(plan.structure.target.rows.data.n_rows, plan.structure.target.space.dim)
+    if chains is None:
+        chains = min(given) if given else 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
+    return Schedule(chains, warmup or WARMUP, draws or DRAWS, thin or (2 if rows * chains < THIN_BELOW else 1))
+
+
+def _collapsed(numbers: int, chains: int | None, warmup: int, draws: int | None, thin: int | None) -> Schedule:
+    """The run of a collapsed model, whose draws of `numbers` numbers each are nearly independent of one another."""
+    chains = chains or 1 << max(4, min(8, (STORED // (numbers * DRAWS)).bit_length() - 1))
+    draws = draws or max(FEWEST, min(DRAWS, STORED // (numbers * chains)))
+    return Schedule(chains, warmup, draws, thin or 1)
+
+
+def room(run: Schedule, *, every: bool) -> int:
+    """Draws of each chain that there is room for; the store thins what is more."""
+    return run.draws if every else min(run.draws, max(LEAST, KEPT // run.chains))
+
+
+def wants_compiling(plan: Plan, run: Schedule) -> bool:
+    """Whether a run is long enough for compiling the pass over the rows to pay, and there is a compiler to do it."""
+    target = plan.structure.target
+    if plan.collapsed is not None:
+        return False
+    if target.data.device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        return False
+    rows = target.rows.data.n_rows
+    return float(rows) * plan.passes * run.chains * run.sweeps >= COMPILE_FROM
+
+
+@contextmanager
+def few_threads(plan: Plan, run: Schedule) -> Iterator[None]:
+    """A block in which torch computes with one thread if the model is small or collapsed (see
+    `hiertorch.runtime.workers`), put back afterwards.
+    """
+    if plan.collapsed is None and plan.structure.target.rows.data.n_rows * run.chains >= ALONE_BELOW:
+        yield
+        return
+    with one_thread():
+        yield
+
+
+def kept_names(plan: Plan, run: Schedule, keep: Iterable[str] | None, draws: int) -> tuple[str, ...]:
+    """The latents whose draws are stored, in order: those asked for, or all; but not the effects of a collapsed model
+    that would fill the memory, since they can be drawn again.
+
+    Args:
+        plan: with the latents' sizes.
+        run: gives the chains.
+        keep: names, or None.
+        draws: of each chain that are stored.
+
+    Raises:
+        SamplingError: for a name that the model does not have, or none at all.
+    """
+    names = plan.structure.target.names
+    if keep is None:
+        coordinates = plan.structure.target.space.coordinates
+        numbers = sum(c.size * int(torch.Size(c.event).numel()) for c in coordinates.values())
+        several = plan.collapsed is not None and plan.collapsed.collapsed.sets > 1
+        if plan.collapsed is None or several or numbers * run.chains * draws <= MOST_STORED:
+            return names
+        return tuple(name for name in names if coordinates[name].plate is None) or names
+    wanted = [keep] if isinstance(keep, str) else list(keep)
+    if unknown := [name for name in wanted if name not in names]:
+        raise SamplingError(f"keep names {unknown!r}; the model's latents are {', '.join(names)}.")
+    if not wanted:
+        raise SamplingError("keep is empty: there would be nothing to return; leave it out to keep every latent.")
+    return tuple(name for name in names if name in wanted)
+
+
+def stored_names(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What is stored so that these latents can be given: in a collapsed model the whole population, from which effects
+    are drawn again.
+    """
+    if plan.collapsed is None:
+        return names
+    coordinates = plan.structure.target.space.coordinates
+    return tuple(name for name in plan.structure.target.names if name in names or coordinates[name].plate is None)
+
+
+def check_memory(
+    plan: Plan, run: Schedule, names: tuple[str, ...], draws: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Raises a SamplingError if so many stored draws of each chain of these latents can't fit into memory."""
+    coordinates = plan.structure.target.space.coordinates
+    numbers = sum(coordinates[name].size * int(torch.Size(coordinates[name].event).numel()) for name in names)
+    needed = numbers * run.chains * draws * dtype.itemsize
+    if draws < run.draws:
+        needed += needed // 2  # while draws are thinned there are the old ones and the new
+    room = free(device)
+    if needed > 0.8 * room:
+        raise SamplingError(
+            f"the draws need {needed / 2**30:,.1f} GiB ({run.chains} chains x {draws} draws of {numbers:,} numbers)"
+            f", and {room / 2**30:,.1f} GiB are free; keep fewer latents (keep=), or fewer draws and more thinning."
+        )

@@ -1,0 +1,165 @@
+"""What is kept of a run: draws by name, acceptance by block, log densities; on the device, without synchronising with
+it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hiertorch.moves.base import Info
+
+__all__ = ["Counter", "Store"]
+
+
+class Store:
+    """The last of every `interval` draws of the named latents of every chain, filled as they come.
+
+    Where there is room for all draws the interval is 1. When the room is full and one more comes, every other draw is
+    dropped and the interval doubles, so that whatever the length of a run it is between half full and full of evenly
+    spaced draws. Draws are written once: what `draws` gave stays as it is, also when others take its place.
+
+    Args:
+        values: gives shapes, `(chains, size, *event)`, dtype and device of these latents.
+        names: the latents to keep.
+        draws: how many draws of each chain there is room for.
+        dtype: of the stored draws, if not that of the values.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Tensor], names: tuple[str, ...], draws: int, dtype: torch.dtype | None = None
+    ) -> None:
+        self.names, self._room = names, draws
+        self._made = 0  # draws, stored or not
+        first = values[names[0]]
+        self._held = _Held(
+            {name: _room(values[name], draws, dtype) for name in names},
+            first.new_empty(draws, first.shape[0], dtype=dtype or first.dtype),
+        )
+
+    @property
+    def n_draws(self) -> int:
+        """Stored draws of each chain."""
+        return self._held.number
+
+    @property
+    def interval(self) -> int:
+        """Draws that a stored one stands for: itself and those before it that were not stored."""
+        return self._held.interval
+
+    def wanted(self, more: int) -> range:
+        """Which of the next `more` draws, counted from 0, are to be stored: there is room for them afterwards."""
+        made, interval = self._made + more, self.interval
+        while made // interval > self._room:
+            interval *= 2
+        if interval > self.interval:
+            self._held = self._held.thinned(interval // self.interval)
+        first = interval - 1 - self._made % interval
+        self._made = made
+        return range(first, more, interval)
+
+    def keep(self, values: Mapping[str, Tensor], log_density: Tensor) -> None:
+        """Stores the present values `(chains, size, *event)`, if the next draw is one to be stored."""
+        if self.wanted(1):
+            for name, room in self._held.rooms.items():
+                room[self.n_draws] = values[name].movedim(0, -1)
+            self._held.log_density[self.n_draws] = log_density
+            self._held.number += 1
+
+    def fill(self, values: Mapping[str, Tensor], log_density: Tensor, at: int) -> None:
+        """Writes values `(draws, chains, size, *event)` of wanted draws behind the first `at` stored ones. Pieces may
+        come in any order, from several threads; the caller says when all before are there, by `filled`.
+        """
+        end = at + len(log_density)
+        for name, room in self._held.rooms.items():
+            room[at:end] = values[name].movedim(1, -1)
+        self._held.log_density[at:end] = log_density
+
+    def filled(self, end: int) -> None:
+        """The first `end` stored draws are there."""
+        self._held.number = end
+
+    def draws(self) -> dict[str, Tensor]:
+        """The stored draws so far, `(chains, draws, size, *event)`: views."""
+        return {name: room[: self.n_draws].movedim(-1, 0) for name, room in self._held.rooms.items()}
+
+    def log_density(self) -> Tensor:
+        """Their log densities, `(chains, draws)`."""
+        return self._held.log_density[: self.n_draws].transpose(0, 1)
+
+
+@dataclass
+class _Held:
+    """Room for draws, how many there are, and how far apart. One object, so that an interruption leaves the old one or
+    the new one.
+    """
+
+    rooms: dict[str, Tensor]
+    log_density: Tensor
+    number: int = 0
+    interval: int = 1
+
+    def thinned(self, times: int) -> "_Held":
+        """The last of every `times` draws, in rooms of their own: others may still look at these."""
+
+        def less(room: Tensor) -> Tensor:
+            new = torch.empty_like(room)
+            kept = room[times - 1 : self.number : times]
+            new[: len(kept)] = kept
+            return new
+
+        rooms = {name: less(room) for name, room in self.rooms.items()}
+        return _Held(rooms, less(self.log_density), self.number // times, self.interval * times)
+
+
+class Counter:
+    """Acceptance probabilities and NaN densities by block, summed over windows of sweeps and over the sampling phase.
+
+    Args:
+        order: the block of each move that a sweep runs, repeats included.
+    """
+
+    def __init__(self, order: tuple[int, ...]) -> None:
+        self._order = order
+        self._sums: dict[int, Tensor] = {}
+        self._sweeps = 0
+        self._totals: dict[int, Tensor] = {}
+        self._total_sweeps = 0
+        self.nan: dict[int, Tensor] = {}
+        self.example = ""  # of a NaN density, in words
+
+    def add(self, infos: list[Info]) -> None:
+        """One sweep's infos."""
+        self._sweeps += 1
+        for k, info in zip(self._order, infos, strict=True):
+            self._sums[k] = self._sums[k] + info.accept if k in self._sums else info.accept
+            self.nan[k] = self.nan[k] + info.nan if k in self.nan else info.nan
+
+    def window(self, *, sampling: bool) -> dict[int, Tensor]:
+        """Mean acceptance by block since the last window, `(chains, size)`; counted in the totals if in the sampling
+        phase.
+        """
+        means = {k: self._mean(k, total, self._sweeps) for k, total in self._sums.items()}
+        if sampling:
+            more = {k: self._totals[k] + s if k in self._totals else s for k, s in self._sums.items()}
+            self._totals = {**self._totals, **more}
+            self._total_sweeps += self._sweeps
+        self._sums, self._sweeps = {}, 0
+        return means
+
+    def acceptance(self) -> dict[int, Tensor]:
+        """Mean acceptance by block over the sampling phase, `(chains, size)`."""
+        return {k: self._mean(k, total, self._total_sweeps) for k, total in self._totals.items()}
+
+    def nans(self) -> int:
+        """NaN densities so far, in all blocks. Synchronises with the device: once a window."""
+        return int(torch.stack(list(self.nan.values())).sum()) if self.nan else 0
+
+    def _mean(self, k: int, total: Tensor, sweeps: int) -> Tensor:
+        return total / (sweeps * self._order.count(k))
+
+
+def _room(value: Tensor, draws: int, dtype: torch.dtype | None) -> Tensor:
+    """An empty `(draws, *shape, chains)` for values `(chains, *shape)`: a draw is written in one run of memory."""
+    return value.new_empty((draws, *value.shape[1:], value.shape[0]), dtype=dtype or value.dtype)

@@ -1,0 +1,71 @@
+"""Independent pieces of tensor work, as many at a time as there are cores.
+
+torch's own threads share each operation and wait for one another after it: on a busy machine they wait much longer than
+they work. Pieces of some hundred operations each share nothing, and torch lets go of Python's lock while it computes.
+Pieces and their results do not depend on how many workers there are.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from hiertorch.runtime.validating import is_validating, validation
+
+__all__ = ["each", "one_thread"]
+
+MOST = 8
+
+_runs = 0
+_before = 1
+_counting = threading.Lock()
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], device: torch.device) -> Iterator[Result]:
+    """The function of every piece, in order; side by side on the CPU, one by one elsewhere and where gradients are
+    recorded.
+    """
+    workers = min(MOST, len(pieces), _cores())
+    if workers < 2 or device.type != "cpu" or torch.is_grad_enabled():
+        yield from map(function, pieces)
+        return
+
+    enabled = is_validating()
+
+    def work(piece: Piece) -> Result:
+        with torch.no_grad(), validation(enabled):  # which hold for a thread, not for all
+            return function(piece)
+
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(work, pieces)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A block in which torch computes with one thread, and after which it has as many as before.
+
+    torch has a number for each thread, and one for threads to come. So of several runs at once the first one finds out
+    what it was, and each puts that back.
+    """
+    global _runs, _before
+    with _counting:
+        _before = _before if _runs else torch.get_num_threads()
+        _runs += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _counting:
+            _runs -= 1
+            torch.set_num_threads(_before)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

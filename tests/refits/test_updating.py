@@ -1,0 +1,326 @@
+"""Updates against posteriors that are known: dense normal algebra, sums over a grid, and full refits.
+
+A mean is off by 4 Monte Carlo standard errors with probability 6e-5, and by 3 with 3e-3; seeds are fixed.
+"""
+
+import json
+import warnings
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import special, stats
+from torch.distributions import Bernoulli, Normal
+
+import hiertorch as ht
+from hiertorch.draws.pareto import good_k
+from hiertorch.errors import DataError, SamplingWarning
+from hiertorch.models import CorrelatedEffects, Nested, VaryingIntercepts
+from hiertorch.posterior import Posterior
+from hiertorch.refits.laterrows import Later
+from hiertorch.refits.reweighting import reweighted
+from hiertorch.refits.updating import update
+
+pytestmark = pytest.mark.filterwarnings("ignore:(R-hat|Bulk|Tail|grouping).*:hiertorch.errors.SamplingWarning")
+QUIET: dict[str, Any] = {"progress": False, "compile": False, "seed": 1}
+
+
+class KnownScales(ht.Model):
+    """y_ij ~ Normal(alpha_j + beta x_ij, 0.7),  alpha_j ~ Normal(mu, 1.2)."""
+
+    mu = ht.Latent(Normal(0.0, 5.0))
+    beta = ht.Latent(Normal(0.0, 2.0))
+    alpha = ht.Latent(lambda v: Normal(v.mu, 1.2), plate="school")
+    total = ht.Derived(lambda v: v.mu + v.beta)
+
+    def likelihood(self, v, data):
+        return Normal(v.alpha[:, data.school] + v.beta * data.x, 0.7)
+
+
+class Passed(ht.Model):
+    """y_ij ~ Bernoulli(logit^-1(alpha_j)),  alpha_j ~ Normal(mu, 1),  mu ~ Normal(0, 1.5)."""
+
+    mu = ht.Latent(Normal(0.0, 1.5))
+    alpha = ht.Latent(lambda v: Normal(v.mu, 1.0), plate="school")
+
+    def likelihood(self, v, data):
+        return Bernoulli(logits=v.alpha[:, data.school])
+
+
+@cache
+def scores(seed: int = 0, rows: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    school, x = np.array(list("abcdefgh"))[rng.integers(8, size=rows)], rng.normal(size=rows)
+    level = dict(zip("abcdefgh", rng.normal(0.5, 1.2, 8), strict=True))
+    y = np.array([level[s] for s in school]) + 0.6 * x + 0.7 * rng.normal(size=rows)
+    return pd.DataFrame({"school": school, "x": x, "y": y})
+
+
+def split(frame: pd.DataFrame, out: str = "h", each: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fitted rows, and new ones: every so many, and all of one school."""
+    new = (np.arange(len(frame)) % each == 0) | (frame["school"] == out).to_numpy()
+    return frame[~new], frame[new]
+
+
+def read(frame: pd.DataFrame) -> ht.Data:
+    return ht.Data.from_frame(frame, "y", ["school"])
+
+
+def exact(frame: pd.DataFrame, weights: np.ndarray | None = None) -> dict[str, tuple[float, float]]:
+    """Posterior mean and sd of every parameter of `KnownScales`, from its normal equations."""
+    schools = sorted(frame["school"].unique())
+    design = np.column_stack([frame["x"], *[(frame["school"] == s).astype(float) for s in schools]])
+    design = np.column_stack([np.zeros(len(frame)), design])  # mu, beta, alpha
+    k = design.shape[1]
+    precision = np.diag([1 / 25, 1 / 4, *[1 / 1.44] * len(schools)])
+    precision[0, 0] += len(schools) / 1.44
+    precision[0, 2:] = precision[2:, 0] = -1 / 1.44
+    w = np.ones(len(frame)) if weights is None else weights
+    precision += (design * w[:, None]).T @ design / 0.49
+    cov = np.linalg.inv(precision)
+    mean = cov @ (design * w[:, None]).T @ frame["y"].to_numpy() / 0.49
+    names = ["mu", "beta", *[f"alpha[{s}]" for s in schools]]
+    found = {name: (mean[i], cov[i, i] ** 0.5) for i, name in enumerate(names)}
+    return {**found, "total": (mean[0] + mean[1], (cov[:2, :2].sum()) ** 0.5)} if k else found
+
+
+def assert_exact(posterior: Posterior, expected: dict[str, tuple[float, float]], within: float = 4.0) -> None:
+    table = posterior.summary()
+    assert set(table.index) == set(expected)
+    for name, (mean, sd) in expected.items():
+        row = table.loc[name]
+        assert abs(row["mean"] - mean) < within * row["mcse_mean"], name
+        assert abs(row["sd"] - sd) < within * row["mcse_sd"], name
+
+
+@cache
+def gaussian() -> Posterior:
+    return ht.sample(KnownScales(), read(split(scores())[0]), chains=8, draws=500, **QUIET)
+
+
+def test_gaussian_update_is_the_exact_posterior():
+    updated = gaussian().update(split(scores())[1], seed=3)
+    assert_exact(updated, exact(scores()))
+    assert updated.run["updated"]["by"] == "weights"
+    assert updated.run["updated"]["rows"] == len(split(scores())[1])
+    assert updated.run["updated"]["new_groups"] == {"school": 1}
+    json.dumps(updated.run)
+
+
+def test_old_posterior_is_another_one():
+    """The check above is not met by doing nothing."""
+    old, new = gaussian().summary(), exact(scores())
+    assert abs(old.loc["mu", "mean"] - new["mu"][0]) > 10 * old.loc["mu", "mcse_mean"]
+
+
+def test_second_update_goes_on_from_the_first(tmp_path):
+    fitted, later = split(scores())
+    once = gaussian().update(later.iloc[:5])
+    twice = once.update(later.iloc[5:])
+    assert_exact(twice, exact(scores()))
+    assert list(twice.labels["school"]) == [*"abcdefg", "h"]
+    data = twice._fitted().data
+    assert list(data.index) == [*fitted.index, *later.index]
+    twice.save(tmp_path / "twice.safetensors")
+    again = Posterior.load(tmp_path / "twice.safetensors", model=KnownScales(), data=data)
+    assert torch.equal(again["alpha"], twice["alpha"])
+
+
+def test_updated_posterior_predicts_and_redraws():
+    unstored = ht.sample(
+        KnownScales(), read(split(scores())[0]), chains=8, draws=500, keep=["mu", "beta"], **QUIET
+    ).update(split(scores())[1])
+    expected = exact(scores())
+    table = unstored.effects("alpha")
+    for name in table.index:
+        assert table.loc[name, "mean"] == pytest.approx(expected[name][0], abs=0.03), name  # 1,000 conditional means
+        assert table.loc[name, "sd"] == pytest.approx(expected[name][1], rel=0.02), name
+    assert unstored.log_marginal("school").shape == (4, 1000, 8)
+    new = pd.DataFrame({"school": ["h", "zz"], "x": [0.0, 0.0]})
+    mean = unstored.predict(new).summary["mean"]
+    assert mean.iloc[0] == pytest.approx(expected["alpha[h]"][0], abs=0.05)
+    assert mean.iloc[1] == pytest.approx(expected["mu"][0], abs=0.1)
+
+
+def test_row_weights():
+    rng = np.random.default_rng(1)
+    frame = scores().assign(w=rng.choice([0.5, 1.0, 2.0], size=60))
+    fitted, later = split(frame)
+    data = ht.Data.from_frame(fitted, "y", ["school"], ["x"], weights="w")
+    posterior = ht.sample(KnownScales(), data, chains=8, draws=500, **QUIET)
+    assert_exact(posterior.update(later, weights="w"), exact(frame, frame["w"].to_numpy()))
+    with pytest.raises(DataError, match="the fitted rows have weights, and the new rows need theirs"):
+        posterior.update(later)
+    with pytest.raises(DataError, match="the fitted rows have no weights"):
+        gaussian().update(later.drop(columns="w"), weights="y")
+
+
+def test_rows_that_were_taken_from_more_are_updated_with_these():
+    """A fold keeps the groups of the whole, and its update the rows of the fold."""
+    frame = scores()
+    whole, fold = read(frame), np.flatnonzero(np.arange(60) % 3 > 0)
+    posterior = ht.sample(KnownScales(), whole.take(fold), chains=8, draws=500, **QUIET)
+    rest = frame.iloc[np.flatnonzero(np.arange(60) % 3 == 0)]
+    assert_exact(posterior.update(rest), exact(frame))
+
+
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
+
+
+def passed(frame: pd.DataFrame) -> dict[str, float]:
+    """E[mu | y] and E[alpha_j | y] of `Passed`, by sums over a grid of mu and Gauss-Hermite quadrature."""
+    mu = np.linspace(-6, 6, 1201)
+    log_p, inner = stats.norm.logpdf(mu, 0, 1.5), {}
+    alpha = mu[:, None] + NODES
+    for school, y in frame.groupby("school")["y"]:
+        like = special.expit(alpha) ** y.sum() * special.expit(-alpha) ** (len(y) - y.sum()) * WEIGHTS
+        log_p, inner[school] = log_p + np.log(like.sum(1)), (alpha * like).sum(1) / like.sum(1)
+    p = np.exp(log_p - log_p.max())
+    p /= p.sum()
+    return {"mu": float(p @ mu), **{f"alpha[{school}]": float(p @ mean) for school, mean in inner.items()}}
+
+
+@cache
+def pupils(rows: int = 80, shift: float = 0.0, seed: int = 2) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    school = np.array(list("abcdefgh"))[np.arange(rows) % 8]
+    level = dict(zip("abcdefgh", np.random.default_rng(5).normal(0.5 + shift, 1.0, 8), strict=True))
+    return pd.DataFrame(
+        {"school": school, "y": rng.binomial(1, special.expit([level[s] for s in school])).astype(float)}
+    )
+
+
+def start(frame: pd.DataFrame) -> Posterior:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)
+        return ht.sample(Passed(), read(frame), chains=32, warmup=100, draws=250, thin=1, **QUIET)
+
+
+@pytest.mark.parametrize("each", [20, 10])
+def test_weights_of_all_latents_and_new_groups(each):
+    """A few rows of known groups, and all ten of a new one."""
+    fitted, later = split(pupils(), each=each)
+    posterior = start(fitted)
+    updated = posterior.update(later)
+    assert updated.run["updated"]["by"] == "weights"
+    table = updated.summary()
+    for name, mean in passed(pupils()).items():
+        assert abs(table.loc[name, "mean"] - mean) < 4 * table.loc[name, "mcse_mean"], name
+    v = {name: x[0, :5] for name, x in updated.draws.items()}
+    expected = Passed().log_prob(v, updated._fitted().data)
+    assert torch.allclose(updated.stats.log_density[0, :5], expected)
+
+
+def test_refit_where_weights_fail():
+    """Four times as many rows from elsewhere: no draw is near, which is said."""
+    fitted, later = pupils(24), pupils(160, shift=-3.0, seed=4)
+    with pytest.warns(SamplingWarning, match=r"can't be weighted by 160 new rows: .*; so the model was fitted again"):
+        updated = start(fitted).update(later, thin=1)
+    assert updated.run["updated"]["by"] == "refit"
+    assert "160 new rows" in updated.run["updated"]["why"]
+    table = updated.summary()
+    for name, mean in passed(pd.concat([fitted, later])).items():
+        assert abs(table.loc[name, "mean"] - mean) < 4 * table.loc[name, "mcse_mean"], name
+    json.dumps(updated.run)
+
+
+def test_draws_from_weights_have_an_honest_ess():
+    """For independent draws and weights w, means have variance sum w^2 (x - m)^2: MCSE^2 of the copies must say so."""
+    posterior = start(pupils(40))
+    found = reweighted(Later(posterior, pupils(16, shift=-1.0, seed=9)))
+    assert not isinstance(found, str)
+    again = found.posterior.summary("mu").loc["mu"]
+    assert found.ess < 4000  # of 8,000: the weights are uneven
+    assert again["ess_bulk"] == pytest.approx(found.ess, rel=0.5)
+    assert again["ess_bulk"] < 0.9 * posterior.chains * posterior.n_draws
+
+
+def test_limit_of_k_is_that_of_the_paper():
+    assert good_k(100) == pytest.approx(0.5)
+    assert good_k(2000) == pytest.approx(1 - 1 / np.log10(2000))
+    assert good_k(10**6) == 0.7
+
+
+def test_priors_scaled_by_the_data_stay():
+    frame = scores()
+    fitted, later = frame.iloc[:50], frame.iloc[50:].assign(y=lambda f: f["y"] + 100)
+    model = VaryingIntercepts("school", ["x"])
+    posterior = ht.sample(model, read(fitted), chains=4, draws=100, **QUIET)
+    data = Later(posterior, later).data
+    assert data.scale_of("y")[1].item() == pytest.approx(fitted["y"].std())
+    assert data.scale_of("x")[1].item() == pytest.approx(fitted["x"].std())
+    assert data.n_rows == 60
+    with pytest.warns(SamplingWarning, match="the model was fitted again"):  # 100 units away
+        again = Later(posterior.update(later, draws=100), later).data
+    assert again.scale_of("y")[1].item() == pytest.approx(fitted["y"].std())
+
+
+def test_rows_that_cannot_be_read():
+    later = split(scores())[1]
+    with pytest.raises(DataError, match="no column 'y'"):
+        gaussian().update(later.drop(columns="y"))
+    with pytest.raises(DataError, match="new rows come as a pandas DataFrame"):
+        gaussian().update(later["y"])
+    bare = Posterior(
+        gaussian().draws,
+        plates=gaussian().plates,
+        labels=gaussian().labels,
+        event_labels={},
+        stats=gaussian().stats,
+        run={},
+    )
+    with pytest.raises(DataError, match="does not know its model and data"):
+        update(bare, later)
+    each = read(scores()).replace(y=read(scores()).y.expand(4, -1))
+    many = ht.sample(KnownScales(), each, chains=4, warmup=20, draws=20, collapse=False, **QUIET)
+    with pytest.raises(DataError, match="data of its own"):
+        many.update(later)
+
+
+def test_rows_that_contradict_the_nesting():
+    frame = pd.DataFrame({"school": list("aabb"), "class": ["1", "2", "3", "4"], "y": [0.0, 1.0, 2.0, 1.5]})
+    noise = np.random.default_rng(0).normal(size=12)
+    data = ht.Data.from_frame(pd.concat([frame] * 3).assign(y=noise), "y", ["school", "class"])
+    posterior = ht.sample(Nested(["school", "class"], priors="tutorial"), data, chains=4, draws=100, **QUIET)
+    with pytest.raises(DataError, match="correct the row"):
+        posterior.update(frame.assign(school=list("bbaa")))
+
+
+MODELS = {
+    "intercepts": lambda: VaryingIntercepts("g", ["x"], priors="tutorial"),
+    "correlated": lambda: CorrelatedEffects("g", ["x"], priors="tutorial"),
+    "nested": lambda: Nested(["g", "c"], ["x"], priors="tutorial"),
+    "bernoulli": lambda: VaryingIntercepts("g", ["x"], family="bernoulli", priors="tutorial"),
+    "student": lambda: VaryingIntercepts("g", ["x"], family="student_t", priors="tutorial"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", MODELS)
+def test_update_agrees_with_a_full_refit(kind):
+    """5 % of rows are new, and a group among them: population-level means within 3 MCSE, of 8 at most (2 %), and those
+    of 80 effects within 4.5 (6e-4).
+    """
+    model, groups = MODELS[kind](), {"g": 10, "c": 3} if kind == "nested" else {"g": 40}
+    frame = ht.simulate_grouped(groups, 20, model=model, seed=11).frame
+    new = (np.random.default_rng(0).random(len(frame)) < 0.03) | (frame["g"] == frame["g"].iloc[-1]).to_numpy()
+    run = {"chains": 32, "warmup": 200, "draws": 500, "thin": 1}
+    posterior = ht.sample(model, ht.Data.from_frame(frame[~new], "y", [*groups]), **QUIET, **run)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*so the model was fitted again")
+        updated = posterior.update(frame[new])
+    assert updated.run["updated"]["by"] == "weights" or kind == "student"  # whose weights are at the limit
+    refit = ht.sample(model, ht.Data.from_frame(frame, "y", [*groups]), **{**QUIET, **run, "seed": 2})
+    for within, names in (
+        (3.0, [name for name in refit.names if refit.plates[name] is None]),
+        (4.5, [name for name in refit.names if refit.plates[name] is not None]),
+    ):
+        one, two = updated.summary(names), refit.summary(names)
+        two = two[two["sd"] > 0]
+        one = one.loc[two.index]
+        z = (one["mean"] - two["mean"]) / np.hypot(one["mcse_mean"], two["mcse_mean"])
+        assert z.abs().max() < within
+        assert np.allclose(one["sd"] / two["sd"], 1.0, atol=0.12)
