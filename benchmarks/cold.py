@@ -1,6 +1,6 @@
 """From a cold process to 1,000 effective draws: seconds of `python script.py`, imports and compilation included.
 
-    python scripts/cold.py RUNNER FOLDER SETTINGS
+    python benchmarks/cold.py RUNNER FOLDER SETTINGS
 
 is the script that is timed: it reads the arrays from the folder, imports what a user of that library would, samples
 with settings given as JSON and saves its draws there. `run_cold` starts it, first with a trial number of draws, then

@@ -1,10 +1,10 @@
 """Long NUTS runs by NumPyro of two of the configs' models, in a form that has nothing of hiertorch in it.
 
-    python scripts/nuts_references.py contraception --draws 20000
-    python scripts/nuts_references.py grouseticks --draws 40000
+    python benchmarks/nuts_references.py contraception --draws 20000
+    python benchmarks/nuts_references.py grouseticks --draws 40000
 
 Prints for every population parameter and some groups the posterior mean and sd with their Monte Carlo standard errors,
-as `tests/test_published.py` holds them, and the worst R-hat and smallest ESS of these parameters. Effects are
+as `tests/statistics/test_published.py` holds them, and the worst R-hat and smallest ESS of these parameters. Effects are
 non-centred; the priors are fixed numbers of the usual kind, and the test gives the same ones to hiertorch.
 """
 

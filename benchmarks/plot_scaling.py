@@ -1,6 +1,6 @@
 """Time against rows and against groups, as measured by `benchmark.py --case rows group_counts --json scaling.json`.
 
-python scripts/plot_scaling.py scaling.json scaling.png
+python benchmarks/plot_scaling.py scaling.json scaling.png
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What fitting again costs: K folds as one run, and new rows, beside fits of their own. Writes a JSON result.
 
-    python scripts/refits.py --out refits.json
+    python benchmarks/refits.py --out refits.json
 
 Each case is timed `--pairs` times in turn, everything on one thread; medians are reported. A *fit* is `ht.sample` with
 its defaults; a *small fit* has the chains and draws that one fold has. Ratios hold on a noisy machine, seconds do not.
