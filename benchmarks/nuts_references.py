@@ -4,8 +4,8 @@
     python benchmarks/nuts_references.py grouseticks --draws 40000
 
 Prints for every population parameter and some groups the posterior mean and sd with their Monte Carlo standard errors,
-as `tests/statistics/test_published.py` holds them, and the worst R-hat and smallest ESS of these parameters. Effects are
-non-centred; the priors are fixed numbers of the usual kind, and the test gives the same ones to hiertorch.
+as `tests/statistics/test_published.py` holds them, and the worst R-hat and smallest ESS of these parameters. Effects
+are non-centred; the priors are fixed numbers of the usual kind, and the test gives the same ones to hiertorch.
 """
 
 import argparse
