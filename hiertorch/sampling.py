@@ -19,7 +19,7 @@ from hiertorch.density.structure import analyse, priors_alone
 from hiertorch.draws.naming import unsavable
 from hiertorch.errors import DataError, ModelError, SamplingError, warn
 from hiertorch.gaussian.audit import AuditError
-from hiertorch.gaussian.collapse import collapse as find_collapse
+from hiertorch.gaussian.discovery import collapse as find_collapse
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import validation
 from hiertorch.model.model import Model

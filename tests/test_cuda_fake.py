@@ -26,7 +26,8 @@ from hiertorch.dashboard.looks import split_rhat
 from hiertorch.dashboard.snapshots import snapshot
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import ModelError, SamplingWarning
-from hiertorch.gaussian.collapse import Collapsed, collapse
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import validation
 from hiertorch.models import VaryingIntercepts

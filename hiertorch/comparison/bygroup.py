@@ -24,9 +24,9 @@ from torch import Tensor
 from hiertorch import wording
 from hiertorch.comparison.quadrature import laplace, log_integral, mode
 from hiertorch.density.structure import analyse
+from hiertorch.draws.closedform import collapsed_of
 from hiertorch.draws.pointwise import DRAWS, Pointwise
 from hiertorch.errors import DataError
-from hiertorch.gaussian.audit import collapsed_of
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.declared import overrides, refuse_own_priors
@@ -82,7 +82,7 @@ def by_group(pointwise: Pointwise, plate: str) -> "ClosedForm | Numerical | Summ
         )
     effects = pointwise.posterior._effects
     if isinstance(effects, Redraw):
-        return ClosedForm(pointwise, plate, effects._collapsed, effects._seed)
+        return ClosedForm(pointwise, plate, effects.collapsed, effects.seed)
     found = collapsed_of(pointwise.posterior)
     return Numerical(pointwise, plate) if isinstance(found, str) else ClosedForm(pointwise, plate, found, 0)
 

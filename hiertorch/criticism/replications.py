@@ -167,13 +167,13 @@ def check_draws(draws: int) -> None:
 
 
 def _drawn_again(thinned: Pointwise, effects: Redraw, which: Tensor, start: int) -> dict[str, Tensor]:
-    linear = set(effects._collapsed.linear)
+    linear = set(effects.collapsed.linear)
     plates = {thinned.model.latents[name].plate for name in thinned._unstored}
     names = [
         name
         for name, latent in thinned.model.latents.items()
         if latent.plate is not None and latent.plate in plates and name in linear
     ]
-    stored = {name: x.flatten(0, 1)[which].unsqueeze(0) for name, x in effects._draws.items()}
-    drawn = Redraw(effects._collapsed, stored, effects._seed + start).draws(names)
+    stored = {name: x.flatten(0, 1)[which].unsqueeze(0) for name, x in effects.population.items()}
+    drawn = Redraw(effects.collapsed, stored, effects.seed + start).draws(names)
     return {name: x.squeeze(0) for name, x in drawn.items()}

@@ -327,7 +327,7 @@ def _seconds_a_draw(pointwise: "Pointwise", seconds: float) -> float:
     if (least := groups * pointwise.number * REDRAWN) > seconds:
         raise _SlowError(least, seconds)
     again, chains = pointwise._redraw, min(PROBED, pointwise.chains)
-    few = type(again)(again._collapsed, {name: x[:chains, :1] for name, x in again._draws.items()}, 0)
+    few = type(again)(again.collapsed, {name: x[:chains, :1] for name, x in again.population.items()}, 0)
     began = time.thread_time()
     few.draws(names)
     return (time.thread_time() - began) / chains
@@ -336,6 +336,6 @@ def _seconds_a_draw(pointwise: "Pointwise", seconds: float) -> float:
 def _redrawn(pointwise: "Pointwise") -> list[str]:
     """Names of the effects that are drawn again together."""
     assert pointwise._redraw is not None
-    latents, linear = pointwise.model.latents, pointwise._redraw._collapsed.linear
+    latents, linear = pointwise.model.latents, pointwise._redraw.collapsed.linear
     plates = {latents[name].plate for name in pointwise._unstored}
     return [name for name in latents if latents[name].plate in plates and name in linear]

@@ -1,7 +1,7 @@
 """A model whose chains have different priors in turn: chain c has that of c mod the number of priors.
 
-It is how `hiertorch.priorgrid` fits several priors in one run, and how `hiertorch.gaussian.collapse` knows that each of
-them is a setting of its own. The count stands behind a name that no class of a user can have.
+So `hiertorch.priorgrid` fits several priors in one run, and `hiertorch.gaussian.discovery` knows that each of them is a
+setting of its own. The count stands behind a name that no class of a user can have.
 """
 
 from collections.abc import Mapping, MutableMapping

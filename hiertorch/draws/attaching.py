@@ -9,7 +9,7 @@ from hiertorch.data.newrows import shown
 from hiertorch.data.table import Data
 from hiertorch.draws.agreement import disagreement
 from hiertorch.errors import DataError, ModelError
-from hiertorch.gaussian.collapse import collapse
+from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import Latent, validation

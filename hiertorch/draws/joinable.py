@@ -112,7 +112,7 @@ def _check_densities(parts: Sequence[Posterior]) -> None:
     known: Any = next((part._predictor for part in parts if part._predictor is not None), None)
     effects = next((part._effects for part in parts if isinstance(part._effects, Redraw)), None)
     for part in parts if known is not None else ():
-        collapsed = effects._collapsed if part.run.get("collapsed") and effects is not None else None
+        collapsed = effects.collapsed if part.run.get("collapsed") and effects is not None else None
         if off := disagreement(part, known.model, known.data, known.reads, collapsed):
             raise DataError(
                 "these posteriors are of models that print alike and are others: at draws of one, the log density of "

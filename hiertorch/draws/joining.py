@@ -91,9 +91,9 @@ def _redrawn(parts: Sequence[Posterior], every: Mapping[str, Tensor]) -> dict[st
 def _effects(part: Posterior, every: Mapping[str, Tensor]) -> Redraw | None:
     """What draws effects again for the draws of all; None if some lack what these are drawn given."""
     effects: Any = part._effects
-    if not all(name in every for name in effects._draws):
+    if not all(name in every for name in effects.population):
         return None
-    return Redraw(effects._collapsed, {name: every[name] for name in effects._draws}, effects._seed)
+    return Redraw(effects.collapsed, {name: every[name] for name in effects.population}, effects.seed)
 
 
 def _even(parts: Sequence[Posterior], each: int) -> list[Posterior]:
@@ -123,7 +123,7 @@ def _thinned(posterior: Posterior, step: int, number: int) -> Posterior:
 
     stats, effects = posterior.stats, posterior._effects
     if isinstance(effects, Redraw):
-        effects = Redraw(effects._collapsed, {name: taken(x) for name, x in effects._draws.items()}, effects._seed)
+        effects = Redraw(effects.collapsed, {name: taken(x) for name, x in effects.population.items()}, effects.seed)
     return Posterior(
         {name: taken(x) for name, x in posterior.draws.items()},
         plates={**posterior.plates, **posterior._effect_plates},

@@ -157,7 +157,7 @@ class Pointwise:
             groups[plate], codes[plate] = part.codes[plate].unique(return_inverse=True)
         part = copy.copy(part)
         part.codes = codes
-        linear = effects._collapsed.linear
+        linear = effects.collapsed.linear
         stored = [name for name in self._held if self.model.latents[name].plate in plates and name in linear]
         drawn = effects.draws([*self._unstored, *stored], groups)
         return part, drawn

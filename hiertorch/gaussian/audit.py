@@ -3,7 +3,7 @@
     log p(y, all latents) = log p(rest) + log p(y | rest) + log p(effects, coefficients | rest, y)
 
 The left side is what the user wrote, all rows at every draw; the right side is what was sampled. It is an identity, so
-that their difference is the same number at all draws, whatever these are. Discovery (`hiertorch.gaussian.collapse`)
+that their difference is the same number at all draws, whatever these are. Discovery (`hiertorch.gaussian.discovery`)
 proves it where the prior lies; the audit looks where the posterior does, in its tails above all.
 
 Note [Rounding]
@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,16 +24,13 @@ from hiertorch.data.table import Data
 from hiertorch.density.space import Space
 from hiertorch.density.structure import coordinates_of
 from hiertorch.errors import SamplingError
-from hiertorch.gaussian.collapse import Collapsed, collapse
-from hiertorch.gaussian.identity import differences
-from hiertorch.gaussian.redraw import Redraw
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse, differences
 from hiertorch.model.latent import validation
+from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
-
-__all__ = ["Audit", "AuditError", "audit", "collapsed_of"]
+__all__ = ["Audit", "AuditError", "audit", "audited"]
 
 LIMIT, ROUNDING = 1e-3, 1e-9
 
@@ -70,10 +66,10 @@ class Audit:
         worse = other if self.sound and not other.gap <= self.gap else self
         return replace(worse, draws=self.draws + other.draws, seconds=self.seconds + other.seconds)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """JSON-able, for `posterior.run`; a gap that is no number is None."""
         gap = self.gap if math.isfinite(self.gap) else None
-        found: dict[str, Any] = {"sound": self.sound, "gap": gap, "draws": self.draws, "seconds": self.seconds}
+        found: dict[str, object] = {"sound": self.sound, "gap": gap, "draws": self.draws, "seconds": self.seconds}
         return found if self.sound else {**found, "worst": dict(self.worst)}
 
     def sentence(self) -> str:
@@ -93,28 +89,21 @@ class AuditError(SamplingError):
         self.found = found
 
 
-def collapsed_of(posterior: "Posterior", data: Data | None = None, reads: Reads | None = None) -> Collapsed | str:
-    """The model of a posterior with effects and coefficients integrated out, or the reason why it can't be: what was
-    sampled, or, of draws that were made in another way, what `hiertorch.gaussian.collapse` finds, audited at these
-    draws.
+def audited(model: Model, data: Data, reads: Reads, draws: Mapping[str, Tensor]) -> Collapsed | str:
+    """The model with effects and coefficients integrated out, audited at draws that were made in another way; or the
+    reason why it can't be.
 
     Args:
-        posterior: with its model.
-        data: other data, whose groups may be others.
-        reads: what the model reads of these.
+        model: what was sampled.
+        data: the rows.
+        reads: what the model reads of them.
+        draws: name -> `(chains, draws, size, *event)`; those of effects are not looked at.
     """
-    fitted: Any = posterior._fitted()
-    if data is None and isinstance(posterior._effects, Redraw):
-        return posterior._effects._collapsed
-    if posterior.run.get("audit", {"sound": True})["sound"] is False:
-        return "the run's own draws have shown that it can't be integrated out"
-    reads = reads or fitted.reads
-    found = collapse(fitted.model, fitted.data if data is None else data, reads)
+    found = collapse(model, data, reads)
     if isinstance(found, str):
         return found
     coordinates = coordinates_of(found.composed.model, reads)
-    held = {**fitted.more, **posterior.draws}
-    draws = {name: x for name, x in held.items() if name in coordinates and coordinates[name].plate is None}
+    draws = {name: x for name, x in draws.items() if name in coordinates and coordinates[name].plate is None}
     if missing := [name for name in found.rest if name not in draws]:
         return f"there are no draws of {missing[0]!r}"
     checked = audit(found, Space({name: coordinates[name] for name in found.rest}), draws, 0) if draws else Audit()

@@ -2,45 +2,31 @@
 
     p(y, effects, coefficients, rest) = p(rest) p(y | rest) p(effects, coefficients | rest, y)
 
-The rest is a few scales and correlations. `collapse` finds out whether a model is of this kind
-(`hiertorch.gaussian.probing`), sums up its rows once (`hiertorch.gaussian.grams`) and then checks the identity against
-the model's own density at random places; what does not hold is not used, and the reason is given.
+The rest is a few scales and correlations. `hiertorch.gaussian.discovery` finds out whether a model is of this kind.
 """
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from math import lcm
 
 import torch
 from torch import Tensor
 
 from hiertorch.data.table import Data
-from hiertorch.density.turns import priors_in_turn
-from hiertorch.errors import ModelError
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.cholesky import product, solve_lower
 from hiertorch.gaussian.elimination import Elimination, Reduced, Spreads
 from hiertorch.gaussian.grams import gather
-from hiertorch.gaussian.identity import differences
 from hiertorch.gaussian.marginals import Marginals
-from hiertorch.gaussian.probing import find
-from hiertorch.gaussian.several import Eliminations, one_of, sets_of
-from hiertorch.model.latent import Values, validation
-from hiertorch.model.model import Model
-from hiertorch.model.reads import Reads
+from hiertorch.gaussian.several import Eliminations
+from hiertorch.model.latent import Values
 from hiertorch.model.support import Bounds, Condition, conditions
 
-__all__ = ["Collapsed", "collapse"]
+__all__ = ["Collapsed"]
 
-CLOSE = 1e-8
 BATCH_NUMBERS = 1_500_000
 """Numbers of all classes in a batch (measured): fewer cost more operations, more leave the cache."""
 
 LARGE_ROOT = 200
-
-MANY_ROWS = 100_000
-"""Above which fewer places are compared."""
 
 MOST_REMEMBERED = 12
 """Coefficients up to which each proposal's factor is kept for drawing them."""
@@ -278,38 +264,6 @@ class Collapsed:
     def marginals(self) -> Marginals:
         """Marginal likelihoods by group; made at the first use, by one more pass over the rows."""
         return Marginals(self.affine)
-
-
-def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
-    """The model with effects and coefficients integrated out, or the reason why it can't be."""
-    if data.dtype != torch.float64:
-        model, data = copy.deepcopy(model).double(), data.to(dtype=torch.float64)
-    try:
-        with torch.no_grad(), validation(False):
-            own = sets_of(data)
-            sets = [one_of(data, d % own) for d in range(lcm(own, priors_in_turn(model)))]
-            found = Collapsed(find(model, sets[0], reads), data, sets)
-            _verify(found)
-    except NotAffine as reason:
-        return str(reason)
-    except (ModelError, torch.linalg.LinAlgError) as error:  # of the model's own code, at values far out
-        return f"the model can't be computed where it was probed ({type(error).__name__}: {error})"
-    return found
-
-
-def _verify(found: Collapsed) -> None:
-    """Holds log p(y, linear, rest) of the model against what was found, at random places and on all rows."""
-    composed, affine = found.composed, found.affine
-    generator = torch.Generator(composed.data.device).manual_seed(2)
-    chains = found.sets if found.sets > 1 else 2 if found.data.n_rows > MANY_ROWS else 4
-    places = found.possible(affine.probes)
-    rest = {name: x[places[torch.arange(chains, device=x.device) % len(places)]] for name, x in affine.probes.items()}
-    noise = torch.randn(found.n_noise, chains, generator=generator, dtype=torch.float64, device=composed.data.device)
-    values = {**rest, **found.draw(rest, noise)}
-    gap, density = differences(found, values, chains)
-    gap = gap.abs() / density.abs().clamp(min=1.0)
-    if not bool((gap <= CLOSE).all()):
-        raise NotAffine(f"the factorisation misses the model's log density by a relative {float(gap.max()):.1e}")
 
 
 def _chains(values: Mapping[str, Tensor]) -> int:

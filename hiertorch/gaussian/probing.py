@@ -11,7 +11,7 @@ Where columns or the rows' scales change with the rest, values also tell how: co
 matrix, scales those at the anchor times a factor for each stratum. Functions without kinks that agree on this at the
 spread, distinct values of `hiertorch.gaussian.probes` agree everywhere, but for a set of measure 0; one that may have
 kinks or jumps is refused, and so is one that reads a latent and was not seen to change with it. All this is done on
-some rows; `hiertorch.gaussian.collapse` then holds the whole factorisation against the model's own density, on all
+some rows; `hiertorch.gaussian.discovery` then holds the whole factorisation against the model's own density, on all
 rows.
 """
 

@@ -34,12 +34,12 @@ class Redraw:
     """
 
     def __init__(self, collapsed: Collapsed, draws: Mapping[str, Tensor], seed: int) -> None:
-        self._collapsed, self._draws, self._seed = collapsed, dict(draws), seed
+        self.collapsed, self.population, self.seed = collapsed, dict(draws), seed
         self.names = tuple(name for name in collapsed.linear if name not in draws)
 
     def thinned(self, step: int) -> "Redraw":
         """The same for every `step`-th draw of each chain."""
-        return Redraw(self._collapsed, {name: x[:, ::step] for name, x in self._draws.items()}, self._seed)
+        return Redraw(self.collapsed, {name: x[:, ::step] for name, x in self.population.items()}, self.seed)
 
     def draws(self, names: Sequence[str], groups: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Draws of effects that belong together, name -> `(chains, draws, groups, *event)`.
@@ -48,11 +48,11 @@ class Redraw:
             names: which of `names`.
             groups: plate -> codes of the groups wanted; all of a plate that is left out.
         """
-        groups, collapsed = groups or {}, self._collapsed
+        groups, collapsed = groups or {}, self.collapsed
         plates = {name: collapsed.composed.part[name].plate for name in names}
         finest = collapsed.grams.levels[0].plate if collapsed.grams.levels else None
         only = groups.get(str(finest)) if finest in plates.values() else None
-        chains, number = next(iter(self._draws.values())).shape[:2]
+        chains, number = next(iter(self.population.values())).shape[:2]
         generator = self._generator()
         found: dict[str, list[Tensor]] = {name: [] for name in names}
         noise_rows = collapsed.noise_for(names, only)
@@ -63,7 +63,7 @@ class Redraw:
                 x = drawn[name]
                 wanted = None if plate == finest and only is not None else groups.get(str(plate))
                 found[name].append(x if wanted is None else x[:, wanted])
-        dtype = next(iter(self._draws.values())).dtype
+        dtype = next(iter(self.population.values())).dtype
         return {name: torch.cat(x).unflatten(0, (chains, number)).to(dtype) for name, x in found.items()}
 
     def moments(self, name: str) -> tuple[Tensor, Tensor]:
@@ -73,9 +73,9 @@ class Redraw:
         its own plate, so that its conditional mean is its draw at noise 0, and its variance the sum of squares of what
         a unit of each noise adds.
         """
-        collapsed = self._collapsed
+        collapsed = self.collapsed
         part = collapsed.composed.part[name]
-        chains, number = next(iter(self._draws.values())).shape[:2]
+        chains, number = next(iter(self.population.values())).shape[:2]
         at = torch.linspace(0, chains * number - 1, min(MOMENT_DRAWS, chains * number), dtype=torch.float64).long()
         own = part.size * part.width if part in collapsed.grams.levels else 0  # a crossed plate has no noise of its own
         rows, generator = collapsed.noise_for([name]), self._generator()
@@ -108,13 +108,13 @@ class Redraw:
             plate: a grouping that effects vary over.
             stored: draws of latents of the model, `(chains, draws, size, *event)`; others are drawn again.
         """
-        collapsed = self._collapsed
+        collapsed = self.collapsed
         data, parts = collapsed.composed.data, collapsed.composed.parts
         inner = {n for part in parts if part.plate is not None and data.nests(part.plate, plate) for n in part.events}
         kept = {name: x for name, x in stored.items() if name not in inner}
         outer = [name for name in self.names if name not in kept and name not in inner]
-        chains, number = next(iter(self._draws.values())).shape[:2]
-        known = {**kept, **(self.draws(outer) if outer else {}), **self._draws}
+        chains, number = next(iter(self.population.values())).shape[:2]
+        known = {**kept, **(self.draws(outer) if outer else {}), **self.population}
         flat = {name: x.flatten(0, 1).to(collapsed.grams.packed.dtype) for name, x in known.items()}
         size = max(1, NUMBERS // data.size(plate))
         found = []
@@ -129,19 +129,19 @@ class Redraw:
         return torch.cat(found).unflatten(0, (chains, number))
 
     def _generator(self) -> torch.Generator:
-        return torch.Generator(self._collapsed.grams.packed.device).manual_seed(self._seed)
+        return torch.Generator(self.collapsed.grams.packed.device).manual_seed(self.seed)
 
     def _parts(self, at: Tensor, numbers: int, only: Tensor | None = None) -> Iterator[dict[str, Tensor]]:
         """Stored values of the draws `at`, `(n, 1, *event)`, so many at a time that `numbers` for each fit."""
-        flat = {name: x.flatten(0, 1) for name, x in self._draws.items()}
+        flat = {name: x.flatten(0, 1) for name, x in self.population.items()}
         size = max(1, NUMBERS // max(1, numbers))
-        if only is None or len(self._collapsed.grams.levels) > 1 or self._collapsed.grams.crossed:
-            size = min(size, self._collapsed.batch)
+        if only is None or len(self.collapsed.grams.levels) > 1 or self.collapsed.grams.crossed:
+            size = min(size, self.collapsed.batch)
         for part in at.split(size):
-            yield {name: x[part.to(x.device)].to(self._collapsed.grams.packed.dtype) for name, x in flat.items()}
+            yield {name: x[part.to(x.device)].to(self.collapsed.grams.packed.dtype) for name, x in flat.items()}
 
     def _noise(self, rows: int, values: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        like = self._collapsed.grams.packed
+        like = self.collapsed.grams.packed
         number = len(next(iter(values.values())))
         return torch.randn(rows, number, generator=generator, dtype=like.dtype, device=like.device)
 
@@ -149,4 +149,4 @@ class Redraw:
         self, values: Mapping[str, Tensor], noise: Tensor, names: Sequence[str], only: Tensor | None = None
     ) -> dict[str, Tensor]:
         with torch.no_grad(), validation(False):
-            return self._collapsed.draw(values, noise, names, only)
+            return self.collapsed.draw(values, noise, names, only)

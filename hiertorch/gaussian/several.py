@@ -35,8 +35,8 @@ def sets_of(data: Data) -> int:
     return next(d for d in range(1, chains + 1) if chains % d == 0 and all(torch.equal(x[d:], x[:-d]) for x in each))
 
 
-def one_of(data: Data, number: int) -> Data:
-    """A data set among several; what depends on the response of all of them stays as it is."""
+def one_of(data: Data, number: int | Tensor) -> Data:
+    """A data set among several, or some of them; what depends on the response of all stays as it is."""
     y = data.y if data.y.dim() == 1 else data.y[number]
     weights = data.weights if data.weights is None or data.weights.dim() == 1 else data.weights[number]
     return data._changed(y=y, weights=weights)

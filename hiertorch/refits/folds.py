@@ -24,10 +24,10 @@ from hiertorch.comparison.criteria import Criterion, question, total
 from hiertorch.data.columns import check_aligned
 from hiertorch.data.table import Data
 from hiertorch.draws import diagnostics
+from hiertorch.draws.closedform import collapsed_of
 from hiertorch.draws.pareto import good_k
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
-from hiertorch.gaussian.audit import collapsed_of
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.posterior import Posterior
 from hiertorch.predict.predict import Fitted

@@ -30,9 +30,9 @@ from torch import Tensor
 from hiertorch import wording
 from hiertorch.density.structure import coordinates_of
 from hiertorch.density.target import Target
+from hiertorch.draws.closedform import collapsed_of
 from hiertorch.draws.pareto import good_k, smoothed
 from hiertorch.errors import DataError
-from hiertorch.gaussian.audit import collapsed_of
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.latent import Values, validation

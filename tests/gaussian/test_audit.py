@@ -14,11 +14,12 @@ import hiertorch as ht
 from hiertorch import sampling
 from hiertorch.density.space import Space
 from hiertorch.density.structure import coordinates_of
+from hiertorch.draws.closedform import collapsed_of
 from hiertorch.errors import SamplingError, SamplingWarning
 from hiertorch.gaussian import audit as audits
-from hiertorch.gaussian.audit import Audit, audit, collapsed_of
-from hiertorch.gaussian.collapse import Collapsed, collapse
-from hiertorch.gaussian.identity import differences
+from hiertorch.gaussian.audit import Audit, audit
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse, differences
 from hiertorch.model.checks import inspect
 from hiertorch.monitors import Monitor, RunInfo, Window
 from hiertorch.posterior import Posterior
@@ -198,7 +199,7 @@ def test_chunks_of_rows_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> N
     def one_by_one(data, width):
         return (data.rows(i, i + 1) for i in range(data.n_rows))
 
-    monkeypatch.setattr("hiertorch.gaussian.identity.chunks", one_by_one)
+    monkeypatch.setattr("hiertorch.gaussian.discovery.chunks", one_by_one)
     assert audit(collapsed, space_of(collapsed), draws, 0).gap == pytest.approx(whole.gap, abs=1e-10)
 
 

@@ -11,7 +11,8 @@ from torch.distributions import Normal
 from zoo import REFUSED, ZOO, Example, Intercepts, dense, log_group
 
 import hiertorch as ht
-from hiertorch.gaussian.collapse import Collapsed, collapse
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
 
 CHAINS = 3

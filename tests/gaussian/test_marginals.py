@@ -30,7 +30,8 @@ import hiertorch as ht
 from hiertorch.errors import DataError
 from hiertorch.gaussian import marginals
 from hiertorch.gaussian.affine import NotAffine
-from hiertorch.gaussian.collapse import Collapsed, collapse
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.marginals import Marginals
 from hiertorch.model.checks import inspect
 

@@ -23,7 +23,8 @@ from zoo import ZOO, Example, Intercepts, dense, log_group
 import hiertorch as ht
 from hiertorch.errors import DataError
 from hiertorch.gaussian import redraw
-from hiertorch.gaussian.collapse import Collapsed, collapse
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.checks import inspect
 from hiertorch.posterior import Posterior, UnknownNameError

@@ -14,7 +14,8 @@ from zoo import Intercepts, dense
 
 import hiertorch as ht
 from hiertorch.errors import ModelError, SamplingError, SamplingWarning
-from hiertorch.gaussian.collapse import Collapsed, collapse
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
 from hiertorch.models import CompletePooling, EightSchools, VaryingIntercepts
 from hiertorch.monitors import Monitor, Window

@@ -19,7 +19,8 @@ from torch.distributions import Normal
 import hiertorch as ht
 from hiertorch.density.space import Space
 from hiertorch.density.structure import coordinates_of
-from hiertorch.gaussian.collapse import Collapsed, collapse
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import Values, validation
 
