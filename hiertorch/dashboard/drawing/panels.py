@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from hiertorch.dashboard.drawing.canvas import BLACK, BLUE, CHAINS, GREY, LIGHT, ORANGE, Panel
-from hiertorch.dashboard.drawing.ranks import ERROR, band, differences
 from hiertorch.dashboard.drawing.ticks import short
 from hiertorch.dashboard.drawing.typesetting import Colour
+from hiertorch.draws.ranks import ERROR, band, differences
 
 __all__ = ["block_acceptance", "forest", "funnel", "pair", "rank", "shrinkage"]
 
@@ -22,7 +22,7 @@ MIDDLE: Colour = (150, 150, 150)  # of lines on the light grey of the band
 
 
 def rank(x: np.ndarray, name: str) -> bytes:
-    """ECDF of each chain's ranks less the even one, and the band of `hiertorch.dashboard.drawing.ranks`: chains outside
+    """ECDF of each chain's ranks less the even one, and the band of `hiertorch.draws.ranks`: chains outside
     it have not found the same distribution as the others.
 
     Args:
