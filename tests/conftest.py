@@ -21,6 +21,8 @@ from hiertorch.moves.base import Tuning
 from hiertorch.posterior import Posterior
 from hiertorch.run.sweeps import Sweep
 
+pytest.register_assert_rewrite("builders", "contracts", "references", "server", "windows", "zoo")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:

@@ -10,13 +10,14 @@ zero, and the trapezoidal rule on an even grid converges faster than any power o
 on a grid and on one of twice as many points a side, and refused if they differ by more than 1e-6 sd.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from arviz_stats.base import array_stats
 from scipy import interpolate, optimize, special, stats
+from torch import Tensor
 
 PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
 DROP = 24.0  # log densities further below the mode than this hold about 1e-10 of the mass
@@ -365,3 +366,20 @@ def _checked(ranks: np.ndarray, n_values: int) -> np.ndarray:
     if not np.issubdtype(ranks.dtype, np.integer) or ranks.min() < 0 or ranks.max() >= n_values:
         raise ValueError(f"ranks must be integers in 0 .. {n_values - 1}, found {ranks.min()} to {ranks.max()}.")
     return ranks
+
+
+def uniformity(draws: Mapping[str, Tensor], truth: Mapping[str, Tensor], number: int) -> dict[str, float]:
+    """p-values of the ranks of truths `(data sets, ...)` among `number` draws, `(data sets x chains, draws, ...)`."""
+    found = {}
+    for name, value in truth.items():
+        together = draws[name].reshape(len(value), number, -1)
+        ranks = (together < value.reshape(len(value), 1, -1)).sum(1).numpy()
+        for k, column in enumerate(ranks.T):
+            found[f"{name}[{k}], chi-square"] = chi_square_p(column, number + 1)
+            found[f"{name}[{k}], distance"] = ecdf_p(column, number + 1)
+    return found
+
+
+def failures(p: Mapping[str, float], alpha: float = 1e-3) -> dict[str, float]:
+    """Those that fail at `alpha` in all, by Bonferroni."""
+    return {what: value for what, value in p.items() if not value > alpha / len(p)}

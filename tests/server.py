@@ -13,9 +13,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-import pandas as pd
 import pytest
+from builders import ten_schools
 
 import hiertorch as ht
 from hiertorch.models import VaryingIntercepts
@@ -185,7 +184,7 @@ class Fit:
 
         def fit():
             model = VaryingIntercepts("school", ["x"], family="bernoulli", priors="tutorial")
-            self.posterior = ht.sample(model, schools("yes"), monitors=monitors, compile=False, **settings)
+            self.posterior = ht.sample(model, ten_schools("yes"), monitors=monitors, compile=False, **settings)
 
         self._thread = threading.Thread(target=fit, daemon=True)
         self._thread.start()
@@ -200,14 +199,3 @@ class Fit:
         self._thread.join(120)
         assert self.posterior is not None
         return self.posterior
-
-
-def schools(response="y"):
-    """Ten schools of eight pupils."""
-    numbers = np.random.default_rng(5)
-    school, x = np.repeat(np.arange(10), 8), numbers.normal(size=80)
-    eta = numbers.normal(0.0, 0.8, 10)[school] + 0.5 * x
-    y = eta + numbers.normal(0.0, 0.7, 80)
-    names = np.array([f"School {k}" for k in school])
-    frame = pd.DataFrame({"school": names, "x": x, "y": y, "yes": (y > 0).astype(float)})
-    return ht.Data.from_frame(frame, response=response, groups=["school"], predictors=["x"])

@@ -39,6 +39,9 @@ from torch.distributions import (
 )
 
 import hiertorch as ht
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse
+from hiertorch.model.checks import inspect
 from hiertorch.model.latent import validation
 
 STEP = 2.0**20  # of a unit vector: a power of two loses nothing, and is large beside any constant in a mean
@@ -1058,3 +1061,41 @@ REFUSED: dict[str, tuple[ht.Model, ht.Data, tuple[str, ...]]] = {  # model, data
     "own_prior": _refused(OwnPrior(), "log_prior_term"),
     "scales_by_group": _refused(ScalesByGroup(), "sigma_y", "varies over"),
 }
+
+
+# Collapsed models against the reference
+
+
+def collapsed_of(model: ht.Model, data: ht.Data) -> Collapsed | str:
+    return collapse(model, data, inspect(model, data)[0])
+
+
+def stacked(parts: Mapping[str, Tensor], linear: tuple[str, ...]) -> np.ndarray:
+    """`(chains, latents)`, in declared order."""
+    return torch.cat([parts[name].flatten(1) for name in linear], 1).numpy()
+
+
+def moments(found: Collapsed, values: Mapping[str, Tensor], chains: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and root of the covariance of the linear latents, of draws that are mean + root noise."""
+    zero = torch.zeros(found.n_noise, chains, dtype=torch.float64)
+    mean = stacked(found.draw(values, zero), found.linear)
+    columns = []
+    for k in range(found.n_noise):
+        unit = zero.clone()
+        unit[k] = 1.0
+        columns.append(stacked(found.draw(values, unit), found.linear) - mean)
+    root = np.stack(columns, -1)  # (chains, latents, noise)
+    return mean, root, root @ root.swapaxes(1, 2)
+
+
+def assert_moments(found: Collapsed, case: Example, values: Mapping[str, Tensor], chains: int, rel: float) -> None:
+    """Means to `rel` sd and covariances to `rel` of the sds' product, beside what rounding a draw costs."""
+    expected = dense(case.model, case.data, values, case.linear)
+    sd = np.sqrt(np.diagonal(expected.covariance, axis1=1, axis2=2)).astype(float)
+    mean, _, covariance = moments(found, values, chains)
+    rounding = np.abs(mean) / sd
+    off = np.abs(mean - expected.mean).astype(float) / sd
+    assert (off <= rel + 1e-14 * rounding).all(), f"means off by up to {off.max():.1e} sd"
+    off = np.abs(covariance - expected.covariance).astype(float) / (sd[:, :, None] * sd[:, None, :])
+    bound = rel + 2e-15 * (rounding[:, :, None] + rounding[:, None, :])
+    assert (off <= bound).all(), f"covariances off by up to {off.max():.1e} of the sds' product"

@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
-from server import Fit, schools, serve, until
+from builders import ten_schools
+from server import Fit, serve, until
 
 import hiertorch as ht
 from hiertorch.dashboard import board
@@ -29,11 +30,12 @@ CHAINS = {f"run/chain_{c}" for c in range(4)}
 PARTS = ("run", "run/chain_0")
 ENDLESS = """
 import hiertorch as ht
-from server import schools
+from builders import ten_schools
 from hiertorch.models import VaryingIntercepts
 model = VaryingIntercepts("school", ["x"], family="bernoulli")
 settings = {"chains": 4, "warmup": 100, "draws": 1_000_000, "thin": 1, "seed": 2, "compile": False}
-ht.sample(model, schools("yes"), keep=["mu_alpha", "sigma_alpha", "beta"], progress=False, log_dir="run", **settings)
+keep = ["mu_alpha", "sigma_alpha", "beta"]
+ht.sample(model, ten_schools("yes"), keep=keep, progress=False, log_dir="run", **settings)
 """
 
 
@@ -51,7 +53,7 @@ def fit(folder, **options):
         warnings.filterwarnings("error", category=SamplingWarning, message="TensorBoard")
         return ht.sample(
             VaryingIntercepts("school", ["x"], priors="tutorial"),
-            schools(),
+            ten_schools(),
             log_dir=folder,
             progress=False,
             **{**settings, **options},

@@ -4,7 +4,8 @@ The announced links open the tabs, as they would for a person who clicks on them
 """
 
 import pytest
-from server import Fit, Page, schools, serve, until
+from builders import ten_schools
+from server import Fit, Page, serve, until
 
 import hiertorch as ht
 from hiertorch.dashboard import board
@@ -26,8 +27,8 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     settings = {"warmup": 100, "draws": 300, "thin": 1, "seed": 1, "compile": False, "progress": False}
     model = VaryingIntercepts("school", ["x"], priors="tutorial")
-    ht.sample(model, schools(), chains=4, collapse=False, log_dir=folder / "run", **settings)
-    ht.sample(model, schools(), chains=2, log_dir=folder / "other", **settings)
+    ht.sample(model, ten_schools(), chains=4, collapse=False, log_dir=folder / "run", **settings)
+    ht.sample(model, ten_schools(), chains=2, log_dir=folder / "other", **settings)
     with serve(folder) as server:
         until(lambda: len(server.sessions()) == 2 and server.points("metric/elpd_loo"))
         until(lambda: len(server.runs()) == 8)

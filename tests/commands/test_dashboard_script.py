@@ -1,7 +1,6 @@
 """Links into TensorBoard's page, and scripts/dashboard.py as it is called from a terminal."""
 
 import functools
-import importlib.util
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from builders import script
 from server import SEE, until
 
 from hiertorch.dashboard.links import PINNED, announcement, command, links, overview, place
@@ -145,13 +145,7 @@ def test_the_announcement_is_one_line_with_folder_command_and_address(tmp_path, 
 # The script
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("dashboard_script", ROOT / "scripts" / "dashboard.py")
-    module = sys.modules["dashboard_script"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["dashboard_script"]
+DASHBOARD = script("scripts/dashboard.py")
 
 
 @pytest.fixture(scope="module")
@@ -222,10 +216,10 @@ def test_it_serves_the_runs_at_the_port_that_its_links_name(server):
     assert "All 3 runs:" in server.said
 
 
-def test_a_port_in_use_is_said_so(server, folder, script, capfd, monkeypatch):
+def test_a_port_in_use_is_said_so(server, folder, capfd, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # those of the tests stay
     taken = urlsplit(server.base).port
-    assert script.main([str(folder), "--port", str(taken)]) == 1
+    assert DASHBOARD.main([str(folder), "--port", str(taken)]) == 1
     assert f"error: port {taken} is in use; give another --port, or 0 for any that is free." in capfd.readouterr().err
 
 
@@ -239,29 +233,29 @@ def test_ctrl_c_ends_it_cleanly_and_frees_the_port(folder):
         probe.connect(("127.0.0.1", urlsplit(started.base).port))
 
 
-def test_a_folder_without_event_files_is_said_so(tmp_path, script, capsys):
+def test_a_folder_without_event_files_is_said_so(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for path, found in (
         (tmp_path / "nothing", "expected a folder of runs, found nothing at "),
         (tmp_path / "file", "expected a folder of runs, found a file at "),
         (tmp_path, f"expected event files of TensorBoard in '{tmp_path}' or a folder below it, found none; "),
     ):
-        assert script.main([str(path)]) == 2
+        assert DASHBOARD.main([str(path)]) == 2
         assert capsys.readouterr().err.startswith(f"error: {found}")
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "six"])
-def test_a_port_that_is_none(folder, script, port, capsys):
+def test_a_port_that_is_none(folder, port, capsys):
     with pytest.raises(SystemExit) as ended:
-        script.main([str(folder), f"--port={port}"])
+        DASHBOARD.main([str(folder), f"--port={port}"])
     assert ended.value.code == 2
     assert f"expected a number from 0 to 65535, found '{port}'" in capsys.readouterr().err
 
 
-def test_runs_are_the_folders_with_event_files_and_not_their_chains(folder, script):
-    assert script.runs(folder) == ["deep/two", ODD, "schools"]
-    assert script.runs(folder / "schools") == [""]
-    one = script.told(BASE, [""])
+def test_runs_are_the_folders_with_event_files_and_not_their_chains(folder):
+    assert DASHBOARD.runs(folder) == ["deep/two", ODD, "schools"]
+    assert DASHBOARD.runs(folder / "schools") == [""]
+    one = DASHBOARD.told(BASE, [""])
     assert len(one) == 8 and not any("runFilter" in line for line in one)
 
 

@@ -1,6 +1,5 @@
 """scripts/train.py as it is called from a terminal."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from builders import script
 
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE
@@ -18,6 +18,7 @@ from hiertorch.run.independence import Independence
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 ROOT = Path(__file__).parents[2]
+TRAIN = script("scripts/train.py")
 YAML = """
 data: {source: pupils.csv, response: score, groups: [school], predictors: [hours]}
 model: {class_path: own.Steep, init_args: {plate: school, predictors: [hours]}}
@@ -49,19 +50,11 @@ def folder(tmp_path, monkeypatch):
     sys.modules.pop("own", None)
 
 
-@pytest.fixture(scope="module")
-def train():
-    spec = importlib.util.spec_from_file_location("train", ROOT / "scripts" / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def main(train, monkeypatch):
+def main(monkeypatch):
     """`main`, with what it changes for a whole program put back afterwards."""
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    return train.main
+    return TRAIN.main
 
 
 @pytest.fixture
@@ -189,7 +182,7 @@ def test_help_lists_the_keys(main, capsys):
     )
 
 
-def test_long_latents_are_shortened(train):
+def test_long_latents_are_shortened():
     names = [
         "mu",
         "beta[SES]",
@@ -199,18 +192,18 @@ def test_long_latents_are_shortened(train):
         "sigma",
     ]
     summary = pd.DataFrame({"mean": range(len(names))}, index=names)
-    lines = train.shortened(summary, ["alpha", "gamma"]).splitlines()
+    lines = TRAIN.shortened(summary, ["alpha", "gamma"]).splitlines()
     shown = [name for name in names if name not in ("alpha[8]", "alpha[9]")]
     assert [line.split()[0] for line in lines if line][1:-1] == shown
     assert [line for line in lines if line][-1] == "... and 2 more of alpha"
     assert lines[shown.index("sigma") + 1].split() == ["sigma", str(names.index("sigma"))]
 
 
-def test_wide_summaries_fit_a_terminal(train):
+def test_wide_summaries_fit_a_terminal():
     rng = np.random.default_rng(0)
     index = ["alpha[a county whose name is rather long, and then some]", "sigma"]
     summary = pd.DataFrame(rng.normal(size=(2, 14)) * 1e5, index=index, columns=[f"quantile_{i}" for i in range(14)])
-    assert max(map(len, train.shortened(summary, ["alpha"]).splitlines())) <= 120
+    assert max(map(len, TRAIN.shortened(summary, ["alpha"]).splitlines())) <= 120
 
 
 @pytest.mark.slow
@@ -230,8 +223,8 @@ def test_schools(folder, main):
 
 
 @pytest.mark.parametrize(("columns", "last"), [(70, "r_hat"), (80, "mcse_mean"), (120, "mcse_sd")])
-def test_a_narrow_terminal_has_no_monte_carlo_errors(train, columns, last):
+def test_a_narrow_terminal_has_no_monte_carlo_errors(columns, last):
     names = ["mean", "sd", "eti89_lb", "eti89_ub", "ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"]
     summary = pd.DataFrame(np.linspace(0.001234, 1234.5, 18).reshape(2, 9), index=["mu_alpha", "tau"], columns=names)
-    head = train.shortened(summary, [], columns).splitlines()[0]
+    head = TRAIN.shortened(summary, [], columns).splitlines()[0]
     assert len(head) <= columns and head.split()[-1] == last

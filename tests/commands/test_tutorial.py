@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.util
 import io
 import re
 import subprocess
@@ -13,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import script
 from references import varying_intercepts
 
 import hiertorch as ht
 from hiertorch.models import VaryingIntercepts
 
 ROOT = Path(__file__).parents[2]
+TUTORIAL = script("scripts/tutorial.py")
 pytestmark = [
     pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning"),
     pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning"),  # of pandas, met by arviz_stats
@@ -26,19 +27,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def tutorial():
-    spec = importlib.util.spec_from_file_location("tutorial", ROOT / "scripts" / "tutorial.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def printed(tutorial):
+def printed():
     """What the demonstrations print: title -> lines."""
     before, out = warnings.formatwarning, io.StringIO()
     with contextlib.redirect_stdout(out):
-        assert tutorial.main(["all"]) == 0
+        assert TUTORIAL.main(["all"]) == 0
     warnings.formatwarning = before
     sections = {}
     for part in re.split(r"\n(?=[^\n]+\n=+\n)", out.getvalue()):
@@ -164,7 +157,7 @@ def test_from_a_terminal():
     assert done.stdout.startswith("\nDiagnostics: 4 schools of 8 rows\n=====")
 
 
-def test_a_name_that_there_is_not(tutorial, capsys):
+def test_a_name_that_there_is_not(capsys):
     with pytest.raises(SystemExit, match="2"):
-        tutorial.main(["nothing"])
+        TUTORIAL.main(["nothing"])
     assert "invalid choice: 'nothing'" in capsys.readouterr().err

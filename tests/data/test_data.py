@@ -5,7 +5,9 @@ import doctest
 import enum
 import pickle
 import re
+from functools import partial
 
+import builders
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,10 +19,7 @@ import hiertorch.data.table
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, HiertorchError
 
-
-def refused(*parts):
-    """A DataError whose message has all the parts, in this order."""
-    return pytest.raises(DataError, match="(?s)" + ".*".join(re.escape(part) for part in parts))
+refused = partial(builders.refused, DataError)
 
 
 def frame_of_classes(rows=500, seed=0):

@@ -1,7 +1,8 @@
 """Where chains begin: draws of the prior with a finite density, or an error that names the latent to blame."""
 
-import re
+from functools import partial
 
+import builders
 import numpy as np
 import pytest
 import torch
@@ -15,10 +16,7 @@ from hiertorch.errors import ModelError, SamplingError
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import validation
 
-
-def refused(*parts):
-    """A SamplingError whose message has all the parts, in this order."""
-    return pytest.raises(SamplingError, match="(?s)" + ".*".join(re.escape(part) for part in parts))
+refused = partial(builders.refused, SamplingError)
 
 
 class Intercepts(ht.Model):

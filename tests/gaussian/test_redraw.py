@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import KnownScales
 from scipy import stats
 from torch import Tensor
 from torch.distributions import Normal
@@ -265,17 +266,6 @@ def test_effects_of_other_plates_are_drawn_again_or_taken_as_stored(
 
 
 # What a posterior gives
-
-
-class KnownScales(ht.Model):
-    """y_ij ~ Normal(alpha_j + beta x_ij, 0.7),  alpha_j ~ Normal(mu, 1.2): the posterior is normal."""
-
-    mu = ht.Latent(Normal(0.0, 5.0))
-    beta = ht.Latent(Normal(0.0, 2.0))
-    alpha = ht.Latent(lambda v: Normal(v.mu, 1.2), plate="school")
-
-    def likelihood(self, v, data):
-        return Normal(v.alpha[:, data.school] + v.beta * data.x, 0.7)
 
 
 def pupils() -> ht.Data:

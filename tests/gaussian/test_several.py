@@ -6,9 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from test_collapse import assert_moments, collapsed_of, stacked
 from torch import Tensor
-from zoo import ZOO, Example, dense
+from zoo import ZOO, Example, assert_moments, collapsed_of, dense, stacked
 
 import hiertorch as ht
 from hiertorch.draws import diagnostics

@@ -1,11 +1,10 @@
 """Bad input gets a sentence before sampling starts: every test goes through `ht.sample`, in which no sweep may run."""
 
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import refused
 from torch.distributions import (
     Bernoulli,
     Binomial,
@@ -29,11 +28,6 @@ from hiertorch.model import checks
 from hiertorch.model.latent import cast, validation
 from hiertorch.run.independence import Independence
 from hiertorch.run.sweeps import Sweeps
-
-
-def refused(error, *parts):
-    """An error of this class whose message has all the parts, in this order."""
-    return pytest.raises(error, match="(?s)" + ".*".join(re.escape(part) for part in parts))
 
 
 @pytest.fixture(autouse=True)

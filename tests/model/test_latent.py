@@ -2,8 +2,9 @@
 
 import copy
 import functools
-import re
+from functools import partial
 
+import builders
 import pytest
 import torch
 from scipy import stats
@@ -35,9 +36,7 @@ from hiertorch.model.latent import Latent, Values, cast, validation
 CPU = torch.device("cpu")
 
 
-def refused(*parts):
-    """A ModelError whose message has all the parts, in this order."""
-    return pytest.raises(ModelError, match="(?s)" + ".*".join(re.escape(part) for part in parts))
+refused = partial(builders.refused, ModelError)
 
 
 def built(latent, data=None, **tensors):

@@ -1,8 +1,9 @@
 """Models: how latents are declared and inherited, and what densities and simulations they give, against SciPy."""
 
 import copy
-import re
+from functools import partial
 
+import builders
 import numpy as np
 import pytest
 import torch
@@ -35,10 +36,7 @@ from torch.distributions import (
 import hiertorch as ht
 from hiertorch.errors import ModelError
 
-
-def refused(*parts):
-    """A ModelError whose message has all the parts, in this order."""
-    return pytest.raises(ModelError, match="(?s)" + ".*".join(re.escape(part) for part in parts))
+refused = partial(builders.refused, ModelError)
 
 
 def normal(loc=0.0):

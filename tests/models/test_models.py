@@ -1,13 +1,10 @@
-"""Ready models, and the contract that every model keeps: batched equals stacked, proper densities, its own randomness.
-
-A new model gets a subclass of `Contract` that says how it is made and what its density is by SciPy.
-"""
+"""Ready models, and models of one's own, by the contract of every model; and what the ready ones refuse."""
 
 import re
 
 import numpy as np
 import pytest
-import torch
+from contracts.models import ModelContract, made_data
 from scipy import stats
 from torch.distributions import Bernoulli, Gamma, HalfNormal, LKJCholesky, MultivariateNormal, Normal, Poisson
 
@@ -15,97 +12,18 @@ import hiertorch as ht
 from hiertorch.errors import ModelError
 from hiertorch.models import CompletePooling, EightSchools, VaryingIntercepts
 
-ROWS, GROUPS = 40, 6
-
-
-def made_data(**options):
-    rng = np.random.default_rng(0)
-    columns = {"x": rng.normal(size=ROWS), "z": rng.normal(size=ROWS), "se": rng.uniform(1.0, 2.0, size=ROWS)}
-    school = np.append(np.arange(GROUPS), rng.integers(GROUPS, size=ROWS - GROUPS))
-    return ht.Data(rng.integers(0, 2, size=ROWS), groups={"school": school}, **columns, **options)
-
-
-class Contract:
-    chains = 4
-
-    def model(self):
-        raise NotImplementedError
-
-    def reference(self, v, data):
-        """Log prior of one chain and log likelihood of its rows by SciPy, of values `(size, *event)` by name."""
-        raise NotImplementedError
-
-    def drawn(self, chains=None, seed=0):
-        model, data = self.model(), made_data()
-        return model, data, model.sample_prior(data, chains or self.chains, torch.Generator().manual_seed(seed))
-
-    def test_check_finds_nothing(self):
-        assert self.model().check(made_data()) == []
-
-    def test_density_by_scipy(self):
-        model, data, v = self.drawn()
-        for chain in range(self.chains):
-            log_prior, rows = self.reference({name: x[chain].numpy() for name, x in v.items()}, data)
-            assert float(model.log_prior(v, data)[chain]) == pytest.approx(log_prior, rel=1e-6)
-            np.testing.assert_allclose(model.log_likelihood(v, data)[chain], rows, rtol=1e-6, atol=1e-8)
-            assert float(model.log_prob(v, data)[chain]) == pytest.approx(log_prior + rows.sum(), rel=1e-6)
-
-    def test_batched_equals_stacked(self):
-        model, data, v = self.drawn()
-        weighted = data.replace(weights=np.arange(ROWS) % 3)
-        for function, arguments in (
-            (model.log_prior, (data,)),
-            (model.log_likelihood, (data,)),
-            (model.log_prob, (data,)),
-            (model.log_prob, (weighted,)),
-        ):
-            batched = function(v, *arguments)
-            one_by_one = [function({k: x[c : c + 1] for k, x in v.items()}, *arguments) for c in range(self.chains)]
-            torch.testing.assert_close(batched, torch.cat(one_by_one), rtol=1e-12, atol=1e-12)
-
-    def test_chains_with_data_of_their_own_equal_single_fits(self):
-        model, data, v = self.drawn()
-        y = model.simulate(v, data, torch.Generator().manual_seed(1))
-        weights = torch.rand(self.chains, ROWS, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-        batched = model.log_prob(v, data.replace(y=y, weights=weights))
-        for c in range(self.chains):
-            alone = data.replace(y=y[c], weights=weights[c])
-            torch.testing.assert_close(batched[c], model.log_prob({k: x[c : c + 1] for k, x in v.items()}, alone)[0])
-
-    def test_simulations_are_possible_and_reproducible(self):
-        model, data, v = self.drawn()
-        y = model.simulate(v, data, torch.Generator().manual_seed(3))
-        assert y.shape == (self.chains, ROWS)
-        assert torch.isfinite(model.log_likelihood(v, data.replace(y=y))).all()
-        assert torch.equal(y, model.simulate(v, data, torch.Generator().manual_seed(3)))
-
-    def test_float32(self):
-        model, data, v = self.drawn()
-        low = model.log_prob({name: x.float() for name, x in v.items()}, data.to(dtype=torch.float32))
-        assert low.dtype == torch.float32
-        torch.testing.assert_close(low.double(), model.log_prob(v, data), rtol=1e-4, atol=1e-3)
-
-    def test_a_plan_can_be_made(self):
-        """One that integrates out where rows are Gaussian, and one of ordinary moves."""
-        gaussian = type(self.model().likelihood(*reversed(self.drawn()[1:]))) is Normal
-        for collapse in (True, False):
-            plan = ht.plan(self.model(), made_data(), collapse=collapse)
-            moved = {name for step in plan.steps for name in step.move.block}
-            assert moved == set(self.model().latents)
-            assert (plan.collapsed is not None) == (gaussian and collapse)
-
 
 def gamma_one(x):
     return stats.gamma(1.0).logpdf(x).sum()
 
 
-class TestCompletePooling(Contract):
+class TestCompletePooling(ModelContract):
     def model(self):
         return CompletePooling(["x", "z"], priors="tutorial")
 
     def test_check_finds_nothing(self):
         note = "grouping 'school' is never read: no latent varies over it and nothing uses its codes."
-        assert self.model().check(made_data()) == [note]
+        assert self.model().check(self.data()) == [note]
 
     @pytest.mark.filterwarnings("ignore:grouping 'school' is never read")
     def test_a_plan_can_be_made(self):
@@ -126,7 +44,7 @@ class TestPoolingWithoutPredictors(TestCompletePooling):
         return log_prior, stats.norm(v["alpha"], v["sigma_y"]).logpdf(data.y)
 
 
-class TestVaryingIntercepts(Contract):
+class TestVaryingIntercepts(ModelContract):
     def model(self):
         return VaryingIntercepts("school", predictors=["x"], priors="tutorial")
 
@@ -138,7 +56,7 @@ class TestVaryingIntercepts(Contract):
         return log_prior, stats.norm(mean, v["sigma_y"]).logpdf(data.y)
 
 
-class TestEightSchools(Contract):
+class TestEightSchools(ModelContract):
     def model(self):
         return EightSchools()
 
@@ -161,7 +79,7 @@ class CorrelatedEffects(ht.Model):
         return Bernoulli(logits=effects[..., 0] + effects[..., 1] * data.x)
 
 
-class TestCorrelatedEffects(Contract):
+class TestCorrelatedEffects(ModelContract):
     def model(self):
         return CorrelatedEffects()
 
@@ -187,7 +105,7 @@ class Vectors(ht.Model):
         return Poisson((beta[..., 0] + beta[..., 1] * data.x + beta[..., 2] * data.z).exp())
 
 
-class TestVectors(Contract):
+class TestVectors(ModelContract):
     def model(self):
         return Vectors()
 

@@ -1,4 +1,4 @@
-"""Every ready structure and family against SciPy, by the contract of tests/test_models.py; and what they refuse."""
+"""Every ready structure and family against SciPy, by the contract of every model; and what they refuse."""
 
 import re
 
@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from contracts.models import GROUPS, ROWS, ModelContract
 from scipy import stats
-from test_models import GROUPS, ROWS, Contract
 from torch.distributions import Exponential, Gamma, HalfNormal, Normal
 
 import hiertorch as ht
@@ -42,14 +42,12 @@ def made_data(plates=("school",), **options):
     return ht.Data(y, groups={plate: GROUPINGS[plate] for plate in plates}, **COLUMNS, **options)
 
 
-class StructureContract(Contract):
+class StructureContract(ModelContract):
     plates = ("school",)
 
-    @pytest.fixture(autouse=True)
-    def own_data(self, monkeypatch):
+    def data(self):
         y = np.random.default_rng(1).integers(0, 2, size=ROWS)
-        data = ht.Data(y, groups={plate: GROUPINGS[plate] for plate in self.plates}, **COLUMNS)
-        monkeypatch.setattr("test_models.made_data", lambda **options: data)
+        return ht.Data(y, groups={plate: GROUPINGS[plate] for plate in self.plates}, **COLUMNS)
 
     def mean(self, v):
         """eta of one chain by NumPy, from values `(size, *event)`."""

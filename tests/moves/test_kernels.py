@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import MOVED, PUPILS, plan_for
 from references import Reference, assert_matches
 from scipy import stats
-from test_geweke import CASES, DATA, plan_for
 from torch import Tensor
 from torch.distributions import Distribution, Gamma, Normal
 
@@ -65,11 +65,11 @@ class Setting:
 def settings(watched: Callable[..., Any]) -> Callable[[str], Setting]:
     @lru_cache
     def setting(name: str) -> Setting:
-        model = CASES[name].model
+        model = MOVED[name]
         generator = torch.Generator().manual_seed(31)
-        y = model.simulate(model.sample_prior(DATA, 1, generator), DATA, generator)[0]
-        run = watched(model, DATA.replace(y=y), chains=CHAINS, warmup=60, draws=4, thin=1, seed=32)
-        return Setting(run, plan_for(CASES[name], y))
+        y = model.simulate(model.sample_prior(PUPILS, 1, generator), PUPILS, generator)[0]
+        run = watched(model, PUPILS.replace(y=y), chains=CHAINS, warmup=60, draws=4, thin=1, seed=32)
+        return Setting(run, plan_for(MOVED[name], y))
 
     return setting
 

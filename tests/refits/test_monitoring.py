@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from builders import exact, gaussian, passed, pupils, scores, split, start
 from scipy import stats
-from test_updating import exact, gaussian, passed, pupils, scores, split, start
 
 import hiertorch as ht
 from hiertorch.errors import DataError

@@ -5,15 +5,12 @@ A mean is off by 4 Monte Carlo standard errors with probability 6e-5, and by 3 w
 
 import json
 import warnings
-from functools import cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import special, stats
-from torch.distributions import Bernoulli, Normal
+from builders import QUIET, Passed, Totalled, exact, gaussian, passed, pupils, read, scores, split, start
 
 import hiertorch as ht
 from hiertorch.draws.pareto import good_k
@@ -25,66 +22,6 @@ from hiertorch.refits.reweighting import reweighted
 from hiertorch.refits.updating import update
 
 pytestmark = pytest.mark.filterwarnings("ignore:(R-hat|Bulk|Tail|grouping).*:hiertorch.errors.SamplingWarning")
-QUIET: dict[str, Any] = {"progress": False, "compile": False, "seed": 1}
-
-
-class KnownScales(ht.Model):
-    """y_ij ~ Normal(alpha_j + beta x_ij, 0.7),  alpha_j ~ Normal(mu, 1.2)."""
-
-    mu = ht.Latent(Normal(0.0, 5.0))
-    beta = ht.Latent(Normal(0.0, 2.0))
-    alpha = ht.Latent(lambda v: Normal(v.mu, 1.2), plate="school")
-    total = ht.Derived(lambda v: v.mu + v.beta)
-
-    def likelihood(self, v, data):
-        return Normal(v.alpha[:, data.school] + v.beta * data.x, 0.7)
-
-
-class Passed(ht.Model):
-    """y_ij ~ Bernoulli(logit^-1(alpha_j)),  alpha_j ~ Normal(mu, 1),  mu ~ Normal(0, 1.5)."""
-
-    mu = ht.Latent(Normal(0.0, 1.5))
-    alpha = ht.Latent(lambda v: Normal(v.mu, 1.0), plate="school")
-
-    def likelihood(self, v, data):
-        return Bernoulli(logits=v.alpha[:, data.school])
-
-
-@cache
-def scores(seed: int = 0, rows: int = 60) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    school, x = np.array(list("abcdefgh"))[rng.integers(8, size=rows)], rng.normal(size=rows)
-    level = dict(zip("abcdefgh", rng.normal(0.5, 1.2, 8), strict=True))
-    y = np.array([level[s] for s in school]) + 0.6 * x + 0.7 * rng.normal(size=rows)
-    return pd.DataFrame({"school": school, "x": x, "y": y})
-
-
-def split(frame: pd.DataFrame, out: str = "h", each: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fitted rows, and new ones: every so many, and all of one school."""
-    new = (np.arange(len(frame)) % each == 0) | (frame["school"] == out).to_numpy()
-    return frame[~new], frame[new]
-
-
-def read(frame: pd.DataFrame) -> ht.Data:
-    return ht.Data.from_frame(frame, "y", ["school"])
-
-
-def exact(frame: pd.DataFrame, weights: np.ndarray | None = None) -> dict[str, tuple[float, float]]:
-    """Posterior mean and sd of every parameter of `KnownScales`, from its normal equations."""
-    schools = sorted(frame["school"].unique())
-    design = np.column_stack([frame["x"], *[(frame["school"] == s).astype(float) for s in schools]])
-    design = np.column_stack([np.zeros(len(frame)), design])  # mu, beta, alpha
-    k = design.shape[1]
-    precision = np.diag([1 / 25, 1 / 4, *[1 / 1.44] * len(schools)])
-    precision[0, 0] += len(schools) / 1.44
-    precision[0, 2:] = precision[2:, 0] = -1 / 1.44
-    w = np.ones(len(frame)) if weights is None else weights
-    precision += (design * w[:, None]).T @ design / 0.49
-    cov = np.linalg.inv(precision)
-    mean = cov @ (design * w[:, None]).T @ frame["y"].to_numpy() / 0.49
-    names = ["mu", "beta", *[f"alpha[{s}]" for s in schools]]
-    found = {name: (mean[i], cov[i, i] ** 0.5) for i, name in enumerate(names)}
-    return {**found, "total": (mean[0] + mean[1], (cov[:2, :2].sum()) ** 0.5)} if k else found
 
 
 def assert_exact(posterior: Posterior, expected: dict[str, tuple[float, float]], within: float = 4.0) -> None:
@@ -94,11 +31,6 @@ def assert_exact(posterior: Posterior, expected: dict[str, tuple[float, float]],
         row = table.loc[name]
         assert abs(row["mean"] - mean) < within * row["mcse_mean"], name
         assert abs(row["sd"] - sd) < within * row["mcse_sd"], name
-
-
-@cache
-def gaussian() -> Posterior:
-    return ht.sample(KnownScales(), read(split(scores())[0]), chains=8, draws=500, **QUIET)
 
 
 def test_gaussian_update_is_the_exact_posterior():
@@ -125,13 +57,13 @@ def test_second_update_goes_on_from_the_first(tmp_path):
     data = twice._fitted().data
     assert list(data.index) == [*fitted.index, *later.index]
     twice.save(tmp_path / "twice.safetensors")
-    again = Posterior.load(tmp_path / "twice.safetensors", model=KnownScales(), data=data)
+    again = Posterior.load(tmp_path / "twice.safetensors", model=Totalled(), data=data)
     assert torch.equal(again["alpha"], twice["alpha"])
 
 
 def test_updated_posterior_predicts_and_redraws():
     unstored = ht.sample(
-        KnownScales(), read(split(scores())[0]), chains=8, draws=500, keep=["mu", "beta"], **QUIET
+        Totalled(), read(split(scores())[0]), chains=8, draws=500, keep=["mu", "beta"], **QUIET
     ).update(split(scores())[1])
     expected = exact(scores())
     table = unstored.effects("alpha")
@@ -150,7 +82,7 @@ def test_row_weights():
     frame = scores().assign(w=rng.choice([0.5, 1.0, 2.0], size=60))
     fitted, later = split(frame)
     data = ht.Data.from_frame(fitted, "y", ["school"], ["x"], weights="w")
-    posterior = ht.sample(KnownScales(), data, chains=8, draws=500, **QUIET)
+    posterior = ht.sample(Totalled(), data, chains=8, draws=500, **QUIET)
     assert_exact(posterior.update(later, weights="w"), exact(frame, frame["w"].to_numpy()))
     with pytest.raises(DataError, match="the fitted rows have weights, and the new rows need theirs"):
         posterior.update(later)
@@ -162,41 +94,9 @@ def test_rows_that_were_taken_from_more_are_updated_with_these():
     """A fold keeps the groups of the whole, and its update the rows of the fold."""
     frame = scores()
     whole, fold = read(frame), np.flatnonzero(np.arange(60) % 3 > 0)
-    posterior = ht.sample(KnownScales(), whole.take(fold), chains=8, draws=500, **QUIET)
+    posterior = ht.sample(Totalled(), whole.take(fold), chains=8, draws=500, **QUIET)
     rest = frame.iloc[np.flatnonzero(np.arange(60) % 3 == 0)]
     assert_exact(posterior.update(rest), exact(frame))
-
-
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
-
-
-def passed(frame: pd.DataFrame) -> dict[str, float]:
-    """E[mu | y] and E[alpha_j | y] of `Passed`, by sums over a grid of mu and Gauss-Hermite quadrature."""
-    mu = np.linspace(-6, 6, 1201)
-    log_p, inner = stats.norm.logpdf(mu, 0, 1.5), {}
-    alpha = mu[:, None] + NODES
-    for school, y in frame.groupby("school")["y"]:
-        like = special.expit(alpha) ** y.sum() * special.expit(-alpha) ** (len(y) - y.sum()) * WEIGHTS
-        log_p, inner[school] = log_p + np.log(like.sum(1)), (alpha * like).sum(1) / like.sum(1)
-    p = np.exp(log_p - log_p.max())
-    p /= p.sum()
-    return {"mu": float(p @ mu), **{f"alpha[{school}]": float(p @ mean) for school, mean in inner.items()}}
-
-
-@cache
-def pupils(rows: int = 80, shift: float = 0.0, seed: int = 2) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    school = np.array(list("abcdefgh"))[np.arange(rows) % 8]
-    level = dict(zip("abcdefgh", np.random.default_rng(5).normal(0.5 + shift, 1.0, 8), strict=True))
-    return pd.DataFrame(
-        {"school": school, "y": rng.binomial(1, special.expit([level[s] for s in school])).astype(float)}
-    )
-
-
-def start(frame: pd.DataFrame) -> Posterior:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SamplingWarning)
-        return ht.sample(Passed(), read(frame), chains=32, warmup=100, draws=250, thin=1, **QUIET)
 
 
 @pytest.mark.parametrize("each", [20, 10])
@@ -275,7 +175,7 @@ def test_rows_that_cannot_be_read():
     with pytest.raises(DataError, match="does not know its model and data"):
         update(bare, later)
     each = read(scores()).replace(y=read(scores()).y.expand(4, -1))
-    many = ht.sample(KnownScales(), each, chains=4, warmup=20, draws=20, collapse=False, **QUIET)
+    many = ht.sample(Totalled(), each, chains=4, warmup=20, draws=20, collapse=False, **QUIET)
     with pytest.raises(DataError, match="data of its own"):
         many.update(later)
 

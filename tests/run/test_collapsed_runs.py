@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import KnownScales
 from references import Reference, assert_matches, normal_mean, normal_sample
 from scipy import stats
 from torch import Tensor
@@ -31,17 +32,6 @@ SCHOOLS = ht.Data(
     x=[0.1, -1.0, 0.4, 1.3, 0.0, -0.6, 0.8, -0.2],
 )
 LEFT = ("sigma_alpha", "sigma_y")
-
-
-class KnownScales(ht.Model):
-    """y_ij ~ Normal(alpha_j + beta x_ij, 0.7),  alpha_j ~ Normal(mu, 1.2): nothing is left to be sampled."""
-
-    mu = ht.Latent(Normal(0.0, 5.0))
-    beta = ht.Latent(Normal(0.0, 2.0))
-    alpha = ht.Latent(lambda v: Normal(v.mu, 1.2), plate="school")
-
-    def likelihood(self, v, data):
-        return Normal(v.alpha[:, data.school] + v.beta * data.x, 0.7)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,10 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
+import builders
 import numpy as np
 import pytest
 import torch
@@ -20,9 +22,7 @@ from hiertorch.run.plan import Plan, Step, make_plan
 pytestmark = pytest.mark.filterwarnings("ignore:grouping .* is never read")
 
 
-def refused(*parts):
-    """A ModelError whose message has all the parts, in this order."""
-    return pytest.raises(ModelError, match="(?s)" + ".*".join(re.escape(part) for part in parts))
+refused = partial(builders.refused, ModelError)
 
 
 def school_data(rows=120, seed=0):

@@ -7,14 +7,13 @@ latent shows (Modrak et al. 2023). Ranks are tested by chi-square and by the lar
 distribution function.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from references import chi_square_p, ecdf_p
-from torch import Tensor
+from references import failures, uniformity
 from torch.distributions import Bernoulli, Distribution, Gamma, Normal
 
 import hiertorch as ht
@@ -23,7 +22,6 @@ from hiertorch.models import VaryingIntercepts
 from hiertorch.posterior import Posterior
 
 Sample = Callable[..., Posterior]
-ALPHA = 1e-3
 SCHOOL = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4, 4]
 X = np.random.default_rng(5).normal(size=len(SCHOOL)).round(2)
 
@@ -68,18 +66,6 @@ def calibration(model: ht.Model, sample: Sample, data_sets: int, thin: int = 15)
     )
 
 
-def uniformity(draws: Mapping[str, Tensor], truth: Mapping[str, Tensor], number: int) -> dict[str, float]:
-    """p-values of the ranks of truths `(data sets, ...)` among `number` draws, `(data sets x chains, draws, ...)`."""
-    found = {}
-    for name, value in truth.items():
-        together = draws[name].reshape(len(value), number, -1)
-        ranks = (together < value.reshape(len(value), 1, -1)).sum(1).numpy()
-        for k, column in enumerate(ranks.T):
-            found[f"{name}[{k}], chi-square"] = chi_square_p(column, number + 1)
-            found[f"{name}[{k}], distance"] = ecdf_p(column, number + 1)
-    return found
-
-
 def calibration_one_by_one(model: ht.Model, sample: Sample, data_sets: int) -> dict[str, float]:
     """The same of runs that integrate out, each with rows of its own summed up; the density is that of what is left."""
     chains, draws, generator = 4, 25, torch.Generator().manual_seed(23)
@@ -99,11 +85,6 @@ def calibration_one_by_one(model: ht.Model, sample: Sample, data_sets: int) -> d
     every = {name: torch.cat([run.draws[name] for run in runs]) for name in truth}
     every["log density"] = torch.cat([run.stats.log_density for run in runs])
     return uniformity(every, {**truth, "log density": torch.cat(densities)}, chains * draws)
-
-
-def failures(p: dict[str, float]) -> dict[str, float]:
-    """Those that fail at ALPHA in all, by Bonferroni."""
-    return {what: value for what, value in p.items() if not value > ALPHA / len(p)}
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ and distances between effects and data are among the functions: they see a wrong
 right.
 """
 
-import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,29 +22,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import MOVED, PUPILS, plan_for
 from scipy import special, stats
 from torch import Tensor
-from torch.distributions import (
-    AffineTransform,
-    Bernoulli,
-    Distribution,
-    Exponential,
-    Gamma,
-    LKJCholesky,
-    LogNormal,
-    MultivariateNormal,
-    Normal,
-    Poisson,
-    StudentT,
-    TransformedDistribution,
-)
 
 import hiertorch as ht
 from hiertorch.density.state import State
 from hiertorch.density.target import Target
-from hiertorch.errors import SamplingWarning
 from hiertorch.model.latent import Values, validation
-from hiertorch.models import VaryingIntercepts
 from hiertorch.moves import base, groupwise
 from hiertorch.moves import joint as joint_move
 from hiertorch.moves.base import Tuning
@@ -63,124 +47,6 @@ def as_in_sampling() -> Any:
     """Without gradients and argument checks, as `ht.sample` calls targets and moves."""
     with torch.no_grad(), validation(False):
         yield
-
-
-class Intercepts(VaryingIntercepts):
-    """The ready model with priors under which all scales occur, but none so small that draws need more digits."""
-
-    sigma_alpha = ht.Latent(Gamma(2.0, 2.0))
-    sigma_y = ht.Latent(Gamma(2.0, 2.0))
-
-    def __init__(self) -> None:
-        super().__init__("school", ["x"], priors="tutorial")
-
-
-class Opaque(Intercepts):
-    """The same density as one number."""
-
-    def log_prob(self, v: Any, data: ht.Data) -> Tensor:
-        return self.log_prior(v, data) + self.log_likelihood(v, data).sum(-1)
-
-
-class Nested(ht.Model):
-    """y_i ~ Normal(b_k, s_y),  b_k ~ Normal(a_j, s_b) for a class k of school j,  a_j ~ Normal(mu, s_a)."""
-
-    mu = ht.Latent(Normal(0.0, 2.0))
-    s_a = ht.Latent(Gamma(2.0, 2.0))
-    s_b = ht.Latent(Gamma(3.0, 4.0))
-    s_y = ht.Latent(Gamma(3.0, 3.0))
-    a = ht.Latent(lambda v: Normal(v.mu, v.s_a), plate="school")
-    b = ht.Latent(lambda v, data: Normal(v.a[:, data.parents("room", "school")], v.s_b), plate="room")
-
-    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
-        return Normal(v.b[:, data.room], v.s_y)
-
-
-class Crossed(ht.Model):
-    """y_i ~ Normal(mu + a_j + c_k, s_y), rooms k crossed with schools j; heavy-tailed c."""
-
-    mu = ht.Latent(Normal(0.0, 2.0))
-    s_a = ht.Latent(Gamma(2.0, 2.0))
-    s_c = ht.Latent(LogNormal(-0.5, 0.5))
-    s_y = ht.Latent(Gamma(3.0, 3.0))
-    a = ht.Latent(lambda v: Normal(0.0, v.s_a), plate="school")
-    c = ht.Latent(lambda v: StudentT(4.0, 0.0, v.s_c), plate="month")
-
-    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
-        return Normal(v.mu + v.a[:, data.school] + v.c[:, data.month], v.s_y)
-
-
-class Switches(ht.Model):
-    """y_i ~ Bernoulli(logit = alpha_j + beta x_i)."""
-
-    mu = ht.Latent(Normal(0.0, 1.5))
-    sigma = ht.Latent(Gamma(2.0, 2.0))
-    beta = ht.Latent(Normal(0.0, 1.0))
-    alpha = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="school")
-
-    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
-        return Bernoulli(logits=v.alpha[:, data.school] + v.beta * data.x)
-
-
-class Slopes(ht.Model):
-    """y_i ~ Normal(b_j0 + b_j1 x_i, s_y),  b_j ~ MultivariateNormal(mu, diag(scale) root), root root' ~ LKJ(2)."""
-
-    mu = ht.Latent(Normal(0.0, 2.0), event=2)
-    scale = ht.Latent(Gamma(3.0, 3.0), event=2)
-    root = ht.Latent(LKJCholesky(2, 2.0))
-    s_y = ht.Latent(Gamma(3.0, 3.0))
-    b = ht.Latent(lambda v: MultivariateNormal(v.mu, scale_tril=v.scale.unsqueeze(-1) * v.root), plate="school")
-
-    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
-        b = v.b[:, data.school]
-        return Normal(b[..., 0] + b[..., 1] * data.x, v.s_y)
-
-
-class Counts(ht.Model):
-    """y_i ~ Poisson(rate_j + extra_i),  rate_j ~ Gamma(2, decay): positive effects of two groupings."""
-
-    decay = ht.Latent(Gamma(4.0, 4.0))
-    rare = ht.Latent(Gamma(4.0, 2.0))
-    rate = ht.Latent(lambda v: Gamma(2.0, v.decay), plate="school")
-    extra = ht.Latent(lambda v: Exponential(v.rare), plate="room")
-
-    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
-        return Poisson(v.rate[:, data.school] + v.extra[:, data.room])
-
-
-class Scales(ht.Model):
-    """y_i ~ Normal(a_j, s_j): a group's level and its scale, a_j ~ Normal(mu, tau s_j), log s_j ~ Normal(m, 0.5)."""
-
-    mu = ht.Latent(Normal(0.0, 2.0))
-    tau = ht.Latent(Gamma(3.0, 3.0))
-    m = ht.Latent(Normal(0.0, 0.5))
-    s = ht.Latent(lambda v: LogNormal(v.m, 0.5 * torch.ones_like(v.m)), plate="school")
-    a = ht.Latent(lambda v: Normal(v.mu, v.tau * v.s), plate="school")
-
-    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
-        return Normal(v.a[:, data.school], v.s[:, data.school])
-
-
-class Stretched(ht.Model):
-    """y_i ~ Normal(a_j, s_y),  a_j = 1 + 2 (mu + s z_j): effects whose prior is a transformed distribution."""
-
-    mu = ht.Latent(Normal(0.0, 1.0))
-    s = ht.Latent(Gamma(3.0, 3.0))
-    s_y = ht.Latent(Gamma(3.0, 3.0))
-    a = ht.Latent(lambda v: TransformedDistribution(Normal(v.mu, v.s), [AffineTransform(1.0, 2.0)]), plate="school")
-
-    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
-        return Normal(v.a[:, data.school], v.s_y)
-
-
-class Neighbours(ht.Model):
-    """y_i ~ Normal(alpha_j - 0.8 alpha_(j-1), s_y) for a row i of group j: rows read two groups."""
-
-    s_y = ht.Latent(Gamma(3.0, 3.0))
-    alpha = ht.Latent(Normal(0.0, 1.0), plate="school")
-
-    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
-        return Normal((v.alpha - 0.8 * v.alpha.roll(1, 1))[:, data.school], v.s_y)
 
 
 Moves = tuple[tuple[str, tuple[str, ...]], ...] | None
@@ -279,41 +145,34 @@ class Case:
     functions: Callable[[Values, Tensor], Functions]  # beside every latent's elements
 
 
-CASES = {
-    "varying intercepts": Case(Intercepts(), of_intercepts),
-    "overridden log_prob": Case(Opaque(), of_intercepts),
-    "nested": Case(Nested(), of_nested),
-    "crossed": Case(Crossed(), of_crossed),
-    "bernoulli": Case(Switches(), of_switches),
-    "correlated effects": Case(Slopes(), of_slopes),
-    "positive effects": Case(Counts(), of_counts),
-    "scales by group": Case(Scales(), of_scales),
-    "transformed effects": Case(Stretched(), of_stretched),
-    "neighbours": Case(Neighbours(), of_neighbours),
+FUNCTIONS: dict[str, Callable[[Values, Tensor], Functions]] = {
+    "varying intercepts": of_intercepts,
+    "overridden log_prob": of_intercepts,
+    "nested": of_nested,
+    "crossed": of_crossed,
+    "bernoulli": of_switches,
+    "correlated effects": of_slopes,
+    "positive effects": of_counts,
+    "scales by group": of_scales,
+    "transformed effects": of_stretched,
+    "neighbours": of_neighbours,
 }
-
-SCHOOL = [0, 2, 1, 1, 2, 0, 2, 1, 1, 0]  # rows unsorted, groups unbalanced
-ROOM = [0, 4, 2, 3, 5, 1, 4, 2, 2, 0]
-DATA = ht.Data(
-    torch.zeros(10),
-    groups={"school": SCHOOL, "room": ROOM, "month": [0, 1, 0, 1, 0, 1, 0, 1, 0, 0]},
-    x=[0.5, -1.0, 0.3, 1.2, -0.7, 0.1, -1.5, 0.9, -0.2, 1.8],
-)
+CASES = {name: Case(MOVED[name], functions) for name, functions in FUNCTIONS.items()}
 
 
 def evaluate(case: Case, v: Values, y: Tensor) -> dict[str, np.ndarray]:
     """Every element of every latent, the case's own functions, and the two densities, each `(chains,)`."""
     found = {f"{name}[{i}]": x for name, value in v.items() for i, x in enumerate(value.flatten(1).unbind(1))}
     found |= case.functions(v, y)
-    found["log likelihood"] = case.model.log_likelihood(v, DATA.replace(y=y)).sum(1)
-    found["log prior"] = case.model.log_prior(v, DATA)
+    found["log likelihood"] = case.model.log_likelihood(v, PUPILS.replace(y=y)).sum(1)
+    found["log prior"] = case.model.log_prior(v, PUPILS)
     return {name: x.numpy() for name, x in found.items() if x.std() > 0}  # not the constants in a Cholesky factor
 
 
 def joint(model: ht.Model, chains: int, generator: torch.Generator) -> tuple[Values, Tensor]:
     """(theta, y) ~ p(theta) p(y | theta), one pair a chain."""
-    v = model.sample_prior(DATA, chains, generator)
-    return v, model.simulate(v, DATA, generator)
+    v = model.sample_prior(PUPILS, chains, generator)
+    return v, model.simulate(v, PUPILS, generator)
 
 
 def exact(case: Case, chains: int, generator: torch.Generator) -> dict[str, np.ndarray]:
@@ -357,7 +216,7 @@ def tuned(watched: Callable[..., Any]) -> Tuned:
     def learn(name: str, moves: Moves = None) -> list[Tuning]:
         _, y = joint(CASES[name].model, 100, torch.Generator().manual_seed(11))
         options = {"chains": 100, "warmup": 150, "draws": 4, "thin": 1, "seed": 12, "plan": moves}
-        return watched(CASES[name].model, DATA.replace(y=y), **options).tuning
+        return watched(CASES[name].model, PUPILS.replace(y=y), **options).tuning
 
     return learn
 
@@ -366,12 +225,6 @@ def parts_of(plan: Plan, tuning: list[Tuning]) -> dict[str, tuple[Plan, list[Tun
     """The whole sweep, and each move by itself."""
     alone = {step.move.name: (replace(plan, steps=(step,)), [tuning[k]]) for k, step in enumerate(plan.steps)}
     return {"the whole sweep": (plan, tuning), **alone}
-
-
-def plan_for(case: Case, y: Tensor, moves: Moves = None) -> Plan:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SamplingWarning)  # of groupings that the model does not use
-        return ht.plan(case.model, DATA.replace(y=y), moves=moves, collapse=False)
 
 
 def failures(kernels_: int, found: dict[str, np.ndarray], known: dict[str, np.ndarray]) -> dict[str, float]:
@@ -392,7 +245,7 @@ def failing(
     """Kernel -> the tests that it fails, for all kernels or only some. See Note [Exact invariance]."""
     case = CASES[name]
     v, y, known = prepared(name, chains)
-    plan = plan_for(case, y, moves)
+    plan = plan_for(case.model, y, moves)
     target, found, parts = plan.structure.target, {}, parts_of(plan, tuning)
     state = target.state(target.space.unconstrain(v))
     Sweep(plan, chains).rehearse(state, tuning, compiled=False)  # from here on the recorded pieces, as in a run
@@ -408,8 +261,8 @@ def alternating(name: str, tuning: list[Tuning], advance: Advance, rounds: int) 
     case, generator = CASES[name], torch.Generator().manual_seed(15)
     v, _, known = prepared(name, CHAINS)
     for _ in range(rounds):
-        y = case.model.simulate(v, DATA, generator)
-        plan = plan_for(case, y)
+        y = case.model.simulate(v, PUPILS, generator)
+        plan = plan_for(case.model, y)
         target = plan.structure.target
         state = target.state(target.space.unconstrain(v))
         v = Values(advance(Sweep(plan, CHAINS), state, tuning, 3, generator).values)

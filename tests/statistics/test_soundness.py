@@ -1,6 +1,6 @@
 """The collapsed density of models written at random (`generated.py`) against their own, where the posterior lies.
 
-`python tests/test_soundness.py` compares all MODELS of them, which takes minutes, and writes `soundness.json`.
+`python tests/statistics/test_soundness.py` compares all MODELS, which takes minutes, and writes `soundness.json`.
 """
 
 import json
