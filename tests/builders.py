@@ -50,6 +50,15 @@ def refused(error: type[Exception], *parts: str) -> Any:
     return pytest.raises(error, match="(?s)" + ".*".join(re.escape(part) for part in parts))
 
 
+def sampled(model: ht.Model, data: ht.Data, **options: Any) -> Posterior:
+    """`ht.sample` without bar, compiler and notes such as that a grouping is never read; by the moves that serve any
+    model, unless `collapse=True` is given.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)
+        return ht.sample(model, data, **{"compile": False, "progress": False, "collapse": False, **options})
+
+
 def script(path: str) -> ModuleType:
     """A file such as `scripts/train.py` as a module."""
     spec = importlib.util.spec_from_file_location(f"{Path(path).stem}_script", ROOT / path)

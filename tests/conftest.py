@@ -1,27 +1,26 @@
 """What the tests of sampling share: one thread, quiet runs, and the kernel that warm-up leaves behind."""
 
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from builders import sampled
 from torch import Tensor
 
 import hiertorch as ht
 from hiertorch.density import structure
 from hiertorch.density.state import State
 from hiertorch.density.target import Target
-from hiertorch.errors import SamplingWarning
 from hiertorch.moves import base, groupwise, noncentred
 from hiertorch.moves import joint as joint_move
 from hiertorch.moves.base import Tuning
 from hiertorch.posterior import Posterior
 from hiertorch.run.sweeps import Sweep
 
-pytest.register_assert_rewrite("builders", "contracts", "references", "server", "windows", "zoo")
+pytest.register_assert_rewrite("contracts", "references", "server", "windows", "zoo")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,18 +32,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _sample(model: ht.Model, data: ht.Data, **options: Any) -> Posterior:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SamplingWarning)
-        return ht.sample(model, data, **{"compile": False, "progress": False, "collapse": False, **options})
-
-
 @pytest.fixture(scope="session")
 def sample() -> Callable[..., Posterior]:
-    """`ht.sample` without bar, compiler and notes such as that a grouping is never read; by the moves that serve any
-    model, unless `collapse=True` is given.
-    """
-    return _sample
+    """`builders.sampled`."""
+    return sampled
 
 
 @dataclass
@@ -80,7 +71,7 @@ def watched() -> Callable[..., Run]:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Sweep, "__call__", spy)
-            posterior = _sample(model, data, **options)
+            posterior = sampled(model, data, **options)
         return Run(posterior, sweeps[0], tunings, states[0])
 
     return run

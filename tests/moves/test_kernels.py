@@ -1,4 +1,4 @@
-"""The contract of every move, and of a run: pure steps, caches that hold, tuning that is frozen, draws that come back.
+"""The contract of every move: pure steps, caches that hold, tuning that is frozen.
 
 The moves are those of the default plans of models that between them have every kind of move: one decision a chain or a
 group, effects of one or two dimensions, parents of nested and crossed groupings, bijections other than the identity.
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from builders import MOVED, PUPILS, plan_for
+from contracts.engines import SCHOOLS
 from references import Reference, assert_matches
 from scipy import stats
 from torch import Tensor
@@ -20,10 +21,8 @@ from torch.distributions import Distribution, Gamma, Normal
 
 import hiertorch as ht
 from hiertorch.density.state import State
-from hiertorch.errors import SamplingWarning
 from hiertorch.model.latent import Values, validation
 from hiertorch.models import CompletePooling, VaryingIntercepts
-from hiertorch.monitors import Monitor, Window
 from hiertorch.moves import groupwise, noncentred
 from hiertorch.moves import joint as joint_move
 from hiertorch.moves.base import Move, Noise
@@ -250,7 +249,7 @@ def half_normal(y: float) -> Any:
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_densities_that_are_no_numbers_are_rejected_and_counted(bad: float, sample: Sample) -> None:
     """The rest of the posterior is right, at error rate 1e-3 a case. A density of 0 is no mistake, and not counted."""
-    posterior = sample(Truncated(bad), ht.Data([0.4]), chains=100, warmup=300, draws=300, seed=1)
+    posterior = sample(Truncated(bad), ht.Data([0.4]), chains=200, warmup=100, draws=100, seed=1)
     assert_matches(posterior["theta"], Reference.of(half_normal(0.4)))
     (block, count), *_ = posterior.stats.nan.items()
     assert (count > 1000) == (bad != -torch.inf)
@@ -262,7 +261,7 @@ def test_one_groups_nan_is_no_other_groups_business(sample: Sample) -> None:
     """Error rate 1e-3."""
     y = [0.4, 3.0, -1.0]
     data = ht.Data(y, groups={"group": range(3)})
-    posterior = sample(TruncatedEffects(), data, chains=100, warmup=300, draws=300, seed=1)
+    posterior = sample(TruncatedEffects(), data, chains=200, warmup=100, draws=100, seed=1)
     assert_matches(posterior["theta"], Reference.of(*map(half_normal, y)))
     (block, count), *_ = posterior.stats.nan.items()
     assert block == "groupwise(theta)" and count > 1000
@@ -291,40 +290,12 @@ def test_a_scale_near_0_in_some_chains_does_not_stop_the_others(sample: Sample) 
         assert rates[chains].mean() > 0.2, f"{rates[chains].mean():.3f}, NaN: {dict(posterior.stats.nan)}"
 
 
-SCHOOLS = ht.Data(
-    [1.0, 0.2, 0.7, 2.1, 1.4, -0.3, 0.5, 1.1],
-    groups={"school": list("abcabdda")},
-    x=[0.1, -1.0, 0.4, 1.3, 0.0, -0.6, 0.8, -0.2],
-)
-RUN: dict[str, Any] = {"chains": 4, "warmup": 50, "draws": 60, "thin": 2, "seed": 7}
-
-
-@pytest.fixture(scope="module")
-def run(sample: Sample) -> Callable[..., Posterior]:
-    """A short run of varying intercepts."""
-    return lambda **options: sample(
-        VaryingIntercepts("school", ["x"], priors="tutorial"), SCHOOLS, **{**RUN, **options}
-    )
-
-
-@pytest.fixture(scope="module")
-def whole(run: Callable[..., Posterior]) -> Posterior:
-    """The run as it is without further options."""
-    return run()
-
-
-def assert_equal_draws(a: Posterior, b: Posterior, of_a: slice = slice(None), of_b: slice = slice(None)) -> None:
-    """Bit for bit, in what both kept."""
-    for name in set(a.names) & set(b.names):
-        assert torch.equal(a.draws[name][:, of_a], b.draws[name][:, of_b]), name
-    assert torch.equal(a.stats.log_density[:, of_a], b.stats.log_density[:, of_b])
-
-
 def test_tuning_is_frozen_after_warm_up(watched: Callable[..., Any]) -> None:
     model = VaryingIntercepts("school", ["x"], priors="tutorial")
-    short, long = (watched(model, SCHOOLS, **{**RUN, "draws": draws}) for draws in (1, 60))
-    warming, sampling = long.tunings[1 : 1 + RUN["warmup"]], long.tunings[1 + RUN["warmup"] :]
-    assert len(sampling) == 60 * RUN["thin"]
+    options = {"chains": 4, "warmup": 20, "thin": 2, "seed": 7}
+    short, long = (watched(model, SCHOOLS, draws=draws, **options) for draws in (1, 5))
+    warming, sampling = long.tunings[1:21], long.tunings[21:]
+    assert len(sampling) == 10
     frozen = {(k, name): x for k, tuning in enumerate(sampling[0]) for name, x in tuning.items()}
     for tuning in sampling:  # the very same tensors,
         assert all(tuning[k][name] is x for (k, name), x in frozen.items())
@@ -332,113 +303,6 @@ def test_tuning_is_frozen_after_warm_up(watched: Callable[..., Any]) -> None:
         assert torch.equal(x, short.tunings[-1][k][name])
     for k, tuning in enumerate(warming[0]):  # and warm-up did learn
         assert not torch.equal(tuning["root"], frozen[k, "root"])
-
-
-def test_the_same_seed_gives_the_same_draws(run: Callable[..., Posterior], whole: Posterior) -> None:
-    torch.manual_seed(2)
-    before = torch.get_rng_state()
-    assert_equal_draws(whole, run())  # torch's own generator is not asked,
-    assert torch.equal(torch.get_rng_state(), before)  # and left alone
-    other = run(seed=8)
-    assert all(not torch.equal(whole.draws[name], other.draws[name]) for name in whole.names)
-
-
-def test_the_seed_of_a_run_without_one_brings_it_back(run: Callable[..., Posterior]) -> None:
-    first = run(seed=None)
-    assert_equal_draws(first, run(seed=first.run["seed"]))
-    assert first.run["seed"] != RUN["seed"]
-
-
-@pytest.mark.parametrize(("chains", "warmup"), [(1, 100), (2, 1), (3, 7)])
-def test_few_chains_and_short_warm_ups_move_as_well(chains: int, warmup: int, run: Callable[..., Posterior]) -> None:
-    """What is pooled over chains must not divide by their number less one, nor windows of warm-up be empty."""
-    posterior = run(chains=chains, warmup=warmup, draws=50)
-    assert sum(posterior.stats.nan.values()) == 0
-    for block, rates in posterior.stats.acceptance.items():
-        assert bool((rates.mean(0) > 0.05).all()), block
-
-
-class Curious(Monitor):
-    """Looks at everything."""
-
-    def __init__(self) -> None:
-        self.windows: list[Window] = []
-        self.status = ""
-
-    def window(self, window: Window) -> None:
-        self.windows.append(window)
-
-    def stop(self, status: str, posterior: object = None) -> None:
-        self.status = status
-
-
-class Clumsy(Monitor):
-    def window(self, window: Window) -> None:
-        raise ValueError("no paper left")
-
-
-def test_monitors_change_no_draw(run: Callable[..., Posterior], whole: Posterior, tmp_path: Any) -> None:
-    curious = Curious()
-    assert_equal_draws(whole, run(monitors=[curious, Clumsy()], log_dir=tmp_path))
-    assert curious.status == "finished" and curious.windows[-1].sweep == 170
-    for name, draws in curious.windows[-1].draws.items():
-        assert torch.equal(draws, whole.draws[name])
-
-
-@pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
-def test_a_monitor_that_fails_is_dropped_with_a_warning() -> None:
-    with pytest.warns(SamplingWarning, match=r"Clumsy stopped watching: ValueError: no paper left\. The draws are not"):
-        ht.sample(
-            VaryingIntercepts("school", ["x"], priors="tutorial"), SCHOOLS, monitors=[Clumsy()], progress=False, **RUN
-        )
-
-
-def test_thinning_leaves_out_draws(run: Callable[..., Posterior], whole: Posterior) -> None:
-    every = run(draws=120, thin=1)
-    assert_equal_draws(whole, every, of_b=slice(1, None, 2))
-    assert_equal_draws(run(draws=40, thin=3), every, of_b=slice(2, None, 3))
-
-
-def test_keeping_some_latents_leaves_their_draws_as_they_are(run: Callable[..., Posterior], whole: Posterior) -> None:
-    some = run(keep=["alpha", "sigma_y"])
-    assert some.names == ["sigma_y", "alpha"]
-    assert_equal_draws(some, whole)
-
-
-class Impatient(Curious):
-    """Presses Ctrl-C once so many sweeps are done."""
-
-    def __init__(self, sweeps: int) -> None:
-        super().__init__()
-        self.sweeps = sweeps
-
-    def window(self, window: Window) -> None:
-        super().window(window)
-        if window.sweep >= self.sweeps:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("sweeps", [60, 110])
-def test_ctrl_c_gives_the_draws_so_far(sweeps: int, run: Callable[..., Posterior], whole: Posterior) -> None:
-    impatient = Impatient(sweeps)
-    part = run(monitors=[impatient])
-    assert part.interrupted and not whole.interrupted
-    assert impatient.status == part.run["status"] == "interrupted"
-    done = (impatient.windows[-1].sweep - RUN["warmup"]) // RUN["thin"]
-    assert 0 < part.n_draws == done < 60
-    assert_equal_draws(part, whole, of_b=slice(0, done))
-    assert f"The run was stopped by Ctrl-C after {done} of 60 draws: these are all there are." in part.warnings()
-    assert len(part.summary()) == len(whole.summary()) and "interrupted" in repr(part)
-    assert part.stats.acceptance.keys() == whole.stats.acceptance.keys()
-    for block, rates in part.stats.acceptance.items():
-        assert rates.shape == whole.stats.acceptance[block].shape and bool((rates > 0).any())
-
-
-def test_ctrl_c_in_warm_up_gives_an_empty_posterior(run: Callable[..., Posterior]) -> None:
-    posterior = run(monitors=[Impatient(20)])
-    assert posterior.interrupted and posterior.n_draws == 0
-    assert posterior["alpha"].shape == (4, 0, 4)
-    assert "The run was stopped by Ctrl-C after 0 of 60 draws: these are all there are." in posterior.warnings()
 
 
 def test_walks_learn_no_size_from_data_of_each_chain(sample):

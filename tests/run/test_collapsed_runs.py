@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from builders import KnownScales
+from contracts.engines import SCHOOLS, Curious, assert_equal_draws
 from references import Reference, assert_matches, normal_mean, normal_sample
 from scipy import stats
 from torch import Tensor
@@ -19,19 +20,12 @@ from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
 from hiertorch.models import CompletePooling, EightSchools, VaryingIntercepts
-from hiertorch.monitors import Monitor, Window
 from hiertorch.posterior import Posterior
 from hiertorch.run.independence import Independence
 
 Sample = Callable[..., Posterior]
 Run = Callable[..., Posterior]
 RUN: dict[str, Any] = {"chains": 4, "warmup": 40, "draws": 60, "seed": 7, "collapse": True}
-SCHOOLS = ht.Data(
-    [1.0, 0.2, 0.7, 2.1, 1.4, -0.3, 0.5, 1.1],
-    groups={"school": list("abcabdda")},
-    x=[0.1, -1.0, 0.4, 1.3, 0.0, -0.6, 0.8, -0.2],
-)
-LEFT = ("sigma_alpha", "sigma_y")
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +40,6 @@ def run(sample: Sample) -> Run:
 def whole(run: Run) -> Posterior:
     """The run as it is without further options."""
     return run()
-
-
-@pytest.fixture
-def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 20 sweeps, one cycle, so that short runs have several."""
-    monkeypatch.setattr(Independence, "window", lambda self, *, warming: 20)
-
-
-def assert_equal_draws(a: Posterior, b: Posterior, of_a: slice = slice(None), of_b: slice = slice(None)) -> None:
-    """Bit for bit."""
-    assert a.names == b.names
-    for name in a.names:
-        assert torch.equal(a.draws[name][:, of_a], b.draws[name][:, of_b]), name
-    assert torch.equal(a.stats.log_density[:, of_a], b.stats.log_density[:, of_b])
 
 
 # What a run gives
@@ -102,68 +82,6 @@ def test_default_runs_need_no_warning() -> None:
     assert worst["ess_bulk"] > 0.8 * 256 * 125 and worst["r_hat"] < 1.01
 
 
-# Randomness
-
-
-def test_the_same_seed_gives_the_same_draws(run: Run, whole: Posterior) -> None:
-    torch.manual_seed(2)
-    before = torch.get_rng_state()
-    assert_equal_draws(whole, run())  # torch's own generator is not asked,
-    assert torch.equal(torch.get_rng_state(), before)  # and left alone
-    other = run(seed=8)
-    assert all(not torch.equal(whole.draws[name], other.draws[name]) for name in whole.names)
-
-
-def test_the_seed_of_a_run_without_one_brings_it_back(run: Run) -> None:
-    first = run(seed=None)
-    assert_equal_draws(first, run(seed=first.run["seed"]))
-    assert first.run["seed"] != RUN["seed"]
-
-
-class Curious(Monitor):
-    """Looks at everything, twice, and remembers it."""
-
-    def __init__(self) -> None:
-        self.windows: list[Window] = []
-        self.values: list[dict[str, Tensor]] = []
-        self.status = ""
-
-    def window(self, window: Window) -> None:
-        self.windows.append(window)
-        self.values.append(dict(window.values))
-        for name, x in window.values.items():
-            assert torch.equal(x, self.values[-1][name]), "looking again shows the same"
-
-    def stop(self, status: str, posterior: object = None) -> None:
-        self.status = status
-
-
-@pytest.mark.usefixtures("short_windows")
-def test_monitors_change_no_draw(run: Run, tmp_path: Any) -> None:
-    """Though effects and coefficients of the last sweep are drawn for those who look at them."""
-    curious, plain = Curious(), run()
-    assert_equal_draws(plain, run(monitors=[curious], log_dir=tmp_path, progress=True))
-    assert curious.status == "finished"
-    assert [window.sweep for window in curious.windows] == [20, 40, 60, 80, 100]
-    assert [window.phase for window in curious.windows] == ["warmup"] * 2 + ["sampling"] * 3
-    for window, values in zip(curious.windows, curious.values, strict=True):
-        assert {name: x.shape[1:] for name, x in values.items()} == {n: x.shape[2:] for n, x in plain.draws.items()}
-        assert list(window.values) == plain.names and len(window.values) == len(plain.names)
-        assert window.log_density.shape == (4,)
-        assert {block: x.shape for block, x in window.acceptance.items()} == {"collapsed(sigma_alpha, sigma_y)": (4, 1)}
-        done = window.sweep - 40
-        if done <= 0:
-            assert window.draws == {} or window.drawn == 0
-            continue
-        for name, draws in window.draws.items():
-            assert torch.equal(draws, plain.draws[name][:, :done])
-        for name in LEFT:  # what is left is where its chain is,
-            assert torch.equal(values[name], plain.draws[name][:, done - 1])
-        assert torch.equal(window.log_density, plain.stats.log_density[:, done - 1])
-    with pytest.raises(KeyError):
-        curious.windows[-1].values["nu"]
-
-
 def test_effects_that_are_looked_at_have_their_law(sample: Sample) -> None:
     """In a model of which nothing is left to be sampled, of 4,000 chains. Error rate 1e-3."""
     curious = Curious()
@@ -172,7 +90,7 @@ def test_effects_that_are_looked_at_have_their_law(sample: Sample) -> None:
     assert_whitened(torch.cat([seen[name].flatten(1) for name in ("mu", "beta", "alpha")], 1).numpy())
 
 
-# Thinning, storing, interrupting
+# Thinning
 
 
 def test_thinned_draws_are_the_same_posterior(sample: Sample) -> None:
@@ -185,68 +103,6 @@ def test_thinned_draws_are_the_same_posterior(sample: Sample) -> None:
             assert_matches(posterior[name], expected[name], alpha=5e-4, name=f"{name}, thin={thin}")
 
 
-class Impatient(Curious):
-    """Presses Ctrl-C once so many sweeps are done."""
-
-    def __init__(self, sweeps: int) -> None:
-        super().__init__()
-        self.sweeps = sweeps
-
-    def window(self, window: Window) -> None:
-        super().window(window)
-        if window.sweep >= self.sweeps:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.usefixtures("short_windows")
-@pytest.mark.parametrize("keep", [None, ["mu_alpha", "sigma_alpha"]])
-@pytest.mark.parametrize(("sweeps", "done"), [(60, 20), (80, 40)])
-def test_ctrl_c_gives_the_draws_so_far(sweeps: int, done: int, keep: list[str] | None, run: Run) -> None:
-    impatient, plain = Impatient(sweeps), run(keep=keep)
-    part = run(keep=keep, monitors=[impatient])
-    assert part.interrupted and not plain.interrupted
-    assert impatient.status == part.run["status"] == "interrupted"
-    assert part.n_draws == done
-    assert_equal_draws(part, plain, of_b=slice(0, done))
-    assert f"The run was stopped by Ctrl-C after {done} of 60 draws: these are all there are." in part.warnings()
-    assert len(part.summary()) == len(plain.summary()) and "interrupted" in repr(part)
-    assert part.redraw("alpha").shape == (4, done, 4)
-
-
-@pytest.mark.usefixtures("short_windows")
-def test_ctrl_c_leaves_the_acceptance_rates_of_the_draws_so_far(run: Run) -> None:
-    part, plain = run(monitors=[Impatient(60)]), run(draws=20)
-    assert list(part.stats.acceptance) == list(plain.stats.acceptance) == ["collapsed(sigma_alpha, sigma_y)"]
-    assert all(torch.equal(rates, plain.stats.acceptance[block]) for block, rates in part.stats.acceptance.items())
-
-
-@pytest.mark.usefixtures("short_windows")
-def test_ctrl_c_within_a_window_gives_the_windows_before(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, call, calls = run(), Independence.advance, []
-
-    def pressed(self: Independence, done: int, *arguments: Any) -> None:
-        calls.append(done)
-        if done == 80:
-            raise KeyboardInterrupt
-        call(self, done, *arguments)
-
-    monkeypatch.setattr(Independence, "advance", pressed)
-    part = run()
-    assert calls == [0, 20, 40, 60, 80]
-    assert part.interrupted and part.n_draws == 40
-    assert_equal_draws(part, plain, of_b=slice(0, 40))
-
-
-@pytest.mark.usefixtures("short_windows")
-@pytest.mark.parametrize("keep", [None, ["mu_alpha", "sigma_alpha"]])
-def test_ctrl_c_in_warm_up_gives_an_empty_posterior(keep: list[str] | None, run: Run) -> None:
-    posterior = run(keep=keep, monitors=[Impatient(20)])
-    assert posterior.interrupted and posterior.n_draws == 0
-    assert posterior["mu_alpha"].shape == (4, 0)
-    assert "The run was stopped by Ctrl-C after 0 of 60 draws: these are all there are." in posterior.warnings()
-    assert posterior.redraw("alpha").shape == (4, 0, 4)
-
-
 # Precision
 
 
@@ -257,17 +113,6 @@ def test_single_precision(run: Run, whole: Posterior) -> None:
     assert posterior.run["dtype"] == "float32"
     for name in whole.names:
         torch.testing.assert_close(posterior.draws[name].double(), whole.draws[name], rtol=1e-3, atol=1e-3)
-
-
-# Few and many
-
-
-@pytest.mark.parametrize(("chains", "warmup", "draws"), [(1, 1, 1), (1, 100, 50), (2, 7, 30), (700, 3, 2)])
-def test_any_number_of_chains_and_sweeps(chains: int, warmup: int, draws: int, run: Run) -> None:
-    posterior = run(chains=chains, warmup=warmup, draws=draws)
-    assert posterior["alpha"].shape == (chains, draws, 4)
-    assert all(bool(x.isfinite().all()) for x in posterior.draws.values())
-    assert sum(posterior.stats.nan.values()) == 0
 
 
 class MeanAndScale(ht.Model):

@@ -1,0 +1,176 @@
+"""The contract of an engine: what a run keeps, whatever advances its chains."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from builders import sampled
+from torch import Tensor
+
+import hiertorch as ht
+from hiertorch.models import VaryingIntercepts
+from hiertorch.monitors import Monitor, Window
+from hiertorch.posterior import Posterior
+
+RUN: dict[str, Any] = {"chains": 4, "warmup": 40, "draws": 60, "thin": 1, "seed": 7}
+SCHOOLS = ht.Data(
+    [1.0, 0.2, 0.7, 2.1, 1.4, -0.3, 0.5, 1.1],
+    groups={"school": list("abcabdda")},
+    x=[0.1, -1.0, 0.4, 1.3, 0.0, -0.6, 0.8, -0.2],
+)
+
+
+def assert_equal_draws(a: Posterior, b: Posterior, of_a: slice = slice(None), of_b: slice = slice(None)) -> None:
+    """Bit for bit, in what both kept."""
+    for name in set(a.names) & set(b.names):
+        assert torch.equal(a.draws[name][:, of_a], b.draws[name][:, of_b]), name
+    assert torch.equal(a.stats.log_density[:, of_a], b.stats.log_density[:, of_b])
+
+
+class Curious(Monitor):
+    """Looks at everything, twice, and remembers it."""
+
+    def __init__(self) -> None:
+        self.windows: list[Window] = []
+        self.values: list[dict[str, Tensor]] = []
+        self.status = ""
+
+    def window(self, window: Window) -> None:
+        self.windows.append(window)
+        self.values.append(dict(window.values))
+        for name, x in window.values.items():
+            assert torch.equal(x, self.values[-1][name]), "looking again shows the same"
+
+    def stop(self, status: str, posterior: object = None) -> None:
+        self.status = status
+
+
+class Impatient(Curious):
+    """Presses Ctrl-C once so many sweeps are done."""
+
+    def __init__(self, sweeps: int) -> None:
+        super().__init__()
+        self.sweeps = sweeps
+
+    def window(self, window: Window) -> None:
+        super().window(window)
+        if window.sweep >= self.sweeps:
+            raise KeyboardInterrupt
+
+
+class EngineContract:
+    """A subclass says which engine, and with which options `ht.sample` takes it for varying intercepts."""
+
+    engine: type
+    options: ClassVar[dict[str, Any]] = {}
+    moved: tuple[str, ...]  # latents whose values are where their chain is, at whatever time one looks
+
+    @pytest.fixture(autouse=True)
+    def short_windows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of 20 sweeps, so that short runs have several."""
+        monkeypatch.setattr(self.engine, "window", lambda engine, *, warming: 20)
+
+    @classmethod
+    def run(cls, **options: Any) -> Posterior:
+        model = VaryingIntercepts("school", ["x"], priors="tutorial")
+        return sampled(model, SCHOOLS, **{**RUN, **cls.options, **options})
+
+    @classmethod
+    @cache
+    def whole(cls) -> Posterior:
+        """The run as it is without further options."""
+        return cls.run()
+
+    def test_the_same_seed_gives_the_same_draws(self) -> None:
+        torch.manual_seed(2)
+        before, whole = torch.get_rng_state(), self.whole()
+        assert_equal_draws(whole, self.run())  # torch's own generator is not asked,
+        assert torch.equal(torch.get_rng_state(), before)  # and left alone
+        other = self.run(seed=8)
+        assert all(not torch.equal(whole.draws[name], other.draws[name]) for name in whole.names)
+
+    def test_the_seed_of_a_run_without_one_brings_it_back(self) -> None:
+        first = self.run(seed=None, draws=20)
+        assert_equal_draws(first, self.run(seed=first.run["seed"], draws=20))
+        assert first.run["seed"] != RUN["seed"]
+
+    def test_keeping_some_latents_leaves_their_draws_as_they_are(self) -> None:
+        some = self.run(keep=["alpha", "sigma_y"])
+        assert some.names == ["sigma_y", "alpha"]
+        assert_equal_draws(some, self.whole())
+
+    @pytest.mark.parametrize(
+        ("chains", "warmup", "draws"), [(1, 1, 1), (1, 100, 50), (2, 1, 50), (3, 7, 50), (700, 3, 2)]
+    )
+    def test_any_number_of_chains_and_sweeps(self, chains: int, warmup: int, draws: int) -> None:
+        """What is pooled over chains must not divide by their number less one, nor windows of warm-up be empty."""
+        posterior = self.run(chains=chains, warmup=warmup, draws=draws)
+        assert posterior["alpha"].shape == (chains, draws, 4)
+        assert all(bool(x.isfinite().all()) for x in posterior.draws.values())
+        assert sum(posterior.stats.nan.values()) == 0
+        for block, rates in posterior.stats.acceptance.items():
+            assert draws < 50 or bool((rates.mean(0) > 0.05).all()), block
+
+    def test_monitors_change_no_draw(self, tmp_path: Path) -> None:
+        """Though what is not moved is drawn for those who look at it."""
+        curious, plain = Curious(), self.whole()
+        assert_equal_draws(plain, self.run(monitors=[curious], log_dir=tmp_path, progress=True))
+        assert curious.status == "finished"
+        assert [window.sweep for window in curious.windows] == [20, 40, 60, 80, 100]
+        assert [window.phase for window in curious.windows] == ["warmup"] * 2 + ["sampling"] * 3
+        for window, values in zip(curious.windows, curious.values, strict=True):
+            assert {name: x.shape[1:] for name, x in values.items()} == {n: x.shape[2:] for n, x in plain.draws.items()}
+            assert list(window.values) == plain.names and len(window.values) == len(plain.names)
+            assert window.log_density.shape == (4,)
+            assert window.acceptance.keys() == plain.stats.acceptance.keys()
+            done = window.sweep - 40
+            if done <= 0:
+                assert window.draws == {} or window.drawn == 0
+                continue
+            for name, draws in window.draws.items():
+                assert torch.equal(draws, plain.draws[name][:, :done])
+            for name in self.moved:
+                assert torch.equal(values[name], plain.draws[name][:, done - 1])
+            assert torch.equal(window.log_density, plain.stats.log_density[:, done - 1])
+        with pytest.raises(KeyError):
+            curious.windows[-1].values["nu"]
+
+    @pytest.mark.parametrize(("sweeps", "keep"), [(60, None), (80, ["mu_alpha", "sigma_alpha"])])
+    def test_ctrl_c_gives_the_draws_so_far(self, sweeps: int, keep: list[str] | None) -> None:
+        impatient, plain, done = Impatient(sweeps), self.whole(), sweeps - 40
+        part = self.run(monitors=[impatient], keep=keep)
+        assert part.interrupted and not plain.interrupted
+        assert impatient.status == part.run["status"] == "interrupted"
+        assert part.n_draws == done and part.names == (keep or plain.names)
+        assert_equal_draws(part, plain, of_b=slice(0, done))
+        assert f"The run was stopped by Ctrl-C after {done} of 60 draws: these are all there are." in part.warnings()
+        assert len(part.summary()) == len(plain.summary(part.names)) and "interrupted" in repr(part)
+
+    def test_ctrl_c_leaves_the_acceptance_rates_of_the_draws_so_far(self) -> None:
+        part, plain = self.run(monitors=[Impatient(60)]), self.run(draws=20)
+        assert list(part.stats.acceptance) == list(plain.stats.acceptance) == list(self.whole().stats.acceptance)
+        assert all(torch.equal(rates, plain.stats.acceptance[block]) for block, rates in part.stats.acceptance.items())
+
+    def test_ctrl_c_within_a_window_gives_the_windows_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        plain, call, calls = self.whole(), self.engine.advance, []
+
+        def pressed(engine: Any, done: int, *arguments: Any) -> None:
+            calls.append(done)
+            if done == 80:
+                raise KeyboardInterrupt
+            call(engine, done, *arguments)
+
+        monkeypatch.setattr(self.engine, "advance", pressed)
+        part = self.run()
+        assert calls == [0, 20, 40, 60, 80]
+        assert part.interrupted and part.n_draws == 40
+        assert_equal_draws(part, plain, of_b=slice(0, 40))
+
+    @pytest.mark.parametrize("keep", [None, ["mu_alpha", "sigma_alpha"]])
+    def test_ctrl_c_in_warm_up_gives_an_empty_posterior(self, keep: list[str] | None) -> None:
+        posterior = self.run(keep=keep, monitors=[Impatient(20)])
+        assert posterior.interrupted and posterior.n_draws == 0
+        assert {name: x.shape[:2] for name, x in posterior.draws.items()} == dict.fromkeys(posterior.names, (4, 0))
+        assert "The run was stopped by Ctrl-C after 0 of 60 draws: these are all there are." in posterior.warnings()
