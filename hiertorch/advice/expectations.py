@@ -4,20 +4,22 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from hiertorch.advice.findings import BROKEN, LOOK, Finding, differs_by_chain, spread_rows
 from hiertorch.data.table import Data
-from hiertorch.families import Gaussian, NegativeBinomial, Poisson, centre
+from hiertorch.families import LOG
 from hiertorch.model.declared import overrides
 from hiertorch.model.latent import Values
+from hiertorch.model.means import centre
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.model.transport import location_scale
-from hiertorch.models.autoscale import Autoscaled
+from hiertorch.models.autoscale import INTERCEPTS, Autoscaled
 from hiertorch.models.regression import Regression
 from hiertorch.models.simulation import group_predictors
 
@@ -34,7 +36,8 @@ OFF_CENTRE = 3.0
 FAR = 10.0
 """A response that varies less than any simulated one is a warning beyond this factor only: with wide priors on several
 coefficients, as the data choose them for ready structures, simulated responses vary more than any real one, which does
-no harm. So it is with the mean of counts, since that of their simulated means is of the largest.
+no harm. So it is with means under a log link, such as those of counts, since that of the simulated ones is of the
+largest.
 """
 
 CLOSE = 0.01
@@ -47,8 +50,6 @@ all 200 lies 1 % of what the prior expects.
 
 FINITE = 1e15
 """Counts of a larger mean are not simulated: they leave the range of whole numbers."""
-
-INTERCEPTS = ("alpha", "mu", "mu_alpha", "mu_alpha0")
 
 
 class Column(NamedTuple):
@@ -75,7 +76,7 @@ def scale_findings(model: Model, data: Data, reads: Reads) -> Iterator[Finding]:
         return
     yield from _response_findings(model, some, draws, generator)
     if isinstance(model, Regression):
-        yield from _coefficient_findings(model, data, some, draws)
+        yield from _coefficient_findings(model, data, some, draws, gaussian=isinstance(reads.response, Normal))
 
 
 def _response_findings(model: Model, data: Data, draws: Values, generator: torch.Generator) -> Iterator[Finding]:
@@ -90,8 +91,7 @@ def _response_findings(model: Model, data: Data, draws: Values, generator: torch
         how = f'priors="autoscale", or {how}'
     y = data.y.reshape(-1, data.n_rows)
     statistics = (y.mean(-1), y.std(-1, correction=0))
-    counts = isinstance(model, Regression) and isinstance(model.family, Poisson | NegativeBinomial)
-    slacks = (FAR if counts else 1.0, FAR)
+    slacks = (FAR if isinstance(model, Regression) and model.family.link is LOG else 1.0, FAR)
     for what, found, expected, slack in zip(("mean", "sd"), statistics, simulated, slacks, strict=True):
         expected = expected[~expected.isnan()]
         if len(expected) < DRAWS // 2:
@@ -127,8 +127,12 @@ def _simulated(model: Model, data: Data, draws: Values, generator: torch.Generat
     return means, sds
 
 
-def _coefficient_findings(model: Regression, data: Data, some: Data, draws: Values) -> Iterator[Finding]:
-    """Prior sds of coefficients against sd(y) / sd(x), or 1 / sd(x) where eta has a scale of its own."""
+def _coefficient_findings(
+    model: Regression, data: Data, some: Data, draws: Values, *, gaussian: bool
+) -> Iterator[Finding]:
+    """Prior sds of coefficients against sd(y) / sd(x), or 1 / sd(x) where eta has a scale of its own; Gaussian rows let
+    coefficients be integrated out together, wherever columns are centred.
+    """
     rows = spread_rows(data.n_rows, LOOK, data.device)
     unit = float(data.y[..., rows].double().std(-1).mean()) if model.family.scaled else 1.0
     levels = [_prior_sd(model, name, draws, some) for name in INTERCEPTS if name in draws]
@@ -164,7 +168,7 @@ def _coefficient_findings(model: Regression, data: Data, some: Data, draws: Valu
         if levels and abs(column.mean) * wanted > OFF_CENTRE * max(levels):
             finding += f", where its prior, of sd {max(levels):.3g}, may exclude it."
             yield Finding("warning", name, finding, advice)
-        elif not isinstance(model.family, Gaussian):  # of which coefficients are integrated out together
+        elif not gaussian:
             finding += ": chains move slowly along what the two leave open, a higher level and a lower slope."
             yield Finding("warning", name, finding, advice)
 
@@ -191,13 +195,19 @@ def _prior_sd(model: Model, name: str, draws: Values, data: Data, at: tuple[int,
     """Of an entry of a latent's event: the prior's own scale if it is one number, otherwise the sd of a normal
     distribution with the quartiles of the draws, since heavy tails have no sd.
     """
-    where: Any = (..., *at)
     found = location_scale(model.prior(name, draws, data))
     if found is not None and not differs_by_chain(found[1]):
-        return float(found[1].expand(draws[name].shape)[where].median())
+        return float(_entry(found[1].expand(draws[name].shape), at).median())
     quartiles = torch.tensor([0.25, 0.75], dtype=torch.float64)
-    low, high = draws[name][where].flatten().nanquantile(quartiles).tolist()
+    low, high = _entry(draws[name], at).flatten().nanquantile(quartiles).tolist()
     return (high - low) / 1.349
+
+
+def _entry(values: Tensor, at: tuple[int, ...]) -> Tensor:
+    """Of the events, the entry at an index; all of them without one."""
+    for i, k in enumerate(at):
+        values = values.select(i - len(at), k)
+    return values
 
 
 def _summed_up(x: Tensor) -> Column:

@@ -20,7 +20,6 @@ from hiertorch.advice.labels import label_findings
 from hiertorch.data.table import Data
 from hiertorch.density.structure import coordinates_of
 from hiertorch.errors import DataError, ModelError
-from hiertorch.families import Binomial
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import prior_text, validation
 from hiertorch.model.model import Model
@@ -87,8 +86,9 @@ def findings(model: Model, data: Data, reads: Reads) -> list[Finding]:
                 return [Finding("warning", data.name, finding, "Give some rows a weight above 0.")]
             data = data if len(kept) == data.n_rows else data.take(kept)
         family = family_of(model)
-        if isinstance(family, Binomial) and bool((tried := data[family.trials] > 0).any()):
-            data = data if bool(tried.all()) else data.take(tried.nonzero()[:, 0])  # rows without trials say nothing
+        telling = None if family is None else family.informative(data)
+        if telling is not None and bool(telling.any()):
+            data = data if bool(telling.all()) else data.take(telling.nonzero()[:, 0])
         found = [
             *_group_findings(model, data, reads),
             *label_findings(data),

@@ -22,6 +22,7 @@ from hiertorch.criticism.uniformity import LooPit, loo_pit
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 from hiertorch.model.model import Model
+from hiertorch.models.regression import family_of
 from hiertorch.predict.predict import Fitted, stream
 from hiertorch.runtime.surroundings import at_home, feels_at_home
 
@@ -78,7 +79,9 @@ class PredictiveCheck:
         looked_at = list(usual(self.response, replications.data))
         if self.response == "binary" and kind == "posterior":
             looked_at.append(calibration(replications.mean()))
-        looked_at += given(statistics, {statistic.name for statistic in looked_at})
+        family = family_of(replications.model)
+        for more in (None if family is None else family.statistics(), statistics):
+            looked_at += given(more, {statistic.name for statistic in looked_at})
         y = replications.data.y.unsqueeze(0)
         self.observed = {x.name: float(x.function(y)[0]) for x in looked_at}
         self.replicated, self.lost = _replicated(looked_at, replications)

@@ -5,9 +5,13 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, StudentT
 
 from hiertorch.errors import ModelError, warn
-from hiertorch.families import centre
 
-__all__ = ["expected", "without_mean"]
+__all__ = ["centre", "expected", "without_mean"]
+
+
+def centre(y: Distribution) -> Tensor:
+    """E[y_i], or the middle of Student's t, which need not have a mean."""
+    return y.loc if isinstance(y, StudentT) else y.mean
 
 
 def without_mean(y: Distribution) -> str | None:

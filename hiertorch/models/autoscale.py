@@ -5,7 +5,7 @@ column, and s_x its sd, or a fifth of its range if that is more:
 
     coefficients ~ Normal(0, 2.5 s / s_x),  intercepts ~ Normal(m, 2.5 s |1, a|),  |1, a| = sqrt(1 + sum a^2),
     scales of effects ~ HalfStudentT(4, s |1, a|), those of slopes HalfStudentT(4, s / s_x),
-    sigma_y ~ HalfStudentT(4, s),  lambda ~ Gamma(1, s),
+    sigma_y and other scales of rows ~ HalfStudentT(4, s),  lambda ~ Gamma(1, s),
     sigma_time ~ HalfStudentT(4, s / sqrt(d)),  phi ~ Beta(d, 1),  d the mean gap between times,
 
 the last so that phi^d, the correlation from one time to the next, is uniform. Less the offset, m and s are mean and sd
@@ -22,21 +22,18 @@ fifth of the range is for indicators of few rows: one row in 1,000 has sd 0.03, 
 that of others. A response with a chain axis counts as one: all chains have the same priors.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.distributions import Beta, Distribution, Gamma, Independent, Normal
 
 from hiertorch.data.table import Data
+from hiertorch.families import Family
 from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.scales import column_scale, response_scale
-
-if TYPE_CHECKING:
-    from hiertorch.models.regression import Regression
 
 __all__ = ["Autoscaled", "autoscaled"]
 
@@ -48,30 +45,39 @@ Columns = tuple[str, ...]
 """Whose product a coefficient multiplies; none of an intercept."""
 
 
-def autoscaled(model: "Regression", names: Iterable[str]) -> dict[str, "Autoscaled"]:
+def autoscaled(
+    latents: Mapping[str, Latent],
+    names: Iterable[str],
+    family: Family,
+    offset: str | None,
+    times: Mapping[str, str | None],
+) -> dict[str, "Autoscaled"]:
     """Latent -> its prior scaled by the data, for those of these latents whose prior is fixed and has a unit.
 
     Args:
-        model: a ready structure.
-        names: those of its latents that have the structure's own prior.
+        latents: of a ready structure.
+        names: those that have the structure's or the family's own prior.
+        family: of the rows.
+        offset: a column.
+        times: latent -> the grouping of times whose gaps its unit is a matter of, None if there is none.
     """
-    fixed = {name: one for name, one in model.latents.items() if isinstance(one.prior, Distribution)}
-    roles = {name: "gap" if model.times_of(name) else _role(name) for name in fixed}
+    fixed = {name: one for name, one in latents.items() if isinstance(one.prior, Distribution)}
+    roles = {name: "gap" if times[name] else _role(name, family) for name in fixed}
     columns = {name: _columns(latent) for name, latent in fixed.items()}
     found = {}
     for name in names:
         if role := roles.get(name):
             beside = [part for other in fixed if roles[other] == role for part in columns[other]]
-            found[name] = Autoscaled(model, name, role, columns[name], beside)
+            found[name] = Autoscaled(latents[name], name, role, family, offset, times[name], columns[name], beside)
     return found
 
 
-def _role(name: str) -> str:
+def _role(name: str, family: Family) -> str:
     """What a latent of this name is in a ready structure; "" if it has no unit."""
+    if name in family.latents:
+        return "noise" if name in family.scales else ""
     if name in INTERCEPTS or name.startswith(COEFFICIENTS):
         return "coefficient"
-    if name == "sigma_y":
-        return "noise"
     return "scale" if name.startswith("sigma") else "rate" if name.startswith("lambda") else ""
 
 
@@ -84,21 +90,31 @@ class Autoscaled:
     """The prior of a latent as a function of the data that the model was fitted to.
 
     Args:
-        model: a ready structure.
+        latent: whose prior it is.
         name: of the latent.
         role: "coefficient", "scale", "noise", "rate" or "gap", see `autoscaled`.
+        family, offset: of the model.
+        times: the grouping of times whose gaps its unit is a matter of; None if there is none.
         columns: of each entry of its event.
         beside: those of all coefficients, or scales, that stand in eta together.
     """
 
     def __init__(
-        self, model: "Regression", name: str, role: str, columns: Sequence[Columns], beside: Sequence[Columns]
+        self,
+        latent: Latent,
+        name: str,
+        role: str,
+        family: Family,
+        offset: str | None,
+        times: str | None,
+        columns: Sequence[Columns],
+        beside: Sequence[Columns],
     ) -> None:
         self.name, self.role, self.columns = name, role, columns
         self.more = [[set(part) - set(own) for part in beside if set(part) > set(own)] for own in columns]
-        self.family, self.offset, self.times = model.family, model.offset, model.times_of(name)
-        self.shape = tuple(len(axis) for axis in model.latents[name].axes)
-        parts = (type(model.family).__qualname__, model.family, name, role, columns, beside, self.offset, self.times)
+        self.family, self.offset, self.times = family, offset, times
+        self.shape = tuple(len(axis) for axis in latent.axes)
+        parts = (type(family).__qualname__, family, name, role, columns, beside, offset, times)
         self._key = ("response", *map(repr, parts))
 
     def __call__(self, v: Values, data: Data) -> Distribution:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributions
-from torch.distributions import Distribution, Gamma
+from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.families import Family, named
+from hiertorch.families import Family, Gaussian, NegativeBinomial, StudentT, named
 from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Latent, Values
 from hiertorch.model.model import Model
@@ -24,10 +24,10 @@ Prior = Distribution | Callable[..., Distribution]
 class Regression(Model):
     """y_i ~ family(eta_i),  eta_i = offset_i + what the structure says of predictors and groups.
 
-    Of sigma_y, nu_y and phi_y a model has those that its family reads. nu_y ~ Gamma(2, 0.1) (Juarez & Steel 2010),
-    phi_y ~ Gamma(2, 0.1); all that has a unit has a prior as wide as the data ask for, see
-    `hiertorch.models.autoscale`. The priors that each structure states are those of `priors="tutorial"`, with
-    sigma_y ~ Gamma(1, 1): fixed, for data whose response and columns have an sd of about 1.
+    A model has the latents that its family reads: sigma_y, nu_y ~ Gamma(2, 0.1), phi_y ~ Gamma(2, 0.1). All that has a
+    unit has a prior as wide as the data ask for, see `hiertorch.models.autoscale`. The priors that each structure
+    states are those of `priors="tutorial"`, with sigma_y ~ Gamma(1, 1): fixed, for data whose response and columns have
+    an sd of about 1.
 
     A structure names its latents in the class body, where a subclass replaces a prior in one line, and writes `build`,
     which says what they vary over, and `eta`.
@@ -44,9 +44,10 @@ class Regression(Model):
         ModelError: for a family or latent that there isn't, a column named twice, or text that is no prior.
     """
 
-    sigma_y = Latent(Gamma(1.0, 1.0))
-    nu_y = Latent(Gamma(2.0, 0.1))
-    phi_y = Latent(Gamma(2.0, 0.1))
+    # Here, too, so that a subclass's body replaces one in its place in the order; a model keeps those of its family.
+    sigma_y = Gaussian.latents["sigma_y"]
+    nu_y = StudentT.latents["nu_y"]
+    phi_y = NegativeBinomial.latents["phi_y"]
 
     def __init__(
         self,
@@ -64,11 +65,7 @@ class Regression(Model):
         self.family: Family = named(family)
         self.offset = offset
         self.texts: dict[str, str] = {}
-        for name in ("sigma_y", "nu_y", "phi_y"):  # behind the structure's own
-            latent = self.latents[name]
-            self.drop(name)
-            if name in self.family.latents:
-                self._declare(name, latent)
+        self._add_latents_of_rows()
         self.build()
         self._replace(priors)
 
@@ -88,6 +85,22 @@ class Regression(Model):
     def check_columns(self, data: Data) -> None:
         """See `Model.check_columns`: what the family asks for."""
         self.family.check_columns(data)
+
+    def _add_latents_of_rows(self) -> None:
+        """Declares the family's latents behind the structure's own, as a class body has them if it does."""
+        if len(self.family.parameters) > 1:
+            raise ModelError(
+                f"{self.family!r} has the predictors {', '.join(self.family.parameters)} for each row, and "
+                f"{type(self).__name__} makes one: write a likelihood of your own, in an ht.Model."
+            )
+        for name in {"sigma_y", "nu_y", "phi_y"} - set(self.family.latents):
+            self.drop(name)
+        for name, latent in self.family.latents.items():
+            own = self.latents.get(name)
+            self.drop(name)
+            self._declare(name, own or latent)
+            if own is None:
+                self._ready.add(name)
 
     def shape(self, name: str, labels: Sequence[Any] | None = None, plate: str | None = None) -> None:
         """Makes a latent of the class body vary over a plate, and a vector with these labels, or a matrix of a list of
@@ -157,7 +170,9 @@ class Regression(Model):
                 f'priors is "autoscale", "tutorial", or a mapping from latents to priors; found {priors!r}.'
             )
         own = priors if isinstance(priors, Mapping) else {}
-        chosen = autoscaled(self, [name for name in self.latents if name in self._ready and name not in own])
+        ready = [name for name in self.latents if name in self._ready and name not in own]
+        times = {name: self.times_of(name) for name in self.latents}
+        chosen = autoscaled(self.latents, ready, self.family, self.offset, times)
         for name, prior in chosen.items():
             self._set_prior(name, prior, prior.text)
         for name, prior in own.items():

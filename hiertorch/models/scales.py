@@ -11,6 +11,7 @@ from torch import Tensor
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 from hiertorch.families import Family
+from hiertorch.families.family import sd
 
 __all__ = ["column_scale", "response_scale"]
 
@@ -28,7 +29,7 @@ def column_scale(data: Data, name: str) -> tuple[Tensor, Tensor]:
         x = _counted(whole)[name].double()
         low, high = x.aminmax()
         size = torch.where(low == 0, torch.ones_like(low), low.abs())
-        varies = torch.where(high > low, torch.maximum(_sd(x), SHARE * (high - low)), size)
+        varies = torch.where(high > low, torch.maximum(sd(x), SHARE * (high - low)), size)
         return torch.stack([x.mean(), varies]).to(data.y)
 
     mean, scale = data._once(("column", name, "scale"), numbers)
@@ -67,8 +68,3 @@ def _counted(data: Data) -> Data:
         return data
     kept = (data._made_with > 0).reshape(-1, data.n_rows).any(0).nonzero()[:, 0]
     return data if len(kept) in (0, data.n_rows) else data.take(kept)
-
-
-def _sd(x: Tensor) -> Tensor:
-    """0 of one value."""
-    return x.std(correction=min(1, x.numel() - 1))

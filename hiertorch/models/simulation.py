@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
-from hiertorch.families import centre
 from hiertorch.model.latent import Values
+from hiertorch.model.means import centre
 from hiertorch.model.model import Model
 from hiertorch.models import Crossed, EightSchools, Nested, Regression, TimeVarying, VaryingIntercepts
 from hiertorch.models.grouped import Grouped
@@ -25,7 +25,6 @@ from hiertorch.wording import closest, listed
 __all__ = ["Simulated", "simulate_grouped"]
 
 GROUPS, SLOPE, NOISE = 6, 0.5, 1.0
-TRIALS = 20
 CPU = torch.device("cpu")
 
 Groups = int | Mapping[str, int | Sequence[Any]]
@@ -281,20 +280,13 @@ def _columns(
         found |= {name: normal(len(labels[plate]))[codes[plate]] for name in names}
     if model.offset is not None:
         found[model.offset] = normal(total)
-    family = model.family
-    for name in family.columns:
-        if name == getattr(family, "trials", None):
-            found[name] = torch.randint(1, TRIALS + 1, (total,), generator=generator, device=CPU).numpy()
-        elif name == getattr(family, "exposure", None):
-            found[name] = uniform(0.5, 2.0)
-        elif name == getattr(family, "se", None):
-            found[name] = uniform(0.5, 1.5)
-        else:
-            raise ModelError(
-                f"nothing is known of column {name!r}, which {family!r} reads: only trials, exposures and standard "
-                "errors are. Make ht.Data with it, and call model.simulate(values, data)."
-            )
-    return found
+    of_rows = model.family.draw_columns(total, generator)
+    if of_rows is None:
+        raise ModelError(
+            f"nothing is known of column {model.family.columns[0]!r}, which {model.family!r} reads: give the family "
+            "draw_columns(rows, generator), or make ht.Data with it and call model.simulate(values, data)."
+        )
+    return found | {name: x.numpy() for name, x in of_rows.items()}
 
 
 def _given(model: Model, name: str, value: Any, shapes: Mapping[str, Tensor]) -> Tensor:

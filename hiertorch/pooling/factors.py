@@ -27,10 +27,9 @@ from hiertorch.data.table import Data
 from hiertorch.draws.naming import label_text
 from hiertorch.draws.pointwise import DRAWS, Pointwise
 from hiertorch.errors import ModelError
-from hiertorch.families import centre
 from hiertorch.model.declared import overrides, refuse_own_priors
 from hiertorch.model.latent import Values, validation
-from hiertorch.model.means import without_mean
+from hiertorch.model.means import centre, without_mean
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.pooling.boundaries import boundaries, scales_of
@@ -227,8 +226,7 @@ def _variance(
     if isinstance(found, str):
         messages.append(f"Shares of variance were left out: {found}")
         return pd.DataFrame()
-    phi = population["phi_y"].flatten() if "phi_y" in population else None
-    return table(data, found, model, phi, CI_PROB)
+    return table(data, found, model, CI_PROB)
 
 
 def _entries(posterior: "Posterior", model: Model, name: str) -> list[str]:

@@ -8,7 +8,7 @@ Note [The variance of a row]
     sigma_y^2, or the mean square of known standard errors, for Gaussian rows; sigma_y^2 nu / (nu - 2) for Student's t;
     pi^2 / 3 for a logit; log(1 + 1 / m) for Poisson counts and trigamma(1 / (1 / m + 1 / phi)) for negative binomial
     ones, of mean m = exp(eta_0 + V / 2), V the variance of eta by groups (Nakagawa & Schielzeth 2010, table 2;
-    Nakagawa, Johnson & Schielzeth 2017, table 1).
+    Nakagawa, Johnson & Schielzeth 2017, table 1). Families know theirs (`Family.link_variance`).
 
 Note [The scale of the response]
     mu(eta) = E[y | eta] has the covariance V_p = Var(E[mu | effects of p and of the groupings that p lies in]) between
@@ -21,18 +21,18 @@ Note [The scale of the response]
 import copy
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal, Normal, StudentT
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, StudentT
 
-from hiertorch import families
 from hiertorch.advice.findings import spread_rows
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
+from hiertorch.families import Family
 from hiertorch.model.declared import overrides
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import Model
@@ -57,7 +57,8 @@ class Partition(NamedTuple):
     levels: dict[str, Tensor]  # plate -> z' S z at the means of predictors, (draws,)
     row: Tensor  # of a row around eta, (draws,)
     centre: Tensor  # eta at the means of predictors and effects, (draws,)
-    exposure: float
+    population: Values  # draws of the population-level latents, (draws, 1, *event)
+    typical: Data  # one row that stands for all
 
 
 def parted(
@@ -99,6 +100,9 @@ def partition(
     at = spread_rows(data.n_rows, ROWS, data.device)
     means, more = copy.copy(data.take(at)), data.take(spread_rows(data.n_rows, 10 * ROWS, data.device))
     means.columns = {name: x.mean(0, keepdim=True).expand(len(at), *x.shape[1:]) for name, x in data.columns.items()}
+    typical, family = copy.copy(means.take(at.new_zeros(1))), family_of(model)
+    if family is not None:
+        typical.columns = {**typical.columns, **{name: x.reshape(1) for name, x in family.typical_row(data).items()}}
     draws = len(next(iter(values.values())))
     held = sum(data.size(p) * values_of(model, name) for p, names in effects.items() for name in names)
     each = max(1, NUMBERS // max(held, 10 * len(at)))
@@ -106,18 +110,10 @@ def partition(
     with torch.no_grad(), validation(False):
         for part in torch.arange(draws).split(each):
             population = {name: x[part] for name, x in values.items()}
-            found.append(_variances(model, means, more, population, effects))
+            found.append(_variances(model, means, more if family is None else typical, population, effects))
     levels = {plate: torch.cat([f[0][plate] for f in found]) for plate in effects}
     centre, row = torch.cat([f[1] for f in found]), torch.cat([f[2] for f in found])
-    exposure = 1.0
-    family = family_of(model)
-    if isinstance(family, families.Poisson | families.NegativeBinomial) and family.exposure is not None:
-        exposure = float(data.columns[family.exposure].mean())
-    if isinstance(family, families.Poisson | families.NegativeBinomial):
-        m = exposure * (centre + 0.5 * sum(levels.values())).exp()
-        phi = values["phi_y"].flatten() if "phi_y" in values else None
-        row = (1 / m).log1p() if phi is None else torch.polygamma(1, 1 / (1 / m + 1 / phi))
-    return Partition(levels, row, centre, exposure)
+    return Partition(levels, row, centre, Values(values, tuple(model.latents)), typical)
 
 
 def values_of(model: Model, name: str) -> int:
@@ -129,7 +125,9 @@ def values_of(model: Model, name: str) -> int:
 def _variances(
     model: Model, means: Data, rows: Data, population: Mapping[str, Tensor], effects: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Of some draws: variance of eta by plate, eta, and variance of a row, each `(draws,)`."""
+    """Of some draws: variance of eta by plate and eta, in rows whose columns are at their means, and variance of a row,
+    on average over other rows: each `(draws,)`.
+    """
     base = _with_effects(model, means, population)
     v = Values(base, tuple(model.latents))
     eta = _eta(model, v, means)  # (draws, rows)
@@ -141,7 +139,9 @@ def _variances(
                 moved = Values(_with_effects(model, means, population, name, shift), tuple(model.latents))
                 total = total + (_eta(model, moved, means) - eta).square()
         levels[plate] = total.mean(-1)
-    return levels, eta.mean(-1), _row_variance(model, v, rows, eta)
+    spread = torch.stack(list(levels.values())).sum(0)
+    centre = eta.mean(-1, keepdim=True)
+    return levels, centre[:, 0], _row_variance(model, v, rows, centre, spread.unsqueeze(-1))
 
 
 def _with_effects(
@@ -162,7 +162,7 @@ def _with_effects(
     return values
 
 
-def _roots(prior: Any, value: Tensor) -> Iterator[Tensor]:
+def _roots(prior: Distribution, value: Tensor) -> Iterator[Tensor]:
     """The columns of a root of the prior's covariance, each a shift of the effects `(draws, groups, *event)`."""
     base = prior.base_dist if isinstance(prior, Independent) else prior
     number = math.prod(value.shape[2:])
@@ -196,17 +196,17 @@ def _location(model: Model, v: Values, data: Data) -> Tensor:
     return likelihood.loc
 
 
-def _row_variance(model: Model, v: Values, data: Data, like: Tensor) -> Tensor:
-    """Note [The variance of a row], `(draws,)`; of counts it is known when all else is."""
+def _row_variance(model: Model, v: Values, data: Data, eta: Tensor, spread: Tensor) -> Tensor:
+    """Note [The variance of a row], `(draws,)`."""
     family = family_of(model)
-    if isinstance(family, families.Bernoulli | families.Binomial):
-        return torch.full_like(like[:, 0], math.pi**2 / 3)
-    if isinstance(family, families.Poisson | families.NegativeBinomial):
-        return torch.zeros_like(like[:, 0])
-    likelihood = model.likelihood(v, data)
-    if not isinstance(likelihood, Normal | StudentT):
-        raise ModelError(f"how y varies around eta is not known for {type(likelihood).__name__}.")
-    return likelihood.variance.expand(len(like), data.n_rows).mean(-1)
+    if family is not None:
+        variance = family.link_variance(eta, spread, v, data)
+    else:
+        likelihood = model.likelihood(v, data)
+        variance = likelihood.variance if isinstance(likelihood, Normal | StudentT) else None
+    if variance is None:
+        raise ModelError(f"how y varies around eta is not known for {family or type(likelihood).__name__}.")
+    return variance.expand(len(eta), data.n_rows).mean(-1)
 
 
 def shares(found: Partition) -> dict[str, tuple[Tensor, Tensor]]:
@@ -216,7 +216,7 @@ def shares(found: Partition) -> dict[str, tuple[Tensor, Tensor]]:
     return lines | {"rows": (found.row, torch.where(found.row.isinf(), 1.0, found.row / total))}
 
 
-def table(data: Data, found: Partition, model: Model, phi: Tensor | None, ci_prob: float) -> pd.DataFrame:
+def table(data: Data, found: Partition, model: Model, ci_prob: float) -> pd.DataFrame:
     """Variance, share and intraclass correlation by level, with intervals.
 
     The ICC of a grouping is the correlation of two rows of one of its groups that share all that the group lies in:
@@ -231,8 +231,8 @@ def table(data: Data, found: Partition, model: Model, phi: Tensor | None, ci_pro
         icc = None if level == "rows" else share + sum(link[q][1] for q in within[level])
         lines["link", level] = (own, share, icc)
     family = family_of(model)
-    if isinstance(family, families.Bernoulli | families.Binomial | families.Poisson | families.NegativeBinomial):
-        lines |= _response(found, within, family, phi)
+    if family is not None and not family.scaled:
+        lines |= _response(found, within, family)
     edge, percent = (1 - ci_prob) / 2, int(ci_prob * 100)
     rows = {}
     for key, (variance, part, icc) in lines.items():
@@ -250,24 +250,21 @@ def table(data: Data, found: Partition, model: Model, phi: Tensor | None, ci_pro
 
 
 def _response(
-    found: Partition, within: Mapping[str, Sequence[str]], family: families.Family, phi: Tensor | None
+    found: Partition, within: Mapping[str, Sequence[str]], family: Family
 ) -> dict[tuple[str, str], tuple[Tensor, Tensor, Tensor | None]]:
-    """Note [The scale of the response], by level."""
-
-    def mean(eta: Tensor) -> Tensor:
-        logit = isinstance(family, families.Bernoulli | families.Binomial)
-        return eta.sigmoid() if logit else found.exposure * eta.exp()
-
+    """Note [The scale of the response], by level; nothing where mean or variance of y are not known."""
     every = torch.stack(list(found.levels.values())).sum(0)
+    nodes, weights = _hermite(found.centre)
+    eta = found.centre.unsqueeze(-1) + every.clamp(min=0).sqrt().unsqueeze(-1) * nodes
+    mu = family.mean(eta, found.population, found.typical)
+    around = family.variance(eta, found.population, found.typical)
+    if mu is None or around is None:
+        return {}
+    first, second, row = mu @ weights, mu.square() @ weights, around @ weights
     covariance = {
-        plate: _covariance(mean, found.centre, own + sum(found.levels[q] for q in within[plate]), every)
+        plate: _covariance(found, family, own + sum(found.levels[q] for q in within[plate]), every)
         for plate, own in found.levels.items()
     }
-    first, second = _moments(mean, found.centre, every)
-    if isinstance(family, families.Bernoulli | families.Binomial):
-        row = first - second  # E[p (1 - p)]
-    else:
-        row = first if phi is None else first + second / phi
     total = second - first.square() + row
     lines: dict[tuple[str, str], tuple[Tensor, Tensor, Tensor | None]] = {}
     for plate, inner in covariance.items():
@@ -278,24 +275,21 @@ def _response(
     return lines
 
 
-def _moments(mean: Any, centre: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """E[mu] and E[mu^2] over eta ~ Normal(centre, variance), `(draws,)`."""
-    nodes, weights = _hermite(centre)
-    mu = mean(centre.unsqueeze(-1) + variance.clamp(min=0).sqrt().unsqueeze(-1) * nodes)
-    return mu @ weights, mu.square() @ weights
-
-
-def _covariance(mean: Any, centre: Tensor, inner: Tensor, every: Tensor) -> Tensor:
+def _covariance(found: Partition, family: Family, inner: Tensor, every: Tensor) -> Tensor:
     """Var(E[mu | u]) for eta = centre + u + w, u ~ Normal(0, inner), w ~ Normal(0, every - inner): `(draws,)`."""
-    nodes, weights = _hermite(centre)
-    found = []
-    for part in torch.arange(len(centre)).split(max(1, NUMBERS // NODES**2)):
+    nodes, weights = _hermite(inner)
+    parts = []
+    for part in torch.arange(len(inner)).split(max(1, NUMBERS // NODES**2)):
         u = inner[part].clamp(min=0).sqrt()[:, None, None] * nodes[:, None]
         w = (every - inner)[part].clamp(min=0).sqrt()[:, None, None] * nodes
-        given = mean(centre[part][:, None, None] + u + w) @ weights  # (draws, nodes of u)
+        eta = found.centre[part][:, None, None] + u + w  # (draws, nodes of u, nodes of w)
+        v = Values({name: x[part] for name, x in found.population.items()}, tuple(found.population))
+        mu = family.mean(eta.flatten(1), v, found.typical)
+        assert mu is not None  # since it is known elsewhere
+        given = mu.unflatten(1, eta.shape[1:]) @ weights  # (draws, nodes of u)
         average = given @ weights
-        found.append((given - average.unsqueeze(-1)).square() @ weights)
-    return torch.cat(found)
+        parts.append((given - average.unsqueeze(-1)).square() @ weights)
+    return torch.cat(parts)
 
 
 def _hermite(like: Tensor) -> tuple[Tensor, Tensor]:

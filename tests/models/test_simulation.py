@@ -277,11 +277,8 @@ class Own(ht.Model):
     mu = ht.Latent(Normal(0.0, 1.0))
 
 
-class Odd(ht.families.Gaussian):
+class Odd(ht.families.Family):
     columns = ("width",)
-
-    def __init__(self):
-        self.se, self.latents, self.formula = None, (), ""
 
 
 INTERCEPTS = VaryingIntercepts("school", ["x"], priors="tutorial")

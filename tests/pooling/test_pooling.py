@@ -197,7 +197,7 @@ def test_a_school_is_estimated_through_its_classes(kind):
     rows = np.bincount(klass)
     assert b["alpha_class"].numpy() == pytest.approx((sigma**2 / rows) / (sigma**2 / rows + c**2), rel=1e-9)
     population = {name: x for name, x in values.items() if not name.startswith("alpha")}
-    link = table(data, partition(model, data, population, effects), model, None, 0.89).loc["link"]
+    link = table(data, partition(model, data, population, effects), model, 0.89).loc["link"]
     total = t**2 + c**2 + sigma**2
     assert link["share"].to_dict() == pytest.approx(
         {"school": t**2 / total, "class": c**2 / total, "rows": 0.81 / total}
@@ -251,7 +251,7 @@ def test_other_families_by_their_information(family):
 def test_intraclass_correlations_by_scipy(family):
     model, data, values = counts_data(family)
     population = {name: x for name, x in values.items() if name != "alpha"}
-    found = table(data, partition(model, data, population, {"g": ["alpha"]}), model, values.get("phi_y"), 0.89)
+    found = table(data, partition(model, data, population, {"g": ["alpha"]}), model, 0.89)
     v = 0.64
     exposure = 3.0 if family == "poisson" else 1.0
 
@@ -284,7 +284,7 @@ def test_response_scale_of_nested_levels_by_scipy():
     data = data.replace(y=(data.y > 0).double())
     population = {"mu": one(0.4), "sigma_school": one(0.9), "sigma_class": one(1.3)}
     effects = {"school": ["alpha_school"], "class": ["alpha_class"]}
-    found = table(data, partition(model, data, population, effects), model, None, 0.89).loc["response"]
+    found = table(data, partition(model, data, population, effects), model, 0.89).loc["response"]
 
     def given(u):  # E[p | school]
         return integrate.quad(lambda w: special.expit(0.4 + u + w) * stats.norm.pdf(w, scale=1.3), -12, 12)[0]

@@ -1,0 +1,50 @@
+"""What y is like around its linear predictor eta: likelihood families with their usual links, one a file.
+
+A family knows the columns that it reads and the latents that it needs beside eta; it knows nothing of groups.
+Structures (`hiertorch.models`) know nothing of what y is like. `hiertorch.families.family` says how one is written.
+"""
+
+from hiertorch.errors import ModelError
+from hiertorch.families.bernoulli import Bernoulli
+from hiertorch.families.binomial import Binomial
+from hiertorch.families.family import Derivatives, Family
+from hiertorch.families.gaussian import Gaussian
+from hiertorch.families.links import IDENTITY, LOG, LOGIT, Link
+from hiertorch.families.negative_binomial import NegativeBinomial
+from hiertorch.families.poisson import Poisson
+from hiertorch.families.student_t import StudentT
+
+__all__ = [
+    "IDENTITY",
+    "LOG",
+    "LOGIT",
+    "NAMES",
+    "Bernoulli",
+    "Binomial",
+    "Derivatives",
+    "Family",
+    "Gaussian",
+    "Link",
+    "NegativeBinomial",
+    "Poisson",
+    "StudentT",
+    "named",
+]
+
+NAMES = {kind.name: kind for kind in (Gaussian, StudentT, Bernoulli, Binomial, Poisson, NegativeBinomial)}
+"""The built-in families by the names that configs and `family=` take."""
+
+
+def named(family: Family | str) -> Family:
+    """A family, or the one of that name with its defaults.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    if isinstance(family, Family):
+        return family
+    if isinstance(family, str) and family in NAMES:
+        return NAMES[family]()
+    raise ModelError(
+        f"family is one of {', '.join(NAMES)}, or an object such as ht.families.Binomial(trials='n'); found {family!r}."
+    )

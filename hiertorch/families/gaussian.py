@@ -1,0 +1,68 @@
+"""Normal rows."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Gamma, Normal
+
+from hiertorch.data import admissible
+from hiertorch.data.table import Data
+from hiertorch.families.family import Derivatives, Family, check_column_name, uniform
+from hiertorch.model.latent import Latent, Values
+
+__all__ = ["Gaussian"]
+
+
+class Gaussian(Family):
+    """y_i ~ Normal(eta_i, sigma_y), or Normal(eta_i, se_i) with standard errors that are known.
+
+    Args:
+        se: the column that holds them.
+    """
+
+    name = "gaussian"
+    latents = {"sigma_y": Latent(Gamma(1.0, 1.0))}  # noqa: RUF012
+    scales: tuple[str, ...] = ("sigma_y",)
+    scale_texts = ("mean(y)", "sd(y)")
+
+    def __init__(self, se: str | None = None) -> None:
+        self.se = se
+        self.formula = "Normal(eta, sigma_y)"
+        if se is not None:
+            check_column_name("se", se)
+            self.formula = f"Normal(eta, {se})"
+            self.latents, self.scales, self.columns = {}, (), (se,)
+
+    def distribution(self, eta: Tensor, v: Values, data: Data) -> Normal:
+        """Normal."""
+        return Normal(eta, self._scale(v, data))
+
+    def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives:
+        """(y - eta) / s^2 and -1 / s^2."""
+        precision = self._scale(v, data).square().reciprocal()
+        first = (y - eta) * precision
+        return Derivatives(first, (-precision).expand(first.shape))
+
+    def typical_row(self, data: Data) -> dict[str, Tensor]:
+        """The root mean square of standard errors, whose square is the mean variance."""
+        return {name: data[name].square().mean().sqrt() for name in self.columns}
+
+    def check_columns(self, data: Data) -> None:
+        """Standard errors are above 0."""
+        if self.se is not None:
+            admissible.positive(data, self.se, "standard errors")
+
+    def draw_columns(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Standard errors, uniform on 0.5 to 1.5."""
+        return {name: uniform(rows, 0.5, 1.5, generator) for name in self.columns}
+
+    def level_and_spread(self, y: Tensor, offset: Tensor, data: Data) -> tuple[Tensor, Tensor]:
+        """Mean and sd of y - offset; at least the root mean square of standard errors that are known, beside which
+        estimates may happen to agree.
+        """
+        level, spread = super().level_and_spread(y, offset, data)
+        if self.se is None:
+            return level, spread
+        return level, torch.maximum(spread, data[self.se].to(y).square().mean().sqrt())
+
+    def _scale(self, v: Values, data: Data) -> Tensor:
+        return v.sigma_y if self.se is None else data[self.se]

@@ -1,0 +1,26 @@
+"""Links g: g(E[y_i]) = eta_i, for one trial or one unit of exposure where a family reads such a column."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["IDENTITY", "LOG", "LOGIT", "Link"]
+
+
+class Link(NamedTuple):
+    """A one-to-one map from means to linear predictors.
+
+    Attributes:
+        name: for print.
+        inverse: linear predictors of any shape -> means.
+    """
+
+    name: str
+    inverse: Callable[[Tensor], Tensor]
+
+
+IDENTITY = Link("identity", torch.positive)
+LOG = Link("log", torch.exp)
+LOGIT = Link("logit", torch.sigmoid)
