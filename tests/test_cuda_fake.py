@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.distributions import Bernoulli, Gamma, HalfNormal, LKJCholesky, MultivariateNormal, Normal, Poisson, StudentT
 from torch.overrides import TorchFunctionMode
 from windows import RUN, make_windows
-from zoo import ZOO
+from zoo import example
 
 import hiertorch as ht
 from hiertorch.dashboard.curves import _columns
@@ -274,7 +274,7 @@ def on_gpu(found: Collapsed) -> Collapsed:
 
 @pytest.mark.parametrize("name", ["complete_pooling", "correlated_3", "nested_3", "crossed_slopes", "two_errors"])
 def test_densities_and_draws_of_collapsed_models_stay_on_the_gpu(name):
-    case = ZOO[name](1)
+    case = example(name)
     found = collapse(case.model, case.data, inspect(case.model, case.data)[0])
     assert isinstance(found, Collapsed)
     given = case.draw(CHAINS)
@@ -290,7 +290,7 @@ def test_densities_and_draws_of_collapsed_models_stay_on_the_gpu(name):
 
 
 def test_what_is_integrated_out_on_the_cpu_raises_on_the_gpu():
-    case = ZOO["varying_intercepts"](1)
+    case = example("varying_intercepts")
     found = collapse(case.model, case.data, inspect(case.model, case.data)[0])
     given = case.draw(CHAINS)
     with fake_mode(), pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
@@ -325,7 +325,7 @@ def part_of(nest, number):
 def test_several_data_sets_stay_on_the_gpu(name, monkeypatch):
     """One set after the other: `torch.vmap` asks for a CUDA device guard."""
     monkeypatch.setattr(torch, "vmap", one_by_one)
-    case = ZOO[name](1)
+    case = example(name)
     data = case.data.replace(y=case.data.y + torch.arange(3.0).unsqueeze(1))
     found = collapse(case.model, data, inspect(case.model, data)[0])
     assert isinstance(found, Collapsed) and found.sets == 3

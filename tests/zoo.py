@@ -20,6 +20,7 @@ neither sigma = 1e-8 nor a response of mean 1e6 costs digits, and a scale of 0 i
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -1070,6 +1071,20 @@ def collapsed_of(model: ht.Model, data: ht.Data) -> Collapsed | str:
     return collapse(model, data, inspect(model, data)[0])
 
 
+@cache
+def example(name: str) -> Example:
+    """One of the zoo, with data of seed 1."""
+    return ZOO[name](1)
+
+
+@cache
+def collapsed(name: str) -> Collapsed:
+    """The same, collapsed."""
+    found = collapsed_of(example(name).model, example(name).data)
+    assert not isinstance(found, str), found
+    return found
+
+
 def stacked(parts: Mapping[str, Tensor], linear: tuple[str, ...]) -> np.ndarray:
     """`(chains, latents)`, in declared order."""
     return torch.cat([parts[name].flatten(1) for name in linear], 1).numpy()
@@ -1077,15 +1092,12 @@ def stacked(parts: Mapping[str, Tensor], linear: tuple[str, ...]) -> np.ndarray:
 
 def moments(found: Collapsed, values: Mapping[str, Tensor], chains: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and root of the covariance of the linear latents, of draws that are mean + root noise."""
-    zero = torch.zeros(found.n_noise, chains, dtype=torch.float64)
-    mean = stacked(found.draw(values, zero), found.linear)
-    columns = []
-    for k in range(found.n_noise):
-        unit = zero.clone()
-        unit[k] = 1.0
-        columns.append(stacked(found.draw(values, unit), found.linear) - mean)
-    root = np.stack(columns, -1)  # (chains, latents, noise)
-    return mean, root, root @ root.swapaxes(1, 2)
+    n = found.n_noise
+    zero, unit = torch.zeros(n, chains), torch.eye(n).repeat_interleave(chains, 1)
+    every = {name: x.repeat(n + 1, *[1] * (x.dim() - 1)) for name, x in values.items()}  # all in one batch
+    drawn = stacked(found.draw(every, torch.cat([zero, unit], 1).double()), found.linear).reshape(n + 1, chains, -1)
+    root = np.moveaxis(drawn[1:] - drawn[0], 0, -1)  # (chains, latents, noise)
+    return drawn[0], root, root @ root.swapaxes(1, 2)
 
 
 def assert_moments(found: Collapsed, case: Example, values: Mapping[str, Tensor], chains: int, rel: float) -> None:

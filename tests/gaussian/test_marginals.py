@@ -19,6 +19,9 @@ from zoo import (
     Pooled,
     ThreeLevels,
     codes,
+    collapsed,
+    collapsed_of,
+    example,
     log_group,
     nested,
     rows,
@@ -31,24 +34,14 @@ from hiertorch.errors import DataError
 from hiertorch.gaussian import marginals
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.collapse import Collapsed
-from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.marginals import Marginals
-from hiertorch.model.checks import inspect
 
 CHAINS = 3
 
 
-def collapsed(case: Example) -> Collapsed:
-    found = collapse(case.model, case.data, inspect(case.model, case.data)[0])
-    assert not isinstance(found, str), found
-    return found
-
-
 @cache
 def built(name: str) -> tuple[Example, Collapsed, Marginals]:
-    case = ZOO[name](1)
-    found = collapsed(case)
-    return case, found, Marginals(found.affine)
+    return example(name), collapsed(name), Marginals(collapsed(name).affine)
 
 
 def from_prior(case: Example, chains: int = CHAINS) -> dict[str, Tensor]:
@@ -131,7 +124,7 @@ class DistrictsAlone(ThreeLevels):
 )
 def test_groups_add_up_where_no_more_is_integrated(model: ht.Model, data: ht.Data, linear: str, coarsest: str) -> None:
     case = simulated(3, model, data, linear)
-    found, values = collapsed(case), from_prior(case)
+    found, values = collapsed_of(case.model, case.data), from_prior(case)
     assert found.linear == case.linear
     terms = Marginals(found.affine).log_group(values, coarsest).sum(1)
     rest = {name: values[name] for name in case.rest}
@@ -206,7 +199,7 @@ def test_plates_that_cross_within_a_plate_are_integrated_together(
     model: ht.Model, more: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = simulated(4, model, within(), "mu beta district room effects" + more)
-    whole = collapsed(case)
+    whole = collapsed_of(case.model, case.data)
     assert whole.linear == case.linear
     found = Marginals(whole.affine)
     for values in (from_prior(case), from_posterior(case, whole)):
@@ -232,10 +225,10 @@ def test_groups_without_rows_have_density_1() -> None:
 
 
 def test_rooms_and_schools_that_lose_their_rows() -> None:
-    whole = ZOO["nested_3"](1)
+    whole = example("nested_3")
     keep = (whole.data.room != 4) & (whole.data.school != 5)
     case = Example(whole.model, whole.data.take(keep.nonzero()[:, 0]), whole.linear, whole.rest)
-    found, values = Marginals(collapsed(case).affine), from_prior(case)
+    found, values = Marginals(collapsed_of(case.model, case.data).affine), from_prior(case)
     assert_dense(case, found, values)
     assert bool((found.log_group(values, "room")[:, 4] == 0.0).all())
     assert bool((found.log_group(values, "school")[:, 5] == 0.0).all())
@@ -243,13 +236,11 @@ def test_rooms_and_schools_that_lose_their_rows() -> None:
 
 @pytest.mark.parametrize("name", ["mixed_effects", "two_errors", "crossed_slopes"])
 def test_a_weight_of_n_is_n_equal_rows(name: str) -> None:
-    case = ZOO[name](1)
+    case = example(name)
     times = torch.from_numpy(np.random.default_rng(6).integers(4, size=case.data.n_rows))
     every = torch.arange(case.data.n_rows).repeat_interleave(times)
-    weighted = Marginals(
-        collapsed(Example(case.model, case.data.replace(weights=times), case.linear, case.rest)).affine
-    )
-    repeated = Marginals(collapsed(Example(case.model, case.data.take(every), case.linear, case.rest)).affine)
+    weighted = Marginals(collapsed_of(case.model, case.data.replace(weights=times)).affine)
+    repeated = Marginals(collapsed_of(case.model, case.data.take(every)).affine)
     values = from_prior(case)
     for plate in plates(case):
         expected = repeated.log_group(values, plate).numpy()
@@ -287,7 +278,7 @@ class Watched(Intercepts):
 def test_rows_are_not_read_again() -> None:
     case = simulated(1, Watched(), schools(1), "mu beta alpha")
     assert isinstance(case.model, Watched)
-    found = Marginals(collapsed(case).affine)
+    found = Marginals(collapsed_of(case.model, case.data).affine)
     before = case.model.seen
     found.log_group(from_prior(case), "school")
     assert case.model.seen - before < 10  # a witness of its scale
@@ -321,7 +312,7 @@ class Tied(Intercepts):
 
 def test_groups_that_another_prior_ties_are_refused() -> None:
     case = simulated(1, Tied(), schools(1), "mu beta alpha centre")
-    found = Marginals(collapsed(case).affine)
+    found = Marginals(collapsed_of(case.model, case.data).affine)
     with pytest.raises(NotAffine, match="prior of 'centre' reads 'alpha', which ties the groups of 'school'"):
         found.log_group(from_prior(case), "school")
 

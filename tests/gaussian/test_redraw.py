@@ -19,15 +19,13 @@ from builders import KnownScales
 from scipy import stats
 from torch import Tensor
 from torch.distributions import Normal
-from zoo import ZOO, Example, Intercepts, dense, log_group
+from zoo import Example, Intercepts, collapsed, dense, example, log_group
 
 import hiertorch as ht
 from hiertorch.errors import DataError
 from hiertorch.gaussian import redraw
 from hiertorch.gaussian.collapse import Collapsed
-from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.redraw import Redraw
-from hiertorch.model.checks import inspect
 from hiertorch.posterior import Posterior, UnknownNameError
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
@@ -46,12 +44,8 @@ CASES = [
 SEVERAL = ["nested_2", "nested_3", "nested_added", "nested_slopes", "crossed", "crossed_slopes", "three_groupings"]
 
 
-@cache
 def found(name: str) -> tuple[Example, Collapsed]:
-    case = ZOO[name](1)
-    collapsed = collapse(case.model, case.data, inspect(case.model, case.data)[0])
-    assert isinstance(collapsed, Collapsed)
-    return case, collapsed
+    return example(name), collapsed(name)
 
 
 def effects_of(case: Example) -> tuple[str, ...]:
@@ -342,7 +336,7 @@ def test_rows_of_effects_carry_the_right_labels() -> None:
 
 
 def test_effects_of_vectors_have_a_row_for_each_number(sample: Sample) -> None:
-    case = ZOO["correlated_2"](1)
+    case = example("correlated_2")
     keep = [name for name in case.model.latents if name != "effects"]
     posterior = sample(case.model, case.data, collapse=True, keep=keep, chains=4, draws=50, seed=1)
     table, groups = posterior.effects("effects"), list(posterior.labels["school"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from zoo import ZOO, Example, assert_moments, collapsed_of, dense, stacked
+from zoo import ZOO, Example, assert_moments, collapsed_of, dense, example, stacked
 
 import hiertorch as ht
 from hiertorch.draws import diagnostics
@@ -38,7 +38,7 @@ def varied(case: Example, seed: int = 5) -> ht.Data:
 
 @cache
 def found(name: str) -> tuple[Example, ht.Data, Collapsed]:
-    case = ZOO[name](1)
+    case = example(name)
     data = varied(case)
     collapsed = collapsed_of(case.model, data)
     assert not isinstance(collapsed, str), collapsed
@@ -69,7 +69,6 @@ def test_densities_and_moments_are_those_of_each_set(name: str) -> None:
 def test_draws_have_the_covariances_of_their_set(name: str) -> None:
     """Noise of one set reaches no other: all sets are asked with the same noise, and one set's moments looked at."""
     case, data, collapsed = found(name)
-    rest = {key: x.repeat_interleave(SETS, 0) for key, x in case.draw(1, 4).items()}
 
     class Only:
         """One set of the batch, as `assert_moments` reads it."""
@@ -80,8 +79,9 @@ def test_draws_have_the_covariances_of_their_set(name: str) -> None:
             self.number = number
 
         def draw(self, values: dict[str, Tensor], noise: Tensor) -> dict[str, Tensor]:
-            drawn = collapsed.draw(rest, noise.expand(-1, SETS).contiguous())
-            return {key: x[self.number : self.number + 1] for key, x in drawn.items()}
+            every = {key: x.repeat_interleave(SETS, 0) for key, x in values.items()}
+            drawn = collapsed.draw(every, noise.repeat_interleave(SETS, 1))
+            return {key: x[self.number :: SETS] for key, x in drawn.items()}
 
     for number in range(SETS):
         one = Example(case.model, one_of(data, number), case.linear, case.rest)
@@ -118,7 +118,7 @@ def test_sets_are_the_period_of_the_chains() -> None:
 
 def test_chains_of_one_set_are_one_set(sample: Sample) -> None:
     """A single fit without a row, weights repeated for each chain."""
-    case = ZOO["varying_intercepts"](1)
+    case = example("varying_intercepts")
     weights = torch.ones(case.data.n_rows)
     weights[0] = 0.0
     one = sample(case.model, case.data.replace(weights=weights), collapse=True, chains=4, draws=20, seed=1)
@@ -128,7 +128,7 @@ def test_chains_of_one_set_are_one_set(sample: Sample) -> None:
 
 def test_too_many_numbers_are_left_to_ordinary_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(several, "MOST_NUMBERS", 10)
-    reason = collapsed_of(ZOO["varying_intercepts"](1).model, varied(ZOO["varying_intercepts"](1)))
+    reason = collapsed_of(example("varying_intercepts").model, varied(example("varying_intercepts")))
     assert isinstance(reason, str) and "data sets hold" in reason
 
 
@@ -162,7 +162,7 @@ def test_a_batch_of_folds_is_as_many_runs(order: str, sample: Sample) -> None:
 
 def test_responses_far_apart_keep_their_own_places(sample: Sample) -> None:
     """y and y + 10: their grand means are 10 apart, in the same run."""
-    data = ZOO["varying_intercepts"](1).data
+    data = example("varying_intercepts").data
     y = torch.stack([data.y, data.y + 10.0]).repeat(10, 1)
     posterior = sample(
         ht.models.VaryingIntercepts("school", ["x"], priors={"mu_alpha": "Normal(0, 100)"}),
