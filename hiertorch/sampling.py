@@ -13,8 +13,7 @@ import torch
 from hiertorch.advice.requirements import grave, sentences
 from hiertorch.dashboard.monitor import TensorBoardMonitor
 from hiertorch.data.table import Data
-from hiertorch.density.start import read_init
-from hiertorch.density.start import start as placed
+from hiertorch.density.initial import initial_state, read_init
 from hiertorch.density.structure import analyse, priors_alone
 from hiertorch.draws.naming import unsavable
 from hiertorch.errors import DataError, ModelError, SamplingError, warn
@@ -28,9 +27,9 @@ from hiertorch.posterior import Posterior
 from hiertorch.run.ending import Ending
 from hiertorch.run.independence import Independence, doubted
 from hiertorch.run.options import check_options
+from hiertorch.run.ordinary import Ordinary
 from hiertorch.run.outcome import as_posterior, glance, run_info, so_far, versions
 from hiertorch.run.plan import MoveSpec, Plan, collapsed_plan, make_plan
-from hiertorch.run.reuse import again, check_fits, with_reasons
 from hiertorch.run.schedule import (
     Schedule,
     check_memory,
@@ -42,7 +41,7 @@ from hiertorch.run.schedule import (
     wants_compiling,
 )
 from hiertorch.run.store import Counter, Store
-from hiertorch.run.sweeps import Sweep, Sweeps
+from hiertorch.run.sweeps import Sweep
 from hiertorch.run.warmstart import WarmStart, warm_start
 from hiertorch.runtime.interruption import Signals
 from hiertorch.runtime.surroundings import at_home
@@ -62,7 +61,7 @@ AGAIN = (
     "collapse=False."
 )
 
-Engine = Sweeps | Independence
+Engine = Ordinary | Independence
 """Chains with all that a run changes: `advance` moves them by some sweeps. One for ordinary moves, one for collapsed
 models.
 """
@@ -83,8 +82,8 @@ def plan(
         model: checked against the data first.
         data: what it will be fitted to.
         moves: a plan of this model and these data, whose steps then are these; or your own instead, such as
-            `[("groupwise", ["alpha"]), ("centred", ["mu", "tau"], 3), ("joint", ["beta"])]`; `plan(...).spec` is the
-            default in this form.
+            `[("groupwise", ["alpha"]), ("centred", ["mu", "tau"], 3), MyMove(["beta"])]`, where MyMove is a class of
+            yours (see `hiertorch.moves.base.Move`); `plan(...).spec` is the default in this form.
         collapse: integrate effects and coefficients out where the model is Gaussian in them; the plan says why it is
             not otherwise. False takes the moves that serve any model.
         prior_only: leave the likelihood out.
@@ -98,9 +97,7 @@ def plan(
     for note in notes:
         warn(note)
     if isinstance(moves, Plan):
-        check_fits(moves, model, data, prior_only=prior_only)
-        if (same := again(moves, model, data.device, data.dtype)) is not None:
-            return same
+        moves.check_fits(model, data, prior_only=prior_only)
     spec = moves.spec if isinstance(moves, Plan) else moves
     alone = _collapsed_alone(spec, model)
     why = ""
@@ -118,7 +115,7 @@ def plan(
         why = found
     with torch.no_grad(), validation(False):
         structure = analyse(model, data, reads, prior_only=prior_only)
-        return with_reasons(moves, structure) if isinstance(moves, Plan) else make_plan(structure, spec, why)
+        return moves.on(structure) if isinstance(moves, Plan) else make_plan(structure, spec, why)
 
 
 def _collapsed_alone(spec: Any, model: Model) -> bool:
@@ -219,12 +216,8 @@ def sample(
         }
     )  # fmt: skip
     if isinstance(model, Model) and isinstance(data, Data):
-        if isinstance(plan, Plan):
-            check_fits(plan, model, data, prior_only=prior_only)
         data = _on_device(data, device, dtype)
-        same = again(plan, model, data.device, dtype) if isinstance(plan, Plan) else None
-        model = copy.deepcopy(model).to(data.device, dtype) if same is None else same.structure.target.model
-        plan = plan if same is None else same
+        model = copy.deepcopy(model).to(data.device, dtype)
     moves = _plan(model, data, moves=plan, collapse=collapse, prior_only=prior_only)
     run = schedule(moves, chains, warmup, draws, thin)
     if start is not None and warmup is None and moves.collapsed is None:  # whose warm-up takes no time
@@ -310,14 +303,14 @@ def _engine(
     moves: Plan, run: Schedule, generator: torch.Generator, init: Mapping[str, Any] | None, warm: WarmStart | None
 ) -> Engine:
     """The chains, where they start, and how they move."""
-    target = moves.structure.target
+    target = moves.target
     if warm is not None:
         init = {**warm.init, **(init or {})}
     if moves.collapsed is not None:
         given = read_init(target, run.chains, init or {})
         return Independence(moves.collapsed, run.chains, generator, given, warm.seen if warm is not None else None)
-    state = placed(target, run.chains, generator, init)
-    return Sweeps(Sweep(moves, run.chains), state, generator, warm.tuning if warm is not None else None)
+    state = initial_state(target, run.chains, generator, init)
+    return Ordinary(Sweep(moves, run.chains), state, generator, warm.tuning if warm is not None else None)
 
 
 def _loop(

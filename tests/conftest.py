@@ -14,9 +14,9 @@ import hiertorch as ht
 from hiertorch.density import structure
 from hiertorch.density.state import State
 from hiertorch.density.target import Target
-from hiertorch.moves import base, groupwise, noncentred
+from hiertorch.moves import base, groupwise, metropolis, noncentred
 from hiertorch.moves import joint as joint_move
-from hiertorch.moves.base import Tuning
+from hiertorch.moves.metropolis import Tuning
 from hiertorch.posterior import Posterior
 from hiertorch.run.sweeps import Sweep
 
@@ -44,7 +44,7 @@ class Run:
 
     posterior: Posterior
     sweep: Sweep
-    tunings: list[list[Tuning]]  # one a sweep, the rehearsal first
+    tunings: list[list[Tuning]]  # one a sweep
     state: State  # after the last sweep
 
     @property
@@ -63,8 +63,8 @@ def watched() -> Callable[..., Run]:
         states: list[State] = []
         call = Sweep.__call__
 
-        def spy(self: Sweep, state: State, tuning: list[Tuning], *numbers: Any) -> Any:
-            after, infos = call(self, state, tuning, *numbers)
+        def spy(self: Sweep, state: State, tuning: list[Tuning], noises: Any) -> Any:
+            after, infos = call(self, state, tuning, noises)
             tunings.append(tuning)
             sweeps[:], states[:] = [self], [after]
             return after, infos
@@ -85,7 +85,7 @@ def advance() -> Callable[..., State]:
         for done in range(0, sweeps, 20):
             numbers = sweep.numbers(min(20, sweeps - done), state.cells, generator)
             for parts in zip(*numbers, strict=True):
-                state, _ = sweep(state, tuning, *parts)
+                state, _ = sweep(state, tuning, sweep.noises(*parts))
         return state
 
     return run
@@ -108,8 +108,8 @@ class Sabotage:
 
     def rule(self, name: str) -> None:
         """Every move accepts by a wrong rule."""
-        right, wrong = base.decide, BROKEN_RULES[name]
-        for module in (base, groupwise, joint_move, noncentred):
+        right, wrong = metropolis.decide, BROKEN_RULES[name]
+        for module in (base, groupwise):
             self.patch.setattr(module, "decide", lambda ratio, *more: right(wrong(ratio), *more))
 
     def jacobian(self) -> None:

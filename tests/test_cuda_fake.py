@@ -164,7 +164,7 @@ def planned(model):
 def begin(plan):
     """On the GPU: the sweep, and a state of which only shapes are known."""
     plan = plan.to(CUDA)
-    target = plan.structure.target
+    target = plan.target
     free = {
         name: torch.randn(CHAINS, c.size, *c.free_event, dtype=torch.float64, device=CUDA)
         for name, c in target.space.coordinates.items()
@@ -182,7 +182,7 @@ def tensors(*things) -> Iterator[Tensor]:
         elif isinstance(thing, list | tuple):
             yield from tensors(*thing)
         elif isinstance(thing, Adaptation):
-            yield from tensors(*vars(thing).values())
+            yield from tensors(thing.tuning, thing.sums, thing.guesses)
 
 
 def assert_on_gpu(*things):
@@ -199,16 +199,17 @@ def test_sweeps_stay_on_the_gpu(name, recorded):
     with fake_mode():
         sweep, state = begin(plan)
         assert_on_gpu(state)
-        learning = [Adaptation.begin(move, state.cells) for move in sweep.moves]
-        counter, store = Counter(sweep.order), Store(state.values, plan.structure.target.names, 3)
+        learning = [move.learning(state) for move in sweep.moves]
+        counter, store = Counter(sweep.order), Store(state.values, plan.target.names, 3)
         if recorded:
-            sweep.plan.structure.target.record(compiled=False)
+            sweep.plan.target.record(compiled=False)
         normal, log_uniform = sweep.numbers(3, state.cells, None)
         assert_on_gpu(normal, log_uniform)
         shapes = {key: x.shape for key, x in state.values.items()}
         for t, (z, log_u) in enumerate(zip(normal.unbind(0), log_uniform.unbind(0), strict=True), start=14):
-            state, infos = sweep(state, [part.tuning for part in learning], z, log_u)
-            learning = sweep.adapt(learning, state, infos, z, log_u, t, 100)
+            noises = sweep.noises(z, log_u)
+            state, infos = sweep(state, [part.tuning for part in learning], noises)
+            learning = sweep.adapt(learning, state, infos, noises, t, 100)
             counter.add(infos)
             store.keep(state.values, state.log_density())
             assert_on_gpu(state, infos, learning)

@@ -15,17 +15,18 @@ and how often they are made follows from how often they were accepted.
 The steps diminish, and after warm-up the tuning is frozen: sampling is one fixed kernel.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from hiertorch.density.state import State
-from hiertorch.moves.base import Info, Move, Noise, Tuning, bold
-from hiertorch.moves.guesses import log_share
+from hiertorch.moves.guesses import Guess, log_share
+from hiertorch.moves.metropolis import Info, Noise, Tuning, bold
 
-__all__ = ["Adaptation", "acceptance_target", "units_of", "walk_root"]
+__all__ = ["Adaptation", "Learning", "acceptance_target", "units_of", "walk_root"]
 
 TARGETS = (0.44, 0.35, 0.32, 0.28, 0.26, 0.25)
 """Best acceptance rates of a random walk on a normal target of 1 to 6 dimensions (Gelman, Roberts & Gilks 1996, table
@@ -33,6 +34,10 @@ TARGETS = (0.44, 0.35, 0.32, 0.28, 0.26, 0.25)
 """
 
 DECAY = 0.6
+"""Power at which the steps of a walk's root diminish."""
+
+SCALE = 0.5
+"""Length of the first walks, times sqrt(width)."""
 
 WIDE = 100.0
 """Spread of chains up to which a walk of length 1 finds its size soon."""
@@ -51,18 +56,14 @@ def acceptance_target(width: int) -> float:
     return TARGETS[width - 1] if width <= len(TARGETS) else 0.234
 
 
-def units_of(move: Move, state: State) -> Tensor:
-    """How far the chains lie apart where they start, `(width,)`, if that is beyond WIDE, else 1.
+def units_of(state: State, block: Sequence[str], size: int) -> Tensor:
+    """How far the chains lie apart where they start, `(dimensions of a decision,)`, if that is beyond WIDE, else 1.
 
     Chains start at draws from the prior. A walk that is far too long shrinks within some sweeps, however long it is;
     one that is far too short hardly grows, since the root gains 1 + step / 2 a sweep at most.
     """
-    parts = [state.free[name].detach() for name in move.block]
-    chains = parts[0].shape[0]
-    if move.plate is None:
-        spread = torch.cat([x.reshape(chains, -1) for x in parts], 1)
-    else:
-        spread = torch.cat([x.reshape(chains * x.shape[1], -1) for x in parts], 1)
+    parts = [state.free[name].detach() for name in block]
+    spread = torch.cat([x.reshape(x.shape[0] * size, -1) for x in parts], 1)
     spread = (spread - spread.mean(0)).square().mean(0).sqrt()
     return torch.where((spread > WIDE) & spread.isfinite(), spread, 1.0)
 
@@ -90,69 +91,111 @@ def walk_root(root: Tensor, normal: Tensor, excess: Tensor, t: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Adaptation:
-    """What is being learnt about one move in warm-up: its tuning so far, and the sums from which the next guess is
-    fitted.
+class Learning:
+    """What warm-up has taught a move so far. This one learns nothing: its tuning stays as it is.
+
+    In each sweep of warm-up, after all moves, it is told of every step that its move made, by `step`, and then of the
+    state at which the sweep ended, by `observe`; both give what is known from then on, and change nothing in place.
     """
 
     tuning: Tuning
-    sums: Tensor | None = None
-    count: int = 0
-    guesses: Tensor | None = field(default=None)  # (2,): acceptance summed over guesses, and how many
 
-    @classmethod
-    def begin(cls, move: Move, like: Tensor, scale: float = 0.5, units: Tensor | None = None) -> "Adaptation":
-        """Before the first sweep: walks of `scale / sqrt(width)` in every direction, in `units` `(width,)` if given; no
-        guesses.
-        """
-        eye = torch.eye(move.width, device=like.device, dtype=like.dtype)
-        eye = eye if units is None else units.to(eye).diag()
-        tuning = {"root": eye.mul(scale / move.width**0.5).repeat(move.size, 1, 1)}
-        return cls(tuning if move.guess is None else {**tuning, **move.guess.tuning(like)})
-
-    def told(self, tuning: Mapping[str, Tensor]) -> "Adaptation":
+    def told(self, tuning: Mapping[str, Tensor]) -> Self:
         """With what an earlier run has learnt, where it fits."""
         fits = {key: x for key, x in tuning.items() if key in self.tuning and x.shape == self.tuning[key].shape}
         return replace(self, tuning={**self.tuning, **fits})
 
-    def step(self, move: Move, noise: Noise, info: Info, t: int) -> "Adaptation":
-        """After the move's step in warm-up sweep `t`, from 1."""
+    def step(self, noise: Noise, info: Info, t: int) -> Self:
+        """After the move's step in warm-up sweep `t`, from 1: its random numbers, and what came of them."""
+        return self
+
+    def observe(self, state: State, t: int, warmup: int) -> Self:
+        """After warm-up sweep `t` of `warmup`, where the state is now."""
+        return self
+
+
+@dataclass(frozen=True)
+class Adaptation(Learning):
+    """The root of the walk and the guess: the tuning so far, and the sums from which the next guess is fitted.
+
+    Args:
+        tuning: `root` `(size, width, width)`, and what the guess has.
+        rate: the acceptance rate that walks are to have.
+        guess: what is fitted, if anything.
+        sums: over the sweeps of this window.
+        count: of chains and sweeps in the sums.
+        guesses: acceptance summed over guesses, and how many there were, `(2,)`.
+    """
+
+    rate: float
+    guess: Guess | None = None
+    sums: Tensor | None = None
+    count: int = 0
+    guesses: Tensor | None = None
+
+    @classmethod
+    def begin(
+        cls,
+        like: Tensor,
+        size: int,
+        width: int,
+        guess: Guess | None = None,
+        units: Tensor | None = None,
+        rate: float | None = None,
+    ) -> Self:
+        """Before the first sweep: walks of SCALE / sqrt(width) in every direction, and no guesses.
+
+        Args:
+            like: gives dtype and device.
+            size: decisions of each chain.
+            width: dimensions of each decision.
+            guess: what proposes beside the walk.
+            units: of the walk, `(width,)`; 1 if left out.
+            rate: the acceptance rate wanted, `acceptance_target(width)` if left out.
+        """
+        eye = torch.eye(width, device=like.device, dtype=like.dtype)
+        eye = eye if units is None else units.to(eye).diag()
+        tuning = {"root": eye.mul(SCALE / width**0.5).repeat(size, 1, 1)}
+        tuning = tuning if guess is None else {**tuning, **guess.tuning(like)}
+        return cls(tuning, acceptance_target(width) if rate is None else rate, guess)
+
+    def step(self, noise: Noise, info: Info, t: int) -> Self:
+        """See `Learning.step`."""
         aside = bold(noise) if info.guessed is None else bold(noise) | info.guessed
-        excess = torch.where(aside, 0.0, info.accept - acceptance_target(move.width))
+        excess = torch.where(aside, 0.0, info.accept - self.rate)
         guesses = self.guesses
         if info.guessed is not None:
             met = torch.stack([torch.where(info.guessed, info.accept, 0.0).sum(), info.guessed.sum()])
             guesses = met if guesses is None else guesses + met
-        return replace(
-            self,
-            tuning={**self.tuning, "root": walk_root(self.tuning["root"], noise.normal, excess, t)},
-            guesses=guesses,
-        )
+        root = self.tuning["root"]
+        walk = noise.normal[..., : root.shape[-1]]
+        return replace(self, tuning={**self.tuning, "root": walk_root(root, walk, excess, t)}, guesses=guesses)
 
-    def observe(self, move: Move, state: State, t: int, warmup: int) -> "Adaptation":
-        """After warm-up sweep `t` of `warmup`: looks at the draws, and fits the guess where a window ends."""
+    def observe(self, state: State, t: int, warmup: int) -> Self:
+        """Looks at the draws, and fits the guess where a window of STAGES ends. See `Learning.observe`."""
         ends = [round(part * warmup) for part in STAGES]
-        if move.guess is None or t <= ends[0]:
+        if self.guess is None or t <= ends[0]:
             return self
         new = self
         if t <= ends[-1]:
-            seen = move.guess.observe(state).double()
+            seen = self.guess.observe(state).double()
             new = replace(
                 self, sums=seen if self.sums is None else self.sums + seen, count=self.count + state.cells.shape[0]
             )
         if t in ends[1:] and new.sums is not None:
-            fitted = {key: x.to(state.cells.dtype) for key, x in move.guess.fit(new.sums, new.count).items()}
+            fitted = {key: x.to(state.cells.dtype) for key, x in self.guess.fit(new.sums, new.count).items()}
             if "root" in fitted:
                 fitted["root"] = _smaller(fitted["root"], self.tuning["root"])
-            share = {"log_share": torch.full_like(self.tuning["log_share"], FIRST_SHARE)}
-            return replace(new, tuning={**self.tuning, **fitted, **share}, sums=None, count=0, guesses=None)
+            return replace(new._guessing(FIRST_SHARE, fitted), sums=None, count=0, guesses=None)
         if t == warmup and self.guesses is not None:
             accept, made = self.guesses.tolist()
-            share = {
-                "log_share": torch.full_like(self.tuning["log_share"], log_share(accept / max(made, 1.0), move.width))
-            }
-            return replace(new, tuning={**self.tuning, **share})
+            return new._guessing(log_share(accept / max(made, 1.0), self.tuning["root"].shape[-1]))
         return new
+
+    def _guessing(self, log_often: float, fitted: Tuning | None = None) -> Self:
+        """The same with guesses as often as this, and with what has been fitted."""
+        share = torch.full_like(self.tuning["log_share"], log_often)
+        return replace(self, tuning={**self.tuning, **(fitted or {}), "log_share": share})
 
 
 def _smaller(one: Tensor, other: Tensor) -> Tensor:

@@ -1,259 +1,169 @@
-"""What every move has in common: one contract, the Metropolis decision, and the random-walk proposal."""
+"""The contract of a move: one Metropolis-Hastings step on part of the state, for all chains at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
-from operator import add
-from typing import Any, NamedTuple, Protocol
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from hiertorch.density.state import State
+from hiertorch.density.structure import Structure
+from hiertorch.density.target import Target
+from hiertorch.errors import ModelError
+from hiertorch.moves.adaptation import Adaptation, Learning, acceptance_target, units_of
+from hiertorch.moves.guesses import Guess
+from hiertorch.moves.metropolis import Info, Noise, Tuning, change, decide, settled, take
 
-__all__ = [
-    "Guess",
-    "Info",
-    "Move",
-    "Noise",
-    "Target",
-    "Tuning",
-    "bold",
-    "change",
-    "choose",
-    "choose_latent",
-    "decide",
-    "propose",
-    "settled",
-]
-
-Tuning = dict[str, Tensor]
+__all__ = ["Move"]
 
 
-class Noise(NamedTuple):
-    """The random numbers of one step of one move."""
+class Move(ABC):
+    """u' ~ q(. | u), accepted with min(1, p(u') q(u | u') / (p(u) q(u' | u))), for the latents of a block.
 
-    normal: Tensor  # (chains, size, width)
-    log_uniform: Tensor  # (chains, size), below 0: decides
-    log_choice: Tensor  # (chains, size), below 0: picks between a walk and a guess
+    A plan takes moves beside the names of built-in ones: `plan=[MyMove(["mu", "tau"]), ("groupwise", ["alpha"])]`, or
+    `(MyMove(["mu"]), 3)` for three steps a sweep. `on` makes a copy that knows the density, and it is the copy that
+    runs. A class of your own needs `step`; all else here has a default that it may override.
 
+    What `step` has to keep to:
 
-class Info(NamedTuple):
-    """What a reader of a step needs."""
+    - It leaves exp(log density) invariant, whatever the tuning.
+    - It is a function of its arguments: it writes into no tensor that it is given, and keeps nothing for the next call.
+      All randomness is in `noise`, all that is learnt in `tuning`.
+    - Chains do not meet: what becomes of one depends on its own state and noise, and on the tuning.
+    - Tensors are made on the device and in the dtype of the state, and nothing asks for a value, as `.item()` does and
+      `if x > 0`, since that would wait for the device.
+    - A `State` holds the pieces of its log density beside the latents, and the moves that follow take them as they are.
+      `self.target.update(state, {name: u})` gives the state at other unconstrained values, with those pieces evaluated
+      again that read them; `accept` chooses between this state and the old one by chain. A move that decides for each
+      group puts the pieces of both together itself, as `hiertorch.moves.groupwise` does: values and `prior` of every
+      latent that the change touches, and `cells` if rows read it.
 
-    accept: Tensor  # acceptance probability (chains, size); 0 where the proposed density was NaN
-    nan: Tensor  # (), how many proposed densities were NaN where the prior is not 0
-    guessed: Tensor | None  # where the proposal was a guess, not a walk (chains, size)
+    The moves of a sweep run in the order of the plan, each from the state that the one before it gave. After the last,
+    and in warm-up only, `learning` is told of every step. Tuning is frozen when warm-up ends.
 
+    Args:
+        block: names of the latents that it proposes for.
 
-class Target(Protocol):
-    """What kernels ask of a density; `hiertorch.density.target.Target` is one."""
-
-    @property
-    def space(self) -> Any:
-        """Where the latents live: `coordinates` by name, `constrain`."""
-
-    @property
-    def rows(self) -> Any:
-        """Sums over cells by group, and back: `by_group`, `of_group`."""
-
-    @property
-    def memory(self) -> dict[str, Any]:
-        """Room for what kernels derive from a tensor of the state, to be used while that very tensor is there."""
-
-    def update(self, state: State, changed: Mapping[str, Tensor]) -> State:
-        """The state after some latents moved."""
-        ...
-
-    def transport(self, name: str, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> Tensor:
-        """A latent's value under its prior given `old`, carried to its prior given `new`."""
-        ...
-
-    def location_scale(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
-        """Location and scale of a latent's prior given the values, stacked on axis 0, or None if it has none."""
-        ...
-
-    def priors_touched(self, changed: Iterable[str]) -> tuple[str, ...]:
-        """The latents whose prior term depends on any of the changed ones."""
-        ...
-
-    def reads_rows(self, changed: Iterable[str]) -> bool:
-        """Whether the likelihood reads any of the changed ones."""
-        ...
-
-
-class Move(Protocol):
-    """One Metropolis-Hastings step on part of the state: `step` is a pure function of its arguments, and tuning is
-    data.
-
-    `size` is the number of separate decisions for each chain (the groups of a plate, or 1), `width` the number of
-    unconstrained dimensions that each decision moves, `passes` the number of passes over the rows that a step costs.
+    Attributes:
+        plate: the grouping whose groups decide apart; None if the chain decides.
+        size: decisions of each chain: the groups of the plate, or 1.
+        uniforms: uniform random numbers for each decision, beside the two that every move has.
+        guess: what proposes beside the walk, if anything does.
+        target: the density, once the move is `on` one; as all that follows.
+        width: unconstrained dimensions of each decision.
+        moved: the latents that a step may change: the block, and what follows it.
+        touched: those whose prior terms then change.
+        ends: those of the block whose values may be rounded to an end of their support, where the density is 0.
+        passes: passes over the rows that a step costs.
     """
 
-    @property
-    def name(self) -> str:
-        """Kind and block, unique in a plan."""
+    plate: str | None = None
+    size = 1
+    uniforms = 0
+    guess: Guess | None = None
+
+    target: Target
+    width: int
+    moved: tuple[str, ...]
+    touched: tuple[str, ...]
+    ends: tuple[str, ...]
+    passes: int
+
+    def __init__(self, block: Sequence[str]) -> None:
+        self.block = (block,) if isinstance(block, str) else tuple(block)
 
     @property
     def kind(self) -> str:
-        """As the plan calls it."""
+        """What the plan calls moves of this class."""
+        return type(self).__name__
 
     @property
-    def block(self) -> tuple[str, ...]:
-        """The latents that it proposes for."""
+    def name(self) -> str:
+        """Kind and block, by which its tuning and its acceptance are kept."""
+        return f"{self.kind}({', '.join(self.block)})"
 
     @property
-    def plate(self) -> str | None:
-        """The grouping whose groups decide apart, None if the chain decides."""
+    def normals(self) -> int:
+        """Standard normal numbers for each decision; a walk that is learnt takes the first `width`."""
+        return self.width
 
     @property
-    def size(self) -> int:
-        """Decisions for each chain."""
+    def rate(self) -> float:
+        """The acceptance rate that walks are tuned to."""
+        return acceptance_target(self.width)
 
-    @property
-    def width(self) -> int:
-        """Unconstrained dimensions for each decision."""
+    def on(self, structure: Structure) -> Self:
+        """A copy that moves the density of this structure.
 
-    @property
-    def passes(self) -> int:
-        """Passes over the rows."""
+        Raises:
+            ModelError: for a block that can't be moved so; it says why.
+        """
+        target = structure.target
+        coordinates = target.space.coordinates
+        if unknown := [name for name in self.block if name not in coordinates]:
+            raise ModelError(
+                f"move {self.kind!r} names {unknown!r}; the model's latents are {', '.join(target.names)}."
+            )
+        if len(set(self.block)) < len(self.block):
+            raise ModelError(f"move {self.kind!r} names a latent twice: {self.block!r}.")
+        new = copy.copy(self)
+        new.target = target
+        new.width = sum(coordinates[name].size * coordinates[name].width for name in self.block)
+        new.ends = tuple(name for name in self.block if not coordinates[name].is_identity)
+        new.moving(self.block)
+        return new
 
-    @property
-    def guess(self) -> "Guess | None":
-        """What proposes beside the walk, if anything does."""
+    def moving(self, latents: tuple[str, ...]) -> None:
+        """Notes which latents a step changes, and what that touches."""
+        self.moved = latents
+        self.touched = self.target.priors_touched(latents)
+        self.passes = int(self.target.reads_rows(latents))
 
+    def learning(self, state: State) -> Learning:
+        """What warm-up begins with where chains start: a walk in the block's own coordinates, and the guess.
+
+        A move that has a walk finds its root `(size, width, width)` as `tuning["root"]`. One that has none to learn
+        returns `Learning(tuning)` with what tuning it has.
+        """
+        units = units_of(state, self.block, self.size)
+        own = len(units) == self.width
+        return Adaptation.begin(state.cells, self.size, self.width, self.guess, units if own else None, self.rate)
+
+    @abstractmethod
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """The state after one proposal and its decision, and the decision's probability."""
-        ...
 
+    def accept(
+        self,
+        new: State,
+        old: State,
+        noise: Noise,
+        log_q: Tensor,
+        guessed: Tensor | None = None,
+        carried: Sequence[str] = (),
+    ) -> tuple[State, Info]:
+        """One decision a chain: `new` with probability min(1, exp(log density(new) - log density(old) + log_q)).
 
-class Guess(Protocol):
-    """A normal approximation of a block's conditional, learnt in warm-up, from which proposals are drawn outright.
-
-    Note [Walks and guesses]
-    A random walk keeps at best a quarter of its draws in one dimension and less in more. Most conditionals of a
-    hierarchical model are close to normal, and warm-up sees enough of them to learn their mean and spread; then u' ~
-    q(. | rest), accepted with min(1, p(u') q(u) / (p(u) q(u'))), is nearly an independent draw. Each proposal is a
-    guess with probability `share`, a walk otherwise, whatever the state: a mixture of two valid kernels. A bad guess
-    costs acceptance, never correctness, and the walks keep the tails.
-    """
-
-    def tuning(self, like: Tensor) -> Tuning:
-        """Tuning with which no guess is ever made."""
-        ...
-
-    def normal(self, state: State, tuning: Tuning) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean `(chains, size, width)`, root and inverse root of the covariance, of q given the rest of the state."""
-        ...
-
-    def observe(self, state: State) -> Tensor:
-        """What to average over warm-up, summed over chains."""
-        ...
-
-    def fit(self, sums: Tensor, count: int) -> Tuning:
-        """The tuning that these sums over `count` observed sweeps and all chains teach."""
-        ...
-
-
-BOLD = 10.0
-LOG_TIMID = -0.05
-"""Note [Bold jumps]
-
-A walk's size fits where most of the mass is. A chain that starts or strays elsewhere (a scale near 0, where effects and
-rows hold nothing) would need thousands of such steps to come back. So one proposal in twenty is a walk ten times as
-long.
-"""
-
-
-def bold(noise: Noise) -> Tensor:
-    """Where a proposal jumps boldly, `(chains, size)`; see Note [Bold jumps]."""
-    return noise.log_choice > LOG_TIMID
-
-
-def propose(
-    parts: Sequence[Tensor],
-    tuning: Tuning,
-    noise: Noise,
-    limit: Tensor | None = None,
-    normal: tuple[Tensor, Tensor, Tensor] | None = None,
-) -> tuple[list[Tensor], Tensor, Tensor | None]:
-    """Proposals for the parts of one block, log q(u) - log q(u') `(chains, size)`, and which of them are guesses.
-
-    A walk is u' = u + root z, symmetric. See Note [Walks and guesses] and Note [Bold jumps].
-
-    Args:
-        parts: current unconstrained parts; `(chains, size, *free_event)` each, or of any shape when `size` is 1.
-        tuning: `root` `(size, width, width)`, lower triangular; `log_share` `()` where there is a guess.
-        noise: the step's random numbers.
-        limit: `(chains, size, width)`, if given: jumps of standard deviation s are damped to s / sqrt(1 + (s /
-            limit)^2). It must not depend on what the block moves, else the walk would not be symmetric.
-        normal: mean, root and inverse root of the guess.
-    """
-    z, root = noise.normal, tuning["root"]
-    size = z.shape[1]
-    jump = _times(root, z) * (1.0 + (BOLD - 1.0) * bold(noise)).unsqueeze(-1)
-    if limit is not None:
-        jump = jump * torch.rsqrt(1.0 + root.square().sum(-1) / limit.square())
-    if normal is None:
-        log_q, guessed = z.new_zeros(()), None
-    else:
-        mean, spread, inverse = normal
-        now = (
-            torch.cat([part.reshape(part.shape[0], size, -1) for part in parts], -1)
-            if len(parts) > 1
-            else parts[0].reshape(z.shape)
-        )
-        offset = mean - now
-        guessed = noise.log_choice < tuning["log_share"]
-        jump = torch.where(guessed.unsqueeze(-1), offset + _times(spread, z), jump)
-        back = _times(inverse, offset)
-        log_q = torch.where(guessed, 0.5 * (z * z - back * back).sum(-1), 0.0)  # a walk must not meet a guess's NaN
-    jumps = jump.split([part[0].numel() // size for part in parts], -1)
-    return [part + d.reshape(part.shape) for part, d in zip(parts, jumps, strict=True)], log_q, guessed
-
-
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    """matrix vector, `(..., width)`: an elementwise product and sum, since these matrices are tiny."""
-    return matrix[..., 0] * vector if vector.shape[-1] == 1 else (matrix * vector.unsqueeze(-2)).sum(-1)
-
-
-def decide(
-    log_ratio: Tensor, log_uniform: Tensor, guessed: Tensor | None, log_q: Tensor | None = None
-) -> tuple[Tensor, Info]:
-    """Accept where log uniform < log ratio + log q, that is with probability min(1, exp(log ratio + log q)).
-
-    A NaN ratio of densities (or +inf, the mark of an infinite density) is counted and never accepted. It is not counted
-    where log q is NaN: that a guess gave no number is our fault, and not the density's.
-    """
-    whole = log_ratio if log_q is None else log_ratio + log_q
-    sound = torch.nan_to_num(whole, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
-    bad = sound != whole
-    if guessed is not None and log_q is not None:
-        bad = bad & (log_q == log_q)
-    return log_uniform < sound, Info(sound.clamp(max=0.0).exp(), bad.sum(), guessed)
-
-
-def settled(log_ratio: Tensor, *parts: Tensor) -> Tensor:
-    """The log ratio, -inf where one of these parts of it is: a place where the prior is 0 needs no likelihood, which
-    may well be NaN there.
-    """
-    for part in parts:
-        log_ratio = torch.where(part == -torch.inf, -torch.inf, log_ratio)
-    return log_ratio
-
-
-def choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """`new` where accepted, else `old`; `accepted` `(chains, size)` gains event axes at the right."""
-    return torch.where(accepted.reshape(accepted.shape + (1,) * (new.dim() - accepted.dim())), new, old)
-
-
-def choose_latent(accepted: Tensor, new: State, old: State, name: str) -> tuple[Tensor, Tensor]:
-    """A latent's unconstrained and constrained parts after the decision; one tensor where they are the same."""
-    free = choose(accepted, new.free[name], old.free[name])
-    if new.values[name] is new.free[name] and old.values[name] is old.free[name]:
-        return free, free
-    return free, choose(accepted, new.values[name], old.values[name])
-
-
-def change(new: State, old: State, names: Iterable[str]) -> Tensor:
-    """Sum over the named latents (one at least) and their groups of new minus old prior terms, `(chains,)`."""
-    return reduce(add, [(new.prior[name] - old.prior[name]).sum(-1) for name in names])
+        Args:
+            new: the proposal, `self.target.update(old, ...)`, in which nothing but `moved` is changed.
+            old: the state.
+            noise: its `log_uniform` decides.
+            log_q: log q(old | new) - log q(new | old), `(chains, 1)` or `()`, with the log Jacobian of a proposal that
+                is a function of `old` and of fewer numbers than it moves.
+            guessed: where the proposal is a guess, `(chains, 1)`.
+            carried: latents whose prior cancels against the Jacobian of how they follow the block.
+        """
+        log_ratio = change(new, old, (name for name in self.touched if name not in carried))
+        if self.passes:
+            log_ratio = settled(log_ratio + (new.cells - old.cells).sum(-1), log_ratio)
+        if self.ends:
+            log_ratio = settled(log_ratio, change(new, old, self.ends))
+        if carried:  # whose priors cancel, where they are not 0
+            log_ratio = settled(log_ratio, change(new, old, carried))
+        for name in carried:  # which may have been carried beyond all numbers
+            there = new.free[name].flatten(1).sum(1)
+            log_ratio = torch.where(there - there == 0, log_ratio, -torch.inf)
+        accepted, info = decide(log_ratio[:, None], noise.log_uniform, guessed, log_q)
+        return take(accepted, new, old, self.moved, self.touched, rows=bool(self.passes)), info

@@ -13,13 +13,17 @@ scale, which the move holds fixed.
 
 from functools import reduce
 from operator import add
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from hiertorch.density.state import State
-from hiertorch.moves.base import Guess, Info, Noise, Target, Tuning, choose, choose_latent, decide, propose, settled
+from hiertorch.density.structure import Structure
+from hiertorch.errors import ModelError
+from hiertorch.moves.base import Move
 from hiertorch.moves.guesses import WIDEST, Marginal, Site
+from hiertorch.moves.metropolis import Info, Noise, Tuning, choose, choose_latent, decide, propose, settled
 
 __all__ = ["Groupwise"]
 
@@ -27,40 +31,47 @@ LIMIT = 2.4
 """Best jump of a random walk on a standard normal, in its standard deviations (Gelman, Roberts & Gilks 1996)."""
 
 
-class Groupwise:
+class Groupwise(Move):
     """One decision for each chain and group, for all latents of `block`, which share one plate.
 
-    Args:
-        target: the density.
-        block: names of latents on the plate.
-        plate: the grouping.
+    Attributes:
         parents: finer plate -> code of the group of `plate` in which each of its groups lies, `(groups of the finer
             plate,)`, for every finer plate on which the prior of some latent reads the block.
+        own: latents of the plate whose prior terms change.
+        finer: those of finer plates -> their plate.
         located: those of the block whose prior has a location and a scale that no latent of the block decides.
     """
 
     kind = "groupwise"
+    plate: str
+    parents: dict[str, Tensor]
+    own: tuple[str, ...]
+    finer: dict[str, str]
+    located: frozenset[str]
 
-    def __init__(
-        self, target: Target, block: tuple[str, ...], plate: str, parents: dict[str, Tensor], located: frozenset[str]
-    ) -> None:
-        self.target, self.block, self.plate, self.parents = target, block, plate, parents
-        self.name = f"groupwise({', '.join(block)})"
-        coordinates = target.space.coordinates
-        self.size = coordinates[block[0]].size
-        self.width = sum(coordinates[name].width for name in block)
-        touched = target.priors_touched(block)
-        self.own = tuple(name for name in touched if coordinates[name].plate == plate)
-        self.finer = {name: coordinates[name].plate for name in touched if coordinates[name].plate != plate}
-        self.passes = int(target.reads_rows(block))
-        self.located = located
-        self.guess = self._guess()
-        self.ends = tuple(name for name in block if not coordinates[name].is_identity)
-
-    def _guess(self) -> Guess | None:
-        if self.width == 1 and self.located:
-            return Site(self.target, self.block[0])
-        return Marginal(self.block, self.size, self.width) if self.width <= WIDEST else None
+    def on(self, structure: Structure) -> Self:
+        """See `Move.on`."""
+        new = super().on(structure)
+        target, coordinates = new.target, new.target.space.coordinates
+        plates = {coordinates[name].plate for name in new.block}
+        plate = plates.pop() if len(plates) == 1 else None
+        if plate is None or plate in structure.mixed:
+            why = structure.mixed.get(plate or "", "its latents must share one plate")
+            raise ModelError(f"a groupwise move on {new.block!r} is not possible: {why}.")
+        new.plate, new.size = plate, coordinates[new.block[0]].size
+        new.width //= new.size
+        on_plates = {name: coordinates[name].plate for name in new.touched}
+        new.own = tuple(name for name, of in on_plates.items() if of == plate)
+        new.finer = {name: of for name, of in on_plates.items() if of is not None and of != plate}
+        new.parents = {of: target.data.parents(of, plate) for of in set(new.finer.values())}
+        new.located = structure.located.intersection(
+            name for name in new.block if not target.reads[name] & set(new.block)
+        )
+        if new.width == 1 and new.located:
+            new.guess = Site(target, new.block[0])
+        elif new.width <= WIDEST:
+            new.guess = Marginal(new.block, new.size, new.width)
+        return new
 
     def _limit(self, state: State) -> Tensor | None:
         """See Note [Jumps that follow the prior's scale]; `(chains, size, width)`, infinite where the prior tells no
@@ -81,7 +92,7 @@ class Groupwise:
         return torch.cat(limits, -1)
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
-        """See `hiertorch.moves.base.Move`."""
+        """See `Move.step`."""
         normal = None if self.guess is None else self.guess.normal(state, tuning)
         parts, log_q, guessed = propose(
             [state.free[name] for name in self.block], tuning, noise, self._limit(state), normal

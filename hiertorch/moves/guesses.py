@@ -1,16 +1,24 @@
-"""Normal approximations of conditionals, learnt in warm-up from the draws of all chains. See Note [Walks and guesses]
-in `base`.
+"""Normal approximations of conditionals, learnt in warm-up from the draws of all chains.
+
+Note [Walks and guesses]
+A random walk keeps at best a quarter of its draws in one dimension and less in more. Most conditionals of a
+hierarchical model are close to normal, and warm-up sees enough of them to learn their mean and spread; then u' ~ q(. |
+rest), accepted with min(1, p(u') q(u) / (p(u) q(u'))), is nearly an independent draw. Each proposal is a guess with
+probability `share`, a walk otherwise, whatever the state: a mixture of two valid kernels. A bad guess costs acceptance,
+never correctness, and the walks keep the tails.
 """
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from hiertorch.density.state import State
-from hiertorch.moves.base import Target, Tuning
+from hiertorch.density.target import Target
+from hiertorch.moves.metropolis import Tuning
 
-__all__ = ["Marginal", "Regression", "Site", "log_share"]
+__all__ = ["Guess", "Marginal", "Regression", "Site", "log_share"]
 
 WIDEN = 1.1
 """Guesses are this much wider than what was learnt, so that the target's tails are not lighter than theirs by accident.
@@ -24,6 +32,26 @@ SMALLEST = 1e-100
 
 BEST_WALK = 2.38
 """Over sqrt(width): the best size of a walk whose covariance has the target's shape (Gelman, Roberts & Gilks 1996)."""
+
+
+class Guess(Protocol):
+    """A normal approximation q of a block's conditional, learnt in warm-up; see Note [Walks and guesses]."""
+
+    def tuning(self, like: Tensor) -> Tuning:
+        """Tuning with which no guess is ever made; `log_share` `()` is the log of how often one is."""
+        ...
+
+    def normal(self, state: State, tuning: Tuning) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean `(chains, size, width)`, root and inverse root of the covariance, of q given the rest of the state."""
+        ...
+
+    def observe(self, state: State) -> Tensor:
+        """What to average over warm-up, summed over chains."""
+        ...
+
+    def fit(self, sums: Tensor, count: int) -> Tuning:
+        """The tuning that these sums over `count` observed sweeps and all chains teach."""
+        ...
 
 
 class Regression:

@@ -7,56 +7,47 @@ A block that no row reads (the parents of group effects, given the effects) need
 *centred* move. It is the same kernel; which pieces of the density it touches, the target knows.
 """
 
-from torch import Tensor
+from typing import Self
 
 from hiertorch.density.state import State
-from hiertorch.moves.base import Info, Noise, Target, Tuning, change, choose, choose_latent, decide, propose, settled
+from hiertorch.density.structure import Structure
+from hiertorch.errors import ModelError
+from hiertorch.moves.base import Move
 from hiertorch.moves.guesses import Regression
+from hiertorch.moves.metropolis import Info, Noise, Tuning, propose
 
-__all__ = ["Joint"]
+__all__ = ["Centred", "Joint"]
 
 
-class Joint:
-    """One decision a chain for all latents of `block` together.
+class Joint(Move):
+    """One decision a chain for all latents of `block` together, of any plates."""
 
-    Args:
-        target: the density.
-        block: names of latents, of any plates.
-        kind: the name of the move in the plan.
-    """
+    kind = "joint"
 
-    def __init__(self, target: Target, block: tuple[str, ...], kind: str = "joint") -> None:
-        self.target, self.block, self.kind = target, block, kind
-        self.name = f"{kind}({', '.join(block)})"
-        self.plate: str | None = None
-        self.size = 1
-        self.width = sum(target.space.coordinates[name].size * target.space.coordinates[name].width for name in block)
-        self.touched = target.priors_touched(block)
-        self.passes = int(target.reads_rows(block))
-        self.guess = Regression.on_rest(target, block)
-        self.ends = tuple(name for name in block if not target.space.coordinates[name].is_identity)
+    def on(self, structure: Structure) -> Self:
+        """See `Move.on`."""
+        new = super().on(structure)
+        new.guess = Regression.on_rest(new.target, new.block)
+        return new
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
-        """See `hiertorch.moves.base.Move`."""
+        """See `Move.step`."""
         normal = None if self.guess is None else self.guess.normal(state, tuning)
         parts, log_q, guessed = propose([state.free[name] for name in self.block], tuning, noise, normal=normal)
         new = self.target.update(state, dict(zip(self.block, parts, strict=True)))
-        log_ratio = change(new, state, self.touched)
-        if self.passes:
-            log_ratio = settled(log_ratio + (new.cells - state.cells).sum(-1), log_ratio)
-        if self.ends:
-            log_ratio = settled(log_ratio, change(new, state, self.ends))
-        accepted, info = decide(log_ratio[:, None], noise.log_uniform, guessed, log_q)
-        return take(accepted, new, state, self.block, self.touched, bool(self.passes)), info
+        return self.accept(new, state, noise, log_q, guessed)
 
 
-def take(
-    accepted: Tensor, new: State, old: State, moved: tuple[str, ...], touched: tuple[str, ...], rows: bool
-) -> State:
-    """The new state in the chains `(chains, 1)` that accepted, the old one in the others."""
-    free, values, prior = dict(old.free), dict(old.values), dict(old.prior)
-    for name in moved:
-        free[name], values[name] = choose_latent(accepted, new, old, name)
-    for name in touched:
-        prior[name] = choose(accepted, new.prior[name], old.prior[name])
-    return State(free, values, prior, choose(accepted, new.cells, old.cells) if rows else old.cells)
+class Centred(Joint):
+    """The same for a block that no row reads."""
+
+    kind = "centred"
+
+    def on(self, structure: Structure) -> Self:
+        """See `Move.on`."""
+        new = super().on(structure)
+        if new.passes:
+            raise ModelError(
+                f"a centred move needs latents that no row reads; rows read some of {new.block!r}: use 'joint'."
+            )
+        return new

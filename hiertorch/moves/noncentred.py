@@ -12,48 +12,46 @@ Papaspiliopoulos, Roberts & Skold 2007).
 Descendants follow: effects whose prior reads a moved effect keep their own z as well.
 """
 
-import torch
+from collections.abc import Sequence
+from typing import Self
+
 from torch import Tensor
 
 from hiertorch.density.state import State
-from hiertorch.moves.base import Info, Noise, Target, Tuning, change, decide, propose, settled
+from hiertorch.density.structure import Structure
+from hiertorch.errors import ModelError
+from hiertorch.moves.base import Move
 from hiertorch.moves.guesses import Regression
-from hiertorch.moves.joint import take
+from hiertorch.moves.metropolis import Info, Noise, Tuning, propose
 
 __all__ = ["NonCentred"]
 
 
-class NonCentred:
-    """One decision a chain for the population latents `block`; the effects `carried` follow them.
+class NonCentred(Move):
+    """One decision a chain for the population-level latents `block`; the effects `carried` follow them.
 
-    Args:
-        target: the density.
-        block: names of population-level latents.
-        carried: names of group-level latents that descend from the block, in declaration order.
-        standard: those of them that are location + scale z, element by element, so that summaries of z are held fixed
-            too.
+    Attributes:
+        carried: the group-level latents that descend from the block, in declaration order.
     """
 
     kind = "non-centred"
+    carried: tuple[str, ...]
 
-    def __init__(
-        self, target: Target, block: tuple[str, ...], carried: tuple[str, ...], standard: frozenset[str]
-    ) -> None:
-        self.target, self.block, self.carried = target, block, carried
-        self.name = f"non-centred({', '.join(block)})"
-        self.plate: str | None = None
-        self.size = 1
-        coordinates = target.space.coordinates
-        self.width = sum(coordinates[name].width for name in block)
-        self.guess = Regression.on_rest(target, block, carried, standard)
-        self.moved = (*block, *carried)
-        self.touched = target.priors_touched(self.moved)
-        self.counted = tuple(name for name in self.touched if name not in carried)
-        self.passes = int(target.reads_rows(self.moved))
-        self.ends = tuple(name for name in block if not coordinates[name].is_identity)
+    def on(self, structure: Structure) -> Self:
+        """See `Move.on`."""
+        new = super().on(structure)
+        new.carried = descendants(structure, new.block)
+        stuck = [f"{name}: {structure.uncarried[name]}" for name in new.carried if name in structure.uncarried]
+        plates = {new.target.space.coordinates[name].plate for name in new.block}
+        if plates != {None} or not new.carried or stuck:
+            why = "; ".join(stuck) or "it takes population-level latents that the priors of group effects read"
+            raise ModelError(f"a non-centred move on {new.block!r} is not possible: {why}.")
+        new.guess = Regression.on_rest(new.target, new.block, new.carried, structure.standard)
+        new.moving((*new.block, *new.carried))
+        return new
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
-        """See `hiertorch.moves.base.Move`."""
+        """See `Move.step`."""
         coordinates = self.target.space.coordinates
         normal = None if self.guess is None else self.guess.normal(state, tuning)
         parts, log_q, guessed = propose([state.free[name] for name in self.block], tuning, noise, normal=normal)
@@ -62,16 +60,14 @@ class NonCentred:
         for name in self.carried:
             values[name] = self.target.transport(name, state.values, values)
             free[name] = coordinates[name].bijection.inv(values[name])
-        new = self.target.update(state, free)
-        log_ratio = change(new, state, self.counted)
-        if self.passes:
-            log_ratio = settled(log_ratio + (new.cells - state.cells).sum(-1), log_ratio)
-        if self.ends:
-            log_ratio = settled(log_ratio, change(new, state, self.ends))
-        if self.carried:  # whose priors cancel, where they are not 0
-            log_ratio = settled(log_ratio, change(new, state, self.carried))
-        for name in self.carried:  # which may have been carried beyond all numbers
-            there = free[name].flatten(1).sum(1)
-            log_ratio = torch.where(there - there == 0, log_ratio, -torch.inf)
-        accepted, info = decide(log_ratio[:, None], noise.log_uniform, guessed, log_q)
-        return take(accepted, new, state, self.moved, self.touched, bool(self.passes)), info
+        return self.accept(self.target.update(state, free), state, noise, log_q, guessed, self.carried)
+
+
+def descendants(structure: Structure, block: Sequence[str]) -> tuple[str, ...]:
+    """The group-level latents that descend from the block through group-level latents, in order."""
+    coordinates, moved, found = structure.target.space.coordinates, set(block), []
+    for name in structure.target.names:
+        if coordinates[name].plate is not None and name not in moved and structure.reads.priors[name] & moved:
+            moved.add(name)
+            found.append(name)
+    return tuple(found)

@@ -4,7 +4,6 @@ It is stepped many sweeps at a time, by `hiertorch.run.independence`.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from hiertorch.density.space import Space
 from hiertorch.density.tally import ruled
 from hiertorch.density.target import Target
 from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.model.support import Condition
 from hiertorch.runtime.workers import each
 
 __all__ = ["CollapsedMove"]
@@ -73,7 +73,7 @@ class CollapsedMove:
             marginal = torch.where(odd, -torch.inf, marginal)
         return torch.where(prior == -torch.inf, -torch.inf, marginal + prior), found
 
-    def _conditions(self, values: Mapping[str, Tensor], chains: int) -> Mapping[tuple[str, str], list[Any]]:
+    def _conditions(self, values: Mapping[str, Tensor], chains: int) -> Mapping[tuple[str, str], list[Condition]]:
         """What parameters must satisfy that depend on the rest. Which these are is looked up once: mostly none."""
         if self.conditional is False:
             return {}
@@ -90,7 +90,7 @@ class CollapsedMove:
         return self.space.constrain(self.space.split(position))
 
 
-def _varies(condition: Any, chains: int) -> bool:
+def _varies(condition: Condition, chains: int) -> bool:
     """Whether a parameter has a value for each chain; others are the same at all places."""
     shape = (condition.value if condition.found is None else condition.found).shape
     return len(shape) > 1 and shape[0] == chains

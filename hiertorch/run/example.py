@@ -5,55 +5,59 @@ of state, tuning and random numbers, so that the window in which the count first
 eyes.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hiertorch.density.state import State
 from hiertorch.density.tally import Tally
+from hiertorch.density.target import Target
+from hiertorch.moves.adaptation import Learning
+from hiertorch.run.sweeps import Sweep
 
-__all__ = ["example"]
+__all__ = ["Replay", "example"]
 
 NAMED = 6
 """Latents whose values are told."""
 
 
-def example(
-    sweep: Any, state: State, learning: list[Any], normal: Tensor, log_uniform: Tensor, run: tuple[int, ...]
-) -> str:
-    """What the first NaN of a window was and where, or nothing if there is none.
+class Replay(NamedTuple):
+    """What it takes to run some sweeps again."""
 
-    Args:
-        sweep: of `hiertorch.run.sweeps`.
-        state: at the window's beginning.
-        learning: what warm-up had learnt by then.
-        normal: the window's random numbers, `(sweeps, n_normal, chains)`.
-        log_uniform: likewise.
-        run: sweeps before the window, in warm-up, and of earlier runs.
-    """
-    done, warmup, before = run
-    target = sweep.plan.structure.target
+    state: State  # at its beginning
+    learning: Sequence[Learning]  # what warm-up had taught by then
+    normal: Tensor  # (sweeps, n_normal, chains)
+    log_uniform: Tensor  # (sweeps, n_uniform, chains)
+    done: int  # sweeps before it,
+    warmup: int  # in warm-up,
+    before: int  # and of earlier runs
+
+
+def example(sweep: Sweep, window: Replay) -> str:
+    """What the first NaN of a window was and where, or nothing if there is none."""
+    state, learning, target = window.state, window.learning, sweep.plan.target
     seen: list[State] = []
     kept, target.met, target.watch = target.met, Tally(), seen.append
     target.met.names = kept.names
     try:
-        for t, (z, log_u) in enumerate(zip(normal, log_uniform, strict=True), done + 1):
-            infos, tuning = [], [part.tuning for part in learning]
-            for k, noise in zip(sweep.order, sweep.noises(z, log_u), strict=True):
+        for t, numbers in enumerate(zip(window.normal, window.log_uniform, strict=True), window.done + 1):
+            infos, tuning, noises = [], [part.tuning for part in learning], sweep.noises(*numbers)
+            for k, noise in zip(sweep.order, noises, strict=True):
                 seen.clear()
                 state, info = sweep.moves[k].step(state, tuning[k], noise)
                 infos.append(info)
                 if bool(info.nan > 0) and seen and (found := _told(target, seen[-1])):
                     return found
-            if t <= warmup:
-                learning = sweep.adapt(learning, state, infos, z, log_u, t, warmup, before)
+            if t <= window.warmup:
+                learning = sweep.adapt(learning, state, infos, noises, t, window.warmup, window.before)
     finally:
         target.met, target.watch = kept, None
     return ""
 
 
-def _told(target: Any, state: State) -> str:
+def _told(target: Target, state: State) -> str:
     """Which piece of the density is no number, in which chain, at which values."""
     coordinates = target.space.coordinates
     for name, term in state.prior.items():
@@ -70,7 +74,7 @@ def _told(target: Any, state: State) -> str:
     return f" For example the log likelihood was {found}."
 
 
-def _values(target: Any, state: State, chain: int, groups: dict[Any, int]) -> str:
+def _values(target: Target, state: State, chain: int, groups: Mapping[str | None, int]) -> str:
     parts = []
     for name, c in target.space.coordinates.items():
         if c.plate is None or c.plate in groups:

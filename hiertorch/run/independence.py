@@ -21,7 +21,7 @@ from torch import Tensor
 from hiertorch.errors import SamplingError
 from hiertorch.gaussian.audit import Audit, AuditError, audit
 from hiertorch.gaussian.exactfit import fitted_exactly
-from hiertorch.moves.base import Info, Tuning
+from hiertorch.moves.metropolis import Info, Tuning
 from hiertorch.run import proposals
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.newton import modes

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hiertorch.advice.requirements import chosen_priors, model_text
-from hiertorch.data.table import Data
 from hiertorch.errors import warn
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.monitors import RunInfo
@@ -44,8 +43,8 @@ def run_info(
     earlier: int = 0,
 ) -> RunInfo:
     """What monitors are told before the first sweep; a posterior keeps the findings with the settings."""
-    target = plan.structure.target
-    model, data, coordinates = target.model, fitted_to(plan), target.space.coordinates
+    target = plan.target
+    model, data, coordinates = target.model, plan.data, target.space.coordinates
     priors = chosen_priors(model, plan.structure.reads)
     return RunInfo(
         model=type(model).__name__,
@@ -72,14 +71,9 @@ def run_info(
     )
 
 
-def fitted_to(plan: Plan) -> Data:
-    """The data; the structure of a collapsed plan knows priors only."""
-    return plan.structure.target.data if plan.collapsed is None else plan.collapsed.collapsed.data
-
-
 def so_far(plan: Plan, info: RunInfo, draws: Mapping[str, Tensor]) -> Posterior:
     """Some of the draws while the run goes on, `(chains, draws, size, *event)`, with their model and data."""
-    model, data = plan.structure.target.model, fitted_to(plan)
+    model, data = plan.target.model, plan.data
     like = next(iter(draws.values()))
     nothing = Stats({}, {}, like.new_zeros(like.shape[:2]), {})
     return Posterior(
@@ -113,7 +107,7 @@ def as_posterior(
     }
     stored = store.draws()
     draws, effects = {name: stored[name] for name in names}, None
-    model, data = plan.structure.target.model, fitted_to(plan)
+    model, data = plan.target.model, plan.data
     fitted = Fitted(model, data, stored[names[0]], {k: x for k, x in stored.items() if k not in draws})
     more = _derived(fitted, stored)
     plates = {**info.plates, **{name: model.derived[name].plate for name in more}}
@@ -145,7 +139,7 @@ def as_posterior(
         "interval": store.interval,
         **({} if info.alike else {"own_data": True}),  # each chain has its own
         **({"nan_example": counter.example} if counter.example else {}),
-        "impossible": {name: list(pair) for name, pair in plan.structure.target.met.found().items()},
+        "impossible": {name: list(pair) for name, pair in plan.target.met.found().items()},
     }
     return Posterior(
         {**draws, **more},

@@ -8,20 +8,28 @@ from itertools import zip_longest
 import torch
 
 from hiertorch.advice.requirements import chosen_priors
+from hiertorch.data.table import Data
+from hiertorch.density.space import Space
 from hiertorch.density.structure import Structure
-from hiertorch.errors import ModelError
+from hiertorch.density.target import Target
+from hiertorch.errors import DataError, ModelError
 from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.model.model import Model
 from hiertorch.moves.base import Move
 from hiertorch.moves.groupwise import Groupwise
-from hiertorch.moves.joint import Joint
-from hiertorch.moves.noncentred import NonCentred
+from hiertorch.moves.joint import Centred, Joint
+from hiertorch.moves.noncentred import NonCentred, descendants
 from hiertorch.run.collapsed import CollapsedMove
 
 __all__ = ["MoveSpec", "Plan", "Step", "collapsed_plan", "make_plan"]
 
-MoveSpec = tuple[str, Sequence[str]] | tuple[str, Sequence[str], int]
-"""What a user may ask for: a kind of move, the latents of its block, and how often it runs in a sweep (1 if left out).
+MoveSpec = Move | tuple[Move, int] | tuple[str, Sequence[str]] | tuple[str, Sequence[str], int]
+"""What a user may ask for: a move, or the kind of one and the latents of its block; and how often it runs in a sweep (1
+if left out).
 """
+
+NAMED = (Joint, Groupwise, Centred, NonCentred)
+"""The moves that may be asked for by their kind."""
 
 REPEATS = 2
 """Of centred and joint moves beside group effects: the first need no pass over the rows, and what rows read mixes
@@ -30,6 +38,8 @@ slowest (measured).
 
 COLUMNS, BLOCK_COLUMN = 140, 36
 """Widths of a printed plan and of its first column; longer lists of latents go on in the next line."""
+
+ADVICE = "Make it of these, by ht.plan(model, data), or hand over its moves by name, plan=plan.spec."
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,34 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a sweep. `print(plan)` shows blocks, moves, cost in passes over the rows, and reasons."""
+    """The steps of a sweep. `print(plan)` shows blocks, moves, cost in passes over the rows, and reasons.
+
+    A plan is of one model and of one set of data, which its moves hold.
+    """
 
     structure: Structure
     steps: tuple[Step, ...]
     note: str = ""  # why the model is not collapsed
+
+    @property
+    def target(self) -> Target:
+        """The density that is moved; of a collapsed plan the prior alone."""
+        return self.structure.target
+
+    @property
+    def space(self) -> Space:
+        """Where the latents live."""
+        return self.target.space
+
+    @property
+    def data(self) -> Data:
+        """What the model is fitted to."""
+        return self.target.data if self.collapsed is None else self.collapsed.collapsed.data
+
+    @property
+    def held_rows(self) -> int:
+        """Rows that a pass reads: those of the data, sorted by group and filled up to whole blocks."""
+        return self.target.rows.data.n_rows
 
     @property
     def collapsed(self) -> CollapsedMove | None:
@@ -58,7 +91,7 @@ class Plan:
     @property
     def moves(self) -> tuple[Move, ...]:
         """The moves of a sweep; none in a collapsed plan."""
-        return tuple(step.move for step in self.steps if not isinstance(step.move, CollapsedMove))
+        return tuple(step.move for step in self.steps if isinstance(step.move, Move))
 
     @property
     def passes(self) -> int:
@@ -67,19 +100,46 @@ class Plan:
 
     @property
     def spec(self) -> list[MoveSpec]:
-        """The plan as what `hiertorch.run.plan(..., moves=)` takes, to edit and hand back."""
-        return [(step.move.kind, step.move.block, step.repeats) for step in self.steps]
+        """The plan as what `hiertorch.plan(..., moves=)` takes, to edit and hand back."""
+        return [
+            (step.move, step.repeats)
+            if isinstance(step.move, Move) and type(step.move) not in NAMED
+            else (step.move.kind, step.move.block, step.repeats)
+            for step in self.steps
+        ]
+
+    def on(self, structure: Structure) -> "Plan":
+        """The same steps, for the same reasons, on another structure.
+
+        Raises:
+            ModelError: if a move does not fit there.
+        """
+        steps = (replace(step, move=move.on(structure)) for step, move in zip(self.steps, self.moves, strict=True))
+        return replace(self, structure=structure, steps=tuple(steps))
 
     def to(self, device: torch.device | str) -> "Plan":
         """The same moves on another device; what probing found out is not found out again."""
         if self.collapsed is not None:
             raise ModelError("a collapsed plan stays on its device; make it again from data that are on the other one.")
-        there = make_plan(self.structure.to(device), self.spec)
-        steps = (replace(new, reason=old.reason) for new, old in zip(there.steps, self.steps, strict=True))
-        return Plan(there.structure, tuple(steps), self.note)
+        return self.on(self.structure.to(device))
+
+    def check_fits(self, model: Model, data: Data, *, prior_only: bool) -> None:
+        """Raises a ModelError or DataError if the plan is of another model, of other data, or of the prior alone."""
+        own = self.target.model
+        if type(own) is not type(model) or str(own) != str(model):
+            raise ModelError(
+                f"the plan is of another model, {type(own).__name__}, which prints as\n{own}\nand not as\n{model}\n"
+                f"{ADVICE}"
+            )
+        if found := self.data.fingerprint.differences(data.fingerprint):
+            raise DataError(f"the plan is of other data: {'; '.join(found)}. {ADVICE}")
+        if self.collapsed is None and self.target.prior_only != prior_only:
+            alone = "of the prior alone, without the likelihood"
+            what = alone if self.target.prior_only else "of prior and likelihood"
+            raise ModelError(f"the plan is {what}, and prior_only={prior_only} asks for another one. {ADVICE}")
 
     def __str__(self) -> str:
-        target = self.structure.target
+        target = self.target
         head = ("block", "move", "decides per", "dims", "passes", "why")
         table = [head]
         for step in self.steps:
@@ -109,8 +169,7 @@ class Plan:
             summed = f"no passes over the {target.data.n_rows:,} rows, which are summed up once"
             return "\n".join([*lines, summed, *priors])
         lines.append(
-            f"{self.passes} passes over {target.rows.data.n_rows:,} held rows ({target.data.n_rows:,} in the data) a "
-            "sweep; "
+            f"{self.passes} passes over {self.held_rows:,} held rows ({target.data.n_rows:,} in the data) a sweep; "
             f"{target.space.dim:,} unconstrained dimensions"
         )
         lines += [f"no groupwise move for {plate!r}: {why}" for plate, why in self.structure.mixed.items()]
@@ -131,112 +190,78 @@ def make_plan(structure: Structure, moves: Sequence[MoveSpec] | None = None, not
     Raises:
         ModelError: if a named move is unknown, does not fit its block, or leaves a latent without any move.
     """
-    if moves is not None and (isinstance(moves, str) or not isinstance(moves, Sequence)):
+    if moves is None:
+        asked = _default(structure)
+    elif isinstance(moves, str) or not isinstance(moves, Sequence):
         raise ModelError(f"a plan is a list of moves such as [('joint', ['mu', 'beta'])], found {moves!r}.")
-    steps = _default(structure) if moves is None else tuple(_named(structure, spec) for spec in moves)
+    else:
+        asked = [Step(*_asked(spec), "named by the user") for spec in moves]
+    plan = Plan(structure, tuple(asked), note).on(structure)
     # Effects that a non-centred move carries need a move of their own too: it keeps their place in their prior.
-    moved = {name for step in steps for name in step.move.block}
+    moved = {name for move in plan.moves for name in move.block}
     if left := [name for name in structure.target.names if name not in moved]:
         raise ModelError(
             f"no move of the plan touches {', '.join(map(repr, left))}; add one, for example ('joint', {left!r})."
         )
-    return Plan(structure, steps, note)
+    return plan
 
 
-def _default(structure: Structure) -> tuple[Step, ...]:
+def _default(structure: Structure) -> list[Step]:
+    """The moves that fit, on no density yet."""
     target, reads = structure.target, structure.reads
     coordinates = target.space.coordinates
     if target.opaque:
-        return (
-            Step(Joint(target, target.names), 1, "the model overrides log_prob, so nothing is known of its pieces"),
-        )
+        return [Step(Joint(target.names), 1, "the model overrides log_prob, so nothing is known of its pieces")]
     steps = []
     population = tuple(name for name in target.names if coordinates[name].plate is None)
     grouped = [plate for plate in structure.plates if plate not in structure.mixed]
     loose = tuple(name for name in target.names if coordinates[name].plate in structure.mixed)
+    effects = {p: [name for name in target.names if coordinates[name].plate == p] for p in structure.plates}
     for plate in grouped:
-        block = tuple(name for name in target.names if coordinates[name].plate == plate)
-        steps.append(Step(_groupwise(structure, block, plate), 1, f"groups of {plate} are independent given the rest"))
+        steps.append(Step(Groupwise(effects[plate]), 1, f"groups of {plate} are independent given the rest"))
     unseen = tuple(name for name in population if not target.reads_rows([name]))
     seen = tuple(name for name in population if target.reads_rows([name]))
+    repeats = REPEATS if grouped else 1
     if unseen:
         why = "no row reads them" if not target.prior_only else "the likelihood is left out"
-        steps.append(Step(Joint(target, unseen, "centred" if grouped else "joint"), REPEATS if grouped else 1, why))
+        steps.append(Step(Centred(unseen) if grouped else Joint(unseen), repeats, why))
     if seen or loose:
         why = "rows read them" if not loose else "rows read them, or their groups are not independent"
-        steps.append(Step(Joint(target, (*seen, *loose)), REPEATS if grouped else 1, why))
-    for plate in structure.plates:
-        effects = [name for name in target.names if coordinates[name].plate == plate]
-        parents = tuple(name for name in population if any(name in reads.priors[effect] for effect in effects))
-        if parents and not any(step.move.kind == "non-centred" and step.move.block == parents for step in steps):
-            carried = _carried(structure, parents)
-            if not [name for name in carried if name in structure.uncarried]:
-                steps.append(
-                    Step(
-                        NonCentred(target, parents, carried, structure.standard),
-                        1,
-                        f"parents of {', '.join(carried)}, which keep their place in them",
-                    )
-                )
-    return tuple(steps)
+        steps.append(Step(Joint((*seen, *loose)), repeats, why))
+    parents = [
+        tuple(name for name in population if any(name in reads.priors[effect] for effect in effects[plate]))
+        for plate in structure.plates
+    ]
+    for block in filter(None, dict.fromkeys(parents)):
+        carried = descendants(structure, block)
+        if not structure.uncarried.keys() & carried:
+            why = f"parents of {', '.join(carried)}, which keep their place in them"
+            steps.append(Step(NonCentred(block), 1, why))
+    return steps
 
 
-def _carried(structure: Structure, block: Sequence[str]) -> tuple[str, ...]:
-    """The group-level latents that descend from the block through group-level latents, in order."""
-    coordinates, moved, carried = structure.target.space.coordinates, set(block), []
-    for name in structure.target.names:
-        if coordinates[name].plate is not None and name not in moved and structure.reads.priors[name] & moved:
-            moved.add(name)
-            carried.append(name)
-    return tuple(carried)
-
-
-def _groupwise(structure: Structure, block: tuple[str, ...], plate: str) -> Groupwise:
-    target = structure.target
-    finer = {target.space.coordinates[name].plate for name in target.priors_touched(block)} - {plate}
-    parents = {q: target.data.parents(q, plate) for q in finer if q is not None}
-    located = (name for name in block if not target.reads[name] & set(block) and name in structure.located)
-    return Groupwise(target, block, plate, parents, frozenset(located))
-
-
-def _named(structure: Structure, spec: MoveSpec) -> Step:
-    listed = isinstance(spec, list | tuple) and len(spec) in (2, 3) and isinstance(spec[1], list | tuple)
-    if not listed:
-        raise ModelError(
-            f"a move is a kind, a list of latents and perhaps repeats, as in ('joint', ['mu'], 2); found {spec!r}."
-        )
-    kind, block, repeats = spec[0], tuple(spec[1]), spec[2] if len(spec) > 2 else 1
-    target = structure.target
-    coordinates = target.space.coordinates
-    if unknown := [name for name in block if name not in coordinates]:
-        raise ModelError(f"move {kind!r} names {unknown!r}; the model's latents are {', '.join(target.names)}.")
-    if len(set(block)) < len(block):
-        raise ModelError(f"move {kind!r} names a latent twice: {block!r}.")
-    if not block or isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise ModelError(f"move {kind!r} needs at least one latent and one repeat, found {block!r} and {repeats!r}.")
-    plates = {coordinates[name].plate for name in block}
-    move: Move
-    if kind in ("joint", "centred"):
-        if kind == "centred" and target.reads_rows(block):
-            raise ModelError(
-                f"a centred move needs latents that no row reads; rows read some of {block!r}: use 'joint'."
-            )
-        move = Joint(target, block, kind)
-    elif kind == "groupwise":
-        plate = plates.pop() if len(plates) == 1 else None
-        if plate is None or plate in structure.mixed:
-            why = structure.mixed.get(plate or "", "its latents must share one plate")
-            raise ModelError(f"a groupwise move on {block!r} is not possible: {why}.")
-        move = _groupwise(structure, block, plate)
-    elif kind == "non-centred":
-        carried = _carried(structure, block)
-        stuck = [f"{name}: {structure.uncarried[name]}" for name in carried if name in structure.uncarried]
-        if plates != {None} or not carried or stuck:
-            why = "; ".join(stuck) or "it takes population-level latents that the priors of group effects read"
-            raise ModelError(f"a non-centred move on {block!r} is not possible: {why}.")
-        move = NonCentred(target, block, carried, structure.standard)
+def _asked(spec: object) -> tuple[Move, int]:
+    """The move that an entry of a plan asks for, on no density yet, and how often it is to run in a sweep."""
+    parts = spec if isinstance(spec, list | tuple) else (spec,)
+    if parts and isinstance(parts[0], Move) and len(parts) <= 2:
+        move, repeats = parts[0], parts[1:]
+        if not isinstance(getattr(move, "block", None), tuple):
+            raise ModelError(f"move {move!r} has no block of latents: its __init__ calls super().__init__(block).")
+    elif len(parts) in (2, 3) and isinstance(parts[1], list | tuple):
+        kinds = [of.kind for of in NAMED]
+        if parts[0] not in kinds:
+            names = ", ".join(map(repr, kinds))
+            raise ModelError(f"unknown move {parts[0]!r}; there are {names}, and 'collapsed' alone.")
+        move, repeats = NAMED[kinds.index(parts[0])](parts[1]), parts[2:]
     else:
+        what = f"found {spec!r}" + (", a class: call it" if isinstance(spec, type) and issubclass(spec, Move) else "")
         raise ModelError(
-            f"unknown move {kind!r}; there are 'joint', 'groupwise', 'centred', 'non-centred', and 'collapsed' alone."
+            "a move is a kind, a list of latents and perhaps repeats, as in ('joint', ['mu'], 2), or a "
+            f"hiertorch.moves.base.Move; {what}."
         )
-    return Step(move, repeats, "named by the user")
+    often = repeats[0] if repeats else 1
+    if not move.block or isinstance(often, bool) or not isinstance(often, int) or often < 1:
+        raise ModelError(
+            f"move {move.kind!r} needs at least one latent and one repeat, found {move.block!r} and {often!r}."
+        )
+    return move, often

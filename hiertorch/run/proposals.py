@@ -12,7 +12,7 @@ from math import lgamma, log, pi
 import torch
 from torch import Tensor
 
-from hiertorch.moves.base import Tuning
+from hiertorch.moves.metropolis import Tuning
 
 __all__ = ["density", "fit", "normal_start", "propose", "propose_and_weigh", "scale_of"]
 

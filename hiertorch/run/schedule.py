@@ -79,28 +79,22 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
     """Fills in what the user left open, from the size of the model.
 
     Raises:
-        SamplingError: for a number below 1.
+        SamplingError: for other chains than the data have sets for.
     """
-    for name, value in {"chains": chains, "warmup": warmup, "draws": draws, "thin": thin}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise SamplingError(
-                f"{name} must be a whole number of at least 1, found {value!r}; leave it out for a default."
-            )
-    data = plan.structure.target.data if plan.collapsed is None else plan.collapsed.collapsed.data
-    given = {x.shape[0] for x in (data.y, data.weights) if x is not None and x.dim() == 2}
+    given = {x.shape[0] for x in (plan.data.y, plan.data.weights) if x is not None and x.dim() == 2}
     if given and chains is not None and given != {chains}:
         raise SamplingError(
             f"the data's response or weights hold one set for each of {', '.join(map(str, given))} chains, and chains="
             f"{chains}; leave chains out, or repeat the data for that many."
         )
     if plan.collapsed is not None:
-        numbers = plan.structure.target.space.dim
+        numbers = plan.space.dim
         if plan.collapsed.collapsed.dear:
             chains = min(given) if given else chains
             return Schedule(chains or FEW_CHAINS, warmup or COLLAPSED_WARMUP, draws or FEWEST, thin or 1)
         warmup = warmup or COLLAPSED_WARMUP * max(1, -(-plan.collapsed.width // 3))
         return _collapsed(numbers, min(given) if given else chains, warmup, draws, thin)
-    rows = max(plan.structure.target.rows.data.n_rows, plan.structure.target.space.dim)
+    rows = max(plan.held_rows, plan.space.dim)
     if chains is None:
         chains = min(given) if given else 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
     return Schedule(chains, warmup or WARMUP, draws or DRAWS, thin or (2 if rows * chains < THIN_BELOW else 1))
@@ -120,13 +114,11 @@ def room(run: Schedule, *, every: bool) -> int:
 
 def wants_compiling(plan: Plan, run: Schedule) -> bool:
     """Whether a run is long enough for compiling the pass over the rows to pay, and there is a compiler to do it."""
-    target = plan.structure.target
     if plan.collapsed is not None:
         return False
-    if target.data.device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+    if plan.data.device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         return False
-    rows = target.rows.data.n_rows
-    return float(rows) * plan.passes * run.chains * run.sweeps >= COMPILE_FROM
+    return float(plan.held_rows) * plan.passes * run.chains * run.sweeps >= COMPILE_FROM
 
 
 @contextmanager
@@ -134,7 +126,7 @@ def few_threads(plan: Plan, run: Schedule) -> Iterator[None]:
     """A block in which torch computes with one thread if the model is small or collapsed (see
     `hiertorch.runtime.workers`), put back afterwards.
     """
-    if plan.collapsed is None and plan.structure.target.rows.data.n_rows * run.chains >= ALONE_BELOW:
+    if plan.collapsed is None and plan.held_rows * run.chains >= ALONE_BELOW:
         yield
         return
     with one_thread():
@@ -154,14 +146,12 @@ def kept_names(plan: Plan, run: Schedule, keep: Iterable[str] | None, draws: int
     Raises:
         SamplingError: for a name that the model does not have, or none at all.
     """
-    names = plan.structure.target.names
+    names = plan.target.names
     if keep is None:
-        coordinates = plan.structure.target.space.coordinates
-        numbers = sum(c.size * int(torch.Size(c.event).numel()) for c in coordinates.values())
         several = plan.collapsed is not None and plan.collapsed.collapsed.sets > 1
-        if plan.collapsed is None or several or numbers * run.chains * draws <= MOST_STORED:
+        if plan.collapsed is None or several or _numbers(plan, names) * run.chains * draws <= MOST_STORED:
             return names
-        return tuple(name for name in names if coordinates[name].plate is None) or names
+        return tuple(name for name in names if plan.space.coordinates[name].plate is None) or names
     wanted = [keep] if isinstance(keep, str) else list(keep)
     if unknown := [name for name in wanted if name not in names]:
         raise SamplingError(f"keep names {unknown!r}; the model's latents are {', '.join(names)}.")
@@ -170,22 +160,27 @@ def kept_names(plan: Plan, run: Schedule, keep: Iterable[str] | None, draws: int
     return tuple(name for name in names if name in wanted)
 
 
+def _numbers(plan: Plan, names: Iterable[str]) -> int:
+    """In a draw of these latents."""
+    of = plan.space.coordinates
+    return sum(of[name].size * int(torch.Size(of[name].event).numel()) for name in names)
+
+
 def stored_names(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
     """What is stored so that these latents can be given: in a collapsed model the whole population, from which effects
     are drawn again.
     """
     if plan.collapsed is None:
         return names
-    coordinates = plan.structure.target.space.coordinates
-    return tuple(name for name in plan.structure.target.names if name in names or coordinates[name].plate is None)
+    coordinates = plan.space.coordinates
+    return tuple(name for name in plan.target.names if name in names or coordinates[name].plate is None)
 
 
 def check_memory(
     plan: Plan, run: Schedule, names: tuple[str, ...], draws: int, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Raises a SamplingError if so many stored draws of each chain of these latents can't fit into memory."""
-    coordinates = plan.structure.target.space.coordinates
-    numbers = sum(coordinates[name].size * int(torch.Size(coordinates[name].event).numel()) for name in names)
+    numbers = _numbers(plan, names)
     needed = numbers * run.chains * draws * dtype.itemsize
     if draws < run.draws:
         needed += needed // 2  # while draws are thinned there are the old ones and the new

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hiertorch.moves.base import Info
+from hiertorch.moves.metropolis import Info
 
 __all__ = ["Counter", "Store"]
 

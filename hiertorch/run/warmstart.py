@@ -88,8 +88,8 @@ def _tuning(posterior: Posterior, data: Data, where: Mapping[str, Tensor]) -> di
         }
         if plate is not None and plate in where and not torch.equal(where[plate].cpu(), torch.arange(known)):
             at = where[plate]
-            root = moved["root"]
-            moved = {"root": torch.where((at >= 0)[:, None, None], root[at.clamp(min=0)], root.mean(0))}
+            walk = {"root": moved["root"]} if "root" in moved else {}
+            moved = {k: torch.where((at >= 0)[:, None, None], x[at.clamp(min=0)], x.mean(0)) for k, x in walk.items()}
         found[move] = moved
     return found
 

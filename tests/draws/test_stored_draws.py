@@ -170,7 +170,7 @@ def short(monkeypatch: pytest.MonkeyPatch, sweeps: int = 20) -> None:
     """Windows of so many sweeps, for either engine."""
     monkeypatch.setattr("hiertorch.run.independence.MOST_AT_ONCE", 1)
     monkeypatch.setattr("hiertorch.run.independence.SELDOM", sweeps)
-    monkeypatch.setattr("hiertorch.run.sweeps.WINDOW_SWEEPS", sweeps)
+    monkeypatch.setattr("hiertorch.run.ordinary.WINDOW_SWEEPS", sweeps)
 
 
 @pytest.mark.usefixtures("few")

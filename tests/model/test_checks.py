@@ -27,7 +27,7 @@ from hiertorch.errors import DataError, HiertorchError, ModelError, RunFolderErr
 from hiertorch.model import checks
 from hiertorch.model.latent import cast, validation
 from hiertorch.run.independence import Independence
-from hiertorch.run.sweeps import Sweeps
+from hiertorch.run.ordinary import Ordinary
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def no_sweep(monkeypatch):
     def began(*args, **kwargs):
         raise AssertionError("sampling began")
 
-    for engine in (Sweeps, Independence):
+    for engine in (Ordinary, Independence):
         monkeypatch.setattr(engine, "advance", began)
 
 

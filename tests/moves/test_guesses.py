@@ -13,8 +13,8 @@ from scipy import stats
 import hiertorch as ht
 from hiertorch.density.state import State
 from hiertorch.moves.adaptation import Adaptation, acceptance_target, walk_root
-from hiertorch.moves.base import Noise, decide, propose
 from hiertorch.moves.guesses import WIDEN, Regression, Site, log_share
+from hiertorch.moves.metropolis import Noise, decide, propose
 
 F64 = torch.float64
 
@@ -164,14 +164,13 @@ def test_adaptation_leaves_its_input_alone_and_fits_only_at_the_ends_of_windows(
         observe=lambda state: torch.ones(1, dtype=F64),
         fit=lambda sums, count: {"fitted": sums[0] / count},
     )
-    move = SimpleNamespace(size=1, width=1, guess=guess)
     state = State({}, {}, {}, torch.zeros(4, 1, dtype=F64))
-    now = Adaptation.begin(move, state.cells)
+    now = Adaptation.begin(state.cells, 1, 1, guess)
     fits = []
     for t in range(1, 101):
         before = now
         kept = dict(before.tuning)
-        now = before.observe(move, state, t, 100)
+        now = before.observe(state, t, 100)
         assert before.tuning == kept
         if float(now.tuning["fitted"]) != 0.0 and now.tuning is not before.tuning:
             fits.append(t)

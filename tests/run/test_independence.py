@@ -28,7 +28,7 @@ from hiertorch.gaussian import collapse
 from hiertorch.model.latent import validation
 from hiertorch.models import EightSchools, VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
-from hiertorch.moves.base import Tuning
+from hiertorch.moves.metropolis import Tuning
 from hiertorch.posterior import Posterior
 from hiertorch.run import independence, proposals
 from hiertorch.run.collapsed import CollapsedMove

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from hiertorch.moves.base import Tuning
+from hiertorch.moves.metropolis import Tuning
 from hiertorch.run import proposals
 from hiertorch.run.proposals import COMPONENTS
 

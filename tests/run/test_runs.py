@@ -8,11 +8,11 @@ from hiertorch.errors import SamplingWarning
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
 from hiertorch.run.independence import Independence
-from hiertorch.run.sweeps import Sweeps
+from hiertorch.run.ordinary import Ordinary
 
 
 class TestOrdinaryMoves(EngineContract):
-    engine = Sweeps
+    engine = Ordinary
     moved = ("mu_alpha", "sigma_alpha", "sigma_y", "beta", "alpha")
 
     def test_thinning_leaves_out_draws(self) -> None:

@@ -122,7 +122,7 @@ def plan_of(groups: int) -> Plan:
 def test_defaults_of_a_collapsed_run_follow_the_numbers_in_a_draw(numbers, chains, draws):
     """32 million stored numbers, by 1,000 draws in as many of 16 to 256 chains as that allows, then by fewer draws."""
     plan = plan_of(numbers - 3)
-    assert plan.structure.target.space.dim == numbers
+    assert plan.space.dim == numbers
     assert schedule(plan, None, None, None, None) == (chains, 100, draws, 1)
     assert draws == 250 or numbers * chains * draws <= 32_000_000
 

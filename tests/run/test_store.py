@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hiertorch.moves.base import Info
+from hiertorch.moves.metropolis import Info
 from hiertorch.run.store import Counter, Store
 
 CHAINS, DRAWS = 3, 7

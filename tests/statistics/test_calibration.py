@@ -56,7 +56,7 @@ def calibration(model: ht.Model, sample: Sample, data_sets: int, thin: int = 15)
         truth = model.sample_prior(empty, data_sets, generator)
         data = empty.replace(y=model.simulate(truth, empty, generator).repeat_interleave(chains, 0))
         posterior = sample(model, data, chains=data_sets * chains, warmup=250, draws=draws, thin=thin, seed=22)
-        target = ht.plan(model, empty.replace(y=data.y[::chains]), collapse=False).structure.target
+        target = ht.plan(model, empty.replace(y=data.y[::chains]), collapse=False).target
         density = target.state(target.space.unconstrain(truth)).log_density()
 
     return uniformity(

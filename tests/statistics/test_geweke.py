@@ -30,9 +30,9 @@ import hiertorch as ht
 from hiertorch.density.state import State
 from hiertorch.density.target import Target
 from hiertorch.model.latent import Values, validation
-from hiertorch.moves import base, groupwise
+from hiertorch.moves import groupwise, metropolis
 from hiertorch.moves import joint as joint_move
-from hiertorch.moves.base import Tuning
+from hiertorch.moves.metropolis import Tuning
 from hiertorch.run.plan import Plan
 from hiertorch.run.sweeps import Sweep
 
@@ -246,7 +246,7 @@ def failing(
     case = CASES[name]
     v, y, known = prepared(name, chains)
     plan = plan_for(case.model, y, moves)
-    target, found, parts = plan.structure.target, {}, parts_of(plan, tuning)
+    target, found, parts = plan.target, {}, parts_of(plan, tuning)
     state = target.state(target.space.unconstrain(v))
     Sweep(plan, chains).rehearse(state, tuning, compiled=False)  # from here on the recorded pieces, as in a run
     for kernel in only or parts:
@@ -263,7 +263,7 @@ def alternating(name: str, tuning: list[Tuning], advance: Advance, rounds: int) 
     for _ in range(rounds):
         y = case.model.simulate(v, PUPILS, generator)
         plan = plan_for(case.model, y)
-        target = plan.structure.target
+        target = plan.target
         state = target.state(target.space.unconstrain(v))
         v = Values(advance(Sweep(plan, CHAINS), state, tuning, 3, generator).values)
     return failures(1, evaluate(case, v, y), known)
@@ -327,7 +327,7 @@ def wrong_parents(sabotage: Any) -> None:
 
 def no_correction(sabotage: Any) -> None:
     """Guesses are accepted as if they were walks, without log q(u) - log q(u')."""
-    right = base.propose
+    right = metropolis.propose
 
     def propose(*args: Any, **more: Any) -> Any:
         parts, log_q, other = right(*args, **more)

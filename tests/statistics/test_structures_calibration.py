@@ -150,7 +150,7 @@ def batched(
             seed=33,
         )
         found = p_values(model, truth, posterior.draws, data)
-        target = ht.plan(model, data.replace(y=y), collapse=False).structure.target
+        target = ht.plan(model, data.replace(y=y), collapse=False).target
         density = target.state(target.space.unconstrain(truth)).log_density()
     return found | uniformity({"log density": posterior.stats.log_density}, {"log density": density}, CHAINS * DRAWS)
 

@@ -1,7 +1,6 @@
 """Where the chains begin: dispersed, with a finite log density, or an error that names the latent to blame."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from hiertorch.density.target import Target
 from hiertorch.errors import SamplingError
 from hiertorch.model.drawing import mended
 
-__all__ = ["read_init", "start"]
+__all__ = ["initial_state", "read_init"]
 
 SPREAD = 8
 TRIES = 200
@@ -22,8 +21,8 @@ MENDED = (1, 4, 16, 64)
 (exp(x beta) overflows far from it) and from the whole prior (a bounded likelihood may rule the origin out)."""
 
 
-def start(
-    target: Target, chains: int, generator: torch.Generator | None, init: Mapping[str, Any] | None = None
+def initial_state(
+    target: Target, chains: int, generator: torch.Generator | None, init: Mapping[str, object] | None = None
 ) -> State:
     """Draws from the prior, one a chain, drawn again until the log density is finite; values in `init` are kept.
 
@@ -99,7 +98,7 @@ def _anywhere(
     return {**target.space.unconstrain(drawn), **fixed}
 
 
-def read_init(target: Target, chains: int, init: Mapping[str, Any]) -> dict[str, Tensor]:
+def read_init(target: Target, chains: int, init: Mapping[str, object]) -> dict[str, Tensor]:
     """The unconstrained parts of what a user wants chains to start at, or a SamplingError that says what is wrong."""
     if not isinstance(init, Mapping):
         raise SamplingError(f"init must be a mapping of latents to starting values, found {type(init).__name__}.")

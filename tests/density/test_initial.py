@@ -10,7 +10,7 @@ from scipy import stats
 from torch.distributions import Dirichlet, Exponential, Gamma, HalfNormal, LKJCholesky, Normal, Poisson, Uniform
 
 import hiertorch as ht
-from hiertorch.density.start import start
+from hiertorch.density.initial import initial_state
 from hiertorch.density.structure import analyse
 from hiertorch.errors import ModelError, SamplingError
 from hiertorch.model.checks import inspect
@@ -41,7 +41,7 @@ def made(model, data=None, **options):
 
 def begun(target, chains=8, seed=0, init=None):
     with torch.no_grad(), validation(False):
-        return start(target, chains, torch.Generator().manual_seed(seed), init)
+        return initial_state(target, chains, torch.Generator().manual_seed(seed), init)
 
 
 def test_the_state_is_the_targets_own():
