@@ -8,7 +8,7 @@ import pytest
 import torch
 from contracts.models import GROUPS, ROWS, ModelContract
 from scipy import stats
-from torch.distributions import Exponential, Gamma, HalfNormal, Normal
+from torch.distributions import Exponential, HalfNormal, Normal
 
 import hiertorch as ht
 from hiertorch import families, models
@@ -271,88 +271,6 @@ class TestCrossed(StructureContract):
     def mean(self, v):
         effects = v["alpha_school"][SCHOOL] + v["alpha_rater"][GROUPINGS["rater"]]
         return v["mu"] + effects + v["beta"][0, 0] * COLUMNS["x"]
-
-
-# Families
-
-
-class FamilyContract(StructureContract):
-    family: families.Family | str
-
-    class Mild(models.VaryingIntercepts):
-        """With scales at which counts of 1e300 do not happen."""
-
-        mu_alpha = ht.Latent(Normal(0.0, 1.0))
-        beta = ht.Latent(Normal(0.0, 0.5))
-        sigma_alpha = ht.Latent(Gamma(4.0, 8.0))
-
-    def model(self):
-        return self.Mild("school", ["x"], family=self.family, offset="off", priors="tutorial")
-
-    def rows(self, eta, v, y):
-        """Log likelihood by SciPy, and log prior of what the family adds."""
-        raise NotImplementedError
-
-    def reference(self, v, data):
-        own = normal(v["mu_alpha"], sd=1.0) + normal(v["beta"], sd=0.5) + gamma(v["sigma_alpha"], 4.0, 8.0)
-        own += normal(v["alpha"], v["mu_alpha"], v["sigma_alpha"])
-        eta = v["alpha"][SCHOOL] + v["beta"][0, 0] * COLUMNS["x"] + COLUMNS["off"]
-        rows, more = self.rows(eta, v, data.y.numpy())
-        return own + more, rows
-
-
-class TestKnownErrors(FamilyContract):
-    family = families.Gaussian(se="se")
-
-    def rows(self, eta, v, y):
-        return stats.norm(eta, COLUMNS["se"]).logpdf(y), 0.0
-
-
-class TestStudentT(FamilyContract):
-    family = "student_t"
-
-    def rows(self, eta, v, y):
-        more = gamma(v["sigma_y"]) + gamma(v["nu_y"], 2.0, 0.1)
-        return stats.t(v["nu_y"], eta, v["sigma_y"]).logpdf(y), more
-
-
-class TestBernoulli(FamilyContract):
-    family = "bernoulli"
-
-    def rows(self, eta, v, y):
-        return stats.bernoulli(1.0 / (1.0 + np.exp(-eta))).logpmf(y), 0.0
-
-
-class TestBinomial(FamilyContract):
-    family = "binomial"
-
-    def rows(self, eta, v, y):
-        return stats.binom(COLUMNS["trials"], 1.0 / (1.0 + np.exp(-eta))).logpmf(y), 0.0
-
-
-class TestPoisson(FamilyContract):
-    family = families.Poisson(exposure="time")
-
-    def rows(self, eta, v, y):
-        return stats.poisson(COLUMNS["time"] * np.exp(eta)).logpmf(y), 0.0
-
-
-class TestNegativeBinomial(FamilyContract):
-    """SciPy's is the number of failures before n successes of probability n / (n + mean)."""
-
-    family = families.NegativeBinomial(exposure="time")
-
-    def rows(self, eta, v, y):
-        phi, mean = v["phi_y"], COLUMNS["time"] * np.exp(eta)
-        return stats.nbinom(phi, phi / (phi + mean)).logpmf(y), gamma(phi, 2.0, 0.1)
-
-
-def test_every_name_is_a_family():
-    assert set(families.NAMES) == {"gaussian", "student_t", "bernoulli", "binomial", "poisson", "negative_binomial"}
-    for name, family in families.NAMES.items():
-        assert type(families.named(name)) is family
-    with pytest.raises(ModelError, match=r"family is one of gaussian, .*; found 'normal'"):
-        models.CompletePooling(family="normal")
 
 
 # Priors
