@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 import hiertorch as ht
-from hiertorch.commands.config import Config, load, read_data, read_table
+from hiertorch.commands.config import Config, load, read_data
+from hiertorch.data.sources import read_table
 from hiertorch.refits.folds import CHAINS, DRAWS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -101,7 +102,7 @@ def later(config: Config, pairs: int) -> dict[str, float]:
     """A fit to all rows, and an update of the fit to the others; how far apart their means are, in Monte Carlo errors,
     at the population level.
     """
-    frame = read_table(config.source)
+    frame = read_table(config.source, config.reader)
     new = np.random.default_rng(1).permutation(len(frame)) < len(frame) // SHARE
     data = ht.Data.from_frame(frame, **config.columns)
     before = fit(config.model, ht.Data.from_frame(frame[~new], **config.columns))

@@ -20,9 +20,10 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 import hiertorch as ht
-from hiertorch.commands.config import parsed, parser_of, read_table, sections
+from hiertorch.commands.config import parsed, parser_of, sections
 from hiertorch.comparison.compare import Comparison, compare
 from hiertorch.comparison.criteria import Criterion
+from hiertorch.data.sources import read_table
 from hiertorch.errors import ConfigError, DataError, HiertorchError, RunFolderError, SamplingWarning
 from hiertorch.run.ending import DRAWS_FILE, keep
 from hiertorch.runtime.interruption import Signals
@@ -76,11 +77,12 @@ def load(argv: Sequence[str] | None) -> Task:
     values = parsed(parser, argv)
     values.by = [values.by] if isinstance(values.by, str) else values.by
     text = parser.dump(values, skip_unset=False, skip_validation=True)
-    columns, settings = sections(values)
-    models = parser.instantiate(values).models
+    made = parser.instantiate(values)
+    columns, settings = sections(made)
+    models = made.models
     if len(models) < 2:
         raise ConfigError(f"models: expected at least two, found {len(models)}.")
-    data = ht.Data.from_frame(read_table(columns.pop("source")), **columns)
+    data = ht.Data.from_frame(read_table(columns.pop("source"), columns.pop("reader")), **columns)
     if unknown := [by for by in values.by if by != "row" and by not in data.plates]:
         raise ConfigError(f"by: expected row or one of data.groups ({', '.join(data.plates)}), found {unknown[0]!r}.")
     return Task(data, models, settings, values.kind, list(dict.fromkeys(values.by)), Path(values.out), text)

