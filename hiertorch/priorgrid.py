@@ -29,7 +29,7 @@ from hiertorch.density.turns import take_turns
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.declared import overrides
 from hiertorch.model.distributions import HalfStudentT
-from hiertorch.model.latent import Latent, Values, cast
+from hiertorch.model.latent import Latent, Values, cast, unnoted
 from hiertorch.model.model import Model
 from hiertorch.model.reads import record
 from hiertorch.posterior import Posterior, Stats
@@ -197,12 +197,10 @@ class _Widened:
         self.name, self.old, self.factors, self.drawing = name, old, factors, drawing
 
     def __call__(self, v: Values, data: Data) -> Distribution:
-        old = self.old
-        if isinstance(old.prior, Distribution):
-            base = cast(old.prior, data.device, data.dtype)
-        else:
-            base = old.prior(v, data) if old._wants_data else old.prior(v)
-        other = next(iter(v._tensors.values()), None)
+        base = self.old.made(v, data)
+        if base is self.old.prior:
+            base = cast(base, data.device, data.dtype)
+        other = next(iter(unnoted(v).values()), None)
         number = self.drawing[0] if other is None else len(other)
         at = torch.arange(number, device=self.factors.device) % len(self.factors)
         return _scaled(self.name, base, self.factors[at].to(data.device, data.dtype).unsqueeze(1))
@@ -212,8 +210,7 @@ def _with(model: Model, name: str, factors: Sequence[float]) -> Model:
     """The model with a prior of another width, or with several that chains take in turn."""
     new, old, drawing = copy.deepcopy(model), model.latents[name], [1]
     widened = _Widened(name, old, torch.tensor(factors, dtype=torch.float64), drawing)
-    latent = Latent(widened, old.plate, event=old.event, labels=old.labels_of or old.labels)
-    new._declared[name] = new.__dict__[name] = latent
+    setattr(new, name, Latent(widened, old.plate, event=old.event, labels=old.labels_of or old.labels))
     if len(factors) > 1:
         take_turns(new, len(factors), drawing)
     return new

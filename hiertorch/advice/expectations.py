@@ -20,8 +20,7 @@ from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.model.transport import location_scale
 from hiertorch.models.autoscale import INTERCEPTS, Autoscaled
-from hiertorch.models.regression import Regression
-from hiertorch.models.simulation import group_predictors
+from hiertorch.models.design import Design, Designed, design_of
 
 __all__ = ["scale_findings"]
 
@@ -75,8 +74,9 @@ def scale_findings(model: Model, data: Data, reads: Reads) -> Iterator[Finding]:
     except BROKEN:
         return
     yield from _response_findings(model, some, draws, generator)
-    if isinstance(model, Regression):
-        yield from _coefficient_findings(model, data, some, draws, gaussian=isinstance(reads.response, Normal))
+    if (design := design_of(model)) is not None:
+        gaussian = isinstance(reads.response, Normal)
+        yield from _coefficient_findings(model, design, data, some, draws, gaussian=gaussian)
 
 
 def _response_findings(model: Model, data: Data, draws: Values, generator: torch.Generator) -> Iterator[Finding]:
@@ -84,14 +84,13 @@ def _response_findings(model: Model, data: Data, draws: Values, generator: torch
     simulated = _simulated(model, data, draws, generator)
     if simulated is None or data.n_rows < 2:
         return
-    how = "priors={...} with priors on the data's scale, or rescale y."
-    if not isinstance(model, Regression):
-        how = "priors on the data's scale, or rescale y."
-    elif not _chosen(model):
-        how = f'priors="autoscale", or {how}'
+    how = "priors on the data's scale, or rescale y."
+    if isinstance(model, Designed) and model.takes_priors:
+        how = ("" if _chosen(model) else 'priors="autoscale", or ') + f"priors={{...}} with {how}"
     y = data.y.reshape(-1, data.n_rows)
     statistics = (y.mean(-1), y.std(-1, correction=0))
-    slacks = (FAR if isinstance(model, Regression) and model.family.link is LOG else 1.0, FAR)
+    design = design_of(model)
+    slacks = (FAR if design is not None and design.family.link is LOG else 1.0, FAR)
     for what, found, expected, slack in zip(("mean", "sd"), statistics, simulated, slacks, strict=True):
         expected = expected[~expected.isnan()]
         if len(expected) < DRAWS // 2:
@@ -128,17 +127,17 @@ def _simulated(model: Model, data: Data, draws: Values, generator: torch.Generat
 
 
 def _coefficient_findings(
-    model: Regression, data: Data, some: Data, draws: Values, *, gaussian: bool
+    model: Model, design: Design, data: Data, some: Data, draws: Values, *, gaussian: bool
 ) -> Iterator[Finding]:
     """Prior sds of coefficients against sd(y) / sd(x), or 1 / sd(x) where eta has a scale of its own; Gaussian rows let
     coefficients be integrated out together, wherever columns are centred.
     """
     rows = spread_rows(data.n_rows, LOOK, data.device)
-    unit = float(data.y[..., rows].double().std(-1).mean()) if model.family.scaled else 1.0
+    unit = float(data.y[..., rows].double().std(-1).mean()) if design.family.scaled else 1.0
     levels = [_prior_sd(model, name, draws, some) for name in INTERCEPTS if name in draws]
     columns: list[tuple[str, Tensor, tuple[str, ...]]]
-    columns = [(name, data[name][rows], ("beta", "mu_beta")) for name in model.predictors]
-    for plate, names in group_predictors(model).items():
+    columns = [(name, data[name][rows], ("beta", "mu_beta")) for name in design.predictors]
+    for plate, names in design.group_predictors.items():
         filled = data.counts(plate) > 0
         columns += [(name, data.group_values(name, plate)[filled], ("gamma",)) for name in names]
     for name, x, prefixes in columns:
@@ -173,7 +172,7 @@ def _coefficient_findings(
             yield Finding("warning", name, finding, advice)
 
 
-def _chosen(model: Regression) -> bool:
+def _chosen(model: Model) -> bool:
     """Whether the data choose the priors that the user did not."""
     return any(isinstance(latent.prior, Autoscaled) for latent in model.latents.values())
 
@@ -229,4 +228,4 @@ def _thinned(model: Model, data: Data, reads: Reads) -> Data | None:
     if DRAWS * sum(width * data.size(plate) for plate, width in widths.items()) <= NUMBERS:
         return data if len(rows) == data.n_rows else data.take(rows)
     fewer = NUMBERS // (DRAWS * sum(widths.values()))
-    return data._alone(rows[spread_rows(len(rows), fewer, rows.device)]) if fewer >= 2 else None
+    return data.take_alone(rows[spread_rows(len(rows), fewer, rows.device)]) if fewer >= 2 else None

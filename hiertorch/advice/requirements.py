@@ -25,9 +25,7 @@ from hiertorch.model.latent import prior_text, validation
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.model.transport import location_scale
-from hiertorch.models.grouped import Grouped
-from hiertorch.models.regression import Regression, family_of
-from hiertorch.models.simulation import group_predictors
+from hiertorch.models.design import design_of, family_of
 from hiertorch.wording import many, quoted
 
 __all__ = ["check", "chosen_priors", "findings", "grave", "model_text", "sentences"]
@@ -206,7 +204,8 @@ def _row_findings(model: Model, data: Data, reads: Reads) -> Iterator[Finding]:
         finding = f"{many(rows, 'row')} for {many(parameters, 'parameter')} that no population holds together."
         advice = "Leave predictors out, let effects share a population, or use priors that you can defend."
         yield Finding("warning", data.name, finding, advice)
-    for plate, columns in group_predictors(model).items():
+    design = design_of(model)
+    for plate, columns in design.group_predictors.items() if design is not None else ():
         groups = int((data.counts(plate) > 0).sum())
         if groups < GROUPS_EACH * len(columns):
             finding = f"{many(groups, 'group')} for {many(len(columns), 'group-level predictor')} ({quoted(columns)})."
@@ -216,17 +215,17 @@ def _row_findings(model: Model, data: Data, reads: Reads) -> Iterator[Finding]:
 
 def _column_findings(model: Model, data: Data) -> Iterator[Finding]:
     """Predictors that do not vary, over all rows or within groups, or that say the same."""
-    if not isinstance(model, Regression):
+    if (design := design_of(model)) is None:
         return
     constant = []
-    for name in model.predictors:
+    for name in design.predictors:
         x = data[name]
         if data.n_rows > 1 and bool((x[:LOOK] == x[0]).all()) and bool((x == x[0]).all()):
             constant.append(name)
             finding = f"it is {float(x[0]):.4g} in all rows, so its coefficient can't be told from the intercept."
             yield Finding("warning", name, finding, "Leave it out.")
-    yield from _collinear([name for name in model.predictors if name not in constant], data.columns, "rows")
-    for plate, columns in group_predictors(model).items():
+    yield from _collinear([name for name in design.predictors if name not in constant], data.columns, "rows")
+    for plate, columns in design.group_predictors.items():
         filled = data.counts(plate) > 0
         values = {name: data.group_values(name, plate)[filled] for name in columns}
         for name in columns:
@@ -235,9 +234,10 @@ def _column_findings(model: Model, data: Data) -> Iterator[Finding]:
                 yield Finding("warning", name, finding, "Leave it out.")
                 del values[name]
         yield from _collinear(list(values), values, f"groups of {plate}")
-    for name in model.varying if isinstance(model, Grouped) else ():
-        if name not in constant:
-            yield from _slope(name, str(model.plate), data)
+    for plate, columns in design.varying.items():
+        for name in columns:
+            if name not in constant:
+                yield from _slope(name, plate, data)
 
 
 def _slope(name: str, plate: str, data: Data) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from hiertorch.criticism.uniformity import LooPit, loo_pit
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 from hiertorch.model.model import Model
-from hiertorch.models.regression import family_of
+from hiertorch.models.design import family_of
 from hiertorch.predict.predict import Fitted, stream
 from hiertorch.runtime.surroundings import at_home, feels_at_home
 

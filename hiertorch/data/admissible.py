@@ -34,7 +34,7 @@ def at_most(data: Data, column: str, what: str) -> None:
         if bool(bad.any()):
             row = _first(bad)
             raise DataError(
-                f"the response {data.name!r} has {_value(y[..., row], bad[..., row])} in {data._row_text(row)}, where "
+                f"the response {data.name!r} has {_value(y[..., row], bad[..., row])} in {data.row_text(row)}, where "
                 f"{column!r} has {float(most[row]):.12g}; {what}.{_more(bad)} Correct the rows, or leave them out."
             )
 
@@ -46,7 +46,7 @@ def refuse(data: Data, column: str, bad: Tensor, expected: str) -> None:
         row = _first(rows)
         value = _value(data.columns[column][row], bad[row])
         raise DataError(
-            f"column {column!r} has {value} in {data._row_text(row)}; {expected}.{_more(rows)} Correct the rows, or "
+            f"column {column!r} has {value} in {data.row_text(row)}; {expected}.{_more(rows)} Correct the rows, or "
             "leave them out."
         )
 

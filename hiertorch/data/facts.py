@@ -9,7 +9,7 @@ Note [Facts about the whole data set]
 
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -32,13 +32,16 @@ class Facts:
     """What `Data` know of their groups."""
 
     y: Tensor
+    weights: Tensor | None
     name: str
     columns: dict[str, Tensor]
     codes: dict[str, Tensor]
     labels: dict[str, pd.Index]
-    _row_codes: dict[str, np.ndarray]  # grouping -> (rows of the whole,)
+    whole_codes: dict[str, np.ndarray]  # grouping -> (rows of the whole,)
+    first_weights: Tensor | None  # the weights that the whole was made with, which say whose scales count
     _whole: Self | None  # the data set that these rows were taken from, None if these are all
     _rows: Tensor | slice | None  # which rows of the whole these are, None if all
+    _first: "Facts | None"  # the data that were fitted before these, whose scales and first time they keep
     _cache: dict[tuple[str, ...], Tensor]
 
     @property
@@ -62,7 +65,12 @@ class Facts:
         return self.y.device
 
     @property
-    def _of_whole(self) -> np.ndarray | slice:
+    def whole_data(self) -> Self:
+        """The data set that these rows were taken from, which is this one if they are all."""
+        return self._whole or self
+
+    @property
+    def whole_rows(self) -> np.ndarray | slice:
         """Which rows of the whole these are, to index NumPy arrays with."""
         if self._rows is None:
             return slice(None)
@@ -92,7 +100,7 @@ class Facts:
         if key not in self._cache:
             found: np.ndarray = np.arange(self.size(child))
             if child != parent:
-                found, one, other = self._of_groups(child, self._row_codes[parent], what=parent)
+                found, one, other = self._of_groups(child, self.whole_codes[parent], what=parent)
                 if other is not None:
                     first, second = self._label(parent, one), self._label(parent, other)
                     raise DataError(
@@ -123,7 +131,7 @@ class Facts:
             raise DataError(self._unknown(column))
         key = ("values", column, plate)
         if key not in self._cache:
-            rows = (self._whole or self).columns[column].detach().cpu().numpy()
+            rows = self.whole_data.columns[column].detach().cpu().numpy()
             found, one, other = self._of_groups(plate, rows, what=f"value of {column!r}")
             if other is not None:
                 raise DataError(
@@ -145,7 +153,7 @@ class Facts:
 
         def moments(data: Facts) -> Tensor:
             # A response may have been replaced in part of the rows; columns can't be.
-            x = data.y if column == data.name else (data._whole or data).columns[column]
+            x = data.y if column == data.name else data.whole_data.columns[column]
             found = torch.stack([x.mean(), x.std(correction=min(1, x.numel() - 1))])
             if not bool(found[1] > 0):
                 raise DataError(
@@ -153,19 +161,23 @@ class Facts:
                 )
             return found
 
-        mean, sd = self._once(("response" if column == self.name else "column", column), moments)
+        mean, sd = self.computed_once(("response" if column == self.name else "column", column), moments)
         return mean, sd
 
-    def _once(self, key: tuple[str, ...], compute: Callable[[Any], Tensor]) -> Tensor:
-        """What priors are scaled by, computed of the data that were fitted first and kept: parts and folds have it, and
-        another weighting or later rows do not change it. Under "response" stands what another response makes anew.
+    def computed_once(self, key: tuple[str, ...], compute: Callable[..., Tensor]) -> Tensor:
+        """What priors are scaled by, a function of the data that were fitted first, which is computed once and kept:
+        parts and folds have it, and another weighting or later rows do not change it. Under "response" stands what
+        another response makes anew.
         """
+        if self._first is not None:
+            return self._first.computed_once(key, compute).to(self.y)
         if key not in self._cache:
             self._cache[key] = compute(self)
         return self._cache[key]
 
     def label_numbers(self, plate: str) -> Tensor:
-        """The labels of a grouping as numbers, such as the times of a grouping by year: `(groups,)`; dates in days.
+        """The labels of a grouping as numbers, such as the times of a grouping by year: `(groups,)`; dates in days
+        since the first that was fitted.
 
         Raises:
             DataError: if its labels are neither numbers nor dates.
@@ -173,12 +185,24 @@ class Facts:
         self._check_plates(plate)
         key = ("numbers", plate)
         if key not in self._cache:
-            self._cache[key] = torch.as_tensor(reading.label_numbers(plate, self.labels[plate])).to(self.y)
+            self._cache[key] = torch.as_tensor(self._numbers(plate)).to(self.y)
         return self._cache[key]
+
+    def _numbers(self, plate: str) -> np.ndarray:
+        """The same in float64."""
+        if self._first is None:
+            return reading.label_numbers(plate, self.labels[plate])
+        known = self._first.labels[plate]
+        both = reading.label_numbers(plate, known.append(self.labels[plate]))
+        return both[len(known) :] + (self._first._numbers(plate)[0] - both[0])
+
+    def row_text(self, row: int) -> str:
+        """A row by its number, in words."""
+        return f"row {row} (from 0)"
 
     def _of_groups(self, plate: str, values: np.ndarray, what: str) -> tuple[np.ndarray, int, int | None]:
         """Each group's value `(groups, *trailing)`, and two rows of a group that differ (None if none do)."""
-        codes = self._row_codes[plate]
+        codes = self.whole_codes[plate]
         found = np.zeros((self.size(plate), *values.shape[1:]), values.dtype)
         for n in sorted({min(HEAD, len(codes)), len(codes)}):  # what differs, mostly does so within the first rows
             found[codes[:n]] = values[:n]
@@ -190,10 +214,10 @@ class Facts:
         return found, 0, None
 
     def _label(self, plate: str, row: int) -> str:
-        return f"{plate} {wording.show(self.labels[plate][self._row_codes[plate][row]])}"
+        return f"{plate} {wording.show(self.labels[plate][self.whole_codes[plate][row]])}"
 
     def _sizes(self, plate: str) -> str:
-        counts = np.bincount(self._row_codes[plate][self._of_whole], minlength=self.size(plate))
+        counts = np.bincount(self.whole_codes[plate][self.whole_rows], minlength=self.size(plate))
         low, high = counts.min(), counts.max()
         each = f"{low}" if low == high else f"{low} to {high}"
         return f"{len(counts)} group{'s' * (len(counts) > 1)} of {each} row{'s' * int(high > 1)}"

@@ -9,17 +9,15 @@ import hashlib
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from hiertorch.data.facts import Facts
 from hiertorch.data.reading import EXACT
 from hiertorch.errors import DataError
-
-if TYPE_CHECKING:
-    from hiertorch.data.table import Data
 
 __all__ = ["Fingerprint"]
 
@@ -45,7 +43,7 @@ class Fingerprint:
     groups: Mapping[str, str]
 
     @classmethod
-    def of(cls, data: "Data") -> Self:
+    def of(cls, data: Facts) -> Self:
         """The fingerprint of data as they are now."""
         w = data.weights
         weights = "none" if w is None or bool((w == 1.0).all()) else _numbers(w)  # weights of 1 are none
@@ -89,24 +87,24 @@ class Fingerprint:
                     found.append(f"{kind} {name!r} has other {of}")
         return found
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, str | dict[str, str]]:
         """All of it as what JSON can hold."""
         return {"rows": self.rows, "columns": dict(self.columns), "groups": dict(self.groups)}
 
     @classmethod
-    def from_json(cls, found: Any) -> Self:
+    def from_json(cls, found: object) -> Self:
         """What `to_json` was given.
 
         Raises:
             DataError: if it is none.
         """
-        texts = [found.get("rows")] if isinstance(found, Mapping) else []
-        for part in ("columns", "groups"):
-            named = found.get(part) if isinstance(found, Mapping) else None
-            texts += [*named, *named.values()] if isinstance(named, Mapping) else [None]
-        if not all(isinstance(text, str) for text in texts) or not re.fullmatch(r"\d+:\w+:\w+", str(texts[0])):
-            raise DataError(f"expected a fingerprint of data, as to_json() gives it; found {found!r}.")
-        return cls(found["rows"], dict(found["columns"]), dict(found["groups"]))
+        parts = found if isinstance(found, Mapping) else {}
+        rows, columns, groups = (parts.get(name) for name in ("rows", "columns", "groups"))
+        if isinstance(rows, str) and isinstance(columns, Mapping) and isinstance(groups, Mapping):
+            texts = [*columns, *columns.values(), *groups, *groups.values()]
+            if re.fullmatch(r"\d+:\w+:\w+", rows) and all(isinstance(text, str) for text in texts):
+                return cls(rows, dict(columns), dict(groups))
+        raise DataError(f"expected a fingerprint of data, as to_json() gives it; found {found!r}.")
 
 
 def _short(digest: "hashlib._Hash") -> str:

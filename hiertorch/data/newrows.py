@@ -10,7 +10,7 @@ Note [Groups of new rows]
     that were fitted.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -21,16 +21,15 @@ from torch import Tensor
 
 from hiertorch import wording
 from hiertorch.arguments import check_flag
-from hiertorch.data import reading
 from hiertorch.data.spelling import clashes, refuse_spellings
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, warn
 
-__all__ = ["NewRows", "Rows", "announce", "appended", "shown"]
+__all__ = ["FrameRows", "NewRows", "announce", "appended", "shown"]
 
 
 @dataclass(frozen=True)
-class Rows:
+class FrameRows:
     """A frame of new rows, read as the fitted data were."""
 
     columns: Mapping[str, Tensor]  # (rows,)
@@ -62,16 +61,16 @@ class Rows:
                 refuse_spellings(plate, known, rows[known.get_indexer(rows) < 0].unique())
         return cls(columns, labels, frame.index)
 
-    def part(self, where: np.ndarray) -> "Rows":
+    def part(self, where: np.ndarray) -> "FrameRows":
         """Those rows at which a mask is True."""
         columns = {name: x[torch.from_numpy(where).to(x.device)] for name, x in self.columns.items()}
-        return Rows(columns, {plate: rows[where] for plate, rows in self.labels.items()}, self.index[where])
+        return FrameRows(columns, {plate: rows[where] for plate, rows in self.labels.items()}, self.index[where])
 
-    def then(self, other: "Rows") -> "Rows":
+    def then(self, other: "FrameRows") -> "FrameRows":
         """These rows, and others behind them."""
         columns = {name: torch.cat([x, other.columns[name]]) for name, x in self.columns.items()}
         labels = {plate: appended(rows, other.labels[plate]) for plate, rows in self.labels.items()}
-        return Rows(columns, labels, appended(self.index, other.index))
+        return FrameRows(columns, labels, appended(self.index, other.index))
 
 
 class NewRows(Data):
@@ -85,7 +84,7 @@ class NewRows(Data):
         cls,
         fitted: Data,
         heads: np.ndarray,
-        rows: Rows,
+        rows: FrameRows,
         y: Tensor,
         codes: Mapping[str, np.ndarray],
         labels: Mapping[str, pd.Index],
@@ -100,45 +99,20 @@ class NewRows(Data):
             codes: grouping -> `(heads + rows,)`.
             labels: grouping -> its labels in the order of these codes.
         """
-        whole, at = fitted._whole or fitted, torch.from_numpy(heads)
-        before = whole.y if whole.y.ndim == 1 else whole.y[0]
-        columns = {
-            name: torch.cat([whole.columns[name][at.to(whole.device)].to(x), x]) for name, x in rows.columns.items()
-        }
-        data = cls.__new__(cls)
-        data._fill(
-            fitted.name,
-            torch.cat([before[at.to(whole.device)].to(y), y]),
-            columns,
-            codes,
-            None,
-            {plate: range(len(known)) for plate, known in labels.items()},
-            fitted.dtype,
-        )
-        data.labels = dict(labels)
+        whole = fitted.whole_data
+        at, before = torch.from_numpy(heads).to(whole.device), whole.y if whole.y.ndim == 1 else whole.y[0]
+        columns = {name: torch.cat([whole.columns[name][at].to(x), x]) for name, x in rows.columns.items()}
+        data = cls.beside(fitted, torch.cat([before[at].to(y), y]), columns, codes, labels)
         data._fitted, data._frame_index = fitted, rows.index
         return data
-
-    def _once(self, key: tuple[str, ...], compute: Callable[[Data], Tensor]) -> Tensor:
-        """Of the data that were fitted, by which their priors were scaled."""
-        return self._fitted._once(key, compute)
 
     def nests(self, child: str, parent: str) -> bool:
         """As in the data that were fitted."""
         return self._fitted.nests(child, parent)
 
-    def label_numbers(self, plate: str) -> Tensor:
-        """Labels as numbers, dates in days since the first that was fitted: `(groups,)`."""
-        key = ("numbers", plate)
-        if plate in self.labels and key not in self._cache:
-            known = self._fitted.labels[plate]
-            both = reading.label_numbers(plate, known.append(self.labels[plate]))
-            shift = reading.label_numbers(plate, known)[0] - both[0]
-            self._cache[key] = torch.as_tensor(both[len(known) :] + shift).to(self.y)
-        return super().label_numbers(plate)
-
-    def _row_text(self, row: int) -> str:
-        first = len((self._whole or self).y) - len(self._frame_index)
+    def row_text(self, row: int) -> str:
+        """A row by its label in the frame, in words."""
+        first = self.whole_data.n_rows - len(self._frame_index)
         start = self._rows.start if isinstance(self._rows, slice) else 0
         return f"row {wording.show(self._frame_index[start + row - first])} of the frame"
 
@@ -146,7 +120,7 @@ class NewRows(Data):
         found, one, other = super()._of_groups(plate, values, what)
         if other is None:
             return found, one, other
-        first = len(self._row_codes[plate]) - len(self._frame_index)
+        first = len(self.whole_codes[plate]) - len(self._frame_index)
 
         def value(row: int) -> str:
             text = wording.show(self.labels[what][values[row]]) if what in self.labels else str(values[row].tolist())

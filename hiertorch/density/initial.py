@@ -9,7 +9,7 @@ from hiertorch.density.space import chain_last
 from hiertorch.density.state import State
 from hiertorch.density.target import Target
 from hiertorch.errors import SamplingError
-from hiertorch.model.drawing import mended
+from hiertorch.model.mending import mended
 
 __all__ = ["initial_state", "read_init"]
 

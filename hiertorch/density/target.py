@@ -20,8 +20,9 @@ from hiertorch.density.rows import Rows
 from hiertorch.density.space import Coordinate, Space
 from hiertorch.density.state import State
 from hiertorch.density.tally import Tally, ruled
+from hiertorch.model.densities import prior_density, row_density, weighted
 from hiertorch.model.latent import Values
-from hiertorch.model.model import Model, weighted
+from hiertorch.model.model import Model
 from hiertorch.model.support import Condition
 from hiertorch.model.transport import location_scale, transport
 
@@ -194,7 +195,7 @@ class Target:
             if self.own_priors:
                 term, conditions = self.model.log_prior_term(name, v, self.data), list[Condition]()
             else:
-                term, conditions = self.model._prior_density(name, v, self.data)
+                term, conditions = prior_density(self.model, name, v, self.data)
             term = term if coordinate.is_identity else term + self.log_jacobian(coordinate, free, value)
             found += [(condition, condition.violated()) for condition in conditions]
         return self._ruled(("prior", name), term, found)
@@ -218,7 +219,7 @@ class Target:
         data, fused = self.rows.data, self._compiled
         if self.own_rows:
             return self.rows.sum_blocks(self.row_terms(v, data), fused=fused)
-        terms, conditions = self.model._row_density(v, data, checked=True)  # `hiertorch.model.checks` has looked at y
+        terms, conditions = row_density(self.model, v, data, checked=True)  # `hiertorch.model.checks` has looked at y
         if data.weights is None and not fused:  # a block is impossible as soon as a row is, and is looked at as a whole
             blocks = self.rows.sum_blocks(terms.expand(len(values[0]), data.n_rows))
             found = [(condition, condition.violated(self.rows.over_blocks)) for condition in conditions]

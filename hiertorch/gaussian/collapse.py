@@ -18,7 +18,7 @@ from hiertorch.gaussian.elimination import Elimination, Reduced, Spreads
 from hiertorch.gaussian.grams import gather
 from hiertorch.gaussian.marginals import Marginals
 from hiertorch.gaussian.several import Eliminations
-from hiertorch.model.latent import Values
+from hiertorch.model.latent import Values, known
 from hiertorch.model.support import Bounds, Condition, conditions
 
 __all__ = ["Collapsed"]
@@ -126,9 +126,9 @@ class Collapsed:
         """
         model, names = self.composed.model, self.composed.names
         v = Values(dict(self.composed.zeros(values, chains)), names, None, bounds)
-        found = {("rows", ""): conditions(model.likelihood(v, self.affine.witnesses), v._satisfies)}
+        found = {("rows", ""): conditions(model.likelihood(v, self.affine.witnesses), known(v))}
         for name in self.linear:
-            found["prior", name] = conditions(model.prior(name, v, self.composed.data), v._satisfies)
+            found["prior", name] = conditions(model.prior(name, v, self.composed.data), known(v))
         return {key: some for key, some in found.items() if some}
 
     def possible(self, values: Mapping[str, Tensor]) -> Tensor:

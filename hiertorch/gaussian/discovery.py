@@ -20,7 +20,7 @@ from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.grams import chunks
 from hiertorch.gaussian.probing import find
-from hiertorch.gaussian.several import one_of, sets_of
+from hiertorch.gaussian.several import sets_of
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import Model, weighted
 from hiertorch.model.reads import Reads
@@ -41,7 +41,7 @@ def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
     try:
         with torch.no_grad(), validation(False):
             own = sets_of(data)
-            sets = [one_of(data, d % own) for d in range(lcm(own, priors_in_turn(model)))]
+            sets = [data.of_chains(d % own) for d in range(lcm(own, priors_in_turn(model)))]
             found = Collapsed(find(model, sets[0], reads), data, sets)
             _verify(found)
     except NotAffine as reason:
@@ -85,4 +85,4 @@ def _repeated(collapsed: Collapsed, chains: int) -> Data:
     """The data, with one set for each of so many chains if there are several."""
     data = collapsed.data
     own = [x for x in (data.y, data.weights) if x is not None and x.dim() == 2]
-    return one_of(data, torch.arange(chains, device=data.device) % len(own[0])) if own else data
+    return data.of_chains(torch.arange(chains, device=data.device) % len(own[0])) if own else data

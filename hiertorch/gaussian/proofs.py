@@ -60,7 +60,7 @@ def check_trace(composed: Composed, choice: Choice, here: Mapping[str, Tensor], 
     if not all(close(slopes[0], slope) for slope in slopes[1:]):
         raise NotAffine(f"the mean of the likelihood is not affine in {', '.join(map(repr, names))} together")
     nothing = composed.zeros(few, chains)
-    other = Values({**nothing._tensors, **random(far)}, composed.names)
+    other = Values({**nothing, **random(far)}, composed.names)
     scales = [composed.model.likelihood(v, rows).stddev for v in (nothing, other)]
     for name in names:
         scales += [composed.root(name, v) for v in (nothing, other)]

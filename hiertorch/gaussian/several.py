@@ -20,7 +20,7 @@ from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.elimination import Elimination, Reduced, Spreads
 from hiertorch.gaussian.grams import Grams
 
-__all__ = ["Eliminations", "one_of", "sets_of"]
+__all__ = ["Eliminations", "sets_of"]
 
 MOST_NUMBERS = 30_000_000
 """In the matrices of all sets together: 240 MB."""
@@ -33,13 +33,6 @@ def sets_of(data: Data) -> int:
         return 1
     chains = each[0].shape[0]
     return next(d for d in range(1, chains + 1) if chains % d == 0 and all(torch.equal(x[d:], x[:-d]) for x in each))
-
-
-def one_of(data: Data, number: int | Tensor) -> Data:
-    """A data set among several, or some of them; what depends on the response of all stays as it is."""
-    y = data.y if data.y.dim() == 1 else data.y[number]
-    weights = data.weights if data.weights is None or data.weights.dim() == 1 else data.weights[number]
-    return data._changed(y=y, weights=weights)
 
 
 class Eliminations:

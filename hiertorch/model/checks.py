@@ -13,12 +13,14 @@ from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.bijections import bijection
 from hiertorch.model.declared import overrides
-from hiertorch.model.drawing import fits, shares
+from hiertorch.model.densities import Densities
+from hiertorch.model.drawing import fits
 from hiertorch.model.impossible import reads_rows, refuse_always, refuse_fixed, suspects
 from hiertorch.model.latent import Values, validation
-from hiertorch.model.model import Model, seeded
+from hiertorch.model.mending import shares
 from hiertorch.model.reads import Reads, record
 from hiertorch.model.weights import check_registered, refuse_weights
+from hiertorch.randomness import seeded
 
 __all__ = ["inspect"]
 
@@ -39,7 +41,7 @@ ROWS = 50_000
 
 
 def inspect(
-    model: Model, data: Data, generator: torch.Generator | None = None, *, prior_only: bool = False
+    model: Densities, data: Data, generator: torch.Generator | None = None, *, prior_only: bool = False
 ) -> tuple[Reads, list[str]]:
     """Runs every prior and the likelihood; returns what reads what, and notes worth a warning.
 
@@ -70,7 +72,7 @@ def inspect(
     return reads, [*impossible, *_notes(model, reads, data, prior_only=prior_only)]
 
 
-def _impossible(model: Model, data: Data, rows: Data | None, generator: torch.Generator) -> list[str]:
+def _impossible(model: Densities, data: Data, rows: Data | None, generator: torch.Generator) -> list[str]:
     """Notes on parameters that prior draws make impossible; a ModelError if all do."""
     if overrides(model, "log_prob") or overrides(model, "log_likelihood"):
         rows = None
@@ -88,9 +90,9 @@ def _impossible(model: Model, data: Data, rows: Data | None, generator: torch.Ge
     return notes
 
 
-def _check_kinds(model: Model, data: Data) -> None:
+def _check_kinds(model: Densities, data: Data) -> None:
     """That these are a model and data, and that the data have the model's plates."""
-    if not isinstance(model, Model):
+    if not isinstance(model, Densities):
         raise ModelError(
             f"expected an instance of ht.Model, found {model!r}{'; call the class' if isinstance(model, type) else ''}."
         )
@@ -125,7 +127,7 @@ def _spread(data: Data) -> Data:
     return data.take(torch.arange(ROWS, device=data.device) * data.n_rows // ROWS)
 
 
-def _checked(model: Model, data: Data, rows: Data, generator: torch.Generator, *, prior_only: bool) -> Reads:
+def _checked(model: Densities, data: Data, rows: Data, generator: torch.Generator, *, prior_only: bool) -> Reads:
     """Everything that running the model can show, with its likelihood at some rows of the data, or at all."""
     opaque = overrides(model, "log_prob") and not prior_only
     reads = record(model, data, generator, prior_only=prior_only, rows=rows)
@@ -156,7 +158,7 @@ def _checked(model: Model, data: Data, rows: Data, generator: torch.Generator, *
     return reads
 
 
-def _check_prior(model: Model, name: str, v: Values, data: Data, generator: torch.Generator) -> Tensor:
+def _check_prior(model: Densities, name: str, v: Values, data: Data, generator: torch.Generator) -> Tensor:
     """That draws and their densities are finite; returns log p(values), `(chains, size)`."""
     value = v[name]
     try:
@@ -189,7 +191,7 @@ def _finite(draws: Tensor) -> Tensor:
     return torch.isfinite(draws).reshape(-1, draws.shape[2], math.prod(draws.shape[3:])).all(-1).any(0)
 
 
-def _check_support(model: Model, name: str, reads: Reads, again: Values, data: Data) -> None:
+def _check_support(model: Densities, name: str, reads: Reads, again: Values, data: Data) -> None:
     prior: Any = reads.distributions[name]
     try:
         here = bijection(prior.support)
@@ -218,7 +220,7 @@ def _has_one_support(distribution: Any) -> bool:
     return support is getattr(type(distribution), "support", None) and not constraints.is_dependent(support)
 
 
-def _check_labels(model: Model, name: str, reads: Reads, data: Data) -> None:
+def _check_labels(model: Densities, name: str, reads: Reads, data: Data) -> None:
     labels, event = model.latents[name].event_labels(data), tuple(reads.values[name].shape[2:])
     if labels is not None and tuple(map(len, labels)) != event:
         raise ModelError(
@@ -227,7 +229,7 @@ def _check_labels(model: Model, name: str, reads: Reads, data: Data) -> None:
         )
 
 
-def _check_derived(model: Model, name: str, v: Values, data: Data) -> None:
+def _check_derived(model: Densities, name: str, v: Values, data: Data) -> None:
     """That it can be computed, before hours are spent on the draws that it is computed from."""
     quantity = model.derived[name]
     try:
@@ -251,7 +253,7 @@ def _check_derived(model: Model, name: str, v: Values, data: Data) -> None:
         )
 
 
-def _check_likelihood(model: Model, reads: Reads, rows: Data, data: Data) -> Tensor:
+def _check_likelihood(model: Densities, reads: Reads, rows: Data, data: Data) -> Tensor:
     """Returns log p(y_i | values) of the rows, `(chains, rows)`."""
     v = model.values(reads.values)
     wanted = (len(next(iter(v.values()))), rows.n_rows)
@@ -285,7 +287,7 @@ def _check_likelihood(model: Model, reads: Reads, rows: Data, data: Data) -> Ten
     return terms
 
 
-def _check_parameters(model: Model, reads: Reads, rows: Data, data: Data) -> None:
+def _check_parameters(model: Densities, reads: Reads, rows: Data, data: Data) -> None:
     """That no row's own columns make a parameter of its likelihood impossible."""
     v, response = model.values(reads.values), reads.response
     assert response is not None
@@ -328,7 +330,7 @@ def _check_shape(response: object, wanted: tuple[int, int]) -> None:
         )
 
 
-def _check_responses(model: Model, reads: Reads, rows: Data, data: Data) -> None:
+def _check_responses(model: Densities, reads: Reads, rows: Data, data: Data) -> None:
     """A response outside the support in every chain is the data's fault; in some, perhaps the latents'."""
     response: Any = reads.response
     try:
@@ -373,7 +375,7 @@ def _check_density(reads: Reads) -> None:
         raise ModelError(f"log_prob returned {found}; expected a tensor of shape (chains,) = ({chains},).")
 
 
-def _check_chains(model: Model, pairs: Iterable[tuple[Any, Tensor]], what: str) -> None:
+def _check_chains(model: Densities, pairs: Iterable[tuple[Any, Tensor]], what: str) -> None:
     """Moving the first chain must leave the terms of the others as they are: `(chains, ...)` before and after."""
     for before, after in pairs:
         same = (before == after) | (torch.isnan(before) & torch.isnan(after))
@@ -384,7 +386,7 @@ def _check_chains(model: Model, pairs: Iterable[tuple[Any, Tensor]], what: str) 
             )
 
 
-def _notes(model: Model, reads: Reads, data: Data, *, prior_only: bool) -> list[str]:
+def _notes(model: Densities, reads: Reads, data: Data, *, prior_only: bool) -> list[str]:
     notes = []
     read = set(reads.likelihood).union(*reads.priors.values())
     unused = [name for name in model.latents if name not in read]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.model.model import Model
+from hiertorch.model.densities import Densities
 
 __all__ = [
     "overrides",
@@ -26,12 +26,12 @@ __all__ = [
 CLOSE = 1e-6
 
 
-def overrides(model: Model, method: str) -> bool:
+def overrides(model: Densities, method: str) -> bool:
     """Whether the model writes a method of `Model` itself, in its class or as an attribute of the instance."""
-    return method in vars(model) or getattr(type(model), method) is not getattr(Model, method)
+    return method in vars(model) or getattr(type(model), method) is not getattr(Densities, method)
 
 
-def own_priors(model: Model, v: Mapping[str, Tensor], data: Data, names: Iterable[str] | None = None) -> list[str]:
+def own_priors(model: Densities, v: Mapping[str, Tensor], data: Data, names: Iterable[str] | None = None) -> list[str]:
     """Latents whose `log_prior_term` is not the log density of their declared prior at some of these values, up to a
     constant.
     """
@@ -41,12 +41,12 @@ def own_priors(model: Model, v: Mapping[str, Tensor], data: Data, names: Iterabl
     return [
         name
         for name in (model.latents if names is None else names)
-        if not _alike(model.log_prior_term(name, v, data), Model.log_prior_term(model, name, v, data))
+        if not _alike(model.log_prior_term(name, v, data), Densities.log_prior_term(model, name, v, data))
     ]
 
 
 def refuse_own_priors(
-    model: Model, v: Mapping[str, Tensor], data: Data, what: str, names: Iterable[str] | None = None
+    model: Densities, v: Mapping[str, Tensor], data: Data, what: str, names: Iterable[str] | None = None
 ) -> None:
     """Raises a ModelError if declared priors would be used for `what`, and are not those that were fitted."""
     kind = type(model).__name__
@@ -62,22 +62,22 @@ def refuse_own_priors(
         )
 
 
-def own_likelihood(model: Model, v: Mapping[str, Tensor], data: Data) -> bool:
+def own_likelihood(model: Densities, v: Mapping[str, Tensor], data: Data) -> bool:
     """Whether `log_likelihood` is overridden and is not the log density of the declared likelihood at these values."""
     if not overrides(model, "log_likelihood"):
         return False
     v = model.values(v)
-    return not _alike(model.log_likelihood(v, data), Model.log_likelihood(model, v, data))
+    return not _alike(model.log_likelihood(v, data), Densities.log_likelihood(model, v, data))
 
 
-def refuse_own_density(model: Model, v: Mapping[str, Tensor], data: Data, what: str) -> None:
+def refuse_own_density(model: Densities, v: Mapping[str, Tensor], data: Data, what: str) -> None:
     """Raises a ModelError if `log_prob` is overridden and is not the sum of declared pieces at these values, up to a
     constant.
     """
     if not overrides(model, "log_prob"):
         return
     v = model.values(v)
-    if not _alike(model.log_prob(v, data), Model.log_prob(model, v, data)):
+    if not _alike(model.log_prob(v, data), Densities.log_prob(model, v, data)):
         raise ModelError(
             f"{what} needs the density of each row, and {type(model).__name__} overrides log_prob, which is not the "
             "sum of its priors and its likelihood: write log_prior_term for what belongs to a prior, and likelihood "
@@ -85,7 +85,7 @@ def refuse_own_density(model: Model, v: Mapping[str, Tensor], data: Data, what: 
         )
 
 
-def refuse_own_likelihood(model: Model, v: Mapping[str, Tensor], data: Data, what: str) -> None:
+def refuse_own_likelihood(model: Densities, v: Mapping[str, Tensor], data: Data, what: str) -> None:
     """Raises a ModelError if the declared likelihood would be used for `what`, and is not the one that was fitted."""
     if own_likelihood(model, v, data):
         kind = type(model).__name__

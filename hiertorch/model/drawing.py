@@ -5,27 +5,32 @@ chain draws them again: rejection, which gives the prior given that all its para
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.model.latent import Values, repaired
+from hiertorch.model.latent import Latent, Values, known, repaired
 from hiertorch.model.support import Bounds, Condition, Sure, conditions, plain_bounds, violated
-from hiertorch.model.tolerance import attempted
 
-__all__ = ["Share", "draw_latents", "fits", "mended", "refuse_impossible", "shares"]
+__all__ = ["Share", "draw_latents", "fits", "impossible_at", "refuse_impossible"]
 
 TRIES = 200
 """Times that a chain is drawn again before its prior is said to be impossible."""
 
-TURNS = 16
-"""Times that groups, or chains, at which the likelihood is 0 are drawn again."""
 
-LOOKS, NUMBERS = 256, 500_000
-"""Prior draws at which parameters are looked at; so many numbers at most."""
+class HasPriors(Protocol):
+    """What draws from a prior ask of a model."""
+
+    @property
+    def latents(self) -> Mapping[str, Latent]:
+        """By name, in the order in which they are drawn."""
+
+    def prior(self, name: str, v: Values, data: Data) -> Distribution:
+        """p(theta_name | earlier latents)."""
 
 
 class Share:
@@ -50,7 +55,11 @@ class Share:
 
 
 def draw_latents(
-    model: Any, data: Any, chains: int, given: Mapping[str, Tensor], met: MutableMapping[str, Share] | None = None
+    model: HasPriors,
+    data: Data,
+    chains: int,
+    given: Mapping[str, Tensor],
+    met: MutableMapping[str, Share] | None = None,
 ) -> dict[str, Tensor]:
     """theta ~ p(theta), name -> `(chains, size, *event)`; those `given` are kept. Shares of impossible draws are noted
     in `met`.
@@ -62,8 +71,8 @@ def draw_latents(
 
 
 def _drawn(
-    model: Any,
-    data: Any,
+    model: HasPriors,
+    data: Data,
     chains: int,
     given: Mapping[str, Tensor],
     names: Sequence[str],
@@ -80,7 +89,7 @@ def _drawn(
         v = Values(tensors, every, None, ends)
         distribution = model.prior(name, v, data)
         for attempt in range(TRIES + 1):
-            found = [] if fixed and met is None else _impossible(distribution, chains, v._satisfies)
+            found = [] if fixed and met is None else impossible_at(distribution, chains, known(v))
             if not found:
                 break
             if attempt == 0 and met is not None:
@@ -109,7 +118,7 @@ def _drawn(
     return tensors
 
 
-def _impossible(distribution: Any, chains: int, sure: Sure | None = None) -> list[tuple[Condition, Tensor]]:
+def impossible_at(distribution: Distribution, chains: int, sure: Sure | None = None) -> list[tuple[Condition, Tensor]]:
     """Conditions that are violated, and where, `(chains, size)`."""
     if not isinstance(distribution, Distribution):
         return []
@@ -121,55 +130,10 @@ def _impossible(distribution: Any, chains: int, sure: Sure | None = None) -> lis
     return found
 
 
-def refuse_impossible(distribution: Any, chains: int, what: str) -> None:
+def refuse_impossible(distribution: Distribution, chains: int, what: str) -> None:
     """Raises a ModelError if parameters are impossible anywhere, which says what can't be done therefore."""
-    for condition, mask in _impossible(distribution, chains):
+    for condition, mask in impossible_at(distribution, chains):
         raise ModelError(f"{what} at {float(mask.double().mean()):.0%} of the values: {Share(condition, mask).text}.")
-
-
-def mended(
-    model: Any, data: Any, rows: Any, values: Mapping[str, Tensor], generator: Any, fixed: Sequence[str] = ()
-) -> dict[str, Tensor]:
-    """Prior draws, of which those of the groups where the likelihood of some rows is not finite are drawn again, or
-    those of all latents; those that are `fixed` are kept. Not all may be mended.
-    """
-    values, chains = dict(values), len(next(iter(values.values())))
-    latents = model.latents
-    varying = [name for name, latent in latents.items() if latent.plate is not None and name not in fixed]
-    for turn in range(TURNS):
-        terms = model.log_likelihood(model.values(values), rows)
-        bad = ~torch.isfinite(terms) if rows.weights is None else ~torch.isfinite(terms) & (rows.weights != 0)
-        bad = bad.expand(chains, rows.n_rows)
-        if not bool(bad.any()):
-            break
-        whole = not varying or turn % 4 == 3
-        keep = [name for name in latents if name in fixed or (not whole and latents[name].plate is None)]
-        fresh = model.sample_prior(data, chains, generator, given={name: values[name] for name in keep})
-        for name in latents:
-            if name in keep:
-                continue
-            if whole:
-                where = bad.any(1, keepdim=True)
-            else:
-                size = values[name].shape[1]
-                groups = bad.new_zeros(chains, size, dtype=terms.dtype)
-                where = groups.index_add(1, rows.codes[latents[name].plate], bad.to(terms.dtype)) > 0
-            where = where.reshape(*where.shape, *(1,) * (values[name].dim() - 2))
-            values[name] = torch.where(where, fresh[name], values[name])
-    return values
-
-
-def shares(model: Any, data: Any, rows: Any, generator: Any) -> list[Share]:
-    """How many prior draws make parameters of priors, or of the likelihood of some rows (if any), impossible."""
-    met: dict[str, Share] = {}
-    number = LOOKS if rows is None else max(8, min(LOOKS, NUMBERS // rows.n_rows))
-    number = next((len(x) for x in (data.y, data.weights) if x is not None and x.dim() == 2), number)
-    values = model.sample_prior(data, number, generator, met=met)
-    if rows is not None:
-        for condition, mask in _impossible(attempted(model.likelihood, values, rows), number):
-            share = Share(condition, mask)
-            met.setdefault(share.name, share)
-    return list(met.values())
 
 
 def fits(shape: Sequence[int], target: Sequence[int]) -> bool:
@@ -178,7 +142,7 @@ def fits(shape: Sequence[int], target: Sequence[int]) -> bool:
     return len(padded) == len(target) and all(a in (1, b) for a, b in zip(padded, target, strict=True))
 
 
-def _draw(what: str, distribution: Distribution, shape: tuple[int, int], data: Any) -> Tensor:
+def _draw(what: str, distribution: Distribution, shape: tuple[int, int], data: Data) -> Tensor:
     """A draw of a prior for each chain and group, `(chains, size, *event)`, or what is wrong with the prior."""
     family = type(distribution).__name__
     if _is_discrete(distribution):

@@ -14,11 +14,11 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
 from hiertorch.errors import ModelError
-from hiertorch.model.support import Bounds, shares_memory, within
+from hiertorch.model.support import Bounds, Sure, shares_memory, within
 from hiertorch.runtime.surroundings import at_home
 from hiertorch.runtime.validating import validation
 
-__all__ = ["Derived", "Latent", "Values", "cast", "exact", "prior_text", "repaired", "validation"]
+__all__ = ["Derived", "Latent", "Values", "cast", "exact", "known", "prior_text", "repaired", "unnoted", "validation"]
 
 WRITTEN = 64
 """Numbers of a prior's parameter up to which they are thought to be written by hand."""
@@ -73,10 +73,7 @@ class Latent:
 
         A prior function of two parameters is given `data`; a prior of plain numbers is moved to `device` and `dtype`.
         """
-        if isinstance(self.prior, Distribution):
-            distribution = self.prior
-        else:
-            distribution = self.prior(values, data) if self._wants_data else self.prior(values)
+        distribution = self.made(values, data)
         if not isinstance(distribution, Distribution):
             return distribution  # `Model.prior` says so
         # PyTorch makes float32 on the CPU of plain numbers, and like them they take on whatever they meet.
@@ -94,6 +91,12 @@ class Latent:
             distribution = distribution.expand(batch + self.event) if fixed else _append_axes(distribution, self.event)
             distribution = Independent(distribution, len(self.event))
         return distribution
+
+    def made(self, values: "Values", data: Any) -> Distribution:
+        """The prior that was declared, or what the function that was declared gives, as it is."""
+        if isinstance(self.prior, Distribution):
+            return self.prior
+        return self.prior(values, data) if self._wants_data else self.prior(values)
 
     @property
     def axes(self) -> tuple[tuple[Any, ...], ...]:
@@ -207,20 +210,30 @@ class Values(Mapping[str, Tensor]):
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
 
-    def _satisfies(self, x: Tensor, constraint: Constraint) -> bool:
-        """Whether a tensor is the value of a latent, or a part of it, whose bounds say that it satisfies this."""
-        return any(
-            within(found, constraint) and shares_memory(x, self._tensors[name])
-            for name, found in self._bounds.items()
-            if name in self._tensors
-        )
-
     def _missing(self, name: str) -> str:
         known = ", ".join(self._tensors) or "none"
         if name in self._declared:
             advice = f"declare {name!r} above it (readable here: {known})."
             return f"it reads latent {name!r}, which is declared later; {advice}"
         return f"it reads latent {name!r}, which the model does not declare (readable here: {known})."
+
+
+def unnoted(v: Values) -> Mapping[str, Tensor]:
+    """The tensors of values, for one whose reading is not to be noted."""
+    return v._tensors
+
+
+def known(v: Values) -> Sure:
+    """Whether a tensor is the value of a latent, or a part of it, whose bounds say that it satisfies a constraint."""
+
+    def satisfies(x: Tensor, constraint: Constraint) -> bool:
+        return any(
+            within(found, constraint) and shares_memory(x, v._tensors[name])
+            for name, found in v._bounds.items()
+            if name in v._tensors
+        )
+
+    return satisfies
 
 
 def prior_text(distribution: Distribution) -> str:

@@ -12,9 +12,9 @@ from torch.distributions import Distribution
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.declared import overrides
-from hiertorch.model.drawing import mended
+from hiertorch.model.densities import Densities
 from hiertorch.model.latent import Values, validation
-from hiertorch.model.model import Model
+from hiertorch.model.mending import mended
 
 __all__ = ["Reads", "record"]
 
@@ -59,7 +59,7 @@ class _Watched:
 
 
 def record(
-    model: Model,
+    model: Densities,
     data: Data,
     generator: torch.Generator | None,
     *,
@@ -105,7 +105,7 @@ def record(
 
 
 def _possible(
-    model: Model, data: Data, rows: Data, tensors: dict[str, Tensor], generator: torch.Generator | None
+    model: Densities, data: Data, rows: Data, tensors: dict[str, Tensor], generator: torch.Generator | None
 ) -> dict[str, Tensor]:
     """Prior draws at which the likelihood is finite, if it can be computed at all: what can't be is said later."""
     if overrides(model, "log_prob"):
@@ -117,7 +117,7 @@ def _possible(
         return tensors
 
 
-def _own_term(model: Model, name: str, v: Values, data: Any) -> Tensor:
+def _own_term(model: Densities, name: str, v: Values, data: Any) -> Tensor:
     """What an overridden `log_prior_term` gives, or a ModelError that says why it can't be computed."""
     try:
         return model.log_prior_term(name, v, data)
@@ -130,7 +130,7 @@ def _own_term(model: Model, name: str, v: Values, data: Any) -> Tensor:
         ) from error
 
 
-def _response(model: Model, v: Values, data: Any) -> Distribution:
+def _response(model: Densities, v: Values, data: Any) -> Distribution:
     """The likelihood at draws from the prior, of which some may be so far out that its parameters overflow."""
     try:
         return model.likelihood(v, data)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from hiertorch.errors import ModelError
+from hiertorch.model.densities import Densities
 from hiertorch.model.latent import Derived, Latent
-from hiertorch.model.model import Model
 
 __all__ = ["check_registered", "refuse_weights"]
 
@@ -23,13 +23,13 @@ DEPTH = 4
 SHOWN = 4
 
 
-def check_registered(model: Model) -> None:
+def check_registered(model: Densities) -> None:
     """Raises a ModelError if the model holds parameters that require gradients."""
     if found := [(name, x) for name, x in model.named_parameters() if x.requires_grad]:
         raise ModelError(_sentence(f"{type(model).__name__} holds", dict(found)))
 
 
-def refuse_weights(model: Model, what: str, found: Any) -> None:
+def refuse_weights(model: Densities, what: str, found: Any) -> None:
     """Raises a ModelError if something that the model computed from latents and data alone requires a gradient.
 
     Args:
@@ -54,13 +54,13 @@ def _sentence(what: str, weights: Mapping[str, Tensor]) -> str:
     )
 
 
-def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:
+def _weights(model: Densities) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors that require gradients, wherever the model's code can reach them."""
     seen: dict[int, Any] = {}
     yield from _within("model", dict(vars(model)), DEPTH, seen)
     for name, latent in model.latents.items():
         yield from _within(f"the prior of {name}", latent.prior, DEPTH, seen)
-    bodies = reversed([kind for kind in type(model).__mro__ if issubclass(kind, Model) and kind is not Model])
+    bodies = reversed([kind for kind in type(model).__mro__ if issubclass(kind, Densities) and kind is not Densities])
     for name, value in {name: value for kind in bodies for name, value in vars(kind).items()}.items():
         yield from _within(name, value, DEPTH, seen)
 
@@ -72,7 +72,7 @@ def _within(name: str, thing: Any, depth: int, seen: dict[int, Any]) -> Iterator
     if isinstance(thing, Tensor):
         if thing.requires_grad:
             yield name, thing
-    elif isinstance(thing, nn.Module) and not isinstance(thing, Model):
+    elif isinstance(thing, nn.Module) and not isinstance(thing, Densities):
         yield from ((f"{name}.{key}", x) for key, x in thing.named_parameters() if x.requires_grad)
     elif isinstance(thing, Mapping):
         for key, part in thing.items():

@@ -119,7 +119,7 @@ class Autoscaled:
 
     def __call__(self, v: Values, data: Data) -> Distribution:
         """Independent over the entries of the event."""
-        place, width = data._once(self._key, self._numbers)
+        place, width = data.computed_once(self._key, self._numbers)
         made: Distribution
         if self.role == "coefficient":
             made = Normal(place, WIDE * width)

@@ -1,9 +1,12 @@
 """Groupings that do not nest: every rating is of one lecturer by one student."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.model.latent import Values
+from hiertorch.models.design import Design
 from hiertorch.models.nested import Nested
 
 __all__ = ["Crossed"]
@@ -22,6 +25,10 @@ class Crossed(Nested):
             `gamma_student` and so on.
         family, offset, priors: see `hiertorch.models.Regression`.
     """
+
+    def design(self) -> Design:
+        """No grouping nests in another."""
+        return replace(super().design(), nested=())
 
     def around(self, plate: str) -> str | None:
         """Nothing: mu stands in eta."""

@@ -1,17 +1,18 @@
 """A meta-analysis: one estimate for each group, with a standard error that is known."""
 
+from torch import Tensor
 from torch.distributions import Distribution, Gamma, Normal
 
-from hiertorch.data.admissible import positive
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
+from hiertorch.families import Gaussian
 from hiertorch.model.latent import Latent, Values
-from hiertorch.model.model import Model
+from hiertorch.models.design import Design, Designed
 
 __all__ = ["EightSchools"]
 
 
-class EightSchools(Model):
+class EightSchools(Designed):
     """y_j ~ Normal(theta_j, se_j),  theta_j ~ Normal(mu, tau): se_j is a column of the data (Rubin 1981; Gelman et al.
     2013, section 5.5).
 
@@ -36,11 +37,15 @@ class EightSchools(Model):
 
     def likelihood(self, v: Values, data: Data) -> Distribution:
         """Normal, `(chains, rows)`."""
-        return Normal(v.theta[:, data[self.plate]], data[self.se])
+        return Normal(self.linear_predictor(v, data), data[self.se])
 
-    def check_columns(self, data: Data) -> None:
-        """Standard errors are above 0."""
-        positive(data, self.se, "standard errors")
+    def linear_predictor(self, v: Values, data: Data) -> Tensor:
+        """theta_j."""
+        return v.theta[:, data[self.plate]]
+
+    def design(self) -> Design:
+        """Known standard errors."""
+        return Design(Gaussian(self.se))
 
 
 def _population(v: Values) -> Distribution:

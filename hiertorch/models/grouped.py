@@ -1,6 +1,7 @@
 """What structures with one grouping share: its name, group-level predictors, and predictors whose slopes vary."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
 from hiertorch.model.latent import Values
+from hiertorch.models.design import Design
 from hiertorch.models.regression import Regression, column_names, predictor
 
 __all__ = ["Grouped"]
@@ -59,6 +61,12 @@ class Grouped(Regression):
             )
         self.common = tuple(name for name in names if name not in self.varying)
         super().__init__(names, family=family, offset=offset, priors=priors)
+
+    def design(self) -> Design:
+        """Predictors, those whose slopes vary, and those of groups."""
+        varying = {self.plate: self.varying} if self.varying else {}
+        explaining = {self.plate: self.group_predictors} if self.group_predictors else {}
+        return replace(super().design(), varying=varying, group_predictors=explaining)
 
     def refuse_group_predictors(self) -> None:
         """For structures without a population that they could explain."""

@@ -1,6 +1,7 @@
 """Groups within groups within groups: students in classes in schools."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
 from hiertorch.model.latent import Latent, Values
+from hiertorch.models.design import Design
 from hiertorch.models.regression import Regression, column_names
 
 __all__ = ["Nested"]
@@ -72,6 +74,11 @@ class Nested(Regression):
             around = self.around(plate)
             text = " + ".join([around or "0", *([f"gamma_{plate} . ({', '.join(columns)})"] if columns else [])])
             self.add(f"alpha_{plate}", _Level(plate, around, columns), plate, text=f"Normal({text}, sigma_{plate})")
+
+    def design(self) -> Design:
+        """Predictors, those of groups, and which groupings nest."""
+        explaining = {plate: names for plate, names in self.group_predictors.items() if names}
+        return replace(super().design(), group_predictors=explaining, nested=self.plates)
 
     def around(self, plate: str) -> str | None:
         """The latent that effects of a plate are drawn around, None for 0."""

@@ -13,15 +13,15 @@ from hiertorch.errors import ModelError
 from hiertorch.families import Family, Gaussian, NegativeBinomial, StudentT, named
 from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Latent, Values
-from hiertorch.model.model import Model
 from hiertorch.models.autoscale import autoscaled
+from hiertorch.models.design import Design, Designed
 
-__all__ = ["Regression", "column_names", "family_of", "predictor"]
+__all__ = ["Regression", "column_names", "predictor"]
 
 Prior = Distribution | Callable[..., Distribution]
 
 
-class Regression(Model):
+class Regression(Designed):
     """y_i ~ family(eta_i),  eta_i = offset_i + what the structure says of predictors and groups.
 
     A model has the latents that its family reads: sigma_y, nu_y ~ Gamma(2, 0.1), phi_y ~ Gamma(2, 0.1). All that has a
@@ -48,6 +48,8 @@ class Regression(Model):
     sigma_y = Gaussian.latents["sigma_y"]
     nu_y = StudentT.latents["nu_y"]
     phi_y = NegativeBinomial.latents["phi_y"]
+
+    takes_priors = True
 
     def __init__(
         self,
@@ -79,12 +81,16 @@ class Regression(Model):
 
     def likelihood(self, v: Values, data: Data) -> Distribution:
         """The family's, `(chains, rows)`."""
-        eta = self.eta(v, data)
-        return self.family.distribution(eta if self.offset is None else eta + data[self.offset], v, data)
+        return self.family.distribution(self.linear_predictor(v, data), v, data)
 
-    def check_columns(self, data: Data) -> None:
-        """See `Model.check_columns`: what the family asks for."""
-        self.family.check_columns(data)
+    def linear_predictor(self, v: Values, data: Data) -> Tensor:
+        """eta and its offset."""
+        eta = self.eta(v, data)
+        return eta if self.offset is None else eta + data[self.offset]
+
+    def design(self) -> Design:
+        """Predictors and offset; structures with groups have more."""
+        return Design(self.family, self.offset, self.predictors)
 
     def _add_latents_of_rows(self) -> None:
         """Declares the family's latents behind the structure's own, as a class body has them if it does."""
@@ -98,7 +104,7 @@ class Regression(Model):
         for name, latent in self.family.latents.items():
             own = self.latents.get(name)
             self.drop(name)
-            self._declare(name, own or latent)
+            setattr(self, name, own or latent)
             if own is None:
                 self._ready.add(name)
 
@@ -112,7 +118,7 @@ class Regression(Model):
         latent = self.latents[name]
         vector = isinstance(latent.prior, Distribution) and len(latent.prior.event_shape)
         event = latent.event or (() if vector else tuple(len(axis) for axis in axes))
-        self._declare(name, Latent(latent.prior, plate, event=event, labels=latent.labels or axes or None))
+        setattr(self, name, Latent(latent.prior, plate, event=event, labels=latent.labels or axes or None))
 
     def add(
         self,
@@ -137,7 +143,7 @@ class Regression(Model):
         own = self.latents.get(name)
         self.drop(name)
         latent = Latent(prior if own is None else own.prior, plate, labels=labels)
-        self._declare(name, latent)
+        setattr(self, name, latent)
         if text and own is None:
             self.texts[name] = text
         if scaled and own is None:
@@ -149,8 +155,8 @@ class Regression(Model):
 
     def drop(self, name: str) -> None:
         """Leaves a latent of the class body out."""
-        self._declared.pop(name, None)
-        self.__dict__.pop(name, None)
+        if name in self.latents:
+            delattr(self, name)
 
     def shared(self, v: Values, data: Data, name: str = "beta", columns: Sequence[str] | None = None) -> Tensor | float:
         """sum_k beta_k x_ik of coefficients that all rows share, `(chains, rows)`."""
@@ -188,7 +194,7 @@ class Regression(Model):
         old = self.latents[name]
         scalar = not isinstance(prior, Distribution) or len(prior.event_shape) == 0
         event = old.event if scalar and not text else ()
-        self._declare(name, Latent(prior, old.plate, event=event, labels=old.labels))
+        setattr(self, name, Latent(prior, old.plate, event=event, labels=old.labels))
         self.texts.pop(name, None)
         if text:
             self.texts[name] = text
@@ -212,13 +218,6 @@ class Regression(Model):
             plate = f"  for each {latent.plate}" if latent.plate else ""
             lines.append(f"{name:<{width}} ~ {prior}{plate}{'  ' + vector if vector else ''}")
         return "\n".join(lines)
-
-
-def family_of(model: Model) -> Family | None:
-    """What y is like in a ready structure whose likelihood is the family's, None in other models."""
-    if not isinstance(model, Regression) or type(model).likelihood is not Regression.likelihood:
-        return None
-    return model.family
 
 
 def column_names(what: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The scales of columns and of the response, by which priors are chosen.
 
 Rows that the data were made with weight 0 for do not count. The numbers are those of the data that were fitted first:
-folds, parts and later rows keep them (`Data._once`), since a prior that moved with the rows would make another model of
-each.
+folds, parts and later rows keep them (`Data.computed_once`), since a prior that moved with the rows would make another
+model of each.
 """
 
 import torch
@@ -25,14 +25,14 @@ def column_scale(data: Data, name: str) -> tuple[Tensor, Tensor]:
     """
 
     def numbers(data: Data) -> Tensor:
-        whole = data._whole or data  # of parts, too: columns are never replaced
+        whole = data.whole_data  # of parts, too: columns are never replaced
         x = _counted(whole)[name].double()
         low, high = x.aminmax()
         size = torch.where(low == 0, torch.ones_like(low), low.abs())
         varies = torch.where(high > low, torch.maximum(sd(x), SHARE * (high - low)), size)
         return torch.stack([x.mean(), varies]).to(data.y)
 
-    mean, scale = data._once(("column", name, "scale"), numbers)
+    mean, scale = data.computed_once(("column", name, "scale"), numbers)
     return mean, scale
 
 
@@ -58,13 +58,13 @@ def response_scale(data: Data, family: Family, offset: str | None = None) -> tup
         return torch.stack([level, spread]).to(data.y)
 
     key = ("response", "scale", type(family).__qualname__, repr(family), repr(offset))
-    level, spread = data._once(key, numbers)
+    level, spread = data.computed_once(key, numbers)
     return level, spread
 
 
 def _counted(data: Data) -> Data:
     """The rows that have had a weight in some chain."""
-    if data._made_with is None:
+    if data.first_weights is None:
         return data
-    kept = (data._made_with > 0).reshape(-1, data.n_rows).any(0).nonzero()[:, 0]
+    kept = (data.first_weights > 0).reshape(-1, data.n_rows).any(0).nonzero()[:, 0]
     return data if len(kept) in (0, data.n_rows) else data.take(kept)

@@ -17,8 +17,8 @@ from hiertorch.errors import DataError, ModelError
 from hiertorch.model.latent import Values
 from hiertorch.model.means import centre
 from hiertorch.model.model import Model
-from hiertorch.models import Crossed, EightSchools, Nested, Regression, TimeVarying, VaryingIntercepts
-from hiertorch.models.grouped import Grouped
+from hiertorch.models.design import Design, design_of
+from hiertorch.models.varying_intercepts import VaryingIntercepts
 from hiertorch.runtime.surroundings import at_home
 from hiertorch.wording import closest, listed
 
@@ -137,19 +137,20 @@ def _simulated(
     model: Model, groups: Groups | None, rows: Any, values: dict[str, Any], seed: int, generator: torch.Generator
 ) -> Simulated:
     """With every group, column and latent of a model."""
-    if not isinstance(model, Regression | EightSchools):
+    if (design := design_of(model)) is None:
         found = f"{model.__name__}, a class: call it" if isinstance(model, type) else type(model).__name__
         raise ModelError(
             f"simulate_grouped knows which columns the structures of ht.models read; found {found}. For a model of "
-            "your own make ht.Data with any response, and call model.simulate(values, data)."
+            "your own make ht.Data with any response, and call model.simulate(values, data); or let it say its "
+            "columns, as a hiertorch.models.design.Designed."
         )
-    labels = _labels(model, groups, rows)
-    coded = _coded(model, labels, rows, generator)
-    columns = _columns(model, coded, labels, generator)
+    labels = _labels(model, design, groups, rows)
+    coded = _coded(design, labels, rows, generator)
+    columns = _columns(design, coded, labels, generator)
     if taken := [name for name in (*coded, *columns) if name == "y"] or [name for name in columns if name in coded]:
         raise ModelError(f"{taken[0]!r} would be two columns of the data; the response is called 'y'. Rename it.")
     frame = pd.DataFrame({**{plate: labels[plate][codes] for plate, codes in coded.items()}, **columns})
-    blank = _blank(model, Data.from_frame(frame.assign(y=0.0), "y", list(coded), [*columns]), generator)
+    blank = _blank(design, Data.from_frame(frame.assign(y=0.0), "y", list(coded), [*columns]), generator)
     with torch.no_grad():
         shapes = model.sample_prior(blank, 1, torch.Generator(CPU).manual_seed(0))
         given = {name: _given(model, name, value, shapes).unsqueeze(0) for name, value in values.items()}
@@ -165,23 +166,20 @@ def _simulated(
     return Simulated(frame, data, {name: truth[name][0] for name in model.latents}, seed)
 
 
-def _blank(model: Model, data: Data, generator: torch.Generator) -> Data:
+def _blank(design: Design, data: Data, generator: torch.Generator) -> Data:
     """The rows with a response around eta = 0, by which priors are chosen before there is one."""
     noughts = torch.randn(data.n_rows, generator=generator, dtype=torch.float64)
     noughts = (noughts - noughts.mean()) / (noughts.std() if data.n_rows > 1 else 1.0)
-    if not isinstance(model, Regression):
-        return data.replace(y=noughts)
-    shift = torch.zeros(data.n_rows, dtype=data.dtype) if model.offset is None else data[model.offset]
-    ones = Values({name: torch.ones(1, 1, dtype=torch.float64) for name in model.family.latents})
-    around = centre(model.family.distribution(shift.to(noughts).unsqueeze(0), ones, data))[0]
-    return data.replace(y=around + noughts if model.family.scaled else around)
+    shift = torch.zeros(data.n_rows, dtype=data.dtype) if design.offset is None else data[design.offset]
+    ones = Values({name: torch.ones(1, 1, dtype=torch.float64) for name in design.family.latents})
+    around = centre(design.family.distribution(shift.to(noughts).unsqueeze(0), ones, data))[0]
+    return data.replace(y=around + noughts if design.family.scaled else around)
 
 
-def _labels(model: Model, groups: Groups | None, rows: Any) -> dict[str, np.ndarray]:
+def _labels(model: Model, design: Design, groups: Groups | None, rows: Any) -> dict[str, np.ndarray]:
     """Grouping -> labels of its groups; those of a time are numbers."""
     own = [latent.plate for latent in model.latents.values() if latent.plate is not None]
-    time = [model.time] if isinstance(model, TimeVarying) else []
-    plates = tuple(dict.fromkeys([*own, *time]))
+    plates = tuple(dict.fromkeys([*own, *design.times]))
     if not isinstance(groups, Mapping):
         if len(plates) > 1:
             raise DataError(
@@ -199,8 +197,8 @@ def _labels(model: Model, groups: Groups | None, rows: Any) -> dict[str, np.ndar
     found: dict[str, np.ndarray] = {}
     above = np.array([""])
     for plate in plates:
-        names = _names(plate, groups[plate], numbers=plate in time)
-        if isinstance(model, Nested) and not isinstance(model, Crossed):
+        names = _names(plate, groups[plate], numbers=plate in design.times)
+        if plate in design.nested:
             names = np.array([f"{parent}{name}" for parent in above for name in names])
             above = np.array([f"{name}/" for name in names])
         found[plate] = names
@@ -224,12 +222,11 @@ def _names(plate: str, groups: int | Sequence[Any], *, numbers: bool) -> np.ndar
 
 
 def _coded(
-    model: Model, labels: Mapping[str, np.ndarray], rows: Any, generator: torch.Generator
+    design: Design, labels: Mapping[str, np.ndarray], rows: Any, generator: torch.Generator
 ) -> dict[str, np.ndarray]:
     """Grouping -> code of every row."""
-    nested = isinstance(model, Nested) and not isinstance(model, Crossed)
     plates = list(labels)
-    led = plates[-1] if nested else plates[0]  # whose groups have so many rows each
+    led = design.nested[-1] if design.nested else plates[0]  # whose groups have so many rows each
     counts = _counts(led, len(labels[led]), rows)
     codes = {led: np.repeat(np.arange(len(counts)), counts)}
     total = int(counts.sum())
@@ -237,9 +234,9 @@ def _coded(
         size = len(labels[plate])
         if size > total:
             raise DataError(f"{size} groups of {plate!r} need as many rows at least, found {total}: raise rows=.")
-        if nested:
+        if plate in design.nested:
             codes[plate] = codes[led] // (len(labels[led]) // size)
-        elif isinstance(model, TimeVarying) and plate == model.time:
+        elif plate in design.times:
             times = np.arange(total) % size
             codes[plate] = times[np.lexsort((times, codes[led]))]
         elif plate != led:
@@ -261,29 +258,23 @@ def _counts(plate: str, size: int, rows: Any) -> np.ndarray:
 
 
 def _columns(
-    model: Model, codes: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], generator: torch.Generator
+    design: Design, codes: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], generator: torch.Generator
 ) -> dict[str, np.ndarray]:
     """Every column that the model reads beside its groupings, `(rows,)`."""
     total = len(next(iter(codes.values())))
 
-    def uniform(low: float, high: float) -> np.ndarray:
-        return (low + (high - low) * torch.rand(total, generator=generator, dtype=torch.float64, device=CPU)).numpy()
-
     def normal(number: int) -> np.ndarray:
         return torch.randn(number, generator=generator, dtype=torch.float64, device=CPU).numpy()
 
-    if isinstance(model, EightSchools):
-        return {model.se: uniform(0.5, 1.5)}
-    assert isinstance(model, Regression)
-    found = {name: normal(total) for name in model.predictors}
-    for plate, names in group_predictors(model).items():
+    found = {name: normal(total) for name in design.predictors}
+    for plate, names in design.group_predictors.items():
         found |= {name: normal(len(labels[plate]))[codes[plate]] for name in names}
-    if model.offset is not None:
-        found[model.offset] = normal(total)
-    of_rows = model.family.draw_columns(total, generator)
+    if design.offset is not None:
+        found[design.offset] = normal(total)
+    of_rows = design.family.draw_columns(total, generator)
     if of_rows is None:
         raise ModelError(
-            f"nothing is known of column {model.family.columns[0]!r}, which {model.family!r} reads: give the family "
+            f"nothing is known of column {design.family.columns[0]!r}, which {design.family!r} reads: give the family "
             "draw_columns(rows, generator), or make ht.Data with it and call model.simulate(values, data)."
         )
     return found | {name: x.numpy() for name, x in of_rows.items()}
@@ -316,10 +307,3 @@ def _shown(value: Tensor) -> str:
     if len(numbers) <= 8 and value.dim() == 1:
         return ", ".join(f"{x:.3g}" for x in numbers)
     return f"{tuple(value.shape)}, from {min(numbers):.3g} to {max(numbers):.3g}"
-
-
-def group_predictors(model: Model) -> dict[str, tuple[str, ...]]:
-    """Plate -> names of its group-level predictors."""
-    if isinstance(model, Nested):
-        return {plate: names for plate, names in model.group_predictors.items() if names}
-    return {model.plate: model.group_predictors} if isinstance(model, Grouped) and model.group_predictors else {}

@@ -1,6 +1,7 @@
 """Groups whose levels move in time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch.distributions import Distribution, Gamma, MultivariateNormal, Normal,
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.latent import Latent, Values
+from hiertorch.models.design import Design
 from hiertorch.models.grouped import Grouped
 
 __all__ = ["TimeVarying"]
@@ -75,6 +77,10 @@ class TimeVarying(Grouped):
             else f"AR(1) around {start}, sd sigma_alpha, correlation phi^(d {self.time})"
         )
         self.add("alpha", self.paths, self.plate, self.time, text)
+
+    def design(self) -> Design:
+        """With the grouping whose labels are times."""
+        return replace(super().design(), times=(self.time,))
 
     def times_of(self, name: str) -> str | None:
         """The spread of steps and the correlation of neighbours depend on how far apart times are."""

@@ -36,7 +36,7 @@ from hiertorch.families import Family
 from hiertorch.model.declared import overrides
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import Model
-from hiertorch.models.regression import Regression, family_of
+from hiertorch.models.design import Designed, family_of
 from hiertorch.pooling.information import prior_mean
 
 __all__ = ["Partition", "parted", "partition", "shares", "table"]
@@ -178,10 +178,8 @@ def _roots(prior: Distribution, value: Tensor) -> Iterator[Tensor]:
 def _eta(model: Model, v: Values, data: Data) -> Tensor:
     """The linear predictor with its offset, `(draws, rows)`."""
     draws = len(next(iter(v.values())))
-    if isinstance(model, Regression):
-        eta = model.eta(v, data)
-        eta = eta if model.offset is None else eta + data[model.offset]
-    else:
+    eta = model.linear_predictor(v, data) if isinstance(model, Designed) else None
+    if eta is None:
         eta = _location(model, v, data)
     return torch.as_tensor(eta).expand(draws, data.n_rows)
 

@@ -26,7 +26,7 @@ from hiertorch import wording
 from hiertorch.arguments import check_choice, check_count, check_probability
 from hiertorch.data import reading
 from hiertorch.data.columns import read_column
-from hiertorch.data.newrows import Rows, shown
+from hiertorch.data.newrows import FrameRows, shown
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.draws.pareto import HIGHEST, smoothed
 from hiertorch.errors import DataError, ModelError, warn
@@ -51,7 +51,7 @@ FEWEST = 100
 class Unit(NamedTuple):
     """New groups that are conditioned together."""
 
-    rows: Rows  # theirs
+    rows: FrameRows  # theirs
     new: Mapping[str, pd.Index]
     effects: Mapping[str, Tensor]  # of these groups, resampled, (chains x draws, groups, *event)
     known: Mapping[str, Tensor]  # plate -> codes of the known groups beside them
@@ -99,7 +99,7 @@ class Conditioned:
         posterior, data = self._posterior, self._fitted.data
         generator = stream(posterior, seed, "conditioned", data.device)
         # New groups have been looked at when they were conditioned on, and no others are taken here.
-        rows = Rows.read(data, frame, distinct=True)
+        rows = FrameRows.read(data, frame, distinct=True)
         owner = self._owners(rows)
         found = data.y.new_empty(posterior.chains * posterior.n_draws, len(frame))
         with torch.no_grad(), validation(False):
@@ -122,7 +122,7 @@ class Conditioned:
         draws = found.unflatten(0, (posterior.chains, posterior.n_draws))
         return Prediction(draws, intervals(draws, ci_prob, frame.index), self.labels)
 
-    def _owners(self, rows: Rows) -> np.ndarray:
+    def _owners(self, rows: FrameRows) -> np.ndarray:
         """The number of the unit that each row belongs to."""
         owner = np.full(len(rows.index), -1)
         for i, unit in enumerate(self._units):
@@ -163,7 +163,7 @@ def condition(
         )
     data = fitted.data
     generator = stream(posterior, seed, "condition", data.device)
-    rows = Rows.read(data, frame, distinct=distinct)
+    rows = FrameRows.read(data, frame, distinct=distinct)
     y = read_column(frame, data.recipe.response, dict(data.recipe.levels))
     y = reading.response(data.name, y, data.dtype, data.device)
     fresh = {
@@ -182,7 +182,7 @@ def condition(
     return _gathered(fitted, posterior, units)
 
 
-def meeting(rows: Rows, fresh: Mapping[str, pd.Index]) -> np.ndarray:
+def meeting(rows: FrameRows, fresh: Mapping[str, pd.Index]) -> np.ndarray:
     """Rows that share a new group have one number, that of the first of them; see Note [What is conditioned together].
 
     Raises:
@@ -207,7 +207,7 @@ def meeting(rows: Rows, fresh: Mapping[str, pd.Index]) -> np.ndarray:
     return owner
 
 
-def _condition(setting: Setting, rows: Rows, each: int, ci_prob: float, generator: torch.Generator) -> Unit:
+def _condition(setting: Setting, rows: FrameRows, each: int, ci_prob: float, generator: torch.Generator) -> Unit:
     """New groups that meet, by the weights of draws of their effects."""
     posterior, model = setting.posterior, setting.fitted.model
     names = [name for name in model.latents if setting.plate(name) in setting.new]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.arguments import check_choice, check_probability, check_seed
-from hiertorch.data.newrows import Rows, announce
+from hiertorch.data.newrows import FrameRows, announce
 from hiertorch.data.table import Data
 from hiertorch.draws import summaries
 from hiertorch.errors import DataError, ModelError
@@ -122,7 +122,7 @@ class Fitted:
     def first(self, plate: str) -> np.ndarray:
         """The first row of each group in the whole of the data, -1 if it has none: `(groups,)`."""
         if plate not in self._first:
-            codes = self.data._row_codes[plate]
+            codes = self.data.whole_codes[plate]
             self._first[plate] = np.full(self.data.size(plate), -1)
             self._first[plate][codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # the last assignment stands
         return self._first[plate]
@@ -167,7 +167,7 @@ class Fitted:
         check_probability(ci_prob)
         generator = stream(posterior, seed, "predict", self.data.device)
         with torch.no_grad(), validation(False):
-            setting = Setting(self, posterior, Rows.read(self.data, frame, distinct=distinct))
+            setting = Setting(self, posterior, FrameRows.read(self.data, frame, distinct=distinct))
             if new_groups == "error" and setting.new:
                 raise DataError(
                     f"new_groups='error', and the frame has new groups: {setting.news()}. Leave their rows out, or "

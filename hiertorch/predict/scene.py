@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from hiertorch.data.newrows import NewRows, Rows, appended, shown
+from hiertorch.data.newrows import FrameRows, NewRows, appended, shown
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.model.impossible import refuse_fixed, refuse_sometimes
@@ -59,7 +59,7 @@ class Setting:
         ModelError: for a model that can't be read with other groups.
     """
 
-    def __init__(self, fitted: "Fitted", posterior: "Posterior", read: Rows, y: Tensor | None = None) -> None:
+    def __init__(self, fitted: "Fitted", posterior: "Posterior", read: FrameRows, y: Tensor | None = None) -> None:
         self.fitted, self.posterior = fitted, posterior
         data, labels = fitted.data, read.labels
         found = {plate: data.labels[plate].get_indexer(rows) for plate, rows in labels.items()}
@@ -71,7 +71,7 @@ class Setting:
         for plate, rows in labels.items():
             known = data.labels[plate]
             axis, at = fitted.is_axis(plate), found[plate]
-            before = data._row_codes[plate][heads]
+            before = data.whole_codes[plate][heads]
             kept = np.arange(len(known)) if axis or self.across else np.unique(np.concatenate([before, at[at >= 0]]))
             if len(fresh[plate]) and (axis or fitted.varies(plate)):
                 self._check_fresh(plate, fresh[plate], axis=axis)
@@ -131,7 +131,7 @@ class Setting:
         wrong = [name for name in names if not close(before[name], terms[name][:, : before[name].shape[1]])]
         what = f"the prior of {wrong[0]!r}" if wrong else "the likelihood"
         if len(heads) and not wrong:
-            taken = (data._whole or data).take(torch.from_numpy(heads)).to(data.device, data.dtype)
+            taken = data.whole_data.take(torch.from_numpy(heads)).to(data.device, data.dtype)
             fitted_rows = self.whole.rows(0, len(heads))
             one = model.log_likelihood(model.values(full), taken.replace(y=fitted_rows.y))
             wrong = [] if close(one, model.log_likelihood(v, fitted_rows)) else ["likelihood"]
@@ -142,7 +142,7 @@ class Setting:
                 "a column, read by data.group_values(column, plate)."
             )
         if not overrides(model, "log_likelihood"):
-            refuse_fixed(model.likelihood(v, self.rows), (2, self.rows.n_rows), self.rows._row_text)
+            refuse_fixed(model.likelihood(v, self.rows), (2, self.rows.n_rows), self.rows.row_text)
 
     def plate(self, name: str) -> str | None:
         """The plate of a latent."""
@@ -255,7 +255,7 @@ class Setting:
                 own = {name: x[part] for name, x in (given or {}).items()}
                 v = self.values(at[part], population=population, given=own)
                 y = model.likelihood(model.values(v), rows)
-                refuse_sometimes(y, (len(part), rows.n_rows), rows._row_text, "the draws")
+                refuse_sometimes(y, (len(part), rows.n_rows), rows.row_text, "the draws")
                 if kind == "mean":
                     found[part] = expected(y).to(found.dtype).expand(len(part), rows.n_rows)
                 elif overrides(model, "simulate"):

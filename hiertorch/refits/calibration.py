@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch.data.newrows import Rows
+from hiertorch.data.newrows import FrameRows
 from hiertorch.draws.spacing import evenly
 from hiertorch.model.model import seeded
 from hiertorch.predict.scene import Setting
@@ -47,7 +47,7 @@ class Check(NamedTuple):
 
 
 def calibrated(
-    setting: Setting, rows: Rows, y: Tensor, level: float, generator: torch.Generator
+    setting: Setting, rows: FrameRows, y: Tensor, level: float, generator: torch.Generator
 ) -> tuple[pd.DataFrame, pd.Series]:
     """A row for each of STATISTICS: what was found, what is expected, from `low` to `high` where chance puts it in all
     but `level` of sets, and p. With it the PIT of each row, Pr(y_rep < y_i) + u Pr(y_rep = y_i) for a uniform u.

@@ -5,18 +5,16 @@ Note [The prior stays]
     prior that moved with every update would make another model of each, and no weights lead from one to the other.
 """
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from hiertorch.data import reading
 from hiertorch.data.columns import read_column
-from hiertorch.data.newrows import Rows, appended, shown
+from hiertorch.data.newrows import FrameRows, appended, shown
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 from hiertorch.model.latent import validation
@@ -31,25 +29,6 @@ __all__ = ["Later"]
 
 ALIKE = 20
 """Rows of which fewer may be like others by chance, where responses and predictors have few values."""
-
-
-class Grown(Data):
-    """Fitted rows and new ones behind them; known groups keep their codes, new groups stand behind."""
-
-    _before: Data
-
-    def _once(self, key: tuple[str, ...], compute: Callable[[Data], Tensor]) -> Tensor:
-        """Of the data that were fitted; see Note [The prior stays]."""
-        return self._before._once(key, compute).to(self.y)
-
-    def label_numbers(self, plate: str) -> Tensor:
-        """Labels as numbers, dates in days since the first that was fitted: `(groups,)`."""
-        key = ("numbers", plate)
-        if plate in self.labels and key not in self._cache:
-            known = reading.label_numbers(plate, self._before.labels[plate])
-            both = reading.label_numbers(plate, self.labels[plate])
-            self._cache[key] = torch.as_tensor(both + (known[0] - both[0])).to(self.y)
-        return super().label_numbers(plate)
 
 
 class Later:
@@ -93,7 +72,7 @@ class Later:
         if asked and weights is not None:
             w = reading.predictor(weights, read_column(frame, weights), len(frame), data.dtype, data.device)
             frame = frame if weights in {*data.recipe.columns.values()} else frame.drop(columns=weights)
-        self.rows = Rows.read(data, frame, distinct=distinct)
+        self.rows = FrameRows.read(data, frame, distinct=distinct)
         y = read_column(frame, data.recipe.response, dict(data.recipe.levels))
         self.y = reading.response(data.name, y, data.dtype, data.device)
         if asked and weights is not None:
@@ -107,24 +86,21 @@ class Later:
         }
         self.data = self._merged()
 
-    def _merged(self) -> Grown:
+    def _merged(self) -> Data:
         data = self.fitted.data
-        whole = data._whole or data
-        n, at = whole.n_rows, torch.from_numpy(np.arange(whole.n_rows)[data._of_whole])
+        whole = data.whole_data
+        n, at = whole.n_rows, torch.from_numpy(np.arange(whole.n_rows)[data.whole_rows])
         codes, labels = {}, {}
         for plate, rows in self.rows.labels.items():
             known, new = data.labels[plate], self.fresh[plate]
             found = known.get_indexer(rows)
             behind = np.where(found >= 0, found, len(known) + new.get_indexer(rows))
-            codes[plate] = np.concatenate([data._row_codes[plate], behind])
+            codes[plate] = np.concatenate([data.whole_codes[plate], behind])
             labels[plate] = appended(known, new)
         before = (whole.y if whole.y.ndim == 1 else whole.y[0]).to(data.device, data.dtype)
         columns = {name: torch.cat([whole.columns[name].to(x), x]) for name, x in self.rows.columns.items()}
-        merged = Grown.__new__(Grown)
-        sizes = {plate: range(len(known)) for plate, known in labels.items()}
-        merged._fill(data.name, torch.cat([before, self.y]), columns, codes, None, sizes, data.dtype)
-        merged.labels, merged.recipe, merged._before = labels, data.recipe, data
-        merged._index = appended(whole._index, self.rows.index)
+        index = appended(whole.index, self.rows.index)
+        merged = Data.beside(data, torch.cat([before, self.y]), columns, codes, labels, index)
         if len(at) < n or not torch.equal(at, torch.arange(n)):
             merged = merged.take(torch.cat([at, n + torch.arange(len(self.y))]))
         w = None if data.weights is None or self.w is None else torch.cat([data.weights, self.w])

@@ -632,7 +632,7 @@ def test_some_rows_alone_know_their_groups_only():
         np.arange(600.0), groups={"school": labels[school], "district": school // 5}, u=u[school], weights=np.ones(600)
     )
     rows = torch.tensor([7, 333, 331, 599])
-    some = data._alone(rows)
+    some = data.take_alone(rows)
     assert some.y.tolist() == rows.tolist() == some.index.tolist() and some.weights.tolist() == [1.0] * 4
     assert some.labels["school"].tolist() == ["s00", "s33", "s59"] and some.school.tolist() == [0, 1, 1, 2]
     assert some.labels["district"].tolist() == [0, 6, 11] and some.parents("school", "district").tolist() == [0, 1, 2]

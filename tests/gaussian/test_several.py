@@ -13,7 +13,7 @@ import hiertorch as ht
 from hiertorch.draws import diagnostics
 from hiertorch.gaussian import several
 from hiertorch.gaussian.collapse import Collapsed
-from hiertorch.gaussian.several import one_of, sets_of
+from hiertorch.gaussian.several import sets_of
 from hiertorch.posterior import Posterior
 
 SETS = 3
@@ -56,7 +56,7 @@ def test_densities_and_moments_are_those_of_each_set(name: str) -> None:
     mean = stacked(collapsed.draw(rest, zero), collapsed.linear)
     for i in range(2 * SETS):
         here = {key: x[i : i + 1] for key, x in rest.items()}
-        expected = dense(case.model, one_of(data, i % SETS), here, case.linear)
+        expected = dense(case.model, data.of_chains(i % SETS), here, case.linear)
         assert float(densities[i]) == pytest.approx(float(expected.log_marginal[0]), rel=1e-8)
         sd = np.sqrt(np.diagonal(expected.covariance[0])).astype(float)
         off = np.abs(mean[i] - expected.mean[0]).astype(float) / sd
@@ -84,7 +84,7 @@ def test_draws_have_the_covariances_of_their_set(name: str) -> None:
             return {key: x[self.number :: SETS] for key, x in drawn.items()}
 
     for number in range(SETS):
-        one = Example(case.model, one_of(data, number), case.linear, case.rest)
+        one = Example(case.model, data.of_chains(number), case.linear, case.rest)
         assert_moments(Only(number), one, case.draw(1, 4), 1, 1e-6)  # type: ignore[arg-type]
 
 
@@ -93,7 +93,7 @@ def test_values_of_all_latents_have_their_density() -> None:
     rest = case.draw(SETS, 6)
     drawn = collapsed.draw(rest, torch.randn(collapsed.n_noise, SETS, dtype=torch.float64))
     for i in range(SETS):
-        alone = collapsed_of(case.model, one_of(data, i))
+        alone = collapsed_of(case.model, data.of_chains(i))
         assert isinstance(alone, Collapsed)
         values = {**rest, **drawn}
         one = alone.log_conditional({key: x[i : i + 1] for key, x in values.items()})
@@ -112,8 +112,8 @@ def test_sets_are_the_period_of_the_chains() -> None:
     assert sets_of(data.replace(weights=weights[:1].repeat(5, 1))) == 1
     both = data.replace(y=data.y + torch.arange(6.0).unsqueeze(1), weights=weights.repeat(3, 1))
     assert sets_of(both) == 6
-    assert one_of(both, 4).y.tolist() == [5.0, 6.0, 7.0]
-    assert one_of(both, 3).weights.tolist() == [0.0, 1.0, 1.0]  # type: ignore[union-attr]
+    assert both.of_chains(4).y.tolist() == [5.0, 6.0, 7.0]
+    assert both.of_chains(3).weights.tolist() == [0.0, 1.0, 1.0]  # type: ignore[union-attr]
 
 
 def test_chains_of_one_set_are_one_set(sample: Sample) -> None:

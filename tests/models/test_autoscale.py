@@ -351,7 +351,7 @@ def test_priors_stay_those_of_the_data_that_were_fitted(tmp_path):
     weighted = data.replace(weights=np.where(ETA > 0, 1.0, 0.0))
     fresh = read(table).replace(weights=weighted.weights)  # of which nothing was asked before
     np.testing.assert_allclose(numbers(model, fresh, "mu_alpha"), expected, rtol=1e-10)
-    for part in (data.take(some), data.rows(3, 9), weighted, data.to(dtype=torch.float32), data._alone(some)):
+    for part in (data.take(some), data.rows(3, 9), weighted, data.to(dtype=torch.float32), data.take_alone(some)):
         np.testing.assert_allclose(numbers(model, part, "mu_alpha"), expected, rtol=1e-6)
     other = data.replace(y=100.0 * data.y)
     np.testing.assert_allclose(numbers(model, other, "mu_alpha"), 100.0 * np.stack(expected), rtol=1e-10)
