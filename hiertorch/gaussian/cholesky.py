@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "around",
     "factor",
+    "identity_plus",
     "inverse",
     "log_diagonal",
     "normal_draw",
     "packed",
+    "plus_identity",
     "product",
     "solve_lower",
     "solve_upper",
@@ -24,6 +27,7 @@ __all__ = [
 ]
 
 UNROLLED = 5
+"""Rows of the largest matrix whose recursion is written out: beyond, so many operations take longer than LAPACK."""
 
 
 def square_index(size: int, device: torch.device) -> Tensor:
@@ -54,8 +58,7 @@ def inverse(entries: Tensor, size: int) -> tuple[list[Tensor], Tensor]:
         scale = determinant.reciprocal()
         return [b * scale, -c * scale, a * scale], 0.5 * determinant.log()
     lower = factor(entries, size)
-    eye = torch.eye(size, dtype=lower.dtype, device=lower.device).reshape(size, size, *(1,) * (lower.dim() - 2))
-    half = solve_lower(lower, eye.expand(lower.shape))
+    half = solve_lower(lower, _eye(size, lower).expand(lower.shape))
     return list(packed(product(half, half, transpose=True))), log_diagonal(lower)
 
 
@@ -165,6 +168,27 @@ def product(left: Tensor, right: Tensor, *, transpose: bool = False) -> Tensor:
     for k in range(1, inner):
         total = torch.addcmul(total, left[:, k].unsqueeze(1), right[k].unsqueeze(0))
     return total
+
+
+def identity_plus(matrix: Tensor) -> Tensor:
+    """I + matrix."""
+    return matrix + _eye(len(matrix), matrix)
+
+
+def plus_identity(matrix: Tensor) -> Tensor:
+    """Cholesky factor of I + matrix."""
+    return factor(identity_plus(matrix))
+
+
+def around(spread: Tensor, own: Tensor) -> Tensor:
+    """C' G C."""
+    return product(spread, product(own, spread), transpose=True)
+
+
+def _eye(size: int, like: Tensor) -> Tensor:
+    """I, `(size, size, 1, ..)`."""
+    eye = torch.eye(size, dtype=like.dtype, device=like.device)
+    return eye.reshape(size, size, *(1,) * (like.dim() - 2))
 
 
 def _upper(size: int) -> list[tuple[int, int]]:

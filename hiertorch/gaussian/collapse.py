@@ -14,9 +14,10 @@ from torch import Tensor
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.cholesky import product, solve_lower
-from hiertorch.gaussian.elimination import Elimination, Reduced, Spreads
+from hiertorch.gaussian.elimination import Elimination
 from hiertorch.gaussian.grams import gather
 from hiertorch.gaussian.marginals import Marginals
+from hiertorch.gaussian.root import Reduced, Spreads
 from hiertorch.gaussian.several import Eliminations
 from hiertorch.model.latent import Values, known
 from hiertorch.model.support import Bounds, Condition, conditions
@@ -64,13 +65,13 @@ class Collapsed:
         groups = self.elimination.finest.classes if grams.levels else 1
         numbers = groups * (self.elimination.widths[0] ** 2 if grams.levels else 1)
         numbers += sum(part.size * (grams.width - part.width) ** 2 for part in grams.levels[1:])
-        root = self.elimination.root_width + grams.held + 1
+        root = self.elimination.root.width + grams.held + 1
         return max(1, BATCH_NUMBERS // max(numbers, root * root) // self.sets) * self.sets
 
     @property
     def dear(self) -> bool:
         """Whether a density takes milliseconds, for a large dense factor."""
-        return self.elimination.root_width > LARGE_ROOT
+        return self.elimination.root.width > LARGE_ROOT
 
     def spreads(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, dict[str | None, Tensor]]:
         """What the algebra needs of values `(chains, 1, *event)` of the rest, and the root of the prior covariance of
@@ -108,7 +109,7 @@ class Collapsed:
         none.
         """
         reduced = self._reduced(values, chains)[1]
-        grams, width = self.grams, self.elimination.root_width
+        grams, width = self.grams, self.elimination.root.width
         if len(grams.levels) > 1 or grams.crossed or width > MOST_REMEMBERED:
             return reduced.log_marginal, reduced.log_marginal.new_empty(chains, 0)
         return reduced.log_marginal, torch.cat([reduced.root.flatten(0, 1), reduced.centre]).mT
@@ -150,7 +151,7 @@ class Collapsed:
 
     def _remembered(self, found: Tensor) -> Reduced:
         """The inverse of `evaluate`."""
-        width = self.elimination.root_width
+        width = self.elimination.root.width
         root, centre = found.mT.split([width * width, width])
         return Reduced(found.new_empty(0), (), root.unflatten(0, (width, width)), centre)
 
@@ -200,7 +201,7 @@ class Collapsed:
         else:
             reduced = None if settled else self.elimination.reduce(spreads)
         lowest = self._lowest(names)
-        standard, _ = self.elimination.descend(spreads, reduced, noise, None, known, lowest, only)
+        standard = self.elimination.draw(spreads, reduced, noise, known, lowest, only)
         innovations: dict[str, Tensor] = {}
         for part in self.composed.parts:
             if part.plate not in standard:
@@ -241,9 +242,7 @@ class Collapsed:
         """log p(linear | rest, y), `(chains,)`, of values of all latents."""
         spreads, reduced = self._reduced(values, _chains(values))
         standard, jacobian = self._standard(values)
-        density = self.elimination.descend(spreads, reduced, given=standard)[1]
-        assert density is not None
-        return density - jacobian
+        return self.elimination.log_conditional(spreads, reduced, standard) - jacobian
 
     def _standard(self, values: Mapping[str, Tensor]) -> tuple[dict[str | None, Tensor], Tensor]:
         """Standardised innovations of given values, and the log determinant of the map back."""

@@ -18,7 +18,7 @@ from hiertorch.density.turns import priors_in_turn
 from hiertorch.errors import ModelError
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.collapse import Collapsed
-from hiertorch.gaussian.grams import chunks
+from hiertorch.gaussian.columns import chunks
 from hiertorch.gaussian.probing import find
 from hiertorch.gaussian.several import sets_of
 from hiertorch.model.latent import Values, validation

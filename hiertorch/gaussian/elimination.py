@@ -6,88 +6,136 @@ columns [Z_1 .. Z_L | root | y] weighted by W = 1 / f^2:
     A_l = I + C_l' G_ll C_l,     S_l = C_l A_l^-1 C_l',     G <- sum over a parent's groups of G - G_.l S_l G_l.
 
 eliminates a level, from the finest up (Henderson's mixed model equations; Bates et al. 2015, section 3). Only C enters
-and never its inverse, so a scale of 0 is as good as any. What is left is dense in the root: population coefficients,
-and the effects of plates that do not nest. Drawing goes back down: u = A^-1 C' (what is left of y) + A^-1/2 z.
+and never its inverse, so a scale of 0 is as good as any. What is left is dense in the root (`hiertorch.gaussian.root`).
+Drawing goes back down: u = A^-1 C' (what is left of y) + A^-1/2 z.
 
 The batch is in the last axis of all tensors. The finest level, with nearly all groups, is
 `hiertorch.gaussian.finest`'s.
+
+Note [Two groups of two rows]
+y = (1, 3 | 6, 8) in groups a and b, y_i ~ Normal(mu + e_group, 1), e ~ Normal(0, 1), mu ~ Normal(0, 1): all spreads
+C are 1, and so is W. A row's columns are [z | x | y], z and x both 1, so that the Gram matrices of the two groups are
+
+    G_a = [2 2  4]      G_b = [2  2  14]
+          [2 2  4]            [2  2  14]
+          [4 4 10]            [14 14 100]
+
+The effects are eliminated first. In both groups A = 1 + G_zz = 3 and S = 1/3, and what is left of [x | y] is
+
+    [2  4] - 1/3 [2] [2 4] = [2/3  4/3]      [2   14] - 1/3 [ 2] [2 14] = [2/3   14/3]      sum: [4/3    6]
+    [4 10]       [4]         [4/3 14/3]      [14 100]       [14]          [14/3 104/3]           [6  118/3]
+
+Then mu: A = 1 + 4/3 = 7/3, its posterior mean is 6 / (7/3) = 18/7, and it takes 6^2 / (7/3) from 118/3. So
+-2 log p(y) is 4 log(2 pi), plus the log determinants 2 log 3 + log 7/3, plus 118/3 - 108/7 = 502/21. Back down, the
+mean of an effect is (G_zy - G_zx mu) / A: (4 - 2 18/7) / 3 = -8/21 in group a, and (14 - 2 18/7) / 3 = 62/21 in b.
+
+>>> import math
+>>> import torch
+>>> from hiertorch.gaussian.affine import Part
+>>> from hiertorch.gaussian.elimination import Elimination
+>>> from hiertorch.gaussian.grams import Grams
+>>> from hiertorch.gaussian.root import Spreads
+>>> one, none = torch.ones(1, 1, 1, dtype=torch.float64), torch.zeros(0, 1, dtype=torch.float64)
+>>> upper = [[2, 2], [2, 2], [4, 14], [2, 2], [4, 14], [10, 100]]  # of zz, zx, zy, xx, xy and yy: groups a and b
+>>> grams = Grams(
+...     levels=(Part("group", 2, {"e": ()}),), parents=(), crossed=(), population=Part(None, 1, {"mu": ()}), held=0,
+...     bases={}, shift=none[:, 0], held_shift=none[:, 0], packed=torch.tensor([upper], dtype=torch.float64),
+...     weight=torch.tensor([[2.0, 2.0]], dtype=torch.float64), log_scale=one[0, 0].repeat(2) * math.log(2 * math.pi))
+>>> elimination = Elimination(grams)
+>>> spreads = Spreads(one[0], (one.unsqueeze(0),), (), one, 0.0 * one[0], none)
+>>> reduced = elimination.reduce(spreads)
+>>> by_hand = -0.5 * (4 * math.log(2 * math.pi) + 2 * math.log(3) + math.log(7 / 3) + 502 / 21)
+>>> abs(float(reduced.log_marginal) - by_hand) < 1e-12
+True
+>>> means = elimination.draw(spreads, reduced, torch.zeros(3, 1, dtype=torch.float64))  # at noise 0
+>>> [(7.0 * means[None]).flatten().round().tolist(), (21.0 * means["group"]).flatten().round().tolist()]
+[[18.0], [-8.0, 62.0]]
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+import copy
+from collections.abc import Mapping
 from math import log, pi
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from hiertorch.gaussian.cholesky import factor, log_diagonal, normal_draw, packed, product, solve_lower, solve_upper
-from hiertorch.gaussian.finest import Finest, around, identity_plus, matrix_of, plus_identity
+from hiertorch.gaussian.cholesky import (
+    around,
+    factor,
+    identity_plus,
+    log_diagonal,
+    normal_draw,
+    packed,
+    plus_identity,
+    product,
+    solve_lower,
+)
+from hiertorch.gaussian.finest import Finest, FinestSums
 from hiertorch.gaussian.grams import Grams
+from hiertorch.gaussian.root import Reduced, Root, Spreads
+from hiertorch.gaussian.transfer import matrix_of
 
-__all__ = ["Elimination", "Spreads"]
-
-
-@dataclass(frozen=True)
-class Spreads:
-    """What the rest of the latents says about scales, for each of a batch."""
-
-    factors: Tensor  # f, (strata, batch)
-    levels: tuple[Tensor, ...]  # C_l, (K, K, groups or 1, batch)
-    crossed: tuple[Tensor, ...]  # the same for crossed plates
-    population: Tensor  # C of the population's coefficients, (P, P, batch)
-    location: Tensor  # C^-1 b0, (P, batch)
-    held: Tensor  # coefficients less their shift, (held, batch)
+__all__ = ["Elimination", "Sums"]
 
 
-@dataclass(frozen=True)
-class Reduced:
-    """A batch after elimination."""
+class Sums(NamedTuple):
+    """All that an elimination knows of the response and the weights of rows."""
 
-    log_marginal: Tensor  # log p(y | rest), (batch,)
-    grams: tuple[Tensor, ...]  # of levels above the finest: (q, q, groups, batch)
-    root: Tensor  # Cholesky factor of the root's A, (R, R, batch)
-    centre: Tensor  # L^-1 h of the root, (R, batch)
+    finest: FinestSums
+    weight: Tensor  # sum of w, (strata,)
+    log_scale: Tensor  # sum of w (log s + log(2 pi) / 2), ()
+    crossed: tuple[tuple[Tensor, ...], ...]  # of the finest plate's columns with crossed ones: stratum, column ->
+    # (groups, crossed)
 
 
 class Elimination:
-    """See the module. Built once from the sums; all methods are pure."""
+    """See the module. Built once from the sums; all methods are pure.
+
+    Args:
+        grams: the sums.
+        alike: whether the prior of the finest level's effects has the same spread in all groups.
+    """
 
     apart = False  # whether results are written beside one another and joined at the end: see `normal_draw`
 
     def __init__(self, grams: Grams, *, alike: bool = True) -> None:
-        self.grams = grams
+        self.grams, self.root = grams, Root(grams)
         self.finest = Finest(grams, alike=alike)
-        self.index, self.groups = self.finest.index, self.finest.groups
         self.widths = [part.width for part in grams.levels]
-        self.total_weight = grams.weight.sum(1)
-        self.total_log_scale = grams.log_scale.sum()
-        self.root_width = grams.n_crossed + (grams.population.width if grams.population else 0)
+        entries, shape = grams.entries, (self.finest.groups, grams.n_crossed)
+        crossed = () if entries is None else tuple(
+            tuple(matrix_of(entries.group, entries.column, x, shape) for x in of_stratum)
+            for of_stratum in entries.values
+        )  # fmt: skip
+        self.sums = Sums(self.finest.sums, grams.weight.sum(1), grams.log_scale.sum(), crossed)
+
+    def given(self, sums: Sums) -> "Elimination":
+        """The same of another response or other weights, written so that `torch.vmap` can run it."""
+        new = copy.copy(self)
+        new.sums, new.finest, new.apart = sums, self.finest.given(sums.finest), True
+        return new
 
     def reduce(self, spreads: Spreads) -> Reduced:
         """log p(y | rest) with effects and coefficients integrated out, and what drawing them needs."""
         grams, precision = self.grams, spreads.factors.square().reciprocal()
-        total = -(self.total_weight @ spreads.factors.log()) - self.total_log_scale
+        total = -(self.sums.weight @ spreads.factors.log()) - self.sums.log_scale
         kept = []
         if grams.levels:
             half, targets = self.finest.eliminated(spreads.levels[0], precision)
             total = total - half
         else:
-            targets = self.finest.base.mT @ precision
+            targets = self.finest.sums.base.mT @ precision
         gram = self.finest.square(targets)
         for level in range(1, len(grams.levels)):
             kept.append(gram)
-            lower, half = self._half(gram, spreads.levels[level], level)
-            total = total - log_diagonal(lower).sum(0)
             k = self.widths[level]
+            lower = plus_identity(around(spreads.levels[level], gram[:k, :k]))
+            half = solve_lower(lower, product(spreads.levels[level], gram[:k, k:], transpose=True))
+            total = total - log_diagonal(lower).sum(0)
             gram = self._up(gram[k:, k:] - product(half, half, transpose=True), level)
-        lower, centre, quadratic = self._root(gram[:, :, 0], spreads)
+        lower, centre, quadratic = self.root.reduce(gram[:, :, 0], spreads)
         return Reduced(total - log_diagonal(lower) - 0.5 * quadratic, tuple(kept), lower, centre)
-
-    def _half(self, gram: Tensor, spread: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        """Of a level above the finest: the factor L of A, and L^-1 C' G_l. for the columns that are left."""
-        k = self.widths[level]
-        lower = plus_identity(around(spread, gram[:k, :k]))
-        return lower, solve_lower(lower, product(spread, gram[:k, k:], transpose=True))
 
     def _up(self, gram: Tensor, level: int) -> Tensor:
         """Sums over the groups of a level by their parents, `(q, q, groups, batch)`."""
@@ -96,113 +144,66 @@ class Elimination:
         out = gram.new_zeros(*gram.shape[:2], self.grams.levels[level + 1].size, gram.shape[3])
         return out.index_add_(2, self.grams.parents[level], gram)
 
-    def _root(self, gram: Tensor, spreads: Spreads) -> tuple[Tensor, Tensor, Tensor]:
-        """Factor of A, L^-1 h, and what the best fit leaves of y' y, of the root's Gram matrix `(q, q, batch)`."""
-        width = self.root_width
-        right = gram[:, -1]
-        for i, c in enumerate(spreads.held):
-            right = right - gram[:, width + i] * c
-        left = right[-1] + spreads.location.square().sum(0)
-        for i, c in enumerate(spreads.held):
-            left = left - right[width + i] * c
-        if width == 0:
-            return gram[:0, :0], right[:0], left
-        inner = self._turn(spreads, self._turn(spreads, gram[:width, :width]).transpose(0, 1))
-        h = self._turn(spreads, right[:width].unsqueeze(1)).squeeze(1)
-        h[width - len(spreads.location) :] -= spreads.location
-        lower = plus_identity(inner)
-        centre = solve_lower(lower, h)
-        return lower, centre, left - centre.square().sum(0)
-
-    def _turn(self, spreads: Spreads, x: Tensor, *, transpose: bool = True) -> Tensor:
-        """C' x, or C x, of the root: `(R, m, batch)`, block by block."""
-        found, start = [], 0
-        for part, spread in zip(self.grams.crossed, spreads.crossed, strict=True):
-            end = start + part.width * part.size
-            block = x[start:end].unflatten(0, (part.width, 1, part.size))  # (K, 1, J, m, batch)
-            found.append(product(spread.unsqueeze(3), block, transpose=transpose).flatten(0, 2))
-            start = end
-        if start < len(x):
-            found.append(product(spreads.population, x[start:], transpose=transpose))
-        return torch.cat(found) if len(found) > 1 else found[0]
-
     def noise_from(self, lowest: int) -> int:
         """Standard normal numbers that a draw of coefficients and effects takes, down to a level."""
-        return self.root_width + sum(part.width * part.size for part in self.grams.levels[lowest:])
+        return self.root.width + sum(part.width * part.size for part in self.grams.levels[lowest:])
 
-    def descend(
+    def draw(
         self,
         spreads: Spreads,
         reduced: Reduced | None,
-        noise: Tensor | None = None,
-        given: dict[str | None, Tensor] | None = None,
+        noise: Tensor,
         coefficients: Tensor | None = None,
         lowest: int = 0,
         only: Tensor | None = None,
-    ) -> tuple[dict[str | None, Tensor], Tensor | None]:
-        """Standardised effects and coefficients given y: plate -> `(K, groups, batch)`, drawn from `noise`
-        `(noise_from(lowest), batch)` down to the level `lowest`, with given standardised
-        `coefficients` `(P, batch)` kept; or log p(`given` | y, rest) of given ones, `(batch,)`.
+    ) -> dict[str | None, Tensor]:
+        """Standardised effects and coefficients given y: plate -> `(K, groups, batch)`.
+
+        Args:
+            spreads: given these.
+            reduced: what `reduce` gave; not needed if `coefficients` are all of the root and there is one level.
+            noise: standard normal, `(noise_from(lowest), batch)`.
+            coefficients: standardised ones of the population, `(P, batch)`, that are kept.
+            lowest: the last level to draw.
+            only: groups of the finest level, whose effects are drawn alone.
         """
-        grams, width = self.grams, self.root_width
         standard: dict[str | None, Tensor] = {}
-        densities: list[Tensor] = []
-        root, used = spreads.location[:0], width
-        if width:
-            if coefficients is not None and not grams.crossed:
-                u = coefficients - spreads.location
+        root, used = spreads.location[:0], self.root.width
+        if used:
+            known = None if coefficients is None else coefficients - spreads.location
+            if known is not None and not self.grams.crossed:
+                u = known
             else:
                 assert reduced is not None
-                u = self._root_drawn(spreads, reduced, noise, given, coefficients)
-                if given is not None:
-                    densities.append(_log_normal(reduced.root, reduced.centre, u))
-            root = self._turn(spreads, u.unsqueeze(1), transpose=False).squeeze(1)
-            start = 0
-            for part in grams.crossed:
-                end = start + part.width * part.size
-                standard[part.plate] = u[start:end].unflatten(0, (part.width, part.size))
-                start = end
-            if grams.population:
-                standard[None] = (u[start:] + spreads.location).unsqueeze(1)
+                u = self.root.drawn(reduced, noise[:used], known)
+            root, standard = self.root.turn(spreads, u.unsqueeze(1)).squeeze(1), self.root.parts(spreads, u)
         effects: dict[int, Tensor] = {}
-        for level in reversed(range(lowest, len(grams.levels))):
-            part, few = grams.levels[level], only if level == 0 else None
+        for level in reversed(range(lowest, len(self.grams.levels))):
+            part, few = self.grams.levels[level], only if level == 0 else None
             inner, h = self._conditional(level, spreads, reduced, root, effects, few)
-            if noise is not None:
-                shape = (part.width, part.size if few is None else len(few))
-                z = noise[used : used + shape[0] * shape[1]].unflatten(0, shape)
-                used += shape[0] * shape[1]
-                u = normal_draw(inner, h, z, apart=self.apart)
-            else:
-                assert given is not None
-                u, lower = given[part.plate], factor(inner, part.width)
-                densities.append(_log_normal(lower, solve_lower(lower, h), u).sum(0))
-            standard[part.plate] = u
+            shape = (part.width, part.size if few is None else len(few))
+            z = noise[used : used + shape[0] * shape[1]].unflatten(0, shape)
+            used += shape[0] * shape[1]
+            standard[part.plate] = u = normal_draw(inner, h, z, apart=self.apart)
             if level > lowest:
                 effects[level] = product(spreads.levels[level], u.unsqueeze(1)).squeeze(1)
-        return standard, sum(densities[1:], densities[0]) if densities else None
+        return standard
 
-    def _root_drawn(
-        self,
-        spreads: Spreads,
-        reduced: Reduced,
-        noise: Tensor | None,
-        given: dict[str | None, Tensor] | None,
-        coefficients: Tensor | None,
-    ) -> Tensor:
-        """Standardised root coefficients, those of the population less their location, `(R, batch)`."""
-        grams = self.grams
-        if given is not None:
-            parts = [given[part.plate].flatten(0, 1) for part in grams.crossed]
-            return torch.cat([*parts, *([given[None][:, 0] - spreads.location] if grams.population else [])])
-        assert noise is not None
-        z = noise[: self.root_width]
-        if coefficients is not None:
-            # Coefficients come first in the substitution: the noise behind them holds for any crossed effects.
-            n = grams.n_crossed
-            behind = product(reduced.root[n:, n:], (coefficients - spreads.location).unsqueeze(1), transpose=True)
-            z = torch.cat([z[:n], behind.squeeze(1) - reduced.centre[n:]])
-        return solve_upper(reduced.root, reduced.centre + z)
+    def log_conditional(self, spreads: Spreads, reduced: Reduced, given: Mapping[str | None, Tensor]) -> Tensor:
+        """log p(standardised effects and coefficients | y, rest), `(batch,)`, of plate -> `(K, groups, batch)`."""
+        root, total = spreads.location[:0], torch.zeros_like(reduced.log_marginal)
+        if self.root.width:
+            u = self.root.joined(spreads, given)
+            total = _log_normal(reduced.root, reduced.centre, u)
+            root = self.root.turn(spreads, u.unsqueeze(1)).squeeze(1)
+        effects: dict[int, Tensor] = {}
+        for level in reversed(range(len(self.grams.levels))):
+            part = self.grams.levels[level]
+            inner, h = self._conditional(level, spreads, reduced, root, effects)
+            u, lower = given[part.plate], factor(inner, part.width)
+            total = total + _log_normal(lower, solve_lower(lower, h), u).sum(0)
+            effects[level] = product(spreads.levels[level], u.unsqueeze(1)).squeeze(1)
+        return total
 
     def _conditional(
         self,
@@ -210,7 +211,7 @@ class Elimination:
         spreads: Spreads,
         reduced: Reduced | None,
         root: Tensor,
-        effects: dict[int, Tensor],
+        effects: Mapping[int, Tensor],
         only: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """A of a level packed, `(pairs, groups, batch)`, and C' times what coarser effects and coefficients leave."""
@@ -219,52 +220,52 @@ class Elimination:
             inner = self.finest.inner(spread, spreads.factors.square().reciprocal(), only)
             if only is not None:
                 spread = spread if spread.shape[2] == 1 else spread[:, :, only]
-            elif self.finest.classes < self.groups:
+            elif self.finest.classes < self.finest.groups:
                 inner = inner[:, self.finest.of_group]
+            left = self._left_of_rows(spreads, root, effects, only)
         else:
             assert reduced is not None
             k = self.widths[level]
-            inner = packed(identity_plus(around(spread, reduced.grams[level - 1][:k, :k])))
-        right = self._left_of_y(level, spreads, reduced, root, effects, only)
-        return inner, product(spread, right.unsqueeze(1), transpose=True).squeeze(1)
-
-    def _left_of_y(
-        self,
-        level: int,
-        spreads: Spreads,
-        reduced: Reduced | None,
-        root: Tensor,
-        effects: dict[int, Tensor],
-        only: Tensor | None,
-    ) -> Tensor:
-        """G_l. times (-coarser effects, -coefficients, 1), `(K, groups, batch)`."""
-        k = self.widths[level]
-        tail = torch.cat([-root[self.grams.n_crossed :], -spreads.held, torch.ones_like(spreads.factors[:1])])
-        above = range(level + 1, len(self.grams.levels))
-        if level > 0:
-            assert reduced is not None
             gram = reduced.grams[level - 1]
-            right = product(gram[:k, -len(tail) :], tail[:, None, None]).squeeze(1)
-            for m in above:
-                at = sum(self.widths[level:m])
-                effect = effects[m][:, self._ancestor(level, m)]
-                right = right - product(gram[:k, at : at + self.widths[m]], effect.unsqueeze(1)).squeeze(1)
-            return right
-        sums, width = self.grams.packed, self.grams.width
-        sums = sums if only is None else sums[:, :, only]
-        columns = self.index[:k, width - len(tail) :]
+            inner = packed(identity_plus(around(spread, gram[:k, :k])))
+            left = self._left_of_groups(level, gram, spreads, root, effects)
+        return inner, product(spread, left.unsqueeze(1), transpose=True).squeeze(1)
+
+    def _tail(self, spreads: Spreads, root: Tensor) -> Tensor:
+        """Coefficients of the columns behind the effects': (-population, -held, 1), `(tail, batch)`."""
+        return torch.cat([-root[self.grams.n_crossed :], -spreads.held, torch.ones_like(spreads.factors[:1])])
+
+    def _left_of_groups(
+        self, level: int, gram: Tensor, spreads: Spreads, root: Tensor, effects: Mapping[int, Tensor]
+    ) -> Tensor:
+        """G_l. times (-coarser effects, -coefficients, 1) of a level above the finest, `(K, groups, batch)`."""
+        k, tail = self.widths[level], self._tail(spreads, root)
+        right = product(gram[:k, -len(tail) :], tail[:, None, None]).squeeze(1)
+        for m in range(level + 1, len(self.grams.levels)):
+            at = sum(self.widths[level:m])
+            effect = effects[m][:, self._ancestor(level, m)]
+            right = right - product(gram[:k, at : at + self.widths[m]], effect.unsqueeze(1)).squeeze(1)
+        return right
+
+    def _left_of_rows(
+        self, spreads: Spreads, root: Tensor, effects: Mapping[int, Tensor], only: Tensor | None
+    ) -> Tensor:
+        """The same of the finest level, or of some of its groups."""
+        k, tail, index = self.widths[0], self._tail(spreads, root), self.finest.index
+        sums = self.sums.finest.packed if only is None else self.sums.finest.packed[:, :, only]
+        columns = index[:k, self.grams.width - len(tail) :]
         parts = []
         for s, precision in enumerate(spreads.factors.square().reciprocal()):
             inner = (sums[s, columns].mT @ (tail * precision)).contiguous()  # (K, groups, batch)
-            for m in above:
+            for m in range(1, len(self.grams.levels)):
                 at, parent = sum(self.widths[:m]), self._ancestor(0, m)
                 parent = parent if only is None else parent[only]
                 for j in range(self.widths[m]):
-                    own = sums[s, self.index[:k, at + j]].unsqueeze(2)
+                    own = sums[s, index[:k, at + j]].unsqueeze(2)
                     inner = torch.addcmul(inner, own, (effects[m][j] * precision)[parent], value=-1)
-            if self._sparse:
+            if self.sums.crossed:
                 behind = root[: self.grams.n_crossed] * precision
-                crossed = torch.stack([matrix @ behind for matrix in self._sparse[s]])
+                crossed = torch.stack([matrix @ behind for matrix in self.sums.crossed[s]])
                 inner = inner - (crossed if only is None else crossed[:, only])
             parts.append(inner)
         return sum(parts[1:], parts[0])
@@ -275,17 +276,6 @@ class Elimination:
         for m in range(level + 1, above):
             found = self.grams.parents[m][found]
         return found
-
-    @cached_property
-    def _sparse(self) -> list[list[Tensor]]:
-        """Products of the finest plate's columns with crossed ones: for each stratum and column `(groups, crossed)`."""
-        entries = self.grams.entries
-        if entries is None:
-            return []
-        shape = (self.groups, self.grams.n_crossed)
-        return [
-            [matrix_of(entries.group, entries.column, x, shape) for x in of_stratum] for of_stratum in entries.values
-        ]
 
 
 def _log_normal(lower: Tensor, centre: Tensor, u: Tensor) -> Tensor:

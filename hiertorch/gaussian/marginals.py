@@ -1,7 +1,7 @@
 """log p(y_j | rest, all latents but the effects of group j and of groups nested in it), these integrated out.
 
 Rows that lie in the same group of every plate make a *cell*. From one pass over the rows each cell keeps the Gram
-matrix of its columns [Z_1 .. Z_n | X | H | y] (see `hiertorch.gaussian.grams`). Given all else, the effects of a plate
+matrix of its columns [Z_1 .. Z_n | X | H | y] (`hiertorch.gaussian.columns`). Given all else, the effects of a plate
 and of plates nested in it, its *own* plates, are the only unknowns, so that a cell shrinks to the Gram matrix G of
 
     [Z of own plates | r],     r = y - X b - H c - sum of Z e over the other plates,
@@ -16,15 +16,14 @@ inherit; so it makes no difference whether a model is written centred or non-cen
 """
 
 from collections.abc import Mapping, Sequence
-from math import log, pi
 
 import torch
 from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
-from hiertorch.gaussian.cholesky import factor, log_diagonal, product, solve_lower
-from hiertorch.gaussian.grams import Reader, chunks
+from hiertorch.gaussian.cholesky import log_diagonal, plus_identity, product, solve_lower
+from hiertorch.gaussian.columns import Reader, chunks
 from hiertorch.model.latent import Values, validation
 
 __all__ = ["Marginals"]
@@ -80,25 +79,20 @@ class Marginals:
 
     def _sum(self, of_row: Tensor) -> None:
         """Sums by cell of w / s^2 a b, of w, and of w (log s + log(2 pi) / 2), from one pass over the rows."""
-        affine, strata, width, zeros = self.affine, len(self.affine.strata), self._width, self.data.y.new_zeros
+        strata, width, zeros = len(self.affine.strata), self._width, self.data.y.new_zeros
         self.grams = zeros(strata, width, width, self.cells)
         self.weight, self.log_scale = zeros(strata, self.cells), zeros(self.cells)
         seen = 0
         for rows in chunks(self.data, width + 4):
             cell = of_row[seen : seen + rows.n_rows]
             seen += rows.n_rows
-            (dense, _), precision = self._reader.columns(rows), self._reader.precision(rows)
-            weight = torch.ones_like(precision) if rows.weights is None else rows.weights
-            scale = self.composed.scale(affine.anchor, rows, 1)[0]
-            log_scale = torch.where(weight == 0, 0.0, weight * (scale.log() + 0.5 * log(2.0 * pi)))
-            self.log_scale.index_add_(0, cell, log_scale)
-            of_stratum = affine.stratum(rows) if strata > 1 else torch.zeros_like(cell)
-            for s in range(strata):
-                inside = of_stratum == s
-                self.weight[s].index_add_(0, cell, torch.where(inside, weight, 0.0))
-                weighted = dense * torch.where(inside, precision, 0.0)
+            read = self._reader.read(rows)
+            self.log_scale.index_add_(0, cell, read.log_scale)
+            self.weight.index_add_(1, cell, read.weight)
+            for s, precision in enumerate(read.precision):
+                weighted = read.dense * precision
                 for k in range(width):
-                    self.grams[s, k, k:].index_add_(1, cell, weighted[k] * dense[k:])
+                    self.grams[s, k, k:].index_add_(1, cell, weighted[k] * read.dense[k:])
         for k in range(width):
             self.grams[:, k + 1 :, k] = self.grams[:, k, k + 1 :]
 
@@ -243,7 +237,6 @@ def _turned(gram: Tensor, spread: Tensor, start: int) -> Tensor:
 
 def _eliminated(gram: Tensor, total: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Gram matrices and log densities once standard normal coefficients of the first columns are integrated out."""
-    eye = torch.eye(width, dtype=gram.dtype, device=gram.device)
-    lower = factor(gram[:width, :width] + eye[:, :, None, None])
+    lower = plus_identity(gram[:width, :width])
     half = solve_lower(lower, gram[:width, width:])
     return gram[width:, width:] - product(half, half, transpose=True), total - log_diagonal(lower)

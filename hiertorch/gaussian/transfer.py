@@ -1,0 +1,114 @@
+"""What the finest level of effects leaves to the levels above it, as matrices that are computed once.
+
+*Targets* are entries of the Gram matrix of the columns that are left, for each parent group. *Sources* are what the
+elimination of the finest level gives for each class of its groups (see `hiertorch.gaussian.finest`), one number for
+each pair of its columns:
+
+    targets = W base + transfer @ sources,            sources = W (I + W U C C' U')^-1,
+    targets = sum_s W_s base_s - transfer @ sources,  sources = W_s W_t S  with several strata.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hiertorch.gaussian.cholesky import square_index
+from hiertorch.gaussian.grams import Grams
+from hiertorch.runtime.silence import quiet
+
+__all__ = ["matrix_of", "of_crossed", "of_nested"]
+
+SPARSE_BELOW = 0.2
+"""Share of entries that are not 0, below which a matrix is kept sparse."""
+
+Columns = Callable[[Tensor, Tensor | None], Tensor]
+"""g, from products `(strata, K, n)` with the finest level's columns, of all its groups or of groups `(n,)`."""
+
+
+def of_nested(grams: Grams, columns: Columns, of_group: Tensor, classes: int) -> tuple[Tensor, list[Tensor]]:
+    """Base `(strata, targets)` and a transfer matrix `(targets, classes)` a source, where coarser plates are levels.
+
+    Args:
+        grams: the sums.
+        columns: how the finest level's columns enter.
+        of_group: the class of each of its groups, `(groups,)`.
+        classes: how many there are.
+    """
+    k, width, strata = grams.levels[0].width, grams.width, len(grams.packed)
+    left = [(a, b) for a in range(k, width) for b in range(a, width)]
+    parent = grams.parents[0] if grams.parents else torch.zeros_like(of_group)
+    groups = int(grams.levels[1].size) if grams.parents else 1
+    base = torch.stack([_sum_by(grams.pair(a, b), parent, groups) for a, b in left], 1).flatten(1)
+    cells, where = torch.unique(parent * classes + of_group, return_inverse=True)
+    sources = [(s, i) for s in range(strata) for i in range(k)]
+    g = {
+        (s, i, a): x[s, i]
+        for a in range(k, width)
+        for x in [columns(torch.stack([grams.pair(i, a) for i in range(k)], 1), None)]
+        for s, i in sources
+    }
+    rows = torch.arange(len(left), device=base.device)[:, None] * groups + cells // classes
+    shape, transfer = (len(left) * groups, classes), []
+    for x, (s, i) in enumerate(sources):
+        for t, j in sources[x:]:
+            products = []
+            for a, b in left:
+                both = g[s, i, a] * g[t, j, b]
+                products.append(both if (s, i) == (t, j) else both + g[t, j, a] * g[s, i, b])
+            values = _sum_by(torch.stack(products), where, len(cells))  # (left, cells)
+            transfer.append(matrix_of(rows, (cells % classes).expand_as(rows), values, shape))
+    return base, transfer
+
+
+def of_crossed(grams: Grams, columns: Columns, of_group: Tensor, classes: int) -> tuple[Tensor, list[Tensor]]:
+    """The same where all other plates stand in the root: targets are entries of its full Gram matrix."""
+    k, tail, strata = grams.levels[0].width, grams.tail, len(grams.packed)
+    assert grams.entries is not None and grams.cross is not None
+    n, groups, device = grams.n_crossed, len(of_group), of_group.device
+    width = n + tail
+    base = grams.packed.new_zeros(strata, width, width)
+    base[:, :n] = grams.cross
+    base[:, n:, :n] = grams.cross[:, :, n:].mT
+    index = square_index(grams.width, device)[k:, k:]
+    base[:, n:, n:] = grams.packed.sum(2)[:, index]
+    dense = torch.stack([torch.stack([grams.pair(i, k + a) for i in range(k)], 1) for a in range(tail)], -1)
+    every = torch.arange(groups, device=device)
+    group = torch.cat([grams.entries.group, every.repeat_interleave(tail)])
+    column = torch.cat([grams.entries.column, n + torch.arange(tail, device=device).repeat(groups)])
+    value = torch.cat([grams.entries.values, dense.flatten(2)], 2)
+    value = columns(value, group).flatten(0, 1)  # (strata K, entries)
+    order = group.argsort(stable=True)
+    group, column, value = group[order], column[order], value[:, order]
+    # Every pair of entries of one group: its first entry repeated once for each of the group's entries.
+    count = torch.bincount(group, minlength=groups)
+    times = count[group]
+    left = torch.arange(len(group), device=device).repeat_interleave(times)
+    start = (count.cumsum(0) - count)[group].repeat_interleave(times)
+    within = torch.arange(len(left), device=device) - (times.cumsum(0) - times).repeat_interleave(times)
+    right = start + within
+    of_pair, rows = of_group[group[left]], column[left] * width + column[right]
+    transfer = []
+    for x in range(len(value)):
+        for y in range(x, len(value)):
+            both = value[x, left] * value[y, right]
+            both = both if x == y else both + value[y, left] * value[x, right]
+            transfer.append(matrix_of(rows, of_pair, both, (width * width, classes)))
+    return base.flatten(1), transfer
+
+
+def matrix_of(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A matrix of these entries (summed where they meet), sparse if most of it is 0."""
+    rows, columns, values = rows.flatten(), columns.flatten(), values.flatten()
+    if len(values) > SPARSE_BELOW * shape[0] * shape[1]:
+        dense = values.new_zeros(shape[0] * shape[1])
+        return dense.index_add_(0, rows * shape[1] + columns, values).unflatten(0, shape)
+    with quiet(".*[Ss]parse.*"):  # that this part of torch is in beta
+        return torch.sparse_coo_tensor(torch.stack([rows, columns]), values, shape).coalesce().to_sparse_csr()
+
+
+def _sum_by(terms: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Sums over the last axis by group."""
+    if groups == 1:
+        return terms.sum(-1, keepdim=True)
+    return terms.new_zeros(*terms.shape[:-1], groups).index_add_(-1, group, terms)
