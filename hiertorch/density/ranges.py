@@ -52,7 +52,9 @@ def strictly(low: float, high: float) -> Range:
     return (SMALLEST if low == 0.0 else low), (LARGEST if high == math.inf else high)
 
 
-def ranges(graph: fx.GraphModule, given: Mapping[int, Range], constants: Mapping[fx.Node, Any]) -> dict[fx.Node, Range]:
+def ranges(
+    graph: fx.GraphModule, given: Mapping[int, Range], constants: Mapping[fx.Node, object]
+) -> dict[fx.Node, Range]:
     """Node -> its range, where one is known.
 
     Args:
@@ -97,7 +99,7 @@ COMPARED: Mapping[Any, Callable[[Range, Range], bool]] = {
 }
 
 
-def _of(x: Any, found: Mapping[fx.Node, Range]) -> Range | None:
+def _of(x: object, found: Mapping[fx.Node, Range]) -> Range | None:
     if isinstance(x, fx.Node):
         return found.get(x, ALL)
     return (float(x), float(x)) if isinstance(x, int | float) and not isinstance(x, bool) else None
@@ -125,12 +127,11 @@ def _range(node: fx.Node, found: Mapping[fx.Node, Range]) -> Range | None:
     return None
 
 
-def _clamped(of: Range | None, low: Any = None, high: Any = None) -> Range | None:
+def _clamped(of: Range | None, low: object = None, high: object = None) -> Range | None:
     if of is None or any(isinstance(end, fx.Node) for end in (low, high)):
         return None
-    ends = [x if low is None else max(x, float(low)) for x in of]
-    a, b = (x if high is None else min(x, float(high)) for x in ends)
-    return a, b
+    least, most = (_of(low, {}) or ALL)[0], (_of(high, {}) or ALL)[1]
+    return min(max(of[0], least), most), min(max(of[1], least), most)
 
 
 def _corners(of: Callable[[float, float], float]) -> Callable[[Range, Range], Range]:

@@ -10,13 +10,14 @@ one loop, which pays when the run is long.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import Argument
 from torch.fx.passes.split_module import split_module
 
 from hiertorch.density.ranges import Range, ranges, settled, strictly
@@ -30,17 +31,19 @@ log = logging.getLogger("hiertorch")
 _tracing = threading.RLock()
 """While torch records a function, it changes its own classes for the whole process: one thread at a time."""
 
+Found = TypeVar("Found")
+
 EXPAND = torch.ops.aten.expand.default
 VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 def record(
-    function: Callable[..., Any],
+    function: Callable[..., Found],
     example: tuple[Tensor, ...],
     *,
     compiled: bool = False,
     bounds: Sequence[Range | None] = (),
-) -> Callable[..., Any]:
+) -> Callable[..., Found]:
     """The function as a graph specialised to the shapes of `example`; the function itself if it can't be recorded.
 
     Args:
@@ -55,8 +58,8 @@ def record(
 
 
 def _recorded(
-    function: Callable[..., Any], example: tuple[Tensor, ...], compiled: bool, bounds: Sequence[Range | None]
-) -> Callable[..., Any]:
+    function: Callable[..., Found], example: tuple[Tensor, ...], compiled: bool, bounds: Sequence[Range | None]
+) -> Callable[..., Found]:
     try:
         with tolerant():  # a graph has no errors
             graph = make_fx(function)(*example)
@@ -69,7 +72,7 @@ def _recorded(
             _simplify(graph)
         _expand_late(graph, example)
         _multiply(graph, example)
-    return _compile(graph, example) if compiled else graph
+    return cast(Callable[..., Found], _compile(graph, example) if compiled else graph)
 
 
 def _compile(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> Callable[..., Tensor]:
@@ -125,8 +128,8 @@ def _mutates(node: fx.Node) -> bool:
 
 def _simplify(graph: fx.GraphModule) -> None:
     """Computes what depends on constants alone, and what is written twice only once."""
-    constants: dict[fx.Node, Any] = {}
-    seen: dict[Any, fx.Node] = {}
+    constants: dict[fx.Node, Argument] = {}
+    seen: dict[Hashable, fx.Node] = {}
     for node in list(graph.graph.nodes):
         if node.op == "get_attr":
             constants[node] = getattr(graph, str(node.target))
@@ -169,13 +172,13 @@ def _prove(graph: fx.GraphModule, given: dict[int, Range]) -> bool:
     return bool(proved)
 
 
-def _settled(node: fx.Node, constants: dict[fx.Node, Any]) -> fx.Node | None:
+def _settled(node: fx.Node, constants: dict[fx.Node, Argument]) -> fx.Node | None:
     """What a choice by a constant always chooses, and what an alternative to a constant False is, where that has the
     same shape.
     """
     if node.target is torch.ops.aten.where.self:
         mask = constants.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
-        if mask is None or isinstance(mask, FakeTensor) or bool(mask.any()) != bool(mask.all()):
+        if not isinstance(mask, Tensor) or isinstance(mask, FakeTensor) or bool(mask.any()) != bool(mask.all()):
             return None
         kept = node.args[1] if bool(mask.any()) else node.args[2]
     elif node.target is torch.ops.aten.bitwise_or.Tensor:
@@ -188,7 +191,7 @@ def _settled(node: fx.Node, constants: dict[fx.Node, Any]) -> fx.Node | None:
     return None
 
 
-def _is_false(mask: Any) -> bool:
+def _is_false(mask: object) -> bool:
     return isinstance(mask, Tensor) and not isinstance(mask, FakeTensor) and not bool(mask.any())
 
 
@@ -249,7 +252,7 @@ class _Shapes(fx.Interpreter):
         super().__init__(graph)
         self.shapes: dict[fx.Node, torch.Size] = {}
 
-    def run_node(self, n: fx.Node) -> Any:
+    def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         if isinstance(value, Tensor):
             self.shapes[n] = value.shape
@@ -263,7 +266,7 @@ def _shapes(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> dict[fx.Node,
     return interpreter.shapes
 
 
-def _frozen(part: Any) -> Any:
+def _frozen(part: object) -> Hashable:
     if isinstance(part, list | tuple):
         return tuple(map(_frozen, part))
     if isinstance(part, dict):

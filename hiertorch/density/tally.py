@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from hiertorch.model.support import Condition
 
-__all__ = ["Tally", "ruled"]
+__all__ = ["Piece", "Tally", "ruled"]
 
 COUNTING = Lock()
 """Several threads evaluate pieces of one density."""
+
+Piece: TypeAlias = Tensor | tuple[Tensor, ...]
+"""What is computed of a piece: its terms, and where parameters were impossible, a mask for each."""
 
 Key = tuple[str, str]
 """A piece of the density: its kind and its latent."""
@@ -48,7 +51,7 @@ class Tally:
         self._looks: dict[tuple[Key, int, torch.Size], int] = {}
         self._last: dict[tuple[Key, int, torch.Size], Tensor] = {}
 
-    def outlined(self, key: Key, terms: Tensor, names: Sequence[str], masks: Sequence[Tensor]) -> Any:
+    def outlined(self, key: Key, terms: Tensor, names: Sequence[str], masks: Sequence[Tensor]) -> Piece:
         """What a pass over the rows gives: the terms, and the masks that are no larger than one number a chain. Others
         would have to be written to memory; they are told from terms of -inf, all under one name.
         """

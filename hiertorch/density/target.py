@@ -8,7 +8,7 @@ with theta_k = bijection_k(u_k).
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from hiertorch.density.recording import record
 from hiertorch.density.rows import Rows
 from hiertorch.density.space import Coordinate, Space
 from hiertorch.density.state import State
-from hiertorch.density.tally import Tally, ruled
+from hiertorch.density.tally import Piece, Tally, ruled
 from hiertorch.model.densities import prior_density, row_density, weighted
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
@@ -27,6 +27,8 @@ from hiertorch.model.support import Condition
 from hiertorch.model.transport import location_scale, transport
 
 __all__ = ["Target"]
+
+Found = TypeVar("Found")
 
 
 class Target:
@@ -63,7 +65,7 @@ class Target:
         self._read_by_rows = (
             self.names if opaque else tuple(name for name in self.names if name in self.likelihood_reads)
         )
-        self._pieces: dict[tuple[str, str], Callable[..., Any]] = {}
+        self._pieces: dict[tuple[str, str], Callable[..., object]] = {}
         self._recording = self._compiled = False
         self.own_priors = type(model).log_prior_term is not Model.log_prior_term
         self.own_rows = type(model).log_likelihood is not Model.log_likelihood
@@ -80,7 +82,7 @@ class Target:
         new._pieces, new._recording, new._compiled, new.met = {}, False, False, Tally()
         return new
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Target":
+    def __deepcopy__(self, memo: dict[int, object]) -> "Target":
         """The same density of the same data and rows, with a copy of the model; nothing is recorded of it yet."""
         new = memo[id(self)] = copy.copy(self)
         new.model, new.memory = copy.deepcopy(self.model, memo), {}
@@ -142,7 +144,7 @@ class Target:
 
     def location_scale(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
         """Location and scale of the latent's prior given the values, stacked on axis 0, or None if it has none."""
-        return self._call("location_scale", name, self._location_scale, *self._parents(name, values))
+        return self._run("location_scale", name, self._location_scale, *self._parents(name, values))
 
     def _cells(self, values: Mapping[str, Tensor]) -> Tensor:
         if self.prior_only:
@@ -160,22 +162,25 @@ class Target:
         self._recording, self._compiled = True, compiled
 
     def _call(
-        self, kind: str, name: str, function: Callable[..., Any], *args: Tensor, bounds: Sequence[str | None] = ()
-    ) -> Any:
-        key = (kind, name)
+        self, kind: str, name: str, function: Callable[..., Piece], *args: Tensor, bounds: Sequence[str | None] = ()
+    ) -> Tensor:
+        """What a piece gives, without the masks of impossible parameters that it may give as well."""
+        found = self._run(kind, name, function, *args, bounds=bounds)
+        terms, *masks = (found,) if isinstance(found, Tensor) else found
+        self.met.add((kind, name), terms, masks)
+        return terms
+
+    def _run(
+        self, kind: str, name: str, function: Callable[..., Found], *args: Tensor, bounds: Sequence[str | None] = ()
+    ) -> Found:
         if not self._recording:
-            return self._counted(key, function(name, *args))
+            return function(name, *args)
+        key = (kind, name)
         if key not in self._pieces:
             ends = [None if n is None else self._bounds.get(n) for n in bounds]
             compiled = self._compiled and kind == "rows"
             self._pieces[key] = record(partial(function, name), args, compiled=compiled, bounds=ends)
-        return self._counted(key, self._pieces[key](*args))
-
-    def _counted(self, key: tuple[str, str], found: Any) -> Any:
-        """What a piece gives, without the masks of impossible parameters that it may give as well."""
-        terms, *masks = found if isinstance(found, tuple) else (found,)
-        self.met.add(key, terms, masks)
-        return terms
+        return cast(Found, self._pieces[key](*args))
 
     def _parents(self, name: str, values: Mapping[str, Tensor]) -> list[Tensor]:
         return [values[parent] for parent in self.parents[name]]
@@ -185,7 +190,7 @@ class Target:
             name, Values(dict(zip(self.parents[name], parents, strict=True)), self.names), self.data
         )
 
-    def _prior_term(self, name: str, free: Tensor, value: Tensor, *parents: Tensor) -> Any:
+    def _prior_term(self, name: str, free: Tensor, value: Tensor, *parents: Tensor) -> Piece:
         coordinate = self.space.coordinates[name]
         v = Values({**dict(zip(self.parents[name], parents, strict=True)), name: value}, self.names, None, self._bounds)
         found = [(Condition(None, value, None), coordinate.at_ends(value))]
@@ -200,7 +205,7 @@ class Target:
             found += [(condition, condition.violated()) for condition in conditions]
         return self._ruled(("prior", name), term, found)
 
-    def _ruled(self, key: tuple[str, str], terms: Tensor, found: Sequence[tuple[Condition, list[Tensor]]]) -> Any:
+    def _ruled(self, key: tuple[str, str], terms: Tensor, found: Sequence[tuple[Condition, list[Tensor]]]) -> Piece:
         """log densities, -inf where a condition is violated; with a mask for each parameter, if it has a condition."""
         terms, self.met.names[key], masks = ruled(terms, found)
         return (terms, *masks) if masks else terms
@@ -212,7 +217,7 @@ class Target:
     def _location_scale(self, name: str, *parents: Tensor) -> Tensor | None:
         return location_scale(self._prior(name, parents))
 
-    def _row_pass(self, _: str, *values: Tensor) -> Any:
+    def _row_pass(self, _: str, *values: Tensor) -> Piece:
         v = Values(dict(zip(self._read_by_rows, values, strict=True)), self.names, None, self._bounds)
         if self.opaque:
             return self.model.log_prob(v, self.data)[:, None]

@@ -10,11 +10,10 @@ them are independent, normal and centred whatever reads what, and what reads a l
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from hiertorch.data.table import Data
 from hiertorch.model.latent import Values
@@ -236,7 +235,7 @@ def valid(root: Tensor) -> Tensor:
     return torch.where(root.diagonal(dim1=-2, dim2=-1).amin(-1) > 0, 1.0, torch.nan)[..., None, None] * root
 
 
-def normal_root(distribution: Any) -> Tensor | None:
+def normal_root(distribution: Distribution) -> Tensor | None:
     """Lower triangular root `(*batch, width, width)` of a normal distribution's covariance, None for other families."""
     events = 0
     while type(distribution) is Independent:

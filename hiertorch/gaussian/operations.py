@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiertorch.gaussian.terms import CONSTANT, Sum, added, joined, product, reads, scaled, unknown_function
+from hiertorch.gaussian.terms import CONSTANT, Sum, Term, added, joined, product, reads, scaled, unknown_function
 
 __all__ = ["FRESH", "Value", "is_harmless", "names", "result", "tensors_in"]
 
@@ -80,7 +80,7 @@ class Value:
 Known = Callable[[Tensor], Value | None]
 
 
-def tensors_in(thing: Any) -> Iterable[Tensor]:
+def tensors_in(thing: object) -> Iterable[Tensor]:
     """All tensors in a nest of lists, tuples and dicts."""
     if isinstance(thing, Tensor):
         yield thing
@@ -96,7 +96,7 @@ def is_harmless(name: str) -> bool:
     return name in HARMLESS
 
 
-def result(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: Known) -> Value:
+def result(name: str, args: Sequence[object], kwargs: Mapping[str, object], known: Known) -> Value:
     """What is known of the first result of an operation, of which at least one argument depends on unknowns.
 
     Args:
@@ -129,18 +129,18 @@ def result(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: Kno
     if name == "pow" and isinstance(args[1], int | float) and args[1] == 1:
         return Value(_terms(args[0], known), _even(args[:1], known))
     if name in SOLUTIONS:
-        a, b = (args[at] for at in SOLUTIONS[name])
-        return Value(product(unknown_function(_terms(a, known)), _terms(b, known)))
-    terms = frozenset().union(*(_terms(x, known) for x in tensors_in([*args, kwargs])))
+        matrix, right = (_terms(args[at], known) for at in SOLUTIONS[name])
+        return Value(product(unknown_function(matrix), right))
+    terms = frozenset[Term]().union(*(_terms(x, known) for x in tensors_in([*args, kwargs])))
     power = name in POWERS and not any(isinstance(x, Tensor) for x in args[1:])
     kinked = name not in SMOOTH or (name == "softplus" and len(args) > 2)  # a threshold above which it is a line
     return Value(unknown_function(terms, kinked=kinked), power and _even(args[:1], known))
 
 
-def _addition(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: Known) -> Value:
+def _addition(name: str, args: Sequence[object], kwargs: Mapping[str, object], known: Known) -> Value:
     """a + alpha b, a - alpha b or b - alpha a."""
     first, second = ADDITIONS[name]
-    alpha = kwargs.get("alpha", args[2] if len(args) > 2 else 1)
+    alpha: Any = kwargs.get("alpha", args[2] if len(args) > 2 else 1)
     if name == "rsub":
         first *= alpha
     else:
@@ -150,7 +150,7 @@ def _addition(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: 
     return Value(terms, (not a and _even(args[1:2], known)) or (not b and _even(args[:1], known)))
 
 
-def _sum(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: Known) -> Value:
+def _sum(name: str, args: Sequence[object], kwargs: Mapping[str, object], known: Known) -> Value:
     """A sum of what arguments hold; those of integers and truth values select."""
     every = list(tensors_in([*args, kwargs]))
     selecting = [x for x in every if not (x.is_floating_point() or x.is_complex())]
@@ -168,24 +168,24 @@ def _sum(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], known: Known
     return Value(terms, (alone or name in COPIES) and _even(moving, known))
 
 
-def _product(a: Any, b: Any, known: Known) -> Value:
+def _product(a: object, b: object, known: Known) -> Value:
     for number, x in ((a, b), (b, a)):
         if isinstance(number, int | float) and isinstance(x, Tensor):
             return Value(scaled(_terms(x, known), number), _even((x,), known))
     return Value(product(_factor(a, known), _factor(b, known)), _even((a, b), known))
 
 
-def _quotient(a: Any, b: Any, known: Known) -> Sum:
+def _quotient(a: object, b: object, known: Known) -> Sum:
     return product(_factor(a, known), unknown_function(_factor(b, known)))
 
 
-def _factor(x: Any, known: Known) -> Sum:
+def _factor(x: object, known: Known) -> Sum:
     """As a factor a constant is one, even if it is 0."""
     value = known(x) if isinstance(x, Tensor) else None
     return CONSTANT if value is None else value.terms
 
 
-def _terms(x: Any, known: Known) -> Sum:
+def _terms(x: object, known: Known) -> Sum:
     """Of a part of a sum: nothing of a constant that is 0."""
     if not isinstance(x, Tensor):
         return CONSTANT if x else frozenset()
@@ -195,7 +195,7 @@ def _terms(x: Any, known: Known) -> Sum:
     return CONSTANT if x.layout is not torch.strided or x.is_meta or bool(x.any()) else frozenset()
 
 
-def _even(args: Iterable[Any], known: Known) -> bool:
+def _even(args: Iterable[object], known: Known) -> bool:
     """Whether all that depends on unknowns is data times one number for each chain."""
     values = [known(x) for x in args if isinstance(x, Tensor)]
     return all(value is None or value.even for value in values)

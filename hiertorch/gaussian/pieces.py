@@ -4,7 +4,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 from torch.distributions import Normal
@@ -50,7 +49,7 @@ def trace(model: Model, data: Data, rows: Data, values: Mapping[str, Tensor], li
             if name not in linear:
                 continue
             with run:
-                prior: Any = model.prior(name, Values({key: tensors[key] for key in latents[:i]}, latents), data)
+                prior = model.prior(name, Values({key: tensors[key] for key in latents[:i]}, latents), data)
                 location, root = prior.mean, normal_root(prior)
             if root is None:
                 raise NotAffine(f"the prior of {name!r} is not always normal")

@@ -12,10 +12,10 @@ a run.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
 from hiertorch.gaussian.operations import FRESH, Value, is_harmless, names, result, tensors_in
@@ -68,7 +68,7 @@ class Trace:
         self._stack.enter_context(_Operations(self))
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stack.close()
 
     def of(self, x: Tensor) -> Value | None:
@@ -103,7 +103,7 @@ class Trace:
         elif more:  # only products tell, see `Trace.result`
             self._moved.add(name)
 
-    def leaves(self, things: Any) -> None:
+    def leaves(self, things: object) -> None:
         """Values of these tensors are read where they can't be followed."""
         for x in tensors_in(things):
             if (value := self.of(x)) is not None:
@@ -114,7 +114,7 @@ class Trace:
             return False
         return [n for n, step in zip(x.shape, x.stride(), strict=True) if n > 1 and step] in ([], [self.chains])
 
-    def run(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def run(self, func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         """An operation, with its results noted."""
         given = [x for x in tensors_in([*args, kwargs]) if self.of(x) is not None]
         if not given:
@@ -128,8 +128,8 @@ class Trace:
             self.leaves(given)
         found = func(*args, **kwargs)
         if value is None:
-            if name == "view" and func._overloadname == "dtype":  # the same memory read as other numbers
-                self.note(args[0], self._anything(given))
+            if func is torch.ops.aten.view.dtype:  # the same memory read as other numbers
+                self.note(given[0], self._anything(given))
             for x in tensors_in(found):
                 if self.of(x) is None:  # no view after all
                     self.note(x, self._anything(given))
@@ -162,7 +162,9 @@ class _Operations(OperationMode):
         super().__init__()
         self.trace = trace
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
         busy, self.trace.busy = self.trace.busy, True
         try:
             return self.trace.run(func, args, kwargs or {})
@@ -175,7 +177,13 @@ class _Leaving(TorchFunctionMode):
         super().__init__()
         self.trace = trace
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         trace, kwargs, name = self.trace, kwargs or {}, getattr(func, "__name__", "")
         found = func(*args, **kwargs)
         if trace.busy or name in METADATA or (name == "__get__" and isinstance(found, PLAIN)):
@@ -187,8 +195,9 @@ class _Leaving(TorchFunctionMode):
             unseen = name in MADE_OF_PYTHON and not (isinstance(found, Tensor) and trace.of(found) is not None)
             if python or unseen:
                 trace.leaves([*args[name in OF_SELF :], kwargs])
-            if name in BY_ENTRY and (given := [y for x in tensors_in(args) if (y := trace.of(x)) is not None]):
-                trace.note(args[0], Value(unknown_function((t for y in given for t in y.terms), kinked=True)))
+            read = [y for x in tensors_in(args) if (y := trace.of(x)) is not None] if name in BY_ENTRY else []
+            if read and isinstance(written := args[0], Tensor):
+                trace.note(written, Value(unknown_function((t for y in read for t in y.terms), kinked=True)))
         finally:
             trace.busy = False
         return found
@@ -210,13 +219,13 @@ def _whole(x: Tensor) -> Tensor:
         return x
 
 
-def _is_view(func: Any) -> bool:
+def _is_view(func: OpOverload) -> bool:
     """Whether an operation gives other views of memory, and writes none."""
     returns = func._schema.returns
     return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 
-def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+def _written(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
     """Arguments that an operation writes to."""
     found: list[Tensor] = []
     for i, argument in enumerate(func._schema.arguments):
@@ -234,7 +243,7 @@ def _narrower(x: Tensor, than: Tensor) -> bool:
     return torch.finfo(x.dtype).eps > torch.finfo(than.dtype).eps
 
 
-def _decides_shape(name: str, args: Sequence[Any], known: Callable[[Tensor], Value | None]) -> bool:
+def _decides_shape(name: str, args: Sequence[object], known: Callable[[Tensor], Value | None]) -> bool:
     """Whether the shape of the result depends on values that depend on unknowns."""
     every = list(tensors_in(args))
     deciding = every if name not in ("index", "masked_select") else [x for x in every[1:] if x.dtype is torch.bool]

@@ -4,7 +4,7 @@ torch's own `TorchDispatchMode` notes for all threads together that a mode is on
 in the wrong order switch `torch.compile` off for good; and it imports the compiler at the first operation.
 """
 
-from typing import Any, Self
+from typing import Self
 
 from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode, _push_mode
 
@@ -22,5 +22,5 @@ class OperationMode(TorchDispatchMode):
         _push_mode(self)
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         _pop_mode()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache, cached_property, wraps
 from inspect import Parameter, isfunction, signature
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 
@@ -77,7 +77,7 @@ class Keywords(NamedTuple):
 
 
 @cache
-def keywords(function: Callable[..., Any]) -> Keywords:
+def keywords(function: Callable[..., object]) -> Keywords:
     """Of a function."""
     parameters = signature(function).parameters.values()
     by_name = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -85,9 +85,9 @@ def keywords(function: Callable[..., Any]) -> Keywords:
     return Keywords(names, any(part.kind == Parameter.VAR_KEYWORD for part in parameters))
 
 
-def _contexts(arguments: tuple[Any, ...]) -> list[AbstractContextManager[Any]]:
+def _contexts(arguments: tuple[object, ...]) -> list[AbstractContextManager[object]]:
     """What undoes the caller's settings."""
-    found: list[AbstractContextManager[Any]] = []
+    found: list[AbstractContextManager[object]] = []
     if torch.is_inference_mode_enabled():
         found.append(torch.inference_mode(False))
     default = torch.get_default_device()
@@ -100,6 +100,6 @@ def _contexts(arguments: tuple[Any, ...]) -> list[AbstractContextManager[Any]]:
     return found
 
 
-def _device(arguments: tuple[Any, ...]) -> torch.device:
+def _device(arguments: tuple[object, ...]) -> torch.device:
     found = (getattr(argument, "device", None) for argument in arguments)
     return next((device for device in found if isinstance(device, torch.device)), torch.device("cpu"))
