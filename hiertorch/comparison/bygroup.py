@@ -217,7 +217,7 @@ class Numerical:
         ]  # where the terms of rows, or of the next level's groups, belong
         self._empty = data.counts(plate) == 0
         self._free = [self._joined(names, self._stored(names)) for names in self.names]
-        self._starts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._starts: list[tuple[Tensor, Tensor]] = []
         self._finer = False
 
     def log_density(self) -> Tensor:
@@ -262,12 +262,9 @@ class Numerical:
         return torch.cat(found).masked_fill(self._empty, 0.0)
 
     @staticmethod
-    def _start(every: Tensor, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where to look for modes `(n, groups, K)`, a root of the covariance there `(n, groups, K, K)`, and its log
-        determinant `(n, groups)`.
-        """
-        sd = every.std(0, correction=0).clamp(min=1e-3).expand_as(centre)
-        return centre, sd.diag_embed(), sd.log().sum(-1)
+    def _start(every: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """Where to look for modes `(n, groups, K)`, and a root of the covariance there `(n, groups, K, K)`."""
+        return centre, every.std(0, correction=0).clamp(min=1e-3).expand_as(centre).diag_embed()
 
     def _log_joint(self, level: int, values: Mapping[str, Tensor], x: Tensor, rough: bool) -> Tensor:
         """log p(y_g, x_g | values) of each group g of a level, finer levels integrated out: `(n, groups)`."""
@@ -288,10 +285,9 @@ class Numerical:
         """log of the integral over the effects of each group of a level, `(n, groups)`; a rough one is Laplace's, which
         will do to find the mode of a coarser level.
         """
-        centre, root, log_root = mode(lambda x: self._log_joint(level, values, x, True), *self._starts[level])
-        self._starts[level] = centre, root, log_root
-        if rough:
-            return laplace(self._log_joint(level, values, centre, True), log_root, centre.shape[-1])
-        return log_integral(
-            lambda x: self._log_joint(level, values, x, False), centre, root, log_root, finer=self._finer
+        centre, root = self._starts[level] = mode(
+            lambda x: self._log_joint(level, values, x, True), *self._starts[level]
         )
+        if rough:
+            return laplace(self._log_joint(level, values, centre, True), root)
+        return log_integral(lambda x: self._log_joint(level, values, x, False), centre, root, finer=self._finer)

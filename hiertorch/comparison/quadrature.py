@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Note [Products of small matrices]
-# There are a few unknowns in each of very many groups: sums of products are many times faster than matrix products.
+from hiertorch.density.newton import by_densities, modes
 
 __all__ = ["laplace", "log_integral", "mode", "rule"]
 
@@ -27,47 +26,48 @@ SAMPLES = 512
 DF = 5
 """Of the multivariate t distribution that they are drawn from: its tails are heavier than those of most effects."""
 
-SLACK = 0.01
-"""By which log f may fall in a step, as it may where f is itself an integral, known nearly."""
-
 STEP = 0.3
-"""Conditional sds between the places whose densities give slope and curvature."""
+"""Conditional sds between the places whose densities give slope and curvature: f may itself be an integral that is
+known nearly.
+"""
 
-MOST = 40
-"""Newton steps."""
+LENGTHS = ((1.0,), (0.25,))
+"""Times Newton's step, that are tried one after the other."""
 
 FLAT, FAR = 1.0 / 16.0, 4.0
 """Curvature, in units of that where the last step began, below which it is not believed; and the longest step then."""
 
+NEAR = 0.1
+"""Step in conditional sds, that ends the search: a quadrature need not be about the very mode."""
 
-def log_integral(
-    function: Callable[[Tensor], Tensor], centre: Tensor, root: Tensor, log_root: Tensor, *, finer: bool = False
-) -> Tensor:
+
+def log_integral(function: Callable[[Tensor], Tensor], centre: Tensor, root: Tensor, *, finer: bool = False) -> Tensor:
     """log of the integral of each f, `(n, groups)`.
 
     Args:
         function: log f, `(n, groups, K)` -> `(n, groups)`.
         centre: the mode of each f, `(n, groups, K)`.
-        root: C, `(n, groups, K, K)`.
-        log_root: log |C|, `(n, groups)`.
+        root: C, lower triangular, `(n, groups, K, K)`.
         finer: whether to take twice as many points.
     """
     points, log_weights = rule(centre.shape[-1], finer=finer)
-    total = torch.full_like(log_root, -math.inf)
+    total = centre.new_full(centre.shape[:-1], -math.inf)
     for u, log_weight in zip(points.to(centre), log_weights.tolist(), strict=True):
         total = torch.logaddexp(total, function(centre + (root * u).sum(-1)) + log_weight)
-    return total + log_root
+    return total + _log_determinant(root)
 
 
-def laplace(value: Tensor, log_root: Tensor, width: int) -> Tensor:
+def laplace(value: Tensor, root: Tensor) -> Tensor:
     """log of the integral if f were normal: log f(m) + log|C| + K log(2 pi) / 2 (Tierney & Kadane 1986)."""
-    return value + log_root + 0.5 * width * math.log(2.0 * math.pi)
+    return value + _log_determinant(root) + 0.5 * root.shape[-1] * math.log(2.0 * math.pi)
 
 
-def mode(
-    function: Callable[[Tensor], Tensor], centre: Tensor, root: Tensor, log_root: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The mode of each f near a start, and a root C of its inverse curvature there, by damped Newton steps.
+def _log_determinant(root: Tensor) -> Tensor:
+    return root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def mode(function: Callable[[Tensor], Tensor], centre: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+    """The mode of each f near a start, and the lower triangular root C of its inverse curvature there.
 
     Slopes and curvatures are differences over a part of a conditional sd, so that a model need not be differentiable.
 
@@ -75,60 +75,12 @@ def mode(
         function: log f, `(n, groups, K)` -> `(n, groups)`.
         centre: where to start, `(n, groups, K)`.
         root: of a covariance to start with, `(n, groups, K, K)`.
-        log_root: its log determinant, `(n, groups)`.
     """
-    value, pace = function(centre), torch.ones_like(log_root)
-    for _ in range(MOST):
-        gradient, curvature = _differences(function, value, centre, root)
-        size, axes = _axes(curvature)
-        flat = (size < FLAT).any(-1)  # where a parabola says little about how far the mode is
-        size = size.clamp(min=FLAT)
-        along = (axes * gradient.unsqueeze(-1)).sum(-2) / size
-        step = (axes * along.unsqueeze(-2)).sum(-1)
-        length = step.norm(dim=-1)
-        shorter = torch.where(flat, FAR / length.clamp(min=FAR), 1.0) * pace
-        step = step * shorter.unsqueeze(-1)
-        there = centre + (root * step.unsqueeze(-2)).sum(-1)
-        new = function(there)
-        better = new >= value - SLACK
-        centre, value = torch.where(better.unsqueeze(-1), there, centre), torch.where(better, new, value)
-        pace = torch.where(better, (2.0 * pace).clamp(max=1.0), 0.25 * pace)
-        root = (root.unsqueeze(-1) * (axes * size.rsqrt().unsqueeze(-2)).unsqueeze(-3)).sum(-2)
-        log_root = log_root - 0.5 * size.log().sum(-1)
-        near = better & (length < 0.1) & ((size > 0.8) & (size < 1.25)).all(-1)
-        if bool((near | ~torch.isfinite(value)).all()):
-            break
-    return centre, root, log_root
 
+    def each(points: Tensor) -> Tensor:
+        return torch.stack([function(x) for x in points])
 
-def _differences(
-    function: Callable[[Tensor], Tensor], value: Tensor, centre: Tensor, root: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradient `(n, groups, K)` of log f in units of the root, and its Hessian times -1, `(n, groups, K, K)`."""
-    width = centre.shape[-1]
-    up = [function(centre + STEP * root[..., k]) for k in range(width)]
-    down = [function(centre - STEP * root[..., k]) for k in range(width)]
-    gradient = torch.stack([(a - b) / (2.0 * STEP) for a, b in zip(up, down, strict=True)], -1)
-    curvature = centre.new_zeros(*value.shape, width, width)
-    for k in range(width):
-        curvature[..., k, k] = (2.0 * value - up[k] - down[k]) / STEP**2
-        for m in range(k):
-            both = function(centre + STEP * (root[..., k] + root[..., m]))
-            curvature[..., k, m] = curvature[..., m, k] = (up[k] + up[m] - value - both) / STEP**2
-    one = torch.eye(width, dtype=centre.dtype, device=centre.device)
-    sound = torch.isfinite(curvature).all(-1).all(-1) & torch.isfinite(gradient).all(-1)  # else stay, and look closer
-    return (
-        torch.where(sound.unsqueeze(-1), gradient, 0.0),
-        torch.where(sound[..., None, None], curvature, 16.0 * one),
-    )
-
-
-def _axes(curvature: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues `(..., K)` and eigenvectors `(..., K, K)`."""
-    if curvature.shape[-1] == 1:
-        return curvature[..., 0], torch.ones_like(curvature)
-    found = torch.linalg.eigh(curvature)
-    return found.eigenvalues, found.eigenvectors
+    return modes(each, centre, by_densities(each, STEP), root, lengths=LENGTHS, longest=FAR, floor=FLAT, near=NEAR)
 
 
 def rule(width: int, *, finer: bool = False) -> tuple[Tensor, Tensor]:

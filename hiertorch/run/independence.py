@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hiertorch.density.newton import by_densities, by_gradients, modes
 from hiertorch.errors import SamplingError
 from hiertorch.gaussian.audit import Audit, AuditError, audit
 from hiertorch.gaussian.exactfit import fitted_exactly
 from hiertorch.moves.metropolis import Info, Tuning
 from hiertorch.run import proposals
 from hiertorch.run.collapsed import CollapsedMove
-from hiertorch.run.newton import modes
 from hiertorch.run.store import Counter, Store
 from hiertorch.runtime.workers import each
 
@@ -140,9 +140,10 @@ class Independence:
         starts = torch.cat([middle.expand(sets, -1), drawn])[:number]  # of several data sets, one each
 
         def log_density(t: Tensor) -> Tensor:
-            return move.log_density(middle + spread * t)
+            return move.log_density((middle + spread * t).flatten(0, 1)).unflatten(0, t.shape[:2])
 
-        means, roots = modes(log_density, (starts - middle) / spread, slices, autograd=not dear)
+        derivatives = by_densities(log_density) if dear else by_gradients(log_density, slices)
+        means, roots = modes(log_density, (starts - middle) / spread, derivatives)
         means, roots = middle + spread * means, spread.unsqueeze(1) * roots
         height = move.log_density(means)
         if not bool(torch.isfinite(height).any()):

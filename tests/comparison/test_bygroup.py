@@ -314,12 +314,9 @@ def test_modes_of_awkward_functions():
     """Newton steps from far away on exp(3 x - exp(x)), whose mode is log 3 and curvature there 3."""
     centre = torch.tensor([[-20.0], [12.0], [1.0]], dtype=torch.float64).unsqueeze(0)
     root = torch.ones(1, 3, 1, 1, dtype=torch.float64)
-    found, scale, log_scale = quadrature.mode(
-        lambda x: (3.0 * x - x.exp()).squeeze(-1), centre, root, torch.zeros(1, 3, dtype=torch.float64)
-    )
+    found, scale = quadrature.mode(lambda x: (3.0 * x - x.exp()).squeeze(-1), centre, root)
     torch.testing.assert_close(found.squeeze(), torch.full((3,), math.log(3.0)).double(), atol=0.05, rtol=0.0)
     torch.testing.assert_close(scale.squeeze(), torch.full((3,), 3**-0.5).double(), atol=0.07, rtol=0.0)
-    torch.testing.assert_close(log_scale, scale.squeeze().log().unsqueeze(0))
 
 
 class Mixed(ht.Model):

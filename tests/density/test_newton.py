@@ -8,10 +8,20 @@ import torch
 from scipy import optimize, stats
 from torch import Tensor
 
-from hiertorch.run.newton import FLOOR, modes
+from hiertorch.density import newton
+from hiertorch.density.newton import FLOOR, by_densities, by_gradients
 
 LogDensity = Callable[[Tensor], Tensor]
 WIDEST = FLOOR**-0.5  # the sd that a flat direction is given
+
+
+def modes(log_density: LogDensity, starts: Tensor, slices: int) -> tuple[Tensor, Tensor]:
+    """By gradients; `log_density` of places `(n, d)`."""
+
+    def each(x: Tensor) -> Tensor:
+        return log_density(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    return newton.modes(each, starts, by_gradients(each, slices))
 
 
 def points(*rows: float | list[float]) -> Tensor:
@@ -223,3 +233,18 @@ def test_gradients_need_not_be_switched_on() -> None:
     assert torch.equal(starts, before)
     assert not found.requires_grad and not root.requires_grad
     assert torch.equal(found, modes(curved, starts, 100)[0])
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_densities_alone_find_the_same(d: int) -> None:
+    """In units of an unconstrained scale, and in units that are found."""
+    precision = precision_of(d, seed=d, largest=20.0)
+    mode = torch.linspace(-2.0, 3.0, d, dtype=torch.float64)
+    starts = mode + torch.randn(5, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    log_density = quadratic(mode, precision)
+    root = 30.0 * torch.eye(d, dtype=torch.float64).expand(5, d, d)
+    for units in (None, root):
+        found, c = newton.modes(log_density, starts, by_densities(log_density), units)
+        assert found.numpy() == pytest.approx(mode.expand(5, d).numpy(), abs=1e-4)
+        assert covariance(c) == pytest.approx(torch.linalg.inv(precision).expand(5, d, d).numpy(), rel=1e-3, abs=1e-4)
+        assert torch.equal(c, c.tril())
