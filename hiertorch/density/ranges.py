@@ -17,9 +17,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 __all__ = ["Range", "ranges", "settled", "strictly"]
 
 Range = tuple[float, float]
+"""The least and the largest number that there may be."""
 
 ALL: Range = (-math.inf, math.inf)
+"""Nothing is known."""
+
 SMALLEST, LARGEST = 5e-324, math.nextafter(math.inf, 0.0)
+"""Positive and finite numbers."""
+
 ROUNDED: Range = (1e-37, 3e38)
 """Beyond these arithmetic in float32 may round to 0 or infinity."""
 
@@ -97,6 +102,7 @@ COMPARED: Mapping[Any, Callable[[Range, Range], bool]] = {
     aten.ge.Scalar: lambda a, b: a[1] < b[0],
     aten.eq.Scalar: lambda a, b: a[1] < b[0] or a[0] > b[1],
 }
+"""Comparison -> whether it is False for all numbers in these ranges."""
 
 
 def _of(x: object, found: Mapping[fx.Node, Range]) -> Range | None:
@@ -169,6 +175,7 @@ ARITHMETIC: Mapping[Any, Callable[[Range, Range], Range]] = {
     aten.div.Tensor: _divided,
     aten.div.Scalar: _divided,
 }
+"""Operation of two numbers -> the range of its results."""
 
 
 def _rounded(low: float, high: float) -> Range | None:

@@ -34,7 +34,10 @@ _tracing = threading.RLock()
 Found = TypeVar("Found")
 
 EXPAND = torch.ops.aten.expand.default
+"""Repeats a tensor without copying it."""
+
 VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+"""Reshapes that ask for one memory layout."""
 
 
 def record(

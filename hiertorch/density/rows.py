@@ -24,12 +24,12 @@ __all__ = ["Rows"]
 SCATTER_COST = 1.0
 """Of adding one number to its cell, in units of one row's density when that is compiled (measured, CPU)."""
 
-
 PAIRWISE: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
     torch.amin: torch.minimum,
     torch.amax: torch.maximum,
     torch.any: torch.logical_or,
 }
+"""Reduction -> the same of two tensors."""
 
 
 class Rows:

@@ -26,6 +26,7 @@ from hiertorch.model.transport import is_standard, location_scale, untransportab
 __all__ = ["Structure", "analyse", "coordinates_of", "priors_alone"]
 
 TRIALS = 3
+"""Of a proof by probing: near by, and to two other draws from the prior."""
 
 
 @dataclass(frozen=True)

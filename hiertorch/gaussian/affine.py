@@ -22,6 +22,8 @@ from hiertorch.model.model import Model
 __all__ = ["STEP", "Affine", "Composed", "NotAffine", "Part", "normal_root", "some_rows", "valid"]
 
 PROBED_ROWS = 20_000
+"""Of larger data so many rows are probed."""
+
 STEP = 2.0**100
 """Of differences; see Note [Probing] in `hiertorch.gaussian.probing`."""
 

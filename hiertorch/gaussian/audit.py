@@ -33,6 +33,7 @@ from hiertorch.model.reads import Reads
 __all__ = ["Audit", "AuditError", "audit", "audited"]
 
 LIMIT, ROUNDING = 1e-3, 1e-9
+"""See Note [Rounding]."""
 
 DRAWS, MANY_ROWS, FEW_DRAWS = 64, 1_000_000, 8
 """Draws that are looked at, and from how many rows on that many only; the extremes of the rest are among them, if need

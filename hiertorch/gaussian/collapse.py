@@ -28,6 +28,7 @@ BATCH_NUMBERS = 1_500_000
 """Numbers of all classes in a batch (measured): fewer cost more operations, more leave the cache."""
 
 LARGE_ROOT = 200
+"""Coefficients and crossed effects beyond which factoring their matrix takes milliseconds."""
 
 MOST_REMEMBERED = 12
 """Coefficients up to which each proposal's factor is kept for drawing them."""

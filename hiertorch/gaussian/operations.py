@@ -25,7 +25,6 @@ def names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What is a sum of its arguments, of their entries or of entries selected by data. (Spelled as in torch.ops.aten.)
 SUMS = names(
     "positive sum mean cumsum clone copy _to_copy to cat stack flip roll rot90 diag_embed "
     "diagonal_copy tril triu index index_select gather take embedding index_add index_copy index_put _index_put_impl "
@@ -34,22 +33,34 @@ SUMS = names(
     "unfold_copy lift lift_fresh _unsafe_view _reshape_copy reshape contiguous fill masked_fill where trace real imag "
     "conj_physical resolve_conj resolve_neg segment_reduce block_diag complex _sparse_sum diff"
 )
+"""Sums of their arguments, of their entries or of entries selected by data; spelled as in torch.ops.aten."""
+
 NUMBERS = {"where": 1, "fill": 1, "masked_fill": 2, "constant_pad_nd": 2, "scatter": 3}
 """Where the arguments begin that may be numbers which are added."""
 
 ADDITIONS = {"add": (1.0, 1.0), "sub": (1.0, -1.0), "rsub": (-1.0, 1.0)}
+"""Factors of the first and of the second argument."""
+
 COPIES = names("clone index index_select gather repeat _unsafe_view reshape contiguous lift lift_fresh")
 """What has entries of its argument alone, so that a number stays one."""
 
 PRODUCTS = names("mul multiply mm bmm mv dot vdot matmul outer ger linalg_cross cross _sparse_mm sparse_mm")
-SUMS_AND_PRODUCTS = names("addmm addmv addbmm baddbmm addr addcmul _sparse_addmm")  # x + a b
+"""Bilinear in their arguments."""
+
+SUMS_AND_PRODUCTS = names("addmm addmv addbmm baddbmm addr addcmul _sparse_addmm")
+"""x + a b."""
+
 QUOTIENTS = names("div divide true_divide")
-SOLUTIONS = {  # A^-1 b: places of A and of b
+"""a / b."""
+
+SOLUTIONS = {
     "linalg_solve_triangular": (0, 1),
     "_linalg_solve_ex": (0, 1),
     "triangular_solve": (1, 0),
     "cholesky_solve": (1, 0),
 }
+"""A^-1 b: places of A and of b."""
+
 SMOOTH = names(
     "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square pow reciprocal sigmoid log_sigmoid log_sigmoid_forward tanh "
     "sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc erfinv lgamma mvlgamma digamma polygamma "
@@ -58,15 +69,22 @@ SMOOTH = names(
     "var std var_mean hypot linalg_cholesky_ex linalg_cholesky cholesky linalg_inv_ex inverse cholesky_inverse "
     "linalg_det _linalg_det linalg_slogdet _linalg_slogdet linalg_matrix_exp sinc gelu silu"
 )
-POWERS = names("sqrt rsqrt square pow reciprocal abs")  # (c u)^p = c^p u^p
+"""Functions without kinks."""
+
+POWERS = names("sqrt rsqrt square pow reciprocal abs")
+"""(c u)^p = c^p u^p, so that data times a number a chain stay that."""
+
 FRESH = names(
     "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full zero "
     "new_empty_strided empty_strided"
 )
-HARMLESS = names(  # tell shapes alone, or only raise errors
+"""Tensors whose entries depend on no argument."""
+
+HARMLESS = names(
     "_linalg_check_errors _assert_async is_same_size size sym_size stride sym_stride numel sym_numel dim "
     "storage_offset sym_storage_offset is_contiguous is_floating_point is_complex set resize"
 )
+"""Operations that tell shapes alone, or only raise errors."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,7 @@ class Value:
 
 
 Known = Callable[[Tensor], Value | None]
+"""Tells what is known of a tensor; None if it depends on no unknown."""
 
 
 def tensors_in(thing: object) -> Iterable[Tensor]:

@@ -20,8 +20,10 @@ from hiertorch.model.model import Model
 __all__ = ["spread"]
 
 DRAWS = 256
+"""From the prior, whose quantiles are taken."""
+
 LEVELS = (0.7, 0.004, 0.9, 0.3, 0.996, 0.1)
-"""The first is that of the anchor, away from the median, where much that is centred is 0."""
+"""Of the quantiles. The first is that of the anchor, away from the median, where much that is centred is 0."""
 
 NEARER = (1.0, 0.6, 0.37, 0.2, 0.1, 0.05)
 """Factors of the distance to the median that are tried one after the other."""

@@ -43,6 +43,7 @@ CHAINS = 3
 """Of a trace."""
 
 MOST_STRATA = 6
+"""Kinds of rows whose scales are different functions of the latents."""
 
 
 def find(model: Model, data: Data, reads: Reads) -> Affine:

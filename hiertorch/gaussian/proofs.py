@@ -20,6 +20,8 @@ from hiertorch.model.latent import Values
 __all__ = ["CLOSE", "check_groups", "check_seen", "check_trace", "close", "count", "listed"]
 
 CLOSE = 1e-8
+"""Of the largest entry, by which what is equal may differ by rounding."""
+
 FEW = 3
 """Probes at which the mean is moved far."""
 

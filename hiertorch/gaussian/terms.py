@@ -39,8 +39,10 @@ class Term(NamedTuple):
 
 
 Sum = frozenset[Term]
+"""No terms: nothing but zeros."""
 
 CONSTANT: Sum = frozenset({Term()})
+"""Data: what reads no unknown."""
 
 
 def unknown(name: str, *, number: bool) -> Sum:

@@ -20,8 +20,13 @@ COMPONENTS = ((0.97, 20, 1.0), (0.03, 4, 2.0))
 """Share, degrees of freedom (even) and scale of the Student distributions."""
 
 PROBABILITIES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
+"""Of the quantiles that margins are fitted by."""
+
 SKEWS = torch.linspace(-1.6, 1.6, 33, dtype=torch.float64, device="cpu")
+"""Skews that are tried."""
+
 TAILS = torch.linspace(0.5, 1.4, 19, dtype=torch.float64, device="cpu")
+"""Tails that are tried: below 1 heavier than those of a normal distribution."""
 
 
 def normal_start(mean: Tensor, root: Tensor) -> Tuning:

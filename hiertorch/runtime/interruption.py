@@ -17,6 +17,7 @@ from typing import Any
 __all__ = ["Signals", "ended_by"]
 
 DEFAULTS = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}
+"""Signal -> what Python does about it; another handler is a program's own, and stays."""
 
 
 class Signals:

@@ -13,7 +13,10 @@ from contextlib import contextmanager
 __all__ = ["hushed", "is_hushed", "quiet"]
 
 _filters = threading.RLock()
+"""Held by the thread that has changed the filters."""
+
 _own = threading.local()
+"""In how many hushed blocks each thread is."""
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 __all__ = ["is_validating", "validation"]
 
 SWITCH = "_validate_args"
+"""The class attribute of `Distribution` that torch keeps it in."""
 
 
 class _PerThread:
@@ -47,6 +48,7 @@ class _PerThread:
 
 
 _switch = _PerThread()
+"""That takes the attribute's place while there are blocks."""
 
 
 def is_validating() -> bool:

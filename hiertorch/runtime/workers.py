@@ -19,10 +19,16 @@ from hiertorch.runtime.validating import is_validating, validation
 __all__ = ["each", "one_thread"]
 
 MOST = 8
+"""Workers at once."""
 
 _runs = 0
+"""Blocks of `one_thread` that are open,"""
+
 _before = 1
+"""how many threads torch had before the first of them,"""
+
 _counting = threading.Lock()
+"""and what guards both."""
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
