@@ -77,7 +77,7 @@ class Family:
 
     def distribution(self, eta: Tensor, v: Values, data: Data) -> Distribution:
         """Of y, with batch shape `(chains, rows)`; its support says what y can be, and it draws simulated responses."""
-        raise NotImplementedError
+        raise ModelError(f"{type(self).__name__} does not say what y is like: write distribution(self, eta, v, data).")
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
         """First and second derivative of log p(y | eta) in eta, for responses y `(rows,)` or `(chains, rows)`; None

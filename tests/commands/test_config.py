@@ -28,7 +28,7 @@ log_dir: out
 """
 OWN = """
 import hiertorch as ht
-from torch.distributions import Gamma, Normal
+from torch.distributions import Exponential, Gamma, Normal
 
 class Pooled(ht.Model):
     mu = ht.Latent(Normal(0.0, 5.0))
@@ -42,6 +42,12 @@ class Pooled(ht.Model):
 
     def likelihood(self, v, data):
         return Normal(v.mu + self.shift, v.sigma)
+
+class Waiting(ht.families.Family):
+    formula = "Exponential(mean exp(eta))"
+
+    def distribution(self, eta, v, data):
+        return Exponential((-eta).exp())
 
 class Estimator:
     pass
@@ -142,6 +148,7 @@ BINOMIAL = "{class_path: hiertorch.families.Binomial, init_args: {trials: age}}"
         (BINOMIAL, "Binomial(age, logit^-1(eta))"),
         ("{class_path: Binomial, init_args: {trials: age}}", "Binomial(age, logit^-1(eta))"),
         ("{class_path: hiertorch.families.Gaussian, init_args: {se: age}}", "Normal(eta, age)"),
+        ("{class_path: own_models.Waiting}", "Exponential(mean exp(eta))"),
     ],
 )
 def test_a_family_is_a_name_or_a_class(folder, text, formula):
