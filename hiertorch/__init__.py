@@ -27,7 +27,6 @@ from hiertorch.comparison.compare import Comparison, compare
 from hiertorch.comparison.criteria import Criterion
 from hiertorch.criticism.predictive import prior_check
 from hiertorch.data.table import Data
-from hiertorch.draws.joining import concat
 from hiertorch.errors import (
     ConfigError,
     DataError,
@@ -42,7 +41,7 @@ from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Derived, Latent
 from hiertorch.model.model import Model
 from hiertorch.models.simulation import simulate_grouped
-from hiertorch.posterior import Posterior
+from hiertorch.posterior import Posterior, concat
 from hiertorch.priorgrid import prior_grid
 from hiertorch.refits.monitoring import Monitoring, monitor
 from hiertorch.sampling import plan, sample

@@ -48,6 +48,12 @@ class InterruptedRunError(SamplingError):
         self.posterior = posterior
 
 
+class UnknownNameError(HiertorchError, KeyError):
+    """The posterior has no latent or group of that name."""
+
+    __str__ = Exception.__str__  # a KeyError would print its message in quotes
+
+
 class ConfigError(HiertorchError, ValueError):
     """A configuration has an unknown key, a wrong type or a class that is no `Model`."""
 

@@ -26,6 +26,7 @@ from hiertorch import wording
 from hiertorch.arguments import names_of
 from hiertorch.data.table import Data
 from hiertorch.density.turns import take_turns
+from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.declared import overrides
 from hiertorch.model.distributions import HalfStudentT
@@ -33,7 +34,6 @@ from hiertorch.model.latent import Latent, Values, cast, unnoted
 from hiertorch.model.model import Model
 from hiertorch.model.reads import record
 from hiertorch.posterior import Posterior, Stats
-from hiertorch.predict.predict import Fitted
 from hiertorch.run.ending import uninterrupted
 from hiertorch.run.options import check_handed_on
 from hiertorch.runtime.surroundings import at_home
@@ -219,7 +219,6 @@ def _with(model: Model, name: str, factors: Sequence[float]) -> Model:
 def _in_turn(every: Posterior, model: Model, data: Data, chains: slice) -> Posterior:
     """The chains of one scale."""
     draws = {name: x[chains] for name, x in every.draws.items()}
-    fitted: Any = every._fitted()
     return Posterior(
         draws,
         plates=every.plates,
@@ -228,7 +227,8 @@ def _in_turn(every: Posterior, model: Model, data: Data, chains: slice) -> Poste
         stats=Stats({}, {}, every.stats.log_density[chains], {}),
         run={**every.run, "chains": len(next(iter(draws.values())))},
         interrupted=every.interrupted,
-        predictor=Fitted(model, data, next(iter(draws.values())), {n: x[chains] for n, x in fitted.more.items()}),
+        origin=Fitted(model, data, next(iter(draws.values()))),
+        more={n: x[chains] for n, x in every.more.items()},
     )
 
 

@@ -15,9 +15,10 @@ def closest(name: object, names: Iterable[Any]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def listed(names: Iterable[Any]) -> str:
-    """Names for a message."""
-    return ", ".join(map(str, names)) or "none"
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """Names for a message, the first of many."""
+    texts = [str(name) for name in names]
+    return (", ".join(texts[:most]) or "none") + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def shape(values: Any) -> str:

@@ -16,7 +16,6 @@ multivariate t draws for more (importance sampling). Of nested groupings the inn
 import copy
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from hiertorch import wording
 from hiertorch.comparison.quadrature import laplace, log_integral, mode
 from hiertorch.density.structure import analyse
 from hiertorch.draws.closedform import collapsed_of
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import DRAWS, Pointwise
 from hiertorch.errors import DataError
 from hiertorch.gaussian.collapse import Collapsed
@@ -33,9 +33,6 @@ from hiertorch.model.declared import overrides, refuse_own_priors
 from hiertorch.model.latent import validation
 from hiertorch.model.model import weighted
 from hiertorch.model.reads import record
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["ClosedForm", "Numerical", "by_group", "log_marginals"]
 
@@ -46,7 +43,7 @@ CHECKED = 16
 """Draws at which the integral is found again with twice as many points."""
 
 
-def log_marginals(posterior: "Posterior | Pointwise", plate: str, draws: int | None = DRAWS) -> Tensor:
+def log_marginals(posterior: Fit | Pointwise, plate: str, draws: int | None = DRAWS) -> Tensor:
     """log p(y_j | rest) of each group j of a plate, `(chains, draws, groups)`; 0 for groups without rows.
 
     Args:
@@ -80,8 +77,8 @@ def by_group(pointwise: Pointwise, plate: str) -> "ClosedForm | Numerical | Summ
             f"no effects vary over {plate!r}, which could be integrated out, but some do within its groups; take one "
             f"of {wording.listed(plates)}."
         )
-    effects = pointwise.posterior._effects
-    if isinstance(effects, Redraw):
+    effects = pointwise.posterior.unstored
+    if effects is not None:
         return ClosedForm(pointwise, plate, effects.collapsed, effects.seed)
     found = collapsed_of(pointwise.posterior)
     return Numerical(pointwise, plate) if isinstance(found, str) else ClosedForm(pointwise, plate, found, 0)

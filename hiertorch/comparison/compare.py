@@ -14,10 +14,10 @@ import pandas as pd
 from hiertorch import wording
 from hiertorch.arguments import check_seed
 from hiertorch.comparison.averaging import bootstrapped, stacked
-from hiertorch.comparison.criteria import Criterion
+from hiertorch.comparison.criteria import Criterion, criterion
 from hiertorch.comparison.verdict import doubt, errors_asked, sentences
+from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError, HiertorchError
-from hiertorch.posterior import Posterior
 from hiertorch.runtime.surroundings import at_home
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Comparison:
 
 @at_home
 def compare(
-    candidates: Mapping[str, Posterior | Criterion],
+    candidates: Mapping[str, Fit | Criterion],
     *,
     kind: Literal["loo", "waic", "dic", "kfold"] | None = None,
     by: str | None = None,
@@ -145,7 +145,7 @@ def compare(
     wanted: Any
     wanted, by = _asked(candidates, kind, by)
     criteria = {
-        name: one if isinstance(one, Criterion) else one.criterion(wanted, by, draws=draws)
+        name: one if isinstance(one, Criterion) else criterion(one, wanted, by, draws=draws)
         for name, one in candidates.items()
     }
     _check_criteria(criteria)
@@ -175,7 +175,7 @@ def compare(
     return Comparison(best.kind, best.by, table, sentences(table, criteria, doubts), order[0], same, criteria)
 
 
-def _check(candidates: Mapping[str, Posterior | Criterion]) -> None:
+def _check(candidates: Mapping[str, Fit | Criterion]) -> None:
     """Whether there are candidates, and posteriors of the same data."""
     if not isinstance(candidates, Mapping) or len(candidates) < 2:
         found = len(candidates) if isinstance(candidates, Mapping) else type(candidates).__name__
@@ -183,7 +183,7 @@ def _check(candidates: Mapping[str, Posterior | Criterion]) -> None:
             f"compare takes at least two candidates by name, {{'a': posterior, 'b': other}}; found {found}."
         )
     for name, one in candidates.items():
-        if not isinstance(one, Posterior | Criterion):
+        if not isinstance(one, Fit | Criterion):
             raise DataError(
                 f"candidate {name!r} should be a posterior of ht.sample or a criterion, such as posterior.kfold(); "
                 f"found {type(one).__name__}."

@@ -12,7 +12,7 @@ weights multiply log densities, so that a row of weight 2 counts as two that are
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,9 @@ import pandas as pd
 from hiertorch.arguments import check_choice
 from hiertorch.comparison.elpd import Found, Groups, Rows, Source, dic, loo, named, total, waic
 from hiertorch.data.fingerprint import Fingerprint
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["Criterion", "criterion", "question", "total"]
 
@@ -94,7 +92,7 @@ def question(by: str) -> str:
 
 
 def criterion(
-    posterior: "Posterior", kind: Literal["loo", "waic", "dic"] = "loo", by: str = "row", *, draws: int | None = 4000
+    posterior: Fit, kind: Literal["loo", "waic", "dic"] = "loo", by: str = "row", *, draws: int | None = 4000
 ) -> Criterion:
     """PSIS-LOO, WAIC or DIC of a posterior, by row or by group.
 

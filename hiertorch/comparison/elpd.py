@@ -157,7 +157,7 @@ class Groups:
 
 def _mean(pointwise: Pointwise) -> dict[str, Tensor]:
     """Posterior mean of every latent, `(1, size, *event)`."""
-    effects = pointwise.posterior._effects
+    effects = pointwise.posterior.unstored
     found = {name: x.mean((0, 1)).unsqueeze(0) for name, x in pointwise._held.items()}
     if effects is not None:
         for name in pointwise._unstored:

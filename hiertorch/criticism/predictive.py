@@ -20,16 +20,16 @@ from hiertorch.criticism.replications import Replications, check_draws, from_pos
 from hiertorch.criticism.statistics import Statistic, calibration, given, p_text, usual
 from hiertorch.criticism.uniformity import LooPit, loo_pit
 from hiertorch.data.table import Data
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError
 from hiertorch.model.model import Model
 from hiertorch.models.design import family_of
-from hiertorch.predict.predict import Fitted, stream
 from hiertorch.runtime.surroundings import at_home, feels_at_home
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hiertorch.posterior import Posterior
 
 __all__ = ["PredictiveCheck", "loo_pit", "predictive_check", "prior_check"]
 
@@ -159,7 +159,7 @@ class PredictiveCheck:
 
 
 def predictive_check(
-    posterior: "Posterior",
+    posterior: Fit,
     statistics: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     *,
     draws: int = 1000,
@@ -188,7 +188,7 @@ def predictive_check(
     """
     check_choice("groups", groups, GROUPS)
     check_draws(draws)
-    number = stream(posterior, seed, "predictive_check", posterior._fitted().data.device).initial_seed()
+    number = posterior.generator("predictive_check", seed, posterior.fitted.data.device).initial_seed()
     replications = from_posterior(posterior, draws, groups, number)
     return PredictiveCheck("posterior", replications, statistics, groups, lambda: loo_pit(posterior, seed=seed))
 

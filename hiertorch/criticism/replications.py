@@ -2,22 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import Model
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["Replications", "from_posterior", "from_prior"]
 
@@ -112,7 +109,7 @@ class Replications:
         return torch.cat(found)
 
 
-def from_posterior(posterior: "Posterior", draws: int, groups: str, seed: int) -> Replications:
+def from_posterior(posterior: Fit, draws: int, groups: str, seed: int) -> Replications:
     """Of the fitted rows, by draws of the posterior that are spread evenly over all chains; more than there are, and
     some are taken twice.
 

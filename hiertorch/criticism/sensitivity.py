@@ -15,7 +15,6 @@ Note [Which priors]
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,14 +23,12 @@ from torch import Tensor
 
 from hiertorch import wording
 from hiertorch.arguments import names_of
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
 from hiertorch.model.latent import Values, validation
 from hiertorch.runtime.silence import quiet
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["THRESHOLD", "Sensitivity", "sensitivity"]
 
@@ -63,7 +60,7 @@ class Sensitivity:
         return "\n".join(["Sensitivity to power-scaling:", shown + more, *(f"- {text}" for text in self.sentences)])
 
 
-def sensitivity(posterior: "Posterior", names: Sequence[str] | None = None) -> Sensitivity:
+def sensitivity(posterior: Fit, names: Sequence[str] | None = None) -> Sensitivity:
     """See `Posterior.sensitivity`.
 
     Args:
@@ -75,13 +72,13 @@ def sensitivity(posterior: "Posterior", names: Sequence[str] | None = None) -> S
         DataError: if the posterior does not know its model and data, no prior can be scaled, or nothing varies.
     """
     point = Pointwise(posterior)
-    fitted: Any = posterior._fitted()
+    fitted = posterior.fitted
     reads: Mapping[str, frozenset[str]] = fitted.reads.priors
     model = point.model
     if names is None:
         names = [name for name in posterior.names if name in model.latents and posterior.plates[name] is None]
     wanted = names_of("names", names)
-    parameters = _columns(posterior, [posterior._known(name) for name in wanted], point.draw)
+    parameters = _columns(posterior, [posterior.known(name) for name in wanted], point.draw)
     if parameters.empty:
         raise DataError("no parameter of these varies, so that none can be sensitive: name others in names=.")
     top = [name for name in model.latents if not reads[name]]
@@ -108,7 +105,7 @@ def sensitivity(posterior: "Posterior", names: Sequence[str] | None = None) -> S
     return Sensitivity(table, by_latent, _sentences(posterior, table, by_latent, reads), THRESHOLD)
 
 
-def _columns(posterior: "Posterior", names: Sequence[str], draw: Tensor) -> pd.DataFrame:
+def _columns(posterior: Fit, names: Sequence[str], draw: Tensor) -> pd.DataFrame:
     """Thinned draws of parameters that vary, `(chains x draws, parameters)`."""
     tables = []
     for name in names:
@@ -149,7 +146,7 @@ def _sensed(parameters: pd.DataFrame, log_density: Tensor, shape: tuple[int, int
 
 
 def _sentences(
-    posterior: "Posterior", table: pd.DataFrame, by_latent: pd.DataFrame, reads: Mapping[str, frozenset[str]]
+    posterior: Fit, table: pd.DataFrame, by_latent: pd.DataFrame, reads: Mapping[str, frozenset[str]]
 ) -> list[str]:
     flagged = table[table["diagnosis"] != FINE].sort_values("prior", ascending=False)
     found, scores = [], by_latent.to_dict("index")
@@ -188,9 +185,9 @@ def _sentences(
     return found
 
 
-def _groups(posterior: "Posterior", latent: str, reads: Mapping[str, frozenset[str]]) -> list[str]:
+def _groups(posterior: Fit, latent: str, reads: Mapping[str, frozenset[str]]) -> list[str]:
     """The groups whose effects speak of a latent."""
-    fitted: Any = posterior._fitted()
+    fitted = posterior.fitted
     found = [
         f"{len(posterior.labels[plate])} groups of {plate!r}"
         for name, parents in reads.items()
@@ -199,7 +196,7 @@ def _groups(posterior: "Posterior", latent: str, reads: Mapping[str, frozenset[s
     return list(dict.fromkeys(found))
 
 
-def _few(posterior: "Posterior", latent: str, reads: Mapping[str, frozenset[str]]) -> str:
+def _few(posterior: Fit, latent: str, reads: Mapping[str, frozenset[str]]) -> str:
     """Why the data may say little about a latent."""
     groups = _groups(posterior, latent, reads)
     return f"{wording.listed(groups) if groups else 'the rows'} say little about it"

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,15 +10,12 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Poisson
 
 from hiertorch import wording
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.pareto import psis
 from hiertorch.draws.pointwise import DRAWS, Pointwise, labels_of
 from hiertorch.model.declared import refuse_own_likelihood
 from hiertorch.model.latent import validation
 from hiertorch.model.model import seeded
-from hiertorch.predict.predict import stream
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["Band", "LooPit", "loo_pit", "uniform_band"]
 
@@ -89,7 +85,7 @@ class LooPit:
         return f"{self.text}\n  share in each tenth: {' '.join(f'{share:.3f}' for share in shares)}"
 
 
-def loo_pit(posterior: "Posterior", *, draws: int | None = DRAWS, seed: int | None = None) -> LooPit:
+def loo_pit(posterior: Fit, *, draws: int | None = DRAWS, seed: int | None = None) -> LooPit:
     """u_i = sum_s w_is F(y_i | theta^(s)), with Pareto-smoothed importance weights w_is ~ 1 / p(y_i | theta^(s)) that
     leave row i out (Gelfand, Dey & Chang 1992; Vehtari, Gelman & Gabry 2017).
 
@@ -105,7 +101,7 @@ def loo_pit(posterior: "Posterior", *, draws: int | None = DRAWS, seed: int | No
     """
     thinned = Pointwise(posterior, draws)
     data = thinned.data
-    generator = stream(posterior, seed, "loo_pit", data.device)
+    generator = posterior.generator("loo_pit", seed, data.device)
     between = torch.rand(data.n_rows, generator=generator, device=data.device, dtype=torch.float64)
     values, k = np.empty(data.n_rows), np.empty(data.n_rows)
     for rows, log_likelihood in thinned.chunks():

@@ -22,6 +22,7 @@ from hiertorch.dashboard.layout import READABLE, TOP, available, closed, layout
 from hiertorch.dashboard.looks import RHAT, Eye, Look
 from hiertorch.dashboard.records import EventFile
 from hiertorch.dashboard.snapshots import Snapshot
+from hiertorch.draws.fit import Fit
 from hiertorch.monitors.base import FEWEST, RunInfo, Watch, Window, places, safe_tags, watch
 from hiertorch.monitors.governor import Governor, Tier
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from hiertorch.dashboard.closing import Closing
     from hiertorch.draws.judgement import Judgement
     from hiertorch.pooling.glance import Glance, Glances
-    from hiertorch.posterior import Posterior
 
 __all__ = ["METRICS", "Board"]
 
@@ -186,9 +186,9 @@ class Board:
         draws = {name: x[:, :drawn] for name, x in s.draws.items()}
         self._write(s, sweep, drawn, self._eye.look(draws, effort), draws)
 
-    def _conclude(self, s: Snapshot, posterior: "Posterior") -> None:
+    def _conclude(self, s: Snapshot, posterior: Fit) -> None:
         """The last look: what the posterior's summary and warnings say as well."""
-        self._judgement = found = posterior._judgement
+        self._judgement = found = posterior.judgement
         if found.part or not found.known:  # of very many parameters
             self._see(s, s.sweep, s.drawn, 1.0)
         else:
@@ -315,9 +315,7 @@ class Board:
 
     # At the end
 
-    def finish(
-        self, snapshots: Sequence[Snapshot], status: str, posterior: "Posterior | None", overhead: float
-    ) -> None:
+    def finish(self, snapshots: Sequence[Snapshot], status: str, posterior: Fit | None, overhead: float) -> None:
         """The last points, looks that a short run had no time for, and what only a finished run can tell."""
         if self._curves is not None:
             self._add(snapshots, overhead, last=True)
@@ -342,7 +340,7 @@ class Board:
         if status not in ("interrupted", "discarded"):  # it goes on, and the first word on how a run ended stands
             self._files[0].session_end(status)
 
-    def _close_up(self, s: Snapshot, posterior: "Posterior") -> None:
+    def _close_up(self, s: Snapshot, posterior: Fit) -> None:
         from hiertorch.dashboard.closing import closing
         from hiertorch.dashboard.figures import criticism
 

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from hiertorch.draws.fit import Fit
 from hiertorch.errors import HiertorchError
 
 if TYPE_CHECKING:
     from hiertorch.draws.pointwise import Pointwise
-    from hiertorch.posterior import Posterior
 
 __all__ = ["Closing", "closing"]
 
@@ -124,7 +124,7 @@ class _Loo:
     draws: int
 
 
-def closing(posterior: "Posterior", seconds: float) -> Closing:
+def closing(posterior: Fit, seconds: float) -> Closing:
     """PSIS-LOO by row and replications of a posterior, in about so many seconds.
 
     The posterior stays as it is, and so does torch's global random state (no other thread should draw from it
@@ -140,7 +140,8 @@ def closing(posterior: "Posterior", seconds: float) -> Closing:
     from hiertorch.draws.pareto import good_k
 
     began, notes = time.thread_time(), _Notes()
-    labels, shown, y = pd.RangeIndex(0), np.zeros(0, dtype=np.int64), np.zeros(0)
+    labels: pd.Index = pd.RangeIndex(0)
+    shown, y = np.zeros(0, dtype=np.int64), np.zeros(0)
     made: tuple[np.ndarray | None, bool, tuple[str, ...] | None] = (None, False, None)
     found: _Loo | None = None
     with notes.of("PSIS-LOO and replications", ""):
@@ -186,7 +187,7 @@ class _Notes(list[str]):
             self.append(f"{what} left out, since the model raised {type(error).__name__}: {first}.")
 
 
-def _check(posterior: "Posterior", model: Any, data: Any) -> None:
+def _check(posterior: Fit, model: Any, data: Any) -> None:
     """Whether rows have densities, given the latents, that the run was about."""
     if posterior.run.get("prior_only") or "the likelihood is left out" in str(posterior.run.get("plan_text", "")):
         raise _LeftOutError("the run was of the prior only, so that its draws say nothing about the rows")
@@ -205,7 +206,7 @@ def _own(model: Any, method: str) -> bool:
 
 
 def _replicated(
-    posterior: "Posterior", model: Any, data: Any, shown: np.ndarray, seconds: float
+    posterior: Fit, model: Any, data: Any, shown: np.ndarray, seconds: float
 ) -> tuple[np.ndarray, bool, tuple[str, ...]]:
     """Simulated responses `(data sets, shown)`, whether they are discrete, and which statistics differ."""
     from hiertorch.criticism.predictive import PredictiveCheck
@@ -230,7 +231,7 @@ def _replicated(
     return found.cpu().numpy(), replications.discrete, tuple(misfits)
 
 
-def _loo(posterior: "Posterior", rows: int, seconds: float) -> _Loo:
+def _loo(posterior: Fit, rows: int, seconds: float) -> _Loo:
     """PSIS-LOO of as many draws as there is time for."""
     began = time.thread_time()
     planned, latest = began + SAFETY * seconds, began + LATEST * seconds
@@ -264,7 +265,7 @@ def _by_chunks(pointwise: "Pointwise", rows: int, until: float) -> _Loo | float:
     return _Loo(elpd, lppd, k, number)
 
 
-def _thinned(posterior: "Posterior", rows: int, seconds: float, rate: float) -> "Pointwise":
+def _thinned(posterior: Fit, rows: int, seconds: float, rate: float) -> "Pointwise":
     """Draws that are looked at: 1,000 to 4,000, or fewer that fit the time at a rate of seconds a row and draw."""
     from hiertorch.draws.pointwise import Pointwise
 

@@ -13,17 +13,14 @@ The last one, of a run that has ended, is another: all that `Posterior.summary` 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hiertorch.draws import summaries
 from hiertorch.draws.diagnostics import digest, effective, quantile
+from hiertorch.draws.fit import Fit
 from hiertorch.monitors.base import RunInfo, Watch, parameter_names, spread, thinned
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["ESS", "LEVELS", "RHAT", "WORST", "Eye", "Look"]
 
@@ -152,7 +149,7 @@ class Eye:
             mean.rsqrt(),
         )
 
-    def conclude(self, posterior: "Posterior", draws: Mapping[str, Tensor]) -> Look:
+    def conclude(self, posterior: Fit, draws: Mapping[str, Tensor]) -> Look:
         """The last look: what the summary of a posterior has of its parameters, and of stored latents that it left out.
 
         Args:
@@ -161,7 +158,7 @@ class Eye:
         """
         every = {**draws, **posterior.draws}
         columns = {
-            name: posterior._looked_at[name] if name in posterior.draws else summaries.columns(x)
+            name: posterior.columns[name] if name in posterior.draws else summaries.columns(x)
             for name, x in every.items()
         }
         judged = {name: summaries.judged(every[name], found) for name, found in columns.items()}
@@ -177,7 +174,7 @@ class Eye:
         names = list(self._watch.names)
         for name, at in worst:
             if name in posterior.draws:
-                index = posterior._frame(name, {"r_hat": judged[name]["r_hat"]}).index
+                index = posterior.table(name, {"r_hat": judged[name]["r_hat"]}).index
                 names += [str(index[k]) for k in at.tolist()]
             else:
                 names += parameter_names(self._run, name, shapes[name], at.tolist())

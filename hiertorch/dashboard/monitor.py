@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import torch
 
+from hiertorch.draws.fit import Fit
 from hiertorch.errors import RunFolderError, SamplingError, warn
 from hiertorch.monitors.base import Monitor, RunInfo, Window
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from hiertorch.dashboard.snapshots import Snapshot
     from hiertorch.dashboard.worker import Worker
     from hiertorch.monitors.base import Watch
-    from hiertorch.posterior import Posterior
 
 __all__ = ["TensorBoardMonitor"]
 
@@ -146,7 +146,7 @@ parameters |
             except BaseException as error:  # SystemExit too: the thread must go on taking what it is given
                 self._error = error
 
-    def stop(self, status: str, posterior: "Posterior | None" = None) -> None:
+    def stop(self, status: str, posterior: "Fit | None" = None) -> None:
         """Adds what is left and what only a finished run can tell; warns of what could not be written."""
         board, worker = self._board, self._worker
         if board is None:

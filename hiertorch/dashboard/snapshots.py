@@ -3,14 +3,11 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from hiertorch.draws.fit import Fit
 from hiertorch.monitors.base import Watch, Window
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["Snapshot", "snapshot"]
 
@@ -30,7 +27,7 @@ class Snapshot:
     draws: Mapping[str, Tensor]
     log_densities: Tensor | None
     tuning: Mapping[str, Mapping[str, Tensor]]
-    so_far: "Callable[[Mapping[str, Tensor]], Posterior] | None"
+    so_far: "Callable[[Mapping[str, Tensor]], Fit] | None"
     interval: int = 1  # draws that a stored one stands for
 
     @property

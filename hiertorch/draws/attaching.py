@@ -1,6 +1,6 @@
 """Model and data for a posterior that was loaded: those that were fitted, or a sentence on how they differ."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -8,16 +8,14 @@ from hiertorch import wording
 from hiertorch.data.newrows import shown
 from hiertorch.data.table import Data
 from hiertorch.draws.agreement import disagreement
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError, ModelError
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import Latent, validation
 from hiertorch.model.model import Model
-from hiertorch.predict.predict import Fitted
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["attach"]
 
@@ -26,7 +24,7 @@ CHOSEN = "\n\npriors by these data:"
 """Before what `hiertorch.advice.requirements.model_text` adds to a model as printed."""
 
 
-def attach(posterior: "Posterior", model: Any, data: Any) -> None:
+def attach(posterior: Fit, model: Any, data: Any) -> None:
     """Gives a posterior its model and data, in the dtype and on the device of its draws.
 
     Args:
@@ -42,7 +40,7 @@ def attach(posterior: "Posterior", model: Any, data: Any) -> None:
             f"load takes model= and data= together, an ht.Model and ht.Data; found {type(model).__name__} and "
             f"{type(data).__name__}."
         )
-    fitted = Fitted(model, data, next(iter(posterior.draws.values())), posterior.more)
+    fitted = Fitted(model, data, next(iter(posterior.draws.values())))
     _check_model(posterior, fitted.model)
     _check_data(posterior, fitted.data)
     _check_latents(posterior, fitted.model, fitted.data)
@@ -57,14 +55,14 @@ def attach(posterior: "Posterior", model: Any, data: Any) -> None:
             "the model prints as the one that was fitted and is another: at draws of this posterior its log density "
             f"differs from what the run has noted, by up to {off:.3g} beyond a constant. {ADVICE}"
         )
-    posterior._predictor = fitted
+    posterior.origin = fitted
     if found is not None:
         stored = {**posterior.draws, **posterior.more}
         population = {name: stored[name] for name, latent in fitted.model.latents.items() if latent.plate is None}
-        posterior._effects = Redraw(found, population, int(posterior.run.get("seed", 0)))
+        posterior.unstored = Redraw(found, population, int(posterior.run.get("seed", 0)))
 
 
-def _check_model(posterior: "Posterior", model: Model) -> None:
+def _check_model(posterior: Fit, model: Model) -> None:
     text = str(posterior.run.get("model_text", "")).split(CHOSEN)[0]
     if text and not text.endswith(str(model)):  # before it stands what its class says
         raise ModelError(
@@ -78,7 +76,7 @@ def _check_model(posterior: "Posterior", model: Model) -> None:
         )
 
 
-def _check_data(posterior: "Posterior", data: Data) -> None:
+def _check_data(posterior: Fit, data: Data) -> None:
     for plate, labels in posterior.labels.items():
         if plate not in data.labels or list(data.labels[plate]) != list(labels):
             found = shown(data.labels[plate]) if plate in data.labels else "no such grouping"
@@ -88,7 +86,7 @@ def _check_data(posterior: "Posterior", data: Data) -> None:
         raise DataError(f"the data are not those that were fitted: {'; '.join(other)}. {ADVICE}")
 
 
-def _check_latents(posterior: "Posterior", model: Model, data: Data) -> None:
+def _check_latents(posterior: Fit, model: Model, data: Data) -> None:
     with torch.no_grad(), validation(False):
         prior = model.sample_prior(data, 1, torch.Generator(data.device).manual_seed(0))
     for name, x in posterior.draws.items():

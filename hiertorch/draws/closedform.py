@@ -1,20 +1,15 @@
 """The collapsed model of a fit: the one that was sampled, or one that is found now and audited at the fit's draws."""
 
-from typing import TYPE_CHECKING, Any
-
 from hiertorch.data.table import Data
+from hiertorch.draws.fit import Fit
 from hiertorch.gaussian.audit import audited
 from hiertorch.gaussian.collapse import Collapsed
-from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.reads import Reads
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["collapsed_of"]
 
 
-def collapsed_of(posterior: "Posterior", data: Data | None = None, reads: Reads | None = None) -> Collapsed | str:
+def collapsed_of(posterior: Fit, data: Data | None = None, reads: Reads | None = None) -> Collapsed | str:
     """The model of a fit with effects and coefficients integrated out, or the reason why it can't be.
 
     Args:
@@ -22,11 +17,10 @@ def collapsed_of(posterior: "Posterior", data: Data | None = None, reads: Reads 
         data: other data, whose groups may be others.
         reads: what the model reads of these.
     """
-    effects = posterior._effects
-    if data is None and isinstance(effects, Redraw):
-        return effects.collapsed
+    if data is None and posterior.unstored is not None:
+        return posterior.unstored.collapsed
     if posterior.run.get("audit", {"sound": True})["sound"] is False:
         return "the run's own draws have shown that it can't be integrated out"
-    fitted: Any = posterior._fitted()
-    held = {**fitted.more, **posterior.draws}
+    fitted = posterior.fitted
+    held = {**posterior.more, **posterior.draws}
     return audited(fitted.model, fitted.data if data is None else data, reads or fitted.reads, held)

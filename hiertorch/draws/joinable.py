@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from hiertorch.draws.agreement import disagreement
+from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError
-from hiertorch.gaussian.redraw import Redraw
-from hiertorch.posterior import Posterior
 
 __all__ = ["check_names", "checked", "runs_of", "sweeps_of"]
 
@@ -21,19 +20,19 @@ NUMBERS = 8
 """Of each latent, and latents, by which a draw is known again."""
 
 
-def checked(posteriors: Iterable[Posterior]) -> list[Posterior]:
+def checked(posteriors: Iterable[Fit]) -> list[Fit]:
     """Two posteriors or more, of one model and data, independent of one another.
 
     Raises:
         DataError: if they are not.
     """
-    if isinstance(posteriors, Posterior) or not isinstance(posteriors, Iterable):
+    if isinstance(posteriors, Fit) or not isinstance(posteriors, Iterable):
         raise DataError(f"concat takes a list of posteriors, ht.concat([a, b]); found {type(posteriors).__name__}.")
     parts = list(posteriors)
     for part in parts:
-        if not isinstance(part, Posterior):
+        if not isinstance(part, Fit):
             raise DataError(f"concat takes a list of posteriors, ht.concat([a, b]); one of them is {part!r}.")
-        if part._drawn().run.get("own_data"):
+        if part.drawn().run.get("own_data"):
             raise DataError(
                 "each chain of this run has data of its own, so that together they are no draws from one posterior: "
                 "more draws of each come from a longer run."
@@ -49,7 +48,7 @@ def checked(posteriors: Iterable[Posterior]) -> list[Posterior]:
     return parts
 
 
-def _check_data(one: Posterior, other: Posterior) -> None:
+def _check_data(one: Fit, other: Fit) -> None:
     here, there = one.fingerprint, other.fingerprint
     if here is not None and there is not None:
         if found := here.differences(there) or there.differences(here):
@@ -64,7 +63,7 @@ def _check_data(one: Posterior, other: Posterior) -> None:
             raise DataError(f"the groups of {plate!r} are others, or in another order: join runs of the same data.")
 
 
-def _check_latents(one: Posterior, other: Posterior) -> None:
+def _check_latents(one: Fit, other: Fit) -> None:
     texts = [str(part.run.get("model_text", "")) for part in (one, other)]
     if texts[0] != texts[1]:
         raise DataError(
@@ -83,7 +82,7 @@ def _check_latents(one: Posterior, other: Posterior) -> None:
             raise DataError(f"a draw of {name!r} is {here} in one and {there} in another: join runs of the same kind.")
 
 
-def _check_independent(one: Posterior, other: Posterior) -> None:
+def _check_independent(one: Fit, other: Fit) -> None:
     for here in runs_of(one):
         for there in runs_of(other):
             if here["seed"] is not None and here["seed"] == there["seed"] and here["collapsed"] == there["collapsed"]:
@@ -98,7 +97,7 @@ def _check_independent(one: Posterior, other: Posterior) -> None:
         raise DataError(f"{both} draws of these posteriors are the same to the bit: they are of one run. Join it once.")
 
 
-def _known_again(posterior: Posterior, names: Sequence[str]) -> np.ndarray:
+def _known_again(posterior: Fit, names: Sequence[str]) -> np.ndarray:
     """The first numbers of every draw, each draw as one value; a draw that comes twice is there once."""
     if not names:
         return np.empty(0)
@@ -107,11 +106,13 @@ def _known_again(posterior: Posterior, names: Sequence[str]) -> np.ndarray:
     return np.unique(rows.view(f"V{rows.shape[1] * rows.itemsize}")[:, 0])
 
 
-def _check_densities(parts: Sequence[Posterior]) -> None:
+def _check_densities(parts: Sequence[Fit]) -> None:
     """That models which print alike are one, as far as one of them is known."""
-    known: Any = next((part._predictor for part in parts if part._predictor is not None), None)
-    effects = next((part._effects for part in parts if isinstance(part._effects, Redraw)), None)
-    for part in parts if known is not None else ():
+    known = next((part.origin for part in parts if part.origin is not None), None)
+    effects = next((part.unstored for part in parts if part.unstored is not None), None)
+    if known is None:
+        return
+    for part in parts:
         collapsed = effects.collapsed if part.run.get("collapsed") and effects is not None else None
         if off := disagreement(part, known.model, known.data, known.reads, collapsed):
             raise DataError(
@@ -120,7 +121,7 @@ def _check_densities(parts: Sequence[Posterior]) -> None:
             )
 
 
-def check_names(parts: Sequence[Posterior], known: Collection[str]) -> None:
+def check_names(parts: Sequence[Fit], known: Collection[str]) -> None:
     """That every latent of one is known of all.
 
     Raises:
@@ -134,7 +135,7 @@ def check_names(parts: Sequence[Posterior], known: Collection[str]) -> None:
             )
 
 
-def runs_of(posterior: Posterior) -> list[dict[str, Any]]:
+def runs_of(posterior: Fit) -> list[dict[str, Any]]:
     """The runs that a posterior is made of, each in short."""
     run = posterior.run
     alone = {
@@ -149,6 +150,6 @@ def runs_of(posterior: Posterior) -> list[dict[str, Any]]:
     return list(run.get("joined") or [alone])
 
 
-def sweeps_of(posterior: Posterior) -> int:
+def sweeps_of(posterior: Fit) -> int:
     """Sweeps that a stored draw stands for."""
     return int(posterior.run.get("thin", 1)) * posterior.interval

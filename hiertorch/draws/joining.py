@@ -14,31 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.joinable import check_names, checked, runs_of, sweeps_of
+from hiertorch.draws.labelled import Stats
 from hiertorch.errors import DataError, warn
 from hiertorch.gaussian.redraw import Redraw
-from hiertorch.posterior import Posterior, Stats
-from hiertorch.predict.predict import Fitted
 
-__all__ = ["concat"]
+__all__ = ["joined"]
 
 
-def concat(posteriors: Iterable[Posterior]) -> Posterior:
-    """The chains of several runs of one model and data as one posterior.
-
-    `run["joined"]` of the result has seed, chains, draws, status and versions of each run; it is marked as interrupted
-    if one of them was. Effects that a collapsed run did not store are drawn again for the draws of all runs. A run that
-    starts from the result goes on from the chains of all.
-
-    Args:
-        posteriors: two or more, also loaded ones; those of `concat` count as the runs that they are made of.
-
-    Raises:
-        DataError: for posteriors of other data, of another model or of other latents; for draws that are the same, or
-            come from the same random numbers; for chains that each have data of their own.
-    """
+def joined(posteriors: Iterable[Fit]) -> Fit:
+    """The chains of several runs of one model and data as one; see `hiertorch.posterior.concat`."""
     parts = checked(posteriors)
-    joined, each = [one for part in parts for one in runs_of(part)], math.lcm(*map(sweeps_of, parts))
+    runs, each = [one for part in parts for one in runs_of(part)], math.lcm(*map(sweeps_of, parts))
     parts = _even(parts, each)
     first, like = parts[0], next(iter(parts[0].draws.values()))
     pools = [{**part.more, **part.draws} for part in parts]
@@ -47,25 +36,25 @@ def concat(posteriors: Iterable[Posterior]) -> Posterior:
         for name in pools[0]
         if all(name in pool for pool in pools)
     }
-    found = next((part for part in parts if isinstance(part._effects, Redraw)), None)
+    found = next((part for part in parts if part.unstored is not None), None)
     effects = None if found is None else _effects(found, every)
     redrawn = _redrawn(parts, every)
     draws = {name: x for name, x in every.items() if all(name in part.draws for part in parts)}
     check_names(parts, {**every, **redrawn})
     more = {name: x for name, x in every.items() if name not in draws}
-    run = _run(parts, joined, each)
-    known: Any = next((part._predictor for part in parts if part._predictor is not None), None)
+    run = _run(parts, runs, each)
+    known = next((part.origin for part in parts if part.origin is not None), None)
     ended = [name for name in first.positions if name not in every and all(name in part.positions for part in parts)]
-    result = Posterior(
+    result = Fit(
         draws,
-        plates={name: plate for part in parts for name, plate in {**part.plates, **part._effect_plates}.items()},
+        plates={name: plate for part in parts for name, plate in {**part.plates, **part.unstored_plates}.items()},
         labels=first.labels,
         event_labels={name: first.event_labels[name] for name in draws},
         stats=_stats(parts, like),
         run=run,
         interrupted=any(part.interrupted for part in parts),
-        effects=effects,
-        predictor=None if known is None else Fitted(known.model, known.data, like, more),
+        unstored=effects,
+        origin=None if known is None else Fitted(known.model, known.data, like),
         tuning={move: x for part in reversed(parts) for move, x in part.tuning.items()},
         fingerprint=first.fingerprint,
         more=more,
@@ -78,25 +67,25 @@ def concat(posteriors: Iterable[Posterior]) -> Posterior:
     return result
 
 
-def _redrawn(parts: Sequence[Posterior], every: Mapping[str, Tensor]) -> dict[str, str]:
+def _redrawn(parts: Sequence[Fit], every: Mapping[str, Tensor]) -> dict[str, str]:
     """Effects that some did not store and can be drawn again given draws that all have, latent -> plate."""
     found: dict[str, str] = {}
     for part in parts:
         needed = [name for name in {**part.more, **part.draws} if part.plates.get(name) is None]
         if all(name in every for name in needed):
-            found |= {name: plate for name, plate in part._effect_plates.items() if name not in every}
+            found |= {name: plate for name, plate in part.unstored_plates.items() if name not in every}
     return found
 
 
-def _effects(part: Posterior, every: Mapping[str, Tensor]) -> Redraw | None:
+def _effects(part: Fit, every: Mapping[str, Tensor]) -> Redraw | None:
     """What draws effects again for the draws of all; None if some lack what these are drawn given."""
-    effects: Any = part._effects
-    if not all(name in every for name in effects.population):
+    effects = part.unstored
+    if effects is None or not all(name in every for name in effects.population):
         return None
     return Redraw(effects.collapsed, {name: every[name] for name in effects.population}, effects.seed)
 
 
-def _even(parts: Sequence[Posterior], each: int) -> list[Posterior]:
+def _even(parts: Sequence[Fit], each: int) -> list[Fit]:
     """The same posteriors with a draw for every `each` sweeps, as many in each chain: the last ones."""
     steps = [each // sweeps_of(part) for part in parts]
     number = min(part.n_draws // step for part, step in zip(parts, steps, strict=True))
@@ -112,7 +101,7 @@ def _even(parts: Sequence[Posterior], each: int) -> list[Posterior]:
     return [_thinned(part, step, number) for part, step in zip(parts, steps, strict=True)]
 
 
-def _thinned(posterior: Posterior, step: int, number: int) -> Posterior:
+def _thinned(posterior: Fit, step: int, number: int) -> Fit:
     """The last `number` of every `step`-th draw, counted from the last."""
     if (step, number) == (1, posterior.n_draws):
         return posterior
@@ -121,29 +110,29 @@ def _thinned(posterior: Posterior, step: int, number: int) -> Posterior:
     def taken(x: Tensor) -> Tensor:
         return x[:, at.to(x.device)]
 
-    stats, effects = posterior.stats, posterior._effects
-    if isinstance(effects, Redraw):
+    stats, effects = posterior.stats, posterior.unstored
+    if effects is not None:
         effects = Redraw(effects.collapsed, {name: taken(x) for name, x in effects.population.items()}, effects.seed)
-    return Posterior(
+    return Fit(
         {name: taken(x) for name, x in posterior.draws.items()},
-        plates={**posterior.plates, **posterior._effect_plates},
+        plates={**posterior.plates, **posterior.unstored_plates},
         labels=posterior.labels,
         event_labels=posterior.event_labels,
         stats=Stats(stats.acceptance, stats.blocks, taken(stats.log_density), stats.nan),
         run=posterior.run,
         interrupted=posterior.interrupted,
-        effects=effects,
-        predictor=posterior._predictor,
+        unstored=effects,
+        origin=posterior.origin,
         tuning=posterior.tuning,
         fingerprint=posterior.fingerprint,
         more={name: taken(x) for name, x in posterior.more.items()},
         positions=posterior.positions,
-        redrawn=posterior._effect_plates,
+        redrawn=posterior.unstored_plates,
         collapsed=posterior.collapsed,
     )
 
 
-def _stats(parts: Sequence[Posterior], like: Tensor) -> Stats:
+def _stats(parts: Sequence[Fit], like: Tensor) -> Stats:
     """Of all chains; NaN is the acceptance of a block in chains that did not have it, and the log density of draws of
     which some are noted with effects and coefficients integrated out and some without.
     """
@@ -164,7 +153,7 @@ def _stats(parts: Sequence[Posterior], like: Tensor) -> Stats:
     return Stats(acceptance, blocks, density, nan)
 
 
-def _run(parts: Sequence[Posterior], joined: list[dict[str, Any]], each: int) -> dict[str, Any]:
+def _run(parts: Sequence[Fit], joined: list[dict[str, Any]], each: int) -> dict[str, Any]:
     """What was run, in the words of the first; counts of all."""
     runs = [part.run for part in parts]
     thins = [int(run.get("thin", 1)) for run in runs]

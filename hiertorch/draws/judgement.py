@@ -5,19 +5,19 @@ Of very many numbers it is that of a part, and says so; summary and report look 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from hiertorch.draws import summaries
-from hiertorch.draws.summaries import LIMITS
+from hiertorch.draws import diagnostics, summaries
+from hiertorch.draws.labelled import LabelledDraws
+from hiertorch.draws.summaries import ADVICE, LIMITS, MIN_CHAINS, worst
+from hiertorch.wording import listed
 
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
-
-__all__ = ["Judgement", "Worst", "judge"]
+__all__ = ["Judgement", "Worst", "judge", "whole"]
 
 WHOLE = 35_000_000
 """Stored numbers, of which R-hat, effective draws and Monte Carlo errors take some 8 s on one core. No collapsed run
@@ -93,31 +93,31 @@ class Judgement:
         return Worst(float(value), "" if name is None else str(name))  # type: ignore[arg-type]
 
 
-def judge(posterior: "Posterior") -> Judgement:
+def judge(posterior: LabelledDraws) -> Judgement:
     """Looks at all parameters and draws, or at a part of very many."""
     total = sum(math.prod(draws.shape[2:]) for draws in posterior.draws.values())
     if not posterior.n_draws:
         rows = {
             row: {"worst": math.nan, "parameter": None, "limit": limit, "beyond": 0} for row, limit in LIMITS.items()
         }
-        return Judgement(pd.DataFrame.from_dict(rows, orient="index"), posterior.warnings(), [], total, "")
+        return Judgement(pd.DataFrame.from_dict(rows, orient="index"), beside(posterior), [], total, "")
     if total * posterior.chains * posterior.n_draws <= WHOLE:
-        return Judgement(posterior.diagnostics(), *_parted(posterior), total, "")
+        return whole(posterior)
     some, seen, step = _some(posterior)
     thinned = "" if step == 1 else f", one draw in {step}"
     part = f"{seen:,} of {total:,} parameters{thinned}"
     note = f" (From a look at {part}; posterior.warnings() looks at all.)"
-    beside, mixing = ([sentence + note for sentence in part] for part in _parted(some))
-    return Judgement(some.diagnostics(), beside, mixing, seen, part)
+    told, mixed = ([sentence + note for sentence in every] for every in (beside(some), list(mixing(some))))
+    return Judgement(diagnostics_of(some), told, mixed, seen, part)
 
 
-def _parted(posterior: "Posterior") -> tuple[list[str], list[str]]:
-    """Warnings that are not about R-hat and ESS, and those that are."""
-    mixing = summaries.mixing(posterior)
-    return [sentence for sentence in posterior.warnings() if sentence not in mixing], mixing
+def whole(posterior: LabelledDraws) -> Judgement:
+    """Looks at all parameters and draws, however many."""
+    total = sum(math.prod(draws.shape[2:]) for draws in posterior.draws.values())
+    return Judgement(diagnostics_of(posterior), beside(posterior), list(mixing(posterior)), total, "")
 
 
-def _some(posterior: "Posterior") -> tuple["Posterior", int, int]:
+def _some(posterior: LabelledDraws) -> tuple[LabelledDraws, int, int]:
     """Evenly spaced groups, and if need be draws; how many parameters these are, and one draw in how many."""
     at = {
         plate: np.unique(np.linspace(0, len(labels) - 1, GROUPS).round().astype(int))
@@ -129,7 +129,7 @@ def _some(posterior: "Posterior") -> tuple["Posterior", int, int]:
     }
     seen = sum(math.prod(x.shape[2:]) for x in draws.values())
     step = min(-(-seen * posterior.chains * posterior.n_draws // WHOLE), max(1, posterior.n_draws // EACH))
-    some = type(posterior)(
+    some = LabelledDraws(
         {name: x[:, ::step] for name, x in draws.items()},
         plates=posterior.plates,
         labels={plate: labels[at[plate]] for plate, labels in posterior.labels.items()},
@@ -139,3 +139,76 @@ def _some(posterior: "Posterior") -> tuple["Posterior", int, int]:
         interrupted=posterior.interrupted,
     )
     return some, seen, step
+
+
+OFTEN = 0.01
+"""Share of proposals with impossible parameters from which on a reader is told."""
+
+
+def beside(posterior: LabelledDraws) -> list[str]:
+    """What a reader should know before believing the numbers, but for R-hat and ESS, and what to do about it."""
+    return [*_of_the_run(posterior), *_stuck(posterior)]
+
+
+def diagnostics_of(posterior: LabelledDraws) -> pd.DataFrame:
+    """The worst R-hat, bulk ESS and tail ESS of all parameters; see `Fit.diagnostics`."""
+    judged = {name: summaries.judged(posterior.draws[name], columns) for name, columns in posterior.columns.items()}
+    return summaries.worst({name: posterior.table(name, columns) for name, columns in judged.items()})
+
+
+def _of_the_run(posterior: LabelledDraws) -> Iterator[str]:
+    if posterior.interrupted:
+        yield posterior.stopped
+    if posterior.n_draws < diagnostics.MIN_DRAWS:
+        least = diagnostics.MIN_DRAWS
+        yield f"R-hat and ESS need at least {least} draws in each chain, and there are {posterior.n_draws}: take more."
+    if posterior.chains < MIN_CHAINS:
+        yield f"R-hat compares chains, and there are only {posterior.chains}: run at least {MIN_CHAINS}."
+    if met := {block: count for block, count in posterior.stats.nan.items() if count}:
+        blocks = ", ".join(f"{count} in block {block!r}" for block, count in met.items())
+        yield (
+            f"The log density of a proposal was NaN, and the proposal rejected: {blocks}. "
+            f"Look for 0/0, inf - inf or the log of a negative number in the likelihood and priors."
+            f"{posterior.run.get('nan_example', '')}"
+        )
+    for name, (count, of) in posterior.run.get("impossible", {}).items():
+        if count >= OFTEN * of:
+            yield (
+                f"{name[:1].upper()}{name[1:]} was impossible at {count / of:.0%} of the places where it was computed: "
+                "such proposals were rejected, as they must be. A prior that keeps to what is possible, or a link "
+                "such as exp, wastes none."
+            )
+    if broken := [name for name, x in posterior.draws.items() if not x.isfinite().all()]:
+        yield (
+            f"Some draws of {listed(broken)} are not finite and have no diagnostics: "
+            f"look for a prior that is improper, or wider than numbers are."
+        )
+
+
+def _stuck(posterior: LabelledDraws) -> Iterator[str]:
+    for name, x in posterior.draws.items() if posterior.n_draws >= diagnostics.MIN_DRAWS else ():
+        stuck = diagnostics.stuck(x)  # (chains, parameters)
+        chains, parameters = (stuck.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        if not parameters:
+            continue
+        what = name
+        if len(parameters) < stuck.shape[1]:
+            what = posterior.table(name, {"stuck": stuck.any(0)}).index[parameters[0]]
+        if 1 < len(parameters) < stuck.shape[1]:
+            what = f"{name} ({len(parameters)} of its {stuck.shape[1]} parameters, such as {what})"
+        where = "any chain" if stuck[:, parameters].all() else f"chain {listed(chains)} (counted from 0)"
+        yield (
+            f"{what} never moved in {where}, in {posterior.n_draws} draws: these draws say nothing about it. "
+            f"Run a longer warm-up or another seed, and don't use such a chain."
+        )
+
+
+def mixing(posterior: LabelledDraws) -> Iterator[str]:
+    """Sentences on R-hat and ESS of what moved: the rest was told."""
+    if not posterior.n_draws:
+        return
+    number = sum(math.prod(x.shape[2:]) for x in posterior.draws.values())
+    moved = {name: posterior.table(name, columns) for name, columns in posterior.columns.items()}
+    for column, row in worst(moved).iterrows():
+        if row["beyond"]:
+            yield ADVICE[str(column)].format_map({"number": number, **row})

@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +17,12 @@ from torch.distributions import Distribution, constraints
 
 from hiertorch import wording
 from hiertorch.data.table import Data
+from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.declared import refuse_own_density
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import weighted
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["DRAWS", "Pointwise"]
 
@@ -56,10 +54,10 @@ class Pointwise:
         DataError: if the posterior does not know its model and data, or each chain has data of its own.
     """
 
-    def __init__(self, posterior: "Posterior", draws: int | None = DRAWS) -> None:
+    def __init__(self, posterior: Fit, draws: int | None = DRAWS) -> None:
         if draws is not None and (isinstance(draws, bool) or not isinstance(draws, int) or draws < 1):
             raise DataError(f"draws= is a whole number from 1, or None for all; found {draws!r}.")
-        fitted = posterior._fitted()
+        fitted = posterior.fitted
         self.posterior, self.model, self.data = posterior, fitted.model, fitted.data
         if self.data.y.ndim > 1 or (self.data.weights is not None and self.data.weights.ndim > 1):
             raise DataError(
@@ -69,18 +67,18 @@ class Pointwise:
         self.chains = posterior.chains
         step = 1 if draws is None else max(1, self.chains * posterior.n_draws // draws)
         self.draw = torch.arange(0, posterior.n_draws, step)
-        held = {**fitted.more, **posterior.draws}
+        held = {**posterior.more, **posterior.draws}
         self._flat = {name: x[:, ::step].flatten(0, 1) for name, x in held.items() if name in self.model.latents}
         shape = (self.chains, len(self.draw))
         self._held = {name: x.unflatten(0, shape) for name, x in self._flat.items()}
-        effects = posterior._effects
+        effects = posterior.unstored
         unstored = [name for name in self.model.latents if name not in self._held]
-        if unstored and not (isinstance(effects, Redraw) and set(unstored) <= set(effects.names)):
+        if unstored and not (effects is not None and set(unstored) <= set(effects.names)):
             raise DataError(
                 f"the draws of {wording.listed(map(repr, unstored))} are needed, and the posterior does not hold them: "
                 "name them in keep= of ht.sample."
             )
-        self._redraw = effects.thinned(step) if unstored and isinstance(effects, Redraw) else None
+        self._redraw = effects.thinned(step) if unstored and effects is not None else None
         self._unstored = tuple(unstored)
         if not unstored:
             with torch.no_grad(), validation(False):
@@ -108,7 +106,7 @@ class Pointwise:
         Latents are drawn from their prior for this, and once more near 0: far out, where a probability rounds to 1, the
         log density of any row may be 0.
         """
-        fitted: Any = self.posterior._fitted()
+        fitted = self.posterior.fitted
         reads, data = fitted.reads, self.data
         near = {name: NEAR * x if _is_real(reads.distributions[name]) else x for name, x in reads.values.items()}
         silent = []
@@ -150,7 +148,7 @@ class Pointwise:
     def _drawn_again(self, part: Data, effects: Redraw) -> tuple[Data, dict[str, Tensor]]:
         """Rows whose groups are numbered anew, and the effects of these groups."""
         plates = {
-            str(self.posterior._effect_plates.get(name, self.posterior.plates.get(name))) for name in self._unstored
+            str(self.posterior.unstored_plates.get(name, self.posterior.plates.get(name))) for name in self._unstored
         }
         codes, groups = dict(part.codes), {}
         for plate in plates:

@@ -18,20 +18,20 @@ from torch import Tensor
 
 from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.draws import archive
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import decode_index, decode_label, encode_index, encode_label, label_text
 from hiertorch.errors import DataError
 
 if TYPE_CHECKING:
     from xarray import DataTree
 
-    from hiertorch.posterior import Posterior
 
 __all__ = ["KIND", "load", "save", "to_arviz"]
 
 KIND = archive.Kind("hiertorch posterior", 2, "a posterior", "posterior.save(path)")
 
 
-def save(path: str | os.PathLike[str], posterior: "Posterior") -> None:
+def save(path: str | os.PathLike[str], posterior: Fit) -> None:
     """Write a posterior. See `Posterior.save`."""
     stats = posterior.stats
     header = {
@@ -39,7 +39,7 @@ def save(path: str | os.PathLike[str], posterior: "Posterior") -> None:
         "more": list(posterior.more),
         "positions": list(posterior.positions),
         "plates": posterior.plates,
-        "redrawn": posterior._effect_plates,
+        "redrawn": posterior.unstored_plates,
         "collapsed": posterior.collapsed,
         "labels": list(posterior.labels),
         "event_labels": {
@@ -106,7 +106,7 @@ def from_bytes(tensor: Tensor) -> Any:
     return json.loads(tensor.numpy().tobytes())
 
 
-def to_arviz(posterior: "Posterior") -> "DataTree":
+def to_arviz(posterior: Fit) -> "DataTree":
     """A posterior as ArviZ's type. See `Posterior.to_arviz`."""
     import arviz_base  # takes a second, and few runs are exported
 

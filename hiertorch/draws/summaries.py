@@ -1,8 +1,7 @@
 """What is made of draws for people: tables of parameters, and sentences on what not to believe."""
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,10 +10,7 @@ from torch import Tensor
 from hiertorch.draws import diagnostics
 from hiertorch.draws.naming import parameter_texts
 
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
-
-__all__ = ["CI_PROB", "LIMITS", "MIXING", "columns", "listed", "mixing", "moments", "table", "warnings", "worst"]
+__all__ = ["ADVICE", "CI_PROB", "LIMITS", "MIN_CHAINS", "MIXING", "columns", "judged", "moments", "table", "worst"]
 
 CI_PROB = 0.89  # of intervals; ArviZ's default
 MIXING = ("ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd")
@@ -88,85 +84,7 @@ def worst(mixing: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-OFTEN = 0.01
-"""Share of proposals with impossible parameters from which on a reader is told."""
-
-
-def warnings(posterior: "Posterior") -> list[str]:
-    """What a reader should know before believing the numbers, and what to do about it."""
-    return [*_of_the_run(posterior), *_stuck(posterior), *mixing(posterior)]
-
-
-def mixing(posterior: "Posterior") -> list[str]:
-    """Those of R-hat and ESS."""
-    return list(_mixing(posterior))
-
-
-def _of_the_run(posterior: "Posterior") -> Iterator[str]:
-    if posterior.interrupted:
-        yield posterior.stopped
-    if posterior.n_draws < diagnostics.MIN_DRAWS:
-        least = diagnostics.MIN_DRAWS
-        yield f"R-hat and ESS need at least {least} draws in each chain, and there are {posterior.n_draws}: take more."
-    if posterior.chains < MIN_CHAINS:
-        yield f"R-hat compares chains, and there are only {posterior.chains}: run at least {MIN_CHAINS}."
-    if met := {block: count for block, count in posterior.stats.nan.items() if count}:
-        blocks = ", ".join(f"{count} in block {block!r}" for block, count in met.items())
-        yield (
-            f"The log density of a proposal was NaN, and the proposal rejected: {blocks}. "
-            f"Look for 0/0, inf - inf or the log of a negative number in the likelihood and priors."
-            f"{posterior.run.get('nan_example', '')}"
-        )
-    for name, (count, of) in posterior.run.get("impossible", {}).items():
-        if count >= OFTEN * of:
-            yield (
-                f"{name[:1].upper()}{name[1:]} was impossible at {count / of:.0%} of the places where it was computed: "
-                "such proposals were rejected, as they must be. A prior that keeps to what is possible, or a link "
-                "such as exp, wastes none."
-            )
-    if broken := [name for name, x in posterior.draws.items() if not x.isfinite().all()]:
-        yield (
-            f"Some draws of {listed(broken)} are not finite and have no diagnostics: "
-            f"look for a prior that is improper, or wider than numbers are."
-        )
-
-
-def _stuck(posterior: "Posterior") -> Iterator[str]:
-    for name, x in posterior.draws.items() if posterior.n_draws >= diagnostics.MIN_DRAWS else ():
-        stuck = diagnostics.stuck(x)  # (chains, parameters)
-        chains, parameters = (stuck.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
-        if not parameters:
-            continue
-        what = name
-        if len(parameters) < stuck.shape[1]:
-            what = posterior._frame(name, {"stuck": stuck.any(0)}).index[parameters[0]]
-        if 1 < len(parameters) < stuck.shape[1]:
-            what = f"{name} ({len(parameters)} of its {stuck.shape[1]} parameters, such as {what})"
-        where = "any chain" if stuck[:, parameters].all() else f"chain {listed(chains)} (counted from 0)"
-        yield (
-            f"{what} never moved in {where}, in {posterior.n_draws} draws: these draws say nothing about it. "
-            f"Run a longer warm-up or another seed, and don't use such a chain."
-        )
-
-
-def _mixing(posterior: "Posterior") -> Iterator[str]:
-    """Of what moved: the rest was told."""
-    if not posterior.n_draws:
-        return
-    number = sum(math.prod(x.shape[2:]) for x in posterior.draws.values())
-    moved = {name: posterior._frame(name, columns) for name, columns in posterior._looked_at.items()}
-    for column, row in worst(moved).iterrows():
-        if row["beyond"]:
-            yield ADVICE[str(column)].format_map({"number": number, **row})
-
-
 def table(name: str, axes: Sequence[Iterable[Hashable]], columns: Mapping[str, Tensor]) -> pd.DataFrame:
     """Columns of one number a parameter, whose axes have these labels."""
     index = parameter_texts(name, axes)
     return pd.DataFrame({column: x.flatten().cpu().numpy() for column, x in columns.items()}, index=index)
-
-
-def listed(names: Iterable[object], most: int = 12) -> str:
-    """Some names for a message."""
-    texts = [str(name) for name in names]
-    return (", ".join(texts[:most]) or "none") + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -1,13 +1,10 @@
 """Everybody who watches a run, told together; what goes wrong for one of them costs no draw."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from hiertorch.draws.fit import Fit
 from hiertorch.errors import warn
 from hiertorch.monitors.base import Monitor, RunInfo, Window
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["Audience"]
 
@@ -43,7 +40,7 @@ class Audience(Monitor):
                     problems.append(_given_up(monitor, another))
                 _say(problems)
 
-    def stop(self, status: str, posterior: "Posterior | None" = None) -> None:
+    def stop(self, status: str, posterior: "Fit | None" = None) -> None:
         """See `Monitor.stop`. All are told, and then Ctrl-C or SystemExit, which one of them met, is raised."""
         problems, ended = list[str](), list[BaseException]()
         for monitor in self._started:

@@ -3,17 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas
 import torch
 from torch import Tensor
 
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import label_text
 from hiertorch.draws.spacing import evenly
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = [
     "Monitor",
@@ -75,7 +73,7 @@ class Window:
     log_densities: Tensor | None = None  # of these draws, (chains, draws so far), a view
     interval: int = 1  # draws that a stored one stands for; it doubles when there are more than are kept
     tuning: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # block -> what it has learnt
-    so_far: Callable[[Mapping[str, Tensor]], "Posterior"] | None = None  # some of the draws with their model and data
+    so_far: Callable[[Mapping[str, Tensor]], Fit] | None = None  # some of the draws with their model and data
 
     def copied(self) -> "Window":
         """The same for a monitor that may write into what it is given: tensors are copied when they are looked at."""
@@ -130,7 +128,7 @@ class Monitor:
     def window(self, window: Window) -> None:
         """After every window of sweeps."""
 
-    def stop(self, status: str, posterior: "Posterior | None" = None) -> None:
+    def stop(self, status: str, posterior: "Fit | None" = None) -> None:
         """At the end: "finished", "interrupted", "failed", or "discarded", after which the run begins again and `start`
         is called once more; always called if `start` was.
 

@@ -6,20 +6,18 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from tqdm import tqdm
 from tqdm.utils import disp_len
 
 from hiertorch.draws.diagnostics import convergence
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.summaries import LIMITS
 from hiertorch.errors import SamplingError
 from hiertorch.monitors.base import FEWEST, Monitor, RunInfo, Watch, Window, watch
 from hiertorch.monitors.governor import Governor, Tier
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["ProgressBar", "shortened"]
 
@@ -98,7 +96,7 @@ class ProgressBar(Monitor):
         if not self._bar.update(window.sweep - self._bar.n) and turned:
             self._bar.refresh()
 
-    def stop(self, status: str, posterior: "Posterior | None" = None) -> None:
+    def stop(self, status: str, posterior: "Fit | None" = None) -> None:
         """Leaves the last state, under the run's status."""
         if self._bar is None:
             return
@@ -117,9 +115,9 @@ class ProgressBar(Monitor):
             bar.window = None
 
     @staticmethod
-    def _conclude(bar: "_Bar", posterior: "Posterior") -> None:
+    def _conclude(bar: "_Bar", posterior: Fit) -> None:
         """What is known of all draws."""
-        found = posterior._judgement
+        found = posterior.judgement
         bar.rhat = bar.ess = None
         bar.part = f"of {found.part}" if found.part else ""
         if found.known:

@@ -17,15 +17,16 @@ import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from hiertorch.data.table import Data
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import label_text
 from hiertorch.draws.pointwise import DRAWS, Pointwise
+from hiertorch.draws.summary import summary
 from hiertorch.errors import ModelError
 from hiertorch.model.declared import overrides, refuse_own_priors
 from hiertorch.model.latent import Values, validation
@@ -37,9 +38,6 @@ from hiertorch.pooling.information import effects_of
 from hiertorch.pooling.levels import NUMBERS, entries_of, level_lines
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, shrinkage
 from hiertorch.pooling.variance import parted, table
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["Pooling", "pooling"]
 
@@ -89,14 +87,14 @@ class Pooling:
         return "\n".join(parts)
 
 
-def pooling(posterior: "Posterior") -> Pooling:
+def pooling(posterior: Fit) -> Pooling:
     """Pooling factor and R^2 by level, shrinkage by group, shares of variance, and sds that may be 0.
 
     Raises:
         DataError: if the posterior does not know its model and data.
         ModelError: if the model writes its `log_prob` itself, of which no levels are known.
     """
-    fitted: Any = posterior._fitted()
+    fitted = posterior.fitted
     model, data, reads = fitted.model, fitted.data, fitted.reads
     if overrides(model, "log_prob"):
         raise ModelError(
@@ -177,7 +175,7 @@ def _weighted_variance(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def _groups(
-    posterior: "Posterior",
+    posterior: Fit,
     model: Model,
     data: Data,
     values: Mapping[str, Tensor],
@@ -229,10 +227,10 @@ def _variance(
     return table(data, found, model, CI_PROB)
 
 
-def _entries(posterior: "Posterior", model: Model, name: str) -> list[str]:
+def _entries(posterior: Fit, model: Model, name: str) -> list[str]:
     if name in posterior:
-        return [str(entry) for entry in posterior.summary(name, kind="stats").index]
-    fitted: Any = posterior._fitted()
+        return [str(entry) for entry in summary(posterior, name, kind="stats").index]
+    fitted = posterior.fitted
     return entries_of(model, fitted.data, name, fitted.reads.values[name].shape[2:])
 
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.advice.findings import BROKEN
+from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError
 from hiertorch.model.declared import overrides
 from hiertorch.model.latent import Values, validation
@@ -34,9 +35,6 @@ from hiertorch.pooling.information import effects_of, prior_mean
 from hiertorch.pooling.levels import entries_of, level_lines
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, untold
 from hiertorch.pooling.variance import parted, shares
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["Alone", "Glance", "Glances", "glance"]
 
@@ -94,7 +92,7 @@ class Glance:
     notes: tuple[str, ...] = ()
 
 
-def glance(posterior: "Posterior", draws: int = 200, *, alone: bool = False) -> Glance:
+def glance(posterior: Fit, draws: int = 200, *, alone: bool = False) -> Glance:
     """Pooling of a posterior from some of its draws, see `Glance`.
 
     What a model can't give is left out and noted.
@@ -120,12 +118,12 @@ class Glances:
         DataError: if the posterior does not know its model and data.
     """
 
-    def __init__(self, posterior: "Posterior") -> None:
-        fitted: Any = posterior._fitted()
+    def __init__(self, posterior: Fit) -> None:
+        fitted = posterior.fitted
         self.model, self.data = fitted.model, fitted.data
         self._first: dict[str, Tensor] = {}  # draws, once there are any
 
-    def at(self, posterior: "Posterior", draws: int = 200, *, alone: bool = False) -> Glance:
+    def at(self, posterior: Fit, draws: int = 200, *, alone: bool = False) -> Glance:
         """See `glance`."""
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise DataError(f"draws= is a whole number from 1, found {draws!r}.")
@@ -289,13 +287,13 @@ def _why(error: Exception) -> str:
     return f"{error}".strip().rstrip(".") or type(error).__name__
 
 
-def _thinned(posterior: "Posterior", draws: int) -> dict[str, Tensor]:
+def _thinned(posterior: Fit, draws: int) -> dict[str, Tensor]:
     """At most so many draws of all chains together, evenly spaced: those of latents, `(draws, size, *event)`."""
-    fitted: Any = posterior._fitted()
+    fitted = posterior.fitted
     chains, number = posterior.chains, posterior.n_draws
     kept = min(draws, chains * number)
     at = torch.arange(kept) * (chains * number) // kept
-    held = {name: x for name, x in fitted.more.items() if x.shape[:2] == (chains, number)} | posterior.draws
+    held = {name: x for name, x in posterior.more.items() if x.shape[:2] == (chains, number)} | posterior.draws
     return {
         name: held[name][at.to(held[name].device) // number, at.to(held[name].device) % number]
         for name in fitted.model.latents

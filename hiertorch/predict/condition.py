@@ -15,7 +15,7 @@ Note [What is conditioned together]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,17 +27,16 @@ from hiertorch.arguments import check_choice, check_count, check_probability
 from hiertorch.data import reading
 from hiertorch.data.columns import read_column
 from hiertorch.data.newrows import FrameRows, shown
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.draws.pareto import HIGHEST, smoothed
 from hiertorch.errors import DataError, ModelError, warn
 from hiertorch.model.latent import validation
 from hiertorch.model.model import seeded
-from hiertorch.predict.predict import KINDS, Fitted, Prediction, intervals, stream
+from hiertorch.predict.predict import KINDS, Prediction, intervals
 from hiertorch.predict.scene import Setting
 from hiertorch.runtime.surroundings import feels_at_home
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["Conditioned", "condition"]
 
@@ -84,7 +83,7 @@ class Conditioned:
     warnings: list[str]
     _units: list[Unit] = field(repr=False)
     _fitted: Fitted = field(repr=False)
-    _posterior: "Posterior" = field(repr=False)
+    _posterior: Fit = field(repr=False)
 
     def predict(
         self, frame: pd.DataFrame, kind: str = "mean", *, ci_prob: float = 0.89, seed: int | None = None
@@ -97,7 +96,7 @@ class Conditioned:
         check_choice("kind", kind, KINDS)
         check_probability(ci_prob)
         posterior, data = self._posterior, self._fitted.data
-        generator = stream(posterior, seed, "conditioned", data.device)
+        generator = posterior.generator("conditioned", seed, data.device)
         # New groups have been looked at when they were conditioned on, and no others are taken here.
         rows = FrameRows.read(data, frame, distinct=True)
         owner = self._owners(rows)
@@ -143,8 +142,7 @@ class Conditioned:
 
 
 def condition(
-    fitted: Fitted,
-    posterior: "Posterior",
+    posterior: Fit,
     frame: pd.DataFrame,
     *,
     prior_draws: int | None = None,
@@ -153,6 +151,7 @@ def condition(
     distinct: bool = False,
 ) -> Conditioned:
     """See `Posterior.condition`."""
+    fitted = posterior.fitted
     check_probability(ci_prob)
     total = posterior.chains * posterior.n_draws
     each = -(-PAIRS // total) if prior_draws is None else prior_draws
@@ -162,7 +161,7 @@ def condition(
             f"{total} draws x prior_draws={each} are too few to weight: take prior_draws={-(-FEWEST // total)}."
         )
     data = fitted.data
-    generator = stream(posterior, seed, "condition", data.device)
+    generator = posterior.generator("condition", seed, data.device)
     rows = FrameRows.read(data, frame, distinct=distinct)
     y = read_column(frame, data.recipe.response, dict(data.recipe.levels))
     y = reading.response(data.name, y, data.dtype, data.device)
@@ -266,7 +265,7 @@ def _summary(setting: Setting, name: str, x: Tensor, weight: np.ndarray, ci_prob
     return pd.DataFrame(columns, index=index)
 
 
-def _gathered(fitted: Fitted, posterior: "Posterior", units: list[Unit]) -> Conditioned:
+def _gathered(fitted: Fitted, posterior: Fit, units: list[Unit]) -> Conditioned:
     """All units in one."""
     shape = (posterior.chains, posterior.n_draws)
     plates = [plate for plate in fitted.data.plates if any(plate in unit.new for unit in units)]

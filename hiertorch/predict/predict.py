@@ -4,45 +4,25 @@ E[y_i | theta^(s)]  or  y_i ~ p(y_i | theta^(s)),  for each stored draw s of the
 group are drawn from p(effects | population^(s)), once a draw: its rows share them, and its interval is wider.
 """
 
-import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch.arguments import check_choice, check_probability, check_seed
+from hiertorch.arguments import check_choice, check_probability
 from hiertorch.data.newrows import FrameRows, announce
-from hiertorch.data.table import Data
 from hiertorch.draws import summaries
-from hiertorch.errors import DataError, ModelError
-from hiertorch.model.latent import Values, validation
-from hiertorch.model.model import Model
-from hiertorch.model.reads import Reads, record
+from hiertorch.draws.fit import Fit
+from hiertorch.errors import DataError
+from hiertorch.model.latent import validation
 from hiertorch.predict.scene import Setting
 
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
-    from hiertorch.predict.condition import Conditioned
-
-__all__ = ["Fitted", "Prediction", "intervals", "stream"]
+__all__ = ["Prediction", "intervals", "predict"]
 
 KINDS = ("mean", "response")
 NEW_GROUPS = ("sample", "population", "error")
-
-NUMBERS = 1_000_000
-"""Numbers of a latent that derived quantities are computed from at once."""
-
-TRIALS = 8
-"""Of random halves of the groups, each of which a row that reads two groups escapes with probability 3/4 or less."""
-
-ROWS = 1000
-"""Of the fitted data, in which it is looked up which columns and groupings a likelihood reads."""
 
 
 @dataclass(frozen=True)
@@ -60,150 +40,38 @@ class Prediction:
     new: Mapping[str, pd.Index]
 
 
-class Fitted:
-    """The model and the data behind a posterior.
-
-    Args:
-        model: as it was fitted.
-        data: likewise.
-        like: some draws, whose device and dtype model and data are given.
-        more: draws that the posterior does not hold, name -> `(chains, draws, 1, *event)`.
-    """
-
-    def __init__(self, model: Model, data: Data, like: Tensor, more: Mapping[str, Tensor] | None = None) -> None:
-        self.model = copy.deepcopy(model).to(like.device, like.dtype)
-        self.data, self.more = data.to(like.device, like.dtype), dict(more or {})
-        self._first: dict[str, np.ndarray] = {}
-
-    @cached_property
-    def reads(self) -> Reads:
-        """What the model reads, and a draw of all latents from the prior."""
-        rows = self.data.rows(0, min(self.data.n_rows, ROWS))
-        with torch.no_grad(), validation(False):
-            return record(self.model, self.data, torch.Generator(self.data.device).manual_seed(0), rows=rows)
-
-    def varies(self, plate: str) -> bool:
-        """Whether groups of a plate have effects that new groups can be given."""
-        latents = self.model.latents.values()
-        return any(x.plate == plate for x in latents) and all(x.labels_of != plate for x in latents)
-
-    def is_axis(self, plate: str) -> bool:
-        """Whether the model reads a plate whose groups have no effects of their own."""
-        named = any(latent.labels_of == plate for latent in self.model.latents.values())
-        return named or (not self.varies(plate) and bool(self.reads.columns & {plate, "codes"}))
-
-    @cached_property
-    def across(self) -> frozenset[str]:
-        """Plates of which rows read groups other than their own, such as a second tutor's; see Note [Proof by probing]
-        in structure.py.
-        """
-        model, values = self.model, self.reads.values
-        rows, found = self.data.rows(0, min(self.data.n_rows, ROWS)), set()
-        generator = torch.Generator(self.data.device).manual_seed(0)
-        plates = {latent.plate for latent in model.latents.values() if latent.plate in self.data.plates}
-        with torch.no_grad(), validation(False):
-            before = model.log_likelihood(model.values(values), rows) if plates else rows.y
-            for plate in sorted(map(str, plates)):
-                for _ in range(TRIALS):
-                    size = self.data.size(plate)
-                    moves = torch.rand(size, generator=generator, device=generator.device) < 0.5
-                    moved = {
-                        name: torch.where(moves.reshape(-1, *(1,) * (x.dim() - 2)), x.roll(1, 0), x)
-                        if model.latents[name].plate == plate
-                        else x
-                        for name, x in values.items()
-                    }
-                    after = model.log_likelihood(model.values(moved), rows)
-                    same = (before == after) | (before.isnan() & after.isnan()) | moves[rows.codes[plate]]
-                    if not bool(same.all()):
-                        found.add(plate)
-        return frozenset(found)
-
-    def first(self, plate: str) -> np.ndarray:
-        """The first row of each group in the whole of the data, -1 if it has none: `(groups,)`."""
-        if plate not in self._first:
-            codes = self.data.whole_codes[plate]
-            self._first[plate] = np.full(self.data.size(plate), -1)
-            self._first[plate][codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # the last assignment stands
-        return self._first[plate]
-
-    def derived(self, drawn: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the model derives from latents, of those that it can be derived from: name -> `(chains, draws, size,
-        *event)`, of draws likewise.
-        """
-        if not self.model.derived:
-            return {}
-        chains, draws = next(iter(drawn.values())).shape[:2]
-        flat, order = {name: x.flatten(0, 1) for name, x in drawn.items()}, tuple(self.model.latents)
-        per = max(1, NUMBERS // max(math.prod(x.shape[1:]) for x in flat.values()))
-        found: dict[str, Tensor] = {}
-        for name, quantity in self.model.derived.items():
-            try:
-                with torch.no_grad():
-                    parts = [
-                        quantity(Values({key: x[at : at + per] for key, x in flat.items()}, order), self.data)
-                        for at in range(0, chains * draws, per)
-                    ]
-            except ModelError:  # it reads a latent that is not among them
-                continue
-            found[name] = torch.cat(parts).unflatten(0, (chains, draws))
-        return found
-
-    def predict(
-        self,
-        posterior: "Posterior",
-        frame: pd.DataFrame,
-        *,
-        kind: str,
-        new_groups: str | None,
-        ci_prob: float,
-        seed: Any,
-        distinct: bool,
-    ) -> Prediction:
-        """See `Posterior.predict`."""
-        check_choice("kind", kind, KINDS)
-        if new_groups is not None:
-            check_choice("new_groups", new_groups, NEW_GROUPS)
-        check_probability(ci_prob)
-        generator = stream(posterior, seed, "predict", self.data.device)
-        with torch.no_grad(), validation(False):
-            setting = Setting(self, posterior, FrameRows.read(self.data, frame, distinct=distinct))
-            if new_groups == "error" and setting.new:
-                raise DataError(
-                    f"new_groups='error', and the frame has new groups: {setting.news()}. Leave their rows out, or "
-                    "take new_groups='sample'."
-                )
-            at = torch.arange(posterior.chains * posterior.n_draws, device=self.data.device)
-            flat = setting.predicted(at, kind, generator, population=new_groups == "population")
-        if new_groups is None:
-            announce(setting.new, "their effects are drawn from the population", "pass new_groups='sample'")
-        draws = flat.unflatten(0, (posterior.chains, posterior.n_draws))
-        return Prediction(draws, intervals(draws, ci_prob, frame.index), setting.new)
-
-    def condition(
-        self,
-        posterior: "Posterior",
-        frame: pd.DataFrame,
-        *,
-        prior_draws: int | None,
-        ci_prob: float,
-        seed: Any,
-        distinct: bool,
-    ) -> "Conditioned":
-        """See `Posterior.condition`."""
-        from hiertorch.predict.condition import condition
-
-        return condition(self, posterior, frame, prior_draws=prior_draws, ci_prob=ci_prob, seed=seed, distinct=distinct)
+def predict(
+    fit: Fit,
+    frame: pd.DataFrame,
+    *,
+    kind: str = "mean",
+    new_groups: str | None = None,
+    ci_prob: float = summaries.CI_PROB,
+    seed: int | None = None,
+    distinct: bool = False,
+) -> Prediction:
+    """See `hiertorch.posterior.Posterior.predict`."""
+    fitted = fit.fitted
+    check_choice("kind", kind, KINDS)
+    if new_groups is not None:
+        check_choice("new_groups", new_groups, NEW_GROUPS)
+    check_probability(ci_prob)
+    generator = fit.generator("predict", seed, fitted.data.device)
+    with torch.no_grad(), validation(False):
+        setting = Setting(fitted, fit, FrameRows.read(fitted.data, frame, distinct=distinct))
+        if new_groups == "error" and setting.new:
+            raise DataError(
+                f"new_groups='error', and the frame has new groups: {setting.news()}. Leave their rows out, or "
+                "take new_groups='sample'."
+            )
+        at = torch.arange(fit.chains * fit.n_draws, device=fitted.data.device)
+        flat = setting.predicted(at, kind, generator, population=new_groups == "population")
+    if new_groups is None:
+        announce(setting.new, "their effects are drawn from the population", "pass new_groups='sample'")
+    draws = flat.unflatten(0, (fit.chains, fit.n_draws))
+    return Prediction(draws, intervals(draws, ci_prob, frame.index), setting.new)
 
 
 def intervals(draws: Tensor, ci_prob: float, index: pd.Index) -> pd.DataFrame:
     """Mean, sd and equal-tailed interval of `(chains, draws, rows)`, one row each."""
     return pd.DataFrame({name: x.cpu().numpy() for name, x in summaries.moments(draws, ci_prob).items()}, index=index)
-
-
-def stream(posterior: "Posterior", seed: Any, what: str, device: torch.device) -> torch.Generator:
-    """Random numbers of a use of a posterior: by `seed`, or else by that of its run."""
-    check_seed(seed)
-    own = int(posterior.run.get("seed", 0)) if seed is None else seed
-    state = np.random.SeedSequence([own, *what.encode()]).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state[0]) >> 1)

@@ -1,7 +1,7 @@
 """New rows and the values of the latents there: those stored of known groups, and draws from the population for new."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,16 +10,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from hiertorch.data.newrows import FrameRows, NewRows, appended, shown
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.model.impossible import refuse_fixed, refuse_sometimes
 from hiertorch.model.latent import Values, repaired
 from hiertorch.model.means import expected
 from hiertorch.model.model import seeded
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
-    from hiertorch.predict.predict import Fitted
 
 __all__ = ["Setting"]
 
@@ -59,7 +57,7 @@ class Setting:
         ModelError: for a model that can't be read with other groups.
     """
 
-    def __init__(self, fitted: "Fitted", posterior: "Posterior", read: FrameRows, y: Tensor | None = None) -> None:
+    def __init__(self, fitted: Fitted, posterior: Fit, read: FrameRows, y: Tensor | None = None) -> None:
         self.fitted, self.posterior = fitted, posterior
         data, labels = fitted.data, read.labels
         found = {plate: data.labels[plate].get_indexer(rows) for plate, rows in labels.items()}
@@ -166,7 +164,7 @@ class Setting:
         """Effects of known groups that are drawn again, name -> `(chains, draws, groups, *event)`; together, so that
         also stored ones are drawn again if others have to be.
         """
-        effects = self.posterior._effects
+        effects = self.posterior.unstored
         if effects is None:
             return {}
         names = [name for name in effects.names if len(self.codes[str(self.plate(name))])]
@@ -197,7 +195,7 @@ class Setting:
         return v
 
     def _population(self, name: str) -> Tensor | None:
-        return self.posterior.draws.get(name, self.fitted.more.get(name))
+        return self.posterior.draws.get(name, self.posterior.more.get(name))
 
     def _complete(
         self,

@@ -25,16 +25,16 @@ from hiertorch.data.columns import check_aligned
 from hiertorch.data.table import Data
 from hiertorch.draws import diagnostics
 from hiertorch.draws.closedform import collapsed_of
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.pareto import good_k
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
+from hiertorch.fitting import fit
 from hiertorch.gaussian.redraw import Redraw
-from hiertorch.posterior import Posterior
-from hiertorch.predict.predict import Fitted
 from hiertorch.run.ending import uninterrupted
 from hiertorch.run.options import check_handed_on
 from hiertorch.runtime.silence import hushed
-from hiertorch.sampling import sample
 
 if TYPE_CHECKING:
     from hiertorch.gaussian.collapse import Collapsed
@@ -63,7 +63,7 @@ INTEGRATED = 1_000
 
 
 def kfold(
-    posterior: Posterior,
+    posterior: Fit,
     k: int = 10,
     by: str = "row",
     *,
@@ -88,7 +88,7 @@ def kfold(
         DataError: for folds that can't be.
         InterruptedRunError: if the run was stopped.
     """
-    check_handed_on(settings, sample, WITHOUT)
+    check_handed_on(settings, fit, WITHOUT)
     check_seed(seed)
     whole = Pointwise(posterior, FITTED)
     data = whole.data
@@ -118,7 +118,7 @@ def kfold(
 
 
 def refit(
-    posterior: Posterior,
+    posterior: Fit,
     criterion: Criterion,
     *,
     above: float | None = None,
@@ -142,7 +142,7 @@ def refit(
     if not isinstance(criterion, Criterion) or criterion.kind != "loo":
         kind = criterion.kind if isinstance(criterion, Criterion) else type(criterion).__name__
         raise DataError(f"refit takes a criterion of kind 'loo', as posterior.criterion() gives it; found {kind!r}.")
-    check_handed_on(settings, sample, WITHOUT)
+    check_handed_on(settings, fit, WITHOUT)
     check_seed(seed)
     if above is not None and (isinstance(above, bool) or not isinstance(above, int | float) or math.isnan(above)):
         raise DataError(f"above= is the Pareto k above which a row is left out by a fit, a number; found {above!r}.")
@@ -257,9 +257,9 @@ def _check_kept(whole: Pointwise, kept: Tensor) -> None:
 # The fits, and what they say
 
 
-def _fits(posterior: Posterior, kept: Tensor, by: str, seed: int, settings: dict[str, Any]) -> Iterator[Posterior]:
+def _fits(posterior: Fit, kept: Tensor, by: str, seed: int, settings: dict[str, Any]) -> Iterator[Fit]:
     """For each row of `kept` `(fits, rows)` the posterior given these rows alone; it can be asked about the others."""
-    fitted = posterior._fitted()
+    fitted = posterior.fitted
     data: Data = fitted.data
     settings = {"draws": DRAWS, "progress": False, "start": posterior, **_like(posterior), **settings}
     chains = settings.pop("chains", CHAINS)
@@ -271,33 +271,31 @@ def _fits(posterior: Posterior, kept: Tensor, by: str, seed: int, settings: dict
         weights = (part * own).repeat(chains, 1)
         with hushed():  # what there is to say was said of the fit to all rows
             run = uninterrupted(
-                sample(fitted.model, data.replace(weights=weights), seed=seed, **settings), "the run of the folds"
+                fit(fitted.model, data.replace(weights=weights), seed=seed, **settings), "the run of the folds"
             )
         for i, rows in enumerate(part):
             yield _one(posterior, run, slice(i, None, len(part)), None if by == "row" else ~rows, closed)
 
 
-def _like(posterior: Posterior) -> dict[str, Any]:
+def _like(posterior: Fit) -> dict[str, Any]:
     """Settings that the fit to all rows was made with."""
     dtype = posterior.run.get("dtype")
     return {"dtype": getattr(torch, str(dtype))} if dtype else {}
 
 
-def _collapsed(posterior: Posterior) -> "Collapsed | None":
+def _collapsed(posterior: Fit) -> "Collapsed | None":
     """The model with its effects integrated out, on all rows, if that has a closed form."""
     found = collapsed_of(posterior)
     return None if isinstance(found, str) else found
 
 
-def _one(
-    posterior: Posterior, run: Posterior, chains: slice, out: Tensor | None, closed: "Collapsed | None"
-) -> Posterior:
+def _one(posterior: Fit, run: Fit, chains: slice, out: Tensor | None, closed: "Collapsed | None") -> Fit:
     """The chains of one fit, as a posterior that knows all rows, or those that were left out."""
-    fitted: Any = posterior._fitted()
+    fitted = posterior.fitted
     data = fitted.data if out is None or closed is not None else fitted.data.take(out.nonzero()[:, 0])
     draws = {name: x[chains] for name, x in run.draws.items()}
     population = {name: x for name, x in draws.items() if run.plates[name] is None and name in fitted.model.latents}
-    return Posterior(
+    return Fit(
         draws,
         plates=run.plates,
         labels=run.labels,
@@ -309,14 +307,14 @@ def _one(
         ),
         run=run.run,
         interrupted=run.interrupted,
-        effects=None if closed is None or not population else Redraw(closed, population, 0),
-        predictor=Fitted(fitted.model, data, next(iter(draws.values()))),
+        unstored=None if closed is None or not population else Redraw(closed, population, 0),
+        origin=Fitted(fitted.model, data, next(iter(draws.values()))),
     )
 
 
-def _left_out(one: Posterior, by: str, out: Tensor) -> tuple[Tensor, Tensor]:
+def _left_out(one: Fit, by: str, out: Tensor) -> tuple[Tensor, Tensor]:
     """log p(y_i | y without i's fold) of rows or groups, and its Monte Carlo error from the differences of chains."""
-    pointwise = Pointwise(one, INTEGRATED if by != "row" and one._effects is None else None)
+    pointwise = Pointwise(one, INTEGRATED if by != "row" and one.unstored is None else None)
     terms = pointwise.log_likelihood(out) if by == "row" else log_marginals(pointwise, by)[..., out]
     highest = terms.amax((0, 1), keepdim=True)
     each = (terms - highest).exp().mean(1)  # (chains, n)
@@ -333,7 +331,7 @@ def _in_sample(whole: Pointwise, by: str, used: Tensor) -> Tensor:
     return log_marginals(whole, by)[..., used].flatten(0, 1).logsumexp(0) - math.log(whole.number)
 
 
-def _sentences(one: Posterior, what: str) -> list[str]:
+def _sentences(one: Fit, what: str) -> list[str]:
     """What is wrong with a fit, by its population-level latents: effects of hundreds of groups would take longer to
     look at than to draw.
     """

@@ -6,7 +6,7 @@ Note [The prior stays]
 """
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,11 @@ from hiertorch.data import reading
 from hiertorch.data.columns import read_column
 from hiertorch.data.newrows import FrameRows, appended, shown
 from hiertorch.data.table import Data
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError
 from hiertorch.model.latent import validation
-from hiertorch.predict.predict import Fitted
 from hiertorch.predict.scene import Setting
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["Later"]
 
@@ -50,10 +48,10 @@ class Later:
     """
 
     def __init__(
-        self, posterior: "Posterior", frame: pd.DataFrame, weights: str | None = None, *, distinct: bool = False
+        self, posterior: Fit, frame: pd.DataFrame, weights: str | None = None, *, distinct: bool = False
     ) -> None:
         self.posterior = posterior
-        fitted: Any = posterior._fitted()
+        fitted = posterior.fitted
         self.fitted: Fitted = fitted
         data = fitted.data
         if data.y.ndim > 1 or (data.weights is not None and data.weights.ndim > 1):
@@ -77,7 +75,7 @@ class Later:
         self.y = reading.response(data.name, y, data.dtype, data.device)
         if asked and weights is not None:
             self.w = reading.row_weights(w, self.y)
-        nothing: Any = SimpleNamespace(_effects=None)  # no draws are needed to see whether rows can be read
+        nothing: Any = SimpleNamespace(unstored=None)  # no draws are needed to see whether rows can be read
         with torch.no_grad(), validation(False):
             Setting(fitted, nothing, self.rows, self.y)
         self.fresh = {

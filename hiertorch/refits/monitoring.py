@@ -11,21 +11,19 @@ import torch
 
 from hiertorch.arguments import check_flag, check_probability, check_share
 from hiertorch.data.newrows import announce, shown
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.naming import label_text
 from hiertorch.draws.pareto import good_k
-from hiertorch.draws.summaries import listed
 from hiertorch.errors import DataError
-from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.latent import validation
-from hiertorch.posterior import Posterior
-from hiertorch.predict.predict import Fitted, stream
 from hiertorch.predict.scene import Setting
 from hiertorch.refits.calibration import STATISTICS, calibrated
 from hiertorch.refits.laterrows import Later
 from hiertorch.refits.reweighting import Reweighted, reweighted
 from hiertorch.refits.shifts import group_shifts, parameter_shifts
 from hiertorch.runtime.surroundings import at_home, feels_at_home
-from hiertorch.wording import many
+from hiertorch.wording import listed, many
 
 __all__ = ["Monitoring", "monitor"]
 
@@ -103,7 +101,7 @@ class Monitoring:
 
 @at_home
 def monitor(
-    posterior: Posterior,
+    posterior: Fit,
     frame: pd.DataFrame,
     *,
     weights: str | None = None,
@@ -136,7 +134,7 @@ def monitor(
     Raises:
         DataError: for rows that `Posterior.update` refuses, and limits that can't be.
     """
-    if not isinstance(posterior, Posterior):
+    if not isinstance(posterior, Fit):
         raise DataError(f"monitor takes a posterior, as ht.sample gives it; found {type(posterior).__name__}.")
     check_flag("distinct", distinct)
     check_probability(false_alarm, "false_alarm", least=0.01)
@@ -149,7 +147,7 @@ def monitor(
         announce(later.new, "see .groups of the result", f"pass new_groups={NEW_GROUPS}")
     found = reweighted(later, seed=seed)
     thin = _thinned(posterior)
-    generator = stream(posterior, seed, "monitor", later.data.device)
+    generator = posterior.generator("monitor", seed, later.data.device)
     with torch.no_grad(), validation(False):
         setting = Setting(later.fitted, thin, later.rows, later.y)
         calibration, pit = calibrated(setting, later.rows, later.y, level, generator)
@@ -230,22 +228,23 @@ def _furthest(level: float, number: int) -> float:
     return NormalDist().inv_cdf(1 - level / (2 * number))
 
 
-def _thinned(posterior: Posterior) -> Posterior:
+def _thinned(posterior: Fit) -> Fit:
     """Every so many draws of each chain."""
     step = max(1, posterior.chains * posterior.n_draws // DRAWS)
-    fitted: Any = posterior._fitted()
-    effects = posterior._effects
-    more = {name: x[:, ::step] for name, x in fitted.more.items()}
+    fitted = posterior.fitted
+    effects = posterior.unstored
+    more = {name: x[:, ::step] for name, x in posterior.more.items()}
     like = next(iter(posterior.draws.values()))
-    return Posterior(
+    return Fit(
         {name: x[:, ::step] for name, x in posterior.draws.items()},
         plates={**{name: latent.plate for name, latent in fitted.model.latents.items()}, **posterior.plates},
         labels=posterior.labels,
         event_labels=posterior.event_labels,
         stats=posterior.stats,
         run=posterior.run,
-        effects=effects.thinned(step) if isinstance(effects, Redraw) else None,
-        predictor=Fitted(fitted.model, fitted.data, like, more),
+        unstored=None if effects is None else effects.thinned(step),
+        origin=Fitted(fitted.model, fitted.data, like),
+        more=more,
     )
 
 

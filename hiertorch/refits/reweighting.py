@@ -31,15 +31,16 @@ from hiertorch import wording
 from hiertorch.density.structure import coordinates_of
 from hiertorch.density.target import Target
 from hiertorch.draws.closedform import collapsed_of
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
+from hiertorch.draws.labelled import Stats
 from hiertorch.draws.pareto import good_k, smoothed
 from hiertorch.errors import DataError
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import seeded
-from hiertorch.posterior import Posterior, Stats
 from hiertorch.predict.condition import meeting
-from hiertorch.predict.predict import Fitted, stream
 from hiertorch.predict.scene import Setting
 from hiertorch.refits.laterrows import Later
 
@@ -69,7 +70,7 @@ NUMBERS = 1_000_000
 class Reweighted(NamedTuple):
     """What weights make of a posterior, whether they can be trusted or not."""
 
-    posterior: Posterior
+    posterior: Fit
     pareto_k: float
     ess: float  # 1 / sum of squared weights
     weighed: int  # draws
@@ -101,7 +102,7 @@ def reweighted(later: Later, *, kept: int | None = None, seed: int | None = None
     total = posterior.chains * posterior.n_draws
     kept = min(total, KEPT) if kept is None else kept
     at = torch.arange(total)[:: max(1, total // max(WEIGHED, kept))]
-    generator = stream(posterior, seed, "update", later.data.device)
+    generator = posterior.generator("update", seed, later.data.device)
     with torch.no_grad(), validation(False):
         try:
             weights = _by_rest(later, at) or _by_rows(later, at, generator)
@@ -134,7 +135,7 @@ def _by_rest(later: Later, at: Tensor) -> _Weights | None:
     new = collapsed_of(posterior, data, reads)
     if isinstance(new, str) or new.rest != old.rest:
         return None
-    held = {**fitted.more, **posterior.draws}
+    held = {**posterior.more, **posterior.draws}
     coordinates = coordinates_of(new.composed.model, reads)
     rest = {name: held[name].flatten(0, 1)[at.to(data.device)].to(new.grams.packed.dtype) for name in new.rest}
     known, densities, remembered = [], [], []
@@ -169,8 +170,8 @@ def _by_rest(later: Later, at: Tensor) -> _Weights | None:
 def _by_rows(later: Later, at: Tensor, generator: torch.Generator) -> _Weights:
     """Weights of all latents, with effects of new groups from their prior."""
     posterior, fitted, model = later.posterior, later.fitted, later.fitted.model
-    if posterior._effect_plates:
-        raise DataError(f"the draws of {wording.listed(posterior._effect_plates)} were not stored")
+    if posterior.unstored_plates:
+        raise DataError(f"the draws of {wording.listed(posterior.unstored_plates)} were not stored")
     setting = Setting(fitted, posterior, later.rows, later.y)
     rows, device = setting.rows, setting.rows.device
     names = [name for name in model.latents if setting.plate(name) in setting.new]
@@ -195,7 +196,7 @@ def _by_rows(later: Later, at: Tensor, generator: torch.Generator) -> _Weights:
             prior = model.log_prior_term(name, v, setting.whole)[:, before:].unflatten(0, (-1, each))
             height = height + _picked(prior, which).sum(-1)
         heights.append(height)
-    held = {name: x for name, x in {**fitted.more, **posterior.draws}.items() if name in model.latents}
+    held = {name: x for name, x in {**posterior.more, **posterior.draws}.items() if name in model.latents}
     fresh = {name: torch.cat(x) for name, x in effects.items()}
 
     def drawn(picks: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -243,17 +244,17 @@ def _posterior(
     updated: "Mapping[str, Any]",
     collapsed: Collapsed | None,
     seed: int | None,
-) -> Posterior:
+) -> Fit:
     """As a run on all rows would have given it."""
     before, fitted, data = later.posterior, later.fitted, later.data
     model = fitted.model
-    unkept = [name for name in drawn if name in fitted.more]
+    unkept = [name for name in drawn if name in before.more]
     population = {name: x for name, x in drawn.items() if model.latents[name].plate is None}
     own, blocks, fresh = follows(before, seed), before.stats.blocks, later.fresh
     draws = {name: x for name, x in drawn.items() if name not in unkept}
-    merged = Fitted(model, data, next(iter(drawn.values())), {name: drawn[name] for name in unkept})
+    merged = Fitted(model, data, next(iter(drawn.values())))
     draws |= {name: x for name, x in merged.derived(drawn).items() if name in before.draws}
-    return Posterior(
+    return type(before)(
         draws,
         plates={**{name: latent.plate for name, latent in model.latents.items()}, **before.plates},
         labels={plate: data.labels[plate] for plate in before.labels},
@@ -261,15 +262,16 @@ def _posterior(
         stats=Stats({}, before.stats.blocks, log_density, {}),
         run={**before.run, "seed": own, "seconds": {}, "updated": dict(updated)},
         interrupted=before.interrupted,
-        effects=Redraw(collapsed, population, own) if collapsed is not None and population else None,
-        predictor=merged,
+        unstored=Redraw(collapsed, population, own) if collapsed is not None and population else None,
+        origin=merged,
+        more={name: drawn[name] for name in unkept},
         tuning={move: x for move, x in before.tuning.items() if not len(fresh.get(str(blocks.get(move)), ()))},
     )
 
 
-def follows(posterior: Posterior, seed: int | None) -> int:
+def follows(posterior: Fit, seed: int | None) -> int:
     """The seed of an update: as asked for, or one that follows from the run's."""
-    return seed if seed is not None else stream(posterior, None, "update", torch.device("cpu")).initial_seed()
+    return seed if seed is not None else posterior.generator("update", None, torch.device("cpu")).initial_seed()
 
 
 def finite(k: float) -> float | None:

@@ -14,23 +14,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.draws.pareto import smoothed
 from hiertorch.errors import ModelError
-from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
-from hiertorch.posterior import Posterior
 from hiertorch.predict.scene import Setting
 from hiertorch.refits.laterrows import Later
 
 __all__ = ["group_shifts", "parameter_shifts"]
 
 
-def group_shifts(later: Later, setting: Setting, thin: Posterior, after: Posterior | None, k: float) -> pd.DataFrame:
+def group_shifts(later: Later, setting: Setting, thin: Fit, after: Fit | None, k: float) -> pd.DataFrame:
     """One row a group that has new rows."""
     model, data, found = later.fitted.model, later.fitted.data, []
-    exact = after is not None and isinstance(after._effects, Redraw)
+    exact = after is not None and after.unstored is not None
     by_group = None if exact else _by_group(later, setting)
     for plate, labels in later.rows.labels.items():
         if not later.fitted.varies(plate):
@@ -62,7 +61,7 @@ def group_shifts(later: Later, setting: Setting, thin: Posterior, after: Posteri
 Moved = dict[int, dict[str, Any]]
 
 
-def _exactly(later: Later, thin: Posterior, after: Posterior, name: str, plate: str, k: float) -> Moved:
+def _exactly(later: Later, thin: Fit, after: Fit, name: str, plate: str, k: float) -> Moved:
     """Known groups' effects before and after, the latter given all rows."""
     data, one, two = later.fitted.data, thin.effects(name), after.effects(name)
     width = len(one) // data.size(plate)
@@ -90,12 +89,12 @@ def _by_group(later: Later, setting: Setting) -> Tensor:
     return found.double().nan_to_num(-torch.inf, -torch.inf, -torch.inf)
 
 
-def _weighted(later: Later, thin: Posterior, name: str, plate: str, terms: Tensor) -> Moved:
+def _weighted(later: Later, thin: Fit, name: str, plate: str, terms: Tensor) -> Moved:
     """The same, each group by the weights of its own new rows."""
     codes = later.fitted.data.labels[plate].get_indexer(later.rows.labels[plate])
     draws, spread, found = thin.draws[name].flatten(0, 1), _prior_variances(thin, name), {}
     width = math.prod(draws.shape[2:])
-    names = thin._frame(name, {"x": draws[0]}).index
+    names = thin.table(name, {"x": draws[0]}).index
     for code in np.unique(codes[codes >= 0]).tolist():
         mine = torch.from_numpy(codes == code).to(terms.device)
         log_weight = terms[:, mine].sum(1).cpu().numpy()
@@ -123,13 +122,13 @@ def _shrunk(sd: float, spread: float, new_sd: float, new_spread: float) -> dict[
     return {"shrinkage": sd**2 / spread, "shrinkage_after": new_sd**2 / new_spread}
 
 
-def _prior_variances(posterior: Posterior, name: str) -> np.ndarray | None:
+def _prior_variances(posterior: Fit, name: str) -> np.ndarray | None:
     """Var(effect | population) of each draw, `(draws or 1, groups or 1, entries)`; None for a prior that reads other
     effects or has no variance.
     """
-    fitted: Any = posterior._fitted()
+    fitted = posterior.fitted
     model: Model = fitted.model
-    held = {n: x.flatten(0, 1) for n, x in {**fitted.more, **posterior.draws}.items() if n in model.latents}
+    held = {n: x.flatten(0, 1) for n, x in {**posterior.more, **posterior.draws}.items() if n in model.latents}
     population = {n: x for n, x in held.items() if model.latents[n].plate is None}
     try:
         variance = model.prior(name, Values(population, tuple(model.latents)), fitted.data).variance
@@ -142,7 +141,7 @@ def _prior_variances(posterior: Posterior, name: str) -> np.ndarray | None:
     return found if np.isfinite(found).all() else None
 
 
-def parameter_shifts(thin: Posterior, after: Posterior | None, later: Later) -> pd.DataFrame:
+def parameter_shifts(thin: Fit, after: Fit | None, later: Later) -> pd.DataFrame:
     """Moments before and after, of the population's parameters and of the spread of effects over fitted groups."""
     tables = []
     for name, x in thin.draws.items():

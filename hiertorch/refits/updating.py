@@ -11,13 +11,13 @@ import pandas as pd
 
 from hiertorch.arguments import check_choice, check_flag
 from hiertorch.data.newrows import announce
+from hiertorch.draws.fit import Fit
 from hiertorch.draws.pareto import good_k
 from hiertorch.errors import DataError, warn
-from hiertorch.posterior import Posterior
+from hiertorch.fitting import fit
 from hiertorch.refits.laterrows import Later
 from hiertorch.refits.reweighting import LEAST_ESS, Reweighted, finite, follows, reweighted
 from hiertorch.run.options import check_handed_on
-from hiertorch.sampling import sample
 
 __all__ = ["update"]
 
@@ -28,14 +28,14 @@ WITHOUT = {"start": "an update starts from this posterior", "prior_only": "new r
 
 
 def update(
-    posterior: Posterior,
+    posterior: Fit,
     frame: pd.DataFrame,
     *,
     weights: str | None = None,
     new_groups: str | None = None,
     distinct: bool = False,
     **settings: Any,
-) -> Posterior:
+) -> Fit:
     """p(theta | y, y_new): see the module, and `Posterior.update`.
 
     `run["updated"]` of the result says how: "rows", "new_groups", "by" ("weights" or "refit"), "pareto_k", "ess" and
@@ -52,7 +52,7 @@ def update(
     Raises:
         DataError: if the posterior does not know its model and data, and for rows that can't be read.
     """
-    check_handed_on(settings, sample, WITHOUT)
+    check_handed_on(settings, fit, WITHOUT)
     check_flag("distinct", distinct)
     if new_groups is not None:
         check_choice("new_groups", new_groups, NEW_GROUPS)
@@ -89,13 +89,13 @@ def update(
     return again
 
 
-def refitted(later: Later, settings: Mapping[str, Any]) -> Posterior:
+def refitted(later: Later, settings: Mapping[str, Any]) -> Fit:
     """A run on all rows that starts where the chains were, with their tuning, and as long as theirs."""
     posterior, model = later.posterior, later.fitted.model
     run: dict[str, Any] = {
         name: posterior.run[name] for name in ("chains", "draws", "thin", "keep_all") if name in posterior.run
     }
-    kept = [name for name in posterior.names if name in model.latents] if later.fitted.more else None
+    kept = [name for name in posterior.names if name in model.latents] if posterior.more else None
     own: dict[str, Any] = {"seed": follows(posterior, None), "progress": False, "dtype": later.data.dtype, "keep": kept}
     settings = {**run, **own, "start": posterior, **settings}
-    return sample(model, later.data, **settings)
+    return fit(model, later.data, type(posterior), **settings)

@@ -2,18 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
 from hiertorch.draws import diagnostics
+from hiertorch.draws.fit import Fit
 from hiertorch.report import figures
 from hiertorch.report.page import note, paragraph, picture, table
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["LIMITS", "badness", "convergence", "traces"]
 
@@ -30,12 +27,12 @@ def badness(frame: pd.DataFrame) -> pd.Series:
     return pd.concat(parts, axis=1).max(axis=1).fillna(-math.inf)
 
 
-def _places(posterior: "Posterior") -> list[tuple[str, int]]:
+def _places(posterior: Fit) -> list[tuple[str, int]]:
     """Latent and place in `(size, *event)` of each parameter, in the order of tables."""
     return [(name, k) for name, x in posterior.draws.items() for k in range(math.prod(x.shape[2:]))]
 
 
-def convergence(posterior: "Posterior", frame: pd.DataFrame) -> Iterator[str]:
+def convergence(posterior: Fit, frame: pd.DataFrame) -> Iterator[str]:
     """R-hat, ESS and MCSE of the worst parameters, from R-hat and ESS of all, and a line for each latent."""
     bad = badness(frame)
     order = np.argsort(-bad.to_numpy(), kind="stable")[:WORST]
@@ -70,7 +67,7 @@ def convergence(posterior: "Posterior", frame: pd.DataFrame) -> Iterator[str]:
         yield table(summed, "All of them, by latent")
 
 
-def traces(posterior: "Posterior", frame: pd.DataFrame) -> Iterator[str]:
+def traces(posterior: Fit, frame: pd.DataFrame) -> Iterator[str]:
     """Trace and rank plots of the worst parameters, from R-hat and ESS of all."""
     figures.require()
     if posterior.n_draws < diagnostics.MIN_DRAWS:

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from hiertorch.comparison.criteria import criterion
+from hiertorch.criticism.predictive import predictive_check
 from hiertorch.draws import diagnostics
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.summary import summary
 from hiertorch.errors import HiertorchError
+from hiertorch.pooling.factors import Pooling, pooling
 from hiertorch.report import figures
 from hiertorch.report.mixing import LIMITS, convergence, traces
 from hiertorch.report.page import Section, escape, items, note, paragraph, picture, preformatted, table, term_list
 
 if TYPE_CHECKING:
     from hiertorch.pooling.factors import Pooling
-    from hiertorch.posterior import Posterior
 
 __all__ = ["every", "verdict"]
 
@@ -36,12 +40,12 @@ Left = list[tuple[str, str]]
 """What was not looked at, each with the reason."""
 
 
-def every(posterior: "Posterior") -> tuple[list[Section], Concerns, Left]:
+def every(posterior: Fit) -> tuple[list[Section], Concerns, Left]:
     """All sections in order, what they found that a reader should look at, and what they could not look at."""
     concerns: Concerns = []
     left: Left = []
-    pooled = _tried(posterior.pooling)
-    mixing = pd.concat([posterior._frame(name, columns) for name, columns in posterior._looked_at.items()])[[*LIMITS]]
+    pooled = _tried(partial(pooling, posterior))
+    mixing = pd.concat([posterior.table(name, columns) for name, columns in posterior.columns.items()])[[*LIMITS]]
     makers: list[tuple[str, str, Callable[[], Iterator[str]]]] = [
         ("model", "Model", lambda: _model(posterior)),
         ("data", "Data", lambda: _data(posterior, concerns, left)),
@@ -55,8 +59,8 @@ def every(posterior: "Posterior") -> tuple[list[Section], Concerns, Left]:
         ("run", "Run", lambda: _run(posterior)),
     ]
     sections = [Section(name, title, _parts(title, make, left)) for name, title, make in makers]
-    if posterior._effect_plates:
-        left.append((f"convergence of {', '.join(posterior._effect_plates)}", "their draws were not stored"))
+    if posterior.unstored_plates:
+        left.append((f"convergence of {', '.join(posterior.unstored_plates)}", "their draws were not stored"))
     return sections, concerns, left
 
 
@@ -84,7 +88,7 @@ def _reason(error: Exception) -> str:
     return str(error) if known else f"it failed with {type(error).__name__}: {error}"
 
 
-def verdict(posterior: "Posterior", concerns: Concerns, left: Sequence[tuple[str, str]] = ()) -> str:
+def verdict(posterior: Fit, concerns: Concerns, left: Sequence[tuple[str, str]] = ()) -> str:
     """Whether the run converged, what to look at, and what nobody has looked at."""
     found, sentences = posterior.diagnostics(), posterior.warnings()
     lost = any("never moved" in s or "not finite" in s for s in sentences)
@@ -118,7 +122,7 @@ def verdict(posterior: "Posterior", concerns: Concerns, left: Sequence[tuple[str
     return f'<div class="verdict {kind}">{"".join(parts)}</div>'
 
 
-def _model(posterior: "Posterior") -> Iterator[str]:
+def _model(posterior: Fit) -> Iterator[str]:
     text = str(posterior.run.get("model_text") or "The text of the model was not kept with these draws.")
     about, found, printed = text.partition(f"\n\n{posterior.run.get('model')}(")
     if found:
@@ -130,8 +134,8 @@ def _model(posterior: "Posterior") -> Iterator[str]:
         yield preformatted(str(plan))
 
 
-def _data(posterior: "Posterior", concerns: Concerns, left: Left) -> Iterator[str]:
-    fitted = _tried(posterior._fitted)
+def _data(posterior: Fit, concerns: Concerns, left: Left) -> Iterator[str]:
+    fitted = _tried(lambda: posterior.fitted)
     if isinstance(fitted, Exception):
         sizes = [f"{plate}: {len(labels):,} groups" for plate, labels in posterior.labels.items()]
         yield note(f"The rows are not at hand: {_reason(fitted)}")
@@ -153,12 +157,12 @@ def _data(posterior: "Posterior", concerns: Concerns, left: Left) -> Iterator[st
             concerns.append((f"The checks of the data have {_many(len(grave), 'warning')}.", "data"))
 
 
-def _estimates(posterior: "Posterior") -> Iterator[str]:
+def _estimates(posterior: Fit) -> Iterator[str]:
     names = [name for name in posterior if posterior.plates[name] is None]
     if not names:
         yield paragraph("The model has no population-level latents; those of groups are below.")
         return
-    frame = posterior.summary(names, kind="stats")
+    frame = summary(posterior, names, kind="stats")
     columns = [str(column).replace("eti89_lb", "5.5 %").replace("eti89_ub", "94.5 %") for column in frame]
     frame = frame.set_axis(columns, axis=1)
     yield paragraph("Population-level latents: posterior mean, standard deviation and the ends of the 89 % interval.")
@@ -224,8 +228,8 @@ def _pooling(pooled: "Pooling | Exception", concerns: Concerns) -> Iterator[str]
         yield table(frame)
 
 
-def _predictive(posterior: "Posterior", concerns: Concerns) -> Iterator[str]:
-    check = posterior.predictive_check()
+def _predictive(posterior: Fit, concerns: Concerns) -> Iterator[str]:
+    check = predictive_check(posterior)
     yield paragraph(
         "Statistics of the data beside those of data simulated from the fitted model; p is the share of simulated data "
         "sets with a larger one. Extreme p say what the model does not reproduce."
@@ -250,20 +254,20 @@ def _predictive(posterior: "Posterior", concerns: Concerns) -> Iterator[str]:
             yield picture(figures.png(check.plot("groups")), caption, f"{caption}: the data, and data of the model.")
 
 
-def _criteria(posterior: "Posterior", concerns: Concerns, left: Left) -> Iterator[str]:
-    fitted: Any = posterior._fitted()
+def _criteria(posterior: Fit, concerns: Concerns, left: Left) -> Iterator[str]:
+    fitted = posterior.fitted
     plates = {latent.plate for latent in fitted.model.latents.values() if latent.plate is not None}
     lines, sentences = {}, []
     for by in ["row", *(plate for plate in fitted.data.plates if plate in plates)]:
         inner = by != "row" and any(p != by and fitted.data.nests(p, by) for p in plates if p is not None)
-        if inner and posterior._effects is None:
+        if inner and posterior.unstored is None:
             sentences.append(
                 f"Leaving out groups of {by} was left to posterior.criterion('loo', by={by!r}): the effects of several "
                 "levels have to be integrated out numerically, which may take minutes."
             )
             left.append((f"prediction of new groups of {by}", "it may take minutes; posterior.criterion() does it."))
             continue
-        found = _tried(partial(posterior.criterion, "loo", by, draws=LOO_DRAWS))
+        found = _tried(partial(criterion, posterior, "loo", by, draws=LOO_DRAWS))
         what = "rows" if by == "row" else f"groups of {by}"
         if isinstance(found, Exception):
             sentences.append(f"Leaving out {what}: {_reason(found)}")
@@ -291,7 +295,7 @@ def _criteria(posterior: "Posterior", concerns: Concerns, left: Left) -> Iterato
         yield items(sentences)
 
 
-def _run(posterior: "Posterior") -> Iterator[str]:
+def _run(posterior: Fit) -> Iterator[str]:
     run = posterior.run
     pairs = [(key, _flat(value)) for key, value in run.items() if key not in TEXTS]
     if isinstance(run.get("seconds"), Mapping):

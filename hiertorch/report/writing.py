@@ -6,21 +6,18 @@ look at; the sections follow in the order in which a reader asks. One that can't
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hiertorch.draws.archive import checked_path, whole
+from hiertorch.draws.fit import Fit
 from hiertorch.errors import RunFolderError
 from hiertorch.report.page import page
 from hiertorch.report.sections import every, verdict
 from hiertorch.runtime.silence import hushed, quiet
 
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
-
 __all__ = ["write"]
 
 
-def write(posterior: "Posterior", path: str | os.PathLike[str]) -> Path:
+def write(posterior: Fit, path: str | os.PathLike[str]) -> Path:
     """Write the report of a posterior, whole or not at all, and give the path of the file.
 
     Args:

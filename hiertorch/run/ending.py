@@ -4,13 +4,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.storage import save
 from hiertorch.errors import HiertorchError, InterruptedRunError, RunFolderError, warn
 from hiertorch.runtime.interruption import Signals
-
-if TYPE_CHECKING:
-    from hiertorch.posterior import Posterior
 
 __all__ = ["DRAWS_FILE", "Ending", "keep", "uninterrupted"]
 
@@ -52,19 +51,21 @@ class Ending:
                 self.cause = error
         return None
 
-    def give(self, posterior: "Posterior", signals: Signals, log_dir: str | Path | None) -> "Posterior":
-        """The posterior, returned or as `posterior` of the exception that ended the run; `log_dir` keeps the latter."""
+    def give(self, posterior: Fit, signals: Signals, log_dir: str | Path | None) -> None:
+        """Leaves the posterior to be returned, or raises what ended the run with the posterior as its attribute, which
+        `log_dir` keeps.
+        """
         if self.returns:
             self.cause = next((error for error in signals.met if isinstance(error, SystemExit)), self.cause)
         if self.cause is None or isinstance(self.cause, KeyboardInterrupt):
-            return posterior
+            return
         if log_dir is not None and posterior.n_draws:
             _rescue(posterior, Path(log_dir) / DRAWS_FILE)
         self.cause.posterior = posterior  # type: ignore[attr-defined]
         raise self.cause
 
 
-def keep(posterior: "Posterior", path: Path) -> Path:
+def keep(posterior: Fit, path: Path) -> Path:
     """Saves a posterior, in a folder that is made again if it has gone; elsewhere, with a warning, if that can't be.
 
     Raises:
@@ -75,7 +76,7 @@ def keep(posterior: "Posterior", path: Path) -> Path:
     for place in (path, *elsewhere):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            posterior.save(place)
+            save(place, posterior)
         except OSError as error:  # a RunFolderError is one too
             why = f"{error.strerror or error}"
             continue
@@ -85,14 +86,14 @@ def keep(posterior: "Posterior", path: Path) -> Path:
     raise RunFolderError(f"the draws could be saved neither as {str(path)!r} nor in {Path.cwd()} ({why}).")
 
 
-def _rescue(posterior: "Posterior", path: Path) -> None:
+def _rescue(posterior: Fit, path: Path) -> None:
     try:
         keep(posterior, path)
     except HiertorchError as error:
         warn(f"the run was ended by {posterior.run['ended_by']}: {error} They are the `posterior` of the exception.")
 
 
-def uninterrupted(run: "Posterior", what: str) -> "Posterior":
+def uninterrupted(run: Fit, what: str) -> Fit:
     """The posterior of a run that is a means to something else, or an InterruptedRunError if it was stopped: what is
     computed from a part of it would look like the whole.
     """

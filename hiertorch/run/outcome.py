@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from hiertorch.advice.requirements import chosen_priors, model_text
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
+from hiertorch.draws.labelled import Stats
 from hiertorch.errors import warn
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.monitors import RunInfo
-from hiertorch.posterior import Posterior, Stats
-from hiertorch.predict.predict import Fitted
 from hiertorch.run.ending import Ending
 from hiertorch.run.plan import Plan
 from hiertorch.run.schedule import Schedule
@@ -71,19 +72,19 @@ def run_info(
     )
 
 
-def so_far(plan: Plan, info: RunInfo, draws: Mapping[str, Tensor]) -> Posterior:
+def so_far(plan: Plan, info: RunInfo, draws: Mapping[str, Tensor], *, face: type[Fit] = Fit) -> Fit:
     """Some of the draws while the run goes on, `(chains, draws, size, *event)`, with their model and data."""
     model, data = plan.target.model, plan.data
     like = next(iter(draws.values()))
     nothing = Stats({}, {}, like.new_zeros(like.shape[:2]), {})
-    return Posterior(
+    return face(
         draws,
         plates=info.plates,
         labels=info.labels,
         event_labels=info.event_labels,
         stats=nothing,
         run={"model": info.model},
-        predictor=Fitted(model, data, like),
+        origin=Fitted(model, data, like),
     )
 
 
@@ -96,7 +97,7 @@ def as_posterior(
     ended: Ending,
     tuning: Mapping[str, Mapping[str, Tensor]],
     last: Mapping[str, Tensor],
-) -> Posterior:
+) -> Fit:
     """The draws of the latents that are kept, with everything that a reader needs."""
     accept = counter.acceptance()
     blocks = {step.move.name: step.move.plate for step in plan.steps}
@@ -108,12 +109,16 @@ def as_posterior(
     stored = store.draws()
     draws, effects = {name: stored[name] for name in names}, None
     model, data = plan.target.model, plan.data
-    fitted = Fitted(model, data, stored[names[0]], {k: x for k, x in stored.items() if k not in draws})
-    more = _derived(fitted, stored)
-    plates = {**info.plates, **{name: model.derived[name].plate for name in more}}
+    fitted = Fitted(model, data, stored[names[0]])
+    derived = _derived(fitted, stored)
+    plates = {**info.plates, **{name: model.derived[name].plate for name in derived}}
     event_labels = {
         **info.event_labels,
-        **{name: found for name in more if (found := model.derived[name].labels) and fits(found, more[name].shape[3:])},
+        **{
+            name: found
+            for name in derived
+            if (found := model.derived[name].labels) and fits(found, derived[name].shape[3:])
+        },
     }
     if plan.collapsed is not None:
         population = {name: x for name, x in stored.items() if info.plates[name] is None}
@@ -141,16 +146,17 @@ def as_posterior(
         **({"nan_example": counter.example} if counter.example else {}),
         "impossible": {name: list(pair) for name, pair in plan.target.met.found().items()},
     }
-    return Posterior(
-        {**draws, **more},
+    return Fit(
+        {**draws, **derived},
         plates=plates,
         labels=info.labels,
         event_labels=event_labels,
         stats=stats,
         run=run,
         interrupted=ended.cause is not None,
-        effects=effects,
-        predictor=fitted,
+        unstored=effects,
+        origin=fitted,
+        more={name: x for name, x in stored.items() if name not in draws},
         tuning=tuning,
         positions={} if plan.collapsed is not None else {name: last[name] for name in last if name not in stored},
     )
@@ -169,9 +175,9 @@ def _derived(fitted: Fitted, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {}
 
 
-def glance(posterior: Posterior) -> list[str]:
+def glance(posterior: Fit) -> list[str]:
     """What a run warns of at its end; see `hiertorch.draws.judgement`."""
-    return posterior._judgement.sentences
+    return posterior.judgement.sentences
 
 
 def fits(labels: tuple[tuple[Any, ...], ...], event: tuple[int, ...]) -> bool:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from hiertorch.data.table import Data
+from hiertorch.draws.fit import Fit
 from hiertorch.errors import SamplingError
 from hiertorch.model.model import Model
-from hiertorch.posterior import Posterior
 
 __all__ = ["WarmStart", "warm_start"]
 
@@ -25,18 +25,16 @@ class WarmStart(NamedTuple):
     tuning: dict[str, dict[str, Tensor]]  # move -> its tuning, for the groups of the new data
 
 
-def warm_start(
-    posterior: Posterior, model: Model, data: Data, chains: int, generator: torch.Generator | None
-) -> WarmStart:
+def warm_start(posterior: Fit, model: Model, data: Data, chains: int, generator: torch.Generator | None) -> WarmStart:
     """The last draws of each chain (earlier ones, if there are more chains now), effects by label; those of new groups,
     and of groups whose effects were not stored, are drawn from the population.
 
     Raises:
         SamplingError: if the posterior is not one of this model's latents.
     """
-    if not isinstance(posterior, Posterior):
+    if not isinstance(posterior, Fit):
         raise SamplingError(f"start= is a posterior, as ht.sample gives it; found {type(posterior).__name__}.")
-    posterior._drawn()
+    posterior.drawn()
     held = {name: x for name, x in {**posterior.more, **posterior.draws}.items() if name in model.latents}
     ended = {name: x for name, x in posterior.positions.items() if name in model.latents and name not in held}
     population = [name for name, latent in model.latents.items() if latent.plate is None]
@@ -75,7 +73,7 @@ def warm_start(
     return WarmStart(init, seen if len(seen) == len(population) else None, _tuning(posterior, data, where))
 
 
-def _tuning(posterior: Posterior, data: Data, where: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def _tuning(posterior: Fit, data: Data, where: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """The tuning of each move; of moves by group with other groups than before the walks alone, those of new groups as
     wide as the others' are in the mean.
     """

@@ -108,7 +108,7 @@ def test_a_model_without_such_a_criterion_is_left_out(folder, main, capsys, monk
     criterion = Posterior.criterion
 
     def refusing(self, kind="loo", by="row", **more):
-        if by == "school" and type(self._fitted().model).__name__ == "NoPooling":
+        if by == "school" and type(self.fitted.model).__name__ == "NoPooling":
             raise DataError("no such thing.")
         return criterion(self, kind, by, **more)
 

@@ -462,7 +462,7 @@ def test_densities_that_are_zero_in_some_draws_are_named(sample):
         event_labels={},
         stats=posterior.stats,
         run={},
-        predictor=fitted,
+        origin=fitted,
     )
     for kind in ("loo", "waic"):
         found = other.criterion(kind)

@@ -50,7 +50,7 @@ def drawn(spread: float, y: np.ndarray, draws: int = 4000, seed: int = 0) -> Pos
         event_labels={},
         stats=Stats({}, {}, torch.zeros(4, draws // 4), {}),
         run={"seed": 1},
-        predictor=Fitted(Level(spread), data, data.y),
+        origin=Fitted(Level(spread), data, data.y),
     )
 
 
@@ -103,7 +103,7 @@ def few() -> Posterior:
 def test_equals_arviz_stats():
     """Groups log_prior and log_likelihood made here, one entry a latent and a row."""
     posterior = few()
-    names, data = ["mu_alpha", "sigma_alpha", "sigma_y", "beta"], posterior._fitted().data
+    names, data = ["mu_alpha", "sigma_alpha", "sigma_y", "beta"], posterior.fitted.data
     d = {name: x.numpy() for name, x in posterior.draws.items()}
     log_prior = {
         "mu_alpha": stats.norm.logpdf(d["mu_alpha"], 0, 20),

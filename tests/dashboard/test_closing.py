@@ -84,7 +84,7 @@ def test_effects_that_were_not_stored_are_drawn_again(monkeypatch: pytest.Monkey
     """Once for all rows: those of each chunk of two rows would be others."""
     monkeypatch.setattr(module, "CHUNK", 800 * 2)
     posterior = sampled(VaryingIntercepts("school", ["x"], priors="tutorial"), pupils(), keep=["mu_alpha"])
-    assert posterior._effects is not None and "alpha" not in posterior
+    assert posterior.unstored is not None and "alpha" not in posterior
     found, data = closing(posterior, PLENTY), posterior.data
     alpha, held = posterior.redraw("alpha"), Pointwise(posterior, None)
     mean = alpha[..., data.school] + held.held("beta")[..., 0] * data.x

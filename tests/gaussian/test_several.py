@@ -170,4 +170,4 @@ def test_responses_far_apart_keep_their_own_places(sample: Sample) -> None:
     )  # fmt: skip
     low, high = posterior["mu_alpha"][0::2], posterior["mu_alpha"][1::2]
     assert float((high - low).mean()) == pytest.approx(10.0, abs=0.1)
-    assert posterior._predictor is not None and posterior._predictor.data.y.shape == y.shape
+    assert posterior.origin is not None and posterior.origin.data.y.shape == y.shape

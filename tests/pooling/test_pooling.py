@@ -85,7 +85,7 @@ def test_estimates_are_drawn_by_b_from_their_own_mean_to_the_population(radon_li
     of the spread, as B_j varies with the scales; over 12 groups the two sides correlate beyond 0.99.
     """
     groups = radon_like.pooling().groups
-    u = radon_like._fitted().data.group_values("u", "county").numpy()
+    u = radon_like.fitted.data.group_values("u", "county").numpy()
     centre = float(radon_like["mu_alpha"].mean()) + float(radon_like["gamma"].mean()) * u
     b = groups["shrinkage"].to_numpy()
     drawn = (1 - b) * groups["no_pooling"].to_numpy() + b * centre
@@ -94,7 +94,7 @@ def test_estimates_are_drawn_by_b_from_their_own_mean_to_the_population(radon_li
 
 
 def test_gelman_and_pardoe_by_plain_loops(radon_like):
-    data = radon_like._fitted().data
+    data = radon_like.fitted.data
     draws = {name: radon_like[name].flatten(0, 1).numpy() for name in radon_like}
     u, x = data.group_values("u", "county").numpy(), data["x"].numpy()
     y, county = data.y.numpy(), data.county.numpy()

@@ -40,7 +40,7 @@ def light(model: ht.Model, data: ht.Data, draws: dict[str, torch.Tensor]) -> Pos
         event_labels={name: x for name, latent in model.latents.items() if (x := latent.event_labels(data))},
         stats=Stats({}, {}, first.new_zeros(first.shape[:2]), {}),
         run={},
-        predictor=Fitted(model, data, first),
+        origin=Fitted(model, data, first),
     )
 
 

@@ -102,7 +102,7 @@ def from_prior(model: ht.Model, data: ht.Data) -> Posterior:
         event_labels={name: labels for name, latent in model.latents.items() if (labels := latent.event_labels(data))},
         stats=Stats({}, {}, torch.zeros(8, 150), {}),
         run={"seed": 1},
-        predictor=Fitted(model, data, data.y),
+        origin=Fitted(model, data, data.y),
     )
 
 

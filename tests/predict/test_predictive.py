@@ -31,7 +31,7 @@ def known(model, data, **draws):
     plates = {name: model.latents[name].plate for name in values}
     predictor = Fitted(model, data, next(iter(values.values())))
     return Posterior(
-        values, plates=plates, labels=data.labels, event_labels={}, stats=nothing, run={}, predictor=predictor
+        values, plates=plates, labels=data.labels, event_labels={}, stats=nothing, run={}, origin=predictor
     )
 
 

@@ -85,7 +85,7 @@ def test_a_vector_in_one_batch():
         assert posterior.chains == 16
         v = {"beta": posterior.draws["beta"][:, 0]}
         expected = d.Normal(0.0, 0.5 * scale).log_prob(v["beta"]).sum((1, 2))
-        fitted: Any = posterior._fitted()
+        fitted: Any = posterior.fitted
         assert torch.allclose(fitted.model.log_prior(v, fitted.data), expected)
         assert posterior.predict(pd.DataFrame({"x": [0.0]})).draws.shape == (16, 400, 1)
 

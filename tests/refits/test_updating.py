@@ -54,7 +54,7 @@ def test_second_update_goes_on_from_the_first(tmp_path):
     twice = once.update(later.iloc[5:])
     assert_exact(twice, exact(scores()))
     assert list(twice.labels["school"]) == [*"abcdefg", "h"]
-    data = twice._fitted().data
+    data = twice.fitted.data
     assert list(data.index) == [*fitted.index, *later.index]
     twice.save(tmp_path / "twice.safetensors")
     again = Posterior.load(tmp_path / "twice.safetensors", model=Totalled(), data=data)
@@ -110,7 +110,7 @@ def test_weights_of_all_latents_and_new_groups(each):
     for name, mean in passed(pupils()).items():
         assert abs(table.loc[name, "mean"] - mean) < 4 * table.loc[name, "mcse_mean"], name
     v = {name: x[0, :5] for name, x in updated.draws.items()}
-    expected = Passed().log_prob(v, updated._fitted().data)
+    expected = Passed().log_prob(v, updated.fitted.data)
     assert torch.allclose(updated.stats.log_density[0, :5], expected)
 
 
