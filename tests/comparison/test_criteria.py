@@ -18,12 +18,12 @@ import hiertorch as ht
 from hiertorch.comparison import elpd
 from hiertorch.comparison.criteria import Criterion, criterion
 from hiertorch.draws import pointwise
+from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.pareto import good_k
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
 from hiertorch.model.latent import Values
 from hiertorch.posterior import Posterior
-from hiertorch.predict.predict import Fitted
 
 SCHOOLS = pd.DataFrame(
     {

@@ -14,10 +14,11 @@ from torch.distributions import Gamma, HalfNormal, Normal
 
 import hiertorch as ht
 from hiertorch.criticism.sensitivity import CONFLICT, FINE, STRONG, sensitivity
-from hiertorch.errors import DataError
+from hiertorch.draws.fitted import Fitted
+from hiertorch.draws.labelled import Stats
+from hiertorch.errors import DataError, UnknownNameError
 from hiertorch.models import NoPooling, VaryingIntercepts
-from hiertorch.posterior import Posterior, Stats, UnknownNameError
-from hiertorch.predict.predict import Fitted
+from hiertorch.posterior import Posterior
 
 pytestmark = pytest.mark.filterwarnings("ignore:(R-hat|Bulk|Tail|grouping|one never|Found chain).*")
 

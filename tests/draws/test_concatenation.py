@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
+from hiertorch.draws.labelled import Stats
 from hiertorch.errors import DataError
 from hiertorch.models import VaryingIntercepts
-from hiertorch.posterior import Posterior, Stats
+from hiertorch.posterior import Posterior
 from hiertorch.run.warmstart import warm_start
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.SamplingWarning")

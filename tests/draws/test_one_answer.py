@@ -17,8 +17,9 @@ from windows import load, scalars, text
 import hiertorch as ht
 from hiertorch.draws import judgement
 from hiertorch.draws.judgement import judge
+from hiertorch.draws.labelled import Stats
 from hiertorch.errors import SamplingWarning
-from hiertorch.posterior import Posterior, Stats
+from hiertorch.posterior import Posterior
 from hiertorch.report.sections import verdict
 
 GROUPS, ROWS = 60, 4

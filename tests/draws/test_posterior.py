@@ -14,8 +14,9 @@ from arviz_stats.base import array_stats
 from torch import Tensor
 
 import hiertorch as ht
-from hiertorch.errors import DataError, HiertorchError
-from hiertorch.posterior import Posterior, Stats, UnknownNameError
+from hiertorch.draws.labelled import Stats
+from hiertorch.errors import DataError, HiertorchError, UnknownNameError
+from hiertorch.posterior import Posterior
 
 SCHOOLS = ["Zoo", "Abbey", "Mill", "Beacon", "Quay"]  # not in alphabetical order
 

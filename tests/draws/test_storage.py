@@ -18,10 +18,11 @@ from torch import Tensor
 
 import hiertorch as ht
 from hiertorch.draws import archive, storage
-from hiertorch.errors import DataError, ModelError
+from hiertorch.draws.labelled import Stats
+from hiertorch.errors import DataError, ModelError, UnknownNameError
 from hiertorch.models import CorrelatedEffects, VaryingIntercepts
 from hiertorch.monitors import Monitor
-from hiertorch.posterior import Posterior, Stats, UnknownNameError
+from hiertorch.posterior import Posterior
 
 Sample = Callable[..., Posterior]
 BERNOULLI = VaryingIntercepts("school", ["x"], family="bernoulli")

@@ -22,11 +22,11 @@ from torch.distributions import Normal
 from zoo import Example, Intercepts, collapsed, dense, example, log_group
 
 import hiertorch as ht
-from hiertorch.errors import DataError
+from hiertorch.errors import DataError, UnknownNameError
 from hiertorch.gaussian import redraw
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.redraw import Redraw
-from hiertorch.posterior import Posterior, UnknownNameError
+from hiertorch.posterior import Posterior
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 Sample = Callable[..., Posterior]

@@ -21,10 +21,11 @@ from torch.distributions import (
 )
 
 import hiertorch as ht
+from hiertorch.draws.fitted import Fitted
+from hiertorch.draws.labelled import Stats
 from hiertorch.errors import DataError
 from hiertorch.pooling.glance import Glance, Glances, glance
-from hiertorch.posterior import Posterior, Stats
-from hiertorch.predict.predict import Fitted
+from hiertorch.posterior import Posterior
 
 FEW = {"chains": 4, "warmup": 100, "draws": 300, "seed": 1}
 ALL = 1_000_000  # draws
@@ -327,9 +328,9 @@ def test_draws_that_are_not_stored():
     assert any("Shares of variance were left out: the draws of sigma_beta are not stored." in n for n in less.notes)
     more = less_of(run, "sigma_beta")
     held = run.draws["sigma_beta"]  # beside the posterior, as where keep= leaves it out
-    more._predictor = Fitted(model, data, held, {"sigma_beta": held})
+    more.origin, more.more = Fitted(model, data, held), {"sigma_beta": held}
     assert_same(glance(more, alone=True), whole)
-    more._predictor = Fitted(model, data, held, {"sigma_beta": held.repeat(1, 2, 1, 1)})  # of other draws
+    more.more = {"sigma_beta": held.repeat(1, 2, 1, 1)}  # of other draws
     assert_same(glance(more, alone=True), glance(less_of(run, "sigma_beta"), alone=True))
 
 
@@ -436,6 +437,6 @@ def test_bad_input_is_an_error():
     for draws in (0, -1, 2.5, True):
         with pytest.raises(DataError, match="draws= is a whole number from 1"):
             glance(run, draws)
-    run._predictor = None
+    run.origin = None
     with pytest.raises(DataError, match="does not know its model and data"):
         glance(run)

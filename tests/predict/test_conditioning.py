@@ -21,11 +21,12 @@ from scipy import stats
 from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
+from hiertorch.draws.fitted import Fitted
+from hiertorch.draws.labelled import Stats
 from hiertorch.draws.pareto import smoothed
 from hiertorch.errors import DataError, SamplingWarning
 from hiertorch.models import CorrelatedEffects, Crossed, Nested, TimeVarying, VaryingIntercepts
-from hiertorch.posterior import Posterior, Stats
-from hiertorch.predict.predict import Fitted
+from hiertorch.posterior import Posterior
 
 pytestmark = pytest.mark.filterwarnings("ignore:(R-hat|Bulk|Tail|grouping).*:hiertorch.errors.SamplingWarning")
 SHORT: dict[str, Any] = {"chains": 8, "warmup": 150, "draws": 250, "progress": False, "compile": False, "seed": 1}

@@ -21,6 +21,8 @@ from scipy import stats
 from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
+from hiertorch.draws.fitted import Fitted
+from hiertorch.draws.labelled import Stats
 from hiertorch.errors import DataError, ModelError
 from hiertorch.models import (
     CompletePooling,
@@ -31,9 +33,8 @@ from hiertorch.models import (
     TimeVarying,
     VaryingIntercepts,
 )
-from hiertorch.posterior import Posterior, Stats
+from hiertorch.posterior import Posterior
 from hiertorch.predict import scene as setting
-from hiertorch.predict.predict import Fitted
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 Sample = Callable[..., Posterior]

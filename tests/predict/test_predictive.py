@@ -13,9 +13,10 @@ import hiertorch as ht
 from hiertorch.criticism import replications
 from hiertorch.criticism.predictive import loo_pit, predictive_check, prior_check
 from hiertorch.draws import pointwise
+from hiertorch.draws.fitted import Fitted
+from hiertorch.draws.labelled import Stats
 from hiertorch.models import CompletePooling, VaryingIntercepts
-from hiertorch.posterior import Posterior, Stats
-from hiertorch.predict.predict import Fitted
+from hiertorch.posterior import Posterior
 
 SEED = 5
 SIZE = {"chains": 4, "draws": 250, "warmup": 300}

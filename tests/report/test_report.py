@@ -13,7 +13,7 @@ from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
 from hiertorch.errors import RunFolderError
-from hiertorch.report import figures
+from hiertorch.report import figures, sections
 from hiertorch.report.mixing import badness
 from hiertorch.report.page import shown, table
 from hiertorch.report.writing import write
@@ -212,8 +212,8 @@ def test_a_section_that_fails_does_not_take_the_others_along(posterior, tmp_path
     def broken(*_, **__):
         raise ZeroDivisionError("one <b>divided</b> by none")
 
-    monkeypatch.setattr(ht.Posterior, "predictive_check", broken)
-    monkeypatch.setattr(ht.Posterior, "pooling", broken)
+    monkeypatch.setattr(sections, "predictive_check", broken)
+    monkeypatch.setattr(sections, "pooling", broken)
     page = written(posterior, tmp_path)
     assert "it failed with ZeroDivisionError: one <b>divided</b> by none" in page.sections["predictive"]
     assert "LOO, rows" in page.sections["criteria"] and "b" not in {tag for tag, _ in page.tags}

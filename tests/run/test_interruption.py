@@ -12,6 +12,7 @@ import torch
 from torch.distributions import Bernoulli, HalfNormal, Normal
 
 import hiertorch as ht
+from hiertorch import fitting
 from hiertorch.errors import InterruptedRunError, SamplingWarning
 from hiertorch.monitors import Monitor, Window
 from hiertorch.posterior import Posterior
@@ -174,13 +175,13 @@ def test_all_monitors_are_stopped(error, plain):
 @pytest.mark.parametrize("where", ["as_posterior", "glance"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_signals_between_the_last_draw_and_the_return(name, where, plain, monkeypatch):
-    own = getattr(ht.sampling, where)  # type: ignore[attr-defined]
+    own = getattr(fitting, where)  # type: ignore[attr-defined]
 
     def pressed(*arguments):
         signal.raise_signal(getattr(signal, name))
         return own(*arguments)
 
-    monkeypatch.setattr(f"hiertorch.sampling.{where}", pressed)
+    monkeypatch.setattr(f"hiertorch.fitting.{where}", pressed)
     if name == "SIGINT":
         posterior = ht.sample(Coins(), data(), **RUN)
     else:
@@ -191,7 +192,7 @@ def test_signals_between_the_last_draw_and_the_return(name, where, plain, monkey
 
 
 def test_a_warning_that_is_an_error_costs_no_draw(plain, monkeypatch, recwarn):
-    monkeypatch.setattr("hiertorch.sampling.glance", lambda posterior: ["look here"])
+    monkeypatch.setattr("hiertorch.fitting.glance", lambda posterior: ["look here"])
     warnings.simplefilter("error", SamplingWarning)
     with pytest.raises(SamplingWarning, match="look here") as ended:
         ht.sample(Coins(), data(), **RUN)
