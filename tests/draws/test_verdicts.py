@@ -65,7 +65,7 @@ def test_what_was_left_out_at_the_end_is_in_the_verdict(tmp_path: Path, monkeypa
     monkeypatch.setattr(closing, "COST", 1.0)  # seconds of a row and draw, and of a simulated response
     monkeypatch.setattr(closing, "SIMULATION", 1.0)
     monkeypatch.setattr("hiertorch.dashboard.figures.figures", lambda *_: {"forest": lambda: 1 / 0})
-    with pytest.warns(ht.errors.SamplingWarning, match="figures/forest"):
+    with pytest.warns(ht.SamplingWarning, match="figures/forest"):
         _, said = fitted(NORMAL, tmp_path)
     assert "PSIS-LOO left out" in said and "Replications left out" in said
     assert "The dashboard has no figures/forest (ZeroDivisionError" in said

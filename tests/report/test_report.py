@@ -12,6 +12,7 @@ from scipy import stats
 from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
+from hiertorch.draws.labelled import Stats
 from hiertorch.errors import RunFolderError
 from hiertorch.report import figures, sections
 from hiertorch.report.mixing import badness
@@ -154,7 +155,7 @@ def test_a_run_that_did_not_converge_says_so_first(sample, tmp_path):
         plates={"mu": None},
         labels={},
         event_labels={},
-        stats=ht.posterior.Stats({}, {}, torch.zeros(4, 100), {}),
+        stats=Stats({}, {}, torch.zeros(4, 100), {}),
         run={"model": "Two <places>"},
     )
     text = bad.report(tmp_path / "bad.html").read_text(encoding="utf-8")

@@ -1,0 +1,46 @@
+"""The districts of the package stand in one order: nothing imports from its right, or from between the same bars."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "hiertorch"
+ORDER = """errors wording arguments randomness runtime | data | model | families | models density
+    | advice gaussian moves | draws | predict comparison criticism pooling monitors | run dashboard report
+    | fitting | refits | posterior | sampling | priorgrid | commands | __init__"""
+PLACE = {district: place for place, between in enumerate(ORDER.split("|")) for district in between.split()}
+DOORS = {"data.table": {"advice.requirements"}, "monitors.__init__": {"dashboard.monitor"}}  # Data.check, ht.monitors
+FILES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in PACKAGE.rglob("*.py")}
+
+
+def imported(source: str) -> set[str]:
+    """The files that a file imports, inside functions and for types too."""
+    froms = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    found = {f"{node.module}.{alias.name}".removeprefix("hiertorch.") for node in froms for alias in node.names}
+    return {part for name in found for part in (name, name.rpartition(".")[0], f"{name}.__init__") if part in FILES}
+
+
+ARROWS = {name: imported(file.read_text()) - DOORS.get(name, set()) - {name} for name, file in FILES.items()}
+
+
+def backwards(name: str, other: str) -> bool:
+    """Whether an import goes to the right, or between the same bars; those between the first bars are free."""
+    one, two = name.split(".")[0], other.split(".")[0]
+    return one != two and PLACE[two] >= max(PLACE[one], 1)
+
+
+def test_imports_go_one_way():
+    assert [(name, other) for name in ARROWS for other in ARROWS[name] if backwards(name, other)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("model.model", "from hiertorch.moves.joint import Joint"),
+        ("moves.joint", "def f():\n    from hiertorch.gaussian import grams"),
+        ("draws.fit", "if TYPE_CHECKING:\n    from hiertorch.posterior import Posterior"),
+    ],
+)
+def test_a_wrong_import_is_found(name, source):
+    assert any(backwards(name, other) for other in imported(source))
