@@ -80,16 +80,11 @@ def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False)
     def target(rows: Rows) -> Target:
         return Target(model, data, space, reads.priors, reads.likelihood, rows, prior_only=prior_only, opaque=opaque)
 
-    if opaque or prior_only:
-        built = target(Rows(data, (), blocked=False))
-        if opaque:
-            return Structure(built, reads, plates, {plate: "the model overrides log_prob" for plate in plates})
-        rows_plates: tuple[str, ...] = ()
-    else:
-        rows_plates = tuple(
-            p for p in plates if any(c.plate == p and n in reads.likelihood for n, c in coordinates.items())
-        )
-        built = target(Rows(data, rows_plates, blocked=False))
+    read = {c.plate for name, c in coordinates.items() if name in reads.likelihood}
+    summed = () if opaque or prior_only else tuple(plate for plate in plates if plate in read)
+    built = target(Rows(data, summed, blocked=False))
+    if opaque:
+        return Structure(built, reads, plates, {plate: "the model overrides log_prob" for plate in plates})
     with validation(False), torch.no_grad():
         free = probe(built, reads)
         mixed = {plate: why for plate in plates if (why := _mixes(built, plate, free))}
@@ -99,11 +94,9 @@ def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False)
             if c.plate is not None and (why := _uncarried(built, name, free))
         }
         if not prior_only:
-            blocked = Rows(data, tuple(p for p in rows_plates if p not in mixed))
-            same_rows = agrees(built, blocked, free)
-            built = target(
-                blocked if same_rows else Rows(data, tuple(p for p in rows_plates if p not in mixed), blocked=False)
-            )
+            apart = tuple(plate for plate in summed if plate not in mixed)
+            blocked = Rows(data, apart)
+            built = target(blocked if agrees(built, blocked, free) else Rows(data, apart, blocked=False))
     located = frozenset(
         name for name, c in coordinates.items() if c.plate and location_scale(reads.distributions[name]) is not None
     )

@@ -76,16 +76,19 @@ class Target:
 
     def to(self, device: torch.device | str) -> "Target":
         """The same density on another device, with a copy of the model; nothing is recorded of it yet."""
-        new = copy.copy(self)
+        new = self._unrecorded()
         new.model, new.data, new.rows = copy.deepcopy(self.model).to(device), self.data.to(device), self.rows.to(device)
         new.space = self.space.to(new.data.device, new.data.dtype)
-        new._pieces, new._recording, new._compiled, new.met = {}, False, False, Tally()
         return new
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Target":
         """The same density of the same data and rows, with a copy of the model; nothing is recorded of it yet."""
-        new = memo[id(self)] = copy.copy(self)
+        new = memo[id(self)] = self._unrecorded()
         new.model, new.memory = copy.deepcopy(self.model, memo), {}
+        return new
+
+    def _unrecorded(self) -> "Target":
+        new = copy.copy(self)
         new._pieces, new._recording, new._compiled, new.met = {}, False, False, Tally()
         return new
 

@@ -3,8 +3,14 @@
     y_i ~ Normal(o_i + x_i' b + h_i' c + sum_g z_gi' e_g[group of i], s_i f),     row weights allowed
 
 b: innovations of population-level latents with a normal prior; e_g: those of the effects of plate g; c: other latents
-that the mean is linear in. An *innovation* is a latent minus the mean of its prior given the latents before it: all of
-them are independent, normal and centred whatever reads what, and what reads a latent moves along with its innovation.
+that the mean is linear in, *held* coefficients.
+
+Note [Words of the Gaussian algebra]
+The *rest* are the latents that are not integrated out: scales, correlations, held coefficients and whatever the mean is
+not linear in. An *innovation* is a latent minus the mean of its prior given the latents before it: all of them are
+independent, normal and centred whatever reads what, and what reads a latent moves along with its innovation. The
+*anchor* is one value of the rest, at which the columns x, h, z and the scales s of rows are read. A *stratum* is a set
+of rows whose scales change with the rest by the same factor f; most models have one.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -149,34 +155,40 @@ class Composed:
 
 @dataclass(frozen=True)
 class Affine:
-    """What probing found. Row designs are read at `anchor`, values `(1, 1, *event)` of the rest; elsewhere a part's
-    design is the anchor's times a matrix, read off the part's `turning` rows, and row scales are the anchor's times one
-    factor for each stratum, read off its witness row.
+    """What probing found. Row designs are read at the anchor; elsewhere a part's design is the anchor's times a matrix,
+    read off the part's `turning` rows, and row scales are the anchor's times the factor of their stratum, read off its
+    witness row.
+
+    Attributes:
+        composed: the model as a function of its rest and of innovations.
+        rest: names of the latents that are not integrated out.
+        held: (latent of the rest, flat index) of each held coefficient.
+        shared: latents whose prior has the same spread in all groups.
+        settled: latents of which neither the prior's spread nor the columns depend on the rest.
+        lean: whether one chain of zeros serves the priors for all chains.
+        anchor: values `(1, 1, *event)` of the rest.
+        probes: values of the rest, `(probes, 1, *event)`, the anchor's first.
+        strata: log scale at each probe over that at the anchor, `(strata, probes)`.
+        witnesses: a row of each stratum.
+        turning: plate -> rows, and the pseudo-inverse `(width, rows)` of their design.
     """
 
     composed: Composed
     rest: tuple[str, ...]
-    held: tuple[
-        tuple[str, int], ...
-    ]  # (latent of the rest, flat index) of the columns whose coefficients are not integrated
-    shared: frozenset[str]  # latents whose prior has the same spread in all groups
-    settled: frozenset[str]  # latents of which neither the prior's spread nor the columns depend on the rest
-    lean: bool  # whether one chain of zeros serves the priors for all chains
+    held: tuple[tuple[str, int], ...]
+    shared: frozenset[str]
+    settled: frozenset[str]
+    lean: bool
     anchor: dict[str, Tensor]
-    probes: dict[str, Tensor]  # values of the rest, (probes, 1, *event)
-    strata: Tensor  # log scale at each probe over that at the anchor, (strata, probes)
-    witnesses: Data  # a row of each stratum
-    turning: dict[
-        str | None, tuple[Data, Tensor]
-    ]  # plate -> rows, and the pseudo-inverse (width, rows) of their design
+    probes: dict[str, Tensor]
+    strata: Tensor
+    witnesses: Data
+    turning: dict[str | None, tuple[Data, Tensor]]
 
     def factors(self, rest: Mapping[str, Tensor], chains: int) -> Tensor:
         """f: the scale of each stratum over that at the anchor, `(strata, chains)`."""
-        there, here = (
-            self.composed.scale(rest, self.witnesses, chains),
-            self.composed.scale(self.anchor, self.witnesses, 1),
-        )
-        return (there / here).transpose(0, 1).contiguous()
+        there = self.composed.scale(rest, self.witnesses, chains)
+        return (there / self.composed.scale(self.anchor, self.witnesses, 1)).transpose(0, 1).contiguous()
 
     def coefficients(self, rest: Mapping[str, Tensor], chains: int) -> Tensor:
         """c, `(held, chains)`."""
@@ -204,11 +216,7 @@ class Affine:
             found[name] = root.movedim((2, 3, 1, 0), (0, 1, 2, 3))
         if len(found) == 1 or part.width == 1:
             (root,) = found.values()
-            return (
-                root.expand(*root.shape[:3], chains).contiguous()
-                if root.shape[3] == chains
-                else root.expand(*root.shape[:3], chains)
-            )
+            return root.contiguous() if root.shape[3] == chains else root.expand(*root.shape[:3], chains)
         groups = max(root.shape[2] for root in found.values())
         whole = self.composed.data.y.new_zeros(part.width, part.width, groups, chains)
         start = 0

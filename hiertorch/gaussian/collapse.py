@@ -195,7 +195,7 @@ class Collapsed:
         chains, grams = noise.shape[1], self.grams
         (spreads, roots), given, known = self.spreads(values, chains), tuple[str, ...](), None
         if grams.population is not None and all(name in values for name in grams.population.events):
-            given, known = tuple(grams.population.events), self._coefficients(values, chains)
+            given, known = tuple(grams.population.events), self._standardised(grams.population, values)[0][:, 0]
         settled = known is not None and len(grams.levels) <= 1 and not grams.crossed
         if found is not None and found.shape[1]:
             reduced: Reduced | None = self._remembered(found)
@@ -223,42 +223,29 @@ class Collapsed:
             name: composed[name][:, only] if len(finest) > 1 and name in finest else composed[name] for name in names
         }
 
-    def _coefficients(self, values: Mapping[str, Tensor], chains: int) -> Tensor:
-        """Standardised innovations of given values of the population's coefficients, `(P, chains)`."""
-        part = self.grams.population
-        assert part is not None
-        innovations = self._innovations(part, values, chains)
-        lower = self.affine.roots(part, values, chains)[:, :, 0].movedim(2, 0).expand(chains, -1, -1)
-        return torch.linalg.solve_triangular(lower, part.join(innovations)[:, 0].mT.unsqueeze(-1), upper=False)[
-            ..., 0
-        ].mT
-
-    def _innovations(self, part: Part, values: Mapping[str, Tensor], chains: int) -> dict[str, Tensor]:
-        """Values of a part's latents less the means of their priors."""
-        v, model = Values(dict(values), self.composed.names), self.composed.model
+    def _standardised(self, part: Part, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Standardised innovations of given values, `(K, size, chains)`, and the roots of their covariances, `(K, K,
+        size, chains)`.
+        """
+        chains, model = _chains(values), self.composed.model
+        v = Values(dict(values), self.composed.names)
         means = {name: model.prior(name, v, self.composed.data).mean for name in part.events}
-        return {name: values[name] - mean.expand(chains, part.size, *part.events[name]) for name, mean in means.items()}
+        innovations = {
+            name: values[name] - mean.expand(chains, part.size, *part.events[name]) for name, mean in means.items()
+        }
+        root = self.affine.roots(part, values, chains).expand(-1, -1, part.size, chains)
+        right = part.join(innovations).movedim(0, -1).unsqueeze(-1)
+        u = torch.linalg.solve_triangular(root.movedim((2, 3), (0, 1)), right, upper=False)
+        return u.squeeze(-1).movedim(-1, 0), root
 
     def log_conditional(self, values: Mapping[str, Tensor]) -> Tensor:
         """log p(linear | rest, y), `(chains,)`, of values of all latents."""
         spreads, reduced = self._reduced(values, _chains(values))
-        standard, jacobian = self._standard(values)
-        return self.elimination.log_conditional(spreads, reduced, standard) - jacobian
-
-    def _standard(self, values: Mapping[str, Tensor]) -> tuple[dict[str | None, Tensor], Tensor]:
-        """Standardised innovations of given values, and the log determinant of the map back."""
-        chains, standard = _chains(values), {}
-        jacobian = self.grams.packed.new_zeros(chains)
+        standard, jacobian = dict[str | None, Tensor](), torch.zeros_like(reduced.log_marginal)
         for part in self.composed.parts:
-            innovations = self._innovations(part, values, chains)
-            root = self.affine.roots(part, values, chains)
-            joined = part.join(innovations)
-            expanded = root.expand(-1, -1, part.size, chains)
-            lower = expanded.movedim((2, 3), (0, 1))
-            u = torch.linalg.solve_triangular(lower, joined.movedim(0, -1).unsqueeze(-1), upper=False)
-            standard[part.plate] = u.squeeze(-1).movedim(-1, 0)
-            jacobian = jacobian + expanded.diagonal().log().sum((0, -1)) if part.width else jacobian
-        return standard, jacobian
+            standard[part.plate], root = self._standardised(part, values)
+            jacobian = jacobian + root.diagonal().log().sum((0, -1)) if part.width else jacobian
+        return self.elimination.log_conditional(spreads, reduced, standard) - jacobian
 
     @cached_property
     def marginals(self) -> Marginals:

@@ -46,9 +46,7 @@ class Grams:
     weight: Tensor  # sum of w, (strata, groups)
     log_scale: Tensor  # sum of w (log s + log(2 pi) / 2), (groups,)
     entries: Entries | None = None
-    cross: Tensor | None = (
-        None  # crossed columns among themselves and with dense ones, (strata, crossed, crossed + tail)
-    )
+    cross: Tensor | None = None  # crossed columns by themselves and by dense ones, (strata, crossed, crossed + tail)
 
     @cached_property
     def width(self) -> int:
@@ -89,8 +87,8 @@ def _arrange(parts: Sequence[Part], data: Data) -> tuple[tuple[Part, ...], tuple
     return (plates[0],), crossed
 
 
-def gather(affine: Affine, sets: Sequence[Data] | None = None) -> list[Grams]:
-    """All sums of each of some data sets (the affine model's own if left out), from one pass over its rows in chunks.
+def gather(affine: Affine, sets: Sequence[Data]) -> list[Grams]:
+    """All sums of each of some data sets, from one pass over its rows in chunks.
 
     Raises:
         NotAffine: if the likelihood reads its rows together.
@@ -99,7 +97,7 @@ def gather(affine: Affine, sets: Sequence[Data] | None = None) -> list[Grams]:
     levels, crossed = _arrange(composed.parts, data)
     population = composed.parts[0] if composed.parts and composed.parts[0].plate is None else None
     reader = Reader(affine, levels, crossed, population)
-    return [_gathered(reader, one) for one in (sets or [data])]
+    return [_gathered(reader, one) for one in sets]
 
 
 def _gathered(reader: Reader, data: Data) -> Grams:
@@ -125,10 +123,8 @@ class _Sums:
         zeros = data.y.new_zeros
         self.packed = zeros(self.strata, self.groups, len(self.a))
         self.weight, self.log_scale = zeros(self.strata, self.groups), zeros(self.groups)
-        crossed, tail = (
-            sum(p.size * p.width for p in reader.crossed),
-            reader.width - sum(p.width for p in reader.levels),
-        )
+        crossed = sum(p.size * p.width for p in reader.crossed)
+        tail = reader.width - sum(p.width for p in reader.levels)
         self.cross = zeros(self.strata, crossed, crossed + tail) if crossed else None
         self._found: list[tuple[Tensor, Tensor]] = []
 

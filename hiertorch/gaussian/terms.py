@@ -29,13 +29,9 @@ class Term(NamedTuple):
 
     factors: tuple[str, ...] = ()  # sorted; one that stands there more than twice stands there twice
     within: frozenset[str] = frozenset()  # what the function reads
-    kinked: bool = (
-        False  # whether the function may have kinks or jumps, so that no few values tell what it is elsewhere
-    )
+    kinked: bool = False  # whether it may have kinks or jumps, so that no few values tell what it is elsewhere
     atoms: frozenset[Atom] = frozenset()  # what the function reads as well
-    times: float | None = (
-        None  # the coefficient, where it is the same number everywhere, of an unknown that is a number
-    )
+    times: float | None = None  # the coefficient of an unknown that is a number, where it is the same everywhere
 
 
 Sum = frozenset[Term]
