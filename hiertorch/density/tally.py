@@ -38,8 +38,8 @@ def ruled(
 
 
 class Tally:
-    """Counts of the places where parameters were impossible, of all where they were looked at. A place is a chain, or a
-    chain and a group or block of rows.
+    """Counts of the places where parameters were impossible, of all where they were looked at. A *place* is a chain, or
+    a chain and a group or block of rows; a *look* is one evaluation of a piece of the density, at all places.
 
     Attributes:
         names: piece -> names of the parameters that are looked at there.

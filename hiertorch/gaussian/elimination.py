@@ -14,20 +14,23 @@ The batch is in the last axis of all tensors. The finest level, with nearly all 
 
 Note [Two groups of two rows]
 y = (1, 3 | 6, 8) in groups a and b, y_i ~ Normal(mu + e_group, 1), e ~ Normal(0, 1), mu ~ Normal(0, 1): all spreads
-C are 1, and so is W. A row's columns are [z | x | y], z and x both 1, so that the Gram matrices of the two groups are
+C are 1, and so is W. A row's columns are [z | x | y], where z and x are 1, those of its group's effect and of mu. The
+Gram matrices of the two groups are
 
-    G_a = [2 2  4]      G_b = [2  2  14]
-          [2 2  4]            [2  2  14]
-          [4 4 10]            [14 14 100]
+    G_a = [2  2   4]        G_b = [ 2   2   14]
+          [2  2   4]              [ 2   2   14]
+          [4  4  10]              [14  14  100]
 
-The effects are eliminated first. In both groups A = 1 + G_zz = 3 and S = 1/3, and what is left of [x | y] is
+Up: the effects go first. In both groups A = 1 + G_zz = 3 and S = 1/3. Of the columns [x | y] is left
 
-    [2  4] - 1/3 [2] [2 4] = [2/3  4/3]      [2   14] - 1/3 [ 2] [2 14] = [2/3   14/3]      sum: [4/3    6]
-    [4 10]       [4]         [4/3 14/3]      [14 100]       [14]          [14/3 104/3]           [6  118/3]
+    a: [2   4] - 1/3 [2] [2  4] = [2/3   4/3]        b: [ 2   14] - 1/3 [ 2] [2  14] = [ 2/3   14/3]
+       [4  10]       [4]          [4/3  14/3]           [14  100]       [14]           [14/3  104/3]
 
-Then mu: A = 1 + 4/3 = 7/3, its posterior mean is 6 / (7/3) = 18/7, and it takes 6^2 / (7/3) from 118/3. So
--2 log p(y) is 4 log(2 pi), plus the log determinants 2 log 3 + log 7/3, plus 118/3 - 108/7 = 502/21. Back down, the
-mean of an effect is (G_zy - G_zx mu) / A: (4 - 2 18/7) / 3 = -8/21 in group a, and (14 - 2 18/7) / 3 = 62/21 in b.
+and the sum of both is [4/3, 6; 6, 118/3]. Then mu goes: A = 1 + 4/3 = 7/3, which leaves 118/3 - 6^2 / (7/3) = 502/21 of
+y'y. So -2 log p(y) = 4 log(2 pi) + 2 log 3 + log 7/3 + 502/21.
+
+Down: the posterior mean of mu is 6 / (7/3) = 18/7, and that of an effect given mu is (G_zy - G_zx mu) / A: in group a
+(4 - 2 18/7) / 3 = -8/21, in group b (14 - 2 18/7) / 3 = 62/21.
 
 >>> import math
 >>> import torch
@@ -48,8 +51,9 @@ mean of an effect is (G_zy - G_zx mu) / A: (4 - 2 18/7) / 3 = -8/21 in group a, 
 >>> abs(float(reduced.log_marginal) - by_hand) < 1e-12
 True
 >>> means = elimination.draw(spreads, reduced, torch.zeros(3, 1, dtype=torch.float64))  # at noise 0
->>> [(7.0 * means[None]).flatten().round().tolist(), (21.0 * means["group"]).flatten().round().tolist()]
-[[18.0], [-8.0, 62.0]]
+>>> mu, effects = 7.0 * means[None].flatten(), 21.0 * means["group"].flatten()
+>>> mu.round(decimals=9).tolist(), effects.round(decimals=9).tolist()
+([18.0], [-8.0, 62.0])
 """
 
 import copy
