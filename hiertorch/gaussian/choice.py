@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from hiertorch import wording
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.pieces import Pieces
 from hiertorch.gaussian.terms import Sum, degree, inside, reads
@@ -78,7 +79,7 @@ def choose(
             linear.remove(name)
     offset = [term for term in pieces.mean if degree(term, linear) == 0]
     if bad := [term for term in offset if inside([term]) or len(term.factors) > 1]:
-        raise NotAffine(f"the mean of the likelihood is not affine in {_listed(reads(bad))}")
+        raise NotAffine(f"the mean of the likelihood is not affine in {wording.quoted(sorted(reads(bad)))}")
     coefficients = {name: _coefficients(name, pieces.mean) for name in linear}
     settled = frozenset(name for name in linear if not reads(pieces.roots[name]) and not reads(coefficients[name]))
     return Choice(tuple(linear), reads(offset), coefficients, settled, pieces)
@@ -117,7 +118,7 @@ def _one_of_two(
         return None
     for both in products:
         if all(latents[name].plate is not None for name in both):
-            raise NotAffine(f"the mean of the likelihood is not affine in {_listed(both)} together")
+            raise NotAffine(f"the mean of the likelihood is not affine in {wording.quoted(sorted(both))} together")
     beside_groups = {
         name
         for both in products
@@ -128,7 +129,3 @@ def _one_of_two(
     count = Counter(name for both in products for name in both if latents[name].plate is None)
     candidates = beside_groups or set(count)
     return min(candidates, key=lambda name: (-count[name], prod(sizes[name]), linear.index(name)))
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, sorted(names)))

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from hiertorch import wording
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.columns import Reader, chunks
@@ -81,7 +82,7 @@ def _arrange(parts: Sequence[Part], data: Data) -> tuple[tuple[Part, ...], tuple
     crossed = tuple(plates[1:])
     if (number := sum(part.size * part.width for part in crossed)) > MOST_CROSSED:
         raise NotAffine(
-            f"the groupings {', '.join(map(repr, names))} do not nest, and {number:,} effects beside those of "
+            f"the groupings {wording.quoted(names)} do not nest, and {number:,} effects beside those of "
             f"{names[0]!r} are more than {MOST_CROSSED:,}, which take too long to factor"
         )
     return (plates[0],), crossed

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from hiertorch import wording
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.cholesky import log_diagonal, plus_identity, product, solve_lower
@@ -109,7 +110,7 @@ class Marginals:
             chain.append(left.pop(0))
         if left and (numbers := size * self._places(left)[0] ** 2) > MOST_TOGETHER:
             raise NotAffine(
-                f"the groupings {', '.join(map(repr, left[:-1]))} cross each other within {plate!r}; integrating their "
+                f"the groupings {wording.quoted(left[:-1])} cross each other within {plate!r}; integrating their "
                 f"effects out takes matrices of {numbers:,} numbers, more than {MOST_TOGETHER:,}"
             )
         return chain, left

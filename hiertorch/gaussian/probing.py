@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from hiertorch import wording
 from hiertorch.data.table import Data
 from hiertorch.density.space import Coordinate, Space
 from hiertorch.density.structure import coordinates_of
@@ -30,7 +31,7 @@ from hiertorch.gaussian.affine import Affine, Composed, NotAffine, Part, normal_
 from hiertorch.gaussian.choice import Choice, choose
 from hiertorch.gaussian.pieces import prior_reads, trace
 from hiertorch.gaussian.probes import spread
-from hiertorch.gaussian.proofs import CLOSE, check_groups, check_seen, check_trace, close, count, listed
+from hiertorch.gaussian.proofs import CLOSE, check_groups, check_seen, check_trace, close, count
 from hiertorch.gaussian.terms import Term, are_smooth
 from hiertorch.gaussian.terms import reads as read_by
 from hiertorch.model.declared import overrides
@@ -150,9 +151,9 @@ def _designs(composed: Composed, part: Part, choice: Choice, here: Mapping[str, 
     terms = frozenset[Term]().union(*(choice.coefficients[name] for name in part.events))
     if not read_by(terms):
         return at(here, 0).unsqueeze(0)
-    what = f"the coefficients of {listed(part.events)}"
+    what = f"the coefficients of {wording.quoted(sorted(part.events))}"
     if not are_smooth(terms):
-        raise NotAffine(f"{what} may have kinks or jumps in {listed(read_by(terms))}")
+        raise NotAffine(f"{what} may have kinks or jumps in {wording.quoted(sorted(read_by(terms)))}")
     check_seen(what, terms, here, at)
     design = torch.stack([at(here, i) for i in range(count(here))])
     return design[:1] if close(design, design[:1].expand_as(design)) else design
@@ -169,7 +170,7 @@ def _held(composed: Composed, choice: Choice, here: Mapping[str, Tensor], rows: 
     means = composed.mean(here, {}, rows, count(here))
     moved = [here[name].flatten(1)[:, at] - here[name].flatten(1)[0, at] for name, at in held]
     if not close(means, means[:1] + (torch.stack(moved).T @ columns if held else 0.0)):
-        raise NotAffine(f"the mean of the likelihood is not affine in {listed(choice.held)}")
+        raise NotAffine(f"the mean of the likelihood is not affine in {wording.quoted(sorted(choice.held))}")
     return tuple(held)
 
 
@@ -179,7 +180,8 @@ def _strata(composed: Composed, choice: Choice, here: Mapping[str, Tensor], rows
     if choice.pieces.scale.even or not read_by(terms):  # one number for each chain, times data
         return rows.y.new_zeros(1, chains), torch.zeros(rows.n_rows, dtype=torch.long, device=rows.device)
     if not are_smooth(terms):
-        raise NotAffine(f"the scales of the rows may have kinks or jumps in {listed(read_by(terms))}, not all alike")
+        names = wording.quoted(sorted(read_by(terms)))
+        raise NotAffine(f"the scales of the rows may have kinks or jumps in {names}, not all alike")
 
     def at(values: Mapping[str, Tensor], i: int) -> Tensor:
         return composed.scale({name: x[i : i + 1] for name, x in values.items()}, rows, 1)
@@ -235,6 +237,6 @@ def _turning(
     inverse = torch.linalg.pinv(anchor[chosen])
     turned = anchor @ inverse @ design.transpose(1, 2)[:, chosen]
     if not close(turned, design.transpose(1, 2)):
-        names = ", ".join(map(repr, part.events))
+        names = wording.quoted([*part.events])
         raise NotAffine(f"the rows' coefficients of {names} change with the latents that are left, and not all alike")
     return _alone(composed, rows, torch.tensor(chosen, device=rows.device), here), inverse

@@ -4,12 +4,13 @@ rows read their own groups alone.
 The trace proves; this is for what it can't see, such as another thread of the model's own, and costs little.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import log2
 
 import torch
 from torch import Tensor
 
+from hiertorch import wording
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import STEP, Composed, NotAffine, Part
 from hiertorch.gaussian.choice import Choice
@@ -17,7 +18,7 @@ from hiertorch.gaussian.terms import Sum, inside
 from hiertorch.gaussian.terms import reads as read_by
 from hiertorch.model.latent import Values
 
-__all__ = ["CLOSE", "check_groups", "check_seen", "check_trace", "close", "count", "listed"]
+__all__ = ["CLOSE", "check_groups", "check_seen", "check_trace", "close", "count"]
 
 CLOSE = 1e-8
 """Of the largest entry, by which what is equal may differ by rounding."""
@@ -60,7 +61,7 @@ def check_trace(composed: Composed, choice: Choice, here: Mapping[str, Tensor], 
         raise NotAffine("the model depends on latents in a way that can't be followed")
     slopes = [composed.difference(few, random(s * far), along, rows, chains) for s in (0.0, 1.0, 10.0)]
     if not all(close(slopes[0], slope) for slope in slopes[1:]):
-        raise NotAffine(f"the mean of the likelihood is not affine in {', '.join(map(repr, names))} together")
+        raise NotAffine(f"the mean of the likelihood is not affine in {wording.quoted(names)} together")
     nothing = composed.zeros(few, chains)
     other = Values({**nothing, **random(far)}, composed.names)
     scales = [composed.model.likelihood(v, rows).stddev for v in (nothing, other)]
@@ -108,8 +109,3 @@ def close(a: Tensor, b: Tensor) -> bool:
 def count(probes: Mapping[str, Tensor]) -> int:
     """How many probes there are; one of nothing."""
     return next((x.shape[0] for x in probes.values()), 1)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names for a sentence."""
-    return ", ".join(map(repr, sorted(names)))

@@ -36,6 +36,7 @@ class Redraw:
     def __init__(self, collapsed: Collapsed, draws: Mapping[str, Tensor], seed: int) -> None:
         self.collapsed, self.population, self.seed = collapsed, dict(draws), seed
         self.names = tuple(name for name in collapsed.linear if name not in draws)
+        self._like = next(iter(self.population.values()))  # (chains, draws, ..)
 
     def thinned(self, step: int) -> "Redraw":
         """The same for every `step`-th draw of each chain."""
@@ -52,7 +53,7 @@ class Redraw:
         plates = {name: collapsed.composed.part[name].plate for name in names}
         finest = collapsed.grams.levels[0].plate if collapsed.grams.levels else None
         only = groups.get(str(finest)) if finest in plates.values() else None
-        chains, number = next(iter(self.population.values())).shape[:2]
+        chains, number = self._like.shape[:2]
         generator = self._generator()
         found: dict[str, list[Tensor]] = {name: [] for name in names}
         noise_rows = collapsed.noise_for(names, only)
@@ -63,8 +64,7 @@ class Redraw:
                 x = drawn[name]
                 wanted = None if plate == finest and only is not None else groups.get(str(plate))
                 found[name].append(x if wanted is None else x[:, wanted])
-        dtype = next(iter(self.population.values())).dtype
-        return {name: torch.cat(x).unflatten(0, (chains, number)).to(dtype) for name, x in found.items()}
+        return {name: torch.cat(x).unflatten(0, (chains, number)).to(self._like.dtype) for name, x in found.items()}
 
     def moments(self, name: str) -> tuple[Tensor, Tensor]:
         """Posterior mean and standard deviation of the effects of all groups, each `(groups, *event)`.
@@ -75,11 +75,12 @@ class Redraw:
         """
         collapsed = self.collapsed
         part = collapsed.composed.part[name]
-        chains, number = next(iter(self.population.values())).shape[:2]
-        at = torch.linspace(0, chains * number - 1, min(MOMENT_DRAWS, chains * number), dtype=torch.float64).long()
+        draws = self._like.shape[0] * self._like.shape[1]
+        at = torch.linspace(0, draws - 1, min(MOMENT_DRAWS, draws), dtype=torch.float64).long()
         own = part.size * part.width if part in collapsed.grams.levels else 0  # a crossed plate has no noise of its own
         rows, generator = collapsed.noise_for([name]), self._generator()
-        count, mean, square, within = 0, None, None, None
+        mean = square = within = collapsed.grams.packed.new_zeros(part.size, *part.events[name])
+        count, first = 0, None
         for values in self._parts(at, rows):
             noise = self._noise(rows, values, generator)
             noise[rows - own :] = 0.0
@@ -89,14 +90,12 @@ class Redraw:
                 unit = noise.clone()
                 unit[rows - own :].unflatten(0, (part.width, part.size))[k] = 1.0
                 spread += (self._draw(values, unit, [name])[name] - centre).square()
-            if mean is None or square is None or within is None:
-                first, mean = centre[:1], torch.zeros_like(centre[0])  # moments about the first draw keep their digits
-                square, within = torch.zeros_like(mean), torch.zeros_like(mean)
+            first = centre[:1] if first is None else first  # moments about the first draw keep their digits
             count += len(centre)
             mean = mean + (centre - first).sum(0)
             square = square + (centre - first).square().sum(0)
             within = within + spread.sum(0)
-        assert mean is not None and square is not None and within is not None
+        assert first is not None
         mean = mean / count
         return first[0] + mean, (within / count + square / count - mean.square()).clamp(min=0.0).sqrt()
 
@@ -113,7 +112,7 @@ class Redraw:
         inner = {n for part in parts if part.plate is not None and data.nests(part.plate, plate) for n in part.events}
         kept = {name: x for name, x in stored.items() if name not in inner}
         outer = [name for name in self.names if name not in kept and name not in inner]
-        chains, number = next(iter(self.population.values())).shape[:2]
+        chains, number = self._like.shape[:2]
         known = {**kept, **(self.draws(outer) if outer else {}), **self.population}
         flat = {name: x.flatten(0, 1).to(collapsed.grams.packed.dtype) for name, x in known.items()}
         size = max(1, NUMBERS // data.size(plate))
