@@ -84,7 +84,7 @@ def fitted(request):
     model = ht.models.VaryingIntercepts("ward", ["x"], family=request.param)
     truth = {"beta": 0.5, "mu_alpha": 1.0, "sigma_alpha": 0.5}
     made = ht.simulate_grouped({"ward": 8}, 12, model=model, values=truth, seed=3)
-    posterior = sampled(model, made.data, seed=1, chains=6, warmup=60, draws=40, thin=1)
+    posterior = sampled(model, made.data, seed=1, chains=4, warmup=40, draws=25, thin=1)
     return model, made, posterior
 
 
