@@ -25,12 +25,11 @@ from torch.distributions import Distribution
 from hiertorch import wording
 from hiertorch.arguments import names_of
 from hiertorch.data.table import Data
-from hiertorch.density.turns import take_turns
 from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.declared import overrides
 from hiertorch.model.distributions import HalfStudentT
-from hiertorch.model.latent import Latent, Values, cast, unnoted
+from hiertorch.model.latent import Latent, Values, cast, chains_of
 from hiertorch.model.model import Model
 from hiertorch.model.reads import record
 from hiertorch.posterior import Posterior, Stats
@@ -190,29 +189,26 @@ def _scaled(name: str, prior: Distribution, factor: Tensor) -> Distribution:
     )
 
 
-class _Widened:
-    """A prior whose width is multiplied by factors that chains take in turn."""
+class _Widened(Latent):
+    """A latent the width of whose prior is multiplied by factors that chains take in turn."""
 
-    def __init__(self, name: str, old: Latent, factors: Tensor, drawing: list[int]) -> None:
-        self.name, self.old, self.factors, self.drawing = name, old, factors, drawing
+    def __init__(self, name: str, old: Latent, factors: Sequence[float]) -> None:
+        self.name, self.old, self.factors = name, old, torch.tensor(factors, dtype=torch.float64)
+        super().__init__(self._prior, old.plate, event=old.event, labels=old.labels_of or old.labels)
+        self.turns = len(factors)
 
-    def __call__(self, v: Values, data: Data) -> Distribution:
+    def _prior(self, v: Values, data: Data) -> Distribution:
         base = self.old.made(v, data)
         if base is self.old.prior:
             base = cast(base, data.device, data.dtype)
-        other = next(iter(unnoted(v).values()), None)
-        number = self.drawing[0] if other is None else len(other)
-        at = torch.arange(number, device=self.factors.device) % len(self.factors)
+        at = torch.arange(chains_of(v), device=self.factors.device) % self.turns
         return _scaled(self.name, base, self.factors[at].to(data.device, data.dtype).unsqueeze(1))
 
 
 def _with(model: Model, name: str, factors: Sequence[float]) -> Model:
     """The model with a prior of another width, or with several that chains take in turn."""
-    new, old, drawing = copy.deepcopy(model), model.latents[name], [1]
-    widened = _Widened(name, old, torch.tensor(factors, dtype=torch.float64), drawing)
-    setattr(new, name, Latent(widened, old.plate, event=old.event, labels=old.labels_of or old.labels))
-    if len(factors) > 1:
-        take_turns(new, len(factors), drawing)
+    new = copy.deepcopy(model)
+    setattr(new, name, _Widened(name, model.latents[name], factors))
     return new
 
 

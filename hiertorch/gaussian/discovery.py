@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from hiertorch.data.table import Data
-from hiertorch.density.turns import priors_in_turn
 from hiertorch.errors import ModelError
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.collapse import Collapsed
@@ -41,7 +40,9 @@ def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
     try:
         with torch.no_grad(), validation(False):
             own = sets_of(data)
-            sets = [data.of_chains(d % own) for d in range(lcm(own, priors_in_turn(model)))]
+            sets = [
+                data.of_chains(d % own) for d in range(lcm(own, *(latent.turns for latent in model.latents.values())))
+            ]
             found = Collapsed(find(model, sets[0], reads), data, sets)
             _verify(found)
     except NotAffine as reason:

@@ -11,7 +11,7 @@ from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.declaring import Declaring
 from hiertorch.model.drawing import Share, draw_latents, fits, refuse_impossible
-from hiertorch.model.latent import Values, known, unnoted, validation
+from hiertorch.model.latent import Values, chains_of, known, unnoted, validation
 from hiertorch.model.support import Condition, density, impossible
 from hiertorch.model.tolerance import attempted
 from hiertorch.randomness import seeded
@@ -111,8 +111,8 @@ class Densities(Declaring):
         v = self.values(v)
         with seeded(generator, data.device), validation(False):
             response = attempted(self.likelihood, v, data)
-            refuse_impossible(response, _chains(v), "y can't be simulated")
-            return response.expand(torch.Size((_chains(v), data.n_rows))).sample().to(data.dtype)
+            refuse_impossible(response, chains_of(v), "y can't be simulated")
+            return response.expand(torch.Size((chains_of(v), data.n_rows))).sample().to(data.dtype)
 
     def values(self, v: Mapping[str, Tensor]) -> Values:
         """A mapping of tensors as what priors and likelihood read."""
@@ -142,7 +142,7 @@ def prior_density(model: Densities, name: str, v: Values, data: Data | None = No
 
 def row_density(model: Densities, v: Values, data: Data, *, checked: bool = False) -> tuple[Tensor, list[Condition]]:
     """log p(y_i | theta), `(chains, rows)`, as torch has it, and what it is -inf without; see `density`."""
-    distribution, wanted = attempted(model.likelihood, v, data), (_chains(v), data.n_rows)
+    distribution, wanted = attempted(model.likelihood, v, data), (chains_of(v), data.n_rows)
     terms, found = density(distribution, data.y, known(v), checked=checked)
     if terms.dim() > 2 or not fits(terms.shape[-1:], wanted[-1:]):
         raise ModelError(
@@ -155,7 +155,3 @@ def row_density(model: Densities, v: Values, data: Data, *, checked: bool = Fals
 def weighted(rows: Tensor, weights: Tensor | None) -> Tensor:
     """w_i log p_i, where a weight of 0 leaves the row out even if its log density is not finite."""
     return rows if weights is None else torch.where(weights == 0, torch.zeros_like(rows), weights * rows)
-
-
-def _chains(v: Values) -> int:
-    return next(iter(unnoted(v).values())).shape[0]

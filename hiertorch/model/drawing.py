@@ -86,7 +86,7 @@ def _drawn(
             if fixed and (pair := plain_bounds(model.latents[name].prior)) is not None:
                 ends[name] = pair
             continue
-        v = Values(tensors, every, None, ends)
+        v = Values(tensors, every, None, ends, chains)
         distribution = model.prior(name, v, data)
         for attempt in range(TRIES + 1):
             found = [] if fixed and met is None else impossible_at(distribution, chains, known(v))
@@ -108,7 +108,7 @@ def _drawn(
             tensors = {
                 key: torch.where(bad.reshape(-1, *(1,) * (x.dim() - 1)), again[key], x) for key, x in tensors.items()
             }
-            v = Values(tensors, every, None, ends)
+            v = Values(tensors, every, None, ends, chains)
             distribution = model.prior(name, v, data)
         plate = model.latents[name].plate
         size = 1 if plate is None else data.size(plate)

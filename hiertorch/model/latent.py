@@ -40,7 +40,12 @@ class Latent:
 
     Raises:
         ModelError: if the prior is neither a distribution nor a function, or the event shape is no shape.
+
+    Attributes:
+        turns: how many priors the chains have in turn, as in `hiertorch.priorgrid`: chain c has that of c mod turns.
     """
+
+    turns: int = 1
 
     @at_home
     def __init__(
@@ -171,9 +176,10 @@ class Values(Mapping[str, Tensor]):
         declared: all latents of the model in order, for a helpful message when one is read too early.
         read: set to which every name read as an attribute or item is added (how the dependency graph is found).
         bounds: name -> two numbers between which all its values are known to lie, so that nobody needs to look.
+        chains: how many chains there are, which the first latent is drawn for before there are values.
     """
 
-    __slots__ = ("_bounds", "_declared", "_read", "_tensors")
+    __slots__ = ("_bounds", "_chains", "_declared", "_read", "_tensors")
 
     def __init__(
         self,
@@ -181,7 +187,9 @@ class Values(Mapping[str, Tensor]):
         declared: Sequence[str] = (),
         read: set[str] | None = None,
         bounds: Mapping[str, Bounds] | None = None,
+        chains: int = 1,
     ) -> None:
+        self._chains = chains
         self._tensors = tensors
         self._declared = declared
         self._read = read
@@ -221,6 +229,11 @@ class Values(Mapping[str, Tensor]):
 def unnoted(v: Values) -> Mapping[str, Tensor]:
     """The tensors of values, for one whose reading is not to be noted."""
     return v._tensors
+
+
+def chains_of(v: Values) -> int:
+    """Of how many chains values are."""
+    return next((len(x) for x in v._tensors.values()), v._chains)
 
 
 def known(v: Values) -> Sure:
