@@ -15,7 +15,8 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import Argument
 from torch.fx.passes.split_module import split_module
@@ -64,7 +65,9 @@ def _recorded(
     function: Callable[..., Found], example: tuple[Tensor, ...], compiled: bool, bounds: Sequence[Range | None]
 ) -> Callable[..., Found]:
     try:
-        with tolerant():  # a graph has no errors
+        # A graph has no errors; and torch notes shapes as tensors of a fake mode, or of a new one for each of them.
+        shapes = FakeTensorMode(allow_fallback_kernels=True)
+        with tolerant(), tracing(TracingContext(shapes)):
             graph = make_fx(function)(*example)
     except Exception as error:
         log.info("a piece of the density runs as written, since it can't be recorded: %s", error)
@@ -75,6 +78,7 @@ def _recorded(
             _simplify(graph)
         _expand_late(graph, example)
         _multiply(graph, example)
+        graph.recompile()
     return cast(Callable[..., Found], _compile(graph, example) if compiled else graph)
 
 
@@ -156,7 +160,6 @@ def _simplify(graph: fx.GraphModule) -> None:
                 node.replace_all_uses_with(graph.graph.get_attr(name))
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
-    graph.recompile()
 
 
 def _prove(graph: fx.GraphModule, given: dict[int, Range]) -> bool:
@@ -171,7 +174,6 @@ def _prove(graph: fx.GraphModule, given: dict[int, Range]) -> bool:
             false = graph.graph.get_attr(name)
         false.meta = dict(node.meta)
         node.replace_all_uses_with(false)
-    graph.recompile()
     return bool(proved)
 
 
@@ -226,7 +228,6 @@ def _expand_late(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> None:
                 node.replace_input_with(source, full)
         if node in before:
             now[node] = before[node]
-    graph.recompile()
 
 
 def _multiply(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> None:
@@ -239,7 +240,6 @@ def _multiply(graph: fx.GraphModule, example: tuple[Tensor, ...]) -> None:
                 with graph.graph.inserting_before(node):
                     reciprocal = graph.graph.call_function(torch.ops.aten.reciprocal.default, (divisor,))
                 node.target, node.args = torch.ops.aten.mul.Tensor, (node.args[0], reciprocal)
-    graph.recompile()
 
 
 def _broadcasts(node: fx.Node) -> bool:

@@ -18,12 +18,13 @@ from hiertorch.monitors import Monitor, Window
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import Ending, keep
 from hiertorch.run.independence import Independence
+from hiertorch.run.ordinary import Ordinary
 from hiertorch.runtime.interruption import Signals, ended_by
 
 pytestmark = pytest.mark.filterwarnings("ignore:R-hat is above", "ignore:(Bulk|Tail) ESS is below")
 
 SIGNALS = {"SIGTERM": 143, "SIGHUP": 129}
-RUN: dict[str, Any] = {"seed": 1, "chains": 4, "warmup": 60, "draws": 200, "thin": 1, "progress": False}
+RUN: dict[str, Any] = {"seed": 1, "chains": 4, "warmup": 40, "draws": 60, "thin": 1, "progress": False}
 
 
 class Coins(ht.Model):
@@ -91,7 +92,8 @@ def handlers() -> Iterator[None]:
 def short() -> Iterator[None]:
     """Windows of 20 sweeps, so that short runs have several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hiertorch.run.independence.Independence.window", lambda self, *, warming: 20)
+        for engine in (Independence, Ordinary):
+            patch.setattr(engine, "window", lambda self, *, warming: 20)
         yield
 
 
@@ -127,7 +129,7 @@ def test_an_error_brings_the_draws_along(error, plain, monkeypatch):
     advance = Independence.advance
 
     def fails(self, done, *arguments):
-        if done == 120:
+        if done == 80:
             raise error
         advance(self, done, *arguments)
 
@@ -148,7 +150,7 @@ def test_an_error_in_the_users_likelihood(plain):
             nonlocal passes
             if bool((v.a > -1e9).all()):  # keeps the pass from being recorded
                 passes += 1
-            if passes > 400:
+            if passes > 160:
                 raise ZeroDivisionError("division by zero")
             return super().likelihood(v, d)
 
@@ -162,14 +164,14 @@ def test_an_error_in_the_users_likelihood(plain):
 def test_all_monitors_are_stopped(error, plain):
     first, second = Meets(raises(error), at_end=True), Meets(lambda: None)
     if isinstance(error, KeyboardInterrupt):
-        posterior = ht.sample(Coins(), data(), **RUN, monitors=[first, second])
+        posterior = ht.sample(Heights(), data(), **RUN, monitors=[first, second])
     else:
         with pytest.raises(SystemExit) as ended:
-            ht.sample(Coins(), data(), **RUN, monitors=[first, second])
+            ht.sample(Heights(), data(), **RUN, monitors=[first, second])
         posterior = ended.value.posterior
     assert first.told == second.told == ["finished"]
-    assert posterior.n_draws == 200 and not posterior.interrupted
-    assert torch.equal(posterior["mu"], plain[Coins]["mu"])
+    assert posterior.n_draws == 60 and not posterior.interrupted
+    assert torch.equal(posterior["mu"], plain[Heights]["mu"])
 
 
 @pytest.mark.parametrize("where", ["as_posterior", "glance"])
@@ -183,20 +185,20 @@ def test_signals_between_the_last_draw_and_the_return(name, where, plain, monkey
 
     monkeypatch.setattr(f"hiertorch.fitting.{where}", pressed)
     if name == "SIGINT":
-        posterior = ht.sample(Coins(), data(), **RUN)
+        posterior = ht.sample(Heights(), data(), **RUN)
     else:
         with pytest.raises(SystemExit, match="143") as ended:
-            ht.sample(Coins(), data(), **RUN)
+            ht.sample(Heights(), data(), **RUN)
         posterior = ended.value.posterior
-    assert not posterior.interrupted and torch.equal(posterior["mu"], plain[Coins]["mu"])
+    assert not posterior.interrupted and torch.equal(posterior["mu"], plain[Heights]["mu"])
 
 
 def test_a_warning_that_is_an_error_costs_no_draw(plain, monkeypatch, recwarn):
     monkeypatch.setattr("hiertorch.fitting.glance", lambda posterior: ["look here"])
     warnings.simplefilter("error", SamplingWarning)
     with pytest.raises(SamplingWarning, match="look here") as ended:
-        ht.sample(Coins(), data(), **RUN)
-    assert torch.equal(ended.value.posterior["mu"], plain[Coins]["mu"])  # type: ignore[attr-defined]
+        ht.sample(Heights(), data(), **RUN)
+    assert torch.equal(ended.value.posterior["mu"], plain[Heights]["mu"])  # type: ignore[attr-defined]
 
 
 def test_what_a_model_derives_may_fail():
@@ -210,7 +212,7 @@ def test_what_a_model_derives_may_fail():
 
     with pytest.warns(SamplingWarning, match="Derives derives of its latents could not be computed"):
         posterior = ht.sample(Derives(), data(), **RUN)
-    assert posterior.n_draws == 200 and "ratio" not in posterior
+    assert posterior.n_draws == 60 and "ratio" not in posterior
 
 
 def test_interrupted_in_warm_up_there_is_no_table():
@@ -228,10 +230,10 @@ def test_no_handlers_are_set_in_other_threads_and_none_replaced():
         with Signals():
             signal.raise_signal(signal.SIGTERM)
         assert own == [1]
-        thread = threading.Thread(target=lambda: own.append(ht.sample(Coins(), data(), **RUN)))
+        thread = threading.Thread(target=lambda: own.append(ht.sample(Heights(), data(), **RUN)))
         thread.start()
         thread.join()
-        assert own[1].n_draws == 200
+        assert own[1].n_draws == 60
     finally:
         signal.signal(signal.SIGTERM, signal_before)
 
@@ -315,7 +317,7 @@ def test_a_criterion_of_a_stopped_run_says_so(plain):
         ht.sample(Heights(), data(), **RUN, monitors=monitors)
         for monitors in ([], [Meets(raises(KeyboardInterrupt()))])
     )
-    sentence = "The run was stopped by Ctrl-C after 20 of 200 draws: these are all there are."
+    sentence = "The run was stopped by Ctrl-C after 20 of 60 draws: these are all there are."
     assert part.criterion().stopped == sentence and sentence in repr(part.criterion()) and not whole.criterion().stopped
     compared = ht.compare({"whole": whole, "part": part})
     assert compared.verdict.startswith(f"Beware of 'part'. {sentence}\n")

@@ -31,7 +31,7 @@ def read(frame: pd.DataFrame) -> ht.Data:
 
 @pytest.fixture(scope="module")
 def before(sample: Sample) -> Posterior:
-    return sample(MODEL, read(simulated()), chains=8, warmup=300, draws=200, thin=2, seed=1)
+    return sample(MODEL, read(simulated()), chains=8, warmup=60, draws=60, thin=2, seed=1)
 
 
 def errors_apart(one: Tensor, other: Tensor) -> float:
@@ -95,7 +95,7 @@ def test_a_run_that_goes_on_ends_where_others_do(collapse: bool, sample: Sample)
 
 
 def test_the_warm_up_of_ordinary_moves_is_a_fifth(before: Posterior, sample: Sample) -> None:
-    settings = {"draws": 10, "thin": 1, "seed": 1}
+    settings = {"chains": 4, "draws": 2, "thin": 1, "seed": 1}
     assert sample(MODEL, read(simulated()), start=before, **settings).run["warmup"] == 100
     assert sample(MODEL, read(simulated()), start=before, warmup=7, **settings).run["warmup"] == 7
 
