@@ -17,7 +17,9 @@ from hiertorch.monitors.base import RunInfo, Watch, safe_tags
 
 __all__ = ["CHAINS", "POINTS", "TRACES", "Curves", "block_tags", "paths"]
 
-POINTS = 796  # a tag, with four more that come out of turn at most 800: TensorBoard keeps 1000
+POINTS = (
+    396  # a tag, with four more that come out of turn at most 400: a card on the page is hardly as many pixels wide
+)
 CHAINS = 8  # that are drawn as chains
 TRACES = 24  # parameters
 JUMPS, SUCCESSIVE = 5, 200  # points of a batch that tell of jumps, and draws that these are measured on

@@ -12,19 +12,18 @@ TensorBoard has two readers, and a running one keeps what it has read.
 Both keep the first word on hyper-parameters and on how a run ended, the running ones until they are started anew.
 """
 
+import math
 import os
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary  # type: ignore[import-untyped]
 from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  # type: ignore[import-untyped]
 
-from hiertorch.dashboard.checksum import checksums, masked
 from hiertorch.dashboard.records import WRITER
 
 __all__ = ["carried", "event_files", "remove"]
@@ -38,7 +37,7 @@ PIXEL = bytes.fromhex(  # a PNG of one transparent pixel
 HEAD = struct.Struct("<QI")  # a message's length, and the checksum of the length
 
 
-def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[Any]:
+def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[Summary.Value]:
     """What `EventFile.begin` needs so that no page shows stale points, histograms, pictures or texts of the folder.
 
     Args:
@@ -53,9 +52,8 @@ def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[A
     Raises:
         OSError: if a file can't be read.
     """
-    files = _read(folder)
-    last = {} if before is None else _last(files, before)
-    found = {tag: value for tag, (_, value) in last.items()}
+    files = [_events(path) for path in _own(folder)]
+    found = {} if before is None else _last(files, before)
     for events in files:
         for event in events:
             for value in event.summary.value:
@@ -114,50 +112,38 @@ def _ours(path: Path) -> bool:
     return False
 
 
-def _last(files: list[list[Any]], before: int | None) -> dict[str, tuple[int, Any]]:
-    """Tag -> (step, value), of every kind."""
-    last: dict[str, tuple[int, Any]] = {}
-    start, limit = float("inf"), float("inf") if before is None else before
+def _last(files: list[list[Event]], before: int) -> dict[str, Summary.Value]:
+    """Tag -> its last value at this step or before, of every kind."""
+    last: dict[str, Summary.Value] = {}
+    start = math.inf
     for events in reversed(files):  # backwards, so that what was superseded is known
         for event in reversed(events):
             step = event.step
             if event.session_log.status == SessionLog.START:
                 start = min(start, step)
-            elif step < start and step <= limit:
+            elif step < start and step <= before:
                 for value in event.summary.value:
-                    last.setdefault(value.tag, (step, value))
+                    last.setdefault(value.tag, value)
     return last
 
 
-def _read(folder: str | os.PathLike[str]) -> list[list[Any]]:
-    return [_events(path) for path in _own(folder)]
-
-
-def _events(path: Path) -> list[Any]:
+def _events(path: Path) -> list[Event]:
     """Up to the first record that is cut off, whose length has a wrong checksum or that is no event."""
-    data = path.read_bytes()
-    spans, at = [], 0
+    data, at, events = path.read_bytes(), 0, list[Event]()
     while at + HEAD.size <= len(data):
+        length, checksum = HEAD.unpack_from(data, at)
         begin = at + HEAD.size
-        at = begin + HEAD.unpack_from(data, at)[0] + 4
-        if at > len(data):
-            break
-        spans.append((begin, at - 4))
-    begins = np.array([begin for begin, _ in spans], dtype=np.int64)
-    heads = np.frombuffer(data, dtype=np.uint8)[begins[:, None] + np.arange(-HEAD.size, 0)]  # (records, 12)
-    right = masked(checksums(bytes(8), np.arange(8), heads[:, :8])) == heads[:, 8:].copy().view("<u4")[:, 0]
-    events: list[Any] = []
-    for (begin, end), whole in zip(spans, right.tolist(), strict=True):
-        if not whole:
+        at = begin + length + 4  # the record's own checksum
+        if at > len(data) or masked_crc32c(data[begin - HEAD.size : begin - 4]) != checksum:
             break
         try:
-            events.append(Event.FromString(data[begin:end]))
+            events.append(Event.FromString(data[begin : at - 4]))
         except DecodeError:
             break
     return events
 
 
-def _blank(value: Any) -> Any:
+def _blank(value: Summary.Value) -> Summary.Value | None:
     """Of the same tag and kind; None if the kind is not one of a dashboard's."""
     kind = value.WhichOneof("value")
     if kind == "tensor":

@@ -1,4 +1,4 @@
-"""Which figures a dashboard has, and what they are of; `hiertorch.dashboard.drawing.panels` draws them."""
+"""Which figures a dashboard has, and what they are of; `hiertorch.dashboard.panels` draws them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -34,7 +34,7 @@ def figures(run: RunInfo, look: Look, glance: "Glance | None", rates: Mapping[st
         glance: at pooling, with each group by itself.
         rates: block of groups -> acceptance of each group, `(groups,)`.
     """
-    from hiertorch.dashboard.drawing import panels
+    from hiertorch.dashboard import panels
 
     grouped = [k for k, (name, _) in enumerate(look.at) if run.plates.get(name) is not None]
     found: Figures = {}
@@ -59,13 +59,13 @@ def figures(run: RunInfo, look: Look, glance: "Glance | None", rates: Mapping[st
     if rates:
         block, rate = next(iter(rates.items()))
         labels = [str(label) for label in run.labels.get(str(run.blocks.get(block)), range(len(rate)))]
-        found["acceptance"] = partial(panels.block_acceptance, rate.double().cpu().numpy(), labels, block)
+        found["acceptance"] = partial(panels.acceptance, rate.double().cpu().numpy(), labels, block)
     return found
 
 
 def criticism(found: "Closing") -> Figures:
     """Of a finished run: are the data like what the model makes, and which rows does it hang on."""
-    from hiertorch.dashboard.drawing import checkpanels
+    from hiertorch.dashboard import checkpanels
 
     made: Figures = {}
     if found.replicated is not None:

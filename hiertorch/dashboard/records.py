@@ -1,21 +1,21 @@
 """Event files, the format that TensorBoard reads: one record an event, on disk at once, without a thread.
 
 Note [Our own event files]
-`torch.utils.tensorboard` starts a thread a file, reopens the file for every record and computes its checksums byte by
-byte in Python; a full disk ends in a traceback from that thread. A run has up to nine files and a few hundred records
-in each, so a file kept open, a checksum by table and an error in the caller are both cheaper and safer. The messages
-themselves are TensorBoard's.
+`torch.utils.tensorboard` and TensorBoard's `EventFileWriter` start a thread a file and hand records over to it, so that
+a full disk ends in a traceback from that thread, and flush every two minutes. Here a file is kept open in the caller,
+who meets its errors; TensorBoard's `RecordWriter` makes the records. A file's buffer holds what one method writes, so
+that readers meet whole records only: they are written out together.
 """
 
 import os
 import socket
 import struct
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog, SourceMetadata  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
     HistogramProto,
@@ -27,20 +27,18 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto  # type: 
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # type: ignore[import-untyped]
 from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ignore[import-untyped]
+from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
-from hiertorch.dashboard.checksum import crc32c, record, records
-
-__all__ = ["Chart", "EventFile", "crc32c"]
+__all__ = ["WRITER", "Chart", "EventFile"]
 
 Chart = Sequence[str] | tuple[str, str, str]
 
-MOST = 2**24  # bytes that a part of a block may take
-STEP = 5  # bytes, seven bits each
+BUFFER = 2**20  # bytes of a file that are held; what one method writes is less, but for a picture
 STATUS = {"finished": "STATUS_SUCCESS", "interrupted": "STATUS_FAILURE", "failed": "STATUS_FAILURE"}
 WRITER = "hiertorch"  # what every file says at its beginning
 KINDS = {bool: ("bool_value", "DATA_TYPE_BOOL"), str: ("string_value", "DATA_TYPE_STRING")}
 NUMBER = ("number_value", "DATA_TYPE_FLOAT64")
-COLOURS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # a PNG's kind of colour -> channels
+CHANNELS = 4  # of a picture: red, green, blue, opacity
 
 
 class EventFile:
@@ -60,10 +58,10 @@ class EventFile:
         path.mkdir(parents=True, exist_ok=True)
         # Files of a folder are read in the order of their names: the time comes first.
         self.path = path / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-        self._file = self.path.open("xb")
+        self._records = RecordWriter(self.path.open("xb", buffering=BUFFER))
         self._write(Event(file_version="brain.Event:2", source_metadata=SourceMetadata(writer=WRITER)))
 
-    def begin(self, step: int, carried: Collection[Any] = ()) -> None:
+    def begin(self, step: int, carried: Collection[Summary.Value] = ()) -> None:
         """Whatever an earlier file of this folder holds at this step or later is superseded; to be called first.
 
         Args:
@@ -76,35 +74,26 @@ class EventFile:
         for event in (start, start, values) if step else (start, values, start):  # at 0 they are blanks
             self._write(event)
 
-    def scalars(self, step: int, values: Mapping[str, float], wall_time: float | None = None) -> None:
-        """Many tags in one event, by default of now."""
-        summary = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._write(Event(step=step, summary=Summary(value=summary)), wall_time)
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Many tags in one event."""
+        self._write(Event(step=step, summary=_numbers(values, values.values())))
 
     def block(self, tags: Sequence[str], steps: np.ndarray, values: np.ndarray, wall_times: np.ndarray) -> None:
         """What `scalars` writes of K steps, at once.
 
         Args:
             tags: T of them.
-            steps: `(K,)`, not negative and below 2**35.
+            steps: `(K,)`.
             values: `(K, T)`.
             wall_times: `(K,)`, seconds since 1970.
         """
-        if not (len(tags) and len(steps)):
+        if not len(tags):
             return
-        # Two events that differ in all that varies show where that stands, whatever the tags.
-        like, other = (_filled(tags, byte) for byte in (1, 2))
-        places = np.flatnonzero(np.frombuffer(like, np.uint8) != np.frombuffer(other, np.uint8))
-        septets = np.asarray(steps)[:, None] >> 7 * np.arange(STEP) & 0x7F
-        septets[:, :-1] |= 0x80  # more of the number follows: zeros too, so that every event has the same length
-        with np.errstate(over="ignore"):  # infinite, as in `scalars`
-            numbers = np.ascontiguousarray(values, dtype="<f4")
-        times = np.ascontiguousarray(wall_times, dtype="<f8")[:, None]
-        rows = np.concatenate([times.view(np.uint8), septets.astype(np.uint8), numbers.view(np.uint8)], axis=1)
-        part = max(1, MOST // (len(like) + 16 * len(places)))
-        for first in range(0, len(rows), part):
-            self._file.write(records(like, places, rows[first : first + part]))
-        self._file.flush()
+        with np.errstate(over="ignore"):  # what is too large for 32 bits is infinite
+            numbers = np.asarray(values, dtype=np.float32).tolist()
+        for step, row, time_ in zip(steps.tolist(), numbers, wall_times.tolist(), strict=True):
+            self._records.write(Event(step=step, summary=_numbers(tags, row), wall_time=time_).SerializeToString())
+        self._records.flush()
 
     def histogram(self, step: int, tag: str, values: np.ndarray, bins: int = 30) -> None:
         """Shown in Histograms, Distributions and Time Series.
@@ -138,8 +127,8 @@ class EventFile:
 
     def image(self, step: int, tag: str, png: bytes) -> None:
         """Shown in Images and Time Series, which keep the last ten of a tag."""
-        width, height, _, colour = struct.unpack(">IIBB", png[16:26])  # of the PNG's first chunk
-        made = Summary.Image(height=height, width=width, colorspace=COLOURS[colour], encoded_image_string=png)
+        width, height = struct.unpack(">II", png[16:24])  # of the PNG's first chunk
+        made = Summary.Image(height=height, width=width, colorspace=CHANNELS, encoded_image_string=png)
         self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=made)])))
 
     def text(self, step: int, tag: str, markdown: str) -> None:
@@ -196,35 +185,32 @@ class EventFile:
 
     def close(self) -> None:
         """Nothing can be written after."""
-        self._file.close()
+        self._records.close()
 
-    def _hparams(self, name: str, **content: Any) -> None:
+    def _hparams(self, name: str, **content: Message) -> None:
         data = plugin_data_pb2.HParamsPluginData(version=0, **content).SerializeToString()
         metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="hparams", content=data))
         nothing = TensorProto(dtype="DT_FLOAT", tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=0)]))
         value = Summary.Value(tag=f"_hparams_/{name}", metadata=metadata, tensor=nothing)
         self._write(Event(summary=Summary(value=[value])))
 
-    def _strings(self, step: int, tag: str, plugin: str, data: bytes, content: bytes, shape: Any) -> None:
+    def _strings(self, step: int, tag: str, plugin: str, data: bytes, content: bytes, shape: TensorShapeProto) -> None:
         metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
         tensor = TensorProto(dtype="DT_STRING", string_val=[data], tensor_shape=shape)
         self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=tensor)])))
 
-    def _write(self, event: Any, wall_time: float | None = None) -> None:
-        event.wall_time = time.time() if wall_time is None else wall_time
-        self._file.write(record(event.SerializeToString()))
-        self._file.flush()
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+        self._records.flush()
 
 
-def _chart(title: str, tags: Chart) -> Any:
+def _numbers(tags: Iterable[str], values: Iterable[float]) -> Summary:
+    return Summary(value=[Summary.Value(tag=tag, simple_value=x) for tag, x in zip(tags, values, strict=True)])
+
+
+def _chart(title: str, tags: Chart) -> layout_pb2.Chart:
     if not isinstance(tags, tuple):
         return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
     series = layout_pb2.MarginChartContent.Series(value=tags[0], lower=tags[1], upper=tags[2])
     return layout_pb2.Chart(title=title, margin=layout_pb2.MarginChartContent(series=[series]))
-
-
-def _filled(tags: Sequence[str], byte: int) -> bytes:
-    """An event whose time, step and values consist of one byte: a small one, so that each is an ordinary number."""
-    (time_,), (number,) = struct.unpack("<d", bytes([byte] * 8)), struct.unpack("<f", bytes([byte] * 4))
-    summary = Summary(value=[Summary.Value(tag=tag, simple_value=number) for tag in tags])
-    return Event(wall_time=time_, step=sum(byte << 7 * k for k in range(STEP)), summary=summary).SerializeToString()

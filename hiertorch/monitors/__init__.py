@@ -1,8 +1,13 @@
 """Side effects of a run, at its edge: a progress bar and a live dashboard. A monitor changes no draw."""
 
+from typing import TYPE_CHECKING
+
 from hiertorch.monitors.audience import Audience
 from hiertorch.monitors.base import Monitor, RunInfo, Window, parameter_names
 from hiertorch.monitors.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from hiertorch.dashboard.monitor import TensorBoardMonitor
 
 __all__ = ["Audience", "Monitor", "ProgressBar", "RunInfo", "TensorBoardMonitor", "Window", "parameter_names"]
 

@@ -165,7 +165,7 @@ def run(tmp_path_factory):
 each = pytest.mark.parametrize("kind", KINDS)
 
 
-@each
+@pytest.mark.parametrize("kind", ["collapsed", "moves", "own"])
 def test_no_draw_is_changed(kind, run):
     what, watched = KINDS[kind], run(kind).posterior
     data = ht.Data.from_frame(frame(), response=what.response, groups=["school"], predictors=["x"])
@@ -183,7 +183,7 @@ def test_curves(kind, run):
     for part in found.parts:
         for tag in part.Tags()["scalars"]:
             steps = list(scalars(part, tag))  # which sees that they increase
-            assert 0 < len(steps) <= 800 and steps[0] > 0, tag
+            assert 0 < len(steps) <= 400 and steps[0] > 0, tag
             assert steps[-1] == end or tag.endswith("/adapt_delta"), tag
         for tag in part.Tags()["histograms"]:
             steps = [event.step for event in part.Histograms(tag)]
