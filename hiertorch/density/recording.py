@@ -154,7 +154,7 @@ def _simplify(graph: fx.GraphModule) -> None:
             node.replace_all_uses_with(kept)
     for node, value in constants.items():
         if node.op == "call_function" and isinstance(value, Tensor):
-            name = f"_constant_{len(graph._buffers)}"
+            name = f"_constant_{node.name}"
             graph.register_buffer(name, value)
             with graph.graph.inserting_before(node):
                 node.replace_all_uses_with(graph.graph.get_attr(name))
@@ -168,7 +168,7 @@ def _prove(graph: fx.GraphModule, given: dict[int, Range]) -> bool:
     found = ranges(graph, given, constants)
     proved = [node for node in graph.graph.nodes if settled(node, found) and "val" in node.meta]
     for node in proved:
-        like, name = node.meta["val"], f"_false_{len(graph._buffers)}"
+        like, name = node.meta["val"], f"_false_{node.name}"
         graph.register_buffer(name, torch.zeros(like.shape, dtype=torch.bool, device=like.device))
         with graph.graph.inserting_before(node):
             false = graph.graph.get_attr(name)
