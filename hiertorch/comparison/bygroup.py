@@ -131,7 +131,7 @@ class ClosedForm:
 
     def log_density(self) -> Tensor:
         """At the draws, `(chains, draws, groups)`."""
-        return self._at(self.pointwise._held)
+        return self._at(self.pointwise.stored)
 
     def at(self, values: Mapping[str, Tensor]) -> Tensor:
         """At values `(n, size, *event)` of all latents, `(n, groups)`."""
@@ -171,16 +171,11 @@ class Numerical:
                 f"{type(model).__name__} overrides log_prob, so that no group has a likelihood of its own: write prior "
                 "and likelihood, or look at by='row'."
             )
-        if pointwise._unstored:
-            raise DataError(
-                f"the draws of {wording.listed(map(repr, pointwise._unstored))} are needed, and the posterior does not "
-                "hold them: name them in keep= of ht.sample."
-            )
         if data.dtype != torch.float64:
             model, data = copy.deepcopy(model).double(), data.to(dtype=torch.float64)
         with torch.no_grad(), validation(False):
             reads = record(model, data, torch.Generator(data.device).manual_seed(0), rows=data.rows(0, 1))
-            drawn = pointwise.population()
+            drawn = pointwise.flat
             some = {name: x[:: max(1, pointwise.number // CHECKED)].to(data.dtype) for name, x in drawn.items()}
             within = [
                 name for name, latent in model.latents.items() if latent.plate and data.nests(latent.plate, plate)
@@ -219,7 +214,7 @@ class Numerical:
 
     def log_density(self) -> Tensor:
         """At the draws, `(chains, draws, groups)`."""
-        flat = {name: x.flatten(0, 1).double() for name, x in self.pointwise._held.items()}
+        flat = {name: x.flatten(0, 1).double() for name, x in self.pointwise.stored.items()}
         found = self._batches(flat, self._free)
         return found.unflatten(0, (self.pointwise.chains, len(self.pointwise.draw)))
 
@@ -232,7 +227,7 @@ class Numerical:
         """Root mean square difference to a rule of twice as many points, over a few draws: `(groups,)`."""
         number = self.pointwise.number
         at = torch.linspace(0, number - 1, min(CHECKED, number), dtype=torch.float64).long()
-        flat = {name: x.flatten(0, 1)[at].double() for name, x in self.pointwise._held.items()}
+        flat = {name: x.flatten(0, 1)[at].double() for name, x in self.pointwise.stored.items()}
         free = [x[at] for x in self._free]
         both = [self._batches(flat, free)]
         self._finer = True
@@ -241,7 +236,7 @@ class Numerical:
         return (both[1] - both[0]).square().mean(0).sqrt()
 
     def _stored(self, names: list[str]) -> dict[str, Tensor]:
-        return {name: self.pointwise.held(name).flatten(0, 1).double() for name in names}
+        return {name: self.pointwise.stored[name].flatten(0, 1).double() for name in names}
 
     def _joined(self, names: list[str], values: Mapping[str, Tensor]) -> Tensor:
         """Unconstrained effects of one plate side by side, `(n, groups, K)`."""

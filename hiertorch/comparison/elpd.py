@@ -158,9 +158,9 @@ class Groups:
 def _mean(pointwise: Pointwise) -> dict[str, Tensor]:
     """Posterior mean of every latent, `(1, size, *event)`."""
     effects = pointwise.posterior.unstored
-    found = {name: x.mean((0, 1)).unsqueeze(0) for name, x in pointwise._held.items()}
+    found = {name: x.mean((0, 1)).unsqueeze(0) for name, x in pointwise.stored.items()}
     if effects is not None:
-        for name in pointwise._unstored:
+        for name in pointwise.unstored:
             found[name] = effects.moments(name)[0].unsqueeze(0).to(pointwise.data.dtype)
     return found
 
@@ -251,10 +251,8 @@ def dic(source: Source) -> tuple[Found, dict[str, float]]:
 
     found = _gathered(source, chunk)
     centre, p_v = float(found["centre"].sum()), 2.0 * float(whole.var())
-    if source.what == "row" and source.pointwise._unstored and len(parts) > 1:
-        p_v = (
-            math.nan
-        )  # effects are drawn anew for each chunk, so that a group's rows in two chunks have different ones
+    if source.what == "row" and source.pointwise.redraw is not None and len(parts) > 1:
+        p_v = math.nan  # effects are drawn anew for each chunk: a group's rows in two chunks have different ones
     return found, {
         "p_D": float(found["p"].sum()),
         "p_V": p_v,

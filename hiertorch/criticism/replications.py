@@ -11,7 +11,6 @@ from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
-from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import Model
@@ -125,14 +124,15 @@ def from_posterior(posterior: Fit, draws: int, groups: str, seed: int) -> Replic
     """
     check_draws(draws)
     thinned = Pointwise(posterior, draws)
-    held, model, data = thinned.population(), thinned.model, thinned.data
+    held, model, data = thinned.flat, thinned.model, thinned.data
     at = torch.arange(draws, device=data.device) * thinned.number // draws
 
     def known(start: int, stop: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         which = at[start:stop]
         values = {name: x[which] for name, x in held.items()}
-        if thinned._redraw is not None:  # effects that were not stored, and with them others of their groups
-            values |= _drawn_again(thinned, thinned._redraw, which, start)
+        if thinned.redraw is not None:
+            drawn = thinned.redraw.at(which, thinned.redraw.seed + start).draws(thinned.together)
+            values |= {name: x.squeeze(0) for name, x in drawn.items()}
         return values
 
     def new(start: int, stop: int, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -161,16 +161,3 @@ def check_draws(draws: int) -> None:
     """Raises a DataError unless there can be as many replications."""
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
         raise DataError(f"draws= is how many replications to simulate, a whole number from 1; found {draws!r}.")
-
-
-def _drawn_again(thinned: Pointwise, effects: Redraw, which: Tensor, start: int) -> dict[str, Tensor]:
-    linear = set(effects.collapsed.linear)
-    plates = {thinned.model.latents[name].plate for name in thinned._unstored}
-    names = [
-        name
-        for name, latent in thinned.model.latents.items()
-        if latent.plate is not None and latent.plate in plates and name in linear
-    ]
-    stored = {name: x.flatten(0, 1)[which].unsqueeze(0) for name, x in effects.population.items()}
-    drawn = Redraw(effects.collapsed, stored, effects.seed + start).draws(names)
-    return {name: x.squeeze(0) for name, x in drawn.items()}

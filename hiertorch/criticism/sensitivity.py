@@ -27,7 +27,7 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import validation
 from hiertorch.runtime.silence import quiet
 
 __all__ = ["THRESHOLD", "Sensitivity", "sensitivity"]
@@ -82,7 +82,7 @@ def sensitivity(posterior: Fit, names: Sequence[str] | None = None) -> Sensitivi
     if parameters.empty:
         raise DataError("no parameter of these varies, so that none can be sensitive: name others in names=.")
     top = [name for name in model.latents if not reads[name]]
-    if missing := [name for name in top if name not in point._held]:
+    if missing := [name for name in top if name not in point.stored]:
         raise DataError(
             f"the draws of {missing[0]!r} are needed, whose prior is scaled, and the posterior does not hold them: "
             "name it in keep= of ht.sample."
@@ -126,7 +126,7 @@ def _log_priors(point: Pointwise, names: Sequence[str]) -> dict[str, Tensor]:
     found = {}
     with torch.no_grad(), validation(False):
         for name in names:
-            v = Values({name: point.held(name).flatten(0, 1)}, tuple(point.model.latents))
+            v = point.model.values({name: point.stored[name].flatten(0, 1)})
             term = point.model.log_prior_term(name, v, point.data).sum(-1)
             found[name] = term.unflatten(0, (point.chains, len(point.draw))).double().cpu()
     return found

@@ -20,6 +20,7 @@ import torch
 
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import HiertorchError
+from hiertorch.model.declared import overrides
 
 if TYPE_CHECKING:
     from hiertorch.draws.pointwise import Pointwise
@@ -191,18 +192,12 @@ def _check(posterior: Fit, model: Any, data: Any) -> None:
     """Whether rows have densities, given the latents, that the run was about."""
     if posterior.run.get("prior_only") or "the likelihood is left out" in str(posterior.run.get("plan_text", "")):
         raise _LeftOutError("the run was of the prior only, so that its draws say nothing about the rows")
-    if _own(model, "log_prob"):
+    if overrides(model, "log_prob"):
         raise _LeftOutError("the model overrides log_prob, so that rows are not known to have densities of their own")
-    if not _own(model, "likelihood") and not _own(model, "log_likelihood"):
+    if not overrides(model, "likelihood") and not overrides(model, "log_likelihood"):
         raise _LeftOutError("the model has no likelihood")
     if data.y.dim() > 1 or (data.weights is not None and data.weights.dim() > 1):
         raise _LeftOutError("each chain was fitted to data of its own, so that no row has one density")
-
-
-def _own(model: Any, method: str) -> bool:
-    """Whether the model writes a method of `hiertorch.Model` itself."""
-    writer = next(kind for kind in type(model).__mro__ if method in vars(kind))
-    return writer.__module__ != "hiertorch.model.model"
 
 
 def _replicated(
@@ -213,12 +208,11 @@ def _replicated(
     from hiertorch.criticism.replications import from_posterior
     from hiertorch.draws.pointwise import Pointwise
 
-    if _own(model, "log_likelihood"):
+    if overrides(model, "log_likelihood"):
         raise _LeftOutError("the model overrides log_likelihood, and its likelihood alone may not say what y is like")
     needed = (data.n_rows + DATA_SETS * len(shown)) * SIMULATION
     thinned = Pointwise(posterior, 1)
-    if thinned._redraw is not None:
-        needed += DATA_SETS * _seconds_a_draw(thinned, seconds)
+    needed += DATA_SETS * _seconds_a_draw(thinned, seconds)
     if needed > seconds:
         raise _SlowError(needed, seconds)
     replications = from_posterior(posterior, DATA_SETS, "known", 0)
@@ -303,40 +297,26 @@ def _columns(
 
 
 def _hold(pointwise: "Pointwise", until: float) -> None:
-    """Draw effects again that were not stored, once for all rows; with them others of their groups, which belong to
-    them.
-    """
-    if pointwise._redraw is None:
-        return
+    """Draw effects again that were not stored, once for all rows, if there is time."""
     seconds = until - time.thread_time()
     needed = _seconds_a_draw(pointwise, seconds) * pointwise.number
     if needed > seconds:
         raise _SlowError(needed, seconds)
-    names = _redrawn(pointwise)
-    drawn = pointwise._redraw.draws(names)
-    pointwise._flat |= {name: drawn[name].flatten(0, 1) for name in names}
-    pointwise._redraw = None
+    pointwise.hold()
 
 
 def _seconds_a_draw(pointwise: "Pointwise", seconds: float) -> float:
-    """That it takes to draw all effects again which were not stored, by one draw of some chains."""
-    assert pointwise._redraw is not None
-    names, data = _redrawn(pointwise), pointwise.data
+    """That it takes to draw all effects again which were not stored, by one draw of some chains; 0 if all were."""
+    if pointwise.redraw is None:
+        return 0.0
+    names, data = pointwise.together, pointwise.data
     groups = sum(data.size(str(pointwise.model.latents[name].plate)) for name in names)
     if groups * pointwise.number > HELD:
         raise _LeftOutError(f"the effects of {groups:,} groups were not stored, too many to draw all of them again")
     if (least := groups * pointwise.number * REDRAWN) > seconds:
         raise _SlowError(least, seconds)
-    again, chains = pointwise._redraw, min(PROBED, pointwise.chains)
-    few = type(again)(again.collapsed, {name: x[:chains, :1] for name, x in again.population.items()}, 0)
+    chains = min(PROBED, pointwise.chains)
+    few = pointwise.redraw.taken(slice(chains), slice(1))
     began = time.thread_time()
     few.draws(names)
     return (time.thread_time() - began) / chains
-
-
-def _redrawn(pointwise: "Pointwise") -> list[str]:
-    """Names of the effects that are drawn again together."""
-    assert pointwise._redraw is not None
-    latents, linear = pointwise.model.latents, pointwise._redraw.collapsed.linear
-    plates = {latents[name].plate for name in pointwise._unstored}
-    return [name for name in latents if latents[name].plate in plates and name in linear]

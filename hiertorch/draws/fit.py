@@ -1,6 +1,7 @@
 """What a run leaves: its draws, the model and the data, what it learnt. How it was sampled is unknown here."""
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
@@ -30,14 +31,9 @@ class Fit(LabelledDraws):
     """Draws, with the model and the data that they are of.
 
     Args:
-        draws: name -> `(chains, draws, size, *event)`; size is the number of groups, 1 for a population-level latent.
-        plates: name -> plate, or None.
-        labels: plate -> labels of its groups, in code order.
-        event_labels: name -> one tuple of labels for each event dimension; 0, 1, ... for names left out.
-        stats: what the sampler reports.
+        draws: as in `LabelledDraws`, like plates, labels, event_labels, stats and interrupted.
         run: what was run: model, plan, settings, seconds, versions; all that JSON can hold. Its "draws" were asked for,
             each after "thin" sweeps, and every "interval"-th of them is stored.
-        interrupted: whether the run was stopped before it had all its draws.
         unstored: what draws effects again that were not stored.
         origin: the model and the data.
         tuning: move -> what warm-up has learnt for it, for runs that start from this one.
@@ -98,6 +94,38 @@ class Fit(LabelledDraws):
         other = cls.__new__(cls)
         other.__dict__.update(fit.__dict__)
         return other
+
+    def taken(self, chains: slice = slice(None), draws: slice = slice(None)) -> Self:
+        """Some chains, and some draws of each, with all that goes with them; effects that were not stored can be drawn
+        again for these draws. Nothing is copied.
+        """
+
+        def some(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: x[chains, draws] for name, x in values.items()}
+
+        rates = {block: x[chains] for block, x in self.stats.acceptance.items()}
+        run = dict(self.run)
+        if draws.step not in (None, 1):
+            run["interval"] = self.interval * draws.step
+        if chains != slice(None):
+            run["chains"] = len(range(*chains.indices(self.chains)))
+        return type(self)(
+            some(self.draws),
+            plates={**self.plates, **self.unstored_plates},
+            labels=self.labels,
+            event_labels=self.event_labels,
+            stats=replace(self.stats, acceptance=rates, log_density=self.stats.log_density[chains, draws]),
+            run=run,
+            interrupted=self.interrupted,
+            unstored=None if self.unstored is None else self.unstored.taken(chains, draws),
+            origin=self.origin,
+            tuning=self.tuning,
+            fingerprint=self._fingerprint,
+            more=some(self.more),
+            positions={name: x[chains] for name, x in self.positions.items()},
+            redrawn=self.unstored_plates,
+            collapsed=self.collapsed,
+        )
 
     def __repr__(self) -> str:
         thinned = f" (each the last of {self.interval} made)" if self.interval > 1 else ""

@@ -98,38 +98,8 @@ def _even(parts: Sequence[Fit], each: int) -> list[Fit]:
             f"{lost:,} of {every:,} draws are left out, so that every chain has {number} draws of {each} sweeps each; "
             f"there were {sweeps}."
         )
-    return [_thinned(part, step, number) for part, step in zip(parts, steps, strict=True)]
-
-
-def _thinned(posterior: Fit, step: int, number: int) -> Fit:
-    """The last `number` of every `step`-th draw, counted from the last."""
-    if (step, number) == (1, posterior.n_draws):
-        return posterior
-    at = torch.arange(posterior.n_draws - 1 - step * (number - 1), posterior.n_draws, step)
-
-    def taken(x: Tensor) -> Tensor:
-        return x[:, at.to(x.device)]
-
-    stats, effects = posterior.stats, posterior.unstored
-    if effects is not None:
-        effects = Redraw(effects.collapsed, {name: taken(x) for name, x in effects.population.items()}, effects.seed)
-    return Fit(
-        {name: taken(x) for name, x in posterior.draws.items()},
-        plates={**posterior.plates, **posterior.unstored_plates},
-        labels=posterior.labels,
-        event_labels=posterior.event_labels,
-        stats=Stats(stats.acceptance, stats.blocks, taken(stats.log_density), stats.nan),
-        run=posterior.run,
-        interrupted=posterior.interrupted,
-        unstored=effects,
-        origin=posterior.origin,
-        tuning=posterior.tuning,
-        fingerprint=posterior.fingerprint,
-        more={name: taken(x) for name, x in posterior.more.items()},
-        positions=posterior.positions,
-        redrawn=posterior.unstored_plates,
-        collapsed=posterior.collapsed,
-    )
+    ends = [slice(part.n_draws - 1 - step * (number - 1), None, step) for part, step in zip(parts, steps, strict=True)]
+    return [part.taken(draws=end) for part, end in zip(parts, ends, strict=True)]
 
 
 def _stats(parts: Sequence[Fit], like: Tensor) -> Stats:

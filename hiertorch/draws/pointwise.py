@@ -49,6 +49,9 @@ class Pointwise:
         data: likewise.
         chains: all of them.
         draw: numbers of the draws that are looked at, of every chain the same, `(draws,)`.
+        stored: name -> these draws of a latent that was stored, `(chains, draws, size, *event)`.
+        unstored: names of the latents that were not stored.
+        redraw: what draws these again; None if there are none.
 
     Raises:
         DataError: if the posterior does not know its model and data, or each chain has data of its own.
@@ -69,18 +72,16 @@ class Pointwise:
         self.draw = torch.arange(0, posterior.n_draws, step)
         held = {**posterior.more, **posterior.draws}
         self._flat = {name: x[:, ::step].flatten(0, 1) for name, x in held.items() if name in self.model.latents}
-        shape = (self.chains, len(self.draw))
-        self._held = {name: x.unflatten(0, shape) for name, x in self._flat.items()}
+        self.stored = {name: x.unflatten(0, (self.chains, len(self.draw))) for name, x in self._flat.items()}
         effects = posterior.unstored
-        unstored = [name for name in self.model.latents if name not in self._held]
-        if unstored and not (effects is not None and set(unstored) <= set(effects.names)):
+        self.unstored = tuple(name for name in self.model.latents if name not in self._flat)
+        if self.unstored and not (effects is not None and set(self.unstored) <= set(effects.names)):
             raise DataError(
-                f"the draws of {wording.listed(map(repr, unstored))} are needed, and the posterior does not hold them: "
-                "name them in keep= of ht.sample."
+                f"the draws of {wording.listed(map(repr, self.unstored))} are needed, and the posterior does not hold "
+                "them: name them in keep= of ht.sample."
             )
-        self._redraw = effects.thinned(step) if unstored and effects is not None else None
-        self._unstored = tuple(unstored)
-        if not unstored:
+        self.redraw = effects.taken(slice(None), slice(None, None, step)) if self.unstored and effects else None
+        if not self.unstored:
             with torch.no_grad(), validation(False):
                 some = {name: x[:: max(1, self.number // LOOKED_AT)] for name, x in self._flat.items()}
                 refuse_own_density(self.model, some, self.data, "what is asked of this posterior")
@@ -90,13 +91,27 @@ class Pointwise:
         """Draws that are looked at, of all chains together."""
         return self.chains * len(self.draw)
 
-    def held(self, name: str) -> Tensor:
-        """The thinned draws of a latent that was stored, `(chains, draws, size, *event)`."""
-        return self._held[name]
+    @property
+    def flat(self) -> Values:
+        """The draws that are at hand, chains and draws in one axis: `(chains x draws, size, *event)`."""
+        return self.model.values(self._flat)
 
-    def population(self) -> Values:
-        """Latents that were stored, chains and draws in one axis: `(chains x draws, size, *event)`."""
-        return Values(self._flat, tuple(self.model.latents))
+    @property
+    def together(self) -> list[str]:
+        """Effects that were not stored, and stored ones of the same groups, which are drawn again with them: a group's
+        effects belong together.
+        """
+        if self.redraw is None:
+            return []
+        latents, linear = self.model.latents, self.redraw.collapsed.linear
+        plates = {latents[name].plate for name in self.unstored}
+        return [name for name in latents if latents[name].plate in plates and name in linear]
+
+    def hold(self) -> None:
+        """Draws again, once for all rows, what was not stored."""
+        if self.redraw is not None:
+            self._flat |= {name: x.flatten(0, 1) for name, x in self.redraw.draws(self.together).items()}
+            self.redraw = None
 
     @cached_property
     def told(self) -> Tensor:
@@ -137,28 +152,22 @@ class Pointwise:
         are read with. Of effects that were not stored there are those of these rows' groups.
         """
         part, values = self.data.take(rows), dict(self._flat)
-        if self._redraw is not None:
-            part, drawn = self._drawn_again(part, self._redraw)
+        if self.redraw is not None:
+            part, drawn = self._drawn_again(part, self.redraw)
             values |= {name: x.flatten(0, 1) for name, x in drawn.items()}
         each = max(len(rows), max(math.prod(x.shape[1:]) for x in values.values()))
         for at in torch.arange(self.number, device=self.data.device).split(max(1, NUMBERS // each)):
             some: Mapping[str, Tensor] = {name: x[at] for name, x in values.items()}
-            yield Values(some, tuple(self.model.latents)), part
+            yield self.model.values(some), part
 
     def _drawn_again(self, part: Data, effects: Redraw) -> tuple[Data, dict[str, Tensor]]:
         """Rows whose groups are numbered anew, and the effects of these groups."""
-        plates = {
-            str(self.posterior.unstored_plates.get(name, self.posterior.plates.get(name))) for name in self._unstored
-        }
         codes, groups = dict(part.codes), {}
-        for plate in plates:
+        for plate in {str(self.model.latents[name].plate) for name in self.unstored}:
             groups[plate], codes[plate] = part.codes[plate].unique(return_inverse=True)
         part = copy.copy(part)
         part.codes = codes
-        linear = effects.collapsed.linear
-        stored = [name for name in self._held if self.model.latents[name].plate in plates and name in linear]
-        drawn = effects.draws([*self._unstored, *stored], groups)
-        return part, drawn
+        return part, effects.draws(self.together, groups)
 
 
 def _is_real(prior: Distribution) -> bool:

@@ -38,9 +38,14 @@ class Redraw:
         self.names = tuple(name for name in collapsed.linear if name not in draws)
         self._like = next(iter(self.population.values()))  # (chains, draws, ..)
 
-    def thinned(self, step: int) -> "Redraw":
-        """The same for every `step`-th draw of each chain."""
-        return Redraw(self.collapsed, {name: x[:, ::step] for name, x in self.population.items()}, self.seed)
+    def taken(self, chains: slice, draws: slice) -> "Redraw":
+        """The same for some chains, and some draws of each."""
+        return Redraw(self.collapsed, {name: x[chains, draws] for name, x in self.population.items()}, self.seed)
+
+    def at(self, which: Tensor, seed: int) -> "Redraw":
+        """The same for draws by their number among those of all chains, `(n,)`, as one chain, by another seed."""
+        population = {name: x.flatten(0, 1)[which].unsqueeze(0) for name, x in self.population.items()}
+        return Redraw(self.collapsed, population, seed)
 
     def draws(self, names: Sequence[str], groups: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Draws of effects that belong together, name -> `(chains, draws, groups, *event)`.

@@ -103,7 +103,8 @@ def pooling(posterior: Fit) -> Pooling:
         )
     numbers = data.n_rows + sum(x[0].numel() for name, x in reads.values.items() if model.latents[name].plate)
     look = Pointwise(posterior, min(DRAWS, max(FEWEST, NUMBERS // numbers)))
-    values = all_values(look)
+    look.hold()
+    values = {name: look.flat[name] for name in model.latents}
     messages: list[str] = []
     with torch.no_grad(), validation(False):
         refuse_own_priors(model, values, data, "pooling")
@@ -124,16 +125,6 @@ def pooling(posterior: Fit) -> Pooling:
     scales = scales_of(model, data, reads)
     labels = {name: _entries(posterior, model, name) for name in scales}
     return Pooling(frame, groups, variance, boundaries(model, data, population, scales, labels) + messages)
-
-
-def all_values(look: Pointwise) -> dict[str, Tensor]:
-    """Draws of all latents for all groups, `(chains x draws, size, *event)`; effects not stored are drawn again."""
-    held = {name: look.held(name) for name in look.model.latents if name not in look._unstored}
-    if look._redraw is not None:
-        plates = {look.model.latents[name].plate for name in look._unstored}
-        together = [name for name in held if look.model.latents[name].plate in plates]
-        held |= look._redraw.draws([*look._unstored, *together])
-    return {name: held[name].flatten(0, 1) for name in look.model.latents}
 
 
 def _rows(model: Model, data: Data, values: Mapping[str, Tensor], messages: list[str]) -> dict[str, dict[str, object]]:

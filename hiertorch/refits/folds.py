@@ -291,25 +291,12 @@ def _collapsed(posterior: Fit) -> "Collapsed | None":
 
 def _one(posterior: Fit, run: Fit, chains: slice, out: Tensor | None, closed: "Collapsed | None") -> Fit:
     """The chains of one fit, as a posterior that knows all rows, or those that were left out."""
-    fitted = posterior.fitted
+    fitted, one = posterior.fitted, run.taken(chains)
     data = fitted.data if out is None or closed is not None else fitted.data.take(out.nonzero()[:, 0])
-    draws = {name: x[chains] for name, x in run.draws.items()}
-    population = {name: x for name, x in draws.items() if run.plates[name] is None and name in fitted.model.latents}
-    return Fit(
-        draws,
-        plates=run.plates,
-        labels=run.labels,
-        event_labels=run.event_labels,
-        stats=replace(
-            run.stats,
-            acceptance={block: x[chains] for block, x in run.stats.acceptance.items()},
-            log_density=run.stats.log_density[chains],
-        ),
-        run=run.run,
-        interrupted=run.interrupted,
-        unstored=None if closed is None or not population else Redraw(closed, population, 0),
-        origin=Fitted(fitted.model, data, next(iter(draws.values()))),
-    )
+    latents = [name for name in fitted.model.latents if name in one and one.plates[name] is None]
+    one.origin = Fitted(fitted.model, data, next(iter(one.draws.values())))
+    one.unstored = Redraw(closed, {name: one.draws[name] for name in latents}, 0) if closed and latents else None
+    return one
 
 
 def _left_out(one: Fit, by: str, out: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ import torch
 from hiertorch.arguments import check_flag, check_probability, check_share
 from hiertorch.data.newrows import announce, shown
 from hiertorch.draws.fit import Fit
-from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.naming import label_text
 from hiertorch.draws.pareto import good_k
 from hiertorch.errors import DataError
@@ -146,7 +145,7 @@ def monitor(
     if new_groups is None:
         announce(later.new, "see .groups of the result", f"pass new_groups={NEW_GROUPS}")
     found = reweighted(later, seed=seed)
-    thin = _thinned(posterior)
+    thin = posterior.taken(draws=slice(None, None, max(1, posterior.chains * posterior.n_draws // DRAWS)))
     generator = posterior.generator("monitor", seed, later.data.device)
     with torch.no_grad(), validation(False):
         setting = Setting(later.fitted, thin, later.rows, later.y)
@@ -226,26 +225,6 @@ def _moves(groups: pd.DataFrame, parameters: pd.DataFrame, level: float) -> list
 def _furthest(level: float, number: int) -> float:
     """Of so many standard normal moves, none is further but with probability `level`."""
     return NormalDist().inv_cdf(1 - level / (2 * number))
-
-
-def _thinned(posterior: Fit) -> Fit:
-    """Every so many draws of each chain."""
-    step = max(1, posterior.chains * posterior.n_draws // DRAWS)
-    fitted = posterior.fitted
-    effects = posterior.unstored
-    more = {name: x[:, ::step] for name, x in posterior.more.items()}
-    like = next(iter(posterior.draws.values()))
-    return Fit(
-        {name: x[:, ::step] for name, x in posterior.draws.items()},
-        plates={**{name: latent.plate for name, latent in fitted.model.latents.items()}, **posterior.plates},
-        labels=posterior.labels,
-        event_labels=posterior.event_labels,
-        stats=posterior.stats,
-        run=posterior.run,
-        unstored=None if effects is None else effects.thinned(step),
-        origin=Fitted(fitted.model, fitted.data, like),
-        more=more,
-    )
 
 
 def _text(table: pd.DataFrame) -> str:

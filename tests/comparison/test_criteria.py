@@ -266,7 +266,7 @@ def test_draws_are_thinned_evenly(fitted):
     thinned = Pointwise(fitted, 200)
     assert thinned.draw.tolist() == list(range(0, 250, 5))
     assert thinned.number == 200
-    torch.testing.assert_close(thinned.held("mu_alpha")[..., 0], fitted["mu_alpha"][:, ::5])
+    torch.testing.assert_close(thinned.stored["mu_alpha"][..., 0], fitted["mu_alpha"][:, ::5])
     assert fitted.criterion(draws=200).details["draws"] == 200
     assert Pointwise(fitted, None).number == 1000
 

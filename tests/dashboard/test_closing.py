@@ -71,7 +71,7 @@ def test_loo_of_some_draws_of_many_chains(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "MOST", module.DRAWS)
     posterior = sampled(CompletePooling(["x"], priors="tutorial"), pupils(), chains=64, draws=90)
     found, taken = closing(posterior, PLENTY), Pointwise(posterior, 960)
-    v = {name: taken.held(name) for name in posterior.names}
+    v = {name: taken.stored[name] for name in posterior.names}
     mean = v["alpha"] + v["beta"][..., 0] * posterior.data.x
     elpd, k, _ = by_arviz(Normal(mean, v["sigma_y"]).log_prob(posterior.data.y), 1.0)
     assert found.draws == 64 * len(taken.draw) == 960
@@ -87,8 +87,8 @@ def test_effects_that_were_not_stored_are_drawn_again(monkeypatch: pytest.Monkey
     assert posterior.unstored is not None and "alpha" not in posterior
     found, data = closing(posterior, PLENTY), posterior.data
     alpha, held = posterior.redraw("alpha"), Pointwise(posterior, None)
-    mean = alpha[..., data.school] + held.held("beta")[..., 0] * data.x
-    densities = Normal(mean, held.held("sigma_y")).log_prob(data.y)
+    mean = alpha[..., data.school] + held.stored["beta"][..., 0] * data.x
+    densities = Normal(mean, held.stored["sigma_y"]).log_prob(data.y)
     efficiency = min(1.0, float(array_stats.ess(posterior["mu_alpha"].numpy(), method="mean")) / 800)
     elpd, k, _ = by_arviz(densities, efficiency)
     assert found.notes == () and found.elpd == pytest.approx(elpd.sum(), abs=1e-8)
