@@ -214,18 +214,10 @@ def _with(model: Model, name: str, factors: Sequence[float]) -> Model:
 
 def _in_turn(every: Posterior, model: Model, data: Data, chains: slice) -> Posterior:
     """The chains of one scale."""
-    draws = {name: x[chains] for name, x in every.draws.items()}
-    return Posterior(
-        draws,
-        plates=every.plates,
-        labels=every.labels,
-        event_labels=every.event_labels,
-        stats=Stats({}, {}, every.stats.log_density[chains], {}),
-        run={**every.run, "chains": len(next(iter(draws.values())))},
-        interrupted=every.interrupted,
-        origin=Fitted(model, data, next(iter(draws.values()))),
-        more={n: x[chains] for n, x in every.more.items()},
-    )
+    one = every.taken(chains)
+    one.stats = Stats({}, {}, one.stats.log_density, {})
+    one.origin = Fitted(model, data, next(iter(one.draws.values())))
+    return one
 
 
 def _table(posteriors: Mapping[float, Posterior], names: Sequence[str]) -> pd.DataFrame:
