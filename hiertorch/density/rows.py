@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hiertorch.data.table import Data
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "cells"]
 
 SCATTER_COST = 1.0
 """Of adding one number to its cell, in units of one row's density when that is compiled (measured, CPU)."""
@@ -44,7 +44,7 @@ class Rows:
     def __init__(self, data: Data, plates: tuple[str, ...], *, blocked: bool = True) -> None:
         device = data.device
         codes = {plate: data.codes[plate].cpu().numpy() for plate in plates}
-        cell_of_row, first = _cells(list(codes.values()), data.n_rows)
+        cell_of_row, first = cells(list(codes.values()), data.n_rows)
         self.n_cells = len(first)
         self.cell_groups = {plate: torch.from_numpy(codes[plate][first]).to(device) for plate in plates}
         self._sizes = {plate: data.size(plate) for plate in plates}
@@ -130,7 +130,7 @@ class Rows:
         return by_group if self._is_cell[plate] else by_group[:, self.cell_groups[plate]]
 
 
-def _cells(codes: list[np.ndarray], n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+def cells(codes: list[np.ndarray], n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """The cell of each row, in lexicographic order of the codes, and the first row of each cell."""
     if not codes:
         return np.zeros(n_rows, np.int64), np.zeros(1, np.int64)

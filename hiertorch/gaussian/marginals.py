@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import wording
-from hiertorch.data.table import Data
+from hiertorch.density.rows import cells
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.cholesky import log_diagonal, plus_identity, product, solve_lower
 from hiertorch.gaussian.columns import Reader, chunks
@@ -52,11 +52,13 @@ class Marginals:
         for part in [*self.parts.values(), *([] if population is None else [population])]:
             self._columns[part.plate] = range(start, start := start + part.width)
         self._width = start + len(affine.held) + 1
-        of_row, self.codes = _cells(self.data, list(self.parts))
-        self.cells = len(next(iter(self.codes.values()))) if self.codes else 1
+        finest_first = sorted(self.parts, key=self.data.size, reverse=True)
+        of_row, first = cells([self.data[plate].cpu().numpy() for plate in finest_first], self.data.n_rows)
+        self.codes = {plate: self.data[plate][torch.from_numpy(first).to(self.data.device)] for plate in self.parts}
+        self.cells = len(first)
         with torch.no_grad(), validation(False):
             self._reader = Reader(affine, tuple(self.parts.values()), (), population)
-            self._sum(of_row)
+            self._sum(torch.from_numpy(of_row).to(self.data.device))
 
     def log_group(self, values: Mapping[str, Tensor], plate: str) -> Tensor:
         """log p(y_j | rest, all latents but those of group j and of groups in it), `(chains, groups)`; 0 without rows.
@@ -202,21 +204,6 @@ class Marginals:
             for b, entry in zip(at, row, strict=True):
                 flat.index_add_(0, (group * width + a) * width + b, entry)
         return flat.unflatten(0, (-1, width, width)).movedim(0, 2)
-
-
-def _cells(data: Data, plates: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The cell of each row, `(rows,)`, and the group of each cell by plate, `(cells,)`."""
-    of_row, cells = torch.zeros(data.n_rows, dtype=torch.long, device=data.device), 1
-    finest: list[str] = []
-    for plate in sorted(plates, key=data.size, reverse=True):
-        if any(data.nests(finer, plate) for finer in finest):
-            continue
-        finest.append(plate)
-        of_row, cells = of_row * data.size(plate) + data[plate], cells * data.size(plate)
-        if len(finest) > 1:  # most combinations of groups do not occur
-            found, of_row = torch.unique(of_row, return_inverse=True)
-            cells = len(found)
-    return of_row, {plate: of_row.new_zeros(cells).index_put((of_row,), data[plate]) for plate in plates}
 
 
 def _sum_by(x: Tensor, codes: Tensor, groups: int) -> Tensor:
