@@ -1,7 +1,9 @@
 """What holds for the package as a whole: what importing it does, and what lies where."""
 
 import ast
+import doctest
 import fnmatch
+import importlib
 import json
 import subprocess
 import sys
@@ -26,6 +28,16 @@ def test_top_level_of_the_repository():
     listed = {"pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
     listed |= {"hiertorch", "tests", "scripts", "benchmarks", "configs", "docs"}
     assert {name for name in found if not name.startswith(".git")} == listed | {".ci"}
+
+
+EXAMPLES = [path for path in sorted((ROOT / "hiertorch").rglob("*.py")) if ">>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_in_docstrings_do_what_they_say(path: Path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    found = doctest.testmod(module)
+    assert found.attempted > 0 and found.failed == 0
 
 
 PROBE = """

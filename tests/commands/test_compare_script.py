@@ -64,6 +64,7 @@ def main(monkeypatch):
     return COMPARE.main
 
 
+@pytest.mark.slow
 def test_from_any_folder_with_a_model_of_ones_own(folder):
     command = [sys.executable, str(ROOT / "scripts" / "compare.py"), "--config", "fit.yaml", "--sample.draws", "110"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -151,6 +151,7 @@ def test_model_comparison_names_models_and_what_was_left_out(printed):
     assert all("varying intercepts" in line for line in best)  # the truth has schools that differ
 
 
+@pytest.mark.slow
 def test_from_a_terminal():
     command = [sys.executable, str(ROOT / "scripts" / "tutorial.py"), "diagnostics"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,7 +1,6 @@
 import copy
 import datetime
 import decimal
-import doctest
 import enum
 import pickle
 import re
@@ -49,12 +48,6 @@ def data(frame):
 def small(**changes):
     arguments = {"y": [1.0, 2.0, 3.0], "groups": {"g": ["a", "b", "a"]}, "x": [4, 5, 6]} | changes
     return Data(**arguments)
-
-
-def test_example_in_the_docstring():
-    failed, attempted = doctest.testmod(hiertorch.data.table)
-    assert attempted > 0
-    assert failed == 0
 
 
 # Columns, response and weights

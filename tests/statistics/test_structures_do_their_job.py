@@ -135,6 +135,7 @@ class TestTime:
     _wide = dict.fromkeys(("sigma_alpha", "sigma_time"), "Gamma(1, 1)")
     model = TimeVarying("school", "year", priors={"mu_alpha0": "Normal(0, 5)", "sigma_y": "Gamma(3, 6)", **_wide})
 
+    @pytest.mark.slow
     def test_shuffled_times_change_the_posterior(self, fit):
         """Steps of 0.5 a year are found (mean 0.6); in shuffled years there are none (0.1), and levels that moved
         count as noise: sigma_y rises from 0.2 to 0.8. Paths are lost: their distance from the truth doubles
