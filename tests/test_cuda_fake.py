@@ -1,22 +1,19 @@
-"""A whole sweep on a GPU that isn't there: PyTorch's fake tensors know shape, dtype and device, and no values.
+"""A whole sweep on a GPU that isn't there (see `fake_cuda`).
 
-Whatever would mix devices raises, and so does whatever would wait for a value. The model is analysed on the CPU and its
-plan moved; what is integrated out of a Gaussian model is copied there tensor by tensor.
+The model is analysed on the CPU and its plan moved; what is integrated out of a Gaussian model is copied there tensor
+by tensor.
 """
 
 import copy
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
+from fake_cuda import CUDA, ToGpu, assert_on_gpu, fake_mode
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.distributions import Bernoulli, Gamma, HalfNormal, LKJCholesky, MultivariateNormal, Normal, Poisson, StudentT
-from torch.overrides import TorchFunctionMode
 from windows import RUN, make_windows
 from zoo import example
 
@@ -29,68 +26,13 @@ from hiertorch.errors import ModelError, SamplingWarning
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
-from hiertorch.model.latent import validation
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors.base import places, thinned, watch
-from hiertorch.moves.adaptation import Adaptation
 from hiertorch.run.store import Counter, Store
 from hiertorch.run.sweeps import Sweep
 from hiertorch.run.warmstart import warm_start
 
 CHAINS = 6
-CUDA = torch.device("cuda:0")
-
-
-class IndexingWithoutCuda(TorchFunctionMode):
-    """`x[...]`, `x.contiguous()`, `x.index_add(...)` and copies by operators.
-
-    The fast paths of the first three ask for a CUDA device guard, which builds of PyTorch without CUDA don't have, even
-    for fake tensors; copies ask for storage, which fake tensors don't have.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is Tensor.__deepcopy__:
-            return args[0].clone()
-        if args and isinstance(args[0], FakeTensor):
-            if func is Tensor.__getitem__:
-                return indexed(*args)
-            if func is Tensor.__setitem__:
-                return torch.ops.aten.copy_.default(indexed(args[0], args[1]), args[2])
-            if func is Tensor.index_add:
-                x, dim, index, source = args
-                return torch.ops.aten.index_put.default(x, [None] * dim + [index], source, True)
-            if func is Tensor.contiguous:
-                return args[0].clone(memory_format=torch.contiguous_format)
-        return func(*args, **(kwargs or {}))
-
-
-def indexed(x, index):
-    """x[index] for whole numbers, slices, None, one Ellipsis and tensors of whole numbers."""
-    parts = list(index) if isinstance(index, tuple) else [index]
-    dots = [i for i, part in enumerate(parts) if part is Ellipsis]
-    if dots:
-        missing = x.dim() - sum(part is not None for part in parts) + 1
-        parts[dots[0] : dots[0] + 1] = [slice(None)] * missing
-    dim, tensors = 0, {}
-    for part in parts:
-        if isinstance(part, Tensor):
-            assert part.dtype == torch.int64
-            tensors[dim] = part
-        elif part is None:
-            x = x.unsqueeze(dim)
-        elif isinstance(part, int):
-            x = torch.ops.aten.select.int(x, dim, part)
-            continue
-        else:
-            x = torch.ops.aten.slice.Tensor(x, dim, part.start, part.stop, part.step or 1)
-        dim += 1
-    return torch.ops.aten.index.Tensor(x, [tensors.get(d) for d in range(dim)]) if tensors else x
-
-
-@contextmanager
-def fake_mode():
-    with FakeTensorMode(allow_non_fake_inputs=True), IndexingWithoutCuda(), torch.no_grad(), validation(False):
-        yield
 
 
 def school_data():
@@ -172,26 +114,6 @@ def begin(plan):
     return Sweep(plan, CHAINS), target.state(free)
 
 
-def tensors(*things) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists, mappings and dataclasses."""
-    for thing in things:
-        if isinstance(thing, Tensor):
-            yield thing
-        elif isinstance(thing, dict):
-            yield from tensors(*thing.values())
-        elif isinstance(thing, list | tuple):
-            yield from tensors(*thing)
-        elif isinstance(thing, Adaptation):
-            yield from tensors(thing.tuning, thing.sums, thing.guesses)
-
-
-def assert_on_gpu(*things):
-    found = list(tensors(*things))
-    assert found
-    assert {x.device for x in found} == {CUDA}
-    assert all(isinstance(x, FakeTensor) for x in found)
-
-
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_sweeps_stay_on_the_gpu(name, recorded):
@@ -256,16 +178,6 @@ def test_waiting_for_a_value_raises():
 
 
 # What is integrated out
-
-
-class ToGpu(TorchFunctionMode):
-    """Deep copies are made on the GPU, one of each tensor."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is not Tensor.__deepcopy__:
-            return func(*args, **(kwargs or {}))
-        x, memo = args
-        return memo.setdefault(id(x), x.to(CUDA))
 
 
 def on_gpu(found: Collapsed) -> Collapsed:

@@ -2,7 +2,9 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
 from typing import Self
 
 import torch
@@ -14,7 +16,7 @@ from hiertorch.density.target import Target
 from hiertorch.errors import ModelError
 from hiertorch.moves.adaptation import Adaptation, Learning, acceptance_target, units_of
 from hiertorch.moves.guesses import Guess
-from hiertorch.moves.metropolis import Info, Noise, Tuning, change, decide, settled, take
+from hiertorch.moves.metropolis import Info, Noise, Tuning, decide, propose, settled
 
 __all__ = ["Move"]
 
@@ -36,9 +38,7 @@ class Move(ABC):
       `if x > 0`, since that would wait for the device.
     - A `State` holds the pieces of its log density beside the latents, and the moves that follow take them as they are.
       `self.target.update(state, {name: u})` gives the state at other unconstrained values, with those pieces evaluated
-      again that read them; `accept` chooses between this state and the old one by chain. A move that decides for each
-      group puts the pieces of both together itself, as `hiertorch.moves.groupwise` does: values and `prior` of every
-      latent that the change touches, and `cells` if rows read it.
+      again that read them, and `accept` puts the pieces of this state and of the old one together.
 
     The moves of a sweep run in the order of the plan, each from the state that the one before it gave. After the last,
     and in warm-up only, `learning` is told of every step. Tuning is frozen when warm-up ends.
@@ -47,27 +47,32 @@ class Move(ABC):
         block: names of the latents that it proposes for.
 
     Attributes:
-        plate: the grouping whose groups decide apart; None if the chain decides.
-        size: decisions of each chain: the groups of the plate, or 1.
+        by_group: whether each group of the plate that its latents share decides apart. Then what a proposal for one
+            group is made of must not depend on what the move changes in others.
         uniforms: uniform random numbers for each decision, beside the two that every move has.
         guess: what proposes beside the walk, if anything does.
         target: the density, once the move is `on` one; as all that follows.
+        plate: the grouping whose groups decide apart; None if the chain decides.
+        size: decisions of each chain: the groups of the plate, or 1.
         width: unconstrained dimensions of each decision.
         moved: the latents that a step may change: the block, and what follows it.
         touched: those whose prior terms then change.
+        inside: those of them that vary over a finer plate than `plate` -> the group in which each of their groups lies.
         ends: those of the block whose values may be rounded to an end of their support, where the density is 0.
         passes: passes over the rows that a step costs.
     """
 
-    plate: str | None = None
-    size = 1
+    by_group = False
     uniforms = 0
     guess: Guess | None = None
 
     target: Target
+    plate: str | None
+    size: int
     width: int
     moved: tuple[str, ...]
     touched: tuple[str, ...]
+    inside: dict[str, Tensor]
     ends: tuple[str, ...]
     passes: int
 
@@ -109,10 +114,19 @@ class Move(ABC):
         if len(set(self.block)) < len(self.block):
             raise ModelError(f"move {self.kind!r} names a latent twice: {self.block!r}.")
         new = copy.copy(self)
-        new.target = target
-        new.width = sum(coordinates[name].size * coordinates[name].width for name in self.block)
+        new.target, new.plate, new.size, new.inside = target, None, 1, {}
         new.ends = tuple(name for name in self.block if not coordinates[name].is_identity)
         new.moving(self.block)
+        if self.by_group:
+            plates = {coordinates[name].plate for name in self.block}
+            plate = plates.pop() if len(plates) == 1 else None
+            if plate is None or plate in structure.mixed:
+                why = structure.mixed.get(plate or "", "its latents must share one plate")
+                raise ModelError(f"a {self.kind} move on {self.block!r} is not possible: {why}.")
+            new.plate, new.size = plate, target.data.size(plate)
+            finer = {name: q for name in new.touched if (q := coordinates[name].plate) is not None and q != plate}
+            new.inside = {name: target.data.parents(q, plate) for name, q in finer.items()}
+        new.width = sum(coordinates[name].size * coordinates[name].width for name in self.block) // new.size
         return new
 
     def moving(self, latents: tuple[str, ...]) -> None:
@@ -135,6 +149,16 @@ class Move(ABC):
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """The state after one proposal and its decision, and the decision's probability."""
 
+    def proposal(
+        self, state: State, tuning: Tuning, noise: Noise, limit: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+        """Unconstrained values of the block, by a walk or a guess; log q(u) - log q(u'), and which are guesses. See
+        `propose`.
+        """
+        normal = None if self.guess is None else self.guess.normal(state, tuning)
+        parts, log_q, guessed = propose([state.free[name] for name in self.block], tuning, noise, limit, normal)
+        return dict(zip(self.block, parts, strict=True)), log_q, guessed
+
     def accept(
         self,
         new: State,
@@ -144,26 +168,63 @@ class Move(ABC):
         guessed: Tensor | None = None,
         carried: Sequence[str] = (),
     ) -> tuple[State, Info]:
-        """One decision a chain: `new` with probability min(1, exp(log density(new) - log density(old) + log_q)).
+        """`new` with probability min(1, exp(log density(new) - log density(old) + log_q)), decided for each chain, or
+        for each chain and group.
 
         Args:
             new: the proposal, `self.target.update(old, ...)`, in which nothing but `moved` is changed.
             old: the state.
             noise: its `log_uniform` decides.
-            log_q: log q(old | new) - log q(new | old), `(chains, 1)` or `()`, with the log Jacobian of a proposal that
-                is a function of `old` and of fewer numbers than it moves.
-            guessed: where the proposal is a guess, `(chains, 1)`.
+            log_q: log q(old | new) - log q(new | old), `(chains, size)` or `()`; with the log Jacobian of a proposal
+                that is a function of `old` and of fewer numbers than it moves.
+            guessed: where the proposal is a guess, `(chains, size)`.
             carried: latents whose prior cancels against the Jacobian of how they follow the block.
         """
-        log_ratio = change(new, old, (name for name in self.touched if name not in carried))
+        log_ratio = self._change(new, old, (name for name in self.touched if name not in carried))
         if self.passes:
-            log_ratio = settled(log_ratio + (new.cells - old.cells).sum(-1), log_ratio)
+            log_ratio = settled(log_ratio + self._change_of_rows(new, old), log_ratio)
         if self.ends:
-            log_ratio = settled(log_ratio, change(new, old, self.ends))
+            log_ratio = settled(log_ratio, self._change(new, old, self.ends))
         if carried:  # whose priors cancel, where they are not 0
-            log_ratio = settled(log_ratio, change(new, old, carried))
+            log_ratio = settled(log_ratio, self._change(new, old, carried))
         for name in carried:  # which may have been carried beyond all numbers
-            there = new.free[name].flatten(1).sum(1)
+            there = new.free[name].flatten(1).sum(1, keepdim=True)
             log_ratio = torch.where(there - there == 0, log_ratio, -torch.inf)
-        accepted, info = decide(log_ratio[:, None], noise.log_uniform, guessed, log_q)
-        return take(accepted, new, old, self.moved, self.touched, rows=bool(self.passes)), info
+        accepted, info = decide(log_ratio, noise.log_uniform, guessed, log_q)
+        return self._chosen(accepted, new, old), info
+
+    def _change(self, new: State, old: State, names: Iterable[str]) -> Tensor:
+        """New minus old prior terms of these latents (one at least), by decision."""
+        terms = {name: new.prior[name] - old.prior[name] for name in names}
+        if self.plate is None:
+            return reduce(add, [term.sum(-1, keepdim=True) for term in terms.values()])
+        change = reduce(add, [term for name, term in terms.items() if name not in self.inside])
+        for name, term in terms.items():
+            if name in self.inside:
+                change = change.index_add(1, self.inside[name], term)
+        return change
+
+    def _change_of_rows(self, new: State, old: State) -> Tensor:
+        """New minus old log likelihood, by decision."""
+        change = new.cells - old.cells
+        return change.sum(-1, keepdim=True) if self.plate is None else self.target.rows.by_group(change, self.plate)
+
+    def _chosen(self, accepted: Tensor, new: State, old: State) -> State:
+        """The pieces of the new state where it was accepted, `(chains, size)`, and of the old one elsewhere."""
+        free, values, prior, cells = dict(old.free), dict(old.values), dict(old.prior), old.cells
+        for name in self.moved:
+            free[name] = values[name] = _choose(accepted, new.free[name], old.free[name])
+            if new.values[name] is not new.free[name] or old.values[name] is not old.free[name]:
+                values[name] = _choose(accepted, new.values[name], old.values[name])
+        for name in self.touched:
+            where = accepted[:, self.inside[name]] if name in self.inside else accepted
+            prior[name] = _choose(where, new.prior[name], old.prior[name])
+        if self.passes:
+            where = accepted if self.plate is None else self.target.rows.of_group(accepted, self.plate)
+            cells = _choose(where, new.cells, old.cells)
+        return State(free, values, prior, cells)
+
+
+def _choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """`new` where accepted, else `old`; `accepted` `(chains, size)` gains event axes at the right."""
+    return torch.where(accepted.reshape(accepted.shape + (1,) * (new.dim() - accepted.dim())), new, old)

@@ -11,8 +11,6 @@ would never be accepted: the mouth of the funnel. So jumps are damped to LIMIT /
 scale, which the move holds fixed.
 """
 
-from functools import reduce
-from operator import add
 from typing import Self
 
 import torch
@@ -20,10 +18,9 @@ from torch import Tensor
 
 from hiertorch.density.state import State
 from hiertorch.density.structure import Structure
-from hiertorch.errors import ModelError
 from hiertorch.moves.base import Move
 from hiertorch.moves.guesses import WIDEST, Marginal, Site
-from hiertorch.moves.metropolis import Info, Noise, Tuning, choose, choose_latent, decide, propose, settled
+from hiertorch.moves.metropolis import Info, Noise, Tuning
 
 __all__ = ["Groupwise"]
 
@@ -35,40 +32,21 @@ class Groupwise(Move):
     """One decision for each chain and group, for all latents of `block`, which share one plate.
 
     Attributes:
-        parents: finer plate -> code of the group of `plate` in which each of its groups lies, `(groups of the finer
-            plate,)`, for every finer plate on which the prior of some latent reads the block.
-        own: latents of the plate whose prior terms change.
-        finer: those of finer plates -> their plate.
         located: those of the block whose prior has a location and a scale that no latent of the block decides.
     """
 
     kind = "groupwise"
-    plate: str
-    parents: dict[str, Tensor]
-    own: tuple[str, ...]
-    finer: dict[str, str]
+    by_group = True
     located: frozenset[str]
 
     def on(self, structure: Structure) -> Self:
         """See `Move.on`."""
         new = super().on(structure)
-        target, coordinates = new.target, new.target.space.coordinates
-        plates = {coordinates[name].plate for name in new.block}
-        plate = plates.pop() if len(plates) == 1 else None
-        if plate is None or plate in structure.mixed:
-            why = structure.mixed.get(plate or "", "its latents must share one plate")
-            raise ModelError(f"a groupwise move on {new.block!r} is not possible: {why}.")
-        new.plate, new.size = plate, coordinates[new.block[0]].size
-        new.width //= new.size
-        on_plates = {name: coordinates[name].plate for name in new.touched}
-        new.own = tuple(name for name, of in on_plates.items() if of == plate)
-        new.finer = {name: of for name, of in on_plates.items() if of is not None and of != plate}
-        new.parents = {of: target.data.parents(of, plate) for of in set(new.finer.values())}
-        new.located = structure.located.intersection(
-            name for name in new.block if not target.reads[name] & set(new.block)
-        )
+        alone = (name for name in new.block if not new.target.reads[name] & set(new.block))
+        new.located = structure.located.intersection(alone)
+        new.guess = None
         if new.width == 1 and new.located:
-            new.guess = Site(target, new.block[0])
+            new.guess = Site(new.target, new.block[0])
         elif new.width <= WIDEST:
             new.guess = Marginal(new.block, new.size, new.width)
         return new
@@ -93,27 +71,5 @@ class Groupwise(Move):
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `Move.step`."""
-        normal = None if self.guess is None else self.guess.normal(state, tuning)
-        parts, log_q, guessed = propose(
-            [state.free[name] for name in self.block], tuning, noise, self._limit(state), normal
-        )
-        new = self.target.update(state, dict(zip(self.block, parts, strict=True)))
-        own = {name: new.prior[name] - state.prior[name] for name in self.own}
-        log_ratio = reduce(add, own.values())
-        for name, plate in self.finer.items():
-            terms = new.prior[name] - state.prior[name]
-            log_ratio = log_ratio.index_add(1, self.parents[plate], terms)
-        if self.passes:
-            log_ratio = log_ratio + self.target.rows.by_group(new.cells - state.cells, self.plate)
-        log_ratio = settled(log_ratio, *(own[name] for name in self.ends))
-        accepted, info = decide(log_ratio, noise.log_uniform, guessed, log_q)
-        free, values, prior, cells = dict(state.free), dict(state.values), dict(state.prior), state.cells
-        for name in self.block:
-            free[name], values[name] = choose_latent(accepted, new, state, name)
-        for name in self.own:
-            prior[name] = choose(accepted, new.prior[name], state.prior[name])
-        for name, plate in self.finer.items():
-            prior[name] = choose(accepted[:, self.parents[plate]], new.prior[name], state.prior[name])
-        if self.passes:
-            cells = choose(self.target.rows.of_group(accepted, self.plate), new.cells, state.cells)
-        return State(free, values, prior, cells), info
+        free, log_q, guessed = self.proposal(state, tuning, noise, self._limit(state))
+        return self.accept(self.target.update(state, free), state, noise, log_q, guessed)

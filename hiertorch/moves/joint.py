@@ -14,7 +14,7 @@ from hiertorch.density.structure import Structure
 from hiertorch.errors import ModelError
 from hiertorch.moves.base import Move
 from hiertorch.moves.guesses import Regression
-from hiertorch.moves.metropolis import Info, Noise, Tuning, propose
+from hiertorch.moves.metropolis import Info, Noise, Tuning
 
 __all__ = ["Centred", "Joint"]
 
@@ -32,10 +32,8 @@ class Joint(Move):
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `Move.step`."""
-        normal = None if self.guess is None else self.guess.normal(state, tuning)
-        parts, log_q, guessed = propose([state.free[name] for name in self.block], tuning, noise, normal=normal)
-        new = self.target.update(state, dict(zip(self.block, parts, strict=True)))
-        return self.accept(new, state, noise, log_q, guessed)
+        free, log_q, guessed = self.proposal(state, tuning, noise)
+        return self.accept(self.target.update(state, free), state, noise, log_q, guessed)
 
 
 class Centred(Joint):

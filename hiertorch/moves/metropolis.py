@@ -1,28 +1,12 @@
 """What steps are made of: their random numbers, the random-walk proposal, and the Metropolis decision."""
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
-from operator import add
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from hiertorch.density.state import State
-
-__all__ = [
-    "Info",
-    "Noise",
-    "Tuning",
-    "bold",
-    "change",
-    "choose",
-    "choose_latent",
-    "decide",
-    "propose",
-    "settled",
-    "take",
-]
+__all__ = ["Info", "Noise", "Tuning", "bold", "decide", "propose", "settled"]
 
 Tuning = dict[str, Tensor]
 """What warm-up has learnt about a move, by name."""
@@ -108,18 +92,16 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     return matrix[..., 0] * vector if vector.shape[-1] == 1 else (matrix * vector.unsqueeze(-2)).sum(-1)
 
 
-def decide(
-    log_ratio: Tensor, log_uniform: Tensor, guessed: Tensor | None, log_q: Tensor | None = None
-) -> tuple[Tensor, Info]:
+def decide(log_ratio: Tensor, log_uniform: Tensor, guessed: Tensor | None, log_q: Tensor) -> tuple[Tensor, Info]:
     """Accept where log uniform < log ratio + log q, that is with probability min(1, exp(log ratio + log q)).
 
     A NaN ratio of densities (or +inf, the mark of an infinite density) is counted and never accepted. It is not counted
     where log q is NaN: that a guess gave no number is our fault, and not the density's.
     """
-    whole = log_ratio if log_q is None else log_ratio + log_q
+    whole = log_ratio + log_q
     sound = torch.nan_to_num(whole, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
     bad = sound != whole
-    if guessed is not None and log_q is not None:
+    if guessed is not None:
         bad = bad & (log_q == log_q)
     return log_uniform < sound, Info(sound.clamp(max=0.0).exp(), bad.sum(), guessed)
 
@@ -131,42 +113,3 @@ def settled(log_ratio: Tensor, *parts: Tensor) -> Tensor:
     for part in parts:
         log_ratio = torch.where(part == -torch.inf, -torch.inf, log_ratio)
     return log_ratio
-
-
-def choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """`new` where accepted, else `old`; `accepted` `(chains, size)` gains event axes at the right."""
-    return torch.where(accepted.reshape(accepted.shape + (1,) * (new.dim() - accepted.dim())), new, old)
-
-
-def choose_latent(accepted: Tensor, new: State, old: State, name: str) -> tuple[Tensor, Tensor]:
-    """A latent's unconstrained and constrained parts after the decision; one tensor where they are the same."""
-    free = choose(accepted, new.free[name], old.free[name])
-    if new.values[name] is new.free[name] and old.values[name] is old.free[name]:
-        return free, free
-    return free, choose(accepted, new.values[name], old.values[name])
-
-
-def change(new: State, old: State, names: Iterable[str]) -> Tensor:
-    """Sum over the named latents (one at least) and their groups of new minus old prior terms, `(chains,)`."""
-    return reduce(add, [(new.prior[name] - old.prior[name]).sum(-1) for name in names])
-
-
-def take(
-    accepted: Tensor, new: State, old: State, moved: Iterable[str], touched: Iterable[str], *, rows: bool
-) -> State:
-    """The new state in the chains `(chains, 1)` that accepted, the old one in the others.
-
-    Args:
-        accepted: where.
-        new: after the proposal.
-        old: before it.
-        moved: the latents that differ.
-        touched: those whose prior terms differ.
-        rows: whether the terms of rows differ.
-    """
-    free, values, prior = dict(old.free), dict(old.values), dict(old.prior)
-    for name in moved:
-        free[name], values[name] = choose_latent(accepted, new, old, name)
-    for name in touched:
-        prior[name] = choose(accepted, new.prior[name], old.prior[name])
-    return State(free, values, prior, choose(accepted, new.cells, old.cells) if rows else old.cells)

@@ -22,7 +22,7 @@ from hiertorch.density.structure import Structure
 from hiertorch.errors import ModelError
 from hiertorch.moves.base import Move
 from hiertorch.moves.guesses import Regression
-from hiertorch.moves.metropolis import Info, Noise, Tuning, propose
+from hiertorch.moves.metropolis import Info, Noise, Tuning
 
 __all__ = ["NonCentred"]
 
@@ -53,9 +53,7 @@ class NonCentred(Move):
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `Move.step`."""
         coordinates = self.target.space.coordinates
-        normal = None if self.guess is None else self.guess.normal(state, tuning)
-        parts, log_q, guessed = propose([state.free[name] for name in self.block], tuning, noise, normal=normal)
-        free = dict(zip(self.block, parts, strict=True))
+        free, log_q, guessed = self.proposal(state, tuning, noise)
         values: dict[str, Tensor] = {**state.values, **self.target.space.constrain(free)}
         for name in self.carried:
             values[name] = self.target.transport(name, state.values, values)

@@ -116,9 +116,9 @@ def test_walks_learn_size_and_shape_of_a_normal_target(width):
         noise = Noise(
             z, -torch.empty(chains, 1, dtype=F64).exponential_(generator=g), torch.full((chains, 1), -1.0, dtype=F64)
         )
-        [new], _, guessed = propose([u], {"root": root}, noise)
+        [new], log_q, guessed = propose([u], {"root": root}, noise)
         energy = [0.5 * (x @ inverse.mT).square().sum(-1) for x in (u, new)]
-        accepted, info = decide(energy[0] - energy[1], noise.log_uniform, guessed)
+        accepted, info = decide(energy[0] - energy[1], noise.log_uniform, guessed, log_q)
         u = torch.where(accepted[..., None], new, u)
         root = walk_root(root, z, info.accept - acceptance_target(width), t)
         rates.append(float(info.accept.mean()))

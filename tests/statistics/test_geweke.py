@@ -30,7 +30,7 @@ import hiertorch as ht
 from hiertorch.density.state import State
 from hiertorch.density.target import Target
 from hiertorch.model.latent import Values, validation
-from hiertorch.moves import groupwise, metropolis
+from hiertorch.moves import base, groupwise, metropolis
 from hiertorch.moves import joint as joint_move
 from hiertorch.moves.metropolis import Tuning
 from hiertorch.run.plan import Plan
@@ -316,13 +316,14 @@ def no_transport(sabotage: Any) -> None:
 
 def wrong_parents(sabotage: Any) -> None:
     """Rooms are counted for another school than their own."""
-    right = groupwise.Groupwise.__init__
+    right = groupwise.Groupwise.on
 
-    def init(move: Any, *args: Any, **more: Any) -> None:
-        right(move, *args, **more)
-        move.parents = {plate: codes.roll(1) for plate, codes in move.parents.items()}
+    def on(move: Any, structure: Any) -> Any:
+        new = right(move, structure)
+        new.inside = {name: codes.roll(1) for name, codes in new.inside.items()}
+        return new
 
-    sabotage.patch.setattr(groupwise.Groupwise, "__init__", init)
+    sabotage.patch.setattr(groupwise.Groupwise, "on", on)
 
 
 def no_correction(sabotage: Any) -> None:
@@ -333,8 +334,7 @@ def no_correction(sabotage: Any) -> None:
         parts, log_q, other = right(*args, **more)
         return parts, 0.0 * log_q, other
 
-    for module in (groupwise, joint_move):
-        sabotage.patch.setattr(module, "propose", propose)
+    sabotage.patch.setattr(base, "propose", propose)
 
 
 GROUPWISE, CENTRED, JOINT, NON_CENTRED = (
