@@ -146,7 +146,7 @@ parameters |
             except BaseException as error:  # SystemExit too: the thread must go on taking what it is given
                 self._error = error
 
-    def stop(self, status: str, posterior: "Fit | None" = None) -> None:
+    def stop(self, status: str, posterior: Fit | None = None) -> None:
         """Adds what is left and what only a finished run can tell; warns of what could not be written."""
         board, worker = self._board, self._worker
         if board is None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
 
-from hiertorch.monitors.progress import shortened
+from hiertorch.monitors.bar import shortened
 
 __all__ = ["BLACK", "BLUE", "CHAINS", "GREY", "LIGHT", "ORANGE", "PALE", "SIZE", "Sheet", "finite", "name"]
 

@@ -40,7 +40,7 @@ class Audience(Monitor):
                     problems.append(_given_up(monitor, another))
                 _say(problems)
 
-    def stop(self, status: str, posterior: "Fit | None" = None) -> None:
+    def stop(self, status: str, posterior: Fit | None = None) -> None:
         """See `Monitor.stop`. All are told, and then Ctrl-C or SystemExit, which one of them met, is raised."""
         problems, ended = list[str](), list[BaseException]()
         for monitor in self._started:

@@ -1,6 +1,6 @@
 """What a monitor is told about a run, and what every monitor needs: names, a selection to watch."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -40,7 +40,7 @@ class RunInfo:
     names: tuple[str, ...]  # latents in order
     plates: Mapping[str, str | None]
     labels: Mapping[str, pandas.Index]  # plate -> group labels
-    event_labels: Mapping[str, tuple[tuple[Any, ...], ...]]
+    event_labels: Mapping[str, tuple[tuple[Hashable, ...], ...]]
     blocks: Mapping[str, str | None]  # block -> plate of its groups (None: per chain)
     sweeps: int  # in the whole run, warm-up included
     findings: tuple[str, ...] = ()  # what the model asks for and the data lack: "warning: school: only 3 groups ..."
@@ -67,9 +67,8 @@ class Window:
     log_density: Tensor  # (chains,)
     acceptance: Mapping[str, Tensor]  # block -> (chains,) or (chains, groups): mean acceptance over the window
     nan: int  # NaN log densities so far
-    draws: Mapping[
-        str, Tensor
-    ]  # name -> (chains, draws so far, size, *event) views of what is stored; empty in warm-up
+    # name -> (chains, draws so far, size, *event), views of what is stored; empty in warm-up
+    draws: Mapping[str, Tensor]
     log_densities: Tensor | None = None  # of these draws, (chains, draws so far), a view
     interval: int = 1  # draws that a stored one stands for; it doubles when there are more than are kept
     tuning: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # block -> what it has learnt
@@ -112,28 +111,38 @@ class _Copies(Mapping[str, Tensor]):
 
 
 class Monitor:
-    """A side effect of a run: told of its start, of every window and of its end; this one does nothing.
+    """A side effect of a run: told of its start, of every window and of its end. This one does nothing.
 
-    Attaching a monitor changes no draw: it is given copies of all tensors, made when it looks at them.
+    The contract, from both sides (`tests/contracts/monitors.py` holds what a test can see of it):
+
+    - The run calls `start` once, `window` after every window of sweeps and `stop` once, in this order and from one
+      thread. `stop` follows even if there was no window. After "discarded" all begins anew, so that a monitor can be
+      used for several runs.
+    - A monitor changes no draw. It is given copies of all tensors, made when it looks at them; one that `only_looks`
+      promises to write into none, and is given the tensors themselves. It leaves global random numbers alone, and what
+      it starts, such as a thread, it ends in `stop`.
+    - The sampler waits while a hook runs: what takes long is handed to a thread, or left for `stop`.
+    - An error in `start` ends the run before it costs anything, and monitors that had started are stopped. A later one
+      ends that monitor alone: it is stopped as "failed" and a warning tells of it. Ctrl-C in a hook stops the run, as
+      anywhere else.
 
     Attributes:
-        only_looks: a promise to write into no tensor, which spares the copies.
+        only_looks: whether it writes into no tensor.
     """
 
     only_looks = False
 
     def start(self, run: RunInfo) -> None:
-        """Before the first sweep; an error raised here stops the run before it costs anything."""
+        """Before the first sweep."""
 
     def window(self, window: Window) -> None:
         """After every window of sweeps."""
 
-    def stop(self, status: str, posterior: "Fit | None" = None) -> None:
-        """At the end: "finished", "interrupted", "failed", or "discarded", after which the run begins again and `start`
-        is called once more; always called if `start` was.
+    def stop(self, status: str, posterior: Fit | None = None) -> None:
+        """At the end.
 
         Args:
-            status: how the run ended.
+            status: "finished", "interrupted", "failed", or "discarded", after which the run begins again.
             posterior: what came out, of a run that was stopped or failed what it had drawn; None if nothing did.
         """
 
@@ -149,7 +158,9 @@ def parameter_names(run: RunInfo, name: str, shape: Sequence[int], at: Iterable[
     """
     plate = run.plates.get(name)
     events = run.event_labels.get(name, ())
-    known: list[Any] = [*events] if len(events) == len(shape) - 1 else [()] * (len(shape) - 1)
+    known: list[Sequence[Hashable] | pandas.Index] = (
+        [*events] if len(events) == len(shape) - 1 else [()] * (len(shape) - 1)
+    )
     if plate is not None:
         known.insert(0, run.labels.get(plate, ()))
     lengths = shape if plate is not None else shape[1:]  # a population-level latent has no group to name

@@ -1,25 +1,23 @@
 """A progress bar: phase, time left, the worst R-hat, the smallest ESS, acceptance and rate, in one line."""
 
-import os
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple, TextIO
+from typing import TextIO
 
 import torch
-from tqdm import tqdm
-from tqdm.utils import disp_len
 
 from hiertorch.draws.diagnostics import convergence
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.summaries import LIMITS
 from hiertorch.errors import SamplingError
+from hiertorch.monitors.bar import Bar, Finding, columns
 from hiertorch.monitors.base import FEWEST, Monitor, RunInfo, Watch, Window, watch
 from hiertorch.monitors.governor import Governor, Tier
 
-__all__ = ["ProgressBar", "shortened"]
+__all__ = ["ProgressBar"]
 
 PHASES = {"warmup": "warm-up"}
 PARAMETERS = 50
@@ -27,7 +25,6 @@ DRAWS = 100  # a chain, that a look should have at least
 VALUES, COST = 250_000, 0.05  # that one look may sort, and the seconds of it on one core
 RHAT, ESS = LIMITS["r_hat"], LIMITS["ess_bulk"]  # of all chains together
 WIDTH = 110  # of what is said before the bar
-LONGEST, SHORTEST = 20, 6  # columns that a bar is drawn in
 TIED = "\N{NO-BREAK SPACE}"  # where no line ends
 
 
@@ -62,7 +59,7 @@ class ProgressBar(Monitor):
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise SamplingError(f"share is the part of a run's time that a look may cost, 0 to 1; found {share!r}.")
         self.stream, self.share = stream, share
-        self._bar: _Bar | None = None
+        self._bar: Bar | None = None
 
     def start(self, run: RunInfo) -> None:
         """Shows an empty bar."""
@@ -73,10 +70,10 @@ class ProgressBar(Monitor):
         stream = self.stream or sys.stderr
         for text in _heading(run):
             lines = textwrap.fill(
-                text, min(WIDTH, _columns(stream) or WIDTH), subsequent_indent="  ", break_on_hyphens=False
+                text, min(WIDTH, columns(stream) or WIDTH), subsequent_indent="  ", break_on_hyphens=False
             )
             stream.write(lines.replace(TIED, " ") + "\n")
-        self._bar = _Bar(stream, run.sweeps)
+        self._bar = Bar(stream, run.sweeps)
 
     def window(self, window: Window) -> None:
         """Moves the bar."""
@@ -96,7 +93,7 @@ class ProgressBar(Monitor):
         if not self._bar.update(window.sweep - self._bar.n) and turned:
             self._bar.refresh()
 
-    def stop(self, status: str, posterior: "Fit | None" = None) -> None:
+    def stop(self, status: str, posterior: Fit | None = None) -> None:
         """Leaves the last state, under the run's status."""
         if self._bar is None:
             return
@@ -115,7 +112,7 @@ class ProgressBar(Monitor):
             bar.window = None
 
     @staticmethod
-    def _conclude(bar: "_Bar", posterior: Fit) -> None:
+    def _conclude(bar: Bar, posterior: Fit) -> None:
         """What is known of all draws."""
         found = posterior.judgement
         bar.rhat = bar.ess = None
@@ -126,7 +123,7 @@ class ProgressBar(Monitor):
                 value, name = found.rhat
                 bar.rhat = Finding("R-hat", f"{value:.3f}", f" > {RHAT}", name, value > RHAT)
 
-    def _look(self, bar: "_Bar", watched: Watch, window: Window) -> None:
+    def _look(self, bar: Bar, watched: Watch, window: Window) -> None:
         with self._looks.turn(window.sweep):
             draws = watched.draws(window.draws, self._kept)
             rhat, bulk, tail = convergence(draws)
@@ -141,178 +138,6 @@ class ProgressBar(Monitor):
         bar.part = f"of {draws[..., 0].numel():,} draws" if thinned else ""
         few = not thinned and bool(ess[least] < ESS)
         bar.ess = Finding("ESS", f"{'≥' * thinned}{ess[least]:,.0f}", f" < {ESS}", names[1], few)
-
-
-def shortened(name: str, width: int) -> str:
-    """A name of at most so many columns on the screen, without its middle: `effects…cept]`."""
-    if disp_len(name) <= width:
-        return name
-    start, end = name[: -(-len(name) // 2)], name[-(-len(name) // 2) :]
-    while start and disp_len(f"{start}…{end}") > width:
-        start, end = (start[:-1], end) if disp_len(start) > disp_len(end) else (start, end[1:])
-    return f"{start.rstrip()}…{end.lstrip()}"
-
-
-class Finding(NamedTuple):
-    """What was found of one parameter."""
-
-    what: str
-    value: str
-    threshold: str
-    name: str
-    bad: bool
-
-    def text(self, columns: int, thresholds: bool) -> str:
-        """`R-hat 1.024 > 1.01 (tau)`, with so many columns for the name."""
-        where = f" ({shortened(self.name, columns)})" if columns else ""
-        return f"{self.what} {self.value}{self.threshold if self.bad and thresholds else ''}{where}"
-
-
-class Form(NamedTuple):
-    """What a line holds beside its phase and the time."""
-
-    bar: bool  # else the percentage
-    counted: bool
-    rhat: int  # columns of the parameter's name
-    ess: int
-    thresholds: bool
-    accept: str
-    rate: str
-
-
-# The first that fits is taken.
-FORMS = (
-    Form(True, True, 60, 60, True, "accept", " sweeps/s"),
-    Form(True, True, 30, 30, True, "accept", " sweeps/s"),
-    Form(True, True, 24, 16, True, "accept", "/s"),
-    Form(True, True, 24, 0, True, "accept", "/s"),
-    Form(False, True, 24, 0, True, "accept", "/s"),
-    Form(False, False, 24, 0, True, "accept", "/s"),
-    Form(False, False, 16, 0, True, "accept", "/s"),
-    Form(False, False, 16, 0, False, "accept", "/s"),
-    Form(False, False, 12, 0, False, "acc", "/s"),
-    Form(False, False, 10, 0, False, "acc", "/s"),
-    Form(False, False, 8, 0, False, "acc", "/s"),
-    Form(False, False, 8, 0, False, "acc", ""),
-    Form(False, False, 8, 0, False, "", ""),
-    Form(False, False, 0, 0, False, "", ""),
-)
-WHOLE = Form(False, True, 1000, 1000, True, "accept", " sweeps/s")  # of a log file
-
-
-class _Bar(tqdm):
-    """Counts and measures as tqdm does, and writes its own line; without tqdm's thread, which would outlive the run."""
-
-    monitor_interval = 0
-
-    def __init__(self, stream: TextIO, sweeps: int) -> None:
-        self.phase, self.ended = PHASES["warmup"], False
-        self.window: Window | None = None
-        self.rhat: Finding | None = None
-        self.ess: Finding | None = None
-        self.part = ""  # of what these are, if not of all
-        self.stored = ""  # draws, at the end
-        self.terminal = stream.isatty()
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
-        super().__init__(
-            total=sweeps,
-            file=stream if self.terminal else _Lines(stream),
-            mininterval=0.1 if self.terminal else 10.0,
-            miniters=1,
-        )
-
-    def _width(self) -> int:
-        """Columns of the terminal as it is now, but for the last: on some a full line wraps."""
-        return (_columns(self.fp) or self.ncols or 80) - 1
-
-    def __str__(self) -> str:
-        state = {**self.format_dict, "accepted": self._accepted()}
-        if not self.terminal:
-            return self._line(WHOLE, state)
-        width = self._width()
-        lines = (self._line(form, state, width) for form in FORMS)
-        line = next((line for line in lines if disp_len(line) <= width), None)
-        return self.phase[:width] if line is None else line
-
-    def _line(self, form: Form, state: Mapping[str, Any], width: int = 0) -> str:
-        """The line in one form, its bar as long as the width leaves room for."""
-        done = state["n"] / max(state["total"], 1)
-        rest = self._readable(", ".join(self._parts(form, state)))
-        if not form.bar:
-            begin = self.phase if self.ended and done >= 1 else f"{self.phase} {done:.0%}"
-            return ", ".join(filter(None, (begin, rest)))
-        room = width - disp_len(f"{self.phase} || {rest}")
-        return f"{self.phase} |{self._drawn(done, min(max(room, SHORTEST), LONGEST))}| {rest}"
-
-    def _accepted(self) -> float | None:
-        """Read from the device only when a line is written."""
-        if self.window is None or not self.window.acceptance:
-            return None
-        return torch.stack([rates.double().mean() for rates in self.window.acceptance.values()]).mean().item()
-
-    def _drawn(self, done: float, columns: int) -> str:
-        """The bar itself, in eighths of a column if the stream can write them."""
-        full, eighths = divmod(int(min(done, 1.0) * columns * 8), 8)
-        bar = "█" * full + " ▏▎▍▌▋▊▉"[eighths] if self._unicode else "#" * full
-        return f"{bar:{columns}}"[:columns]
-
-    def _parts(self, form: Form, state: Mapping[str, Any]) -> Iterator[str]:
-        rate, window = state["rate"] or state["n"] / max(state["elapsed"], 1e-9), self.window
-        if form.counted and not (self.stored and state["n"] >= state["total"]):
-            yield f"{state['n']}/{state['total']}"
-        if self.stored:
-            yield self.stored
-        if self.ended:
-            seconds = state["elapsed"]
-            yield f"in {tqdm.format_interval(seconds) if seconds >= 60 else f'{seconds:.1f} s'}"
-        elif rate:
-            yield f"{tqdm.format_interval((state['total'] - state['n']) / rate)} left"
-        if self.rhat is not None:
-            yield self.rhat.text(form.rhat, form.thresholds)
-        if self.ess is not None:
-            yield self.ess.text(form.ess, form.thresholds)
-        if self.part and (self.rhat is not None or self.ess is not None):
-            yield self.part
-        if window is not None and window.nan:
-            yield f"NaN {window.nan}"
-        if form.accept and (accepted := state["accepted"]) is not None:
-            yield f"{form.accept} {accepted:.2f}"
-        if rate and form.rate:
-            yield f"{rate:,.0f}{form.rate}" if rate >= 100 else f"{rate:.3g}{form.rate}"
-
-    @property
-    def _unicode(self) -> bool:
-        return self.encoding.lower().startswith("utf")
-
-    def _readable(self, line: str) -> str:
-        """The line in characters that the stream can write."""
-        if self._unicode:
-            return line
-        return line.replace("≥", ">=").replace("…", "..").encode(self.encoding, "replace").decode(self.encoding)
-
-
-def _columns(stream: TextIO) -> int:
-    """Of the terminal that a stream writes to; 0 of what is none, or has no columns but says that it is one."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns
-    except (OSError, AttributeError, ValueError):
-        return 0
-
-
-class _Lines:
-    """A file that gets a whole line where tqdm would redraw one."""
-
-    encoding = "ascii"
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        if line := text.strip("\r\n "):
-            self._stream.write(line + "\n")
-
-    def flush(self) -> None:
-        self._stream.flush()
 
 
 def _heading(run: RunInfo) -> Iterator[str]:

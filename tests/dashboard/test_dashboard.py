@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from arviz_stats.base import array_stats
+from contracts.monitors import MonitorContract
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from windows import RUN, SAMPLING, SIZE, WARMUP, feed, load, make_windows, scalars, text, worst
@@ -28,6 +29,11 @@ class Board(TensorBoardMonitor):
 
     def __init__(self, log_dir, **options):
         super().__init__(log_dir, announce=False, **options)
+
+
+class TestTensorBoardMonitor(MonitorContract):
+    def monitor(self, folder: Path) -> TensorBoardMonitor:
+        return TensorBoardMonitor(folder, stream=io.StringIO())
 
 
 @pytest.fixture

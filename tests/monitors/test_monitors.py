@@ -1,11 +1,6 @@
 """Monitors: what they write is what they were told, they change nothing, and they survive what goes wrong."""
 
 import io
-import random
-import subprocess
-import sys
-import threading
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from windows import RUN, feed, make_windows
+from contracts.monitors import MonitorContract
+from windows import RUN, make_windows
 
-from hiertorch.monitors import Monitor, ProgressBar, TensorBoardMonitor, parameter_names
+from hiertorch.monitors import Monitor, ProgressBar, parameter_names
 from hiertorch.monitors.base import safe_tags, watch
 from hiertorch.monitors.governor import Governor, Tier
 
@@ -120,32 +116,11 @@ def test_the_governor_waits_for_its_share():
 # Every monitor
 
 
-@pytest.mark.parametrize("kind", ["nothing", "bar", "tensorboard"])
-def test_attaching_changes_nothing(kind, tmp_path):
-    board = TensorBoardMonitor(tmp_path, stream=io.StringIO())
-    monitor = {"nothing": Monitor(), "bar": ProgressBar(io.StringIO()), "tensorboard": board}[kind]
-    windows, again = make_windows(chains=9), make_windows(chains=9)
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    threads = threading.enumerate()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        feed(monitor, windows)
-        feed(monitor, windows)  # a monitor can be used again
-        monitor.stop("finished")  # and stopped twice
-    assert threading.enumerate() == threads
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), states[1], strict=True))
-    assert random.getstate() == states[2]
-    for window, same in zip(windows, again, strict=True):
-        for found, expected in ((window.values, same.values), (window.draws, same.draws)):
-            assert all(torch.equal(found[name], expected[name]) for name in expected)
-        assert torch.equal(window.log_density, same.log_density)
-        assert all(torch.equal(window.acceptance[name], same.acceptance[name]) for name in same.acceptance)
+class TestNothing(MonitorContract):
+    def monitor(self, folder: Path) -> Monitor:
+        return Monitor()
 
 
-def test_importing_monitors_does_not_import_tensorboard():
-    code = "import sys; from hiertorch.monitors import TensorBoardMonitor; print(*sys.modules)"
-    root = Path(__file__).parents[2]
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout
-    assert not [module for module in found.split() if module.startswith(("tensorboard", "torch.utils.tensorboard", "matplotlib"))]
-    assert "hiertorch.dashboard.monitor" in found.split()
+class TestProgressBar(MonitorContract):
+    def monitor(self, folder: Path) -> Monitor:
+        return ProgressBar(io.StringIO())

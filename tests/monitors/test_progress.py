@@ -22,8 +22,8 @@ from windows import SIZE, WARMUP
 from windows import feed as seen
 
 from hiertorch.monitors import ProgressBar
+from hiertorch.monitors.bar import shortened
 from hiertorch.monitors.governor import Governor, Tier
-from hiertorch.monitors.progress import shortened
 
 RUN = replace(
     windows.RUN,
