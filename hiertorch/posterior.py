@@ -195,7 +195,7 @@ class Posterior(Fit):
         Raises:
             DataError: for rows that can't be read, or contradict what was fitted.
         """
-        return self.of(update(self, frame, **settings))
+        return update(self, frame, **settings)
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write one HTML file that says what was fitted, whether it can be believed, and what came out; see

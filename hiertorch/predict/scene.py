@@ -1,6 +1,7 @@
 """New rows and the values of the latents there: those stored of known groups, and draws from the population for new."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,6 @@ class Setting:
         self.rows = self.whole.rows(len(heads), len(heads) + len(y))
         fitted.model.check_columns(self.rows)
         self._check_model(heads)
-        self._redrawn = self._unstored()
 
     def _heads(self, found: Mapping[str, np.ndarray]) -> np.ndarray:
         """Rows of the fitted data in which each known group occurs."""
@@ -160,7 +160,8 @@ class Setting:
         """Whether effects of known groups were not stored, and drawn again."""
         return bool(self._redrawn)
 
-    def _unstored(self) -> dict[str, Tensor]:
+    @cached_property
+    def _redrawn(self) -> dict[str, Tensor]:
         """Effects of known groups that are drawn again, name -> `(chains, draws, groups, *event)`; together, so that
         also stored ones are drawn again if others have to be.
         """

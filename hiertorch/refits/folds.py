@@ -10,7 +10,7 @@ the effects are integrated out (Merkle, Furr & Rabe-Hesketh 2019).
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from hiertorch import wording
-from hiertorch.arguments import check_choice, check_seed
+from hiertorch.arguments import check_seed
 from hiertorch.comparison.bygroup import log_marginals
 from hiertorch.comparison.criteria import Criterion, question, total
-from hiertorch.data.columns import check_aligned
 from hiertorch.data.table import Data
 from hiertorch.draws import diagnostics
 from hiertorch.draws.closedform import collapsed_of
@@ -31,20 +30,17 @@ from hiertorch.draws.pareto import good_k
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
 from hiertorch.fitting import fit
+from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.redraw import Redraw
+from hiertorch.refits.parting import Units
 from hiertorch.run.ending import uninterrupted
 from hiertorch.run.options import check_handed_on
 from hiertorch.runtime.silence import hushed
-
-if TYPE_CHECKING:
-    from hiertorch.gaussian.collapse import Collapsed
 
 __all__ = ["kfold", "refit"]
 
 CHAINS, DRAWS = 8, 500
 """Of each fit: some thousands of draws are enough for the mean of a density."""
-
-CPU = torch.device("cpu")
 
 WITHOUT = {"prior_only": "folds are rows", "keep": "a fold's densities need all latents"}
 """Options of `sample` that no fold can have."""
@@ -68,7 +64,7 @@ def kfold(
     by: str = "row",
     *,
     stratify: str | None = None,
-    folds: Sequence[Any] | None = None,
+    folds: Sequence[object] | None = None,
     seed: int | None = None,
     **settings: Any,
 ) -> Criterion:
@@ -93,23 +89,21 @@ def kfold(
     whole = Pointwise(posterior, FITTED)
     data = whole.data
     seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
-    check_choice("by", by, ("row", *data.plates))
-    number = _number(data, by)
-    fold = _drawn(data, k, by, stratify, number, seed) if folds is None else _given(data, folds, by)
-    unit = _units(data, by)
-    of_row = fold[unit]
+    units = Units.of(data, by)
+    fold = units.drawn(k, stratify, seed) if folds is None else units.given(folds)
+    of_row = fold[units.of_row]
     kept = torch.stack([of_row != f for f in range(int(fold.max()) + 1)])
     _check_kept(whole, kept)
-    elpd, found = fold.new_zeros(number, dtype=data.dtype), []
-    error = torch.zeros_like(elpd)
+    elpd, error = torch.zeros(2, len(fold), dtype=data.dtype, device=data.device)
+    found: list[str] = []
     for f, one in enumerate(_fits(posterior, kept, by, seed, settings)):
         out = (fold == f).nonzero()[:, 0]
         elpd[out], error[out] = _left_out(one, by, out)
         found += _sentences(one, f"fold {f}")
-    used = _used(whole, unit)
+    used = _used(whole, units)
     frame = pd.DataFrame({"elpd": elpd[used].cpu(), "p": (_in_sample(whole, by, used) - elpd[used]).cpu()})
     frame["fold"] = fold[used].cpu().numpy()
-    frame.index = _labels(data, by)[used.cpu().numpy()]
+    frame.index = units.labels[used.cpu().numpy()]
     if found:
         found.append("Give draws=, warmup= or chains= to take more of each fold.")
     details = {"folds": float(len(kept)), "mcse": float(error[used].square().sum().sqrt())}
@@ -148,16 +142,16 @@ def refit(
         raise DataError(f"above= is the Pareto k above which a row is left out by a fit, a number; found {above!r}.")
     whole = Pointwise(posterior)
     data, by, frame = whole.data, criterion.by, criterion.pointwise.copy()
-    labels, unit = _labels(data, by), _units(data, by)
-    used = _used(whole, unit)
-    if len(frame) != len(used) or list(frame.index) != list(labels[used.cpu().numpy()]):
+    units = Units.of(data, by)
+    used = _used(whole, units)
+    others = []
+    if list(frame.index) != list(units.labels[used.cpu().numpy()]):
+        others = ["but of other rows or groups"]
+    elif criterion.fingerprint is not None:
+        others = data.fingerprint.row_differences(criterion.fingerprint)
+    if others:
         raise DataError(
-            "the criterion is not of the data that this posterior was fitted to, but of other rows or groups: take "
-            "posterior.criterion() of this one."
-        )
-    if criterion.fingerprint is not None and (other := data.fingerprint.row_differences(criterion.fingerprint)):
-        raise DataError(
-            f"the criterion is not of the data that this posterior was fitted to, {'; '.join(other)}: take "
+            f"the criterion is not of the data that this posterior was fitted to, {'; '.join(others)}: take "
             "posterior.criterion() of this one."
         )
     above = good_k(whole.number) if above is None else above
@@ -165,7 +159,7 @@ def refit(
     if not len(at):
         return criterion
     out = used[torch.from_numpy(at).to(used.device)]
-    kept = unit.unsqueeze(0) != out.unsqueeze(1)
+    kept = units.of_row.unsqueeze(0) != out.unsqueeze(1)
     _check_kept(whole, kept)
     seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
     found: list[str] = []
@@ -186,67 +180,9 @@ def _totals(frame: pd.DataFrame) -> tuple[float, float, float]:
     return *total(frame["elpd"].to_numpy()), float(frame["p"].sum())
 
 
-# What is left out
-
-
-def _number(data: Data, by: str) -> int:
-    return data.n_rows if by == "row" else data.size(by)
-
-
-def _units(data: Data, by: str) -> Tensor:
-    """The row or group that each row is left out with, `(rows,)`."""
-    return torch.arange(data.n_rows, device=data.device) if by == "row" else data[by]
-
-
-def _used(whole: Pointwise, unit: Tensor) -> Tensor:
+def _used(whole: Pointwise, units: Units) -> Tensor:
     """Rows that say something of the latents, or groups that have any."""
-    return unit[whole.told].unique()
-
-
-def _labels(data: Data, by: str) -> pd.Index:
-    return data.index if by == "row" else data.labels[by]
-
-
-def _drawn(data: Data, k: int, by: str, stratify: str | None, number: int, seed: int) -> Tensor:
-    """The fold of each row or group, by chance: `(rows or groups,)`, folds as equal in size as can be."""
-    what = "rows" if by == "row" else f"groups of {by!r}"
-    if isinstance(k, bool) or not isinstance(k, int) or not 2 <= k <= number:
-        raise DataError(f"k= is a whole number of folds from 2 to {number}, the number of {what}; found {k!r}.")
-    generator = torch.Generator(CPU).manual_seed(seed)
-    order = torch.randperm(number, generator=generator, device=CPU)
-    if stratify is not None:
-        if by != "row":
-            raise DataError(f"stratify= is for by='row': whole groups of {by!r} are left out; leave it out.")
-        codes = data.codes[stratify].cpu() if isinstance(stratify, str) and stratify in data.codes else None
-        if codes is None:
-            raise DataError(
-                f"stratify= is a grouping of the data: {wording.listed(data.plates)}; found {stratify!r}."
-                f"{wording.closest(stratify, data.plates)}"
-            )
-        order = order[codes[order].argsort(stable=True)]  # by group, and by chance within
-    fold = torch.empty(number, dtype=torch.long, device=CPU)
-    fold[order] = torch.arange(number, device=CPU) % k
-    return fold.to(data.device)
-
-
-def _given(data: Data, folds: Sequence[Any], by: str) -> Tensor:
-    """Folds that a user gives, as numbers for rows or groups."""
-    check_aligned([("folds", folds)], data.index)
-    labels = pd.Index(np.asarray(folds).ravel() if not isinstance(folds, pd.Series) else folds.to_numpy())
-    if len(labels) != data.n_rows or labels.isna().any():
-        raise DataError(f"folds= has one label for each of {data.n_rows} rows, none missing; found {len(labels)}.")
-    codes = torch.from_numpy(pd.factorize(labels, sort=True)[0].astype(np.int64)).to(data.device)
-    if int(codes.max()) < 1:
-        raise DataError("folds= has one label for all rows: nothing would be left to fit. Give two or more.")
-    if by == "row":
-        return codes
-    found = codes.new_zeros(data.size(by)).index_put((data[by],), codes)
-    if bool((split := found[data[by]] != codes).any()):
-        group = data.labels[by][int(data[by][split][0])]
-        raise DataError(
-            f"folds= puts rows of {by} {wording.show(group)} into two folds, and by={by!r} leaves it whole."
-        )
-    return found
+    return units.of_row[whole.told].unique()
 
 
 def _check_kept(whole: Pointwise, kept: Tensor) -> None:
@@ -254,17 +190,13 @@ def _check_kept(whole: Pointwise, kept: Tensor) -> None:
         raise DataError("a fold holds all rows that say anything: nothing would be left to fit. Take other folds.")
 
 
-# The fits, and what they say
-
-
 def _fits(posterior: Fit, kept: Tensor, by: str, seed: int, settings: dict[str, Any]) -> Iterator[Fit]:
     """For each row of `kept` `(fits, rows)` the posterior given these rows alone; it can be asked about the others."""
     fitted = posterior.fitted
     data: Data = fitted.data
-    settings = {"draws": DRAWS, "progress": False, "start": posterior, **_like(posterior), **settings}
-    chains = settings.pop("chains", CHAINS)
-    if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1:
-        raise DataError(f"chains= is the number of chains of each fold, a whole number from 1; found {chains!r}.")
+    dtype = getattr(torch, str(posterior.run.get("dtype", "float64")))
+    settings = {"draws": DRAWS, "progress": False, "start": posterior, "dtype": dtype, **settings}
+    chains = settings.pop("chains", None) or CHAINS
     closed = None if by == "row" else _collapsed(posterior)
     own = torch.ones(data.n_rows, dtype=data.dtype, device=data.device) if data.weights is None else data.weights
     for part in kept.split(AT_ONCE):
@@ -277,19 +209,13 @@ def _fits(posterior: Fit, kept: Tensor, by: str, seed: int, settings: dict[str, 
             yield _one(posterior, run, slice(i, None, len(part)), None if by == "row" else ~rows, closed)
 
 
-def _like(posterior: Fit) -> dict[str, Any]:
-    """Settings that the fit to all rows was made with."""
-    dtype = posterior.run.get("dtype")
-    return {"dtype": getattr(torch, str(dtype))} if dtype else {}
-
-
-def _collapsed(posterior: Fit) -> "Collapsed | None":
+def _collapsed(posterior: Fit) -> Collapsed | None:
     """The model with its effects integrated out, on all rows, if that has a closed form."""
     found = collapsed_of(posterior)
     return None if isinstance(found, str) else found
 
 
-def _one(posterior: Fit, run: Fit, chains: slice, out: Tensor | None, closed: "Collapsed | None") -> Fit:
+def _one(posterior: Fit, run: Fit, chains: slice, out: Tensor | None, closed: Collapsed | None) -> Fit:
     """The chains of one fit, as a posterior that knows all rows, or those that were left out."""
     fitted, one = posterior.fitted, run.taken(chains)
     data = fitted.data if out is None or closed is not None else fitted.data.take(out.nonzero()[:, 0])

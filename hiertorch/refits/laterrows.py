@@ -5,9 +5,6 @@ Note [The prior stays]
     prior that moved with every update would make another model of each, and no weights lead from one to the other.
 """
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import torch
@@ -75,9 +72,8 @@ class Later:
         self.y = reading.response(data.name, y, data.dtype, data.device)
         if asked and weights is not None:
             self.w = reading.row_weights(w, self.y)
-        nothing: Any = SimpleNamespace(unstored=None)  # no draws are needed to see whether rows can be read
         with torch.no_grad(), validation(False):
-            Setting(fitted, nothing, self.rows, self.y)
+            Setting(fitted, posterior, self.rows, self.y)  # which says whether they can be read
         self.fresh = {
             plate: labels[data.labels[plate].get_indexer(labels) < 0].unique()
             for plate, labels in self.rows.labels.items()
@@ -123,7 +119,7 @@ class Later:
         """New groups for a message."""
         return "; ".join(f"{plate} {shown(labels)}" for plate, labels in self.new.items())
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, object]:
         """What a run says of an update, but for how it was made."""
         new = {plate: len(labels) for plate, labels in self.fresh.items() if len(labels)}
         return {"rows": len(self.y), "new_groups": new}

@@ -21,7 +21,8 @@ Note [Draws from weights]
 """
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,9 +44,6 @@ from hiertorch.model.model import seeded
 from hiertorch.predict.condition import meeting
 from hiertorch.predict.scene import Setting
 from hiertorch.refits.laterrows import Later
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["LEAST_ESS", "Reweighted", "finite", "follows", "reweighted"]
 
@@ -86,7 +84,7 @@ class _Weights(NamedTuple):
 
     log_weight: Tensor  # (n,)
     log_density: Tensor  # of the draws given all rows, (n,)
-    drawn: Any  # numbers among the n, (kept,), and a generator -> name -> (kept, size, *event)
+    drawn: Callable[[Tensor, torch.Generator], dict[str, Tensor]]  # of numbers among the n, (kept,): (kept, size, ...)
     collapsed: Collapsed | None
 
 
@@ -239,9 +237,9 @@ def _picked(x: Tensor, which: Tensor) -> Tensor:
 
 def _posterior(
     later: Later,
-    drawn: "Mapping[str, Tensor]",
+    drawn: Mapping[str, Tensor],
     log_density: Tensor,
-    updated: "Mapping[str, Any]",
+    updated: Mapping[str, object],
     collapsed: Collapsed | None,
     seed: int | None,
 ) -> Fit:
@@ -254,7 +252,7 @@ def _posterior(
     draws = {name: x for name, x in drawn.items() if name not in unkept}
     merged = Fitted(model, data, next(iter(drawn.values())))
     draws |= {name: x for name, x in merged.derived(drawn).items() if name in before.draws}
-    return type(before)(
+    return Fit(
         draws,
         plates={**{name: latent.plate for name, latent in model.latents.items()}, **before.plates},
         labels={plate: data.labels[plate] for plate in before.labels},

@@ -5,7 +5,7 @@ See reweighting.py for the weights, and laterrows.py for how new rows join those
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -23,19 +23,22 @@ __all__ = ["update"]
 
 NEW_GROUPS = ("sample", "error")
 
+Given = TypeVar("Given", bound=Fit)
+"""What is updated: the result is of its kind."""
+
 WITHOUT = {"start": "an update starts from this posterior", "prior_only": "new rows are about the likelihood"}
 """Options of `sample` that no update can have."""
 
 
 def update(
-    posterior: Fit,
+    posterior: Given,
     frame: pd.DataFrame,
     *,
     weights: str | None = None,
     new_groups: str | None = None,
     distinct: bool = False,
     **settings: Any,
-) -> Fit:
+) -> Given:
     """p(theta | y, y_new): see the module, and `Posterior.update`.
 
     `run["updated"]` of the result says how: "rows", "new_groups", "by" ("weights" or "refit"), "pareto_k", "ess" and
@@ -75,7 +78,7 @@ def update(
     found = reweighted(later, kept=kept, seed=settings.get("seed"))
     if isinstance(found, Reweighted):
         if found.trusted:
-            return found.posterior
+            return posterior.of(found.posterior)
         k, most = found.pareto_k, good_k(found.weighed)
         which = f"Pareto k is {k:.2f}, and {most:.2f} the limit"
         if k < most:
@@ -84,18 +87,16 @@ def update(
     else:
         k, why = math.inf, found
     warn(f"{why}; so the model was fitted again, from where the chains were.")
-    again = refitted(later, settings)
+    again = _refitted(posterior, later, settings)
     again.run["updated"] = {**later.numbers(), "by": "refit", "pareto_k": finite(k), "ess": None, "why": why}
     return again
 
 
-def refitted(later: Later, settings: Mapping[str, Any]) -> Fit:
+def _refitted(posterior: Given, later: Later, settings: Mapping[str, object]) -> Given:
     """A run on all rows that starts where the chains were, with their tuning, and as long as theirs."""
-    posterior, model = later.posterior, later.fitted.model
-    run: dict[str, Any] = {
-        name: posterior.run[name] for name in ("chains", "draws", "thin", "keep_all") if name in posterior.run
-    }
+    model = later.fitted.model
+    same = ("chains", "draws", "thin", "keep_all")
+    run: dict[str, Any] = {name: value for name, value in posterior.run.items() if name in same}
     kept = [name for name in posterior.names if name in model.latents] if posterior.more else None
-    own: dict[str, Any] = {"seed": follows(posterior, None), "progress": False, "dtype": later.data.dtype, "keep": kept}
-    settings = {**run, **own, "start": posterior, **settings}
-    return fit(model, later.data, type(posterior), **settings)
+    own = {"seed": follows(posterior, None), "progress": False, "dtype": later.data.dtype, "keep": kept}
+    return fit(model, later.data, type(posterior), **{**run, **own, "start": posterior, **settings})

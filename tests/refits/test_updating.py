@@ -132,7 +132,7 @@ def test_draws_from_weights_have_an_honest_ess():
     posterior = start(pupils(40))
     found = reweighted(Later(posterior, pupils(16, shift=-1.0, seed=9)))
     assert not isinstance(found, str)
-    again = found.posterior.summary("mu").loc["mu"]
+    again = Posterior.of(found.posterior).summary("mu").loc["mu"]
     assert found.ess < 4000  # of 8,000: the weights are uneven
     assert again["ess_bulk"] == pytest.approx(found.ess, rel=0.5)
     assert again["ess_bulk"] < 0.9 * posterior.chains * posterior.n_draws
