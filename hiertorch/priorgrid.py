@@ -27,9 +27,10 @@ from hiertorch.arguments import names_of
 from hiertorch.data.table import Data
 from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError, ModelError
+from hiertorch.model.copies import cast
 from hiertorch.model.declared import overrides
 from hiertorch.model.distributions import HalfStudentT
-from hiertorch.model.latent import Latent, Values, cast, chains_of
+from hiertorch.model.latent import Latent, Values, chains_of
 from hiertorch.model.model import Model
 from hiertorch.model.reads import record
 from hiertorch.posterior import Posterior, Stats

@@ -21,7 +21,8 @@ from hiertorch.data.table import Data
 from hiertorch.density.structure import coordinates_of
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.checks import inspect
-from hiertorch.model.latent import prior_text, validation
+from hiertorch.model.copies import prior_text
+from hiertorch.model.latent import validation
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.model.transport import location_scale
@@ -56,7 +57,7 @@ rounding.
 """
 
 
-def check(model: Model, data: Data) -> pd.DataFrame:
+def check(model: object, data: Data) -> pd.DataFrame:
     """See `Data.check`."""
     if not isinstance(model, Model):
         raise ModelError(f"check takes an instance of ht.Model, found {model!r}.")

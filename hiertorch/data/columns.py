@@ -1,7 +1,6 @@
 """Which columns of a frame are meant, by what names, and whether the rows of several columns fit together."""
 
 from collections.abc import Collection, Hashable, Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,9 @@ from hiertorch.wording import closest, listed, show
 __all__ = ["check_aligned", "check_column_name", "check_mappings", "check_names", "read_column", "renamed"]
 
 
-def check_names(response: str, columns: Mapping[str, Any], groups: Mapping[str, Any], taken: Collection[str]) -> None:
+def check_names(
+    response: str, columns: Mapping[str, object], groups: Mapping[str, object], taken: Collection[str]
+) -> None:
     """Raises a DataError for names that are no strings, in use twice or `taken` by attributes of Data."""
     for kind, name in [("column", name) for name in columns] + [("grouping", name) for name in groups]:
         advice = f"rename it, for example by frame.rename(columns={{{name!r}: '{name}_'}})."
@@ -31,20 +32,20 @@ def check_names(response: str, columns: Mapping[str, Any], groups: Mapping[str, 
             )
 
 
-def check_mappings(**given: Any) -> None:
+def check_mappings(**given: object) -> None:
     """Raises a DataError for arguments by grouping that are no mapping."""
     for what, value in given.items():
         if value is not None and not isinstance(value, Mapping):
             raise DataError(f"{what}= is a mapping from groupings to labels, {{'school': [...]}}; found {value!r}.")
 
 
-def check_column_name(what: str, name: Any) -> None:
+def check_column_name(what: str, name: object) -> None:
     """Raises a DataError for what can't be the name of a column."""
     if not isinstance(name, Hashable):
         raise DataError(f"{what}= takes names of columns; found {name!r} as one.")
 
 
-def check_aligned(given: Iterable[tuple[str, Any]], index: pd.Index | None = None) -> None:
+def check_aligned(given: Iterable[tuple[str, object]], index: pd.Index | None = None) -> None:
     """Raises a DataError for pandas objects whose rows are labelled in different ways, since all are read by position.
 
     Args:
@@ -66,8 +67,8 @@ def check_aligned(given: Iterable[tuple[str, Any]], index: pd.Index | None = Non
             )
 
 
-def renamed(what: str, names: Any) -> dict[Any, Any]:
-    """New name -> column."""
+def renamed(what: str, names: object) -> dict[str, str]:
+    """New name -> column; `check_names` and `read_column` look at both."""
     if isinstance(names, Mapping):
         return dict(names)
     if isinstance(names, bytes | Tensor) or not isinstance(names, Iterable):
@@ -78,7 +79,7 @@ def renamed(what: str, names: Any) -> dict[Any, Any]:
     return {name: name for name in found}
 
 
-def read_column(frame: pd.DataFrame, name: str, levels: dict[str, tuple[str, ...]] | None = None) -> Any:
+def read_column(frame: pd.DataFrame, name: str, levels: dict[str, tuple[str, ...]] | None = None) -> object:
     """A column of a frame; "livch=2" is the indicator (0 or 1) of level "2" of column livch.
 
     Args:

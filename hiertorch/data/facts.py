@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import wording
-from hiertorch.data import reading
+from hiertorch.data import coding
 from hiertorch.errors import DataError
 from hiertorch.runtime.surroundings import feels_at_home
 
@@ -191,9 +191,9 @@ class Facts:
     def _numbers(self, plate: str) -> np.ndarray:
         """The same in float64."""
         if self._first is None:
-            return reading.label_numbers(plate, self.labels[plate])
+            return coding.label_numbers(plate, self.labels[plate])
         known = self._first.labels[plate]
-        both = reading.label_numbers(plate, known.append(self.labels[plate]))
+        both = coding.label_numbers(plate, known.append(self.labels[plate]))
         return both[len(known) :] + (self._first._numbers(plate)[0] - both[0])
 
     def row_text(self, row: int) -> str:

@@ -1,8 +1,6 @@
 """From whatever a user gives (lists, arrays, series, labels) to checked tensors, or a sentence on what is wrong."""
 
 import math
-from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,14 +8,13 @@ import torch
 from torch import Tensor
 
 from hiertorch.errors import DataError
-from hiertorch.wording import shape, show
+from hiertorch.wording import shape
 
 __all__ = [
     "check_dtype",
     "check_finite",
     "check_length",
     "check_none",
-    "coded",
     "common_device",
     "is_real",
     "predictor",
@@ -27,14 +24,12 @@ __all__ = [
 ]
 
 PANDAS_ARRAYS = pd.Series | pd.Index | pd.api.extensions.ExtensionArray
+
 EXACT = 2.0**53
 """Whole numbers below it are their own float64."""
 
-MANY = 1000
-"""A table of so many whole numbers is small whatever the number of rows."""
 
-
-def response(name: str, y: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+def response(name: str, y: object, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The response as a checked tensor, `(rows,)` or `(chains, rows)`."""
     what = f"the response {name!r}"
     tensor = _numbers(what, y, dtype, device)
@@ -44,7 +39,7 @@ def response(name: str, y: Any, dtype: torch.dtype, device: torch.device) -> Ten
     return tensor
 
 
-def row_weights(weights: Any, y: Tensor, *, check_values: bool = True) -> Tensor:
+def row_weights(weights: object, y: Tensor, *, check_values: bool = True) -> Tensor:
     """Row weights as a checked tensor, `(rows,)` or `(chains, rows)`."""
     tensor = _numbers("the weights", weights, y.dtype, y.device)
     if tensor.ndim not in (1, 2):
@@ -60,7 +55,7 @@ def row_weights(weights: Any, y: Tensor, *, check_values: bool = True) -> Tensor
     return tensor
 
 
-def predictor(name: str, x: Any, n_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def predictor(name: str, x: object, n_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A column as a checked tensor, `(rows, *trailing)`."""
     what = f"column {name!r}"
     tensor = _numbers(what, x, dtype, device)
@@ -71,7 +66,7 @@ def predictor(name: str, x: Any, n_rows: int, dtype: torch.dtype, device: torch.
     return tensor
 
 
-def _numbers(what: str, values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _numbers(what: str, values: object, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Real numbers of any kind, as a floating tensor."""
     if isinstance(values, Tensor):
         if values.is_complex():
@@ -128,124 +123,9 @@ def _check_exact(what: str, array: np.ndarray, numbers: np.ndarray | None = None
                 )
 
 
-def is_real(kind: Any) -> bool:
+def is_real(kind: np.dtype | pd.api.extensions.ExtensionDtype) -> bool:
     """Whether a pandas or NumPy dtype holds real numbers."""
     return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_complex_dtype(kind)
-
-
-def coded(plate: str, values: Any, labels: Any, n_rows: int) -> tuple[np.ndarray, pd.Index]:
-    """The code of each row `(rows,)`, and the labels in code order."""
-    what = f"grouping {plate!r}"
-    rows = _labels(what, values)
-    check_length(what, len(rows), n_rows)
-    try:
-        codes, found = _factorized(rows)
-    except TypeError as error:
-        raise DataError(f"{what} has a label that can't be one: {error}. Labels must be hashable.") from error
-    _check_truths(what, rows, codes, found)
-    if labels is None:
-        return codes, found
-    known = _labels(f"labels= of {what}", labels).copy(deep=True)
-    if isinstance(known, pd.CategoricalIndex):
-        known = known.categories.take(known.codes)
-    if not known.is_unique:
-        raise DataError(f"labels= of {what} has {show(known[known.duplicated()][0])} twice: give each label once.")
-    places = known.get_indexer(found)
-    codes = places[codes]
-    if (places < 0).any():
-        row = int(np.argmax(codes < 0))
-        raise DataError(
-            f"{what} has {show(rows[row])} in row {row} (from 0), which is not in its labels=: add it there."
-        )
-    return codes, known
-
-
-def row_labels(plate: str, values: Any) -> pd.Index:
-    """The group label of each row, none of them missing."""
-    rows = _labels(f"grouping {plate!r}", values)
-    return pd.Index(rows.astype(object), tupleize_cols=False) if isinstance(rows, pd.CategoricalIndex) else rows
-
-
-def _labels(what: str, values: Any) -> pd.Index:
-    """Labels as an index in which a tuple is one label; it may share the caller's memory."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1:
-        found = f"shape {shape(values)}" if hasattr(values, "shape") else repr(values)
-        raise DataError(f"{what} must be a sequence of labels, one a row; found {found}.")
-    if isinstance(values, pd.MultiIndex):
-        values = values.to_flat_index()
-    elif isinstance(values, np.ma.MaskedArray):
-        values = values.tolist()  # None where it is masked
-    elif isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    elif not isinstance(values, PANDAS_ARRAYS | np.ndarray):
-        values = [value.item() if isinstance(value, Tensor) else value for value in values]  # tensors hash by identity
-    index = pd.Index(values, copy=False, tupleize_cols=False)
-    missing = np.flatnonzero(pd.isna(index))
-    check_none(what, "missing (None, NaN or NaT)", missing, "Drop those rows, or give them a label of their own.")
-    return index
-
-
-def _factorized(rows: pd.Index) -> tuple[np.ndarray, pd.Index]:
-    """The code of each row, and the labels: in the order of their categories, else sorted, else by first appearance."""
-    if isinstance(rows, pd.CategoricalIndex):
-        rows = rows.remove_unused_categories()
-        return rows.codes.astype(np.int64), pd.Index(rows.categories, tupleize_cols=False)
-    if isinstance(rows.dtype, np.dtype) and rows.dtype.kind in "iu":
-        numbers = rows.to_numpy()
-        low, high = int(numbers.min()), int(numbers.max())
-        if high - low < max(len(rows), MANY) and high < 2**63:
-            return _close_numbers(numbers, low, high)
-    codes, uniques = pd.factorize(rows.array)
-    labels = pd.Index(uniques, tupleize_cols=False)
-    try:
-        order = labels.argsort()
-    except TypeError:  # such as numbers among strings
-        order = np.arange(len(labels))
-    return np.argsort(order)[codes], labels.take(order)
-
-
-def _check_truths(what: str, rows: pd.Index, codes: np.ndarray, labels: pd.Index) -> None:
-    """Raises a DataError where True and 1 are labels of one grouping, which Python holds for the same."""
-    if rows.dtype != object or not any(label in (0, 1) or isinstance(label, tuple) for label in labels.tolist()):
-        return
-    kinds = [_truths(label) for label in labels.tolist()]
-    for row, (label, code) in enumerate(zip(rows.tolist(), codes.tolist(), strict=True)):
-        if _truths(label) != kinds[code]:
-            one, other = show(labels[code]), show(label)
-            raise DataError(
-                f"{what} has {one} and {other}, which Python holds for one label (row {row} from 0): write one of the "
-                "two in another way, such as all as text."
-            )
-
-
-def _truths(label: Any) -> Any:
-    """Whether a label is True or False, or which parts of it are."""
-    return tuple(map(_truths, label)) if isinstance(label, tuple) else isinstance(label, bool | np.bool_)
-
-
-def _close_numbers(numbers: np.ndarray, low: int, high: int) -> tuple[np.ndarray, pd.Index]:
-    """The same for whole numbers from low to high, by a table of these: several times faster than hashing."""
-    offsets = numbers.astype(np.int64)  # a copy: the caller's may change
-    offsets -= low
-    occurs = np.zeros(high - low + 1, bool)
-    occurs[offsets] = True
-    labels = pd.Index((np.flatnonzero(occurs) + low).astype(numbers.dtype))
-    return (offsets if len(labels) == len(occurs) else (np.cumsum(occurs) - 1)[offsets]), labels
-
-
-def label_numbers(plate: str, labels: pd.Index) -> np.ndarray:
-    """Labels as float64 numbers, dates as days since the first."""
-    if isinstance(labels, pd.PeriodIndex):
-        labels = labels.to_timestamp()
-    if isinstance(labels, pd.DatetimeIndex):
-        return np.asarray((labels - labels.min()) / pd.Timedelta(days=1), np.float64)
-    try:
-        return np.asarray(labels, np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"the labels of {plate!r} should be numbers or dates, since they are used as times; found "
-            f"{show(labels[0])}."
-        ) from error
 
 
 def check_dtype(dtype: torch.dtype) -> None:
@@ -269,14 +149,14 @@ def check_finite(what: str, tensor: Tensor, row_axis: int) -> None:
     check_none(what, f"NaN, missing or infinite in {precision}", bad, "Drop or impute those rows first.")
 
 
-def check_none(what: str, problem: str, rows: Any, advice: str) -> None:
+def check_none(what: str, problem: str, rows: Tensor | np.ndarray, advice: str) -> None:
     """Raises if there are rows with a problem, one entry a value."""
     if count := len(rows):
         values = "1 value is" if count == 1 else f"{count} values are"
         raise DataError(f"{what}: {values} {problem}, first in row {int(rows.min())} (from 0). {advice}")
 
 
-def common_device(*given: Any) -> torch.device:
+def common_device(*given: object) -> torch.device:
     """The one device of the tensors among the arguments; the CPU if there is none."""
     devices = {values.device for values in given if isinstance(values, Tensor)}
     if len(devices) > 1:
@@ -286,7 +166,7 @@ def common_device(*given: Any) -> torch.device:
     return devices.pop() if devices else torch.device("cpu")
 
 
-def row_numbers(rows: Any, n_rows: int) -> Tensor:
+def row_numbers(rows: object, n_rows: int) -> Tensor:
     """Numbers of rows as a long tensor, where they are."""
     try:
         found = torch.as_tensor(rows)

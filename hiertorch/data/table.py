@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import wording
-from hiertorch.data import reading
+from hiertorch.data import coding, reading
 from hiertorch.data.columns import check_aligned, check_column_name, check_mappings, check_names, read_column, renamed
 from hiertorch.data.parts import Parts, counted
 from hiertorch.errors import DataError
@@ -102,7 +102,7 @@ class Data(Parts):
         self.name, self.y = name, reading.response(name, y, dtype, device)
         self.weights = self.first_weights = None if weights is None else reading.row_weights(weights, self.y)
         self.columns = {name: reading.predictor(name, x, self.n_rows, dtype, device) for name, x in columns.items()}
-        coded = {plate: reading.coded(plate, rows, labels.get(plate), self.n_rows) for plate, rows in groups.items()}
+        coded = {plate: coding.coded(plate, rows, labels.get(plate), self.n_rows) for plate, rows in groups.items()}
         self.labels = {plate: index for plate, (_, index) in coded.items()}
         self.whole_codes = {plate: codes for plate, (codes, _) in coded.items()}
         self.codes = {plate: torch.from_numpy(codes).to(device) for plate, codes in self.whole_codes.items()}
@@ -190,7 +190,7 @@ class Data(Parts):
             for name, column in self.recipe.columns.items()
         }
         labels = {
-            plate: reading.row_labels(plate, read_column(frame, column)) for plate, column in self.recipe.groups.items()
+            plate: coding.row_labels(plate, read_column(frame, column)) for plate, column in self.recipe.groups.items()
         }
         if unknown := [column for column in frame.columns if column not in self.recipe.every]:
             hint = wording.closest(unknown[0], self.recipe.every)
@@ -254,7 +254,7 @@ class Data(Parts):
             lines.append(f"groupings: {wording.listed(f'{plate} ({self._sizes(plate)})' for plate in self.plates)}")
         return "\n  ".join(lines)
 
-    def check(self, model: Any) -> pd.DataFrame:
+    def check(self, model: object) -> pd.DataFrame:
         """What a model asks for and these data lack: a table of findings, the gravest first; empty if there are none.
 
         Columns: `severity` ("error", "warning" or "note"), `about` (a grouping, column or latent), `finding` (a

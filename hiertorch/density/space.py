@@ -9,8 +9,8 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 
 from hiertorch.model.bijections import bijection
-from hiertorch.model.latent import cast
-from hiertorch.model.support import Bounds, bounds
+from hiertorch.model.copies import cast
+from hiertorch.model.intervals import Bounds, bounds
 
 __all__ = ["Coordinate", "Space", "chain_last"]
 

@@ -19,8 +19,9 @@ from hiertorch.gaussian.grams import gather
 from hiertorch.gaussian.marginals import Marginals
 from hiertorch.gaussian.root import Reduced, Spreads
 from hiertorch.gaussian.several import Eliminations
+from hiertorch.model.intervals import Bounds
 from hiertorch.model.latent import Values, known
-from hiertorch.model.support import Bounds, Condition, conditions
+from hiertorch.model.support import Condition, conditions
 
 __all__ = ["Collapsed"]
 

@@ -17,10 +17,10 @@ OURS, BASES = "hiertorch.", "hiertorch.model."
 """How the names of the package's modules begin, and of those that make up `ht.Model`."""
 
 
-class _Body(dict[str, Any]):
+class _Body(dict[str, object]):
     """A class body in which a latent can't be declared twice."""
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         if isinstance(self.get(name), Latent):
             raise ModelError(f"latent {name!r} is declared twice in one class body; give the second one another name.")
         super().__setitem__(name, value)
@@ -31,10 +31,10 @@ _construct = at_home(type.__call__)
 
 class _ModelType(type):
     @classmethod
-    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **kwargs: Any) -> MutableMapping[str, object]:
+    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **kwargs: object) -> MutableMapping[str, object]:
         return _Body()
 
-    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> "_ModelType":
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, object], **kwargs: object) -> "_ModelType":
         for base in bases if not str(body.get("__module__", "")).startswith(BASES) else ():
             if isinstance(base, _ModelType):
                 for key, value in body.items():
@@ -42,7 +42,7 @@ class _ModelType(type):
                         raise ModelError(f"class {name}: {why}")
         return super().__new__(mcs, name, bases, dict(body), **kwargs)
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls, *args: object, **kwargs: object) -> Any:
         known = _keywords_of(cls)
         if known is not None and not known >= kwargs.keys():
             raise unknown_option(cls.__name__, kwargs, known)
@@ -165,7 +165,7 @@ FINAL = ("latents", "derived", "values", "check", "_declared", "_derived", "_dec
 """Names of `Model` that no model may write itself: what is asked of a model goes through them."""
 
 
-def _hides(base: type, name: str, value: Any) -> str | None:
+def _hides(base: type, name: str, value: object) -> str | None:
     """Why an attribute of this name would break the model, or None: it stands where `Model`, a ready structure or
     `torch.nn.Module` has a method or a property.
     """

@@ -1,7 +1,7 @@
 """Distributions that `torch.distributions` lacks."""
 
+from collections.abc import Sequence
 from math import log
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,9 +43,9 @@ class HalfStudentT(Distribution):
         """scale^2 df / (df - 2) - mean^2; infinite for df <= 2."""
         return torch.where(self.df > 2, self.scale.square() * self.df / (self.df - 2) - self.mean.square(), torch.inf)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draws `(*sample_shape, *batch_shape)`."""
-        return self._whole.rsample(sample_shape).abs()
+        return self._whole.rsample(torch.Size(sample_shape)).abs()
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(value)."""
@@ -53,7 +53,7 @@ class HalfStudentT(Distribution):
             self._validate_sample(value)
         return self._whole.log_prob(value) + log(2.0)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "HalfStudentT":
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> "HalfStudentT":
         """The same with another batch shape."""
         new = self._get_checked_instance(HalfStudentT, _instance)
         new.df, new.scale = self.df.expand(batch_shape), self.scale.expand(batch_shape)

@@ -13,8 +13,10 @@ from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.model.latent import Latent, Values, known, repaired
-from hiertorch.model.support import Bounds, Condition, Sure, conditions, plain_bounds, violated
+from hiertorch.model.copies import repaired
+from hiertorch.model.intervals import Bounds, plain_bounds
+from hiertorch.model.latent import Latent, Values, known
+from hiertorch.model.support import Condition, Sure, conditions, violated
 
 __all__ = ["Share", "draw_latents", "fits", "impossible_at", "refuse_impossible"]
 
@@ -80,10 +82,11 @@ def _drawn(
 ) -> dict[str, Tensor]:
     every, tensors, ends = tuple(model.latents), dict[str, Tensor](), dict[str, Bounds]()
     for i, name in enumerate(names):
-        fixed = isinstance(model.latents[name].prior, Distribution)
+        prior = model.latents[name].prior
+        fixed = isinstance(prior, Distribution)
         if name in given:
             tensors[name] = given[name]
-            if fixed and (pair := plain_bounds(model.latents[name].prior)) is not None:
+            if isinstance(prior, Distribution) and (pair := plain_bounds(prior)) is not None:
                 ends[name] = pair
             continue
         v = Values(tensors, every, None, ends, chains)

@@ -6,22 +6,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Beta, Distribution, Independent, LKJCholesky, TransformedDistribution
+from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
-from torch.distributions.transforms import Transform
 
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.model.support import Bounds, Sure, shares_memory, within
+from hiertorch.model.copies import cast, exact, prior_text, with_axes
+from hiertorch.model.intervals import Bounds, within
+from hiertorch.model.support import Sure, shares_memory
 from hiertorch.runtime.surroundings import at_home
 from hiertorch.runtime.validating import validation
 
-__all__ = ["Derived", "Latent", "Values", "cast", "exact", "known", "prior_text", "repaired", "unnoted", "validation"]
-
-WRITTEN = 64
-"""Numbers of a prior's parameter up to which they are thought to be written by hand."""
+__all__ = ["Derived", "Latent", "Values", "known", "unnoted", "validation"]
 
 Prior = Distribution | Callable[..., Distribution]
 
@@ -54,7 +52,7 @@ class Latent:
         plate: str | None = None,
         *,
         event: int | Sequence[int] = (),
-        labels: Sequence[Any] | str | None = None,
+        labels: Sequence[object] | str | None = None,
     ) -> None:
         if not isinstance(prior, Distribution) and (isinstance(prior, type) or not callable(prior)):
             raise ModelError(
@@ -73,7 +71,9 @@ class Latent:
         self.labels = None if isinstance(labels, str) else _label_tuples(labels)
         self._wants_data = not isinstance(prior, Distribution) and _arity(prior) >= 2
 
-    def distribution(self, values: "Values", data: Any, device: torch.device, dtype: torch.dtype) -> Distribution:
+    def distribution(
+        self, values: "Values", data: Data | None, device: torch.device, dtype: torch.dtype
+    ) -> Distribution:
         """The prior given the latents before it: batch shape broadcastable to `(chains, size)`.
 
         A prior function of two parameters is given `data`; a prior of plain numbers is moved to `device` and `dtype`.
@@ -93,22 +93,22 @@ class Latent:
                 )
             batch = distribution.batch_shape
             # (chains, size) parameters gain the event axes behind them
-            distribution = distribution.expand(batch + self.event) if fixed else _append_axes(distribution, self.event)
+            distribution = distribution.expand(batch + self.event) if fixed else with_axes(distribution, self.event)
             distribution = Independent(distribution, len(self.event))
         return distribution
 
-    def made(self, values: "Values", data: Any) -> Distribution:
+    def made(self, values: "Values", data: Data | None) -> Distribution:
         """The prior that was declared, or what the function that was declared gives, as it is."""
         if isinstance(self.prior, Distribution):
             return self.prior
         return self.prior(values, data) if self._wants_data else self.prior(values)
 
     @property
-    def axes(self) -> tuple[tuple[Any, ...], ...]:
+    def axes(self) -> tuple[tuple[object, ...], ...]:
         """Labels of the event by dimension, none if it has none."""
         return self.labels or ()
 
-    def event_labels(self, data: Any) -> tuple[tuple[Any, ...], ...] | None:
+    def event_labels(self, data: Data) -> tuple[tuple[object, ...], ...] | None:
         """The same, looked up in the data if they are those of a grouping."""
         return (tuple(data.labels[self.labels_of]),) if self.labels_of is not None else self.labels
 
@@ -121,7 +121,7 @@ class Latent:
         prior = str(self.prior) if isinstance(self.prior, Distribution) else "function of earlier latents"
         return f"Latent({prior}{f', plate={self.plate!r}' if self.plate else ''})"
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Latent":
+    def __deepcopy__(self, memo: dict[int, object]) -> "Latent":
         return self  # a latent is a constant declaration
 
     def rebound(self, old: object, new: object) -> "Latent":
@@ -151,7 +151,9 @@ class Derived:
         labels: names of the entries of its event, as for a latent.
     """
 
-    def __init__(self, function: Callable[..., Tensor], plate: str | None = None, *, labels: Any = None) -> None:
+    def __init__(
+        self, function: Callable[..., Tensor], plate: str | None = None, *, labels: Sequence[object] | None = None
+    ) -> None:
         if not callable(function):
             raise ModelError(f"a derived quantity is a function of the latents, lambda v: ..., found {function!r}.")
         if plate is not None and not isinstance(plate, str):
@@ -160,11 +162,11 @@ class Derived:
         self.labels = _label_tuples(labels)
         self._wants_data = _arity(function) >= 2
 
-    def __call__(self, values: "Values", data: Any) -> Tensor:
+    def __call__(self, values: "Values", data: Data) -> Tensor:
         """Its value, `(chains, size, *event)`."""
         return self.function(values, data) if self._wants_data else self.function(values)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Derived":
+    def __deepcopy__(self, memo: dict[int, object]) -> "Derived":
         return self
 
 
@@ -249,126 +251,6 @@ def known(v: Values) -> Sure:
     return satisfies
 
 
-def prior_text(distribution: Distribution) -> str:
-    """A distribution as people write it: Normal(0, 5)."""
-    if isinstance(distribution, Independent):
-        return prior_text(distribution.base_dist)
-    if isinstance(distribution, LKJCholesky):
-        return f"LKJCholesky({distribution.dim}, {float(distribution.concentration):g})"
-    # Of probs and logits one is given; parameters of what is made of others (a Beta of a Dirichlet) are properties.
-    made_of_others = isinstance(distribution, TransformedDistribution)
-    given = [name for name in distribution.arg_constraints if name in distribution.__dict__ and not made_of_others]
-    parts = []
-    for name in given or distribution.arg_constraints:
-        flat = getattr(distribution, name).flatten()
-        same = flat.numel() > 0 and bool((flat == flat[0]).all())
-        each = [f"{x:.4g}" for x in flat.tolist()] if flat.numel() <= 20 else [*(f"{x:.4g}" for x in flat[:3]), "..."]
-        parts.append(f"{float(flat[0]):.4g}" if same else f"[{', '.join(each)}]")
-    return f"{type(distribution).__name__}({', '.join(parts)})" if parts else str(distribution)
-
-
-def cast(thing: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """A copy of a distribution or transform, with floating tensors of `dtype` on `device`, and without validation."""
-    return _mapped(thing, lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None), {})
-
-
-def exact(prior: Distribution, most: int = WRITTEN) -> Distribution:
-    """A prior in double precision, with the numbers that were written.
-
-    torch makes plain numbers tensors of its default dtype: Normal(0.0, 0.1) has a scale of 0.100000001 (of 0.1001 where
-    the default is bfloat16). The shortest decimal that is rounded to the same number is what somebody wrote.
-
-    Args:
-        prior: is not changed.
-        most: numbers of a parameter, up to which they are thought to be written by hand.
-
-    Raises:
-        ModelError: if it was made on the meta device.
-    """
-
-    def written(tensor: Tensor) -> Tensor:
-        if tensor.is_meta:
-            raise ModelError(
-                f"the prior {type(prior).__name__} was made on the meta device, which holds no numbers: make models "
-                "outside of torch.device('meta')."
-            )
-        if tensor.dtype not in ROUNDED or tensor.requires_grad:
-            return tensor.clone() if tensor.is_inference() else tensor
-        if tensor.numel() > most:
-            return tensor.double()
-        numbers = [_shortest(float(x), ROUNDED[tensor.dtype]) for x in tensor.reshape(-1)]
-        return torch.tensor(numbers, dtype=torch.float64, device=tensor.device).reshape(tensor.shape)
-
-    return _mapped(prior, written, {})
-
-
-def _shortest(x: float, rounded: Callable[[float], float]) -> float:
-    """The number of fewest digits that is rounded to x."""
-    numbers = (float(f"{x:.{digits}g}") for digits in range(1, 10))
-    return next((number for number in numbers if rounded(number) == x), x)
-
-
-def _bfloat16(x: float) -> float:
-    """The nearest number whose single precision ends in 16 zeros; of two, the even one."""
-    bits = int(np.float32(x).view(np.uint32))
-    return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32))
-
-
-ROUNDED: dict[torch.dtype, Callable[[float], float]] = {
-    torch.float32: lambda x: float(np.float32(x)),
-    torch.float16: lambda x: float(np.float16(x)),
-    torch.bfloat16: _bfloat16,
-}
-"""How each dtype rounds."""
-
-
-def repaired(distribution: Distribution) -> Distribution:
-    """The same distribution, with draws that agree with its density where torch's don't.
-
-    `LKJCholesky.sample` (torch 2.13) draws the squared length of row i, below the diagonal, from Beta(i - 1/2, .) where
-    the onion method has Beta(i/2, .) (Lewandowski, Kurowicka & Joe 2009, section 3.2): right for 2 x 2 matrices alone.
-    """
-    if isinstance(distribution, Independent):
-        base = repaired(distribution.base_dist)
-        same = base is distribution.base_dist
-        return distribution if same else Independent(base, distribution.reinterpreted_batch_ndims)
-    if not isinstance(distribution, LKJCholesky):
-        return distribution
-    new = copy.copy(distribution)
-    below = torch.arange(distribution.dim, device=distribution.concentration.device).clamp(min=1)  # entries of each row
-    marginal = distribution.concentration.unsqueeze(-1) + 0.5 * (distribution.dim - 2)
-    first = (0.5 * below).to(marginal).expand(*marginal.shape[:-1], distribution.dim)
-    new._beta = Beta(first, marginal - 0.5 * (below - 1), validate_args=False)
-    return new
-
-
-def _append_axes(distribution: Distribution, event: tuple[int, ...]) -> Distribution:
-    """Independent copies along new axes at the right: parameters `(chains, size)` become `(chains, size, *event)`."""
-
-    def appended(tensor: Tensor) -> Tensor:
-        return tensor.reshape(tensor.shape + (1,) * len(event)).expand(tensor.shape + event) if tensor.dim() else tensor
-
-    return _mapped(distribution, appended, {}, event)
-
-
-def _mapped(thing: Any, function: Callable[[Tensor], Tensor], made: dict[int, Any], more: tuple[int, ...] = ()) -> Any:
-    """A copy of a distribution or transform and all its parts, a function of each tensor; batch shapes gain `more`."""
-    if id(thing) in made:  # a transform and its inverse know each other
-        return made[id(thing)]
-    new = made[id(thing)] = copy.copy(thing)
-    for name, value in vars(thing).items():
-        if isinstance(value, Tensor):
-            new.__dict__[name] = function(value)
-        elif isinstance(value, Distribution | Transform):
-            new.__dict__[name] = _mapped(value, function, made, more)
-        elif isinstance(value, list | tuple) and any(isinstance(part, Distribution | Transform) for part in value):
-            new.__dict__[name] = type(value)(_mapped(part, function, made, more) for part in value)
-    if isinstance(new, Distribution):
-        new._validate_args = False
-        new._batch_shape = thing._batch_shape + torch.Size(more)
-    return new
-
-
 def _holds(cell: CellType, thing: object) -> bool:
     try:
         return cell.cell_contents is thing
@@ -376,7 +258,7 @@ def _holds(cell: CellType, thing: object) -> bool:
         return False
 
 
-def _arity(prior: Callable[..., Any]) -> int:
+def _arity(prior: Callable[..., object]) -> int:
     try:
         parameters = inspect.signature(prior).parameters.values()
     except (TypeError, ValueError):
@@ -385,10 +267,11 @@ def _arity(prior: Callable[..., Any]) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
-def _label_tuples(labels: Sequence[Any] | None) -> tuple[tuple[Any, ...], ...] | None:
+def _label_tuples(labels: Sequence[object] | None) -> tuple[tuple[object, ...], ...] | None:
     if labels is None:
         return None
     if isinstance(labels, str) or not isinstance(labels, Iterable):
         raise ModelError(f"labels are a list of names, one for each entry of the event, found {labels!r}.")
-    nested = all(isinstance(part, list | tuple) for part in labels)
-    return tuple(tuple(part) for part in labels) if nested else (tuple(labels),)
+    entries = list(labels)
+    axes = [tuple(entry) for entry in entries if isinstance(entry, list | tuple)]
+    return tuple(axes) if len(axes) == len(entries) else (tuple(entries),)

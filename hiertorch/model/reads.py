@@ -40,19 +40,19 @@ class _Watched:
     def __init__(self, data: Data, seen: set[str]) -> None:
         self.__dict__.update(_data=data, _seen=seen)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         self._seen.add(name)
         found = getattr(self._data, name)
         return partial(self._asked, found) if callable(found) else found
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> object:
         self._seen.add(name)
         return self._data[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._data
 
-    def _asked(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _asked(self, method: Callable[..., object], *args: object, **kwargs: object) -> object:
         """What a method such as `parents` gives; the groupings and columns that it is asked about are read."""
         self._seen.update(x for x in (*args, *kwargs.values()) if isinstance(x, str))
         return method(*args, **kwargs)
@@ -117,7 +117,7 @@ def _possible(
         return tensors
 
 
-def _own_term(model: Densities, name: str, v: Values, data: Any) -> Tensor:
+def _own_term(model: Densities, name: str, v: Values, data: Data) -> Tensor:
     """What an overridden `log_prior_term` gives, or a ModelError that says why it can't be computed."""
     try:
         return model.log_prior_term(name, v, data)
@@ -130,7 +130,7 @@ def _own_term(model: Densities, name: str, v: Values, data: Any) -> Tensor:
         ) from error
 
 
-def _response(model: Densities, v: Values, data: Any) -> Distribution:
+def _response(model: Densities, v: Values, data: Data) -> Distribution:
     """The likelihood at draws from the prior, of which some may be so far out that its parameters overflow."""
     try:
         return model.likelihood(v, data)

@@ -12,7 +12,6 @@ An infinite parameter is impossible too (the overflow of exp(x beta), where torc
 matter: it stays NaN, and is counted and reported as such.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from operator import or_
@@ -24,22 +23,20 @@ from torch.distributions import Distribution, Independent, MixtureSameFamily, Tr
 from torch.distributions.constraints import Constraint
 from torch.distributions.utils import lazy_property
 
+from hiertorch.model.intervals import beyond, has_tensor, is_interval
+
 __all__ = [
-    "Bounds",
     "Condition",
     "Sure",
-    "bounds",
     "conditions",
     "density",
+    "has_one_support",
     "impossible",
     "outside",
-    "plain_bounds",
     "shares_memory",
     "violated",
-    "within",
 ]
 
-Bounds = tuple[float, float]
 Sure = Callable[[Tensor, Constraint], bool]
 """Whether a tensor is known to satisfy a constraint, so that nobody needs to look."""
 
@@ -88,7 +85,7 @@ class Condition:
         return self._beyond(least, reduced(most, torch.amax) if high else _whole(most, torch.amax))
 
     def _beyond(self, least: Tensor, most: Tensor) -> list[Tensor]:
-        below, above = _beyond(self.constraint, least, most)
+        below, above = beyond(self.constraint, least, most)
         if self.constraint is constraints.positive and (self.name or "").startswith("scale of "):
             return [below]  # at an infinite scale the density is 0 by itself
         return [below, above]
@@ -100,7 +97,7 @@ class Condition:
             return "positive definite"
         if c is constraints.nonnegative_integer:
             return "a whole number of at least 0"
-        if not _is_interval(c) or _has_tensor(c):
+        if not is_interval(c) or has_tensor(c):
             return f"in {c}"
         low, high = (getattr(c, name, None) for name in ("lower_bound", "upper_bound"))
         if low is None:
@@ -122,7 +119,7 @@ def density(
     `checked`, outside a support that is the same for all parameters.
     """
     found = conditions(distribution, sure)
-    same = checked and _one_support(distribution)
+    same = checked and has_one_support(distribution)
     if not same and (mask := outside(distribution, value, sure)) is not None:
         found.append(Condition(None, value, None, found=mask))
     return _log_prob(distribution, value), found
@@ -144,7 +141,7 @@ def conditions(distribution: Distribution, sure: Sure | None = None) -> list[Con
     return list(_conditions(distribution, sure, len(distribution.batch_shape)))
 
 
-def _conditions(distribution: Any, sure: Sure | None, axes: int) -> Iterator[Condition]:
+def _conditions(distribution: Distribution, sure: Sure | None, axes: int) -> Iterator[Condition]:
     """For a distribution within one of so many batch axes: what it has more of them belongs to a draw."""
     more = len(distribution.batch_shape) - axes
     if isinstance(distribution, Independent):
@@ -172,7 +169,7 @@ def _conditions(distribution: Any, sure: Sure | None, axes: int) -> Iterator[Con
         yield _condition(f"{name} of {type(distribution).__name__}", distribution, value, constraint, max(0, more))
 
 
-def _given(distribution: Any, name: str) -> Tensor | None:
+def _given(distribution: Distribution, name: str) -> Tensor | None:
     """A parameter, unless it is derived from those that the user gave."""
     owner = distribution
     if name not in vars(distribution):
@@ -188,15 +185,15 @@ def _given(distribution: Any, name: str) -> Tensor | None:
     return _lean(value) if isinstance(value, Tensor) else None
 
 
-def _condition(name: str, distribution: Any, value: Tensor, constraint: Constraint, events: int) -> Condition:
+def _condition(name: str, distribution: Distribution, value: Tensor, constraint: Constraint, events: int) -> Condition:
     base = constraint
     while isinstance(base, constraints.independent):
         events += base.reinterpreted_batch_ndims
         base = base.base_constraint
-    if _is_interval(base) and not _has_tensor(base):
+    if is_interval(base) and not has_tensor(base):
         return Condition(name, _padded(value, events), base, events)
-    if _is_interval(base):
-        bad = violated(_beyond(base, value, value))
+    if is_interval(base):
+        bad = violated(beyond(base, value, value))
     elif base in MATRICES:
         root = next((x for key, x in vars(distribution).items() if key.endswith("scale_tril")), None)
         sound = _is_root(root if root is not None else torch.linalg.cholesky_ex(value).L)
@@ -243,71 +240,7 @@ def _any_real(constraint: Constraint) -> bool:
     return constraint in REAL
 
 
-INTERVALS: Any = (
-    constraints.greater_than,
-    constraints.greater_than_eq,
-    constraints.less_than,
-    constraints.interval,
-    constraints.half_open_interval,
-)
-
-
-def _is_interval(constraint: Constraint) -> bool:
-    return isinstance(constraint, INTERVALS)
-
-
-def _beyond(constraint: Any, least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether an interval leaves out the least of some numbers, or the greatest, or these are infinite; NaN is not."""
-    if isinstance(constraint, constraints.greater_than):
-        return least <= constraint.lower_bound, most == torch.inf
-    if isinstance(constraint, constraints.greater_than_eq):
-        return least < constraint.lower_bound, most == torch.inf
-    if isinstance(constraint, constraints.less_than):
-        return least == -torch.inf, most >= constraint.upper_bound
-    if isinstance(constraint, constraints.half_open_interval):
-        return least < constraint.lower_bound, most >= constraint.upper_bound
-    return least < constraint.lower_bound, most > constraint.upper_bound
-
-
-def bounds(support: Constraint) -> Bounds | None:
-    """The ends of an interval of single numbers, (-inf, inf) for all of them; None for other supports."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    if support is constraints.real:
-        return -math.inf, math.inf
-    if not _is_interval(support):
-        return None
-    ends = [getattr(support, name, end) for name, end in (("lower_bound", -math.inf), ("upper_bound", math.inf))]
-    if any(isinstance(end, Tensor) and not bool((end == end.flatten()[0]).all()) for end in ends):
-        return None
-    low, high = (float(end.flatten()[0]) if isinstance(end, Tensor) else float(end) for end in ends)
-    return low, high
-
-
-def plain_bounds(distribution: Any) -> Bounds | None:
-    """The ends of the support of a distribution, if they are plain numbers."""
-    try:
-        support = distribution.support
-    except NotImplementedError:
-        return None
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return None if _has_tensor(support) else bounds(support)
-
-
-def within(inner: Bounds, constraint: Constraint) -> bool:
-    """Whether numbers strictly between bounds satisfy a constraint."""
-    while isinstance(constraint, constraints.independent):
-        constraint = constraint.base_constraint
-    outer = None if _has_tensor(constraint) else bounds(constraint)
-    return outer is not None and outer[0] <= inner[0] and inner[1] <= outer[1]
-
-
-def _has_tensor(constraint: Constraint) -> bool:
-    return any(isinstance(getattr(constraint, name, None), Tensor) for name in ("lower_bound", "upper_bound"))
-
-
-def outside(distribution: Any, value: Tensor, sure: Sure | None = None) -> Tensor | None:
+def outside(distribution: Distribution, value: Tensor, sure: Sure | None = None) -> Tensor | None:
     """Where single numbers are outside the support, `batch`; None if they can't be.
 
     Simplexes and matrices are not looked at: what is sampled there comes from a bijection onto them.
@@ -321,7 +254,7 @@ def outside(distribution: Any, value: Tensor, sure: Sure | None = None) -> Tenso
         support = distribution.support
     except NotImplementedError:  # a distribution of the user's that tells none
         return None
-    if sure is not None and sure(value, support):
+    if support is None or (sure is not None and sure(value, support)):
         return None
     mask = None
     if support.event_dim == 0 and support is not constraints.real:
@@ -342,9 +275,11 @@ def shares_memory(x: Tensor, other: Tensor) -> bool:
         return False
 
 
-def _one_support(distribution: Any) -> bool:
+def has_one_support(distribution: Distribution) -> bool:
     """Whether its family has one support, whatever the parameters."""
-    support: Any = getattr(type(distribution), "support", None)
+    if isinstance(distribution, Independent):
+        return has_one_support(distribution.base_dist)
+    support: object = getattr(type(distribution), "support", None)
     return isinstance(support, Constraint) and not constraints.is_dependent(support)
 
 
@@ -353,7 +288,7 @@ def _over(mask: Tensor, axes: int) -> Tensor:
     return _padded(mask, axes).flatten(-axes).any(-1) if axes else mask
 
 
-def _log_prob(distribution: Any, value: Tensor) -> Tensor:
+def _log_prob(distribution: Distribution, value: Tensor) -> Tensor:
     """torch's, but in a mixture each component has density 0 outside its own support."""
     if isinstance(distribution, MixtureSameFamily):
         component: Any = distribution.component_distribution

@@ -6,7 +6,7 @@ NaN.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,15 +15,24 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["attempted", "is_of_a_place", "tolerant"]
 
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
 class tolerant(TorchFunctionMode):  # noqa: N801 - used as `with tolerant():`
     """Inside the block (and this thread) Cholesky factors of matrices that have none are NaN."""
 
     def __torch_function__(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         """See `TorchFunctionMode`."""
         if func in (torch.linalg.cholesky, torch.cholesky, Tensor.cholesky) and not (kwargs or {}).get("out"):
-            return _factor(*args, **(kwargs or {}))
+            factor: Callable[..., Tensor] = _factor
+            return factor(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -32,15 +41,15 @@ def _factor(matrix: Tensor, upper: bool = False) -> Tensor:
     return torch.where((info == 0)[..., None, None], root, torch.nan)
 
 
-def attempted(function: Callable[..., Any], *args: Any) -> Any:
+def attempted(function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
     """What a function of the user's gives; under `tolerant` if some chain is at a place where it raises."""
     try:
-        return function(*args)
+        return function(*args, **kwargs)
     except Exception as error:
         if not is_of_a_place(error):
             raise
         with tolerant():
-            return function(*args)
+            return function(*args, **kwargs)
 
 
 def is_of_a_place(error: BaseException | None) -> bool:

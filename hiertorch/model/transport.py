@@ -4,8 +4,6 @@ Location-scale families: theta' = m' + s' (theta - m) / s. Multivariate normal: 
 Families with a rate or scale alone: theta' = theta s' / s. Transformed distributions: the same between transforms.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.distributions import (
@@ -32,22 +30,25 @@ SHAPES = {StudentT: "df", Gamma: "concentration", InverseGamma: "concentration"}
 """Families that are carried by a scale only while this parameter stays the same."""
 
 
-def transport(old: Any, new: Any, value: Tensor) -> Tensor:
-    """`value` `(chains, size, *event)`, distributed as `old`, carried to where it is distributed as `new`."""
-    if isinstance(old, Independent):
+def transport(old: Distribution, new: Distribution, value: Tensor) -> Tensor:
+    """`value` `(chains, size, *event)`, distributed as `old`, carried to where it is distributed as `new`: two of one
+    family, for which `untransportable` knows no reason against it.
+    """
+    if isinstance(old, Independent) and isinstance(new, Independent):
         return transport(old.base_dist, new.base_dist, value)
-    if isinstance(old, LOCATION_SCALE):
+    if isinstance(old, LOCATION_SCALE) and isinstance(new, LOCATION_SCALE):
         return new.loc + new.scale * ((value - old.loc) / old.scale)
-    if isinstance(old, MultivariateNormal):
+    if isinstance(old, MultivariateNormal) and isinstance(new, MultivariateNormal):
         centred = (value - old.loc).unsqueeze(-1)
         z = torch.linalg.solve_triangular(old._unbroadcasted_scale_tril, centred, upper=False)
         return new.loc + (new._unbroadcasted_scale_tril @ z).squeeze(-1)
-    if isinstance(old, Exponential | Gamma):
+    if isinstance(old, Exponential | Gamma) and isinstance(new, Exponential | Gamma):
         return value * (old.rate / new.rate)
-    if isinstance(old, InverseGamma):
+    if isinstance(old, InverseGamma) and isinstance(new, InverseGamma):
         return value * (new.rate / old.rate)
-    if isinstance(old, HalfNormal | HalfCauchy):
+    if isinstance(old, HalfNormal | HalfCauchy) and isinstance(new, HalfNormal | HalfCauchy):
         return value * (new.scale / old.scale)
+    assert isinstance(old, TransformedDistribution) and isinstance(new, TransformedDistribution)
     for step in reversed(old.transforms):
         value = step.inv(value)
     value = transport(old.base_dist, new.base_dist, value)
@@ -56,9 +57,9 @@ def transport(old: Any, new: Any, value: Tensor) -> Tensor:
     return value
 
 
-def untransportable(old: Any, new: Any) -> str | None:
+def untransportable(old: Distribution, new: Distribution) -> str | None:
     """Why `transport` can't serve for this prior, or None if it can; `old` and `new` are the prior at two places."""
-    if isinstance(old, Independent):
+    if isinstance(old, Independent) and isinstance(new, Independent):
         return untransportable(old.base_dist, new.base_dist)
     family = type(old)
     if family in SHAPES:

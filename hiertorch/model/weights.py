@@ -6,7 +6,6 @@ constant at the value that it happens to have.
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -29,7 +28,7 @@ def check_registered(model: Densities) -> None:
         raise ModelError(_sentence(f"{type(model).__name__} holds", dict(found)))
 
 
-def refuse_weights(model: Densities, what: str, found: Any) -> None:
+def refuse_weights(model: Densities, what: str, found: object) -> None:
     """Raises a ModelError if something that the model computed from latents and data alone requires a gradient.
 
     Args:
@@ -56,7 +55,7 @@ def _sentence(what: str, weights: Mapping[str, Tensor]) -> str:
 
 def _weights(model: Densities) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors that require gradients, wherever the model's code can reach them."""
-    seen: dict[int, Any] = {}
+    seen: dict[int, object] = {}
     yield from _within("model", dict(vars(model)), DEPTH, seen)
     for name, latent in model.latents.items():
         yield from _within(f"the prior of {name}", latent.prior, DEPTH, seen)
@@ -65,7 +64,7 @@ def _weights(model: Densities) -> Iterator[tuple[str, Tensor]]:
         yield from _within(name, value, DEPTH, seen)
 
 
-def _within(name: str, thing: Any, depth: int, seen: dict[int, Any]) -> Iterator[tuple[str, Tensor]]:
+def _within(name: str, thing: object, depth: int, seen: dict[int, object]) -> Iterator[tuple[str, Tensor]]:
     if id(thing) in seen or depth < 0:
         return
     seen[id(thing)] = thing  # kept alive, so that nothing else has its id

@@ -108,11 +108,13 @@ class Regression(Designed):
             if own is None:
                 self._ready.add(name)
 
-    def shape(self, name: str, labels: Sequence[Any] | None = None, plate: str | None = None) -> None:
+    def shape(self, name: str, labels: Sequence[str | list[str]] | None = None, plate: str | None = None) -> None:
         """Makes a latent of the class body vary over a plate, and a vector with these labels, or a matrix of a list of
         rows' and one of columns' labels. Without labels to give, the model does without the latent.
         """
-        axes = [] if labels is None else list(labels) if labels and isinstance(labels[0], list) else [list(labels)]
+        axes: list[Sequence[object]] = []
+        if labels is not None:
+            axes = [part for part in labels if isinstance(part, list)] or [list(labels)]
         if any(len(axis) == 0 for axis in axes):
             return self.drop(name)
         latent = self.latents[name]
@@ -125,7 +127,7 @@ class Regression(Designed):
         name: str,
         prior: Prior,
         plate: str | None = None,
-        labels: Any = None,
+        labels: Sequence[object] | str | None = None,
         text: str = "",
         *,
         scaled: bool = False,
@@ -168,7 +170,7 @@ class Regression(Designed):
         owner = next((kind for kind in type(self).__mro__ if name in vars(kind)), Regression)
         return owner.__module__.startswith("hiertorch.models.")
 
-    def _replace(self, priors: Mapping[str, Any] | str | None) -> None:
+    def _replace(self, priors: Mapping[str, object] | str | None) -> None:
         if priors == "tutorial":
             return
         if not (priors is None or priors == "autoscale" or isinstance(priors, Mapping)):
@@ -181,16 +183,15 @@ class Regression(Designed):
         chosen = autoscaled(self.latents, ready, self.family, self.offset, times)
         for name, prior in chosen.items():
             self._set_prior(name, prior, prior.text)
-        for name, prior in own.items():
+        for name, given in own.items():
             if name not in self.latents:
                 raise ModelError(
                     f"priors names {name!r}, which {type(self).__name__} does not have here; its latents are "
                     f"{', '.join(self.latents)}."
                 )
-            given = isinstance(prior, Distribution) or callable(prior)
-            self._set_prior(name, prior if given else parsed(name, prior))
+            self._set_prior(name, given if isinstance(given, Distribution) or callable(given) else parsed(name, given))
 
-    def _set_prior(self, name: str, prior: Any, text: str = "") -> None:
+    def _set_prior(self, name: str, prior: Distribution | Callable[..., Distribution], text: str = "") -> None:
         old = self.latents[name]
         scalar = not isinstance(prior, Distribution) or len(prior.event_shape) == 0
         event = old.event if scalar and not text else ()
@@ -241,7 +242,7 @@ def predictor(data: Data, name: str) -> Tensor:
     return x
 
 
-def parsed(name: str, text: Any) -> Distribution:
+def parsed(name: str, text: object) -> Distribution:
     """A prior from text such as "Normal(0, 10)" or "Gamma(2, rate=0.5)": a class of `torch.distributions` and numbers.
 
     Raises:

@@ -27,7 +27,7 @@ __all__ = ["Simulated", "simulate_grouped"]
 GROUPS, SLOPE, NOISE = 6, 0.5, 1.0
 CPU = torch.device("cpu")
 
-Groups = int | Mapping[str, int | Sequence[Any]]
+Groups = int | Mapping[str, int | Sequence[object]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def simulate_grouped(
     slope: float = SLOPE,
     noise: float = NOISE,
     model: Model | None = None,
-    values: Mapping[str, Any] | None = None,
+    values: Mapping[str, object] | None = None,
     seed: int | None = None,
 ) -> Simulated:
     """y_ij = effect_j + slope x_ij + noise_ij with x_ij ~ Normal(0, 1); with `model`, y ~ p(y | values) of that model.
@@ -125,7 +125,7 @@ def simulate_grouped(
     if len(names) != 1:
         raise DataError(f"without a model there is one grouping, found {listed(names)}; give model= for several.")
     structure = VaryingIntercepts(names[0], ["x"], priors="tutorial")  # all but x is given
-    truth: dict[str, Any] = {"mu_alpha": 0.0, "sigma_alpha": 1.0, "beta": slope, "sigma_y": noise}
+    truth: dict[str, object] = {"mu_alpha": 0.0, "sigma_alpha": 1.0, "beta": slope, "sigma_y": noise}
     if effects is not None:
         truth["alpha"] = effects
     made = _simulated(structure, groups, rows, truth, seed, generator)
@@ -134,7 +134,7 @@ def simulate_grouped(
 
 
 def _simulated(
-    model: Model, groups: Groups | None, rows: Any, values: dict[str, Any], seed: int, generator: torch.Generator
+    model: Model, groups: Groups | None, rows: object, values: dict[str, object], seed: int, generator: torch.Generator
 ) -> Simulated:
     """With every group, column and latent of a model."""
     if (design := design_of(model)) is None:
@@ -176,7 +176,7 @@ def _blank(design: Design, data: Data, generator: torch.Generator) -> Data:
     return data.replace(y=around + noughts if design.family.scaled else around)
 
 
-def _labels(model: Model, design: Design, groups: Groups | None, rows: Any) -> dict[str, np.ndarray]:
+def _labels(model: Model, design: Design, groups: Groups | None, rows: object) -> dict[str, np.ndarray]:
     """Grouping -> labels of its groups; those of a time are numbers."""
     own = [latent.plate for latent in model.latents.values() if latent.plate is not None]
     plates = tuple(dict.fromkeys([*own, *design.times]))
@@ -205,7 +205,7 @@ def _labels(model: Model, design: Design, groups: Groups | None, rows: Any) -> d
     return found
 
 
-def _names(plate: str, groups: int | Sequence[Any], *, numbers: bool) -> np.ndarray:
+def _names(plate: str, groups: int | Sequence[object], *, numbers: bool) -> np.ndarray:
     """Labels in the order in which data are coded: s1 .. s9, s01 .. s12, or 1 .. 12; or those given."""
     if isinstance(groups, Integral) and not isinstance(groups, bool) and int(groups) >= 1:
         count = np.arange(1, int(groups) + 1)
@@ -222,7 +222,7 @@ def _names(plate: str, groups: int | Sequence[Any], *, numbers: bool) -> np.ndar
 
 
 def _coded(
-    design: Design, labels: Mapping[str, np.ndarray], rows: Any, generator: torch.Generator
+    design: Design, labels: Mapping[str, np.ndarray], rows: object, generator: torch.Generator
 ) -> dict[str, np.ndarray]:
     """Grouping -> code of every row."""
     plates = list(labels)
@@ -246,7 +246,7 @@ def _coded(
     return {plate: codes[plate] for plate in plates}
 
 
-def _counts(plate: str, size: int, rows: Any) -> np.ndarray:
+def _counts(plate: str, size: int, rows: object) -> np.ndarray:
     """The number of rows of each group."""
     each = [rows] * size if isinstance(rows, Integral) else list(rows) if isinstance(rows, Iterable) else [rows]
     if len(each) != size:
@@ -280,7 +280,7 @@ def _columns(
     return found | {name: x.numpy() for name, x in of_rows.items()}
 
 
-def _given(model: Model, name: str, value: Any, shapes: Mapping[str, Tensor]) -> Tensor:
+def _given(model: Model, name: str, value: object, shapes: Mapping[str, Tensor]) -> Tensor:
     """A true value as `(size, *event)`."""
     if name not in model.latents:
         derived = " It is computed from them: give those." if name in model.derived else ""
@@ -292,7 +292,7 @@ def _given(model: Model, name: str, value: Any, shapes: Mapping[str, Tensor]) ->
     try:
         return torch.as_tensor(np.asarray(value, np.float64)).expand(shape).clone()
     except (TypeError, ValueError, RuntimeError) as error:
-        found = f"shape {np.shape(value)}" if np.shape(value) else repr(value)
+        found = f"shape {given}" if (given := np.asarray(value, object).shape) else repr(value)
         raise ModelError(
             f"the value given for {name!r} should be numbers that broadcast to (size, *event) = {tuple(shape)}; found "
             f"{found}."

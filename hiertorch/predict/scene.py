@@ -14,9 +14,10 @@ from hiertorch.data.newrows import FrameRows, NewRows, appended, shown
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError, ModelError
+from hiertorch.model.copies import repaired
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.model.impossible import refuse_fixed, refuse_sometimes
-from hiertorch.model.latent import Values, repaired
+from hiertorch.model.latent import Values
 from hiertorch.model.means import expected
 from hiertorch.model.model import seeded
 

@@ -25,7 +25,8 @@ from torch.distributions import (
 import hiertorch as ht
 from hiertorch.errors import DataError, HiertorchError, ModelError, RunFolderError, SamplingError, SamplingWarning
 from hiertorch.model import checks
-from hiertorch.model.latent import cast, validation
+from hiertorch.model.copies import cast
+from hiertorch.model.latent import validation
 from hiertorch.run.independence import Independence
 from hiertorch.run.ordinary import Ordinary
 

@@ -31,7 +31,8 @@ from torch.distributions import (
 )
 
 from hiertorch.errors import ModelError
-from hiertorch.model.latent import Latent, Values, cast, validation
+from hiertorch.model.copies import cast
+from hiertorch.model.latent import Latent, Values, validation
 
 CPU = torch.device("cpu")
 

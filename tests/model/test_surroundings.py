@@ -12,7 +12,8 @@ import torch
 from torch.distributions import Distribution, HalfNormal, Normal, Poisson
 
 import hiertorch as ht
-from hiertorch.model.latent import exact, validation
+from hiertorch.model.copies import exact
+from hiertorch.model.latent import validation
 from hiertorch.randomness import seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.SamplingWarning")  # these runs are short

@@ -1,0 +1,147 @@
+"""The likelihood at the rows of data, before sampling starts: its shape, its parameters, and whether y is possible."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
+
+from hiertorch.data.table import Data
+from hiertorch.errors import DataError, ModelError
+from hiertorch.model.declared import overrides
+from hiertorch.model.densities import Densities
+from hiertorch.model.drawing import fits
+from hiertorch.model.impossible import reads_rows, refuse_always, refuse_fixed, suspects
+from hiertorch.model.latent import validation
+from hiertorch.model.reads import Reads
+from hiertorch.model.support import has_one_support
+from hiertorch.model.weights import refuse_weights
+
+__all__ = ["ROWS", "check_likelihood"]
+
+ROWS = 50_000
+"""The likelihood is looked at for so many rows, spread evenly over all; but every response is."""
+
+TRIES, SUSPECTS = 200, 16
+"""Draws of the prior in which rows that had no likelihood in a few are looked at again, and how many of these rows."""
+
+NUMBERS = 2_000_000
+"""So many of them are drawn at once at most."""
+
+
+def check_likelihood(model: Densities, reads: Reads, rows: Data, data: Data) -> Tensor:
+    """Returns log p(y_i | values) of the rows, `(chains, rows)`."""
+    v = model.values(reads.values)
+    wanted = (len(next(iter(v.values()))), rows.n_rows)
+    try:
+        if not overrides(model, "log_likelihood"):
+            _check_shape(reads.response, wanted)
+            _check_parameters(model, reads, rows, data)
+            _check_responses(model, reads, rows, data)
+        with validation(False):
+            terms = model.log_likelihood(v, rows)
+    except (ModelError, DataError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the log density of the likelihood can't be computed: {type(error).__name__}: {error}"
+        ) from error
+    refuse_weights(model, "the likelihood", terms)
+    if not isinstance(terms, Tensor) or terms.shape != wanted:
+        found = f"shape {tuple(terms.shape)}" if isinstance(terms, Tensor) else type(terms).__name__
+        raise ModelError(f"log_likelihood gives {found}; expected a tensor (chains, rows) = {wanted}.")
+    if terms.dtype != data.dtype or terms.device != data.device:
+        raise ModelError(
+            f"likelihood gives {terms.dtype} on {terms.device}; the data are {data.dtype} on {data.device}. Make its "
+            "tensors from latents and columns, or register them as buffers of the model."
+        )
+    if not reads.likelihood:
+        raise ModelError(
+            f"the likelihood of {type(model).__name__} reads no latent, so the data say nothing about any: read one, "
+            "as in v.mu, or sample with prior_only=True."
+        )
+    return terms
+
+
+def _check_parameters(model: Densities, reads: Reads, rows: Data, data: Data) -> None:
+    """That no row's own columns make a parameter of its likelihood impossible."""
+    v, response = model.values(reads.values), reads.response
+    assert response is not None
+    chains, shape = len(next(iter(v.values()))), (len(next(iter(v.values()))), rows.n_rows)
+    numbers = [i * data.n_rows // rows.n_rows for i in range(rows.n_rows)]
+    with validation(False):
+        refuse_fixed(response, shape, partial(_row_text, numbers))
+        if len(at := suspects(response, shape)[:SUSPECTS]):
+            draws = max(chains, min(TRIES, NUMBERS // sum(x[0].numel() for x in v.values())))
+            more = model.sample_prior(data, draws, torch.Generator(data.device).manual_seed(1))
+            again, some = model.likelihood(model.values(more), rows.take(at)), [numbers[i] for i in at.tolist()]
+            refuse_always(again, (draws, len(at)), partial(_row_text, some), f"{draws} draws from the prior")
+        if rows is data or not reads_rows(response, shape):
+            return
+        for start in range(0, data.n_rows, ROWS):
+            block = data.rows(start, min(start + ROWS, data.n_rows))
+            one = model.likelihood(v, block)
+            refuse_fixed(one, (chains, block.n_rows), partial(_row_text, range(start, start + block.n_rows)))
+
+
+def _row_text(numbers: Sequence[int], row: int) -> str:
+    return f"row {numbers[row]} (from 0)"
+
+
+def _check_shape(response: object, wanted: tuple[int, int]) -> None:
+    if not isinstance(response, Distribution):
+        raise ModelError(
+            f"likelihood returned {type(response).__name__}; expected a torch.distributions object of batch shape "
+            "(chains, rows)."
+        )
+    if response.event_shape:
+        raise ModelError(
+            f"likelihood returned a distribution with event shape {tuple(response.event_shape)}; expected one "
+            "response a row: batch shape (chains, rows) and no event."
+        )
+    if not fits(response.batch_shape, wanted):
+        raise ModelError(
+            f"likelihood returned batch shape {tuple(response.batch_shape)}; expected (chains, rows) = {wanted}. "
+            "Group effects are read row by row as v.alpha[:, data.school], and columns as data.x."
+        )
+
+
+def _check_responses(model: Densities, reads: Reads, rows: Data, data: Data) -> None:
+    """A response outside the support in every chain is the data's fault; in some, perhaps the latents'."""
+    response: Any = reads.response
+    try:
+        support = response.support
+    except NotImplementedError:  # a distribution of the user's that tells none
+        return
+    one_support = rows is data or has_one_support(response)
+    inside = []
+    for start in range(0, data.n_rows, data.n_rows if rows is data else ROWS):
+        block = data if rows is data else data.rows(start, min(start + ROWS, data.n_rows))
+        if not one_support:
+            with validation(False):
+                support = model.likelihood(model.values(reads.values), block).support
+        inside.append(support.check(block.y.unsqueeze(-2)).any(-2).expand(block.y.shape))
+    everywhere = torch.cat(inside, -1)
+    if bool(everywhere.all()):
+        return
+    if not one_support:
+        raise ModelError("some responses are outside the support of their block of rows.")  # all are looked at again
+    *_, row = where = (~everywhere).nonzero()[0].tolist()
+    kind = f"{type(response).__name__} ({_support_text(support, row)})"
+    raise DataError(
+        f"the response of row {row} (from 0) is {float(data.y[tuple(where)]):g}, outside the support of the "
+        f"likelihood {kind}; {int((~everywhere).sum())} of {everywhere.numel()} responses are. Change the likelihood "
+        "or the data."
+    )
+
+
+def _support_text(support: Constraint, row: int) -> str:
+    """A support in words, of an interval that differs by row that of the row."""
+    ends = [getattr(support, name, None) for name in ("lower_bound", "upper_bound")]
+    if not any(isinstance(x, Tensor) for x in ends):
+        return str(support)
+    numbers = [x.reshape(-1)[0] if x.numel() == 1 else x[..., row].reshape(-1)[0] for x in map(torch.as_tensor, ends)]
+    return f"{type(support).__name__} from {float(numbers[0]):g} to {float(numbers[1]):g}"
