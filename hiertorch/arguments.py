@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from hiertorch import wording
-from hiertorch.errors import DataError
+from hiertorch.errors import DataError, HiertorchError
 
 __all__ = [
     "check_choice",
@@ -21,10 +21,10 @@ __all__ = [
 ]
 
 
-def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    """Raises a DataError unless an argument is one of the known words."""
+def check_choice(name: str, value: object, known: tuple[str, ...], error: type[HiertorchError] = DataError) -> None:
+    """Raises a DataError, or another error, unless an argument is one of the known words."""
     if not isinstance(value, str) or value not in known:
-        raise DataError(f"{name}= is one of {wording.listed(known)}; found {value!r}.{wording.closest(value, known)}")
+        raise error(f"{name}= is one of {wording.listed(known)}; found {value!r}.{wording.closest(value, known)}")
 
 
 def check_probability(ci_prob: Any, name: str = "ci_prob", least: float = 0.0) -> None:

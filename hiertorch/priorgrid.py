@@ -32,7 +32,7 @@ from hiertorch.model.declared import overrides
 from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Latent, Values, chains_of
 from hiertorch.model.model import Model
-from hiertorch.model.reads import record
+from hiertorch.model.reads import watched
 from hiertorch.posterior import Posterior, Stats
 from hiertorch.run.ending import uninterrupted
 from hiertorch.run.options import check_handed_on
@@ -144,7 +144,7 @@ def _checked(model: Any, data: Any, latent: str, scales: Sequence[float], chains
         raise DataError(
             "prior_grid gives each chain a prior, and these data differ by chain: give rows that all share."
         )
-    reads = record(model, data, torch.Generator(data.device).manual_seed(0), rows=data.rows(0, 1), prior_only=True)
+    reads = watched(model, data, torch.Generator(data.device).manual_seed(0), rows=data.rows(0, 1), prior_only=True)
     for method in ("log_prob", "log_prior_term"):
         if overrides(model, method):
             raise ModelError(

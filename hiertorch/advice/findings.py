@@ -16,7 +16,10 @@ __all__ = [
 ]
 
 LEVELS = ("error", "warning", "note")
+"""Of severity, the gravest first."""
+
 COLUMNS = ("severity", "about", "finding", "advice")
+"""Of the table of findings."""
 
 LOOK = 200_000
 """Columns are summed up over so many rows, spread evenly over all."""

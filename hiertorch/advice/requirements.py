@@ -6,17 +6,17 @@ Thresholds are rules of thumb, each with its reason or reference beside it. A fi
 import copy
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import pandas as pd
 import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
 from hiertorch.advice.expectations import scale_findings
-from hiertorch.advice.findings import BROKEN, COLUMNS, LEVELS, LOOK, Finding, differs_by_chain, spread_rows
+from hiertorch.advice.findings import BROKEN, COLUMNS, LEVELS, Finding, differs_by_chain
 from hiertorch.advice.labels import label_findings
+from hiertorch.advice.predictors import column_findings
 from hiertorch.data.table import Data
 from hiertorch.density.structure import coordinates_of
 from hiertorch.errors import DataError, ModelError
@@ -31,8 +31,11 @@ from hiertorch.wording import many, quoted
 
 __all__ = ["check", "chosen_priors", "findings", "grave", "model_text", "sentences"]
 
-FEW_GROUPS, SOME_GROUPS = 5, 8
-"""Below 5 a scale of groups is the prior's, up to 8 it is vague (Gelman & Hill 2007, section 12.9)."""
+FEW_GROUPS = 5
+"""With fewer, a scale of groups is its prior's (Gelman & Hill 2007, section 12.9)."""
+
+SOME_GROUPS = 8
+"""Up to which a scale of groups is vague."""
 
 TOTAL_ROWS = 50
 """Rows in all, at least; below half of them a warning."""
@@ -50,11 +53,6 @@ GROUPS_EACH = 10
 
 MOST_SHOWN = 20
 """Numbers of a prior."""
-
-SINGULAR = 1e-3
-"""Of singular values over the largest: one predictor is the others' sum within a thousandth. Also above float32's
-rounding.
-"""
 
 
 def check(model: object, data: Data) -> pd.DataFrame:
@@ -92,7 +90,7 @@ def findings(model: Model, data: Data, reads: Reads) -> list[Finding]:
             *_group_findings(model, data, reads),
             *label_findings(data),
             *_row_findings(model, data, reads),
-            *_column_findings(model, data),
+            *column_findings(model, data),
             *scale_findings(model, data, reads),
         ]
     return sorted(found, key=lambda one: LEVELS.index(one.severity))
@@ -212,90 +210,6 @@ def _row_findings(model: Model, data: Data, reads: Reads) -> Iterator[Finding]:
             finding = f"{many(groups, 'group')} for {many(len(columns), 'group-level predictor')} ({quoted(columns)})."
             advice = f"Some {GROUPS_EACH} groups for each are wanted; leave some out, or give them tighter priors."
             yield Finding("warning" if groups <= len(columns) + 1 else "note", plate, finding, advice)
-
-
-def _column_findings(model: Model, data: Data) -> Iterator[Finding]:
-    """Predictors that do not vary, over all rows or within groups, or that say the same."""
-    if (design := design_of(model)) is None:
-        return
-    constant = []
-    for name in design.predictors:
-        x = data[name]
-        if data.n_rows > 1 and bool((x[:LOOK] == x[0]).all()) and bool((x == x[0]).all()):
-            constant.append(name)
-            finding = f"it is {float(x[0]):.4g} in all rows, so its coefficient can't be told from the intercept."
-            yield Finding("warning", name, finding, "Leave it out.")
-    yield from _collinear([name for name in design.predictors if name not in constant], data.columns, "rows")
-    for plate, columns in design.group_predictors.items():
-        filled = data.counts(plate) > 0
-        values = {name: data.group_values(name, plate)[filled] for name in columns}
-        for name in columns:
-            if filled.sum() > 1 and bool((values[name] == values[name][0]).all()):
-                finding = f"it is {float(values[name][0]):.4g} in all groups of {plate}, so it can't explain them."
-                yield Finding("warning", name, finding, "Leave it out.")
-                del values[name]
-        yield from _collinear(list(values), values, f"groups of {plate}")
-    for plate, columns in design.varying.items():
-        for name in columns:
-            if name not in constant:
-                yield from _slope(name, plate, data)
-
-
-def _slope(name: str, plate: str, data: Data) -> Iterator[Finding]:
-    """In how many groups of two rows or more a predictor stays the same."""
-    x, codes = data[name], data[plate]
-    several = data.counts(plate) > 1
-    groups = int(several.sum())
-    first = x.new_zeros(data.size(plate)).index_copy_(0, codes, x)  # any row of a group serves
-    moves = torch.zeros_like(several)
-    for at in range(0, len(codes), LOOK):  # rows in random order show all groups soon
-        part = codes[at : at + LOOK]
-        moves[part[x[at : at + LOOK] != first[part]]] = True
-        if int(moves.sum()) == groups:
-            return
-    still = groups - int(moves.sum())
-    if groups == 0 or still == 0:
-        return
-    if still == groups:
-        finding = f"it varies within none of {many(groups, f'group of {plate}', f'groups of {plate}')}."
-        advice = "A slope by group can't be learnt; make it a group-level predictor, or leave it out of varying=."
-        yield Finding("error", name, finding, advice)
-        return
-    finding = f"it does not vary within {still} of {groups} groups of {plate}, whose own rows do not show their slope."
-    yield Finding(
-        "warning" if 10 * still >= groups else "note",
-        name,
-        finding,
-        "Their slopes come from the others.",
-    )
-
-
-def _collinear(names: Sequence[str], columns: Mapping[str, Tensor], what: str) -> Iterator[Finding]:
-    """Predictors, each centred and scaled, of which some sum is 0: by the singular values of their matrix."""
-    if len(names) < 2 or len(columns[names[0]]) <= len(names) + 1:
-        return
-
-    def design(rows: Tensor | slice) -> Tensor:
-        x = torch.stack([columns[name][rows] for name in names], -1).double()
-        x = x - x.mean(0)
-        return x / x.square().sum(0).sqrt().clamp(min=torch.finfo(x.dtype).tiny)
-
-    # If some rows show that all predictors differ, they do.
-    some = design(spread_rows(len(columns[names[0]]), LOOK // 10, columns[names[0]].device))
-    _, values, vectors = torch.linalg.svd(some, full_matrices=False)
-    if float(values[-1]) > SINGULAR * float(values[0]):
-        return
-    if len(some) < len(columns[names[0]]):
-        x = design(slice(None))
-        squares, vectors = torch.linalg.eigh(x.mT @ x)  # accurate to 1e-8 of the largest singular value
-        values, vectors = squares.clamp(min=0.0).sqrt().flip(0), vectors.mT.flip(0)
-    null = vectors[values <= SINGULAR * values[0]]
-    if len(null) == 0:
-        return
-    involved = [name for name, part in zip(names, null.abs().amax(0).tolist(), strict=True) if part > 0.01]
-    rank = len(involved) - len(null)
-    finding = f"{quoted(involved)} are collinear over {what}: {many(rank, 'of them tells', 'of them tell')} all."
-    yield Finding("warning", involved[0], finding, f"Leave {len(null)} of them out.")
 
 
 def _noise(reads: Reads) -> Literal["known", "learnt", "none"]:

@@ -32,7 +32,7 @@ from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.declared import overrides, refuse_own_priors
 from hiertorch.model.latent import validation
 from hiertorch.model.model import weighted
-from hiertorch.model.reads import record
+from hiertorch.model.reads import watched
 
 __all__ = ["ClosedForm", "Numerical", "by_group", "log_marginals"]
 
@@ -174,7 +174,7 @@ class Numerical:
         if data.dtype != torch.float64:
             model, data = copy.deepcopy(model).double(), data.to(dtype=torch.float64)
         with torch.no_grad(), validation(False):
-            reads = record(model, data, torch.Generator(data.device).manual_seed(0), rows=data.rows(0, 1))
+            reads = watched(model, data, torch.Generator(data.device).manual_seed(0), rows=data.rows(0, 1))
             drawn = pointwise.flat
             some = {name: x[:: max(1, pointwise.number // CHECKED)].to(data.dtype) for name, x in drawn.items()}
             within = [

@@ -89,15 +89,8 @@ class NewRows(Data):
         codes: Mapping[str, np.ndarray],
         labels: Mapping[str, pd.Index],
     ) -> Self:
-        """New rows behind the rows `heads` of the whole of the fitted data.
-
-        Args:
-            fitted: the data that were fitted.
-            heads: `(heads,)`.
-            rows: the new ones.
-            y: their response, `(rows,)`.
-            codes: grouping -> `(heads + rows,)`.
-            labels: grouping -> its labels in the order of these codes.
+        """New rows, with response y, behind the rows `heads` of the whole of the fitted data, `(heads,)`; codes and
+        labels are those of both, as in `Data.beside`.
         """
         whole = fitted.whole_data
         at, before = torch.from_numpy(heads).to(whole.device), whole.y if whole.y.ndim == 1 else whole.y[0]

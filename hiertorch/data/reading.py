@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 PANDAS_ARRAYS = pd.Series | pd.Index | pd.api.extensions.ExtensionArray
+"""One-dimensional arrays that may hold pandas' missing values."""
 
 EXACT = 2.0**53
 """Whole numbers below it are their own float64."""

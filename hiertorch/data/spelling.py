@@ -31,11 +31,16 @@ from hiertorch.errors import DataError
 __all__ = ["clashes", "keys", "refuse_spellings", "spellings"]
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.ASCII)
+"""Text of a number: 12, -0.5, 1e3."""
+
 TIME = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([t ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)? ?(z|utc|[+-]\d{2}(:?\d{2})?)?", re.ASCII
 )
+"""Text of a day, or of a time of a day: 2001-02-03, 2001/2/3 12:30Z."""
 
 SIGNS = ("+", "-", ".")
+"""With which the text of a number may begin."""
+
 DIGITS = 12
 """Significant ones of a label that is no whole number: 0.1 + 0.2 is 0.3."""
 

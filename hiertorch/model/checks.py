@@ -14,7 +14,7 @@ from hiertorch.model.declared import overrides
 from hiertorch.model.densities import Densities
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.mending import shares
-from hiertorch.model.reads import Reads, record
+from hiertorch.model.reads import Reads, watched
 from hiertorch.model.rowchecks import ROWS, check_likelihood
 from hiertorch.model.support import has_one_support
 from hiertorch.model.weights import check_registered, refuse_weights
@@ -122,7 +122,7 @@ def _spread(data: Data) -> Data:
 def _checked(model: Densities, data: Data, rows: Data, generator: torch.Generator, *, prior_only: bool) -> Reads:
     """Everything that running the model can show, with its likelihood at some rows of the data, or at all."""
     opaque = overrides(model, "log_prob") and not prior_only
-    reads = record(model, data, generator, prior_only=prior_only, rows=rows)
+    reads = watched(model, data, generator, prior_only=prior_only, rows=rows)
     v = model.values(reads.values)
     moved = model.values({name: torch.cat([value[1:2], value[1:]]) for name, value in v.items()})  # in chain 0
     again = model.sample_prior(data, len(next(iter(v.values()))), generator)  # a scale that is negative now and then

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 CLOSE = 1e-6
+"""Relative difference up to which two log densities are the same."""
 
 
 def overrides(model: Densities, method: str) -> bool:

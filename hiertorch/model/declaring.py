@@ -5,16 +5,23 @@ from collections.abc import Mapping, MutableMapping
 from types import MappingProxyType
 from typing import Any, Self
 
+import torch
 from torch import nn
+from torch.distributions import Distribution
 
+from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.model.latent import Derived, Latent, Values
+from hiertorch.model.latent import Derived, Latent, Values, unnoted
+from hiertorch.model.tolerance import attempted
 from hiertorch.runtime.surroundings import at_home, keywords, unknown_option
 
 __all__ = ["Declaring"]
 
-OURS, BASES = "hiertorch.", "hiertorch.model."
-"""How the names of the package's modules begin, and of those that make up `ht.Model`."""
+OURS = "hiertorch."
+"""How the names of the package's modules begin."""
+
+BASES = "hiertorch.model."
+"""How the names of those begin that make up `ht.Model`."""
 
 
 class _Body(dict[str, object]):
@@ -52,7 +59,7 @@ class _ModelType(type):
 
 
 class Declaring(nn.Module, metaclass=_ModelType):
-    """What a model has by name: latents, in the order in which they are drawn, and quantities derived from them."""
+    """What a model has by name: latents, in the order in which they are drawn, their priors, and derived quantities."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,13 +135,32 @@ class Declaring(nn.Module, metaclass=_ModelType):
         """What a posterior holds beside the latents, by name."""
         return MappingProxyType(self._derived)
 
+    def prior(self, name: str, v: Values, data: Data | None = None) -> Distribution:
+        """p(theta_name | earlier latents): batch shape broadcastable to `(chains, size)`.
+
+        `v` holds the values that it may read; `data` gives device and dtype when nothing has a value yet.
+        """
+        like = next(iter(unnoted(v).values()), None)
+        device = like.device if like is not None else getattr(data, "device", torch.device("cpu"))
+        dtype = like.dtype if like is not None else getattr(data, "dtype", torch.float64)
+        try:
+            distribution = attempted(self.latents[name].distribution, v, data, device, dtype)
+        except Exception as error:
+            raise ModelError(f"the prior of {name!r} can't be built: {error}") from error
+        if not isinstance(distribution, Distribution):
+            raise ModelError(
+                f"the prior of {name!r} returned {type(distribution).__name__}; expected a torch.distributions "
+                "object, as in lambda v: Normal(v.mu, v.sigma)."
+            )
+        return distribution
+
     def extra_repr(self) -> str:
         """The latents, one a line."""
         return "\n".join(f"{name}: {latent!r}" for name, latent in self.latents.items())
 
 
 def _merge(latents: dict[str, Latent], body: dict[str, Latent]) -> None:
-    """Puts the latents of a subclass into the order of its parents, as the class docstring says."""
+    """Puts the latents of a subclass into the order of its parents, as `ht.Model` says."""
     waiting: dict[str, Latent] = {}
     for name, latent in body.items():
         if name not in latents:

@@ -35,25 +35,6 @@ class Densities(Declaring):
         computed; called with the data of a fit, and with new rows. Ready models ask their family.
         """
 
-    def prior(self, name: str, v: Values, data: Data | None = None) -> Distribution:
-        """p(theta_name | earlier latents): batch shape broadcastable to `(chains, size)`.
-
-        `v` holds the values that it may read; `data` gives device and dtype when nothing has a value yet.
-        """
-        like = next(iter(unnoted(v).values()), None)
-        device = like.device if like is not None else getattr(data, "device", torch.device("cpu"))
-        dtype = like.dtype if like is not None else getattr(data, "dtype", torch.float64)
-        try:
-            distribution = attempted(self.latents[name].distribution, v, data, device, dtype)
-        except Exception as error:
-            raise ModelError(f"the prior of {name!r} can't be built: {error}") from error
-        if not isinstance(distribution, Distribution):
-            raise ModelError(
-                f"the prior of {name!r} returned {type(distribution).__name__}; expected a torch.distributions "
-                "object, as in lambda v: Normal(v.mu, v.sigma)."
-            )
-        return distribution
-
     def log_prior_terms(self, v: Mapping[str, Tensor], data: Data | None = None) -> dict[str, Tensor]:
         """log p(theta_k | earlier latents) by latent, each `(chains, size)`, of the constrained values `v`."""
         v = self.values(v)

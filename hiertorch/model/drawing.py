@@ -5,7 +5,6 @@ chain draws them again: rejection, which gives the prior given that all its para
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,25 +13,15 @@ from torch.distributions import Distribution
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.copies import repaired
+from hiertorch.model.declaring import Declaring
 from hiertorch.model.intervals import Bounds, plain_bounds
-from hiertorch.model.latent import Latent, Values, known
+from hiertorch.model.latent import Values, known
 from hiertorch.model.support import Condition, Sure, conditions, violated
 
 __all__ = ["Share", "draw_latents", "fits", "impossible_at", "refuse_impossible"]
 
 TRIES = 200
 """Times that a chain is drawn again before its prior is said to be impossible."""
-
-
-class HasPriors(Protocol):
-    """What draws from a prior ask of a model."""
-
-    @property
-    def latents(self) -> Mapping[str, Latent]:
-        """By name, in the order in which they are drawn."""
-
-    def prior(self, name: str, v: Values, data: Data) -> Distribution:
-        """p(theta_name | earlier latents)."""
 
 
 class Share:
@@ -47,17 +36,14 @@ class Share:
     def __init__(self, condition: Condition, mask: Tensor, of: str = "") -> None:
         self.name = f"{condition.name}{of}"
         self.share = float(mask.double().mean())
-        value = (
-            condition.value.expand(torch.broadcast_shapes(condition.value.shape, mask.shape))
-            if (condition.value.dim() <= mask.dim())
-            else None
-        )
-        found = "" if value is None else f", found such as {float(value[mask.expand(value.shape)][0]):.3g}"
-        self.text = f"{self.name} must be {condition.wanted()}{found}"
+        self.text = f"{self.name} must be {condition.wanted()}"
+        if condition.value.dim() <= mask.dim():
+            value, bad = torch.broadcast_tensors(condition.value, mask)
+            self.text += f", found such as {float(value[bad][0]):.3g}"
 
 
 def draw_latents(
-    model: HasPriors,
+    model: Declaring,
     data: Data,
     chains: int,
     given: Mapping[str, Tensor],
@@ -73,7 +59,7 @@ def draw_latents(
 
 
 def _drawn(
-    model: HasPriors,
+    model: Declaring,
     data: Data,
     chains: int,
     given: Mapping[str, Tensor],

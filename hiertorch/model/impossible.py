@@ -17,6 +17,7 @@ from hiertorch.model.support import Condition, conditions, violated
 __all__ = ["reads_rows", "refuse_always", "refuse_fixed", "refuse_sometimes", "suspects"]
 
 ADVICE = "Correct the columns of the row, or leave it out."
+"""The end of a sentence on a row."""
 
 
 def refuse_fixed(response: Distribution, shape: tuple[int, int], where: Callable[[int], str]) -> None:

@@ -18,6 +18,7 @@ INTERVALS = (
     constraints.interval,
     constraints.half_open_interval,
 )
+"""Torch's kinds of them."""
 
 
 def is_interval(constraint: Constraint) -> bool:

@@ -59,8 +59,7 @@ class Latent:
                 "a latent's prior must be a torch.distributions object or a function of the latents before it, found "
                 f"{prior!r}; write ht.Latent(Normal(0.0, 1.0)) or ht.Latent(lambda v: Normal(v.mu, v.sigma))."
             )
-        if plate is not None and not isinstance(plate, str):
-            raise ModelError(f"a plate is the name of a grouping (str) or None, found {plate!r}.")
+        _check_plate(plate)
         self.prior = exact(prior) if isinstance(prior, Distribution) else prior
         self.plate = plate
         listed = isinstance(event, Iterable) and not isinstance(event, str)
@@ -156,8 +155,7 @@ class Derived:
     ) -> None:
         if not callable(function):
             raise ModelError(f"a derived quantity is a function of the latents, lambda v: ..., found {function!r}.")
-        if plate is not None and not isinstance(plate, str):
-            raise ModelError(f"a plate is the name of a grouping (str) or None, found {plate!r}.")
+        _check_plate(plate)
         self.function, self.plate = function, plate
         self.labels = _label_tuples(labels)
         self._wants_data = _arity(function) >= 2
@@ -249,6 +247,11 @@ def known(v: Values) -> Sure:
         )
 
     return satisfies
+
+
+def _check_plate(plate: object) -> None:
+    if plate is not None and not isinstance(plate, str):
+        raise ModelError(f"a plate is the name of a grouping (str) or None, found {plate!r}.")
 
 
 def _holds(cell: CellType, thing: object) -> bool:

@@ -15,8 +15,11 @@ __all__ = ["mended", "shares"]
 TURNS = 16
 """Times that groups, or chains, at which the likelihood is 0 are drawn again."""
 
-LOOKS, NUMBERS = 256, 500_000
-"""Prior draws at which parameters are looked at; so many numbers at most."""
+LOOKS = 256
+"""Prior draws at which parameters are looked at."""
+
+NUMBERS = 500_000
+"""Of draws and rows together at most."""
 
 
 def mended(

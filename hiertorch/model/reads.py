@@ -16,9 +16,10 @@ from hiertorch.model.densities import Densities
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.mending import mended
 
-__all__ = ["Reads", "record"]
+__all__ = ["Reads", "watched"]
 
 CHAINS = 4
+"""Prior draws at which a model is run, where the data have no chain axis."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class _Watched:
         return method(*args, **kwargs)
 
 
-def record(
+def watched(
     model: Densities,
     data: Data,
     generator: torch.Generator | None,
@@ -74,8 +75,8 @@ def record(
     given = (x.shape[0] for x in (data.y, data.weights) if x is not None and x.dim() == 2 and x.shape[0] > 1)
     chains = next(given, CHAINS)
     names, seen = tuple(model.latents), set[str]()
-    watched: Any = _Watched(data, seen)
-    watched_rows: Any = watched if rows is None else _Watched(rows, seen)
+    noting: Any = _Watched(data, seen)
+    noting_rows: Any = noting if rows is None else _Watched(rows, seen)
     tensors = dict(model.sample_prior(data, chains, generator))
     if not prior_only:
         tensors = _possible(model, data, data if rows is None else rows, tensors, generator)
@@ -83,19 +84,19 @@ def record(
     for i, name in enumerate(names):
         read: set[str] = set()
         earlier = {key: tensors[key] for key in names[:i]}
-        distributions[name] = model.prior(name, Values(earlier, names, read), watched)
+        distributions[name] = model.prior(name, Values(earlier, names, read), noting)
         if overrides(model, "log_prior_term"):  # which may read any latent
-            _own_term(model, name, Values(tensors, names, read), watched)
+            _own_term(model, name, Values(tensors, names, read), noting)
         priors[name] = frozenset(read - {name})
     read, response, density = set(), None, None
     v = Values(tensors, names, read)
     try:
         if overrides(model, "log_prob") and not prior_only:
-            density = model.log_prob(v, watched_rows)
+            density = model.log_prob(v, noting_rows)
         elif overrides(model, "log_likelihood") and not prior_only:
-            model.log_likelihood(v, watched_rows)
+            model.log_likelihood(v, noting_rows)
         elif not prior_only:
-            response = _response(model, v, watched_rows)
+            response = _response(model, v, noting_rows)
     except Exception as error:
         if not any(overrides(model, method) for method in ("likelihood", "log_likelihood", "log_prob")):
             raise  # that there is none

@@ -25,11 +25,14 @@ __all__ = ["ROWS", "check_likelihood"]
 ROWS = 50_000
 """The likelihood is looked at for so many rows, spread evenly over all; but every response is."""
 
-TRIES, SUSPECTS = 200, 16
-"""Draws of the prior in which rows that had no likelihood in a few are looked at again, and how many of these rows."""
+TRIES = 200
+"""Draws of the prior in which rows that had no likelihood in a few draws are looked at again."""
+
+SUSPECTS = 16
+"""Such rows that are looked at again."""
 
 NUMBERS = 2_000_000
-"""So many of them are drawn at once at most."""
+"""Numbers of such draws at most."""
 
 
 def check_likelihood(model: Densities, reads: Reads, rows: Data, data: Data) -> Tensor:

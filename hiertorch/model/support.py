@@ -41,7 +41,10 @@ Sure = Callable[[Tensor, Constraint], bool]
 """Whether a tensor is known to satisfy a constraint, so that nobody needs to look."""
 
 REAL = (constraints.real, constraints.real_vector)
+"""Constraints that nothing violates."""
+
 MATRICES = (constraints.positive_definite, constraints.positive_semidefinite)
+"""Constraints that a Cholesky factor proves."""
 
 
 class Condition:

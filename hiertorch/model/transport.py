@@ -26,6 +26,8 @@ from torch.distributions import (
 __all__ = ["is_standard", "location_scale", "transport", "untransportable"]
 
 LOCATION_SCALE = (Normal, Cauchy, Laplace, Gumbel, StudentT)
+"""Families of loc + scale z, with z of a fixed distribution (Student's t: of a fixed df)."""
+
 SHAPES = {StudentT: "df", Gamma: "concentration", InverseGamma: "concentration"}
 """Families that are carried by a scale only while this parameter stays the same."""
 

@@ -20,6 +20,7 @@ DEPTH = 4
 """Containers, modules and functions within one another that are searched for the names of weights."""
 
 SHOWN = 4
+"""Weights that a message names."""
 
 
 def check_registered(model: Densities) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, LKJCholesky, MultivariateNormal, Uniform
 
+from hiertorch.arguments import check_choice
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.latent import Derived, Values
@@ -45,8 +46,7 @@ class CorrelatedEffects(MixedEffects):
         correlation: Literal["lkj", "uniform"] = "lkj",
         **options: Any,
     ) -> None:
-        if correlation not in ("lkj", "uniform"):
-            raise ModelError(f'correlation is "lkj" or "uniform", found {correlation!r}.')
+        check_choice("correlation", correlation, ("lkj", "uniform"), ModelError)
         self.correlation = correlation
         super().__init__(plate, predictors, **options)
 

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hiertorch.arguments import check_seed
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.latent import Values
@@ -24,8 +25,17 @@ from hiertorch.wording import closest, listed
 
 __all__ = ["Simulated", "simulate_grouped"]
 
-GROUPS, SLOPE, NOISE = 6, 0.5, 1.0
+GROUPS = 6
+"""Where nobody says how many."""
+
+SLOPE = 0.5
+"""Of x, without a model."""
+
+NOISE = 1.0
+"""Standard deviation of rows, without a model."""
+
 CPU = torch.device("cpu")
+"""Where simulated data are made, so that a seed makes the same ones everywhere."""
 
 Groups = int | Mapping[str, int | Sequence[object]]
 
@@ -100,9 +110,8 @@ def simulate_grouped(
         >>> simulated.values["alpha"]
         tensor([-1.,  0.,  1.], dtype=torch.float64)
     """
+    check_seed(seed)
     seed = secrets.randbits(63) if seed is None else seed
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise DataError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
     generator = torch.Generator(CPU).manual_seed(seed)
     if model is not None:
         if effects is not None or (slope, noise) != (SLOPE, NOISE):
@@ -292,7 +301,8 @@ def _given(model: Model, name: str, value: object, shapes: Mapping[str, Tensor])
     try:
         return torch.as_tensor(np.asarray(value, np.float64)).expand(shape).clone()
     except (TypeError, ValueError, RuntimeError) as error:
-        found = f"shape {given}" if (given := np.asarray(value, object).shape) else repr(value)
+        given = getattr(value, "shape", None) or np.asarray(value, object).shape
+        found = f"shape {tuple(given)}" if given else repr(value)
         raise ModelError(
             f"the value given for {name!r} should be numbers that broadcast to (size, *event) = {tuple(shape)}; found "
             f"{found}."

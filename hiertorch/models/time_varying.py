@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Gamma, MultivariateNormal, Normal, Uniform
 
+from hiertorch.arguments import check_choice
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.latent import Latent, Values
@@ -57,8 +58,7 @@ class TimeVarying(Grouped):
         dynamics: Literal["random_walk", "ar1"] = "random_walk",
         **options: Any,
     ) -> None:
-        if dynamics not in ("random_walk", "ar1"):
-            raise ModelError(f'dynamics is "random_walk" or "ar1", found {dynamics!r}.')
+        check_choice("dynamics", dynamics, ("random_walk", "ar1"), ModelError)
         if not isinstance(time, str):
             raise ModelError(f"time is the name of a grouping, found {time!r}.")
         self.time, self.dynamics = time, dynamics

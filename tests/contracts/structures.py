@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hiertorch as ht
-from hiertorch.model.reads import record
+from hiertorch.model.reads import watched
 from hiertorch.models.design import design_of, family_of
 
 
@@ -28,7 +28,7 @@ class StructureContract:
         design = design_of(model)
         named = [*design.predictors, *design.family.columns, *([] if design.offset is None else [design.offset])]
         named += [name for names in design.group_predictors.values() for name in names]
-        read = record(model, data, torch.Generator().manual_seed(0)).columns
+        read = watched(model, data, torch.Generator().manual_seed(0)).columns
         assert set(named) == read & set(data.columns) == set(data.columns)
 
     def test_simulated_data_have_the_levels_that_it_names(self, case, simulated):

@@ -19,7 +19,7 @@ from torch.distributions import (
 import hiertorch as ht
 from hiertorch.density.structure import analyse, overrides
 from hiertorch.model.checks import inspect
-from hiertorch.model.reads import record
+from hiertorch.model.reads import watched
 
 
 def school_data(rows=120, seed=0, **options):
@@ -106,7 +106,7 @@ def test_the_likelihood_is_recorded_for_some_rows():
 
     data, model = school_data(), Centred()
     some, whole = (
-        record(model, data, torch.Generator().manual_seed(1), rows=rows) for rows in (data.rows(5, 12), None)
+        watched(model, data, torch.Generator().manual_seed(1), rows=rows) for rows in (data.rows(5, 12), None)
     )
     assert (some.priors, some.likelihood, some.columns) == (whole.priors, whole.likelihood, whole.columns)
     assert all(some.values[name].equal(value) for name, value in whole.values.items())

@@ -293,7 +293,7 @@ WRONG = {
     "rows of another length": (dict(groups=3, rows=[1, 2]), DataError, "rows has 2 numbers, and 'group' has 3 groups"),
     "effects of another length": (dict(groups=3, effects=[1.0, 2.0]), ModelError, "'alpha' should be numbers"),
     "no noise": (dict(noise=0.0), DataError, "noise is a standard deviation above 0"),
-    "a negative seed": (dict(seed=-1), DataError, "seed must be a whole number"),
+    "a negative seed": (dict(seed=-1), DataError, "seed= is a whole number"),
     "values without a model": (dict(values={"beta": 1}), ModelError, "give model="),
     "two groupings without a model": (dict(groups={"a": 2, "b": 2}), DataError, "one grouping, found a, b"),
     "effects with a model": (dict(model=INTERCEPTS, effects=[1.0]), ModelError, "values={'beta': 0.6}"),

@@ -485,7 +485,7 @@ def test_half_student_t_against_scipy():
         ),
         (
             lambda: models.CorrelatedEffects("school", ["x"], correlation="none", priors="tutorial"),
-            'correlation is "lkj" or "uniform"',
+            "correlation= is one of lkj, uniform",
         ),
         (
             lambda: models.CorrelatedEffects("school", ["x", "z"], correlation="uniform", priors="tutorial"),
@@ -493,7 +493,7 @@ def test_half_student_t_against_scipy():
         ),
         (
             lambda: models.TimeVarying("school", "year", dynamics="ar2", priors="tutorial"),
-            'dynamics is "random_walk" or "ar1"',
+            "dynamics= is one of random_walk, ar1",
         ),
         (lambda: models.Nested(["school"], priors="tutorial"), "Nested takes two groupings or more, found ['school']"),
         (lambda: models.Crossed(["school", "school"], priors="tutorial"), "plates names a column twice"),
