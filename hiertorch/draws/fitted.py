@@ -13,7 +13,7 @@ from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import Model
-from hiertorch.model.reads import Reads, record
+from hiertorch.model.reads import Reads, watched
 
 __all__ = ["Fitted"]
 
@@ -46,7 +46,7 @@ class Fitted:
         """What the model reads, and a draw of all latents from the prior."""
         rows = self.data.rows(0, min(self.data.n_rows, ROWS))
         with torch.no_grad(), validation(False):
-            return record(self.model, self.data, torch.Generator(self.data.device).manual_seed(0), rows=rows)
+            return watched(self.model, self.data, torch.Generator(self.data.device).manual_seed(0), rows=rows)
 
     def varies(self, plate: str) -> bool:
         """Whether groups of a plate have effects that new groups can be given."""

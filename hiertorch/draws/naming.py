@@ -31,6 +31,7 @@ __all__ = [
     "encode_index",
     "encode_label",
     "label_text",
+    "parameter_text",
     "parameter_texts",
     "unsavable",
 ]
@@ -49,10 +50,13 @@ def parameter_texts(name: str, axes: Sequence[Iterable[Hashable]]) -> list[str]:
     """Parameters of a latent whose axes have these labels, in C order: mu, alpha[School 12], beta[SES], Omega[0, 1],
     alpha[CA:Alameda, SES]. Every table, figure and warning spells them so.
     """
-    if not axes:
-        return [name]
     texts = [[label_text(label) for label in axis] for axis in axes]
-    return [f"{name}[{', '.join(parts)}]" for parts in itertools.product(*texts)]
+    return [parameter_text(name, labels) for labels in itertools.product(*texts)]
+
+
+def parameter_text(name: str, labels: Sequence[Hashable]) -> str:
+    """One of them, by the label of each axis."""
+    return f"{name}[{', '.join(map(label_text, labels))}]" if labels else name
 
 
 def unsavable(labels: Mapping[str, pd.Index], event_labels: Mapping[str, Iterable[Iterable[Hashable]]]) -> list[str]:

@@ -15,7 +15,7 @@ from hiertorch.model.densities import Densities
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.mending import shares
 from hiertorch.model.reads import Reads, watched
-from hiertorch.model.rowchecks import ROWS, check_likelihood
+from hiertorch.model.rowchecks import check_likelihood, spread
 from hiertorch.model.support import has_one_support
 from hiertorch.model.weights import check_registered, refuse_weights
 from hiertorch.randomness import seeded
@@ -49,7 +49,7 @@ def inspect(
     if not prior_only:
         model.check_columns(data)
     generator = generator or torch.Generator(data.device).manual_seed(0)
-    rows = data if prior_only else _spread(data)
+    rows = data if prior_only else spread(data)
     with torch.enable_grad(), validation(False):  # which shows weights that somebody means to be learnt
         try:
             reads = _checked(model, data, rows, generator, prior_only=prior_only)
@@ -110,13 +110,6 @@ def _check_kinds(model: Densities, data: Data) -> None:
             raise ModelError(
                 f"latent {name!r} varies over plate {latent.plate!r}, which the data lack (groupings: {known})."
             )
-
-
-def _spread(data: Data) -> Data:
-    """All rows, or at most ROWS of them."""
-    if data.n_rows <= ROWS:
-        return data
-    return data.take(torch.arange(ROWS, device=data.device) * data.n_rows // ROWS)
 
 
 def _checked(model: Densities, data: Data, rows: Data, generator: torch.Generator, *, prior_only: bool) -> Reads:

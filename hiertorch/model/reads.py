@@ -38,6 +38,9 @@ class Reads:
 class _Watched:
     """Data that notes what is read of it."""
 
+    _data: Data
+    _seen: set[str]
+
     def __init__(self, data: Data, seen: set[str]) -> None:
         self.__dict__.update(_data=data, _seen=seen)
 

@@ -20,7 +20,7 @@ from hiertorch.model.reads import Reads
 from hiertorch.model.support import has_one_support
 from hiertorch.model.weights import refuse_weights
 
-__all__ = ["ROWS", "check_likelihood"]
+__all__ = ["check_likelihood", "spread"]
 
 ROWS = 50_000
 """The likelihood is looked at for so many rows, spread evenly over all; but every response is."""
@@ -33,6 +33,13 @@ SUSPECTS = 16
 
 NUMBERS = 2_000_000
 """Numbers of such draws at most."""
+
+
+def spread(data: Data) -> Data:
+    """All rows, or at most ROWS of them, at which the likelihood is looked at."""
+    if data.n_rows <= ROWS:
+        return data
+    return data.take(torch.arange(ROWS, device=data.device) * data.n_rows // ROWS)
 
 
 def check_likelihood(model: Densities, reads: Reads, rows: Data, data: Data) -> Tensor:

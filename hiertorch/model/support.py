@@ -282,8 +282,9 @@ def has_one_support(distribution: Distribution) -> bool:
     """Whether its family has one support, whatever the parameters."""
     if isinstance(distribution, Independent):
         return has_one_support(distribution.base_dist)
-    support: object = getattr(type(distribution), "support", None)
-    return isinstance(support, Constraint) and not constraints.is_dependent(support)
+    own: object = getattr(type(distribution), "support", None)
+    one = isinstance(own, Constraint) and not constraints.is_dependent(own)
+    return one and distribution.support is own  # which an object may have set for itself
 
 
 def _over(mask: Tensor, axes: int) -> Tensor:

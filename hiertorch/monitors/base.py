@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.draws.fit import Fit
-from hiertorch.draws.naming import label_text
+from hiertorch.draws.naming import parameter_text
 from hiertorch.draws.spacing import evenly
 
 __all__ = [
@@ -170,8 +170,8 @@ def parameter_names(run: RunInfo, name: str, shape: Sequence[int], at: Iterable[
         places = []
         for axis in reversed(axes):
             k, place = divmod(k, len(axis))
-            places.append(label_text(axis[place]))
-        names.append(f"{name}[{', '.join(reversed(places))}]" if axes else name)
+            places.append(axis[place])
+        names.append(parameter_text(name, places[::-1]))
     return names
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
-from hiertorch.draws.naming import label_text
+from hiertorch.draws.naming import label_text, parameter_text
 from hiertorch.draws.pointwise import DRAWS, Pointwise
 from hiertorch.draws.summary import summary
 from hiertorch.errors import ModelError
@@ -195,7 +195,7 @@ def _groups(
             for k, level in enumerate(levels):
                 texts = [label_text(label) for label in labels]
                 entry = level[len(name) :].strip("[]")
-                index = [f"{name}[{text}, {entry}]" if entry else f"{name}[{text}]" for text in texts]
+                index = [parameter_text(name, [text, entry] if entry else [text]) for text in texts]
                 frame = pd.DataFrame({"level": level, "plate": plate, "group": texts, "rows": rows}, index=index)
                 frames.append(frame.assign(**{column: x[:, k] for column, x in columns.items()}))
     return pd.concat(frames) if frames else pd.DataFrame(columns=pd.Index(COLUMNS), dtype=object)

@@ -951,3 +951,23 @@ def test_arguments_of_any_kind_give_a_sentence_or_work(value, frame):
         except Exception as error:
             raw.append((number, repr(error)))
     assert raw == []
+
+
+def test_times_keep_their_zero_when_later_rows_come_before_it():
+    days = pd.date_range("2024-03-01", periods=10)
+    first = Data([1.0, 2.0, 3.0], groups={"day": days[5:8]})
+
+    def beside(fitted, labels):
+        codes = {"day": np.arange(len(labels))}
+        return Data.beside(fitted, torch.zeros(len(labels)).double(), {}, codes, {"day": labels})
+
+    later = beside(first, days[[5, 6, 7, 3]])
+    assert later.label_numbers("day").tolist() == [0.0, 1.0, 2.0, -2.0]
+    assert beside(later, days[[3, 9]]).label_numbers("day").tolist() == [-2.0, 4.0]
+
+
+def test_what_scales_priors_is_computed_of_the_data_that_were_fitted_first():
+    first = Data([1.0, 2.0, 6.0], x=[0.0, 1.0, 5.0])
+    later = Data.beside(first, torch.tensor([9.0]).double(), {"x": torch.tensor([100.0]).double()}, {}, {})
+    assert torch.equal(torch.stack(later.scale_of("x")), torch.stack(first.scale_of("x")))
+    assert later.row_text(0) == "row 0 (from 0)" and later.whole_data is later

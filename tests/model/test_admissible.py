@@ -11,7 +11,7 @@ from torch.distributions import Binomial, Categorical, MixtureSameFamily, Normal
 
 import hiertorch as ht
 from hiertorch.errors import DataError
-from hiertorch.model import checks
+from hiertorch.model import rowchecks
 from hiertorch.models import EightSchools, VaryingIntercepts
 
 RNG = np.random.default_rng(0)
@@ -177,7 +177,7 @@ def test_a_column_that_makes_a_mean_impossible_whatever_the_latents():
 
 
 def test_many_rows_are_looked_at_in_parts(monkeypatch):
-    monkeypatch.setattr(checks, "ROWS", 7)
+    monkeypatch.setattr(rowchecks, "ROWS", 7)
     frame = FRAME.assign(s=FRAME["s"].where(FRAME.index != 51, 0.0))
     with pytest.raises(DataError, match=re.escape("row 51 (from 0) has no likelihood")):
         ht.plan(Estimates(), ht.Data.from_frame(frame, "y", ["g"], ["s"]))

@@ -24,7 +24,7 @@ from torch.distributions import (
 
 import hiertorch as ht
 from hiertorch.errors import DataError, HiertorchError, ModelError, RunFolderError, SamplingError, SamplingWarning
-from hiertorch.model import checks
+from hiertorch.model import checks, rowchecks
 from hiertorch.model.copies import cast
 from hiertorch.model.latent import validation
 from hiertorch.run.independence import Independence
@@ -45,7 +45,7 @@ def no_sweep(monkeypatch):
 @pytest.fixture(autouse=True, params=[50_000, 5], ids=["all rows", "some rows"])
 def looked_at(request, monkeypatch):
     """What is refused, and in which words, does not depend on whether the likelihood is looked at for all rows."""
-    monkeypatch.setattr(checks, "ROWS", request.param)
+    monkeypatch.setattr(rowchecks, "ROWS", request.param)
     return request.param
 
 
@@ -247,7 +247,7 @@ def test_some_rows_serve_for_many(looked_at, monkeypatch):
     data, model, small = schools(), Watching(), min(looked_at, 12)
     some, none = checks.inspect(model, data)
     assert set(model.rows) == {small}
-    monkeypatch.setattr(checks, "ROWS", 12)
+    monkeypatch.setattr(rowchecks, "ROWS", 12)
     whole, same = checks.inspect(model, data)
     assert none == same == []
     assert (some.priors, some.likelihood, some.columns) == (whole.priors, whole.likelihood, whole.columns)
@@ -264,7 +264,7 @@ def with_support(support, y, **columns):
 @pytest.mark.parametrize("size", [4, 5, 12])
 @pytest.mark.parametrize("row", range(12))
 def test_every_response_is_looked_at(row, size, monkeypatch):
-    monkeypatch.setattr(checks, "ROWS", size)
+    monkeypatch.setattr(rowchecks, "ROWS", size)
     y = np.arange(12.0)
     y[row] = 12.5
     for model, data in (

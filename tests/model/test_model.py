@@ -174,6 +174,18 @@ def test_names_of_attributes_of_modules_and_values(name):
         InInit()
 
 
+def test_a_latent_that_is_deleted_is_no_latent_and_can_be_declared_anew():
+    class Two(ht.Model):
+        mu = normal()
+        nu = normal()
+
+    model = Two()
+    del model.mu
+    assert list(model.latents) == ["nu"] and list(Two().latents) == ["mu", "nu"]
+    model.mu = normal(1.0)
+    assert list(model.latents) == ["nu", "mu"]
+
+
 def test_names_of_buffers_parameters_modules_and_plain_attributes():
     def shadow(prepare):
         class Shadow(ht.Model):
