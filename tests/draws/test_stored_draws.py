@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from contracts.engines import SCHOOLS
 from torch.distributions import Gamma, Normal
 from windows import load, scalars
 
@@ -16,11 +17,6 @@ from hiertorch.posterior import Posterior
 from hiertorch.run import schedule as settings
 from hiertorch.run.schedule import Schedule, room
 
-SCHOOLS = ht.Data(
-    [1.0, 0.2, 0.7, 2.1, 1.4, -0.3, 0.5, 1.1],
-    groups={"school": list("abcabdda")},
-    x=[0.1, -1.0, 0.4, 1.3, 0.0, -0.6, 0.8, -0.2],
-)
 RUN: dict[str, Any] = {"chains": 4, "warmup": 40, "draws": 100, "thin": 1, "seed": 7, "progress": False}
 
 
