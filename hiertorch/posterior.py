@@ -1,16 +1,16 @@
 """`Posterior`: what people ask of the draws of a run, one method a question. The answers lie in the districts below."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
-from torch import Tensor
 
 from hiertorch.comparison.criteria import Criterion, criterion
 from hiertorch.criticism.predictive import PredictiveCheck, predictive_check
 from hiertorch.criticism.sensitivity import Sensitivity, sensitivity
+from hiertorch.criticism.statistics import Statistics
 from hiertorch.draws import storage
 from hiertorch.draws.attaching import attach
 from hiertorch.draws.fit import Fit
@@ -149,7 +149,7 @@ class Posterior(Fit):
 
     def predictive_check(
         self,
-        statistics: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        statistics: Statistics | None = None,
         *,
         groups: Literal["known", "new"] = "known",
         draws: int = 1000,
@@ -159,7 +159,8 @@ class Posterior(Fit):
         `hiertorch.criticism.predictive`.
 
         Args:
-            statistics: of your own beside the usual ones: name -> function of a response `(draws, rows)` to `(draws,)`.
+            statistics: of your own beside the usual ones: name -> function of a response `(draws, rows)` to `(draws,)`,
+                or a list of `hiertorch.criticism.statistics.Statistic`, which can read groups and columns.
             groups: "known" keeps the effects that were fitted; "new" draws them again from the population, which shows
                 groups that do not fit it.
             draws: replications.

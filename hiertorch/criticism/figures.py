@@ -10,6 +10,7 @@ import torch
 from hiertorch import wording
 from hiertorch.arguments import check_choice
 from hiertorch.criticism import panels
+from hiertorch.criticism.check import Check
 from hiertorch.criticism.statistics import p_text
 from hiertorch.draws.spacing import evenly
 from hiertorch.errors import DataError
@@ -17,8 +18,6 @@ from hiertorch.runtime.silence import quiet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from hiertorch.criticism.predictive import PredictiveCheck
 
 __all__ = ["KINDS", "draw"]
 
@@ -35,7 +34,7 @@ SHOWN = 60
 """Groups in a figure, evenly spaced by their means where there are more."""
 
 
-def draw(check: "PredictiveCheck", kind: str, plate: str | None) -> "Figure":
+def draw(check: Check, kind: str, plate: str | None) -> "Figure":
     """See `hiertorch.criticism.predictive.PredictiveCheck.plot`."""
     check_choice("kind", kind, tuple(KINDS))
     needed = {"calibration": "binary", "rootogram": "count"}.get(kind)
@@ -69,7 +68,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _density(check: "PredictiveCheck") -> "Figure":
+def _density(check: Check) -> "Figure":
     """The response, and some replications of it: densities, or shares of counts."""
     from arviz_plots import plot_ppc_dist
 
@@ -102,11 +101,12 @@ def _density(check: "PredictiveCheck") -> "Figure":
     return panels.titled(figure, check, f"{check.replications.data.name}{some}")
 
 
-def _statistics(check: "PredictiveCheck", names: Sequence[str] = ()) -> "Figure":
+def _statistics(check: Check, names: Sequence[str] = ()) -> "Figure":
     """T(y) among T(y_rep), one panel a statistic; without those that are the same in all replications."""
     from arviz_plots import plot_ppc_tstat
 
-    parts = {name: panels.middle(check.replicated[name].numpy()) for name in names or check.replicated}
+    wanted = names or [name for name, statistic in check.statistics.items() if statistic.drawn]
+    parts = {name: panels.middle(check.replicated[name].numpy()) for name in wanted}
     parts = {name: x for name, x in parts.items() if np.ptp(x) > 0}
     if not parts:
         raise DataError("every statistic is the same in all replications, so that there is nothing to draw.")
@@ -142,7 +142,7 @@ def _statistics(check: "PredictiveCheck", names: Sequence[str] = ()) -> "Figure"
     )
 
 
-def _groups(check: "PredictiveCheck", plate: str | None = None) -> "Figure":
+def _groups(check: Check, plate: str | None = None) -> "Figure":
     """Group means of the data, in their order, on the middle 90 % of replicated ones."""
     from matplotlib import pyplot
 
@@ -184,7 +184,7 @@ def _groups(check: "PredictiveCheck", plate: str | None = None) -> "Figure":
     return panels.titled(figure, check, f"means of {plate}; {outside:.0%} lie outside, where {fewer} are expected")
 
 
-def _loo_pit(check: "PredictiveCheck") -> "Figure":
+def _loo_pit(check: Check) -> "Figure":
     """Empirical distribution function of LOO-PIT less the uniform one, and its band."""
     from arviz_base import convert_to_datatree
     from arviz_plots import plot_ecdf_pit
@@ -220,7 +220,7 @@ def _loo_pit(check: "PredictiveCheck") -> "Figure":
     )
 
 
-def _calibration(check: "PredictiveCheck") -> "Figure":
+def _calibration(check: Check) -> "Figure":
     """Frequencies of ones by predicted probability, made monotone (Dimitriadis, Gneiting & Jordan 2021)."""
     from arviz_plots import plot_ppc_pava
 
@@ -246,7 +246,7 @@ def _calibration(check: "PredictiveCheck") -> "Figure":
     return panels.titled(figure, check, "frequencies made monotone; band: 90 % of replications")
 
 
-def _rootogram(check: "PredictiveCheck") -> "Figure":
+def _rootogram(check: Check) -> "Figure":
     """How often each count occurs, on the square-root scale (Kleiber & Zeileis 2016)."""
     from arviz_plots import plot_ppc_rootogram
 
@@ -272,7 +272,7 @@ def _rootogram(check: "PredictiveCheck") -> "Figure":
     return panels.titled(figure, check, f"how often each count of {check.replications.data.name} occurs{some}")
 
 
-KINDS: Mapping[str, Callable[["PredictiveCheck"], "Figure"]] = {
+KINDS: Mapping[str, Callable[[Check], "Figure"]] = {
     "density": _density,
     "statistics": _statistics,
     "groups": _groups,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-from hiertorch.criticism.predictive import PredictiveCheck
+from hiertorch.criticism.check import Check
 from hiertorch.draws.spacing import evenly
 
 __all__ = ["OBSERVED", "REPLICATED", "SIZE", "cut", "figure_of", "legend", "middle", "responses", "titled", "tree"]
@@ -20,7 +20,7 @@ SIZE = (6.4, 4.2)
 OBSERVED, REPLICATED = "black", "C0"
 
 
-def responses(check: "PredictiveCheck", draws: int, rows: int) -> tuple[np.ndarray, np.ndarray, int]:
+def responses(check: Check, draws: int, rows: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The response and some replications of evenly spaced rows, and how many these are."""
     data = check.replications.data
     which = evenly(data.n_rows, rows, data.device)
@@ -61,7 +61,7 @@ def legend(axes: "Axes", replications: str, data: str) -> None:
     axes.legend(handles=handles, frameon=False, fontsize=8)
 
 
-def titled(figure: "Figure", check: "PredictiveCheck", what: str) -> "Figure":
+def titled(figure: "Figure", check: Check, what: str) -> "Figure":
     """With a title of two lines: model and kind of check, and what is shown."""
     who = "prior" if check.kind == "prior" else f"posterior, {check.groups} groups"
     figure.set_layout_engine("constrained")

@@ -10,7 +10,6 @@ from torch.distributions import Distribution
 from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
-from hiertorch.errors import DataError
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import Model
@@ -122,7 +121,6 @@ def from_posterior(posterior: Fit, draws: int, groups: str, seed: int) -> Replic
     Raises:
         DataError: if the posterior does not know its model and data.
     """
-    check_draws(draws)
     thinned = Pointwise(posterior, draws)
     held, model, data = thinned.flat, thinned.model, thinned.data
     at = torch.arange(draws, device=data.device) * thinned.number // draws
@@ -147,7 +145,6 @@ def from_posterior(posterior: Fit, draws: int, groups: str, seed: int) -> Replic
 
 def from_prior(model: Model, data: Data, draws: int, seed: int) -> Replications:
     """Of the rows of some data, by draws of all latents from their priors."""
-    check_draws(draws)
 
     def source(start: int, stop: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         v = model.sample_prior(data, stop - start, generator)
@@ -155,9 +152,3 @@ def from_prior(model: Model, data: Data, draws: int, seed: int) -> Replications:
         return v
 
     return Replications(model, data, source, draws, seed)
-
-
-def check_draws(draws: int) -> None:
-    """Raises a DataError unless there can be as many replications."""
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise DataError(f"draws= is how many replications to simulate, a whole number from 1; found {draws!r}.")

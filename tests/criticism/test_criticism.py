@@ -8,7 +8,7 @@ from scipy import stats
 from torch.distributions import Bernoulli, Binomial, NegativeBinomial, Normal, Poisson, StudentT
 
 import hiertorch as ht
-from hiertorch.criticism import statistics, uniformity
+from hiertorch.criticism import statistics, uniformity, usual
 
 SEED = 20
 LABELS = np.repeat(["a", "b", "c", "d", "e"], [20, 17, 12, 10, 1])
@@ -21,7 +21,7 @@ def grouped(y):
 
 def computed(kind, y):
     data = grouped(y[0])
-    return {s.name: s.function(torch.as_tensor(y)).numpy() for s in statistics.usual(kind, data)}
+    return {s.name: s(torch.as_tensor(y), data).numpy() for s in usual.usual(kind, data)}
 
 
 def expected_of_groups(y):
@@ -91,7 +91,7 @@ def test_skewness_of_huge_numbers():
 
 def test_groups_of_single_rows_have_no_statistics():
     data = ht.Data(torch.randn(60), groups={"row": range(60), "half": [0, 1] * 30})
-    assert [s.name for s in statistics.usual("count", data)] == [
+    assert [s.name for s in usual.usual("count", data)] == [
         "mean",
         "sd",
         "smallest",
@@ -106,7 +106,7 @@ def test_calibration_error_by_hand():
     p, y = generator.random(95), generator.integers(0, 2, (4, 95)).astype(float)
     bins = np.array_split(np.argsort(p), 10)  # 95 rows: bins of 10 and of 9
     expected = [sum(abs(row[b].mean() - p[b].mean()) * len(b) for b in bins) / 95 for row in y]
-    found = statistics.calibration(torch.as_tensor(p)).function(torch.as_tensor(y))
+    found = usual.calibration(torch.as_tensor(p))(torch.as_tensor(y), ht.Data(y[0]))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
 
 
@@ -119,12 +119,13 @@ def test_calibration_error_by_hand():
         ({"mean": lambda y: y.mean(1)}, "'mean' is one of the statistics that are always there"),
         ({"mine": "mean"}, "'mine' is a function"),
         ([torch.mean], "statistics= maps names to functions"),
+        (torch.mean, "statistics= maps names to functions"),
     ],
 )
 def test_bad_statistics(given, sentence):
     with pytest.raises(ht.DataError, match=sentence):
         for statistic in statistics.given(given, {"mean"}):
-            statistic.function(torch.tensor([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]]))
+            statistic(torch.tensor([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]]), ht.Data([1.0, 2.0, 3.0]))
 
 
 COLUMN = torch.linspace(0.3, 2.5, 9, dtype=torch.float64).unsqueeze(1)  # of draws

@@ -478,8 +478,8 @@ def test_prints_within_a_terminal(check, counts, binary):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"draws": 0}, "draws= is how many replications"),
-        ({"draws": 2.5}, "draws= is how many replications"),
+        ({"draws": 0}, "draws= is a whole number from 1"),
+        ({"draws": 2.5}, "draws= is a whole number from 1"),
         ({"groups": "old"}, "groups= is one of known, new"),
         ({"seed": -1}, "seed= is a whole number"),
         ({"statistics": {"rows": lambda y: y}}, r"must make \(draws,\)"),
@@ -507,7 +507,7 @@ def test_bad_arguments_of_the_prior(pupils):
         prior_check(pupils, pupils)
     with pytest.raises(ht.DataError, match="each chain of these data"):
         prior_check(model, pupils.replace(y=pupils.y.expand(3, -1)))
-    with pytest.raises(ht.DataError, match="draws= is how many"):
+    with pytest.raises(ht.DataError, match="draws= is a whole number from 1"):
         prior_check(model, pupils, draws=-1)
     with pytest.raises(ht.DataError, match="seed="):
         prior_check(model, pupils, seed="one")
