@@ -35,6 +35,8 @@ from torch.distributions import (
 )
 
 import hiertorch as ht
+from hiertorch.draws.fitted import Fitted
+from hiertorch.draws.labelled import Stats
 from hiertorch.errors import SamplingWarning
 from hiertorch.model.latent import Values
 from hiertorch.models import VaryingIntercepts
@@ -320,6 +322,36 @@ def start(frame: pd.DataFrame) -> Posterior:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SamplingWarning)
         return ht.sample(Passed(), read(frame), chains=32, warmup=100, draws=250, thin=1, **QUIET)
+
+
+# Posteriors that no run made
+
+
+def plain(draws: dict[str, Tensor], **arguments: Any) -> Posterior:
+    """A posterior of population-level latents, or as the arguments say."""
+    chains, n_draws = next(iter(draws.values())).shape[:2]
+    defaults: dict[str, Any] = {
+        "plates": {},
+        "labels": {},
+        "event_labels": {},
+        "stats": Stats({}, {}, torch.zeros(chains, n_draws), {}),
+        "run": {"draws": n_draws},
+    }
+    return Posterior(draws, **{**defaults, **arguments})
+
+
+def from_prior(model: ht.Model, data: ht.Data) -> Posterior:
+    """A posterior whose draws are those of the prior: what is predicted from draws does not depend on their origin."""
+    drawn = model.sample_prior(data, 8 * 150, torch.Generator().manual_seed(1))
+    return Posterior(
+        {name: x.unflatten(0, (8, 150)) for name, x in drawn.items()},
+        plates={name: latent.plate for name, latent in model.latents.items()},
+        labels=data.labels,
+        event_labels={name: labels for name, latent in model.latents.items() if (labels := latent.event_labels(data))},
+        stats=Stats({}, {}, torch.zeros(8, 150), {}),
+        run={"seed": 1},
+        origin=Fitted(model, data, data.y),
+    )
 
 
 # Data

@@ -202,7 +202,8 @@ class Started:
 def server(folder):
     started = Started(folder)
     yield started
-    started.end(signal.SIGTERM)
+    if started.program.poll() is None:
+        started.end(signal.SIGTERM)
 
 
 def test_it_serves_the_runs_at_the_port_that_its_links_name(server):
@@ -221,16 +222,6 @@ def test_a_port_in_use_is_said_so(server, folder, capfd, monkeypatch):
     taken = urlsplit(server.base).port
     assert DASHBOARD.main([str(folder), "--port", str(taken)]) == 1
     assert f"error: port {taken} is in use; give another --port, or 0 for any that is free." in capfd.readouterr().err
-
-
-def test_ctrl_c_ends_it_cleanly_and_frees_the_port(folder):
-    started = Started(folder)
-    started.runs()
-    status, complaints = started.end(signal.SIGINT)
-    assert status == 0
-    assert "Traceback" not in complaints and "error" not in complaints.lower()
-    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
-        probe.connect(("127.0.0.1", urlsplit(started.base).port))
 
 
 def test_a_folder_without_event_files_is_said_so(tmp_path, capsys):
@@ -303,3 +294,16 @@ def test_the_overview_shows_every_run_without_its_chains(browser, server):
     browser.get(dict(overview(server.base, 3))["health"])
     rows = "runs-data-table tb-data-table-content-row"
     until(lambda: sorted(map(str.strip, browser.execute_script(SEE, rows))) == sorted(["schools", ODD, "deep/two"]))
+
+
+# The end
+
+
+def test_ctrl_c_ends_it_cleanly_and_frees_the_port(server):
+    """The last test, since it ends the server of the others."""
+    server.runs()
+    status, complaints = server.end(signal.SIGINT)
+    assert status == 0
+    assert "Traceback" not in complaints and "error" not in complaints.lower()
+    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect(("127.0.0.1", urlsplit(server.base).port))

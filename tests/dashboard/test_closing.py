@@ -297,7 +297,7 @@ def test_a_slow_model_is_stopped_and_asked_for_fewer_draws(
 
 
 def test_what_is_imported_and_when(tmp_path: Any) -> None:
-    """The monitor comes without TensorBoard and matplotlib. A run needs neither ArviZ, which takes too much time for it,
+    """The monitor comes without TensorBoard and matplotlib. A run needs neither ArviZ, which takes too long for it,
     nor pyplot, whose state is that of the whole process.
     """
     code = """

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from arviz_stats.base import array_stats
+from builders import plain
 from torch import Tensor
 
 import hiertorch as ht
@@ -27,19 +28,6 @@ def autoregressive(seed: int, shape: tuple[int, ...], phi: float = 0.6, dtype: t
     for t in range(1, shape[1]):
         x[:, t] = phi * x[:, t - 1] + math.sqrt(1 - phi**2) * x[:, t]
     return torch.from_numpy(x).to(dtype)
-
-
-def plain(draws: dict[str, Tensor], **arguments: Any) -> Posterior:
-    """A posterior of population-level latents, or as the arguments say."""
-    chains, n_draws = next(iter(draws.values())).shape[:2]
-    defaults: dict[str, Any] = {
-        "plates": {},
-        "labels": {},
-        "event_labels": {},
-        "stats": Stats({}, {}, torch.zeros(chains, n_draws), {}),
-        "run": {"draws": n_draws},
-    }
-    return Posterior(draws, **{**defaults, **arguments})
 
 
 def made(chains: int = 4, draws: int = 201, dtype: torch.dtype = torch.float64, **arguments: Any) -> Posterior:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import plain
 from safetensors import safe_open
 from torch import Tensor
 
@@ -31,19 +32,6 @@ NORMAL = VaryingIntercepts("school", ["x"])
 
 def numbers(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape)).to(dtype)
-
-
-def plain(draws: dict[str, Tensor], **arguments: Any) -> Posterior:
-    """A posterior of population-level latents, or as the arguments say."""
-    chains, n_draws = next(iter(draws.values())).shape[:2]
-    defaults: dict[str, Any] = {
-        "plates": {},
-        "labels": {},
-        "event_labels": {},
-        "stats": Stats({}, {}, torch.zeros(chains, n_draws), {}),
-        "run": {"draws": n_draws},
-    }
-    return Posterior(draws, **{**defaults, **arguments})
 
 
 def data_of(family: str = "gaussian", **arguments: Any) -> ht.Data:

@@ -17,12 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import from_prior
 from scipy import stats
 from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
-from hiertorch.draws.fitted import Fitted
-from hiertorch.draws.labelled import Stats
 from hiertorch.draws.pareto import smoothed
 from hiertorch.errors import DataError, SamplingWarning
 from hiertorch.models import CorrelatedEffects, Crossed, Nested, TimeVarying, VaryingIntercepts
@@ -56,20 +55,6 @@ def fitted(kind: str, keep: tuple[str, ...] | None = None) -> Posterior:
     }
     plates = ["school", "class"] if kind in ("nested", "crossed") else ["school"]
     return ht.sample(models[kind](), ht.Data.from_frame(pupils(), "score", plates, ["x"]), keep=keep, **SHORT)
-
-
-def from_prior(model: ht.Model, data: ht.Data) -> Posterior:
-    """A posterior whose draws are those of the prior: what is predicted from draws does not depend on their origin."""
-    drawn = model.sample_prior(data, 8 * 150, torch.Generator().manual_seed(1))
-    return Posterior(
-        {name: x.unflatten(0, (8, 150)) for name, x in drawn.items()},
-        plates={name: latent.plate for name, latent in model.latents.items()},
-        labels=data.labels,
-        event_labels={name: labels for name, latent in model.latents.items() if (labels := latent.event_labels(data))},
-        stats=Stats({}, {}, torch.zeros(8, 150), {}),
-        run={"seed": 1},
-        origin=Fitted(model, data, data.y),
-    )
 
 
 def rows(**columns: Any) -> pd.DataFrame:

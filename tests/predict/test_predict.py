@@ -17,12 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import from_prior
 from scipy import stats
 from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
-from hiertorch.draws.fitted import Fitted
-from hiertorch.draws.labelled import Stats
 from hiertorch.errors import DataError, ModelError
 from hiertorch.models import (
     CompletePooling,
@@ -91,20 +90,6 @@ def of_schools(predictors: tuple[str, ...] = ("x",), **options: Any) -> ht.Data:
 def fitted(collapse: bool = True, keep: tuple[str, ...] | None = None, dtype: Any = torch.float64) -> Posterior:
     model = VaryingIntercepts("school", ["x"], priors="tutorial")
     return ht.sample(model, of_schools(), collapse=collapse, keep=keep, dtype=dtype, **(SHORT if collapse else QUICK))
-
-
-def from_prior(model: ht.Model, data: ht.Data) -> Posterior:
-    """A posterior whose draws are those of the prior: what is predicted from draws does not depend on their origin."""
-    drawn = model.sample_prior(data, 8 * 150, torch.Generator().manual_seed(1))
-    return Posterior(
-        {name: x.unflatten(0, (8, 150)) for name, x in drawn.items()},
-        plates={name: latent.plate for name, latent in model.latents.items()},
-        labels=data.labels,
-        event_labels={name: labels for name, latent in model.latents.items() if (labels := latent.event_labels(data))},
-        stats=Stats({}, {}, torch.zeros(8, 150), {}),
-        run={"seed": 1},
-        origin=Fitted(model, data, data.y),
-    )
 
 
 def new_rows(**columns: Any) -> pd.DataFrame:

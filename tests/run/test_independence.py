@@ -489,7 +489,7 @@ class Looking(Monitor):
 
 
 def test_monitors_change_nothing(collapsed: Sample) -> None:
-    looking, options = Looking(), {"chains": 64, "draws": 1_500, "seed": 4, "keep_all": True}
+    looking, options = Looking(), {"chains": 64, "draws": 600, "seed": 4, "keep_all": True}
     watched, alone = (collapsed(EightSchools(), SCHOOLS, monitors=m, **options) for m in ([looking], []))
     for name in ("mu", "tau", "theta"):
         assert torch.equal(watched[name], alone[name])
