@@ -1,7 +1,7 @@
 """Everything that can be said about a model and its data before sampling starts, in words."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from hiertorch.errors import DataError, ModelError
 from hiertorch.model.bijections import bijection
 from hiertorch.model.declared import overrides
 from hiertorch.model.densities import Densities
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import Values, chains_of, validation
 from hiertorch.model.mending import shares
 from hiertorch.model.reads import Reads, watched
 from hiertorch.model.rowchecks import check_likelihood, spread
@@ -118,11 +118,11 @@ def _checked(model: Densities, data: Data, rows: Data, generator: torch.Generato
     reads = watched(model, data, generator, prior_only=prior_only, rows=rows)
     v = model.values(reads.values)
     moved = model.values({name: torch.cat([value[1:2], value[1:]]) for name, value in v.items()})  # in chain 0
-    again = model.sample_prior(data, len(next(iter(v.values()))), generator)  # a scale that is negative now and then
+    again = model.sample_prior(data, chains_of(v), generator)  # a scale that is negative now and then
     terms = {}
     for name in model.latents:
         _check_support(model, name, reads, again, data)
-        _check_labels(model, name, reads, data)
+        _check_labels(f"latent {name!r}", model.latents[name].event_labels(data), v[name])
         with validation(False):
             terms[name] = _check_prior(model, name, v, data, generator)
         refuse_weights(model, f"the prior of {name!r}", terms[name])
@@ -197,12 +197,12 @@ def _check_support(model: Densities, name: str, reads: Reads, again: Values, dat
         )
 
 
-def _check_labels(model: Densities, name: str, reads: Reads, data: Data) -> None:
-    labels, event = model.latents[name].event_labels(data), tuple(reads.values[name].shape[2:])
+def _check_labels(what: str, labels: Sequence[Sequence[object]] | None, value: Tensor) -> None:
+    event = tuple(value.shape[2:])
     if labels is not None and tuple(map(len, labels)) != event:
         raise ModelError(
-            f"latent {name!r} has labels for an event of shape {tuple(map(len, labels))}, but its event shape is "
-            f"{event}: give one label for each entry, or one list of labels for each dimension."
+            f"{what} has labels for an event of shape {tuple(map(len, labels))}, but its event shape is {event}: give "
+            "one label for each entry, or one list of labels for each dimension."
         )
 
 
@@ -216,22 +216,18 @@ def _check_derived(model: Densities, name: str, v: Values, data: Data) -> None:
     refuse_weights(model, f"the derived quantity {name!r}", found)
     if quantity.plate is not None and quantity.plate not in data.plates:
         raise ModelError(f"the derived quantity {name!r} varies over plate {quantity.plate!r}, which the data lack.")
-    wanted = (len(next(iter(v.values()))), 1 if quantity.plate is None else data.size(quantity.plate))
+    wanted = (chains_of(v), 1 if quantity.plate is None else data.size(quantity.plate))
     if not isinstance(found, Tensor) or found.shape[:2] != wanted:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ModelError(
             f"the derived quantity {name!r} should be a tensor (chains, size, *event) that begins with {wanted}, found "
             f"{shape}."
         )
-    if quantity.labels is not None and tuple(map(len, quantity.labels)) != tuple(found.shape[2:]):
-        raise ModelError(
-            f"the derived quantity {name!r} has labels for an event of shape {tuple(map(len, quantity.labels))}, but "
-            f"its event shape is {tuple(found.shape[2:])}."
-        )
+    _check_labels(f"the derived quantity {name!r}", quantity.labels, found)
 
 
 def _checked_density(reads: Reads) -> Tensor:
-    chains, density = next(iter(reads.values.values())).shape[0], reads.density
+    chains, density = len(next(iter(reads.values.values()))), reads.density
     if isinstance(density, Tensor) and tuple(density.shape) == (chains,):
         return density
     found = tuple(density.shape) if isinstance(density, Tensor) else type(density).__name__

@@ -15,7 +15,7 @@ from hiertorch.model.declared import overrides
 from hiertorch.model.densities import Densities
 from hiertorch.model.drawing import fits
 from hiertorch.model.impossible import reads_rows, refuse_always, refuse_fixed, suspects
-from hiertorch.model.latent import validation
+from hiertorch.model.latent import chains_of, validation
 from hiertorch.model.reads import Reads
 from hiertorch.model.support import has_one_support
 from hiertorch.model.weights import refuse_weights
@@ -45,7 +45,7 @@ def spread(data: Data) -> Data:
 def check_likelihood(model: Densities, reads: Reads, rows: Data, data: Data) -> Tensor:
     """Returns log p(y_i | values) of the rows, `(chains, rows)`."""
     v = model.values(reads.values)
-    wanted = (len(next(iter(v.values()))), rows.n_rows)
+    wanted = (chains_of(v), rows.n_rows)
     try:
         if not overrides(model, "log_likelihood"):
             _check_shape(reads.response, wanted)
@@ -80,7 +80,8 @@ def _check_parameters(model: Densities, reads: Reads, rows: Data, data: Data) ->
     """That no row's own columns make a parameter of its likelihood impossible."""
     v, response = model.values(reads.values), reads.response
     assert response is not None
-    chains, shape = len(next(iter(v.values()))), (len(next(iter(v.values()))), rows.n_rows)
+    chains = chains_of(v)
+    shape = (chains, rows.n_rows)
     numbers = [i * data.n_rows // rows.n_rows for i in range(rows.n_rows)]
     with validation(False):
         refuse_fixed(response, shape, partial(_row_text, numbers))
