@@ -1,7 +1,7 @@
 """Whether arguments of a question to a posterior can be what they say, in sentences."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +17,7 @@ __all__ = [
     "check_seed",
     "check_share",
     "is_count",
+    "is_number",
     "names_of",
 ]
 
@@ -27,56 +28,58 @@ def check_choice(name: str, value: object, known: tuple[str, ...], error: type[H
         raise error(f"{name}= is one of {wording.listed(known)}; found {value!r}.{wording.closest(value, known)}")
 
 
-def check_probability(ci_prob: Any, name: str = "ci_prob", least: float = 0.0) -> None:
+def check_probability(ci_prob: object, name: str = "ci_prob", least: float = 0.0) -> None:
     """Raises a DataError unless an argument is a probability between `least` and 1."""
     above = "between 0" if least == 0.0 else f"from {least:g}"
-    inside = _is_number(ci_prob) and (least < ci_prob or 0.0 < least == ci_prob) and ci_prob < 1
+    inside = is_number(ci_prob) and (least < ci_prob or 0.0 < least == ci_prob) and ci_prob < 1
     if not inside:
         raise DataError(f"{name}= is a probability {above} {'and' if least == 0.0 else 'to'} 1; found {ci_prob!r}.")
 
 
-def check_share(name: str, value: Any) -> None:
+def check_share(name: str, value: object) -> None:
     """Raises a DataError unless an argument is a number, 0 or more."""
-    if not _is_number(value) or not value >= 0:
+    if not is_number(value) or not value >= 0:
         raise DataError(f"{name}= is a share of what was fitted, 0 or more; found {value!r}.")
 
 
-def check_count(name: str, value: Any, least: int = 1, *, none: str = "") -> None:
+def check_count(name: str, value: object, least: int = 1, *, none: str = "") -> None:
     """Raises a DataError unless an argument is a whole number from `least`, or None where that means something."""
     if (value is None and none) or (is_count(value) and value >= least):
         return
     raise DataError(f"{name}= is a whole number from {least}{none and f', or None {none}'}; found {value!r}.")
 
 
-def check_flag(name: str, value: Any) -> None:
+def check_flag(name: str, value: object) -> None:
     """Raises a DataError unless an argument is True or False."""
     if not isinstance(value, bool):
         raise DataError(f"{name}= is True or False; found {value!r}.")
 
 
-def check_seed(seed: Any) -> None:
+def check_seed(seed: object) -> None:
     """Raises a DataError unless a seed is None or can be one."""
     if seed is not None and not (is_count(seed) and 0 <= seed < 2**63):
         raise DataError(f"seed= is a whole number from 0 to 2^63 - 1; found {seed!r}.")
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> TypeGuard[int]:
     """Whether it is a whole number."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def names_of(name: str, given: Any) -> list[str]:
+def names_of(name: str, given: object) -> list[str]:
     """One name, or several, as a list.
 
     Raises:
         DataError: if it holds what is no name.
     """
-    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Tensor)
-    found = list(given) if several else [given]
-    if bad := [x for x in found if not isinstance(x, str)]:
-        raise DataError(f"{name}= is a name or a list of names; found {bad[0]!r} in it.")
-    return found
+    names = []
+    for each in [given] if isinstance(given, str | bytes | Tensor) or not isinstance(given, Iterable) else given:
+        if not isinstance(each, str):
+            raise DataError(f"{name}= is a name or a list of names; found {each!r} in it.")
+        names.append(each)
+    return names
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a real number."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

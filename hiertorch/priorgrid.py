@@ -23,7 +23,7 @@ from torch import distributions as d
 from torch.distributions import Distribution
 
 from hiertorch import wording
-from hiertorch.arguments import names_of
+from hiertorch.arguments import check_count, is_number, names_of
 from hiertorch.data.table import Data
 from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError, ModelError
@@ -103,7 +103,8 @@ def prior_grid(
         SamplingError: for settings that can't work; an InterruptedRunError if the run was stopped.
     """
     check_handed_on(settings, sample, {})
-    factors = _checked(model, data, latent, scales, chains)
+    factors = _checked(model, data, latent, scales)
+    check_count("chains", chains)
     wanted = None if names is None else names_of("names", names)
     given = torch.ones_like(data.y) if data.weights is None else data.weights
     total = chains * len(factors)
@@ -123,7 +124,7 @@ def prior_grid(
     return PriorGrid(latent, table, posteriors, _sentence(latent, table))
 
 
-def _checked(model: Any, data: Any, latent: str, scales: Sequence[float], chains: Any) -> list[float]:
+def _checked(model: Model, data: Data, latent: str, scales: Sequence[float]) -> list[float]:
     """The scales, each once."""
     if not isinstance(model, Model) or not isinstance(data, Data):
         raise DataError(
@@ -133,10 +134,8 @@ def _checked(model: Any, data: Any, latent: str, scales: Sequence[float], chains
     if latent not in model.latents:
         hint = wording.closest(latent, model.latents)
         raise ModelError(f"the model has no latent {latent!r}; it has {wording.listed(model.latents)}.{hint}")
-    if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1:
-        raise DataError(f"chains= is a whole number from 1, for each scale; found {chains!r}.")
     listed = isinstance(scales, Iterable) and not isinstance(scales, str)
-    if not listed or not len(scales) or not all(_is_positive(x) for x in scales):
+    if not listed or not len(scales) or not all(is_number(x) and 0 < x < math.inf for x in scales):
         raise DataError(f"scales= is a list of positive numbers, factors of the prior's width; found {scales!r}.")
     if len(set(map(float, scales))) < len(scales):
         raise DataError(f"scales= has a scale twice: {list(scales)}.")
@@ -158,10 +157,6 @@ def _checked(model: Any, data: Any, latent: str, scales: Sequence[float], chains
         )
     _scaled(latent, reads.distributions[latent], torch.ones(1, dtype=data.dtype, device=data.device))
     return [float(x) for x in scales]
-
-
-def _is_positive(x: Any) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool) and 0 < x < math.inf
 
 
 def _scaled(name: str, prior: Distribution, factor: Tensor) -> Distribution:

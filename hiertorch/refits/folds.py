@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import wording
-from hiertorch.arguments import check_seed
+from hiertorch.arguments import check_seed, is_number
 from hiertorch.comparison.bygroup import log_marginals
 from hiertorch.comparison.criteria import Criterion, question, total
 from hiertorch.data.table import Data
@@ -138,7 +138,7 @@ def refit(
         raise DataError(f"refit takes a criterion of kind 'loo', as posterior.criterion() gives it; found {kind!r}.")
     check_handed_on(settings, fit, WITHOUT)
     check_seed(seed)
-    if above is not None and (isinstance(above, bool) or not isinstance(above, int | float) or math.isnan(above)):
+    if above is not None and (not is_number(above) or math.isnan(above)):
         raise DataError(f"above= is the Pareto k above which a row is left out by a fit, a number; found {above!r}.")
     whole = Pointwise(posterior)
     data, by, frame = whole.data, criterion.by, criterion.pointwise.copy()

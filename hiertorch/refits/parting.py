@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import wording
-from hiertorch.arguments import check_choice
+from hiertorch.arguments import check_choice, is_count
 from hiertorch.data.columns import check_aligned
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError
@@ -49,7 +49,7 @@ class Units(NamedTuple):
         """
         data, by, number = self.data, self.by, len(self.labels)
         what = "rows" if by == "row" else f"groups of {by!r}"
-        if isinstance(k, bool) or not isinstance(k, int) or not 2 <= k <= number:
+        if not is_count(k) or not 2 <= k <= number:
             raise DataError(f"k= is a whole number of folds from 2 to {number}, the number of {what}; found {k!r}.")
         cpu = torch.device("cpu")
         order = torch.randperm(number, generator=torch.Generator(cpu).manual_seed(seed), device=cpu)

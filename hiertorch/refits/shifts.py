@@ -7,7 +7,7 @@ Note [Shifts]
 """
 
 import math
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,24 @@ from hiertorch.predict.scene import Setting
 from hiertorch.refits.laterrows import Later
 
 __all__ = ["group_shifts", "parameter_shifts"]
+
+
+@dataclass
+class Moved:
+    """The effect of a group that new rows move most.
+
+    Its shrinkage is B_j = Var(effect | y) / Var(effect | population); with known scales that is (sigma^2 / n_j) /
+    (sigma^2 / n_j + tau^2).
+    """
+
+    effect: str
+    mean: float
+    sd: float
+    moves_to: float
+    shift: float
+    pareto_k: float
+    shrinkage: float = math.nan
+    shrinkage_after: float = math.nan
 
 
 def group_shifts(later: Later, setting: Setting, thin: Fit, after: Fit | None, k: float) -> pd.DataFrame:
@@ -44,24 +62,19 @@ def group_shifts(later: Later, setting: Setting, thin: Fit, after: Fit | None, k
                 moved[name] = _weighted(later, thin, name, plate, by_group)
         for label, new in counts.items():
             code = int(known.get_indexer(pd.Index([label], tupleize_cols=False))[0])
-            row: dict[str, Any] = {"grouping": plate, "group": label}
-            row |= {"status": "grown" if code >= 0 else "new", "fitted": 0, "rows": int(new)}
+            row = {"grouping": plate, "group": label, "status": "new", "fitted": 0, "rows": int(new)}
             if code >= 0:
-                row["fitted"] = int(data.counts(plate)[code])
-                best = max((m[code] for m in moved.values() if code in m), key=lambda m: abs(m["shift"]), default={})
-                row |= best
+                row |= {"status": "grown", "fitted": int(data.counts(plate)[code])}
+                best = max((m[code] for m in moved.values() if code in m), key=lambda m: abs(m.shift), default=None)
+                row |= {} if best is None else vars(best)
             found.append(row)
-    columns = ["status", "fitted", "rows", "effect", "mean", "sd", "moves_to", "shift", "pareto_k"]
-    columns += ["shrinkage", "shrinkage_after"]
     keys = ["grouping", "group"]
-    table = pd.DataFrame(found, columns=[*keys, *columns]).set_index(keys)
+    columns = [*keys, "status", "fitted", "rows", *(part.name for part in fields(Moved))]
+    table = pd.DataFrame(found, columns=columns).set_index(keys)
     return table.astype({"shift": float, "pareto_k": float})
 
 
-Moved = dict[int, dict[str, Any]]
-
-
-def _exactly(later: Later, thin: Fit, after: Fit, name: str, plate: str, k: float) -> Moved:
+def _exactly(later: Later, thin: Fit, after: Fit, name: str, plate: str, k: float) -> dict[int, Moved]:
     """Known groups' effects before and after, the latter given all rows."""
     data, one, two = later.fitted.data, thin.effects(name), after.effects(name)
     width = len(one) // data.size(plate)
@@ -71,10 +84,11 @@ def _exactly(later: Later, thin: Fit, after: Fit, name: str, plate: str, k: floa
     for code in codes[codes >= 0].tolist():
         shift = (then[code, :, 0] - before[code, :, 0]) / before[code, :, 1]
         j = int(np.argmax(np.abs(shift)))
-        found[code] = _row(str(one.index[code * width + j]), before[code, j], then[code, j], k)
+        (mean, sd), (moves_to, new_sd) = before[code, j], then[code, j]
+        found[code] = Moved(str(one.index[code * width + j]), mean, sd, moves_to, shift[j], k)
         if spread is not None and new_spread is not None:
             old, new = (x[:, min(code, x.shape[1] - 1), j].mean() for x in (spread, new_spread))
-            found[code] |= _shrunk(before[code, j, 1], old, then[code, j, 1], new)
+            found[code].shrinkage, found[code].shrinkage_after = sd**2 / old, new_sd**2 / new
     return found
 
 
@@ -89,7 +103,7 @@ def _by_group(later: Later, setting: Setting) -> Tensor:
     return found.double().nan_to_num(-torch.inf, -torch.inf, -torch.inf)
 
 
-def _weighted(later: Later, thin: Fit, name: str, plate: str, terms: Tensor) -> Moved:
+def _weighted(later: Later, thin: Fit, name: str, plate: str, terms: Tensor) -> dict[int, Moved]:
     """The same, each group by the weights of its own new rows."""
     codes = later.fitted.data.labels[plate].get_indexer(later.rows.labels[plate])
     draws, spread, found = thin.draws[name].flatten(0, 1), _prior_variances(thin, name), {}
@@ -104,22 +118,14 @@ def _weighted(later: Later, thin: Fit, name: str, plate: str, terms: Tensor) -> 
         x = draws[:, code].reshape(len(draws), width).double().cpu().numpy()
         mean, sd, then = x.mean(0), x.std(0, ddof=1), weight @ x
         new_sd = np.sqrt(weight @ (x - then) ** 2)
-        j = int(np.argmax(np.abs(then - mean) / sd))
-        found[code] = _row(str(names[code * width + j]), (mean[j], sd[j]), (then[j], new_sd[j]), k)
+        shift = (then - mean) / sd
+        j = int(np.argmax(np.abs(shift)))
+        found[code] = Moved(str(names[code * width + j]), mean[j], sd[j], then[j], shift[j], k)
         if spread is not None:
             own = spread[:, min(code, spread.shape[1] - 1), j]
-            found[code] |= _shrunk(sd[j], own.mean(), new_sd[j], weight @ own)
+            found[code].shrinkage = sd[j] ** 2 / own.mean()
+            found[code].shrinkage_after = new_sd[j] ** 2 / (weight @ own)
     return found
-
-
-def _row(effect: str, before: Any, then: Any, k: float) -> dict[str, Any]:
-    shift = (then[0] - before[0]) / before[1]
-    return {"effect": effect, "mean": before[0], "sd": before[1], "moves_to": then[0], "shift": shift, "pareto_k": k}
-
-
-def _shrunk(sd: float, spread: float, new_sd: float, new_spread: float) -> dict[str, float]:
-    """B_j = Var(effect | y) / Var(effect | population); with known scales (sigma^2 / n_j) / (sigma^2 / n_j + tau^2)."""
-    return {"shrinkage": sd**2 / spread, "shrinkage_after": new_sd**2 / new_spread}
 
 
 def _prior_variances(posterior: Fit, name: str) -> np.ndarray | None:
