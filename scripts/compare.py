@@ -21,15 +21,15 @@ from jsonargparse import ArgumentParser
 
 import hiertorch as ht
 from hiertorch.commands.config import parsed, parser_of, sections
+from hiertorch.commands.program import INTERRUPTED, status
 from hiertorch.comparison.compare import Comparison, compare
 from hiertorch.comparison.criteria import Criterion
 from hiertorch.data.sources import read_table
-from hiertorch.errors import ConfigError, DataError, HiertorchError, RunFolderError, SamplingWarning
+from hiertorch.errors import ConfigError, DataError, RunFolderError, SamplingWarning
 from hiertorch.run.ending import DRAWS_FILE, keep
 from hiertorch.runtime.interruption import Signals
 
 Kind = Literal["loo", "waic", "dic"]
-INTERRUPTED = 130  # exit status after Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0, 1 if a fit or its comparison failed, 2 if the config is wrong, 130 after Ctrl-C, 143 and 129
     after SIGTERM and SIGHUP.
     """
-    warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
-    try:
-        task = load(argv)
-        folder(task)
-        posteriors, left_out = fitted(task)
-        for by in task.by if len(posteriors) > 1 else ():
-            comparison = compared(posteriors, task.kind, by)
-            print(f"\n{comparison!r}\n", flush=True)
-            if left_out:
-                print(f"Left out, since they were not fitted: {', '.join(left_out)}.\n", flush=True)
-            write(comparison, task.out)
-    except HiertorchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        said("interrupted")
-        return INTERRUPTED
+    return status(lambda: told(load(argv)))
+
+
+def told(task: Task) -> int:
+    """Fits, compares, prints and writes."""
+    folder(task)
+    posteriors, left_out = fitted(task)
+    for by in task.by if len(posteriors) > 1 else ():
+        comparison = compared(posteriors, task.kind, by)
+        print(f"\n{comparison!r}\n", flush=True)
+        if left_out:
+            print(f"Left out, since they were not fitted: {', '.join(left_out)}.\n", flush=True)
+        write(comparison, task.out)
     if len(posteriors) > 1:
         print(f"tables, figures and texts: {task.out}")
     return INTERRUPTED if left_out else 0

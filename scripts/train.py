@@ -10,43 +10,40 @@ directory.
 import shutil
 import sys
 import traceback
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from hiertorch.commands.config import load, run
-from hiertorch.errors import ConfigError, HiertorchError
+from hiertorch.commands.program import INTERRUPTED, status
+from hiertorch.errors import HiertorchError
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE
 
 GROUPS = 8  # shown of a latent that has a row for every group
 WIDTH = 120  # columns of a terminal
-INTERRUPTED = 130  # exit status after Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0, 1 if the fit failed, 2 if the config is wrong, 130 after Ctrl-C, 143 and 129 after SIGTERM and
     SIGHUP.
     """
-    warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
+    return status(lambda: trained(argv))
+
+
+def trained(argv: Sequence[str] | None) -> int:
+    """Fits what the config says, and prints the summary and where the draws are."""
+    config = load(argv)
     try:
-        config = load(argv)
         posterior = run(config)
-    except HiertorchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
     except (Exception, SystemExit) as error:
-        if not hasattr(error, "posterior"):
+        if isinstance(error, HiertorchError) or not hasattr(error, "posterior"):
             raise
         if isinstance(error, Exception):  # of the model's own code: where it was met helps
             traceback.print_exc()
         print(ended(error.posterior, config.log_dir), file=sys.stderr)
         return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
     if posterior.n_draws == 0:
         print(ended(posterior, config.log_dir), file=sys.stderr)
         return INTERRUPTED

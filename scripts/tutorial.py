@@ -13,13 +13,14 @@ demonstration says. Priors are the fixed ones that the structures state, `priors
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 import hiertorch as ht
+from hiertorch.commands.program import status
 from hiertorch.models import CompletePooling, NoPooling, VaryingIntercepts
 from hiertorch.models.simulation import Simulated
 
@@ -33,15 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=[*DEMONSTRATIONS, "all"])
     name = parser.parse_args(argv).name
-    warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
-    for each in DEMONSTRATIONS if name == "all" else [name]:
-        title, demonstration = DEMONSTRATIONS[each]
-        print(f"\n{title}\n{'=' * len(title)}")
-        try:
-            print(demonstration())
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
+    return status(lambda: shown(DEMONSTRATIONS if name == "all" else [name]))
+
+
+def shown(names: Iterable[str]) -> int:
+    """Runs demonstrations and prints them."""
+    for name in names:
+        title, demonstration = DEMONSTRATIONS[name]
+        print(f"\n{title}\n{'=' * len(title)}", flush=True)
+        print(demonstration())
     return 0
 
 
