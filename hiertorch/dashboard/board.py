@@ -7,7 +7,6 @@ an error is said at the end.
 
 import contextlib
 import errno
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,22 +15,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from hiertorch.dashboard import earlier, texts
+from hiertorch.dashboard import earlier, scores, texts
 from hiertorch.dashboard.curves import CHAINS, POINTS, TRACES, Curves, block_tags, paths
-from hiertorch.dashboard.layout import READABLE, TOP, available, closed, layout
-from hiertorch.dashboard.looks import RHAT, Eye, Look
+from hiertorch.dashboard.layout import available, closed, layout
+from hiertorch.dashboard.looks import Eye, Look
 from hiertorch.dashboard.records import EventFile
 from hiertorch.dashboard.snapshots import Snapshot
 from hiertorch.draws.fit import Fit
-from hiertorch.monitors.base import FEWEST, RunInfo, Watch, Window, places, safe_tags, watch
+from hiertorch.draws.judgement import Judgement
+from hiertorch.monitors.base import FEWEST, RunInfo, Watch, Window, places, watch
 from hiertorch.monitors.governor import Governor, Tier
+from hiertorch.pooling.glance import Glance, Glances
 
 if TYPE_CHECKING:
     from hiertorch.dashboard.closing import Closing
-    from hiertorch.draws.judgement import Judgement
-    from hiertorch.pooling.glance import Glance, Glances
 
-__all__ = ["METRICS", "Board"]
+__all__ = ["Board"]
 
 T = TypeVar("T")
 
@@ -40,14 +39,6 @@ LOOKS = 3  # of a short run, at its end
 CLOSING = 3.0  # seconds for PSIS-LOO and replications at the end of a run; more of a run of minutes
 GLANCED = 200  # draws that tell how groups are pooled
 BARRED = 4_000  # numbers of a histogram
-
-METRICS = {
-    "metric/elpd_loo": "elpd (LOO)",
-    "metric/rhat_max": "worst R-hat",
-    "metric/ess_min": "smallest ESS",
-    "metric/ess_per_s": "ESS/s",
-}
-"""Columns of the HParams tab, as many as its table has room for."""
 
 
 class Board:
@@ -72,7 +63,7 @@ class Board:
         self._curves: Curves | None = None
         self._looks = Tier(self.governor, every=5.0, cost=0.03, most=POINTS)
         self._tables = Tier(self.governor, every=10.0, cost=0.03, most=PAGES)
-        self._figures = Tier(self.governor, every=30.0, cost=0.15, most=PAGES)
+        self._figures = Tier(self.governor, every=30.0, cost=0.3, most=PAGES)
         self._warm = time.time()  # when warm-up ended
         self._last: Snapshot | None = None
         self._barred = 0  # sweep of the last histograms
@@ -82,20 +73,16 @@ class Board:
         self._judgement: Judgement | None = None
         self._closing: Closing | None = None
         self._tags: set[str] = set()
-        old = earlier.event_files(folder)
-        self.offset = run.earlier if old else 0
-        before = self.offset or None
-        self._carried = {part: earlier.carried(part, before) for part in {folder, *(path.parent for path in old)}}
-        if not self.offset:
-            earlier.remove(folder, min(int(run.settings.get("chains", CHAINS)), CHAINS))
+        chains = min(int(run.settings.get("chains", CHAINS)), CHAINS)
+        self.offset, self._carried = earlier.succeeded(folder, run.earlier, chains)
         self._files: list[EventFile] = [self._opened(folder)]
         main = self._files[0]
         main.text(self.offset, "1_run/config", texts.config(run))
         main.text(self.offset, "1_run/model_card", texts.model_card(run))
-        kinds = {block.split("(")[0] for block in run.blocks}
-        kernel = next(iter(kinds)) if len(kinds) == 1 else "ordinary"  # the model card has them all
+        kinds = sorted({block.split("(")[0] for block in run.blocks})
+        kernel = kinds[0] if len(kinds) == 1 else "ordinary"  # the model card has them all
         settings = {"model": run.model, "kernel": kernel, "seed": str(run.settings.get("seed", ""))}
-        main.hparams({**settings, **hparams}, METRICS)
+        main.hparams({**settings, **hparams}, scores.METRICS)
 
     def _opened(self, folder: Path) -> EventFile:
         file = EventFile(folder)
@@ -196,34 +183,10 @@ class Board:
 
     def _write(self, s: Snapshot, sweep: int, drawn: int, look: Look, draws: Mapping[str, torch.Tensor]) -> None:
         """What a look found, as curves."""
-        self.look, found = look, self._judgement
-        assert self._curves is not None
-        chains = len(look.draws)
-        bulk, tail, rhat = look.bulk.min().item(), look.tail.min().item(), look.rhat.max().item()
-        if found is not None and found.known:
-            bulk, tail, rhat = found.bulk.value, found.tail.value, found.rhat.value
-        least = min(bulk, tail)
-        point = {
-            "convergence/ess_bulk_min": bulk,
-            "convergence/ess_tail_min": tail,
-            "convergence/ess_median": look.bulk[: look.shown].median().item(),
-            "convergence/mcse_over_sd_max": look.error.max().item(),
-            "metric/ess_min": least,
-        }
-        if chains > 1:  # R-hat compares chains
-            every = look.all_rhat
-            p95 = every.sort().values[math.ceil(0.95 * len(every)) - 1].item()
-            point |= {"convergence/rhat_max": rhat, "metric/rhat_max": rhat, "convergence/rhat_p95": p95}
-            for part, value in {"rhat_max": rhat, "rhat_p95": p95, "rhat_limit": RHAT}.items():
-                point[READABLE.format(part)] = min(value - 1, TOP)
-            bad = found.above if found is not None else int((every > RHAT).sum())
-            point["convergence/n_bad_rhat"] = float(bad)
-        for k, path in enumerate(self._paths):
-            point[f"{path}/mean"] = look.mean[k].item()
-            point[f"{path}/q05"] = look.levels[k, 0].item()
-            point[f"{path}/q95"] = look.levels[k, -1].item()
+        self.look = look
+        point = scores.convergence(look, self._judgement) | scores.means(look, self._paths)
         if (seconds := (s.time - self._warm) * drawn / s.drawn) > 0:
-            point["perf/ess_per_s"] = point["metric/ess_per_s"] = least / seconds
+            point["perf/ess_per_s"] = point["metric/ess_per_s"] = point["metric/ess_min"] / seconds
         point["perf/eta_s"] = self.governor.passed * (self.run.sweeps - sweep) / s.sweep
         self._scalars(sweep, point | (self._try("pooling", lambda: self._pooled(s, draws)) or {}))
 
@@ -231,18 +194,11 @@ class Board:
         """Pooling factors and shares of variance, from some of the draws."""
         if s.so_far is None or not any(plate is not None for plate in self.run.plates.values()):
             return {}
-        from hiertorch.pooling.glance import Glances
-
         posterior = s.so_far(draws)
         if self._glances is None:
             self._glances = Glances(posterior)
-        self._glance = found = self._glances.at(posterior, GLANCED, alone=alone)
-        tags = zip(found.pooling.values(), safe_tags(found.pooling), strict=True)
-        point = {f"pooling/{tag}": value for value, tag in tags}
-        for kind, values in {"of_y": found.variance, "share": found.share}.items():
-            for tag, value in zip(safe_tags(values), values.values(), strict=True):
-                point[f"variance/{tag}/{kind}"] = value
-        return {tag: value for tag, value in point.items() if math.isfinite(value)}
+        self._glance = self._glances.at(posterior, GLANCED, alone=alone)
+        return scores.pooling(self._glance)
 
     def _scalars(self, sweep: int, point: Mapping[str, float]) -> None:
         self._tags |= set(point)
@@ -278,27 +234,13 @@ class Board:
             self._files[0].histogram(self.offset + sweep, tag, rates.double().cpu().numpy())
 
     def _verdict(self, status: str, *, last: bool = False) -> None:
-        s = self._last
-        sweep, nan, drawn = (0, 0, 0) if s is None else (s.sweep, s.nan, s.drawn)
-        chains = 0 if s is None else len(s.log_density)
-        lines = [
-            *texts.verdict(
-                status,
-                self.run,
-                sweep,
-                chains,
-                drawn,
-                self.governor.passed,
-                self.look,
-                {} if self._curves is None else self._curves.sampling,
-                nan,
-                self._judgement,
-            )
-        ]
+        s, passed = self._last, self.governor.passed
+        acceptance = {} if self._curves is None else self._curves.sampling
+        lines = list(texts.verdict(status, self.run, s, passed, self.look, acceptance, self._judgement))
         if last:
             unstored = [name for name in self.run.names if name not in self.run.shown]
             lines += texts.ending(self._closing, self.problems, unstored)
-        self._text(sweep, "2_summary/verdict", "\n".join(f"- {line}" for line in lines))
+        self._text(0 if s is None else s.sweep, "2_summary/verdict", "\n".join(f"- {line}" for line in lines))
 
     def _show(self, s: Snapshot) -> None:
         """Figures."""

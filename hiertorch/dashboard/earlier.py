@@ -26,7 +26,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  
 
 from hiertorch.dashboard.records import WRITER
 
-__all__ = ["carried", "event_files", "remove"]
+__all__ = ["carried", "event_files", "remove", "succeeded"]
 
 PATTERN = "events.out.tfevents.*"
 SETUP = ("_hparams_/", "custom_scalars__config__")  # of the page, written anew by every run
@@ -35,6 +35,25 @@ PIXEL = bytes.fromhex(  # a PNG of one transparent pixel
     "00050001e9fadcd80000000049454e44ae426082"
 )
 HEAD = struct.Struct("<QI")  # a message's length, and the checksum of the length
+
+
+def succeeded(folder: Path, steps: int, chains: int) -> tuple[int, dict[Path, list[Summary.Value]]]:
+    """Makes way for a new run: the step at which its files begin, and what those of each folder are to begin with.
+
+    Args:
+        folder: of the run.
+        steps: of the runs that it continues, whose curves go on if they are there; 0 for none.
+        chains: that will have files, of the run's.
+
+    Raises:
+        OSError: if a file can't be read or deleted.
+    """
+    old = event_files(folder)
+    begin = steps if old else 0
+    found = {part: carried(part, begin or None) for part in {folder, *(path.parent for path in old)}}
+    if not begin:
+        remove(folder, chains)
+    return begin, found
 
 
 def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[Summary.Value]:

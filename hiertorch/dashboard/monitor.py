@@ -79,7 +79,7 @@ parameters |
         self,
         log_dir: str | os.PathLike[str],
         *,
-        share: float = 0.007,
+        share: float = 0.012,
         hparams: Mapping[str, str | bool | float] | None = None,
         announce: bool = True,
         stream: TextIO | None = None,

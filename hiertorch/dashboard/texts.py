@@ -9,11 +9,12 @@ from torch import Tensor
 
 from hiertorch.dashboard.curves import CHAINS
 from hiertorch.dashboard.looks import ESS, RHAT, WORST, Look
+from hiertorch.dashboard.snapshots import Snapshot
+from hiertorch.draws.judgement import Judgement
 from hiertorch.monitors.base import RunInfo, Watch
 
 if TYPE_CHECKING:
     from hiertorch.dashboard.closing import Closing
-    from hiertorch.draws.judgement import Judgement
 
 __all__ = ["config", "contents", "ending", "model_card", "prediction", "summary", "verdict", "worst"]
 
@@ -68,36 +69,30 @@ def contents(run: RunInfo, traces: Watch, chains: int, points: int, share: float
 def verdict(
     status: str,
     run: RunInfo,
-    sweep: int,
-    chains: int,
-    drawn: int,
+    last: Snapshot | None,
     seconds: float,
     look: Look | None,
     acceptance: Mapping[str, Sequence[float]],
-    nan: int,
-    judgement: "Judgement | None" = None,
+    judgement: Judgement | None = None,
 ) -> Iterator[str]:
     """Sentences, the bad ones with a warning sign.
 
     Args:
         status: "running", or how the run ended.
         run: what is run.
-        sweep: sweeps so far.
-        chains: all of them.
-        drawn: draws of each chain so far.
+        last: where it stands; None before the first window.
         seconds: so far.
         look: the last one.
         acceptance: block -> rates after warm-up.
-        nan: log densities that were NaN.
         judgement: of a run that has ended.
     """
-    if not sweep:
+    if last is None:
         yield f"**{status.capitalize()}** before the first window of {run.sweeps} sweeps."
         return
-    where = "at" if status == "running" else "after"
+    chains, where = len(last.log_density), "at" if status == "running" else "after"
     yield (
-        f"**{status.capitalize()}** {where} {sweep} of {run.sweeps} sweeps of {chains} chains in "
-        f"{seconds:.1f} s, with {drawn} draws a chain."
+        f"**{status.capitalize()}** {where} {last.sweep} of {run.sweeps} sweeps of {chains} chains in "
+        f"{seconds:.1f} s, with {last.drawn} draws a chain."
     )
     if not run.alike:
         yield "Each chain has data of its own: no posterior is that of all chains, so their convergence isn't shown."
@@ -113,10 +108,10 @@ def verdict(
     beside = [] if judgement is None else judgement.beside
     yield from (f"{SIGN} {sentence}" for sentence in beside)
     if not any("NaN" in sentence for sentence in beside):
-        yield f"{SIGN} {nan} log densities were NaN (rejected)." if nan else "No log density was NaN."
+        yield f"{SIGN} {last.nan} log densities were NaN (rejected)." if last.nan else "No log density was NaN."
 
 
-def _judged(look: Look, chains: int, judgement: "Judgement | None") -> Iterator[str]:
+def _judged(look: Look, chains: int, judgement: Judgement | None) -> Iterator[str]:
     """From a run that has ended the same numbers as in summary, warnings and bar."""
     every = look.all_rhat
     count, number = len(every), int((every > RHAT).sum())
@@ -146,7 +141,7 @@ def _at(look: Look, values: Tensor, sign: int) -> tuple[float, str]:
     return values[k].item(), look.names[k]
 
 
-def summary(look: Look, judgement: "Judgement | None" = None) -> str:
+def summary(look: Look, judgement: Judgement | None = None) -> str:
     """The shown parameters as a table, those not to be trusted with a sign, and a verdict below."""
     head = "parameter | mean | sd | 5% | 95% | MCSE | R-hat | bulk ESS | tail ESS"
     lines = [f"| {head} | |", "|" + "---|" * 10]

@@ -16,6 +16,9 @@ __all__ = ["Worker"]
 MANY, HELD = 500, 10_000
 """Snapshots that wait before their time has come, and at most: of more, the oldest are lost."""
 
+PATIENCE = 60.0
+"""Seconds that the end of a run waits for the thread: a disk that does not answer must not keep the draws."""
+
 T = TypeVar("T")
 
 
@@ -41,11 +44,17 @@ class Worker(Generic[T]):
         if len(self._waiting) == MANY:
             self._called.set()
 
-    def end(self) -> list[T]:
-        """Stops the thread, and returns what it has not handled."""
+    def end(self, seconds: float = PATIENCE) -> list[T]:
+        """Stops the thread, and returns what it has not handled.
+
+        Raises:
+            TimeoutError: if it is still at work after so many seconds.
+        """
         self._ended = True
         self._called.set()
-        self._thread.join()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise TimeoutError(f"what it began has not come to its end in {seconds:.0f} s")
         return self._taken()
 
     def _work(self) -> None:

@@ -13,6 +13,7 @@ from torch.distributions import Normal
 
 import hiertorch as ht
 from hiertorch.dashboard import closing as module
+from hiertorch.dashboard import loo
 from hiertorch.dashboard.closing import Closing, closing
 from hiertorch.draws.pareto import good_k
 from hiertorch.draws.pointwise import Pointwise
@@ -68,7 +69,7 @@ def test_loo_equals_arviz_stats(posterior: Posterior) -> None:
 
 def test_loo_of_some_draws_of_many_chains(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 64 chains 15 draws each are taken, too few to tell how effective they are."""
-    monkeypatch.setattr(module, "MOST", module.DRAWS)
+    monkeypatch.setattr(loo, "MOST", loo.DRAWS)
     posterior = sampled(CompletePooling(["x"], priors="tutorial"), pupils(), chains=64, draws=90)
     found, taken = closing(posterior, PLENTY), Pointwise(posterior, 960)
     v = {name: taken.stored[name] for name in posterior.names}
@@ -82,7 +83,7 @@ def test_loo_of_some_draws_of_many_chains(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_effects_that_were_not_stored_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once for all rows: those of each chunk of two rows would be others."""
-    monkeypatch.setattr(module, "CHUNK", 800 * 2)
+    monkeypatch.setattr(loo, "CHUNK", 800 * 2)
     posterior = sampled(VaryingIntercepts("school", ["x"], priors="tutorial"), pupils(), keep=["mu_alpha"])
     assert posterior.unstored is not None and "alpha" not in posterior
     found, data = closing(posterior, PLENTY), posterior.data
@@ -97,9 +98,23 @@ def test_effects_that_were_not_stored_are_drawn_again(monkeypatch: pytest.Monkey
     assert np.abs(found.replicated.mean(0) - data.y.numpy()).max() < 10  # y goes from 0 to 590
 
 
+def test_rows_of_weight_0_are_no_rows() -> None:
+    """As for `Posterior.criterion`: they are neither counted nor do they make the standard error smaller."""
+    data = pupils()
+    weights = torch.ones(60, dtype=torch.float64)
+    weights[10:40] = 0.0
+    made = sampled(VaryingIntercepts("school", ["x"], priors="tutorial"), data.replace(weights=weights))
+    found, criterion = closing(made, PLENTY), made.criterion(draws=None)
+    assert found.k is not None and list(found.labels) == [*range(10), *range(40, 60)] and len(found.k) == 30
+    assert (found.elpd, found.se) == pytest.approx((criterion.elpd, criterion.se), abs=1e-8)
+    assert found.notes == (
+        "30 of 60 rows have a weight of 0 or say nothing of the latents, as without trials, and are left out.",
+    )
+
+
 def test_chunks_change_nothing(posterior: Posterior, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = closing(posterior, PLENTY)
-    monkeypatch.setattr(module, "CHUNK", 800 * 7)
+    monkeypatch.setattr(loo, "CHUNK", 800 * 7)
     found = closing(posterior, PLENTY)
     assert found.elpd == pytest.approx(whole.elpd, abs=1e-9) and found.p == pytest.approx(whole.p, abs=1e-9)
 
@@ -229,7 +244,7 @@ def test_a_model_that_raises_is_told_of_and_nothing_more() -> None:
     found = closing(made, PLENTY)
     assert empty(found)
     assert found.notes == (
-        "PSIS-LOO left out, since the model raised RuntimeError: no such file.",
+        "PSIS-LOO left out: the likelihood of Broken failed: RuntimeError: no such file as that one.",
         "Replications left out, since the model raised RuntimeError: no such file.",
     )
 
@@ -259,15 +274,15 @@ def test_no_time_at_all(posterior: Posterior) -> None:
 
 def test_fewer_draws_in_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds for 1,000, 600 and 400 draws at the rate that is guessed, and for too few at that and at a known one."""
-    monkeypatch.setattr(module, "FEWEST", 400)
+    monkeypatch.setattr(loo, "FEWEST", 400)
     rows, made = 7000, sampled(CompletePooling(priors="tutorial"), pupils(), chains=10, draws=300, warmup=20)
-    whole = rows * 1000 * module.COST
-    taken = [module._thinned(made, rows, part * whole, module.COST).number for part in (5.0, 1.0, 0.6, 0.4, 0.2)]
+    whole = rows * 1000 * loo.COST
+    taken = [loo._thinned(made, rows, part * whole, loo.COST).number for part in (5.0, 1.0, 0.6, 0.4, 0.2)]
     assert taken == [1000, 1000, 600, 430, 430]  # every 8th of 300 draws would be 380 in all
-    with pytest.raises(module._SlowError, match=r"it would take about 0\.14 s, and 0\.028 s were left for it"):
-        module._thinned(made, rows, 0.08 * whole, module.COST)
-    with pytest.raises(module._SlowError):
-        module._thinned(made, rows, 0.3 * whole, module.COST * 1.0001)
+    with pytest.raises(loo.SlowError, match=r"it would take about 0\.14 s, and 0\.028 s were left for it"):
+        loo._thinned(made, rows, 0.08 * whole, loo.COST)
+    with pytest.raises(loo.SlowError):
+        loo._thinned(made, rows, 0.3 * whole, loo.COST * 1.0001)
 
 
 def test_a_slow_model_is_stopped_and_asked_for_fewer_draws(
@@ -275,30 +290,30 @@ def test_a_slow_model_is_stopped_and_asked_for_fewer_draws(
 ) -> None:
     """By a clock on which a row takes a second for 1,000 draws, so that 800 draws take 48 in all."""
     now = [0.0]
-    columns = module._columns
+    columns = loo._columns
 
-    def slow(pointwise: Pointwise, start: int, stop: int, efficiency: float) -> Any:
-        now[0] += (stop - start) * pointwise.number / 1000
-        return columns(pointwise, start, stop, efficiency)
+    def slow(pointwise: Pointwise, rows: Tensor, efficiency: float) -> Any:
+        now[0] += len(rows) * pointwise.number / 1000
+        return columns(pointwise, rows, efficiency)
 
-    monkeypatch.setattr(module, "_columns", slow)
-    monkeypatch.setattr(module, "CHUNK", 8000)
-    monkeypatch.setattr(module, "FEWEST", 400)
-    monkeypatch.setattr(module, "LATEST", 1.2)
-    monkeypatch.setattr(module, "TIMED", 1)
-    monkeypatch.setattr(module.time, "thread_time", lambda: now[0])
+    monkeypatch.setattr(loo, "_columns", slow)
+    monkeypatch.setattr(loo, "CHUNK", 8000)
+    monkeypatch.setattr(loo, "FEWEST", 400)
+    monkeypatch.setattr(loo, "LATEST", 1.2)
+    monkeypatch.setattr(loo, "TIMED", 1)
+    monkeypatch.setattr(loo.time, "thread_time", lambda: now[0])
     assert closing(posterior, 48.0).draws == 800
     none = closing(posterior, 39.0)  # after two of six chunks 15 s of the 31 planned for are left: 400 draws take 24
     assert none.elpd is None and "would take about 24 s, and 15 s were left for it" in none.notes[0]
-    monkeypatch.setattr(module, "FEWEST", 200)
+    monkeypatch.setattr(loo, "FEWEST", 200)
     fewer = closing(posterior, 39.0)
     assert fewer.draws == 200 and fewer.elpd is not None and fewer.notes == ()
     assert fewer.seconds == pytest.approx(2 * 8 + 12)
 
 
 def test_what_is_imported_and_when(tmp_path: Any) -> None:
-    """The monitor comes without TensorBoard and matplotlib. A run needs neither ArviZ, which takes too long for it,
-    nor pyplot, whose state is that of the whole process.
+    """The monitor comes without TensorBoard and matplotlib. A run needs neither ArviZ, which takes too much time, nor
+    pyplot, whose state is that of the whole process.
     """
     code = """
 import sys

@@ -381,6 +381,17 @@ def test_the_worker_hands_over_everything_in_order_and_never_blocks():
     assert handled + left == list(range(3_000)) and not worker._thread.is_alive()
 
 
+def test_the_end_does_not_wait_for_ever():
+    begun, gate = threading.Event(), threading.Event()
+    worker = Worker(lambda items: begun.set() or gate.wait(10.0), every=1e-3)
+    worker.put(1)
+    assert begun.wait(10.0)
+    with pytest.raises(TimeoutError, match="what it began has not come to its end in 0 s"):
+        worker.end(0.01)
+    gate.set()
+    worker._thread.join(10.0)
+
+
 def test_the_worker_does_not_wait_for_its_time_if_there_is_much():
     handled = threading.Event()
     worker = Worker(lambda items: handled.set(), every=1e6)
@@ -434,34 +445,3 @@ def test_an_error_in_one_figure_costs_that_figure(tmp_path, monkeypatch):
     assert len(told) == 1
     assert set(load(tmp_path).Tags()["images"]) == {"figures/rank", "figures/forest", "figures/acceptance"}
     assert text(load(tmp_path), "2_summary/verdict").startswith("- **Finished** after 160")
-
-
-@pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
-@pytest.mark.parametrize(("collapse", "blocks"), [(False, 4), (True, 1)])
-def test_tags_of_blocks_have_no_signs_for_which_custom_scalars_draws_no_curve(collapse, blocks, tmp_path):
-    from torch.distributions import Normal
-
-    import hiertorch as ht
-
-    class Groups(ht.Model):
-        mu = ht.Latent(Normal(0.0, 1.0))
-        beta = ht.Latent(Normal(0.0, 1.0))
-        alpha = ht.Latent(lambda v: Normal(v.mu, 1.0), plate="g")
-
-        def likelihood(self, v, data):
-            return Normal(v.alpha[:, data.g] + v.beta * data.x, 1.0)
-
-    data = ht.Data(y=[0.0, 1.0, 2.0, 3.0], x=[1.0, 0.0, 1.0, 0.0], groups={"g": [0, 1, 2, 0]})
-    options = {"warmup": 60, "draws": 60, "seed": 1, "progress": False, "compile": False, "collapse": collapse}
-    posterior = ht.sample(Groups(), data, chains=16, log_dir=tmp_path, **options)
-    events = load(tmp_path)
-    tags = [tag for tag in events.Tags()["scalars"] if re.match("sampler/block/.*/accept_rate", tag)]
-    assert len(tags) == blocks == len(posterior.stats.acceptance)
-    assert not any(set("(),") & set(tag) for tag in tags)
-    for tag in tags:
-        assert all(0.0 < event.value <= 1.0 for event in events.Scalars(tag))
-    traces = load(tmp_path / "chain_0")
-    shown = [tag for tag in traces.Tags()["scalars"] if tag.startswith("trace")]
-    assert shown == ["trace/mu", "trace/beta", *(f"trace_groups/alpha[{k}]" for k in range(3))]
-    if collapse:  # what is integrated out is drawn for whoever looks at it
-        assert all(abs(event.value) < 4.0 for tag in shown for event in traces.Scalars(tag))

@@ -392,6 +392,15 @@ def test_acceptance_by_group(kind, run):
         assert last.num == len(SCHOOLS) and 0 < last.min <= last.max <= 1
 
 
+@pytest.mark.parametrize("kind", ["collapsed", "moves"])
+def test_tags_of_blocks_have_no_signs_for_which_custom_scalars_draws_no_curve(kind, run):
+    found = run(kind)
+    tags = [tag for tag in found.tags("sampler/block/") if tag.endswith("/accept_rate")]
+    assert len(tags) == len(found.posterior.stats.acceptance)
+    assert not any(set("(),") & set(tag) for tag in tags)
+    assert all(0.0 < value <= 1.0 for tag in tags for value in scalars(found.main, tag).values())
+
+
 @each
 def test_the_verdict(kind, run):
     found = run(kind)
