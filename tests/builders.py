@@ -357,6 +357,12 @@ def from_prior(model: ht.Model, data: ht.Data) -> Posterior:
 # Data
 
 
+# Estimated effects of coaching in eight schools, and their standard errors (Rubin 1981).
+EFFECTS = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+ERRORS = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+EIGHT_SCHOOLS = ht.Data(EFFECTS, groups={"school": list("ABCDEFGH")}, se=ERRORS)
+
+
 def ten_schools(response: str = "y") -> ht.Data:
     """Ten schools of eight pupils."""
     numbers = np.random.default_rng(5)

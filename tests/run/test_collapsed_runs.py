@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import KnownScales
+from builders import EIGHT_SCHOOLS, KnownScales
 from contracts.engines import SCHOOLS, Curious, assert_equal_draws
 from references import Reference, assert_matches, normal_mean, normal_sample
 from scipy import stats
@@ -301,10 +301,7 @@ class Opaque(VaryingIntercepts):
 
 def test_eight_schools_are_sampled_by_what_is_integrated_out() -> None:
     """The ready model with standard errors that are known; one scale is left."""
-    data = ht.Data(
-        [28.0, 8, -3, 7, -1, 1, 18, 12], groups={"school": list("ABCDEFGH")}, se=[15.0, 10, 16, 11, 9, 11, 10, 18]
-    )
-    found = collapse(EightSchools(), data, inspect(EightSchools(), data)[0])
+    found = collapse(EightSchools(), EIGHT_SCHOOLS, inspect(EightSchools(), EIGHT_SCHOOLS)[0])
     assert isinstance(found, Collapsed) and found.rest == ("tau",)
 
 

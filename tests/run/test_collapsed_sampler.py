@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from arviz_stats.base import array_stats
+from builders import EFFECTS, EIGHT_SCHOOLS, ERRORS
 from references import Reference, assert_matches, chi_square_p, ecdf_p, eight_schools, varying_intercepts
 from scipy import stats
 from torch import Tensor
@@ -40,10 +41,6 @@ from hiertorch.posterior import Posterior
 
 Sample = Callable[..., Posterior]
 ALPHA = 1e-3
-
-Y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-SE = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
-SCHOOLS = ht.Data(Y, groups={"school": list("ABCDEFGH")}, se=SE)
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +172,8 @@ def collinear_predictors() -> Known:
 
 
 def meta_analysis() -> Known:
-    expected = eight_schools(Y, SE, 0.0, 10.0, stats.gamma(1, scale=10))
-    return Known(EightSchools(), SCHOOLS, {name: (entry(name, slice(None)), r) for name, r in expected.items()})
+    expected = eight_schools(EFFECTS, ERRORS, 0.0, 10.0, stats.gamma(1, scale=10))
+    return Known(EightSchools(), EIGHT_SCHOOLS, {name: (entry(name, slice(None)), r) for name, r in expected.items()})
 
 
 SLOW = [tutorial, one_group, no_variation_between_groups, a_mean_of_a_million, collinear_predictors]
@@ -356,7 +353,7 @@ class NestedOfSize(ht.Model):
 def of_size(name: str) -> tuple[ht.Model, ht.Data]:
     rng = np.random.default_rng(6)
     if name == "eight schools":
-        return EightSchools(), SCHOOLS
+        return EightSchools(), EIGHT_SCHOOLS
     if name == "tutorial":
         y, x, group = rows((15,) * 6, (-1.2, -0.5, 0.2, 0.8, 1.1, 1.5), seed=7)
         return VaryingIntercepts("school", ["x"], priors="tutorial"), ht.Data(y, groups={"school": group}, x=x)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pytest
 import torch
+from builders import EFFECTS, EIGHT_SCHOOLS, ERRORS
 from references import Reference, assert_matches, eight_schools
 from scipy import stats
 from torch import Tensor
@@ -40,10 +41,6 @@ Functions = dict[str, np.ndarray]
 ALPHA = 1e-3
 CHAINS, SWEEPS = 4_000, 60
 EXACT = 25  # exact draws to compare with, for each chain
-
-Y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-SE = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
-SCHOOLS = ht.Data(Y, groups={"school": list("ABCDEFGH")}, se=SE)
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +107,7 @@ class Schools:
     def log_density(rest: Mapping[str, np.ndarray]) -> np.ndarray:
         """Of log tau, tau ~ Gamma(1, 0.1)."""
         tau = rest["tau"]
-        return between(Y, SE**2 + tau[:, None] ** 2, 10.0)[0] - 0.1 * tau + np.log(tau)
+        return between(EFFECTS, ERRORS**2 + tau[:, None] ** 2, 10.0)[0] - 0.1 * tau + np.log(tau)
 
     def draw(self, number: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {"tau": np.exp(np.interp(rng.random(number), self.mass, self.grid))}
@@ -120,8 +117,8 @@ class Schools:
 
     def effects(self, rest: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         t2 = rest["tau"] ** 2
-        _, mu, variance = between(Y, SE**2 + t2[:, None], 10.0)
-        return shrunk(Y[0], SE[0] ** 2, t2, mu, variance)
+        _, mu, variance = between(EFFECTS, ERRORS**2 + t2[:, None], 10.0)
+        return shrunk(EFFECTS[0], ERRORS[0] ** 2, t2, mu, variance)
 
 
 class Intercepts:
@@ -175,7 +172,7 @@ def move_of(name: str) -> CollapsedMove:
     case = known(name)
     plan = ht.plan(
         *(
-            (EightSchools(), SCHOOLS)
+            (EightSchools(), EIGHT_SCHOOLS)
             if isinstance(case, Schools)
             else (VaryingIntercepts("school", priors="tutorial"), case.data)
         )
@@ -441,8 +438,8 @@ def test_log_densities_are_those_of_their_draws(collapsed: Sample) -> None:
 @pytest.mark.parametrize("chains", [1, 16, 256])
 def test_few_and_many_chains(chains: int, collapsed: Sample) -> None:
     """Error rate 1e-3 a case."""
-    posterior = collapsed(EightSchools(), SCHOOLS, chains=chains, draws=min(4_000, 32_000 // chains), seed=1)
-    expected = eight_schools(Y, SE, 0.0, 10.0, stats.gamma(1, scale=10))
+    posterior = collapsed(EightSchools(), EIGHT_SCHOOLS, chains=chains, draws=min(4_000, 32_000 // chains), seed=1)
+    expected = eight_schools(EFFECTS, ERRORS, 0.0, 10.0, stats.gamma(1, scale=10))
     for name in ("mu", "tau", "theta"):
         assert_matches(posterior[name], expected[name], alpha=ALPHA / 3, name=name)
     assert float(posterior.stats.acceptance["collapsed(tau)"].mean()) > (0.8 if chains > 1 else 0.6)
@@ -450,7 +447,9 @@ def test_few_and_many_chains(chains: int, collapsed: Sample) -> None:
 
 def test_the_same_seed_gives_the_same_draws(collapsed: Sample) -> None:
     before = torch.random.get_rng_state()
-    first, again, other = (collapsed(EightSchools(), SCHOOLS, chains=16, draws=50, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (
+        collapsed(EightSchools(), EIGHT_SCHOOLS, chains=16, draws=50, seed=seed) for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.random.get_rng_state(), before)
     for name in ("mu", "tau", "theta"):
         assert torch.equal(first[name], again[name])
@@ -464,7 +463,7 @@ def test_draws_do_not_depend_on_cores_or_threads(collapsed: Sample, monkeypatch:
     for cores in (1, 2, 5):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: set(range(cores)), raising=False)
         torch.set_num_threads(min(cores, 2))
-        found.append(collapsed(EightSchools(), SCHOOLS, chains=128, draws=300, seed=1))
+        found.append(collapsed(EightSchools(), EIGHT_SCHOOLS, chains=128, draws=300, seed=1))
     torch.set_num_threads(threads)
     for name in ("mu", "tau", "theta"):
         assert torch.equal(found[0][name], found[1][name]) and torch.equal(found[0][name], found[2][name])
@@ -490,7 +489,7 @@ class Looking(Monitor):
 
 def test_monitors_change_nothing(collapsed: Sample) -> None:
     looking, options = Looking(), {"chains": 64, "draws": 600, "seed": 4, "keep_all": True}
-    watched, alone = (collapsed(EightSchools(), SCHOOLS, monitors=m, **options) for m in ([looking], []))
+    watched, alone = (collapsed(EightSchools(), EIGHT_SCHOOLS, monitors=m, **options) for m in ([looking], []))
     for name in ("mu", "tau", "theta"):
         assert torch.equal(watched[name], alone[name])
     sampling = [
@@ -503,14 +502,14 @@ def test_monitors_change_nothing(collapsed: Sample) -> None:
     assert all(names == ["mu", "tau", "theta"] for names in looking.names)
     assert all(torch.equal(first, second) for first, second in zip(looking.theta, looking.again, strict=True))
     other = Looking()
-    collapsed(EightSchools(), SCHOOLS, monitors=[other, Looking()], **options)
+    collapsed(EightSchools(), EIGHT_SCHOOLS, monitors=[other, Looking()], **options)
     assert other.ends == looking.ends
 
 
 def test_what_monitors_see_is_drawn_from_the_posterior(collapsed: Sample) -> None:
     """Effects of the last sweep given its scales, by their pivot; error rate 1e-3."""
     looking = Looking()
-    collapsed(EightSchools(), SCHOOLS, monitors=[looking], chains=1_000, draws=5, seed=4)
+    collapsed(EightSchools(), EIGHT_SCHOOLS, monitors=[looking], chains=1_000, draws=5, seed=4)
     mean, sd = known("eight schools").effects({"tau": looking.tau[-1][:, 0].numpy()})
     assert stats.kstest((looking.theta[-1][:, 0].numpy() - mean) / sd, stats.norm.cdf).pvalue > ALPHA
 
@@ -533,7 +532,7 @@ def tunings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, Tuning, Ten
 
 
 def test_tuning_is_learnt_in_warm_up_and_then_frozen(collapsed: Sample, tunings: list[Any]) -> None:
-    collapsed(EightSchools(), SCHOOLS, chains=256, warmup=200, draws=300, seed=1)
+    collapsed(EightSchools(), EIGHT_SCHOOLS, chains=256, warmup=200, draws=300, seed=1)
     learning = [part for part in tunings if part[0] < part[1]]
     frozen = [part for part in tunings if part[0] >= part[1]]
     assert len(learning) > 2 and len(frozen) > 2
@@ -570,11 +569,11 @@ def test_a_fit_that_fails_keeps_the_old_proposals(
         return tuning if len(calls) == 1 else {**tuning, "scale": tuning["scale"] * torch.nan}
 
     monkeypatch.setattr(proposals, "fit", fit)
-    posterior = collapsed(EightSchools(), SCHOOLS, chains=256, warmup=200, draws=100, seed=1)
+    posterior = collapsed(EightSchools(), EIGHT_SCHOOLS, chains=256, warmup=200, draws=100, seed=1)
     assert len(calls) > 2
     assert all(tuning is tunings[0][2] for _, _, tuning, _ in tunings)
     assert all(bool(walk.isfinite().all()) for *_, walk in tunings)
-    expected = eight_schools(Y, SE, 0.0, 10.0, stats.gamma(1, scale=10))
+    expected = eight_schools(EFFECTS, ERRORS, 0.0, 10.0, stats.gamma(1, scale=10))
     assert_matches(posterior["tau"], expected["tau"], alpha=ALPHA, name="tau")
 
 
@@ -590,8 +589,8 @@ def test_no_fit_at_all_leaves_the_normal_start(
         return proposals.normal_start(draws[0] * torch.nan, torch.eye(draws.shape[1]).double())
 
     monkeypatch.setattr(proposals, "fit", fit)
-    posterior = collapsed(EightSchools(), SCHOOLS, chains=64, draws=500, seed=1)
-    expected = eight_schools(Y, SE, 0.0, 10.0, stats.gamma(1, scale=10))
+    posterior = collapsed(EightSchools(), EIGHT_SCHOOLS, chains=64, draws=500, seed=1)
+    expected = eight_schools(EFFECTS, ERRORS, 0.0, 10.0, stats.gamma(1, scale=10))
     for name in ("mu", "tau"):
         assert_matches(posterior[name], expected[name], alpha=ALPHA / 2, name=name)
 
@@ -620,7 +619,7 @@ def test_densities_that_are_not_finite_are_rejected_and_counted(
 ) -> None:
     """What is left is the posterior cut off at tau = 12, which chains start from; error rate 1e-3."""
     monkeypatch.setattr(Broken, "beyond", -torch.inf)
-    move = ht.plan(BrokenSchools(), SCHOOLS).collapsed
+    move = ht.plan(BrokenSchools(), EIGHT_SCHOOLS).collapsed
     assert move is not None
     case = Schools(most=12.0)
     rest = case.draw(CHAINS, np.random.default_rng(1))
@@ -641,7 +640,7 @@ def test_densities_that_are_not_finite_are_rejected_and_counted(
 def test_a_run_reports_densities_that_were_nan(collapsed: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     """And gives the posterior cut off at 12; error rate 1e-3."""
     monkeypatch.setattr(Broken, "beyond", torch.nan)
-    posterior = collapsed(BrokenSchools(), SCHOOLS, chains=64, draws=300, seed=1)
+    posterior = collapsed(BrokenSchools(), EIGHT_SCHOOLS, chains=64, draws=300, seed=1)
     assert posterior.stats.nan["collapsed(tau)"] > 0
     assert any("NaN" in sentence for sentence in posterior.warnings())
     case = Schools(most=12.0)
@@ -657,11 +656,11 @@ def test_a_start_without_a_density_is_refused(
 ) -> None:
     monkeypatch.setattr(Broken, "beyond", torch.nan)
     with pytest.raises(SamplingError, match="tau"):
-        collapsed(BrokenSchools(), SCHOOLS, chains=16, draws=20, seed=1, init={"tau": 20.0}, collapse=collapse_)
+        collapsed(BrokenSchools(), EIGHT_SCHOOLS, chains=16, draws=20, seed=1, init={"tau": 20.0}, collapse=collapse_)
 
 
 def test_no_start_at_all_is_an_error_that_names_the_latents(monkeypatch: pytest.MonkeyPatch) -> None:
-    move = ht.plan(EightSchools(), SCHOOLS).collapsed
+    move = ht.plan(EightSchools(), EIGHT_SCHOOLS).collapsed
     assert move is not None
     monkeypatch.setattr(CollapsedMove, "log_density", lambda move, u: u.sum(-1) * torch.nan)
     with pytest.raises(SamplingError, match=r"no starting point has a finite log density.* tau"):
@@ -693,11 +692,12 @@ class Known(EightSchools):
 
 def test_draws_are_independent_where_nothing_is_left(collapsed: Sample) -> None:
     """All of the posterior is normal; error rate 1e-3."""
-    posterior = collapsed(Known(), SCHOOLS, chains=32, draws=500, seed=1)
-    _, mu, variance = between(Y, SE[None] ** 2 + 25.0, 10.0)
+    posterior = collapsed(Known(), EIGHT_SCHOOLS, chains=32, draws=500, seed=1)
+    _, mu, variance = between(EFFECTS, ERRORS[None] ** 2 + 25.0, 10.0)
     expected = {"mu": [stats.norm(mu[0], variance[0] ** 0.5)]}
     expected["theta"] = [
-        stats.norm(*(float(x[0]) for x in shrunk(y, se**2, 25.0, mu, variance))) for y, se in zip(Y, SE, strict=True)
+        stats.norm(*(float(x[0]) for x in shrunk(y, se**2, 25.0, mu, variance)))
+        for y, se in zip(EFFECTS, ERRORS, strict=True)
     ]
     for name, marginals in expected.items():
         assert_matches(posterior[name], Reference.of(*marginals), alpha=ALPHA / 2, name=name)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import EFFECTS, EIGHT_SCHOOLS, ERRORS
 from references import (
     Reference,
     assert_matches,
@@ -45,9 +46,6 @@ from hiertorch.posterior import Posterior
 Sample = Callable[..., Posterior]
 ALPHA = 1e-3
 GROUPS = ht.Data(torch.zeros(9), groups={"group": range(9)})
-Y = [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0]
-SE = [15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0]
-SCHOOLS = ht.Data(Y, groups={"school": list("ABCDEFGH")}, se=SE)
 
 
 @dataclass(frozen=True)
@@ -298,9 +296,11 @@ def intercepts() -> Case:
 
 
 def schools(**options: Any) -> Case:
-    expected = eight_schools(np.array(Y), np.array(SE), 0.0, 10.0, stats.gamma(1, scale=10))
+    expected = eight_schools(EFFECTS, ERRORS, 0.0, 10.0, stats.gamma(1, scale=10))
     known = {name: (entry(name), expected[name]) for name in ("mu", "tau", "theta")}
-    return Case(EightSchools(), SCHOOLS, known, {"chains": 64, "warmup": 300, "draws": 2000, "thin": 1, **options})
+    return Case(
+        EightSchools(), EIGHT_SCHOOLS, known, {"chains": 64, "warmup": 300, "draws": 2000, "thin": 1, **options}
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import EFFECTS, ERRORS
 from references import (
     PROBABILITIES,
     Reference,
@@ -19,9 +20,6 @@ from references import (
     varying_intercepts,
 )
 from scipy import integrate, signal, stats
-
-Y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-SE = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 
 
 def ar1(rng: np.random.Generator, rho: float, chains: int = 4, draws: int = 500, size: int = 1) -> np.ndarray:
@@ -67,17 +65,17 @@ def test_normal_sample_against_normal_inverse_gamma() -> None:
 @pytest.mark.parametrize("tau", [stats.gamma(1.0), stats.halfcauchy(scale=5.0), stats.halfnorm(scale=3.0)])
 def test_eight_schools_against_quadrature_over_mu_and_tau(tau: Any) -> None:
     # mu is integrated numerically here, and tau on its own scale; theta by the law of total expectation and variance.
-    found = eight_schools(Y, SE, m0=0.0, s0=5.0, tau=tau)
+    found = eight_schools(EFFECTS, ERRORS, m0=0.0, s0=5.0, tau=tau)
     nodes, node_weights = np.polynomial.legendre.leggauss(400)
     u = (nodes + 1) / 2  # tau = 20 u / (1 - u) reaches far into the tail
     t = (20 * u / (1 - u))[:, None, None]
     mu = np.linspace(-45, 45, 601)[:, None]
-    log_density = stats.norm.logpdf(Y, mu, np.sqrt(SE**2 + t**2)).sum(2) + stats.norm.logpdf(mu[:, 0], 0, 5)
+    log_density = stats.norm.logpdf(EFFECTS, mu, np.sqrt(ERRORS**2 + t**2)).sum(2) + stats.norm.logpdf(mu[:, 0], 0, 5)
     log_density += tau.logpdf(t[:, :, 0]) + np.log(node_weights * 10 / (1 - u) ** 2)[:, None]
     weights = np.exp(log_density - log_density.max())
     weights /= weights.sum()
-    conditional = (Y * t**2 + mu * SE**2) / (t**2 + SE**2)
-    variance = t**2 * SE**2 / (t**2 + SE**2)
+    conditional = (EFFECTS * t**2 + mu * ERRORS**2) / (t**2 + ERRORS**2)
+    variance = t**2 * ERRORS**2 / (t**2 + ERRORS**2)
     theta = np.einsum("tm,tmj->j", weights, conditional)
     theta_sd = np.sqrt(np.einsum("tm,tmj->j", weights, variance + (conditional - theta) ** 2))
     for name, values in {"mu": mu[:, 0][None], "tau": t[:, :, 0]}.items():
@@ -92,18 +90,18 @@ def test_eight_schools_quantiles_against_exact_draws() -> None:
     # tau by inversion on a fine grid, then mu given tau, then theta given both.
     rng = np.random.default_rng(1)
     tau_grid = np.linspace(1e-4, 80, 40_000)
-    v = SE**2 + tau_grid[:, None] ** 2
+    v = ERRORS**2 + tau_grid[:, None] ** 2
     precision = (1 / v).sum(1) + 1 / 25
-    centre = (Y / v).sum(1) / precision
-    log_density = stats.norm.logpdf(Y, centre[:, None], np.sqrt(v)).sum(1) + stats.norm.logpdf(centre, 0, 5)
+    centre = (EFFECTS / v).sum(1) / precision
+    log_density = stats.norm.logpdf(EFFECTS, centre[:, None], np.sqrt(v)).sum(1) + stats.norm.logpdf(centre, 0, 5)
     log_density += stats.halfcauchy.logpdf(tau_grid, scale=5) - 0.5 * np.log(precision)
     cdf = np.cumsum(np.exp(log_density - log_density.max()))
     k = np.searchsorted(cdf / cdf[-1], rng.random((4, 5_000)))
     tau = tau_grid[k]
     mu = centre[k] + rng.normal(size=k.shape) / np.sqrt(precision[k])
     weight = tau[..., None] ** 2 / v[k]
-    theta = weight * Y + (1 - weight) * mu[..., None] + np.sqrt(weight) * SE * rng.normal(size=(*k.shape, 8))
-    found = eight_schools(Y, SE, 0.0, 5.0, stats.halfcauchy(scale=5))
+    theta = weight * EFFECTS + (1 - weight) * mu[..., None] + np.sqrt(weight) * ERRORS * rng.normal(size=(*k.shape, 8))
+    found = eight_schools(EFFECTS, ERRORS, 0.0, 5.0, stats.halfcauchy(scale=5))
     for name, draws in {"mu": mu, "tau": tau, "theta": theta}.items():
         assert_matches(draws, found[name], name=name)
 
@@ -166,7 +164,7 @@ def test_varying_intercepts_with_the_scales_all_but_known(small: tuple[np.ndarra
 
 def test_quadrature_refuses_a_box_that_cuts_the_posterior() -> None:
     with pytest.raises(ArithmeticError, match=r"at the rim of .*; widen it"):
-        eight_schools(Y[:1], SE[:1], 0.0, 5.0, stats.halfcauchy(scale=1e8))
+        eight_schools(EFFECTS[:1], ERRORS[:1], 0.0, 5.0, stats.halfcauchy(scale=1e8))
 
 
 def test_funnel_against_closed_forms_and_integration() -> None:
