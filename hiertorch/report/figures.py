@@ -3,13 +3,14 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+
+from hiertorch.draws.ranks import band, differences
 
 __all__ = ["plain_text", "png", "ranks", "require", "shrinkage", "traces"]
 
@@ -18,9 +19,6 @@ CHAINS, TRACED, RANKED = 8, 400, 150
 
 MOST, ENDS = 60, 20
 """Groups in a figure of shrinkage; of more, so many of those pooled least and most."""
-
-SIMULATIONS = 2_000
-"""From which the band of rank plots is found."""
 
 OWN, POOLED = "#c25b12", "#1f5fa8"
 
@@ -88,8 +86,8 @@ def traces(draws: Mapping[str, Tensor], odd: Mapping[str, bool]) -> bytes:
 
 
 def ranks(draws: Mapping[str, Tensor], odd: Mapping[str, bool]) -> bytes:
-    """How evenly the ranks of each chain's draws are spread among those of all: their ECDFs less the even one, and the
-    band; name -> `(chains, draws)`.
+    """How evenly the ranks of each chain's draws are spread among those of all, as `hiertorch.draws.ranks` has it; name
+    -> `(chains, draws)`.
 
     Drawn here since the lines of `arviz_plots.plot_rank` (0.8) stay near 0 for a chain that stands apart from the rest.
     """
@@ -102,63 +100,15 @@ def ranks(draws: Mapping[str, Tensor], odd: Mapping[str, bool]) -> bytes:
         for axes, (name, every) in zip(grid, draws.items(), strict=False):
             x = _some(every, odd[name], RANKED)
             points, low, high = band(*x.shape)
-            axes.fill_between(points, low - points, high - points, color="#dddddd", linewidth=0)
-            for line in ecdfs(x, points):
-                axes.plot(points, line - points, linewidth=0.8)
+            axes.fill_between(points, low, high, color="#dddddd", linewidth=0)
+            for line in differences(x):
+                axes.plot(points, line, linewidth=0.8)
             axes.set_title(name, fontsize=9)
             axes.tick_params(labelsize=7)
             axes.spines[["top", "right"]].set_visible(False)
         for axes in grid[len(draws) :]:
             axes.set_visible(False)
         return png(figure)
-
-
-def ecdfs(x: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The share of each chain's draws `(chains, draws)` among the lowest shares of all draws: `(chains, points)`. Equal
-    draws come in a random order, so that repeated ones are no steps.
-    """
-    chains, draws = x.shape
-    tie = np.random.default_rng(0).random(x.size)
-    return _up_to(np.lexsort([tie, x.flatten()]) // draws, chains, points) / draws
-
-
-def _up_to(chain: np.ndarray, chains: int, points: np.ndarray) -> np.ndarray:
-    """How many draws of each chain are among the lowest: `(chains, points)`, given the chain that each rank is of."""
-    lowest = np.floor(points * len(chain)).astype(int)
-    return np.cumsum(chain == np.arange(chains)[:, None], axis=1)[:, lowest - 1]
-
-
-@cache
-def band(chains: int, draws: int, prob: float = 0.99) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Within which the ECDFs of ranks of all chains lie at all points with probability `prob`, if chains agree and
-    draws are independent: points, and lower and upper ends.
-
-    At each point the number of a chain's draws is hypergeometric; the ends are its quantiles of a level gamma that is
-    found by simulation (Saeilynoja, Buerkner & Vehtari 2022, section 2.4).
-    """
-    points = np.linspace(0.0, 1.0, 101)[1:-1]
-    mass = _hypergeometric(chains * draws, np.floor(points * chains * draws), draws)  # (points, numbers)
-    below, above = mass.cumsum(1), mass[:, ::-1].cumsum(1)[:, ::-1]  # P(N <= n), P(N >= n)
-    tail, at = np.minimum(below, above), np.arange(len(points))
-    rng, chain = np.random.default_rng(0), np.repeat(np.arange(chains), draws)
-    smallest = [tail[at, _up_to(rng.permutation(chain), chains, points)].min() for _ in range(SIMULATIONS)]
-    gamma = np.quantile(smallest, 1 - prob)
-    inside = tail >= gamma
-    return points, inside.argmax(1) / draws, (draws - inside[:, ::-1].argmax(1)) / draws
-
-
-def _hypergeometric(every: int, lowest: np.ndarray, draws: int) -> np.ndarray:
-    """P(n of a chain's draws are among the lowest of every draw), n = 0..draws: `(points, draws + 1)`."""
-    n = torch.arange(draws + 1, dtype=torch.float64)
-    k = torch.as_tensor(lowest, dtype=torch.float64).unsqueeze(-1)
-
-    def log_choose(a: Tensor, b: Tensor) -> Tensor:
-        return (a + 1).lgamma() - (b + 1).lgamma() - (a - b + 1).lgamma()
-
-    total = log_choose(torch.tensor(float(every), dtype=torch.float64), torch.tensor(float(draws), dtype=torch.float64))
-    log_mass = log_choose(k, n) + log_choose(every - k, draws - n) - total
-    possible = (n <= k) & (draws - n <= every - k)
-    return torch.where(possible, log_mass.exp(), 0.0).numpy()
 
 
 def _some(x: Tensor, odd: bool, most: int) -> np.ndarray:

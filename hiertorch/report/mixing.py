@@ -9,15 +9,14 @@ import torch
 
 from hiertorch.draws import diagnostics
 from hiertorch.draws.fit import Fit
+from hiertorch.draws.summaries import LIMITS
 from hiertorch.report import figures
 from hiertorch.report.page import note, paragraph, picture, table
 
-__all__ = ["LIMITS", "badness", "convergence", "traces"]
+__all__ = ["badness", "convergence", "traces"]
 
 WORST, DRAWN = 30, 6
 """Parameters in the table, and in the figures."""
-
-LIMITS = {"r_hat": 1.01, "ess_bulk": 400.0, "ess_tail": 400.0}
 
 
 def badness(frame: pd.DataFrame) -> pd.Series:

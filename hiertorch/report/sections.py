@@ -13,11 +13,12 @@ from hiertorch.comparison.criteria import criterion
 from hiertorch.criticism.predictive import predictive_check
 from hiertorch.draws import diagnostics
 from hiertorch.draws.fit import Fit
+from hiertorch.draws.summaries import LIMITS
 from hiertorch.draws.summary import summary
 from hiertorch.errors import HiertorchError
 from hiertorch.pooling.factors import Pooling, pooling
 from hiertorch.report import figures
-from hiertorch.report.mixing import LIMITS, convergence, traces
+from hiertorch.report.mixing import convergence, traces
 from hiertorch.report.page import Section, escape, items, note, paragraph, picture, preformatted, table, term_list
 
 if TYPE_CHECKING:

@@ -15,6 +15,17 @@ def test_differences_are_those_of_ranks():
     np.testing.assert_allclose(ranks.differences(x), ecdf - points, atol=1e-12)
 
 
+def test_a_chain_elsewhere_leaves_the_band():
+    draws = np.random.default_rng(4).normal(size=(8, 120))
+    draws[2] -= 10.0
+    _, low, high = ranks.band(8, 120)
+    lines = ranks.differences(draws)
+    assert lines[2].max() == pytest.approx(1 - 1 / 8, abs=0.02)  # all of its draws are among the lowest eighth
+    assert (lines > high).any() and (low < 0).all() and (high > 0).all()
+    same = ranks.differences(np.ones((4, 500)))  # equal draws are shared evenly, within 6 standard errors
+    assert np.abs(same).max() < 6 * 0.5 / 500**0.5
+
+
 def test_counts_are_hypergeometric():
     lowest = np.array([1, 7, 40, 99])
     expected = stats.hypergeom(100, lowest[:, None], 25).pmf(np.arange(26))

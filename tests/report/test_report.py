@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
 from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
@@ -257,37 +256,6 @@ def test_chains_that_are_at_odds_are_drawn():
     assert {7, 23} <= set(figures.chosen(draws, odd=True))
     assert len(figures.chosen(draws, odd=True)) == len(figures.chosen(draws, odd=False)) == figures.CHAINS
     assert figures.chosen(draws[:5], odd=False) == [0, 1, 2, 3, 4]
-
-
-def test_the_band_of_rank_plots_holds_what_it_says():
-    """Of 300 sets of chains that agree, about 3 leave a band of 99 %; more than 12 with probability below 1e-4, were it
-    known exactly (it is found from 2,000 simulations, hence 16). One chain elsewhere leaves it.
-    """
-    rng = np.random.default_rng(4)
-    x, low, high = figures.band(8, 120)
-    outside = 0
-    for _ in range(300):
-        ranks = rng.normal(size=960).argsort().argsort().reshape(8, 120) + 1  # from 1
-        found = (ranks[:, :, None] <= np.floor(x * 960)).mean(1)
-        outside += bool(((found < low - 1e-9) | (found > high + 1e-9)).any())
-    assert 0 < outside <= 16
-    law = stats.hypergeom.pmf(np.arange(41), 120, np.array([[1], [30], [119]]), 40)
-    assert figures._hypergeometric(120, np.array([1.0, 30.0, 119.0]), 40) == pytest.approx(law, abs=1e-12)
-    draws = rng.normal(size=(8, 120))
-    draws[2] -= 10.0
-    lines = figures.ecdfs(draws, x)
-    assert (lines - x)[2].max() == pytest.approx(1 - 1 / 8, abs=0.01)  # all of its draws are among the lowest eighth
-    assert (lines > high).any() and (low < x).all() and (x < high).all()
-
-
-def test_ranks_of_draws_by_scipy():
-    rng = np.random.default_rng(5)
-    draws = rng.normal(size=(3, 40))
-    x = np.array([0.1, 0.5, 0.9])
-    ranks = stats.rankdata(draws).reshape(3, 40)
-    assert figures.ecdfs(draws, x) == pytest.approx((ranks[:, :, None] <= x * 120).mean(1))
-    same = figures.ecdfs(np.ones((4, 500)), x)  # equal draws are shared evenly, within 6 standard errors
-    assert same == pytest.approx(np.tile(x, (4, 1)), abs=6 * 0.5 / 500**0.5)
 
 
 def test_tables_escape_and_align():
