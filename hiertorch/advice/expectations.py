@@ -24,10 +24,13 @@ from hiertorch.models.design import Design, Designed, design_of
 
 __all__ = ["scale_findings"]
 
-TIGHT, WIDE = 5.0, 100.0
-"""No coefficient of one predictor explains more than sd(y) / sd(x): beyond 5 prior sds the prior all but excludes half
-of that, an ordinary effect; a prior 100 times as wide says that the column's unit was not thought of.
+TIGHT = 5.0
+"""Prior sds. No coefficient of one predictor explains more than sd(y) / sd(x): beyond 5 of them the prior all but
+excludes half of that, an ordinary effect.
 """
+
+WIDE = 100.0
+"""Times sd(y) / sd(x): a prior so wide says that the column's unit was not thought of."""
 
 OFF_CENTRE = 3.0
 """Sds from 0, or prior sds of the intercept."""
@@ -42,10 +45,14 @@ largest.
 CLOSE = 0.01
 """Beyond the largest that is no finding: the sd of as many 1 as 0 is the largest that there is."""
 
-DRAWS, ROWS, NUMBERS = 200, 2_000, 1_000_000
-"""Data sets simulated from the prior, the rows of each, and how many numbers of effects may be drawn for them. Beyond
-all 200 lies 1 % of what the prior expects.
-"""
+DRAWS = 200
+"""Data sets simulated from the prior. Beyond all of them lies 1 % of what the prior expects."""
+
+ROWS = 2_000
+"""Of each such data set."""
+
+NUMBERS = 1_000_000
+"""Of effects, that may be drawn for all of them."""
 
 FINITE = 1e15
 """Counts of a larger mean are not simulated: they leave the range of whole numbers."""

@@ -105,7 +105,9 @@ class Densities(Declaring):
 
 
 def prior_density(model: Densities, name: str, v: Values, data: Data | None = None) -> tuple[Tensor, list[Condition]]:
-    """log p(theta_name | earlier latents), `(chains, size)`, as torch has it, and what it is -inf without."""
+    """log p(theta_name | earlier latents), `(chains, size)`, as torch computes it, and conditions on its parameters;
+    where one is violated, the density is 0.
+    """
     value = unnoted(v).get(name)
     if value is None or value.dim() < 2:
         found = "nothing" if value is None else f"shape {tuple(value.shape)}"
@@ -122,7 +124,9 @@ def prior_density(model: Densities, name: str, v: Values, data: Data | None = No
 
 
 def row_density(model: Densities, v: Values, data: Data, *, checked: bool = False) -> tuple[Tensor, list[Condition]]:
-    """log p(y_i | theta), `(chains, rows)`, as torch has it, and what it is -inf without; see `density`."""
+    """log p(y_i | theta), `(chains, rows)`, as torch computes it, and conditions on its parameters; where one is
+    violated, the density is 0. Of `checked` data nobody asks again whether y lies inside the support.
+    """
     distribution, wanted = attempted(model.likelihood, v, data), (chains_of(v), data.n_rows)
     terms, found = density(distribution, data.y, known(v), checked=checked)
     if terms.dim() > 2 or not fits(terms.shape[-1:], wanted[-1:]):

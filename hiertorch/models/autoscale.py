@@ -37,9 +37,17 @@ from hiertorch.models.scales import column_scale, response_scale
 
 __all__ = ["Autoscaled", "autoscaled"]
 
-WIDE, DF = 2.5, 4.0
+WIDE = 2.5
+"""Scales of the response in the sd of a coefficient's prior."""
+
+DF = 4.0
+"""Degrees of freedom of the prior of a scale."""
+
 INTERCEPTS = ("alpha", "mu", "mu_alpha", "mu_alpha0")
+"""Latents at the level of eta."""
+
 COEFFICIENTS = ("beta", "mu_beta", "gamma")
+"""With which the names of latents begin that multiply columns."""
 
 Columns = tuple[str, ...]
 """Whose product a coefficient multiplies; none of an intercept."""

@@ -93,7 +93,7 @@ def simulate_grouped(
             out.
         slope: without a model.
         noise: without a model, the sd of the noise.
-        model: a ready structure, or a subclass of one.
+        model: a ready structure, a subclass of one, or another `hiertorch.models.design.Designed` model.
         values: with a model, latent -> true value that broadcasts to `(size, *event)`.
         seed: of all randomness, which leaves torch's own as it is; a random one if left out.
 
@@ -111,7 +111,7 @@ def simulate_grouped(
         tensor([-1.,  0.,  1.], dtype=torch.float64)
     """
     check_seed(seed)
-    seed = secrets.randbits(63) if seed is None else seed
+    seed = secrets.randbits(63) if seed is None else int(seed)
     generator = torch.Generator(CPU).manual_seed(seed)
     if model is not None:
         if effects is not None or (slope, noise) != (SLOPE, NOISE):
