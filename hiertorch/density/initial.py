@@ -14,11 +14,17 @@ from hiertorch.model.mending import mended
 __all__ = ["initial_state", "read_init"]
 
 SPREAD = 8
+"""Draws from the prior for each chain, of which it takes one of the middle half."""
+
 TRIES = 200
-SHRINK = 0.97
-MENDED = (1, 4, 16, 64)
-"""Chains without a finite density are drawn again, in turns nearer and nearer to the origin of unconstrained space
+"""Times that chains without a finite density are drawn, in turns nearer and nearer to the origin of unconstrained space
 (exp(x beta) overflows far from it) and from the whole prior (a bounded likelihood may rule the origin out)."""
+
+SHRINK = 0.97
+"""How much nearer, from one time to the next."""
+
+MENDED = (1, 4, 16, 64)
+"""Times at which only groups are drawn again whose rows have no density."""
 
 
 def initial_state(

@@ -26,7 +26,7 @@ from hiertorch.density.state import State
 from hiertorch.moves.guesses import Guess, log_share
 from hiertorch.moves.metropolis import Info, Noise, Tuning, bold
 
-__all__ = ["Adaptation", "Learning", "acceptance_target", "units_of", "walk_root"]
+__all__ = ["Adaptation", "Learning", "acceptance_target", "walk_root"]
 
 TARGETS = (0.44, 0.35, 0.32, 0.28, 0.26, 0.25)
 """Best acceptance rates of a random walk on a normal target of 1 to 6 dimensions (Gelman, Roberts & Gilks 1996, table
@@ -54,18 +54,6 @@ FIRST_SHARE = -0.7
 def acceptance_target(width: int) -> float:
     """The acceptance rate to aim for with a random walk in `width` dimensions."""
     return TARGETS[width - 1] if width <= len(TARGETS) else 0.234
-
-
-def units_of(state: State, block: Sequence[str], size: int) -> Tensor:
-    """How far the chains lie apart where they start, `(dimensions of a decision,)`, if that is beyond WIDE, else 1.
-
-    Chains start at draws from the prior. A walk that is far too long shrinks within some sweeps, however long it is;
-    one that is far too short hardly grows, since the root gains 1 + step / 2 a sweep at most.
-    """
-    parts = [state.free[name].detach() for name in block]
-    spread = torch.cat([x.reshape(x.shape[0] * size, -1) for x in parts], 1)
-    spread = (spread - spread.mean(0)).square().mean(0).sqrt()
-    return torch.where((spread > WIDE) & spread.isfinite(), spread, 1.0)
 
 
 def walk_root(root: Tensor, normal: Tensor, excess: Tensor, t: int) -> Tensor:
@@ -135,29 +123,22 @@ class Adaptation(Learning):
 
     @classmethod
     def begin(
-        cls,
-        like: Tensor,
-        size: int,
-        width: int,
-        guess: Guess | None = None,
-        units: Tensor | None = None,
-        rate: float | None = None,
+        cls, state: State, block: Sequence[str], size: int, width: int, rate: float, guess: Guess | None = None
     ) -> Self:
         """Before the first sweep: walks of SCALE / sqrt(width) in every direction, and no guesses.
 
-        Args:
-            like: gives dtype and device.
-            size: decisions of each chain.
-            width: dimensions of each decision.
-            guess: what proposes beside the walk.
-            units: of the walk, `(width,)`; 1 if left out.
-            rate: the acceptance rate wanted, `acceptance_target(width)` if left out.
+        Chains start at draws from the prior. A walk that is far too long shrinks within some sweeps, however long it
+        is; one that is far too short hardly grows, since the root gains 1 + step / 2 a sweep at most. So where chains
+        lie further apart than WIDE, that is its unit, if it walks in the coordinates of its block.
         """
-        eye = torch.eye(width, device=like.device, dtype=like.dtype)
-        eye = eye if units is None else units.to(eye).diag()
-        tuning = {"root": eye.mul(SCALE / width**0.5).repeat(size, 1, 1)}
-        tuning = tuning if guess is None else {**tuning, **guess.tuning(like)}
-        return cls(tuning, acceptance_target(width) if rate is None else rate, guess)
+        parts = [state.free[name].detach() for name in block]
+        spread = torch.cat([x.reshape(x.shape[0] * size, -1) for x in parts], 1)
+        spread = (spread - spread.mean(0)).square().mean(0).sqrt()
+        units = torch.where((spread > WIDE) & spread.isfinite(), spread, 1.0)
+        like = state.cells
+        units = units.to(like) if len(units) == width else like.new_ones(width)
+        tuning = {"root": units.diag().mul(SCALE / width**0.5).repeat(size, 1, 1)}
+        return cls(tuning if guess is None else {**tuning, **guess.tuning(like)}, rate, guess)
 
     def step(self, noise: Noise, info: Info, t: int) -> Self:
         """See `Learning.step`."""

@@ -14,7 +14,7 @@ from hiertorch.density.state import State
 from hiertorch.density.structure import Structure
 from hiertorch.density.target import Target
 from hiertorch.errors import ModelError
-from hiertorch.moves.adaptation import Adaptation, Learning, acceptance_target, units_of
+from hiertorch.moves.adaptation import Adaptation, Learning, acceptance_target
 from hiertorch.moves.guesses import Guess
 from hiertorch.moves.metropolis import Info, Noise, Tuning, decide, propose, settled
 
@@ -141,9 +141,7 @@ class Move(ABC):
         A move that has a walk finds its root `(size, width, width)` as `tuning["root"]`. One that has none to learn
         returns `Learning(tuning)` with what tuning it has.
         """
-        units = units_of(state, self.block, self.size)
-        own = len(units) == self.width
-        return Adaptation.begin(state.cells, self.size, self.width, self.guess, units if own else None, self.rate)
+        return Adaptation.begin(state, self.block, self.size, self.width, self.rate, self.guess)
 
     @abstractmethod
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:

@@ -84,18 +84,6 @@ class Regression:
         widths = [coordinates[name].width for name in (*self.population, *self.grouped, *self.grouped)]
         self.features = 1 + sum(widths)
 
-    @classmethod
-    def on_rest(
-        cls,
-        target: Target,
-        block: tuple[str, ...],
-        carried: tuple[str, ...] = (),
-        standard: frozenset[str] = frozenset(),
-    ) -> "Regression | None":
-        """The regression of a block, unless it is too wide for a guess."""
-        guess = cls(target, block, carried, standard)
-        return guess if guess.width <= WIDEST else None
-
     def tuning(self, like: Tensor) -> Tuning:
         """See `Guess.tuning`."""
         eye = torch.eye(self.width, dtype=like.dtype, device=like.device)

@@ -13,7 +13,7 @@ from hiertorch.density.state import State
 from hiertorch.density.structure import Structure
 from hiertorch.errors import ModelError
 from hiertorch.moves.base import Move
-from hiertorch.moves.guesses import Regression
+from hiertorch.moves.guesses import WIDEST, Regression
 from hiertorch.moves.metropolis import Info, Noise, Tuning
 
 __all__ = ["Centred", "Joint"]
@@ -27,7 +27,7 @@ class Joint(Move):
     def on(self, structure: Structure) -> Self:
         """See `Move.on`."""
         new = super().on(structure)
-        new.guess = Regression.on_rest(new.target, new.block)
+        new.guess = Regression(new.target, new.block) if new.width <= WIDEST else None
         return new
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:

@@ -30,13 +30,16 @@ class Info(NamedTuple):
 
 
 BOLD = 10.0
-LOG_TIMID = -0.05
-"""Note [Bold jumps]
+"""Times that a bold jump is longer than others.
 
+Note [Bold jumps]
 A walk's size fits where most of the mass is. A chain that starts or strays elsewhere (a scale near 0, where effects and
 rows hold nothing) would need thousands of such steps to come back. So one proposal in twenty is a walk ten times as
 long.
 """
+
+LOG_TIMID = -0.05
+"""Log of the probability that a jump is not bold."""
 
 
 def bold(noise: Noise) -> Tensor:

@@ -21,7 +21,7 @@ from hiertorch.density.state import State
 from hiertorch.density.structure import Structure
 from hiertorch.errors import ModelError
 from hiertorch.moves.base import Move
-from hiertorch.moves.guesses import Regression
+from hiertorch.moves.guesses import WIDEST, Regression
 from hiertorch.moves.metropolis import Info, Noise, Tuning
 
 __all__ = ["NonCentred"]
@@ -46,7 +46,8 @@ class NonCentred(Move):
         if plates != {None} or not new.carried or stuck:
             why = "; ".join(stuck) or "it takes population-level latents that the priors of group effects read"
             raise ModelError(f"a non-centred move on {new.block!r} is not possible: {why}.")
-        new.guess = Regression.on_rest(new.target, new.block, new.carried, structure.standard)
+        wide = new.width > WIDEST
+        new.guess = None if wide else Regression(new.target, new.block, new.carried, structure.standard)
         new.moving((*new.block, *new.carried))
         return new
 

@@ -32,7 +32,7 @@ class CollapsedMove:
         self.target, self.collapsed = target, collapsed
         self.rest, self.block = collapsed.rest, target.names
         self.plate: str | None = None
-        self.size, self.passes, self.guess = 1, 0, None
+        self.size, self.passes = 1, 0
         self.space = Space({name: target.space.coordinates[name] for name in self.rest})
         self.name = f"collapsed({', '.join(self.rest)})"
         self.width = self.space.dim

@@ -14,8 +14,10 @@ from hiertorch.run.sweeps import Sweep
 __all__ = ["Ordinary"]
 
 WINDOW_SWEEPS = 50
+"""Sweeps in a window, whose random numbers are drawn at once, at most."""
+
 WINDOW_NUMBERS = 2_000_000
-"""Random numbers are drawn for a window of sweeps at once: at most so many of both."""
+"""Random numbers in a window, at most."""
 
 LOOKS = 3
 """Windows that are run again at most, in search of an example of a NaN density."""

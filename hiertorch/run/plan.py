@@ -36,8 +36,11 @@ REPEATS = 2
 slowest (measured).
 """
 
-COLUMNS, BLOCK_COLUMN = 140, 36
-"""Widths of a printed plan and of its first column; longer lists of latents go on in the next line."""
+COLUMNS = 140
+"""Width of a printed plan."""
+
+BLOCK_COLUMN = 36
+"""Width of its first column; longer lists of latents go on in the next line."""
 
 ADVICE = "Make it of these, by ht.plan(model, data), or hand over its moves by name, plan=plan.spec."
 

@@ -33,26 +33,39 @@ COMPILE_FROM = 6e8
 10 ns each.
 """
 
+WARMUP = 500
+"""Sweeps of warm-up of ordinary moves."""
 
-WARMUP, DRAWS = 500, 1000
+DRAWS = 1000
+"""Draws of each chain."""
+
 THIN_BELOW = 100_000
-"""R-hat below 1.01 needs some 100 effective draws in each chain; the slowest parameters of the models measured give
-0.16 a sweep (a scale near 0 in a small model) to 0.3. Models of fewer numbers a pass get two sweeps a draw, which cost
-little.
+"""Rows times chains below which there are two sweeps a draw, which cost little there. R-hat below 1.01 needs some 100
+effective draws in each chain; the slowest parameters of the models measured give 0.16 a sweep (a scale near 0 in a
+small model) to 0.3.
 """
 
-STORED, FEWEST, COLLAPSED_WARMUP = 32_000_000, 250, 100
-"""Of collapsed models: numbers that the stored draws are to have, least draws of a chain, and sweeps of warm-up for
-every three dimensions. There
-are 16 to 256 chains, since a hundred cost little more than ten; FEW_CHAINS where each density takes milliseconds.
+STORED = 32_000_000
+"""Numbers that the stored draws of a collapsed model are to have: 16 to 256 chains, since a hundred cost little more
+than ten.
 """
+
+FEWEST = 250
+"""Draws of each chain of a collapsed model, at least."""
+
+COLLAPSED_WARMUP = 100
+"""Sweeps of warm-up of a collapsed model for every three dimensions."""
 
 FEW_CHAINS = 8
+"""Chains of a collapsed model of which each density takes milliseconds."""
 
-KEPT, LEAST = 32_000, 16
+KEPT = 32_000
 """Draws of all chains together that are stored at most, more than which no summary can use: Monte Carlo errors are then
-0.6 % of a posterior sd. But so many of each chain: fewer say nothing of how it moves.
+0.6 % of a posterior sd.
 """
+
+LEAST = 16
+"""But so many of each chain: fewer say nothing of how it moves."""
 
 MOST_STORED = 100_000_000
 """Stored numbers, 800 MB, above which effects that can be drawn again are not stored unless asked for."""
@@ -87,24 +100,17 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
             f"the data's response or weights hold one set for each of {', '.join(map(str, given))} chains, and chains="
             f"{chains}; leave chains out, or repeat the data for that many."
         )
-    if plan.collapsed is not None:
-        numbers = plan.space.dim
-        if plan.collapsed.collapsed.dear:
-            chains = min(given) if given else chains
-            return Schedule(chains or FEW_CHAINS, warmup or COLLAPSED_WARMUP, draws or FEWEST, thin or 1)
-        warmup = warmup or COLLAPSED_WARMUP * max(1, -(-plan.collapsed.width // 3))
-        return _collapsed(numbers, min(given) if given else chains, warmup, draws, thin)
-    rows = max(plan.held_rows, plan.space.dim)
-    if chains is None:
-        chains = min(given) if given else 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
-    return Schedule(chains, warmup or WARMUP, draws or DRAWS, thin or (2 if rows * chains < THIN_BELOW else 1))
-
-
-def _collapsed(numbers: int, chains: int | None, warmup: int, draws: int | None, thin: int | None) -> Schedule:
-    """The run of a collapsed model, whose draws of `numbers` numbers each are nearly independent of one another."""
+    chains = min(given) if given else chains
+    if plan.collapsed is None:
+        rows = max(plan.held_rows, plan.space.dim)
+        chains = chains or 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
+        return Schedule(chains, warmup or WARMUP, draws or DRAWS, thin or (2 if rows * chains < THIN_BELOW else 1))
+    if plan.collapsed.collapsed.dear:
+        return Schedule(chains or FEW_CHAINS, warmup or COLLAPSED_WARMUP, draws or FEWEST, thin or 1)
+    numbers = plan.space.dim
     chains = chains or 1 << max(4, min(8, (STORED // (numbers * DRAWS)).bit_length() - 1))
     draws = draws or max(FEWEST, min(DRAWS, STORED // (numbers * chains)))
-    return Schedule(chains, warmup, draws, thin or 1)
+    return Schedule(chains, warmup or COLLAPSED_WARMUP * max(1, -(-plan.collapsed.width // 3)), draws, thin or 1)
 
 
 def room(run: Schedule, *, every: bool) -> int:

@@ -1,7 +1,6 @@
 """One sweep: every move of the plan once (or as often as its step says), as one pure function of tensors."""
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -34,10 +33,8 @@ class Sweep:
         """The random numbers of a window of sweeps: standard normal `(window, n_normal, chains)`, log uniform `(window,
         n_uniform, chains)`.
         """
-        options = _Options(dtype=like.dtype, device=like.device)
-        normal = torch.randn(window, self.n_normal, self.chains, generator=generator, **options)
-        uniform = torch.empty(window, self.n_uniform, self.chains, **options).exponential_(generator=generator)
-        return normal, uniform.neg_()
+        normal, uniform = (like.new_empty(window, n, self.chains) for n in (self.n_normal, self.n_uniform))
+        return normal.normal_(generator=generator), uniform.exponential_(generator=generator).neg_()
 
     def noises(self, normal: Tensor, log_uniform: Tensor) -> list[Noise]:
         """One sweep's numbers, `(n_normal, chains)` and `(n_uniform, chains)`, cut up for its moves as they run."""
@@ -89,13 +86,6 @@ class Sweep:
         for k, noise in zip(self.order, self.noises(normal[0], log_uniform[0]), strict=True):
             before, (state, info) = state, self.moves[k].step(state, tuning[k], noise)
             _check(self.moves[k], before, state, info)
-
-
-class _Options(TypedDict):
-    """Of a new tensor."""
-
-    dtype: torch.dtype
-    device: torch.device
 
 
 def _check(move: Move, before: State, after: State, info: Info) -> None:

@@ -164,8 +164,8 @@ def test_adaptation_leaves_its_input_alone_and_fits_only_at_the_ends_of_windows(
         observe=lambda state: torch.ones(1, dtype=F64),
         fit=lambda sums, count: {"fitted": sums[0] / count},
     )
-    state = State({}, {}, {}, torch.zeros(4, 1, dtype=F64))
-    now = Adaptation.begin(state.cells, 1, 1, guess)
+    state = State({"mu": torch.zeros(4, 1, dtype=F64)}, {}, {}, torch.zeros(4, 1, dtype=F64))
+    now = Adaptation.begin(state, ["mu"], 1, 1, 0.44, guess)
     fits = []
     for t in range(1, 101):
         before = now
