@@ -39,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarnin
 Sample = Callable[..., Posterior]
 ALPHA = 1e-3
 SHORT: dict[str, Any] = {"chains": 8, "warmup": 150, "draws": 250, "progress": False, "compile": False, "seed": 1}
-QUICK = {**SHORT, "warmup": 40, "draws": 100}  # enough where draws need not have converged
+QUICK = {**SHORT, "warmup": 40, "draws": 100, "thin": 1}  # enough where draws need not have converged
 # On the scale of a logit or a log rate.
 NARROW = {"mu_alpha": Normal(0.0, 0.5), "sigma_alpha": Gamma(4.0, 8.0), "beta": Normal(0.0, 2.0)}
 SECTOR = {"Abbey": 1.0, "Beacon": 0.0, "Mill": 1.0, "Quay": 0.0, "Zoo": 1.0}
@@ -875,7 +875,7 @@ def test_a_mean_that_does_not_exist_is_refused(model, three_labels):
 @pytest.mark.filterwarnings("ignore:(R-hat|Bulk|Tail)")
 def test_a_mean_that_some_draws_have_not_is_said(three_labels):
     data = ht.Data.from_frame(three_labels, "y", ["g"])
-    posterior = ht.sample(SometimesHeavy(), data, seed=1, chains=2, draws=100, warmup=100, progress=False)
+    posterior = ht.sample(SometimesHeavy(), data, seed=1, chains=2, draws=100, warmup=5, thin=1, progress=False)
     posterior.draws["nu"][:] = torch.linspace(0.5, 5.0, 200).reshape(2, 100, 1)  # 23 of 200 up to 1
     with pytest.warns(ht.SamplingWarning, match="no mean where its df is 1 or less, in 11.50%"):
         posterior.predict(three_labels.head(3))
