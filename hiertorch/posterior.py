@@ -11,13 +11,14 @@ from hiertorch.comparison.criteria import Criterion, criterion
 from hiertorch.criticism.predictive import PredictiveCheck, predictive_check
 from hiertorch.criticism.sensitivity import Sensitivity, sensitivity
 from hiertorch.criticism.statistics import Statistics
+from hiertorch.data.table import Data
 from hiertorch.draws import storage
 from hiertorch.draws.attaching import attach
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.joining import joined
-from hiertorch.draws.labelled import Stats
 from hiertorch.draws.summaries import CI_PROB
 from hiertorch.draws.summary import summary
+from hiertorch.model.model import Model
 from hiertorch.pooling.factors import Pooling, pooling
 from hiertorch.predict.condition import Conditioned, condition
 from hiertorch.predict.predict import Prediction, predict
@@ -256,7 +257,7 @@ class Posterior(Fit):
         storage.save(path, self.drawn())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, model: Any = None, data: Any = None) -> Self:
+    def load(cls, path: str | os.PathLike[str], *, model: Model | None = None, data: Data | None = None) -> Self:
         """The posterior that `save` wrote, with its tensors on the CPU.
 
         Args:
@@ -268,8 +269,7 @@ class Posterior(Fit):
             DataError: if there is no such file, or it isn't one of these, or is damaged.
             ModelError, DataError: if model and data are not those that were fitted.
         """
-        arguments = storage.load(path)
-        posterior = cls(arguments.pop("draws"), stats=Stats(**arguments.pop("stats")), **arguments)
+        posterior = storage.load(path, cls)
         if model is not None or data is not None:
             attach(posterior, model, data)
         return posterior

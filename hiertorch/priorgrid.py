@@ -26,6 +26,7 @@ from hiertorch import wording
 from hiertorch.arguments import check_count, is_number, names_of
 from hiertorch.data.table import Data
 from hiertorch.draws.fitted import Fitted
+from hiertorch.draws.labelled import Stats
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.copies import cast
 from hiertorch.model.declared import overrides
@@ -33,7 +34,7 @@ from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Latent, Values, chains_of
 from hiertorch.model.model import Model
 from hiertorch.model.reads import watched
-from hiertorch.posterior import Posterior, Stats
+from hiertorch.posterior import Posterior
 from hiertorch.run.ending import uninterrupted
 from hiertorch.run.options import check_handed_on
 from hiertorch.runtime.surroundings import at_home

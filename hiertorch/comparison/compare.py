@@ -202,7 +202,7 @@ def _check(candidates: Mapping[str, Fit | Criterion]) -> None:
             raise DataError(f"{both} were fitted with different row weights: fit all with the same ones.")
 
 
-def _asked(candidates: Mapping[str, Any], kind: str | None, by: str | None) -> tuple[str, str]:
+def _asked(candidates: Mapping[str, Fit | Criterion], kind: str | None, by: str | None) -> tuple[str, str]:
     """Kind and grouping, given or those of the criteria that are ready, which must be the same."""
     for what, word in (("kind", kind), ("by", by)):
         if word is not None and not isinstance(word, str):

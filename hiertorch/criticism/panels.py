@@ -1,13 +1,15 @@
 """What figures of predictive checks share: data as ArviZ takes them, titles, legends and limits."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from arviz_plots import PlotCollection
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from xarray import DataTree
 
 from hiertorch.criticism.check import Check
 from hiertorch.draws.spacing import evenly
@@ -28,7 +30,7 @@ def responses(check: Check, draws: int, rows: int) -> tuple[np.ndarray, np.ndarr
     return data.y[which].cpu().numpy(), replicated.cpu().numpy(), len(which)
 
 
-def tree(replicated: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray], whole: bool = False) -> Any:
+def tree(replicated: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray], whole: bool = False) -> "DataTree":
     """As ArviZ takes them: replications `(draws, ...)` as one chain."""
     from arviz_base import from_dict
 
@@ -47,7 +49,7 @@ def cut(axes: "Axes") -> None:
     axes.set_ylim(0, 1.1 * max(peaks[-1], np.quantile(peaks, 0.9)))  # the last line is the data's
 
 
-def figure_of(collection: Any) -> tuple["Figure", "Axes"]:
+def figure_of(collection: "PlotCollection") -> tuple["Figure", "Axes"]:
     """What arviz-plots drew, and its first panel."""
     figure = collection.viz["figure"].item()
     return figure, figure.axes[0]

@@ -5,15 +5,15 @@
 A run notes the density on unconstrained space; of a collapsed run it is that of what was not integrated out.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from hiertorch.data.table import Data
 from hiertorch.density.structure import analyse, priors_alone
 from hiertorch.draws.fit import Fit
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.model.latent import validation
+from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 
 __all__ = ["disagreement"]
@@ -23,7 +23,7 @@ LIMIT, ROUNDING = {torch.float64: 1e-3, torch.float32: 0.1}, {torch.float64: 1e-
 """A difference counts from LIMIT plus ROUNDING times the log density on; another model differs by about 1."""
 
 
-def disagreement(posterior: Fit, model: Any, data: Any, reads: Reads, collapsed: Collapsed | None) -> float:
+def disagreement(posterior: Fit, model: Model, data: Data, reads: Reads, collapsed: Collapsed | None) -> float:
     """By how much log densities at some draws differ beyond a constant; 0 if that is rounding, or can't be told.
 
     Args:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -45,7 +45,9 @@ class Kind(NamedTuple):
     writer: str  # "posterior.save(path)", for messages
 
 
-def write(path: str | os.PathLike[str], kind: Kind, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write(
+    path: str | os.PathLike[str], kind: Kind, header: Mapping[str, object], tensors: Mapping[str, Tensor]
+) -> None:
     """Write a file, whole or not at all.
 
     Args:
@@ -77,7 +79,7 @@ def write(path: str | os.PathLike[str], kind: Kind, header: Mapping[str, Any], t
             raise OSError(str(error)) from error
 
 
-def read(path: str | os.PathLike[str], kind: Kind) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(path: str | os.PathLike[str], kind: Kind) -> tuple[dict[str, object], dict[str, Tensor]]:
     """Header and tensors (on the CPU) of a file made by `write`.
 
     Raises:
@@ -108,7 +110,7 @@ def read(path: str | os.PathLike[str], kind: Kind) -> tuple[dict[str, Any], dict
         raise DataError(f"{path} {why}. {_advice(kind)}") from error
 
 
-def _opened(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _opened(path: Path, kind: Kind) -> tuple[dict[str, object], dict[str, Tensor]]:
     with safe_open(path, framework="pt", device="cpu") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != kind.name:

@@ -1,7 +1,5 @@
 """Model and data for a posterior that was loaded: those that were fitted, or a sentence on how they differ."""
 
-from typing import Any
-
 import torch
 
 from hiertorch import wording
@@ -24,7 +22,7 @@ CHOSEN = "\n\npriors by these data:"
 """Before what `hiertorch.advice.requirements.model_text` adds to a model as printed."""
 
 
-def attach(posterior: Fit, model: Any, data: Any) -> None:
+def attach(posterior: Fit, model: object, data: object) -> None:
     """Gives a posterior its model and data, in the dtype and on the device of its draws.
 
     Args:

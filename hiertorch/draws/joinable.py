@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
@@ -135,7 +134,7 @@ def check_names(parts: Sequence[Fit], known: Collection[str]) -> None:
             )
 
 
-def runs_of(posterior: Fit) -> list[dict[str, Any]]:
+def runs_of(posterior: Fit) -> list[dict[str, object]]:
     """The runs that a posterior is made of, each in short."""
     run = posterior.run
     alone = {

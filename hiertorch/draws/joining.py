@@ -123,7 +123,7 @@ def _stats(parts: Sequence[Fit], like: Tensor) -> Stats:
     return Stats(acceptance, blocks, density, nan)
 
 
-def _run(parts: Sequence[Fit], joined: list[dict[str, Any]], each: int) -> dict[str, Any]:
+def _run(parts: Sequence[Fit], joined: list[dict[str, object]], each: int) -> dict[str, object]:
     """What was run, in the words of the first; counts of all."""
     runs = [part.run for part in parts]
     thins = [int(run.get("thin", 1)) for run in runs]

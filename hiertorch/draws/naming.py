@@ -17,7 +17,7 @@ import json
 import sys
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ __all__ = [
     "unsavable",
 ]
 
+Unit = Literal["s", "ms", "us", "ns"]
 PLAIN = frozenset((str, int, float, bool, type(None)))
 KEPT = "text, numbers, booleans, bytes, dates, times, periods, intervals, UUIDs, Enum members and tuples of these"
 ADVICE = "Make such labels text, with str, in the data."
@@ -77,7 +78,7 @@ def unsavable(labels: Mapping[str, pd.Index], event_labels: Mapping[str, Iterabl
     return found
 
 
-def encode_index(index: pd.Index) -> dict[str, Any]:
+def encode_index(index: pd.Index) -> dict[str, object]:
     """An index of labels as JSON: its labels, their dtype and its name.
 
     Raises:
@@ -96,7 +97,7 @@ def encode_index(index: pd.Index) -> dict[str, Any]:
     return encoded
 
 
-def _encoded(index: pd.Index) -> dict[str, Any]:
+def _encoded(index: pd.Index) -> dict[str, object]:
     if isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
         zone = index.tz if isinstance(index, pd.DatetimeIndex) else None
         kind = "times" if isinstance(index, pd.DatetimeIndex) else "durations"
@@ -112,9 +113,10 @@ def _encoded(index: pd.Index) -> dict[str, Any]:
     return {"labels": [encode_label(label) for label in index], "dtype": str(index.dtype)}
 
 
-def decode_index(encoded: Mapping[str, Any]) -> pd.Index:
+def decode_index(content: object) -> pd.Index:
     """The index that `encode_index` was given."""
-    name = decode_label(encoded["name"])
+    encoded: Any = content
+    name: Any = decode_label(encoded["name"])
     if "times" in encoded:
         times = pd.DatetimeIndex(np.array(encoded["times"], np.int64).view(f"M8[{encoded['unit']}]"), name=name)
         zone = decode_zone(encoded["zone"])
@@ -132,7 +134,7 @@ def decode_index(encoded: Mapping[str, Any]) -> pd.Index:
     return pd.Index(labels, dtype=encoded["dtype"], name=name, tupleize_cols=False)
 
 
-def encode_label(label: Hashable) -> Any:
+def encode_label(label: Hashable) -> object:
     """A label as JSON. Note [Labels keep their type].
 
     Raises:
@@ -159,7 +161,7 @@ def encode_label(label: Hashable) -> Any:
     raise DataError(f"can't save label {label!r}: {what}. {ADVICE}")
 
 
-def decode_label(encoded: Any) -> Any:
+def decode_label(encoded: object) -> Hashable:
     """The label that `encode_label` was given.
 
     Raises:
@@ -192,13 +194,13 @@ def _member(module: str, qualname: str, name: str) -> enum.Enum:
     return found[name]
 
 
-def _timestamp(value: Iterable[Any]) -> pd.Timestamp:
+def _timestamp(value: tuple[int, Unit, object]) -> pd.Timestamp:
     number, unit, encoded = value
     stamp, zone = pd.Timestamp(np.datetime64(number, unit)), decode_zone(encoded)
     return stamp if zone is None else stamp.tz_localize("UTC").tz_convert(zone)
 
 
-def _datetime(value: Iterable[Any]) -> datetime.datetime:
+def _datetime(value: tuple[str, int, object]) -> datetime.datetime:
     clock, fold, encoded = value
     naive = datetime.datetime.fromisoformat(clock).replace(fold=fold)
     zone: Any = decode_zone(encoded)
@@ -207,12 +209,12 @@ def _datetime(value: Iterable[Any]) -> datetime.datetime:
     return naive.replace(tzinfo=zone)
 
 
-def _clock(label: datetime.datetime) -> list[Any]:
+def _clock(label: datetime.datetime) -> list[object]:
     fold = int(not label.dst()) if hasattr(label.tzinfo, "localize") else label.fold
     return [label.replace(tzinfo=None, fold=0).isoformat(), fold, encode_zone(label.tzinfo)]
 
 
-def _time(label: datetime.time) -> list[Any]:
+def _time(label: datetime.time) -> list[object]:
     return [label.replace(tzinfo=None, fold=0).isoformat(), label.fold, encode_zone(label.tzinfo)]
 
 

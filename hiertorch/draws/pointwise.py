@@ -8,12 +8,10 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 
 from hiertorch import wording
 from hiertorch.data.table import Data
@@ -21,6 +19,7 @@ from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.declared import refuse_own_density
+from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import weighted
 
@@ -29,6 +28,7 @@ __all__ = ["DRAWS", "Pointwise"]
 DRAWS = 4_000
 """Of all chains together: draws that are looked at unless more are asked for."""
 
+REAL = (-math.inf, math.inf)
 NEAR = 0.01
 LOOKED_AT = 8
 """Draws at which an overridden `log_prob` is held against its pieces."""
@@ -123,7 +123,8 @@ class Pointwise:
         """
         fitted = self.posterior.fitted
         reads, data = fitted.reads, self.data
-        near = {name: NEAR * x if _is_real(reads.distributions[name]) else x for name, x in reads.values.items()}
+        real = {name for name, prior in reads.distributions.items() if prior.support and bounds(prior.support) == REAL}
+        near = {name: NEAR * x if name in real else x for name, x in reads.values.items()}
         silent = []
         with torch.no_grad(), validation(False):
             for start in range(0, data.n_rows, NUMBERS // LOOKED_AT):
@@ -168,11 +169,6 @@ class Pointwise:
         part = copy.copy(part)
         part.codes = codes
         return part, effects.draws(self.together, groups)
-
-
-def _is_real(prior: Distribution) -> bool:
-    support: Any = prior.support
-    return getattr(support, "base_constraint", support) is constraints.real
 
 
 def labels_of(data: Data, rows: np.ndarray) -> list[str]:

@@ -9,7 +9,7 @@ Note [What a file of a posterior has]
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from torch import Tensor
 from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.draws import archive
 from hiertorch.draws.fit import Fit
+from hiertorch.draws.labelled import Stats
 from hiertorch.draws.naming import decode_index, decode_label, encode_index, encode_label, label_text
 from hiertorch.errors import DataError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KIND", "load", "save", "to_arviz"]
 
+Kept = TypeVar("Kept", bound=Fit)
 KIND = archive.Kind("hiertorch posterior", 2, "a posterior", "posterior.save(path)")
 
 
@@ -63,45 +65,39 @@ def save(path: str | os.PathLike[str], posterior: Fit) -> None:
     archive.write(path, KIND, header, {**tensors, "log_density": stats.log_density})
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The arguments that make the saved posterior again. See `Posterior.load`."""
-    header, tensors = archive.read(path, KIND)
+def load(path: str | os.PathLike[str], face: type[Kept]) -> Kept:
+    """A saved posterior, as of a kind of fit. See `Posterior.load`."""
+    content, tensors = archive.read(path, KIND)
+    header: dict[str, Any] = content
     try:
-        return {
-            "draws": {name: tensors[f"draws/{name}"] for name in header["draws"]},
-            "more": {name: tensors[f"more/{name}"] for name in header["more"]},
-            "positions": {name: tensors[f"positions/{name}"] for name in header["positions"]},
-            "plates": header["plates"],
-            "redrawn": header["redrawn"],
-            "collapsed": header["collapsed"],
-            "labels": {plate: decode_index(from_bytes(tensors[f"labels/{plate}"])) for plate in header["labels"]},
+        parts = {
+            kind: {name: tensors[f"{kind}/{name}"] for name in header[kind]}
+            for kind in ("draws", "more", "positions", "labels", "acceptance")
+        }
+        arguments: dict[str, Any] = {
+            "labels": {plate: decode_index(from_bytes(packed)) for plate, packed in parts["labels"].items()},
             "event_labels": {
                 name: tuple(tuple(decode_label(label) for label in axis) for axis in axes)
                 for name, axes in header["event_labels"].items()
             },
-            "stats": {
-                "acceptance": {block: tensors[f"acceptance/{block}"] for block in header["acceptance"]},
-                "blocks": header["blocks"],
-                "log_density": tensors["log_density"],
-                "nan": header["nan"],
-            },
+            "stats": Stats(parts["acceptance"], header["blocks"], tensors["log_density"], header["nan"]),
             "tuning": {
                 move: {key: tensors[f"tuning/{move}/{key}"] for key in keys} for move, keys in header["tuning"].items()
             },
             "fingerprint": None if (mark := header["fingerprint"]) is None else Fingerprint.from_json(mark),
-            "run": header["run"],
-            "interrupted": header["interrupted"],
+            **{name: header[name] for name in ("plates", "redrawn", "collapsed", "run", "interrupted")},
         }
     except (ValueError, KeyError, TypeError, AttributeError, ImportError, OverflowError) as error:
         raise DataError(f"{path} can't be made a posterior again: {error}.") from error
+    return face(parts["draws"], more=parts["more"], positions=parts["positions"], **arguments)
 
 
-def as_bytes(content: Any) -> Tensor:
+def as_bytes(content: object) -> Tensor:
     """Something that JSON can hold, as a tensor of bytes."""
     return torch.from_numpy(np.frombuffer(json.dumps(content).encode(), np.uint8).copy())
 
 
-def from_bytes(tensor: Tensor) -> Any:
+def from_bytes(tensor: Tensor) -> object:
     """What `as_bytes` was given."""
     return json.loads(tensor.numpy().tobytes())
 

@@ -11,7 +11,7 @@ from dateutil import tz as dateutil
 __all__ = ["decode_zone", "encode_zone"]
 
 
-def encode_zone(zone: datetime.tzinfo | None) -> Any:
+def encode_zone(zone: datetime.tzinfo | None) -> object:
     """A time zone as JSON, or None for none.
 
     Raises:
@@ -26,8 +26,9 @@ def encode_zone(zone: datetime.tzinfo | None) -> Any:
     return encoded
 
 
-def decode_zone(encoded: Any) -> datetime.tzinfo | None:
+def decode_zone(content: object) -> datetime.tzinfo | None:
     """The zone that `encode_zone` was given."""
+    encoded: Any = content
     if encoded is None:
         return None
     ((kind, value),) = encoded.items()
@@ -54,7 +55,7 @@ def decode_zone(encoded: Any) -> datetime.tzinfo | None:
     raise ValueError(f"a time zone of unknown kind {kind!r}")
 
 
-def _encoded(zone: datetime.tzinfo) -> Any:
+def _encoded(zone: datetime.tzinfo) -> dict[str, object] | None:
     library = type(zone).__module__.partition(".")[0]
     if isinstance(zone, ZoneInfo):
         return None if zone.key is None else {"zoneinfo": zone.key}

@@ -6,15 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Cauchy, Independent, StudentT, constraints
+from torch.distributions import Cauchy, Independent, StudentT
 
 from hiertorch.data.table import Data
+from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.pooling.levels import entries_of, levels_of, units
 
 __all__ = ["boundaries", "scale_of", "scales_of"]
+
+POSITIVE = (0.0, math.inf)
 
 AT_ZERO = math.exp(-1.92)
 """Of the highest likelihood: values above this are those of a 95 % likelihood-ratio interval, 2 x 1.92 = 3.84."""
@@ -76,7 +79,7 @@ def scale_of(model: Model, data: Data, name: str, reads: Reads) -> dict[str, str
 def _positive_parents(model: Model, reads: Reads, name: str) -> Iterator[str]:
     """Positive population-level latents that the prior of an effect reads."""
     for parent in sorted(reads.priors[name]) if model.latents[name].plate is not None else ():
-        if model.latents[parent].plate is None and _is_positive(reads.distributions[parent].support):
+        if model.latents[parent].plate is None and bounds(reads.distributions[parent].support) == POSITIVE:
             yield parent
 
 
@@ -85,7 +88,7 @@ def boundaries(
     data: Data,
     values: Mapping[str, Tensor],
     scales: Mapping[str, Sequence[str]],
-    labels: Mapping[str, Any],
+    labels: Mapping[str, Sequence[str]],
 ) -> list[str]:
     """A sentence on each sd of effects that may be 0: the data make 0 at least `AT_ZERO` times as likely as the value
     that they like best.
@@ -138,12 +141,3 @@ def _likelihood_at_zero(sigma: Tensor, log_weights: Tensor) -> float:
         each = (-0.5 * ((grid - x) / width).square()).exp() + (-0.5 * ((grid + x) / width).square()).exp()
         density += each @ w
     return float(density[0] / density.max())
-
-
-def _is_positive(support: Any) -> bool:
-    """Whether a support is that of numbers above 0."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    if isinstance(support, constraints.greater_than | constraints.greater_than_eq):
-        return float(support.lower_bound) == 0.0
-    return support in (constraints.positive, constraints.nonnegative)

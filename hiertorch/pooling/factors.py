@@ -35,7 +35,7 @@ from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.pooling.boundaries import boundaries, scales_of
 from hiertorch.pooling.information import effects_of
-from hiertorch.pooling.levels import NUMBERS, entries_of, level_lines
+from hiertorch.pooling.levels import NUMBERS, Level, entries_of, level_lines
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, shrinkage
 from hiertorch.pooling.variance import parted, table
 
@@ -83,7 +83,7 @@ class Pooling:
             parts += ["", f"Shrinkage B_j of each group to its population, from 0 (none) to 1{less}"]
             parts.append(_text(shown.drop(columns=["level", "plate", "group"])))
         for message in self.messages:
-            parts += ["", *_wrapped(message)]
+            parts += ["", *textwrap.wrap(message, WIDTH)]
         return "\n".join(parts)
 
 
@@ -114,7 +114,7 @@ def pooling(posterior: Fit) -> Pooling:
     b, without = shrinkage(model, data, values, effects)
     messages += [f"B_j of {plate} was not computed: {why}." for plate, why in without.items()]
     groups = _groups(posterior, model, data, values, effects, b)
-    frame = pd.DataFrame.from_dict(lines, orient="index")
+    frame = pd.DataFrame(list(lines.values()), index=list(lines))
     frame["shrinkage"] = [
         groups["shrinkage"][(groups["level"] == level) | groups["level"].str.startswith(f"{level}[")].mean()
         for level in frame.index
@@ -127,7 +127,7 @@ def pooling(posterior: Fit) -> Pooling:
     return Pooling(frame, groups, variance, boundaries(model, data, population, scales, labels) + messages)
 
 
-def _rows(model: Model, data: Data, values: Mapping[str, Tensor], messages: list[str]) -> dict[str, dict[str, object]]:
+def _rows(model: Model, data: Data, values: Mapping[str, Tensor], messages: list[str]) -> dict[str, Level]:
     """R^2 and lambda of the rows, by their weights where they have any."""
     if overrides(model, "log_likelihood"):
         messages.append("The level of the rows was left out: the model writes log_likelihood itself, without a mean.")
@@ -148,14 +148,9 @@ def _rows(model: Model, data: Data, values: Mapping[str, Tensor], messages: list
     if not math.isfinite(within):
         messages.append("The level of the rows was left out: in some draws the mean of y is not finite.")
         return {}
-    line = {
-        "plate": "",
-        "units": int((weights > 0).sum()),
-        "sd": math.sqrt(within),
-        "r2": 1 - within / whole if whole > 0 else math.nan,
-        "pooling": 1 - between / within if within > 0 else math.nan,
-    }
-    return {"rows": line}
+    r2 = 1 - within / whole if whole > 0 else math.nan
+    factor = 1 - between / within if within > 0 else math.nan
+    return {"rows": Level("", int((weights > 0).sum()), math.sqrt(within), r2, factor)}
 
 
 def _weighted_variance(x: Tensor, weights: Tensor) -> Tensor:
@@ -239,8 +234,3 @@ def _ends(groups: pd.DataFrame) -> pd.DataFrame:
 
 def _text(frame: pd.DataFrame) -> str:
     return frame.to_string(float_format=lambda x: f"{x:.3g}", na_rep="-", line_width=WIDTH, max_colwidth=40)
-
-
-def _wrapped(message: str) -> list[str]:
-
-    return textwrap.wrap(message, WIDTH)

@@ -214,8 +214,8 @@ class Glances:
                 notes.append(f"The pooling factor of {name} was left out: {_why(error)}.")
                 continue
             for level, line in lines.items():
-                if math.isfinite(line["pooling"]):
-                    found[level] = line["pooling"]
+                if math.isfinite(line.pooling):
+                    found[level] = line.pooling
                 else:
                     notes.append(f"The pooling factor of {level} was left out: its draws do not vary.")
         return found

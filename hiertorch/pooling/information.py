@@ -10,31 +10,26 @@ Note [Information]
     each parameter theta of each distribution, whose curvature at theta_0 is the information.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, distributions
-from torch.distributions import Distribution, Independent, MultivariateNormal, constraints
+from torch.distributions import Distribution, Independent, MultivariateNormal
 
 from hiertorch.data.table import Data
 from hiertorch.model.declared import overrides
+from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model, weighted
 
 __all__ = ["Blocks", "blocks_of", "chain_of", "effects_of", "gradient", "leaves_of", "prior_mean", "pull", "reduced"]
 
+REAL = (-math.inf, math.inf)
+
 Blocks = dict[tuple[str, str], Tensor]
 """(coarser plate, finer or same plate) -> minus the second derivatives, `(draws, finer groups, K coarser, K finer)`."""
-
-
-def _real(distribution: Distribution) -> bool:
-    """Whether a prior is for numbers on the whole real line."""
-    support = distribution.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
 
 
 def prior_mean(distribution: Distribution) -> Tensor:
@@ -44,13 +39,19 @@ def prior_mean(distribution: Distribution) -> Tensor:
     return getattr(base, "loc", mean) if bool(mean.isnan().any()) else mean
 
 
-def effects_of(model: Model, priors: Mapping[str, Any]) -> dict[str, list[str]]:
+def effects_of(model: Model, priors: Mapping[str, Distribution]) -> dict[str, list[str]]:
     """Plate -> its effects on the real line whose prior has a variance, given examples of the latents' priors."""
     found: dict[str, list[str]] = {}
     for name, latent in model.latents.items():
         if latent.plate is not None and name in priors and _real(priors[name]) and _varies(priors[name]):
             found.setdefault(latent.plate, []).append(name)
     return found
+
+
+def _real(distribution: Distribution) -> bool:
+    """Whether a prior is for numbers on the whole real line."""
+    support = distribution.support
+    return support is not None and bounds(support) == REAL
 
 
 def _varies(distribution: Distribution) -> bool:
@@ -117,13 +118,13 @@ def _square(parameter: Tensor) -> Tensor:
     return (parameter - parameter.detach()).square()
 
 
-def pull(d: Any, value: Tensor) -> Tensor:
+def pull(d: Distribution, value: Tensor) -> Tensor:
     """-1/2 (e - m)' S^-1 (e - m) of a prior with mean m and variance S, which are what is known of it."""
     if isinstance(d, Independent):
         return pull(d.base_dist, value)
     if isinstance(d, MultivariateNormal):
         centred = (value - d.loc).unsqueeze(-1)
-        root = d._unbroadcasted_scale_tril.detach().expand(*centred.shape[:-2], -1, -1)
+        root = d.scale_tril.detach().expand(*centred.shape[:-2], -1, -1)
         return -0.5 * torch.linalg.solve_triangular(root, centred, upper=False).square()
     return -0.5 * (value - prior_mean(d)).square() / d.variance.detach()
 
@@ -136,13 +137,13 @@ def leaves_of(
     return {**v, **leaves}, {plate: [leaves[name] for name in effects[plate]] for plate in chain}
 
 
-def gradient(of: Tensor, leaves: list[Tensor], **options: Any) -> Tensor:
+def gradient(of: Tensor, leaves: list[Tensor], *, create_graph: bool = False) -> Tensor:
     """`(draws, groups, K)`."""
     if not of.requires_grad:
         return torch.cat(
             [torch.zeros_like(x).flatten(2) if x.ndim > 2 else torch.zeros_like(x)[..., None] for x in leaves], -1
         )
-    found = torch.autograd.grad(of, leaves, allow_unused=True, **options)
+    found = torch.autograd.grad(of, leaves, allow_unused=True, retain_graph=True, create_graph=create_graph)
     parts = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
     return torch.cat([x.unsqueeze(-1).flatten(2) for x in parts], -1)
 
@@ -165,12 +166,12 @@ def blocks_of(
     density = _density(model, data, values, effects, rows=rows, priors=chain if priors is None else priors)
     blocks: Blocks = {}
     for i, coarse in enumerate(chain):
-        first = gradient(density, leaves[coarse], create_graph=True, retain_graph=True)
+        first = gradient(density, leaves[coarse], create_graph=True)
         for fine in chain[: i + 1]:
             columns = []
             for k in range(first.shape[-1]):
                 entry = first[..., k] if signs is None or coarse != chain[-1] else first[..., k] * signs
-                columns.append(gradient(entry.sum(), leaves[fine], retain_graph=True))
+                columns.append(gradient(entry.sum(), leaves[fine]))
             blocks[coarse, fine] = -torch.stack(columns, -2)
     return blocks
 

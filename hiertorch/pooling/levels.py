@@ -1,7 +1,7 @@
 """R^2 and pooling factor of each level of effects, as the docstring of `hiertorch.pooling.factors` defines them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,15 +12,23 @@ from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.pooling.information import prior_mean
 
-__all__ = ["NUMBERS", "entries_of", "level_lines", "levels_of", "units"]
+__all__ = ["NUMBERS", "Level", "entries_of", "level_lines", "levels_of", "units"]
 
 NUMBERS = 20_000_000
 """Draws x (rows and effects) that are looked at; and a fifth of it at once."""
 
 
-def level_lines(
-    model: Model, data: Data, values: Mapping[str, Tensor], names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
+class Level(NamedTuple):
+    """A level: the grouping and the number of its units, root of E[V(eps)], R^2 and lambda."""
+
+    plate: str
+    units: int
+    sd: float
+    r2: float
+    pooling: float
+
+
+def level_lines(model: Model, data: Data, values: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Level]:
     """R^2 and lambda of each level of these effects, which vary over a grouping.
 
     Args:
@@ -29,7 +37,7 @@ def level_lines(
         values: draws of the effects and of what their priors read, `(draws, size, *event)`.
         names: of the effects.
     """
-    lines: dict[str, dict[str, Any]] = {}
+    lines: dict[str, Level] = {}
     number = len(next(iter(values.values())))
     for name in names:
         latent, effects = model.latents[name], values[name]
@@ -46,13 +54,13 @@ def level_lines(
         within, whole = torch.cat(spread).mean(0), torch.cat(total).mean(0)
         between = _variance(units((mean / number).unsqueeze(0), path))[0]
         for k, entry in enumerate(levels_of(model, data, name, effects.shape[2:])):
-            lines[entry] = {
-                "plate": f"{latent.plate} x {latent.labels_of}" if path else latent.plate,
-                "units": effects[0].numel() if path else effects.shape[1],
-                "sd": float(within[k].sqrt()),
-                "r2": round(float(1 - within[k] / whole[k]), 12) + 0.0,
-                "pooling": float(1 - between[k] / within[k]),
-            }
+            lines[entry] = Level(
+                plate=f"{latent.plate} x {latent.labels_of}" if path else str(latent.plate),
+                units=effects[0].numel() if path else effects.shape[1],
+                sd=float(within[k].sqrt()),
+                r2=round(float(1 - within[k] / whole[k]), 12) + 0.0,
+                pooling=float(1 - between[k] / within[k]),
+            )
     return lines
 
 

@@ -188,7 +188,7 @@ def _score(
     rows = weighted(model.log_likelihood(v, data), data.weights).sum()
     inner = [pull(model.prior(n, v, data), values[n]).sum() for p in chain[:-1] for n in effects[p]]
     density = torch.stack([rows, *inner]).sum()
-    score = {plate: gradient(density, leaves[plate], retain_graph=True) for plate in chain}
+    score = {plate: gradient(density, leaves[plate]) for plate in chain}
     return score, blocks_of(model, data, v, chain, effects, rows=True, priors=chain[:-1])
 
 

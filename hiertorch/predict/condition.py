@@ -15,7 +15,7 @@ Note [What is conditioned together]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -238,12 +238,14 @@ def _condition(setting: Setting, rows: FrameRows, each: int, ci_prob: float, gen
     return Unit(rows, setting.new, drawn, setting.codes, pairs[picks], tables, k, 1.0 / float((weight**2).sum()))
 
 
-def _inside(setting: Setting, v: Any) -> Tensor:
+def _inside(setting: Setting, v: Mapping[str, Tensor]) -> Tensor:
     """Whether a response is in the support of the likelihood in any of these draws, `(rows,)`."""
     rows = setting.rows
     try:
-        support: Any = setting.fitted.model.likelihood(v, rows).support
+        support = setting.fitted.model.likelihood(setting.fitted.model.values(v), rows).support
     except (NotImplementedError, ModelError):  # a distribution of the user's that tells none, or a log_likelihood alone
+        support = None
+    if support is None:
         return torch.ones(rows.n_rows, dtype=torch.bool, device=rows.device)
     return support.check(rows.y.unsqueeze(0)).any(0).expand(rows.n_rows)
 

@@ -1,8 +1,8 @@
 """New rows and the values of the latents there: those stored of known groups, and draws from the population for new."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,8 @@ from hiertorch.model.means import expected
 from hiertorch.model.model import seeded
 
 __all__ = ["Setting"]
+
+Found = TypeVar("Found")
 
 NUMBERS = 1_000_000
 """Draws x (rows + effects) that are computed with at once."""
@@ -226,7 +228,7 @@ class Setting:
     def _prior(self, name: str, v: Values) -> Distribution:
         return self._facts(lambda: self.fitted.model.prior(name, v, self.whole))
 
-    def _facts(self, function: Any) -> Any:
+    def _facts(self, function: Callable[[], Found]) -> Found:
         """What a function gives; if a prior found rows that contradict one another, that is what is wrong."""
         try:
             return function()

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from hiertorch.draws.ranks import band, differences
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["plain_text", "png", "ranks", "require", "shrinkage", "traces"]
 
@@ -32,7 +35,7 @@ def require() -> None:
         raise ImportError("figures need matplotlib and arviz-plots: pip install 'hiertorch[plots]'.") from error
 
 
-def png(figure: Any, dpi: int = 110) -> bytes:
+def png(figure: "Figure", dpi: int = 110) -> bytes:
     """A figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")

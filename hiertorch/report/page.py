@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -152,7 +151,7 @@ def table(frame: pd.DataFrame, caption: str = "", beyond: pd.DataFrame | None = 
     )
 
 
-def shown(column: str, x: Any) -> str:
+def shown(column: str, x: object) -> str:
     """A number with the digits that its column asks for."""
     if isinstance(x, bool | np.bool_) or not isinstance(x, int | float | np.number):
         return str(x)

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,10 +21,9 @@ from hiertorch.report import figures
 from hiertorch.report.mixing import convergence, traces
 from hiertorch.report.page import Section, escape, items, note, paragraph, picture, preformatted, table, term_list
 
-if TYPE_CHECKING:
-    from hiertorch.pooling.factors import Pooling
-
 __all__ = ["every", "verdict"]
+
+Made = TypeVar("Made")
 
 EFFECTS, ESTIMATES = 6, 60
 """Effects with a figure of their groups, and population-level parameters in the table."""
@@ -76,7 +75,7 @@ def _parts(title: str, make: Callable[[], Iterator[str]], left: Left) -> list[st
     return parts
 
 
-def _tried(make: Callable[[], Any]) -> Any:
+def _tried(make: Callable[[], Made]) -> Made | Exception:
     """What is made, or the error that it met."""
     try:
         return make()
@@ -172,7 +171,7 @@ def _estimates(posterior: Fit) -> Iterator[str]:
         yield paragraph(f"And {len(frame) - ESTIMATES} more: posterior.summary() has all.")
 
 
-def _groups(pooled: "Pooling | Exception") -> Iterator[str]:
+def _groups(pooled: Pooling | Exception) -> Iterator[str]:
     if isinstance(pooled, Exception):
         raise pooled
     if pooled.groups.empty:
@@ -206,7 +205,7 @@ def _groups(pooled: "Pooling | Exception") -> Iterator[str]:
         yield paragraph(f"And {len(levels) - EFFECTS} more effects: posterior.pooling().groups has all.")
 
 
-def _pooling(pooled: "Pooling | Exception", concerns: Concerns) -> Iterator[str]:
+def _pooling(pooled: Pooling | Exception, concerns: Concerns) -> Iterator[str]:
     if isinstance(pooled, Exception):
         raise pooled
     for message in pooled.messages:
@@ -314,7 +313,7 @@ def _run(posterior: Fit) -> Iterator[str]:
         yield table(pd.DataFrame.from_dict(rates, orient="index").rename_axis("block"), f"Mean and ends {over}")
 
 
-def _flat(value: Any) -> str:
+def _flat(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_flat(x)}" for key, x in value.items())
     if isinstance(value, list | tuple):
