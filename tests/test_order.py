@@ -1,6 +1,7 @@
 """The districts of the package stand in one order: nothing imports from its right, or from between the same bars."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,10 @@ def backwards(name: str, other: str) -> bool:
 
 def test_imports_go_one_way():
     assert [(name, other) for name in ARROWS for other in ARROWS[name] if backwards(name, other)] == []
+
+
+def test_no_circles():
+    assert len(list(TopologicalSorter(ARROWS).static_order())) == len(FILES)
 
 
 @pytest.mark.parametrize(
