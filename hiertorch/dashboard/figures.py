@@ -47,7 +47,8 @@ def figures(run: RunInfo, look: Look, glance: "Glance | None", rates: Mapping[st
         found["forest"] = partial(panels.forest, [look.names[k] for k in rows], *(x.numpy() for x in columns))
     if glance is not None and glance.alone:
         name, alone = next(iter(glance.alone.items()))
-        found["shrinkage"] = partial(panels.shrinkage, alone.estimate, alone.mean, alone.population, alone.rows, name)
+        own, mean, sizes = (alone[column].to_numpy() for column in ("no_pooling", "mean", "rows"))
+        found["shrinkage"] = partial(panels.shrinkage, own, mean, alone["population"].mean(), sizes, name)
     chain = _chains(look)
     if (pair := _closest(look, run)) is not None:
         i, j = pair

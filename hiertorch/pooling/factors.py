@@ -15,29 +15,24 @@ and intraclass correlations those of variance.py.
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import label_text, parameter_text
 from hiertorch.draws.pointwise import DRAWS, Pointwise
-from hiertorch.draws.summary import summary
 from hiertorch.errors import ModelError
 from hiertorch.model.declared import overrides, refuse_own_priors
-from hiertorch.model.latent import Values, validation
-from hiertorch.model.means import centre, without_mean
-from hiertorch.model.model import Model
-from hiertorch.model.reads import Reads
+from hiertorch.model.latent import validation
 from hiertorch.pooling.boundaries import boundaries, scales_of
-from hiertorch.pooling.information import effects_of
-from hiertorch.pooling.levels import NUMBERS, Level, entries_of, level_lines
+from hiertorch.pooling.information import Effects
+from hiertorch.pooling.levels import NUMBERS, Level, by_group, levels_of_effect, rows_level
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, shrinkage
-from hiertorch.pooling.variance import parted, table
+from hiertorch.pooling.variance import partition, table
 
 __all__ = ["Pooling", "pooling"]
 
@@ -48,8 +43,10 @@ SHOWN, ENDS, LEVELS = 12, 4, 6
 """Groups of a level that are printed; of more, so many of those pooled most and least; of more levels, all as one."""
 
 COLUMNS = ["level", "plate", "group", "rows", "mean", "sd", "no_pooling", "se", "shrinkage"]
+"""Of the table of groups."""
+
 WIDTH = 120
-CI_PROB = 0.89
+"""Of a printed line."""
 
 
 @dataclass(frozen=True)
@@ -101,123 +98,63 @@ def pooling(posterior: Fit) -> Pooling:
             f"pooling needs priors and a likelihood, and {type(model).__name__} writes log_prob itself: write "
             "likelihood(self, v, data) instead."
         )
-    numbers = data.n_rows + sum(x[0].numel() for name, x in reads.values.items() if model.latents[name].plate)
+    varying = [name for name, latent in model.latents.items() if latent.plate is not None]
+    numbers = data.n_rows + sum(reads.values[name][0].numel() for name in varying)
     look = Pointwise(posterior, min(DRAWS, max(FEWEST, NUMBERS // numbers)))
     look.hold()
-    values = {name: look.flat[name] for name in model.latents}
-    messages: list[str] = []
+    flat, messages = look.flat, list[str]()
+    values = {name: flat[name] for name in model.latents}
+    levels: dict[str, Level] = {}
     with torch.no_grad(), validation(False):
         refuse_own_priors(model, values, data, "pooling")
-        varying = [name for name, latent in model.latents.items() if latent.plate is not None]
-        lines = level_lines(model, data, values, varying) | _rows(model, data, values, messages)
-    effects = effects_of(model, reads.distributions)
-    b, without = shrinkage(model, data, values, effects)
+        for name in varying:
+            levels |= levels_of_effect(model, data, values, name)
+        try:
+            levels["rows"] = rows_level(model, data, values)
+        except ModelError as error:
+            messages.append(f"The level of the rows was left out: {error}.")
+    effects = Effects.found(model, data, reads.distributions)
+    b, without = shrinkage(effects, values)
     messages += [f"B_j of {plate} was not computed: {why}." for plate, why in without.items()]
-    groups = _groups(posterior, model, data, values, effects, b)
-    frame = pd.DataFrame(list(lines.values()), index=list(lines))
+    frames = list(_groups(posterior, effects, values, b))
+    groups = pd.concat(frames)[COLUMNS] if frames else pd.DataFrame(columns=pd.Index(COLUMNS), dtype=object)
+    frame = pd.DataFrame(list(levels.values()), index=list(levels))
     frame["shrinkage"] = [
         groups["shrinkage"][(groups["level"] == level) | groups["level"].str.startswith(f"{level}[")].mean()
         for level in frame.index
     ]
-    single = {plate: names for plate, names in effects.items() if without.get(plate) != COUPLED}
-    variance = _variance(model, data, values, single, reads, messages)
-    population = {name: values[name] for name, latent in model.latents.items() if latent.plate is None}
-    scales = scales_of(model, data, reads)
-    labels = {name: _entries(posterior, model, name) for name in scales}
-    return Pooling(frame, groups, variance, boundaries(model, data, population, scales, labels) + messages)
-
-
-def _rows(model: Model, data: Data, values: Mapping[str, Tensor], messages: list[str]) -> dict[str, Level]:
-    """R^2 and lambda of the rows, by their weights where they have any."""
-    if overrides(model, "log_likelihood"):
-        messages.append("The level of the rows was left out: the model writes log_likelihood itself, without a mean.")
-        return {}
-    y = data.y.double()
-    weights = torch.ones_like(y) if data.weights is None else data.weights.double()
-    number, mean, within = len(next(iter(values.values()))), torch.zeros_like(y), 0.0
-    for at in torch.arange(number).split(max(1, NUMBERS // 5 // data.n_rows)):
-        v = Values({key: x[at] for key, x in values.items()}, tuple(model.latents))
-        likelihood = model.likelihood(v, data)
-        if why := without_mean(likelihood):
-            messages.append(f"The level of the rows was left out: {why}.")
-            return {}
-        error = y - centre(likelihood).double().expand(len(at), data.n_rows)
-        mean += error.sum(0)
-        within += float(_weighted_variance(error, weights).sum()) / number
-    whole, between = float(_weighted_variance(y, weights)), float(_weighted_variance(mean / number, weights))
-    if not math.isfinite(within):
-        messages.append("The level of the rows was left out: in some draws the mean of y is not finite.")
-        return {}
-    r2 = 1 - within / whole if whole > 0 else math.nan
-    factor = 1 - between / within if within > 0 else math.nan
-    return {"rows": Level("", int((weights > 0).sum()), math.sqrt(within), r2, factor)}
-
-
-def _weighted_variance(x: Tensor, weights: Tensor) -> Tensor:
-    """Over the last axis, with n - 1 where all weights are 1."""
-    total = weights.sum()
-    centred = x - (x * weights).sum(-1, keepdim=True) / total
-    return (centred.square() * weights).sum(-1) / (total - total / (weights > 0).sum())
+    population = {name: x for name, x in values.items() if model.latents[name].plate is None}
+    single = Effects(model, data, {p: names for p, names in effects.names.items() if without.get(p) != COUPLED})
+    variance = pd.DataFrame()
+    try:
+        variance = table(single, partition(single, population, reads.priors))
+    except ModelError as error:
+        messages.append(f"Shares of variance were left out: {error}")
+    messages = boundaries(model, data, population, scales_of(model, data, reads)) + messages
+    return Pooling(frame, groups, variance, messages)
 
 
 def _groups(
-    posterior: Fit,
-    model: Model,
-    data: Data,
-    values: Mapping[str, Tensor],
-    effects: Mapping[str, list[str]],
-    b: Mapping[str, Tensor],
-) -> pd.DataFrame:
-    """One row an effect of a group."""
-    centre_of = {name: x.mean(0, keepdim=True) for name, x in values.items()}
-    frames = []
-    for plate, names in effects.items():
-        alone = no_pooling(model, data, centre_of, effects, plate) if names[0] in b else {}
-        rows, labels = data.counts(plate).cpu().numpy(), data.labels[plate]
+    posterior: Fit, effects: Effects, values: Mapping[str, Tensor], b: Mapping[str, Tensor]
+) -> Iterator[pd.DataFrame]:
+    """One row a group, for each entry of each effect."""
+    centre = {name: x.mean(0, keepdim=True) for name, x in values.items()}
+    for plate, names in effects.names.items():
+        alone = no_pooling(effects, centre, plate) if names[0] in b else {}
         for name in names:
-            moments = posterior.effects(name)
-            event = values[name].shape[2:]
-            levels = entries_of(model, data, name, event)
-            missing = torch.full(values[name].shape[1:], math.nan, dtype=torch.float64)
+            shape = values[name].shape[1:]
+            missing = torch.full(shape, math.nan, dtype=torch.float64)
             estimate, error = alone.get(name, (missing, missing))
-            columns = {
-                "mean": moments["mean"].to_numpy().reshape(len(labels), -1),
-                "sd": moments["sd"].to_numpy().reshape(len(labels), -1),
-                "no_pooling": estimate.reshape(len(labels), -1).cpu().numpy(),
-                "se": error.reshape(len(labels), -1).cpu().numpy(),
-                "shrinkage": b.get(name, missing).reshape(len(labels), -1).cpu().numpy(),
-            }
-            for k, level in enumerate(levels):
-                texts = [label_text(label) for label in labels]
+            moments = posterior.effects(name)
+            mean, sd = (
+                torch.as_tensor(moments[column].to_numpy(copy=True)).reshape(shape) for column in ("mean", "sd")
+            )
+            columns = {"mean": mean, "sd": sd, "no_pooling": estimate, "se": error, "shrinkage": b.get(name, missing)}
+            for level, frame in by_group(effects.model, effects.data, name, columns):
+                texts = [label_text(label) for label in frame.index]
                 entry = level[len(name) :].strip("[]")
                 index = [parameter_text(name, [text, entry] if entry else [text]) for text in texts]
-                frame = pd.DataFrame({"level": level, "plate": plate, "group": texts, "rows": rows}, index=index)
-                frames.append(frame.assign(**{column: x[:, k] for column, x in columns.items()}))
-    return pd.concat(frames) if frames else pd.DataFrame(columns=pd.Index(COLUMNS), dtype=object)
-
-
-def _variance(
-    model: Model,
-    data: Data,
-    values: Mapping[str, Tensor],
-    effects: Mapping[str, list[str]],
-    reads: Reads,
-    messages: list[str],
-) -> pd.DataFrame:
-    """Shares of variance, where what y is like is known and effects have a population."""
-    population = {name: x for name, x in values.items() if model.latents[name].plate is None}
-    found = parted(model, data, population, effects, reads.priors)
-    if isinstance(found, str):
-        messages.append(f"Shares of variance were left out: {found}")
-        return pd.DataFrame()
-    return table(data, found, model, CI_PROB)
-
-
-def _entries(posterior: Fit, model: Model, name: str) -> list[str]:
-    if name in posterior:
-        return [str(entry) for entry in summary(posterior, name, kind="stats").index]
-    fitted = posterior.fitted
-    return entries_of(model, fitted.data, name, fitted.reads.values[name].shape[2:])
+                yield frame.assign(level=level, group=texts).set_axis(index, axis=0)
 
 
 def _ends(groups: pd.DataFrame) -> pd.DataFrame:

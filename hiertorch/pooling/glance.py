@@ -3,8 +3,8 @@
     lambda = 1 - V(E[eps]) / E[V(eps)]    by level of effects, V over groups and E over draws
 
 (Gelman & Pardoe 2006), shares of variance, and what each group's own rows say of it: what `hiertorch.pooling.factors`
-finds
-from all draws, without the level of the rows and B_j. With S independent draws lambda is too small by some lambda / S.
+finds from all draws, without the level of the rows and B_j. With S independent draws lambda is too small by some
+lambda / S.
 
 Note [Beside a run]
     This is called from another thread than the one that samples: it draws no random numbers and leaves torch's settings
@@ -14,29 +14,29 @@ Note [Beside a run]
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from hiertorch.advice.findings import BROKEN
 from hiertorch.draws.fit import Fit
-from hiertorch.errors import DataError
+from hiertorch.errors import DataError, ModelError
 from hiertorch.model.declared import overrides
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.reads import Reads
 from hiertorch.pooling.boundaries import scale_of
-from hiertorch.pooling.information import effects_of, prior_mean
-from hiertorch.pooling.levels import entries_of, level_lines
+from hiertorch.pooling.information import Effects, prior_mean
+from hiertorch.pooling.levels import Level, by_group, levels_of_effect
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, untold
-from hiertorch.pooling.variance import parted, shares
+from hiertorch.pooling.variance import partition, shares
 
-__all__ = ["Alone", "Glance", "Glances", "glance"]
+__all__ = ["Glance", "Glances"]
 
 EXAMPLES = 2
 """Draws that show what reads what."""
@@ -47,39 +47,21 @@ FAILURES = (*BROKEN, AttributeError)
 STEPS = 15
 """Of scoring for the estimates of groups by themselves: in the data of `configs/` all that are finite had settled."""
 
-
-@dataclass(frozen=True)
-class Alone:
-    """What a shrinkage figure needs of one effect of each group, arrays of `(groups,)`.
-
-    Attributes:
-        plate: the grouping.
-        labels: of its groups.
-        rows: how many rows each has.
-        estimate: what its own rows say, given all but the effects of this group; NaN where they can't.
-        error: the standard error of that.
-        mean: of the posterior.
-        population: the mean of the prior, averaged over groups.
-    """
-
-    plate: str
-    labels: pd.Index
-    rows: np.ndarray
-    estimate: np.ndarray
-    error: np.ndarray
-    mean: np.ndarray
-    population: float
+T = TypeVar("T")
+"""What is made, or left out."""
 
 
 @dataclass(frozen=True)
 class Glance:
-    """What `glance` found.
+    """What a glance found; what a model can't give is left out and noted.
 
     Attributes:
         pooling: level of effects ("alpha", "effects[SES]") -> pooling factor lambda, 0 none to 1 complete.
         variance: plate, or "rows" -> posterior median of its variance of y on the scale of the link.
         share: the same -> its share of their sum, mean over draws.
-        alone: effect ("alpha", "effects[SES]") -> each group by itself and in the posterior, if it was asked for.
+        alone: level of effects -> each group by itself and in the posterior, if it was asked for: one row a group, with
+            `plate`, `rows` (n_j), `no_pooling` (what its own rows say, given all but the effects of this group; NaN
+            where they can't) and `se`, `mean` of the posterior, and `population`, the mean of its prior.
         scale_of: level of effects -> the latent that is its scale ("sigma_alpha", "sigma_beta[SES]").
         notes: sentences on what was left out, and why.
     """
@@ -87,29 +69,13 @@ class Glance:
     pooling: dict[str, float] = field(default_factory=dict)
     variance: dict[str, float] = field(default_factory=dict)
     share: dict[str, float] = field(default_factory=dict)
-    alone: dict[str, Alone] = field(default_factory=dict)
+    alone: dict[str, pd.DataFrame] = field(default_factory=dict)
     scale_of: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def glance(posterior: Fit, draws: int = 200, *, alone: bool = False) -> Glance:
-    """Pooling of a posterior from some of its draws, see `Glance`.
-
-    What a model can't give is left out and noted.
-
-    Args:
-        posterior: knows its model and data; it need not hold all latents.
-        draws: at most so many of all chains together, evenly spaced.
-        alone: also what each group's own rows say, which takes some passes over all rows.
-
-    Raises:
-        DataError: if the posterior does not know its model and data, or `draws` is no whole number from 1.
-    """
-    return Glances(posterior).at(posterior, draws, alone=alone)
-
-
 class Glances:
-    """`glance` again and again in a run: what does not change in it is found once.
+    """A glance again and again in a run: what does not change in it is found once.
 
     Args:
         posterior: the first one; those that follow are of the same model and data.
@@ -124,23 +90,25 @@ class Glances:
         self._first: dict[str, Tensor] = {}  # draws, once there are any
 
     def at(self, posterior: Fit, draws: int = 200, *, alone: bool = False) -> Glance:
-        """See `glance`."""
+        """Pooling of a posterior from some of its draws, which need not be those of all latents.
+
+        Args:
+            posterior: of the model and data of the first one.
+            draws: at most so many of all chains together, evenly spaced.
+            alone: also what each group's own rows say, which takes some passes over all rows.
+
+        Raises:
+            DataError: if `draws` is no whole number from 1.
+        """
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise DataError(f"draws= is a whole number from 1, found {draws!r}.")
-        name = type(self.model).__name__
-        if overrides(self.model, "log_prob"):
-            return Glance(notes=(f"Pooling was left out: {name} writes log_prob itself, so that no levels are known.",))
-        if any(x is not None and x.ndim > 1 for x in (self.data.y, self.data.weights)):
-            return Glance(notes=("Pooling was left out: each chain was fitted to data of its own.",))
-        if not posterior.n_draws:
-            return Glance(notes=("Pooling was left out: there are no draws yet.",))
-        values, notes = _thinned(posterior, draws), list[str]()
-        if overrides(self.model, "log_prior_term"):
-            return Glance(notes=(f"Pooling was left out: {name} writes log_prior_term itself.",))
+        if why := self._unknown(posterior):
+            return Glance(notes=(f"Pooling was left out: {why}.",))
+        values, notes = self._thinned(posterior, draws), list[str]()
         self._first = self._first or {name: x[:EXAMPLES] for name, x in values.items()}
         with torch.no_grad(), validation(False):
             pooling = self._pooling(values, notes)
-            found = self._shares(values, notes)
+            found = _noted("Shares of variance were", notes, self._shares, values) or {}
             return Glance(
                 pooling=pooling,
                 variance={level: float(variance.median()) for level, (variance, _) in found.items()},
@@ -150,6 +118,26 @@ class Glances:
                 notes=tuple(notes),
             )
 
+    def _unknown(self, posterior: Fit) -> str | None:
+        """Why nothing is known of pooling."""
+        name = type(self.model).__name__
+        if overrides(self.model, "log_prob"):
+            return f"{name} writes log_prob itself, so that no levels are known"
+        if any(x is not None and x.ndim > 1 for x in (self.data.y, self.data.weights)):
+            return "each chain was fitted to data of its own"
+        if not posterior.n_draws:
+            return "there are no draws yet"
+        return f"{name} writes log_prior_term itself" if overrides(self.model, "log_prior_term") else None
+
+    def _thinned(self, posterior: Fit, draws: int) -> dict[str, Tensor]:
+        """Draws of the latents that are at hand, `(draws, size, *event)`."""
+        chains, number = posterior.chains, posterior.n_draws
+        kept = min(draws, chains * number)
+        at = torch.arange(kept) * (chains * number) // kept
+        held = {name: x for name, x in posterior.more.items() if x.shape[:2] == (chains, number)} | posterior.draws
+        some = {name: (held[name], at.to(held[name].device)) for name in self.model.latents if name in held}
+        return {name: x[i // number, i % number] for name, (x, i) in some.items()}
+
     @cached_property
     def _reads(self) -> Reads:
         """What priors read, and examples of values and priors: of draws, since a prior that is drawn from takes random
@@ -157,7 +145,7 @@ class Glances:
         """
         values, order = dict(self._first), tuple(self.model.latents)
         priors: dict[str, frozenset[str]] = {}
-        distributions: dict[str, Any] = {}
+        distributions: dict[str, Distribution] = {}
         with torch.no_grad(), validation(False):
             for name, latent in self.model.latents.items():
                 read = set[str]()
@@ -175,109 +163,89 @@ class Glances:
     @cached_property
     def _scales(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        for name in self._reads.distributions:
-            try:
-                found |= scale_of(self.model, self.data, name, self._reads)
-            except FAILURES:  # no spread is known
-                continue
+        for name in self._reads.distributions:  # of some no spread is known
+            found |= _noted("", [], scale_of, self.model, self.data, name, self._reads) or {}
         return found
 
     @cached_property
-    def _effects(self) -> dict[str, list[str]]:
-        """Plate -> its effects that are like normal ones."""
-        return effects_of(self.model, self._reads.distributions)
+    def _effects(self) -> Effects:
+        """Those that are like normal ones."""
+        return Effects.found(self.model, self.data, self._reads.distributions)
 
     @cached_property
-    def _untold(self) -> dict[str, str]:
-        """Plate -> why its groups have no estimates of their own, if so."""
-        found: dict[str, str] = {}
+    def _untold(self) -> dict[str, str | None]:
+        """Plate -> why its groups have no estimates of their own, or None."""
         example = {name: x[:1] for name, x in self._reads.values.items()}
-        for plate in self._effects:
+        found: dict[str, str | None] = {}
+        for plate in self._effects.names:
             try:
-                why = untold(self.model, self.data, example, self._effects, plate)
+                found[plate] = untold(self._effects, example, plate)
             except FAILURES as error:
-                why = _why(error)
-            found |= {} if why is None else {plate: why}
+                found[plate] = _why(error)
         return found
 
     def _pooling(self, values: Mapping[str, Tensor], notes: list[str]) -> dict[str, float]:
         found: dict[str, float] = {}
-        for name, latent in self.model.latents.items():
-            if latent.plate is None:
-                continue
-            if why := self._unlevelled(name, values):
-                notes.append(f"The pooling factor of {name} was left out: {why}.")
-                continue
-            try:
-                lines = level_lines(self.model, self.data, values, [name])
-            except FAILURES as error:
-                notes.append(f"The pooling factor of {name} was left out: {_why(error)}.")
-                continue
-            for level, line in lines.items():
+        for name in [name for name, latent in self.model.latents.items() if latent.plate is not None]:
+            levels = _noted(f"The pooling factor of {name} was", notes, self._levels, name, values) or {}
+            for level, line in levels.items():
                 if math.isfinite(line.pooling):
                     found[level] = line.pooling
                 else:
                     notes.append(f"The pooling factor of {level} was left out: its draws do not vary.")
         return found
 
-    def _unlevelled(self, name: str, values: Mapping[str, Tensor]) -> str | None:
-        """Why there is no V over units."""
-        latent, needed = self.model.latents[name], {name, *self._reads.priors.get(name, ())}
-        if missing := [key for key in self.model.latents if key in needed and key not in values]:
-            return f"the draws of {', '.join(missing)} are not stored"
+    def _levels(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Level]:
+        latent = self.model.latents[name]
+        self._stored([name, *self._reads.priors.get(name, ())], values)
         if values[name][0].numel() < 2 or (latent.labels_of is None and values[name].shape[1] < 2):
-            return "there is one group"
-        return None
+            raise ModelError("there is one group")
+        return levels_of_effect(self.model, self.data, values, name)
 
-    def _shares(self, values: Mapping[str, Tensor], notes: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    def _stored(self, needed: Collection[str], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if missing := [name for name in self.model.latents if name in needed and name not in values]:
+            raise ModelError(f"the draws of {', '.join(missing)} are not stored")
+        return {name: values[name] for name in needed}
+
+    def _shares(self, values: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """Plates, and rows -> variance and share of each draw."""
         population = [name for name, latent in self.model.latents.items() if latent.plate is None]
-        found: Any = ""
-        if missing := [name for name in population if name not in values]:
-            found = f"the draws of {', '.join(missing)} are not stored"
-        else:
-            single = {plate: names for plate, names in self._effects.items() if self._untold.get(plate) != COUPLED}
-            try:
-                given = {name: values[name] for name in population}
-                found = parted(self.model, self.data, given, single, self._reads.priors)
-            except FAILURES as error:
-                found = _why(error)
-        if isinstance(found, str):
-            notes.append(f"Shares of variance were left out: {found.rstrip('.')}.")
+        given = self._stored(population, values)
+        names = {plate: names for plate, names in self._effects.names.items() if self._untold[plate] != COUPLED}
+        single = Effects(self.model, self.data, names)
+        return shares(partition(single, given, self._reads.priors))
+
+    def _alone(self, values: Mapping[str, Tensor], notes: list[str]) -> dict[str, pd.DataFrame]:
+        """Level -> each group."""
+        given = _noted("Groups by themselves were", notes, self._stored, self.model.latents, values)
+        if given is None:
             return {}
-        return shares(found)
-
-    def _alone(self, values: Mapping[str, Tensor], notes: list[str]) -> dict[str, Alone]:
-        found: dict[str, Alone] = {}
-        if missing := [name for name in self.model.latents if name not in values]:
-            notes.append(f"Groups by themselves were left out: the draws of {', '.join(missing)} are not stored.")
-            return found
-        centre = {name: x.mean(0, keepdim=True) for name, x in values.items()}
-        for plate, names in self._effects.items():
-            if why := self._untold.get(plate):
-                notes.append(f"Groups of {plate} by themselves were left out: {why}.")
-                continue
-            try:
-                estimates = no_pooling(self.model, self.data, centre, self._effects, plate, STEPS)
-            except FAILURES as error:
-                notes.append(f"Groups of {plate} by themselves were left out: {_why(error)}.")
-                continue
-            for name in names:
-                found |= self._each(name, centre, *estimates[name])
+        found: dict[str, pd.DataFrame] = {}
+        centre = {name: x.mean(0, keepdim=True) for name, x in given.items()}
+        for plate in self._effects.names:
+            found |= _noted(f"Groups of {plate} by themselves were", notes, self._of_plate, plate, centre) or {}
         return found
 
-    def _each(self, name: str, centre: Mapping[str, Tensor], estimate: Tensor, error: Tensor) -> dict[str, Alone]:
-        """The entries of an effect."""
-        plate, mean = str(self.model.latents[name].plate), centre[name][0]  # (groups, *event)
-        prior = prior_mean(self.model.prior(name, Values(centre, tuple(self.model.latents)), self.data))
-        population = prior.expand(centre[name].shape)[0]
-        parts = [x.reshape(len(mean), -1).cpu().numpy() for x in (estimate, error, mean, population)]
-        labels, rows = self.data.labels[plate], self.data.counts(plate).cpu().numpy()
-        found = {}
-        for k, entry in enumerate(entries_of(self.model, self.data, name, mean.shape[1:])):
-            own, se, together, around = (x[:, k] for x in parts)
-            found[entry] = Alone(plate, labels, rows, own, se, together, float(around.mean()))
+    def _of_plate(self, plate: str, centre: Mapping[str, Tensor]) -> dict[str, pd.DataFrame]:
+        """The same of one grouping, given the means of all latents, `(1, size, *event)`."""
+        if why := self._untold[plate]:
+            raise ModelError(why)
+        found: dict[str, pd.DataFrame] = {}
+        for name, (estimate, error) in no_pooling(self._effects, centre, plate, STEPS).items():
+            mean, prior = centre[name][0], self.model.prior(name, self.model.values(centre), self.data)
+            population = prior_mean(prior).expand(centre[name].shape)[0]
+            columns = {"no_pooling": estimate, "se": error, "mean": mean, "population": population}
+            found |= by_group(self.model, self.data, name, columns)
         return found
+
+
+def _noted(what: str, notes: list[str], make: Callable[..., T], *given: object) -> T | None:
+    """What is made; or, of a model that can't give it, nothing and a note on why."""
+    try:
+        return make(*given)
+    except FAILURES as error:
+        notes.append(f"{what} left out: {_why(error)}.")
+        return None
 
 
 def _why(error: Exception) -> str:
@@ -285,17 +253,3 @@ def _why(error: Exception) -> str:
     if isinstance(error, NotImplementedError):
         return "a mean or variance of its prior is not known"
     return f"{error}".strip().rstrip(".") or type(error).__name__
-
-
-def _thinned(posterior: Fit, draws: int) -> dict[str, Tensor]:
-    """At most so many draws of all chains together, evenly spaced: those of latents, `(draws, size, *event)`."""
-    fitted = posterior.fitted
-    chains, number = posterior.chains, posterior.n_draws
-    kept = min(draws, chains * number)
-    at = torch.arange(kept) * (chains * number) // kept
-    held = {name: x for name, x in posterior.more.items() if x.shape[:2] == (chains, number)} | posterior.draws
-    return {
-        name: held[name][at.to(held[name].device) // number, at.to(held[name].device) % number]
-        for name in fitted.model.latents
-        if name in held
-    }

@@ -12,6 +12,8 @@ Note [Information]
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -20,16 +22,60 @@ from torch.distributions import Distribution, Independent, MultivariateNormal
 
 from hiertorch.data.table import Data
 from hiertorch.model.declared import overrides
-from hiertorch.model.intervals import bounds
-from hiertorch.model.latent import Values
+from hiertorch.model.intervals import plain_bounds
 from hiertorch.model.model import Model, weighted
 
-__all__ = ["Blocks", "blocks_of", "chain_of", "effects_of", "gradient", "leaves_of", "prior_mean", "pull", "reduced"]
-
-REAL = (-math.inf, math.inf)
+__all__ = ["SCORE", "Blocks", "Effects", "blocks_of", "gradient", "prior_mean", "pull", "reduced"]
 
 Blocks = dict[tuple[str, str], Tensor]
 """(coarser plate, finer or same plate) -> minus the second derivatives, `(draws, finer groups, K coarser, K finer)`."""
+
+SCORE = ""
+"""In the place of the coarser plate: first derivatives, `(draws, groups, 1, K)`."""
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The effects of each grouping, of a model and the data that it was fitted to.
+
+    Attributes:
+        model: that was fitted.
+        data: likewise.
+        names: plate -> names of its effects.
+    """
+
+    model: Model
+    data: Data
+    names: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def found(cls, model: Model, data: Data, priors: Mapping[str, Distribution]) -> Self:
+        """Those on the real line whose prior has a variance, given examples of the latents' priors."""
+        names: dict[str, list[str]] = {}
+        for name, latent in model.latents.items():
+            prior = priors.get(name)
+            if latent.plate is not None and prior is not None and _varies(prior):
+                names.setdefault(latent.plate, []).append(name)
+        return cls(model, data, names)
+
+    def chain(self, plate: str) -> list[str]:
+        """Plates with effects that nest in one another and all in this one, the finest first and this one last."""
+        data = self.data
+        inner = [p for p in self.names if p != plate and data.nests(p, plate) and not data.nests(plate, p)]
+        chain: list[str] = [plate]
+        for p in sorted(inner, key=data.size):
+            if data.nests(p, chain[0]):
+                chain.insert(0, p)
+        return chain
+
+    def leaves(self, v: Mapping[str, Tensor], plates: Sequence[str]) -> dict[str, Tensor]:
+        """Values, of which the effects of these plates are differentiated for."""
+        return {**v, **{name: v[name].detach().clone().requires_grad_() for p in plates for name in self.names[p]}}
+
+    def prior_terms(self, v: Mapping[str, Tensor], plates: Sequence[str]) -> list[Tensor]:
+        """What is differentiated of the priors of the effects of some plates, `()` each: see `pull`."""
+        model, values = self.model, self.model.values(v)
+        return [pull(model.prior(name, values, self.data), v[name]).sum() for p in plates for name in self.names[p]]
 
 
 def prior_mean(distribution: Distribution) -> Tensor:
@@ -39,59 +85,23 @@ def prior_mean(distribution: Distribution) -> Tensor:
     return getattr(base, "loc", mean) if bool(mean.isnan().any()) else mean
 
 
-def effects_of(model: Model, priors: Mapping[str, Distribution]) -> dict[str, list[str]]:
-    """Plate -> its effects on the real line whose prior has a variance, given examples of the latents' priors."""
-    found: dict[str, list[str]] = {}
-    for name, latent in model.latents.items():
-        if latent.plate is not None and name in priors and _real(priors[name]) and _varies(priors[name]):
-            found.setdefault(latent.plate, []).append(name)
-    return found
-
-
-def _real(distribution: Distribution) -> bool:
-    """Whether a prior is for numbers on the whole real line."""
-    support = distribution.support
-    return support is not None and bounds(support) == REAL
-
-
 def _varies(distribution: Distribution) -> bool:
-    """Whether a variance is known, and finite."""
+    """Whether a prior is for numbers on the whole real line, and its variance is known and finite."""
     try:
-        return bool(distribution.variance.isfinite().all())
+        return plain_bounds(distribution) == (-math.inf, math.inf) and bool(distribution.variance.isfinite().all())
     except NotImplementedError:
         return False
 
 
-def chain_of(data: Data, plate: str, effects: Mapping[str, Sequence[str]]) -> list[str]:
-    """Plates with effects that nest in one another and all in this one, the finest first and this one last."""
-    inner = [p for p in effects if p != plate and data.nests(p, plate) and not data.nests(plate, p)]
-    chain: list[str] = [plate]
-    for p in sorted(inner, key=data.size):
-        if data.nests(p, chain[0]):
-            chain.insert(0, p)
-    return chain
-
-
-def _density(
-    model: Model,
-    data: Data,
-    v: Mapping[str, Tensor],
-    effects: Mapping[str, Sequence[str]],
-    *,
-    rows: bool,
-    priors: Sequence[str],
-) -> Tensor:
-    """What is differentiated, see Note [Information], with the priors of the effects of some plates: `()`."""
-    values = Values(v, tuple(model.latents))
-    terms = [pull(model.prior(name, values, data), v[name]).sum() for plate in priors for name in effects[plate]]
-    if rows and overrides(model, "log_likelihood"):
-        terms.append(weighted(model.log_likelihood(values, data), data.weights).sum())
-    elif rows:
-        each = _quadratic(model.likelihood(values, data), data.y)
-        shape = np.broadcast_shapes(each.shape, (1, data.n_rows))  # torch's own imports sympy, which takes 0.2 s
-        draws = len(next(iter(v.values())))
-        terms.append(weighted(each.expand(shape), data.weights).sum() * (draws // shape[0]))
-    return torch.stack(terms).sum()
+def _row_term(effects: Effects, v: Mapping[str, Tensor]) -> Tensor:
+    """What is differentiated of the rows, see Note [Information]: `()`."""
+    model, data, values = effects.model, effects.data, effects.model.values(v)
+    if overrides(model, "log_likelihood"):
+        return weighted(model.log_likelihood(values, data), data.weights).sum()
+    each = _quadratic(model.likelihood(values, data), data.y)
+    shape = np.broadcast_shapes(each.shape, (1, data.n_rows))  # torch's own imports sympy, which takes 0.2 s
+    draws = len(next(iter(v.values())))
+    return weighted(each.expand(shape), data.weights).sum() * (draws // shape[0])
 
 
 def _quadratic(d: Distribution, y: Tensor) -> Tensor:
@@ -129,44 +139,35 @@ def pull(d: Distribution, value: Tensor) -> Tensor:
     return -0.5 * (value - prior_mean(d)).square() / d.variance.detach()
 
 
-def leaves_of(
-    v: Mapping[str, Tensor], chain: Sequence[str], effects: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, Tensor], dict[str, list[Tensor]]]:
-    """Values whose effects are differentiated for, all and by plate."""
-    leaves = {name: v[name].detach().clone().requires_grad_() for plate in chain for name in effects[plate]}
-    return {**v, **leaves}, {plate: [leaves[name] for name in effects[plate]] for plate in chain}
-
-
-def gradient(of: Tensor, leaves: list[Tensor], *, create_graph: bool = False) -> Tensor:
-    """`(draws, groups, K)`."""
-    if not of.requires_grad:
-        return torch.cat(
-            [torch.zeros_like(x).flatten(2) if x.ndim > 2 else torch.zeros_like(x)[..., None] for x in leaves], -1
-        )
-    found = torch.autograd.grad(of, leaves, allow_unused=True, retain_graph=True, create_graph=create_graph)
+def gradient(of: Tensor, leaves: list[Tensor], *, again: bool = False) -> Tensor:
+    """First derivatives, `(draws, groups, K)`; `again` says that they are differentiated in turn."""
+    found: Sequence[Tensor | None] = [None] * len(leaves)
+    if of.requires_grad:
+        found = torch.autograd.grad(of, leaves, allow_unused=True, retain_graph=True, create_graph=again)
     parts = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
     return torch.cat([x.unsqueeze(-1).flatten(2) for x in parts], -1)
 
 
 def blocks_of(
-    model: Model,
-    data: Data,
+    effects: Effects,
     v: Mapping[str, Tensor],
     chain: Sequence[str],
-    effects: Mapping[str, Sequence[str]],
     *,
     rows: bool,
-    priors: Sequence[str] | None = None,
+    priors: Sequence[str],
     signs: Tensor | None = None,
 ) -> Blocks:
-    """Precisions of the effects of a chain of plates given the rest. Sums over groups are differentiated, since groups
-    are independent; with signs for the groups of the last plate these come out again if they are.
+    """Precisions of the effects of a chain of plates given the rest, by rows and the priors of some plates. Sums over
+    groups are differentiated, since groups are independent; with signs for the groups of the last plate these come out
+    again if they are.
     """
-    values, leaves = leaves_of(v, chain, effects)
-    density = _density(model, data, values, effects, rows=rows, priors=chain if priors is None else priors)
+    values = effects.leaves(v, chain)
+    leaves = {plate: [values[name] for name in effects.names[plate]] for plate in chain}
+    terms = effects.prior_terms(values, priors)
+    density = torch.stack([*terms, _row_term(effects, values)] if rows else terms).sum()
     blocks: Blocks = {}
     for i, coarse in enumerate(chain):
-        first = gradient(density, leaves[coarse], create_graph=True)
+        first = gradient(density, leaves[coarse], again=True)
         for fine in chain[: i + 1]:
             columns = []
             for k in range(first.shape[-1]):
@@ -176,14 +177,14 @@ def blocks_of(
     return blocks
 
 
-def reduced(blocks: Blocks, data: Data, chain: Sequence[str]) -> Tensor:
-    """The precision of the last plate's effects, those of the others integrated out: `(draws, groups, K, K)`."""
+def reduced(blocks: Blocks, data: Data, chain: Sequence[str]) -> Blocks:
+    """The blocks of the last plate alone, the effects of the others integrated out."""
     blocks = dict(blocks)
     for i, fine in enumerate(chain[:-1]):
         inverse = torch.linalg.inv(blocks[fine, fine])
-        for j, middle in enumerate(chain[i + 1 :], i + 1):
-            for coarse in chain[j:]:
-                less = blocks[coarse, fine] @ inverse @ blocks[middle, fine].mT
-                parents = data.parents(fine, middle)
+        for middle in chain[i + 1 :]:
+            parents, across = data.parents(fine, middle), inverse @ blocks[middle, fine].mT
+            for coarse in [coarse for coarse, other in blocks if other == middle]:
+                less = blocks[coarse, fine] @ across
                 blocks[coarse, middle] = blocks[coarse, middle].index_add(1, parents, less, alpha=-1.0)
-    return blocks[chain[-1], chain[-1]]
+    return {(coarse, fine): x for (coarse, fine), x in blocks.items() if fine == chain[-1]}

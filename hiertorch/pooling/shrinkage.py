@@ -18,10 +18,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hiertorch.data.table import Data
-from hiertorch.model.latent import Values, validation
-from hiertorch.model.model import Model, weighted
-from hiertorch.pooling.information import Blocks, blocks_of, chain_of, gradient, leaves_of, pull, reduced
+from hiertorch.model.latent import validation
+from hiertorch.model.model import weighted
+from hiertorch.pooling.information import SCORE, Blocks, Effects, blocks_of, gradient, reduced
 
 __all__ = ["COUPLED", "no_pooling", "shrinkage", "untold"]
 
@@ -32,6 +31,7 @@ DRAWS = (50, 1_000)
 """Over which B_j is averaged: no fewer and no more, in between as many as `NUMBERS` allows twice over."""
 
 COUPLED = "its groups are not independent given the rest"
+"""Why groups have no B_j, nor shares of variance, where a density couples them."""
 
 WIDEST = 60
 """Effects of a group, above which their matrices are not made."""
@@ -45,80 +45,63 @@ SINGULAR = 1e-9
 """The smallest eigenvalue of an information matrix with ones on its diagonal, below which it tells no estimate."""
 
 
-def shrinkage(
-    model: Model, data: Data, values: Mapping[str, Tensor], effects: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+def shrinkage(effects: Effects, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """B_j of every effect, name -> `(groups, *event)`, averaged over draws; and plate -> why its groups have none.
 
     Args:
-        model: that was fitted.
-        data: likewise.
+        effects: of a model and its data.
         values: draws of all latents, `(draws, size, *event)`.
-        effects: plate -> names, see `hiertorch.pooling.information.effects_of`.
     """
-    found: dict[str, Tensor] = {}
-    without: dict[str, str] = {}
+    data, found, without = effects.data, dict[str, Tensor](), dict[str, str]()
     number = len(next(iter(values.values())))
     wanted = min(max(DRAWS[0], 2 * NUMBERS // data.n_rows), DRAWS[1])
     at = torch.arange(0, number, max(1, number // wanted))
-    shapes = {name: values[name].shape[1:] for names in effects.values() for name in names}
-    for plate, names in effects.items():
-        chain = chain_of(data, plate, effects)
-        widths = _widths(values, chain, effects)
-        if wide := _too_wide(widths):
-            without[plate] = wide
+    for plate, names in effects.names.items():
+        if why := untold(effects, {name: x[:1] for name, x in values.items()}, plate):
+            without[plate] = why
             continue
+        chain, widths = effects.chain(plate), _widths(effects, values)
         each = max(1, NUMBERS // max(data.n_rows, *(data.size(p) * widths[p] ** 2 for p in chain)))
-        total: Tensor | float = 0.0
-        mixed = False
+        parts = []
         for part in at.split(each):
             v = {name: x[part] for name, x in values.items()}
             with torch.enable_grad(), validation(False):
-                prior = reduced(blocks_of(model, data, v, chain, effects, rows=False), data, chain)
-                blocks = blocks_of(model, data, v, chain, effects, rows=True)
-                if part[0] == 0:
-                    mixed = _mixed(model, data, v, chain, effects, blocks[plate, plate])
-            if mixed:
-                break
+                prior = reduced(blocks_of(effects, v, chain, rows=False, priors=chain), data, chain)[plate, plate]
+                both = reduced(blocks_of(effects, v, chain, rows=True, priors=chain), data, chain)[plate, plate]
             scale = prior.diagonal(dim1=-2, dim2=-1).rsqrt()  # tiny scales beside large ones keep their digits
             unit = scale.unsqueeze(-1) * scale.unsqueeze(-2)
             before = torch.linalg.inv(prior * unit).diagonal(dim1=-2, dim2=-1)
-            after = torch.linalg.inv(reduced(blocks, data, chain) * unit).diagonal(dim1=-2, dim2=-1)
-            total = total + (after / before).sum(0)
-        if mixed or not isinstance(total, Tensor):
-            without[plate] = COUPLED
-            continue
-        found |= _unflattened((total / len(at)).clamp(0.0, 1.0), names, shapes)
+            after = torch.linalg.inv(both * unit).diagonal(dim1=-2, dim2=-1)
+            parts.append((after / before).sum(0))
+        found |= _unflattened((torch.stack(parts).sum(0) / len(at)).clamp(0.0, 1.0), names, values)
     return found, without
 
 
-def untold(
-    model: Model, data: Data, values: Mapping[str, Tensor], effects: Mapping[str, Sequence[str]], plate: str
-) -> str | None:
-    """Why the groups of a plate have no estimates of their own, as `shrinkage` says it, or None if they have.
+def untold(effects: Effects, values: Mapping[str, Tensor], plate: str) -> str | None:
+    """Why the groups of a plate have no B_j and no estimates of their own, or None if they have: too many effects, or a
+    density that couples the groups, as by a prior of neighbours.
 
     Args:
-        model: that was fitted.
-        data: likewise.
+        effects: of a model and its data.
         values: one value of all latents, `(1, size, *event)`.
-        effects: plate -> names, see `hiertorch.pooling.information.effects_of`.
         plate: of the groups.
     """
-    chain = chain_of(data, plate, effects)
-    if wide := _too_wide(_widths(values, chain, effects)):
-        return wide
+    data, chain, widths = effects.data, effects.chain(plate), _widths(effects, values)
+    if (widest := max(widths[p] for p in chain)) > WIDEST:
+        return f"{widest} effects a group are too many"
+    generator = torch.Generator(data.device).manual_seed(0)
+    signs = torch.randint(0, 2, (data.size(plate),), generator=generator, device=data.device).to(data.dtype) * 2 - 1
     with torch.enable_grad(), validation(False):
-        block = blocks_of(model, data, values, chain, effects, rows=True)[plate, plate]
-        return COUPLED if _mixed(model, data, values, chain, effects, block) else None
+        block, other = (
+            blocks_of(effects, values, chain, rows=True, priors=chain, signs=each)[plate, plate]
+            for each in (None, signs)
+        )
+    atol = float(block.abs().max()) * 1e-9
+    return None if torch.allclose(other * signs[:, None, None], block, rtol=1e-6, atol=atol) else COUPLED
 
 
 def no_pooling(
-    model: Model,
-    data: Data,
-    values: Mapping[str, Tensor],
-    effects: Mapping[str, Sequence[str]],
-    plate: str,
-    steps: int = STEPS,
+    effects: Effects, values: Mapping[str, Tensor], plate: str, steps: int = STEPS
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """What a group's own rows say about its effects: estimate and standard error, name -> each `(groups, *event)`.
 
@@ -127,96 +110,57 @@ def no_pooling(
     not tell: fewer rows than effects, a predictor that is constant in the group, a group of successes alone.
 
     Args:
-        model: that was fitted.
-        data: likewise.
+        effects: of a model and its data.
         values: one value of all latents, `(1, size, *event)`.
-        effects: plate -> names, see `hiertorch.pooling.information.effects_of`.
         plate: of the groups.
         steps: of scoring, at most; groups that need more have NaN.
     """
-    chain, names = chain_of(data, plate, effects), effects[plate]
+    chain, names = effects.chain(plate), effects.names[plate]
     v = {name: x.clone() for name, x in values.items()}
-    shapes = {name: v[name].shape[1:] for name in names}
     first = settled = None
     for _ in range(steps):
         with torch.enable_grad(), validation(False):
-            score, blocks = _score(model, data, v, chain, effects)
-        step, variance = _step(score, blocks, data, chain)
+            blocks = reduced(_scored(effects, v, chain), effects.data, chain)
+        step, variance = _step(blocks[SCORE, plate].squeeze(-2), blocks[plate, plate])
         first = variance.sqrt() if first is None else first  # later ones grow without end where there is no estimate
         settled = (step.abs() < SETTLED * first).all(-1, keepdim=True)
-        for name, move in _unflattened(step.nan_to_num(0.0)[0], names, shapes).items():
+        for name, move in _unflattened(step.nan_to_num(0.0)[0], names, v).items():
             v[name] = v[name] + move
         if bool((settled | step.isnan().any(-1, keepdim=True)).all()):
             break
     assert settled is not None
-    error = torch.where(settled, variance.sqrt(), math.nan)
-    errors = _unflattened(error[0], names, shapes)
+    errors = _unflattened(torch.where(settled, variance.sqrt(), math.nan)[0], names, v)
     return {name: (torch.where(errors[name].isnan(), math.nan, v[name][0]), errors[name]) for name in names}
 
 
-def _widths(values: Mapping[str, Tensor], chain: Sequence[str], effects: Mapping[str, Sequence[str]]) -> dict[str, int]:
+def _widths(effects: Effects, values: Mapping[str, Tensor]) -> dict[str, int]:
     """Plate -> numbers of effects of a group."""
-    return {p: sum(math.prod(values[name].shape[2:]) for name in effects[p]) for p in chain}
+    return {p: sum(values[name][0, 0].numel() for name in names) for p, names in effects.names.items()}
 
 
-def _too_wide(widths: Mapping[str, int]) -> str | None:
-    widest = max(widths.values())
-    return f"{widest} effects a group are too many" if widest > WIDEST else None
+def _scored(effects: Effects, v: Mapping[str, Tensor], chain: Sequence[str]) -> Blocks:
+    """The information of rows and of all priors but the last plate's, with the gradients of both, of one draw."""
+    model, data = effects.model, effects.data
+    values = effects.leaves(v, chain)
+    rows = weighted(model.log_likelihood(model.values(values), data), data.weights).sum()
+    density = torch.stack([rows, *effects.prior_terms(values, chain[:-1])]).sum()
+    blocks = blocks_of(effects, v, chain, rows=True, priors=chain[:-1])
+    leaves = {plate: [values[name] for name in effects.names[plate]] for plate in chain}
+    return blocks | {(SCORE, plate): gradient(density, leaves[plate]).unsqueeze(-2) for plate in chain}
 
 
-def _mixed(
-    model: Model,
-    data: Data,
-    v: Mapping[str, Tensor],
-    chain: Sequence[str],
-    effects: Mapping[str, Sequence[str]],
-    block: Tensor,
-) -> bool:
-    """Whether the density couples the groups of the last plate of a chain, as by a prior of neighbours."""
-    generator = torch.Generator(data.device).manual_seed(0)
-    signs = torch.randint(0, 2, (data.size(chain[-1]),), generator=generator, device=data.device).to(data.dtype) * 2 - 1
-    other = blocks_of(model, data, v, chain, effects, rows=True, signs=signs)[chain[-1], chain[-1]]
-    return not torch.allclose(other * signs[:, None, None], block, rtol=1e-6, atol=float(block.abs().max()) * 1e-9)
-
-
-def _score(
-    model: Model, data: Data, v: Mapping[str, Tensor], chain: Sequence[str], effects: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, Tensor], Blocks]:
-    """The gradient by plate and the information of rows and of all priors but the last plate's, of one draw."""
-    values, leaves = leaves_of(v, chain, effects)
-    v = Values(values, tuple(model.latents))
-    rows = weighted(model.log_likelihood(v, data), data.weights).sum()
-    inner = [pull(model.prior(n, v, data), values[n]).sum() for p in chain[:-1] for n in effects[p]]
-    density = torch.stack([rows, *inner]).sum()
-    score = {plate: gradient(density, leaves[plate]) for plate in chain}
-    return score, blocks_of(model, data, v, chain, effects, rows=True, priors=chain[:-1])
-
-
-def _step(score: dict[str, Tensor], blocks: Blocks, data: Data, chain: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """The scoring step and the variances of the last plate's effects, each `(1, groups, K)`, NaN where there is no
-    information.
-    """
-    blocks, score = dict(blocks), dict(score)
-    for i, fine in enumerate(chain[:-1]):
-        inverse = torch.linalg.inv(blocks[fine, fine])
-        for j, middle in enumerate(chain[i + 1 :], i + 1):
-            parents = data.parents(fine, middle)
-            less = (blocks[middle, fine] @ inverse @ score[fine].unsqueeze(-1)).squeeze(-1)
-            score[middle] = score[middle].index_add(1, parents, less, alpha=-1.0)
-            for coarse in chain[j:]:
-                block = blocks[coarse, fine] @ inverse @ blocks[middle, fine].mT
-                blocks[coarse, middle] = blocks[coarse, middle].index_add(1, parents, block, alpha=-1.0)
-    information, gradient = blocks[chain[-1], chain[-1]], score[chain[-1]]
+def _step(score: Tensor, information: Tensor) -> tuple[Tensor, Tensor]:
+    """The scoring step and the variances of effects, each `(1, groups, K)`, NaN where there is no information."""
     diagonal = information.diagonal(dim1=-2, dim2=-1)
     root = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
     unit = information * root.unsqueeze(-1) * root.unsqueeze(-2)
     none = (torch.linalg.eigvalsh(unit)[..., 0] < SINGULAR)[..., None, None]
     inverse = torch.linalg.inv(torch.where(none, torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device), unit))
     inverse = torch.where(none, math.nan, inverse * root.unsqueeze(-1) * root.unsqueeze(-2))
-    return (inverse @ gradient.unsqueeze(-1)).squeeze(-1), inverse.diagonal(dim1=-2, dim2=-1)
+    return (inverse @ score.unsqueeze(-1)).squeeze(-1), inverse.diagonal(dim1=-2, dim2=-1)
 
 
-def _unflattened(x: Tensor, names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+def _unflattened(x: Tensor, names: Sequence[str], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Entries `(groups, K)` by effect, `(groups, *event)`."""
-    parts = x.split([math.prod(shapes[name][1:]) for name in names], -1)
-    return {name: part.reshape(tuple(shapes[name])) for name, part in zip(names, parts, strict=True)}
+    parts = x.split([like[name][0, 0].numel() for name in names], -1)
+    return {name: part.reshape(like[name].shape[1:]) for name, part in zip(names, parts, strict=True)}

@@ -31,15 +31,16 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from hiertorch.advice.findings import spread_rows
 from hiertorch.data.table import Data
+from hiertorch.draws.summaries import CI_PROB
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
 from hiertorch.model.declared import overrides
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import Model
 from hiertorch.models.design import Designed, family_of
-from hiertorch.pooling.information import prior_mean
+from hiertorch.pooling.information import Effects, prior_mean
 
-__all__ = ["Partition", "parted", "partition", "shares", "table"]
+__all__ = ["Partition", "partition", "shares", "table"]
 
 ROWS = 200
 """Spread over the data, which say how eta reads effects; and ten times as many for known standard errors."""
@@ -61,65 +62,45 @@ class Partition(NamedTuple):
     typical: Data  # one row that stands for all
 
 
-def parted(
-    model: Model,
-    data: Data,
-    values: Mapping[str, Tensor],
-    effects: Mapping[str, Sequence[str]],
-    reads: Mapping[str, Collection[str]],
-) -> Partition | str:
-    """`partition` by the effects that have a population, which are those whose prior reads a latent; or a sentence on
-    why there is none.
-    """
-    learnt = {plate: [name for name in names if reads[name]] for plate, names in effects.items()}
-    learnt = {plate: names for plate, names in learnt.items() if names}
-    if not learnt:
-        return "no effects of independent groups have a population."
-    if overrides(model, "log_likelihood"):
-        return "the model writes log_likelihood itself."
-    try:
-        return partition(model, data, values, learnt)
-    except ModelError as error:
-        return str(error)
+Lines = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
+"""("link" or "response", plate or "rows") -> variance, share and intraclass correlation of each draw."""
 
 
-def partition(
-    model: Model, data: Data, values: Mapping[str, Tensor], effects: Mapping[str, Sequence[str]]
-) -> Partition:
-    """Variances by draw.
+def partition(effects: Effects, values: Mapping[str, Tensor], reads: Mapping[str, Collection[str]]) -> Partition:
+    """Variances by draw, of the effects that have a population: those whose prior reads a latent.
 
     Args:
-        model: that was fitted.
-        data: likewise.
+        effects: whose groups are independent, of a model and its data.
         values: draws of the population-level latents, `(draws, 1, *event)`.
-        effects: plate -> names of effects with a population.
+        reads: latent -> latents that its prior reads.
 
     Raises:
-        ModelError: if it isn't known how y varies around eta.
+        ModelError: if there are no such effects, or it isn't known how y varies around eta.
     """
+    model, data = effects.model, effects.data
+    learnt = {plate: [name for name in names if reads[name]] for plate, names in effects.names.items()}
+    learnt = {plate: names for plate, names in learnt.items() if names}
+    if not learnt:
+        raise ModelError("no effects of independent groups have a population.")
+    if overrides(model, "log_likelihood"):
+        raise ModelError("the model writes log_likelihood itself.")
     at = spread_rows(data.n_rows, ROWS, data.device)
     means, more = copy.copy(data.take(at)), data.take(spread_rows(data.n_rows, 10 * ROWS, data.device))
     means.columns = {name: x.mean(0, keepdim=True).expand(len(at), *x.shape[1:]) for name, x in data.columns.items()}
     typical, family = copy.copy(means.take(at.new_zeros(1))), family_of(model)
     if family is not None:
         typical.columns = {**typical.columns, **{name: x.reshape(1) for name, x in family.typical_row(data).items()}}
-    draws = len(next(iter(values.values())))
-    held = sum(data.size(p) * values_of(model, name) for p, names in effects.items() for name in names)
+    latents = [(data.size(plate), model.latents[name]) for plate, names in learnt.items() for name in names]
+    held = sum(n * max(1, math.prod(x.event), math.prod(len(axis) for axis in x.axes)) for n, x in latents)
     each = max(1, NUMBERS // max(held, 10 * len(at)))
     found: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
     with torch.no_grad(), validation(False):
-        for part in torch.arange(draws).split(each):
+        for part in torch.arange(len(next(iter(values.values())))).split(each):
             population = {name: x[part] for name, x in values.items()}
-            found.append(_variances(model, means, more if family is None else typical, population, effects))
-    levels = {plate: torch.cat([f[0][plate] for f in found]) for plate in effects}
+            found.append(_variances(model, means, more if family is None else typical, population, learnt))
+    levels = {plate: torch.cat([f[0][plate] for f in found]) for plate in learnt}
     centre, row = torch.cat([f[1] for f in found]), torch.cat([f[2] for f in found])
-    return Partition(levels, row, centre, Values(values, tuple(model.latents)), typical)
-
-
-def values_of(model: Model, name: str) -> int:
-    """Numbers of a group's effect, as far as it is declared."""
-    latent = model.latents[name]
-    return max(1, math.prod(latent.event), math.prod(len(axis) for axis in latent.axes))
+    return Partition(levels, row, centre, model.values(values), typical)
 
 
 def _variances(
@@ -128,15 +109,14 @@ def _variances(
     """Of some draws: variance of eta by plate and eta, in rows whose columns are at their means, and variance of a row,
     on average over other rows: each `(draws,)`.
     """
-    base = _with_effects(model, means, population)
-    v = Values(base, tuple(model.latents))
+    v = _with_effects(model, means, population)
     eta = _eta(model, v, means)  # (draws, rows)
     levels = {}
     for plate, names in effects.items():
         total = torch.zeros_like(eta)
         for name in names:
-            for shift in _roots(model.prior(name, v, means), base[name]):
-                moved = Values(_with_effects(model, means, population, name, shift), tuple(model.latents))
+            for shift in _roots(model.prior(name, v, means), v[name]):
+                moved = _with_effects(model, means, population, name, shift)
                 total = total + (_eta(model, moved, means) - eta).square()
         levels[plate] = total.mean(-1)
     spread = torch.stack(list(levels.values())).sum(0)
@@ -146,7 +126,7 @@ def _variances(
 
 def _with_effects(
     model: Model, data: Data, population: Mapping[str, Tensor], name: str | None = None, shift: Tensor | None = None
-) -> dict[str, Tensor]:
+) -> Values:
     """All latents, group-level ones at the mean of their prior given those before; one of them shifted."""
     values: dict[str, Tensor] = {}
     draws = len(next(iter(population.values())))
@@ -154,12 +134,12 @@ def _with_effects(
         if latent.plate is None:
             values[key] = population[key]
             continue
-        prior = model.prior(key, Values(values, tuple(model.latents)), data)
+        prior = model.prior(key, model.values(values), data)
         mean = prior_mean(prior)
         values[key] = mean.expand(draws, data.size(latent.plate), *prior.event_shape)
         if key == name and shift is not None:
             values[key] = values[key] + shift
-    return values
+    return model.values(values)
 
 
 def _roots(prior: Distribution, value: Tensor) -> Iterator[Tensor]:
@@ -177,21 +157,16 @@ def _roots(prior: Distribution, value: Tensor) -> Iterator[Tensor]:
 
 def _eta(model: Model, v: Values, data: Data) -> Tensor:
     """The linear predictor with its offset, `(draws, rows)`."""
-    draws = len(next(iter(v.values())))
     eta = model.linear_predictor(v, data) if isinstance(model, Designed) else None
     if eta is None:
-        eta = _location(model, v, data)
-    return torch.as_tensor(eta).expand(draws, data.n_rows)
-
-
-def _location(model: Model, v: Values, data: Data) -> Tensor:
-    likelihood = model.likelihood(v, data)
-    if not isinstance(likelihood, Normal | StudentT):
-        raise ModelError(
-            f"shares of variance need to know the scale of eta, and the likelihood of {type(model).__name__} is "
-            f"{type(likelihood).__name__}, not Normal: take one of hiertorch.models, which know theirs."
-        )
-    return likelihood.loc
+        likelihood = model.likelihood(v, data)
+        if not isinstance(likelihood, Normal | StudentT):
+            raise ModelError(
+                f"shares of variance need to know the scale of eta, and the likelihood of {type(model).__name__} is "
+                f"{type(likelihood).__name__}, not Normal: take one of hiertorch.models, which know theirs."
+            )
+        eta = likelihood.loc
+    return torch.as_tensor(eta).expand(len(next(iter(v.values()))), data.n_rows)
 
 
 def _row_variance(model: Model, v: Values, data: Data, eta: Tensor, spread: Tensor) -> Tensor:
@@ -214,42 +189,37 @@ def shares(found: Partition) -> dict[str, tuple[Tensor, Tensor]]:
     return lines | {"rows": (found.row, torch.where(found.row.isinf(), 1.0, found.row / total))}
 
 
-def table(data: Data, found: Partition, model: Model, ci_prob: float) -> pd.DataFrame:
+def table(effects: Effects, found: Partition) -> pd.DataFrame:
     """Variance, share and intraclass correlation by level, with intervals.
 
     The ICC of a grouping is the correlation of two rows of one of its groups that share all that the group lies in:
-    the share of the grouping and of those it nests in.
+    the share of the grouping and of those it nests in. Rows have none.
     """
+    data, family = effects.data, family_of(effects.model)
     within = {
         p: [q for q in found.levels if q != p and data.nests(p, q) and not data.nests(q, p)] for p in found.levels
     }
-    lines: dict[tuple[str, str], tuple[Tensor, Tensor, Tensor | None]] = {}
-    link = shares(found)
+    link, lines = shares(found), Lines()
     for level, (own, share) in link.items():
-        icc = None if level == "rows" else share + sum(link[q][1] for q in within[level])
+        icc = share + sum(link[q][1] for q in within[level]) if level in within else share * math.nan
         lines["link", level] = (own, share, icc)
-    family = family_of(model)
     if family is not None and not family.scaled:
         lines |= _response(found, within, family)
-    edge, percent = (1 - ci_prob) / 2, int(ci_prob * 100)
-    rows = {}
-    for key, (variance, part, icc) in lines.items():
+    edge, percent = (1 - CI_PROB) / 2, int(CI_PROB * 100)
+    rows = []
+    for variance, share, icc in lines.values():
         row: dict[str, float] = {"variance": float(variance.median())}  # of counts its mean may be infinite
-        for name, x in (("share", part), ("icc", icc)):
-            x = torch.full_like(part, math.nan) if x is None else x
+        for name, x in (("share", share), ("icc", icc)):
             row |= {
                 name: float(x.mean()),
                 f"{name}_eti{percent}_lb": float(x.quantile(edge)),
                 f"{name}_eti{percent}_ub": float(x.quantile(1 - edge)),
             }
-        rows[key] = row
-    index = pd.MultiIndex.from_tuples(list(rows), names=["scale", "level"])
-    return pd.DataFrame(list(rows.values()), index=index)
+        rows.append(row)
+    return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(list(lines), names=["scale", "level"]))
 
 
-def _response(
-    found: Partition, within: Mapping[str, Sequence[str]], family: Family
-) -> dict[tuple[str, str], tuple[Tensor, Tensor, Tensor | None]]:
+def _response(found: Partition, within: Mapping[str, Sequence[str]], family: Family) -> Lines:
     """Note [The scale of the response], by level; nothing where mean or variance of y are not known."""
     every = torch.stack(list(found.levels.values())).sum(0)
     nodes, weights = _hermite(found.centre)
@@ -264,12 +234,12 @@ def _response(
         for plate, own in found.levels.items()
     }
     total = second - first.square() + row
-    lines: dict[tuple[str, str], tuple[Tensor, Tensor, Tensor | None]] = {}
+    lines = Lines()
     for plate, inner in covariance.items():
-        outer = max((q for q in within[plate]), key=lambda q: len(within[q]), default=None)
+        outer = max(within[plate], key=lambda q: len(within[q]), default=None)
         own = inner - covariance[outer] if outer is not None else inner
         lines["response", plate] = (own, own / total, inner / total)
-    lines["response", "rows"] = (row, row / total, None)
+    lines["response", "rows"] = (row, row / total, row * math.nan)
     return lines
 
 

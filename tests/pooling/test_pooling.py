@@ -6,6 +6,7 @@ What is compared here are functions of the same draws, so that nothing is left t
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import integrate, special, stats
@@ -15,7 +16,7 @@ import hiertorch as ht
 from hiertorch.errors import DataError, ModelError
 from hiertorch.pooling.boundaries import AT_ZERO, _likelihood_at_zero
 from hiertorch.pooling.factors import pooling
-from hiertorch.pooling.information import _quadratic
+from hiertorch.pooling.information import Effects, _quadratic
 from hiertorch.pooling.shrinkage import no_pooling, shrinkage
 from hiertorch.pooling.variance import partition, table
 
@@ -42,6 +43,12 @@ def known(tau: float, sigma: float = 1.0) -> ht.Model:
             return Normal(v.alpha[:, data.g], sigma)
 
     return Known()
+
+
+def shares(effects: Effects, population: dict[str, torch.Tensor]) -> pd.DataFrame:
+    """The table of shares of effects whose priors all read a latent."""
+    reads = {name: {"of the population"} for names in effects.names.values() for name in names}
+    return table(effects, partition(effects, population, reads))
 
 
 def balanced(groups: int, rows: int, tau: float, seed: int = 0, sigma: float = 1.0) -> ht.Data:
@@ -179,9 +186,9 @@ def test_a_school_is_estimated_through_its_classes(kind):
     t, c, sigma = 0.8, 0.6, 0.9
     values = {name: one(x) for name, x in {"mu": 0.3, "sigma_school": t, "sigma_class": c, "sigma_y": sigma}.items()}
     values |= {"alpha_school": randn(4), "alpha_class": randn(12)}
-    effects = {"school": ["alpha_school"], "class": ["alpha_class"]}
-    b, without = shrinkage(model, data, values, effects)
-    alone = no_pooling(model, data, values, effects, "school")["alpha_school"]
+    effects = Effects(model, data, {"school": ["alpha_school"], "class": ["alpha_class"]})
+    b, without = shrinkage(effects, values)
+    alone = no_pooling(effects, values, "school")["alpha_school"]
     assert without == {}
     school, klass, y = data.school.numpy(), data["class"].numpy(), data.y.numpy()
     for s in range(4):
@@ -197,7 +204,7 @@ def test_a_school_is_estimated_through_its_classes(kind):
     rows = np.bincount(klass)
     assert b["alpha_class"].numpy() == pytest.approx((sigma**2 / rows) / (sigma**2 / rows + c**2), rel=1e-9)
     population = {name: x for name, x in values.items() if not name.startswith("alpha")}
-    link = table(data, partition(model, data, population, effects), model, 0.89).loc["link"]
+    link = shares(effects, population).loc["link"]
     total = t**2 + c**2 + sigma**2
     assert link["share"].to_dict() == pytest.approx(
         {"school": t**2 / total, "class": c**2 / total, "rows": 0.81 / total}
@@ -228,8 +235,9 @@ def counts_data(family: str) -> tuple[ht.Model, ht.Data, dict[str, torch.Tensor]
 @pytest.mark.parametrize("family", ["bernoulli", "binomial", "poisson", "negative_binomial"])
 def test_other_families_by_their_information(family):
     model, data, values = counts_data(family)
-    b, _ = shrinkage(model, data, values, {"g": ["alpha"]})
-    alone, se = no_pooling(model, data, values, {"g": ["alpha"]}, "g")["alpha"]
+    effects = Effects(model, data, {"g": ["alpha"]})
+    b, _ = shrinkage(effects, values)
+    alone, se = no_pooling(effects, values, "g")["alpha"]
     alpha, y = values["alpha"][0].numpy(), data.y.numpy().reshape(6, 8)
     if family in ("bernoulli", "binomial"):
         information, own = 8 * stats.logistic.pdf(alpha), special.logit(y[:5].mean(1))
@@ -251,7 +259,7 @@ def test_other_families_by_their_information(family):
 def test_intraclass_correlations_by_scipy(family):
     model, data, values = counts_data(family)
     population = {name: x for name, x in values.items() if name != "alpha"}
-    found = table(data, partition(model, data, population, {"g": ["alpha"]}), model, 0.89)
+    found = shares(Effects(model, data, {"g": ["alpha"]}), population)
     v = 0.64
     exposure = 3.0 if family == "poisson" else 1.0
 
@@ -283,8 +291,8 @@ def test_response_scale_of_nested_levels_by_scipy():
     data = nested_data()
     data = data.replace(y=(data.y > 0).double())
     population = {"mu": one(0.4), "sigma_school": one(0.9), "sigma_class": one(1.3)}
-    effects = {"school": ["alpha_school"], "class": ["alpha_class"]}
-    found = table(data, partition(model, data, population, effects), model, 0.89).loc["response"]
+    effects = Effects(model, data, {"school": ["alpha_school"], "class": ["alpha_class"]})
+    found = shares(effects, population).loc["response"]
 
     def given(u):  # E[p | school]
         return integrate.quad(lambda w: special.expit(0.4 + u + w) * stats.norm.pdf(w, scale=1.3), -12, 12)[0]
@@ -334,7 +342,7 @@ def test_rows_that_count_twice(sample):
     weights = np.where(np.arange(24) % 4 == 3, 0.0, 2.0)
     draws = posterior["alpha"].flatten(0, 1), posterior.draws["mu"].flatten(0, 1)
     values = {"alpha": draws[0], "mu": draws[1]}
-    b, _ = shrinkage(known(0.6), data.replace(weights=weights), values, {"g": ["alpha"]})
+    b, _ = shrinkage(Effects(known(0.6), data.replace(weights=weights), {"g": ["alpha"]}), values)
     assert b["alpha"].numpy() == pytest.approx(np.full(6, (1 / 6) / (1 / 6 + 0.36)), rel=1e-9)
     weighted = sample(known(0.6), data.replace(weights=weights), **SMALL)
     at = np.repeat(np.flatnonzero(weights), 2)
