@@ -42,23 +42,25 @@ def check_share(name: str, value: object) -> None:
         raise DataError(f"{name}= is a share of what was fitted, 0 or more; found {value!r}.")
 
 
-def check_count(name: str, value: object, least: int = 1, *, none: str = "") -> None:
-    """Raises a DataError unless an argument is a whole number from `least`, or None where that means something."""
+def check_count(
+    name: str, value: object, least: int = 1, *, none: str = "", error: type[HiertorchError] = DataError
+) -> None:
+    """Raises an error unless an argument is a whole number from `least`, or None where that means something."""
     if (value is None and none) or (is_count(value) and value >= least):
         return
-    raise DataError(f"{name}= is a whole number from {least}{none and f', or None {none}'}; found {value!r}.")
+    raise error(f"{name}= is a whole number from {least}{none and f', or None {none}'}; found {value!r}.")
 
 
-def check_flag(name: str, value: object) -> None:
-    """Raises a DataError unless an argument is True or False."""
+def check_flag(name: str, value: object, *, error: type[HiertorchError] = DataError) -> None:
+    """Raises an error unless an argument is True or False."""
     if not isinstance(value, bool):
-        raise DataError(f"{name}= is True or False; found {value!r}.")
+        raise error(f"{name}= is True or False; found {value!r}.")
 
 
-def check_seed(seed: object) -> None:
-    """Raises a DataError unless a seed is None or can be one."""
+def check_seed(seed: object, *, error: type[HiertorchError] = DataError) -> None:
+    """Raises an error unless a seed is None or can be one."""
     if seed is not None and not (is_count(seed) and 0 <= seed < 2**63):
-        raise DataError(f"seed= is a whole number from 0 to 2^63 - 1; found {seed!r}.")
+        raise error(f"seed= is a whole number from 0 to 2^63 - 1; found {seed!r}.")
 
 
 def is_count(value: object) -> TypeGuard[int]:

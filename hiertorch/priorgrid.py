@@ -103,7 +103,7 @@ def prior_grid(
         DataError: for scales that aren't positive, and data that differ by chain.
         SamplingError: for settings that can't work; an InterruptedRunError if the run was stopped.
     """
-    check_handed_on(settings, sample, {})
+    check_handed_on(settings, {})
     factors = _checked(model, data, latent, scales)
     check_count("chains", chains)
     wanted = None if names is None else names_of("names", names)

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from hiertorch import fitting
 from hiertorch.data.table import Data
 from hiertorch.fitting import fit
 from hiertorch.model.model import Model
 from hiertorch.monitors import Monitor
 from hiertorch.posterior import Posterior
+from hiertorch.run.choosing import choose
+from hiertorch.run.engine import EngineMaker
+from hiertorch.run.options import Options
 from hiertorch.run.plan import MoveSpec, Plan
 from hiertorch.runtime.surroundings import at_home
 
@@ -23,7 +25,7 @@ def plan(
     model: Model,
     data: Data,
     *,
-    moves: Plan | Sequence[MoveSpec] | None = None,
+    moves: Plan | EngineMaker | Sequence[MoveSpec] | None = None,
     collapse: bool = True,
     prior_only: bool = False,
 ) -> Plan:
@@ -34,7 +36,8 @@ def plan(
         data: what it will be fitted to.
         moves: a plan of this model and these data, whose steps then are these; or your own instead, such as
             `[("groupwise", ["alpha"]), ("centred", ["mu", "tau"], 3), MyMove(["beta"])]`, where MyMove is a class of
-            yours (see `hiertorch.moves.base.Move`); `plan(...).spec` is the default in this form.
+            yours (see `hiertorch.moves.base.Move`); `plan(...).spec` is the default in this form. Or the class of an
+            engine of your own, which moves the chains in its own way (see `hiertorch.run.engine.Engine`).
         collapse: integrate effects and coefficients out where the model is Gaussian in them; the plan says why it is
             not otherwise. False takes the moves that serve any model.
         prior_only: leave the likelihood out.
@@ -43,7 +46,8 @@ def plan(
         ModelError, DataError: see `Model.check`; also for moves that don't fit, and a plan of another model or of other
             data.
     """
-    return fitting.plan(model, data, moves=moves, collapse=collapse, prior_only=prior_only)
+    Options(collapse=collapse, prior_only=prior_only)  # checks them
+    return choose(model, data, moves, collapse=collapse, prior_only=prior_only)
 
 
 @at_home
@@ -63,10 +67,10 @@ def sample(
     monitors: Iterable[Monitor] = (),
     progress: bool = True,
     log_dir: str | Path | None = None,
-    plan: Plan | Sequence[MoveSpec] | None = None,
+    plan: Plan | EngineMaker | Sequence[MoveSpec] | None = None,
     collapse: bool = True,
     compile: bool | Literal["auto"] = "auto",
-    init: Mapping[str, Any] | None = None,
+    init: Mapping[str, object] | None = None,
     start: Posterior | None = None,
     prior_only: bool = False,
 ) -> Posterior:
@@ -98,7 +102,7 @@ def sample(
         progress: show a bar, and above it the priors that the data chose. What `Data.check` finds to be an error or a
             warning is a `SamplingWarning`, with the bar or without.
         log_dir: folder for a TensorBoard dashboard.
-        plan: moves other than the default ones; see `hiertorch.run.plan`.
+        plan: moves other than the default ones, or an engine of your own; see the `moves` of `hiertorch.plan`.
         collapse: see `hiertorch.run.plan`: in a Gaussian model only scales and correlations are sampled.
         compile: fuse the pass over the rows with `torch.compile` (seconds at the start, then several times faster):
             "auto" does so when the run is long enough to pay.
@@ -119,26 +123,9 @@ def sample(
             blame.
         RunFolderError: if `log_dir` can't be written.
     """
-    return fit(
-        model,
-        data,
-        face=Posterior,
-        chains=chains,
-        warmup=warmup,
-        draws=draws,
-        thin=thin,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        keep=keep,
-        keep_all=keep_all,
-        monitors=monitors,
-        progress=progress,
-        log_dir=log_dir,
-        plan=plan,
-        collapse=collapse,
-        compile=compile,
-        init=init,
-        start=start,
-        prior_only=prior_only,
-    )
+    options = Options(
+        chains=chains, warmup=warmup, draws=draws, thin=thin, seed=seed, device=device, dtype=dtype, keep=keep,
+        keep_all=keep_all, monitors=monitors, progress=progress, log_dir=log_dir, plan=plan, collapse=collapse,
+        compile=compile, init=init, start=start, prior_only=prior_only,
+    )  # fmt: skip
+    return fit(model, data, options, Posterior)

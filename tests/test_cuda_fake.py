@@ -28,7 +28,8 @@ from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors.base import places, thinned, watch
-from hiertorch.run.store import Counter, Store
+from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.store import Store
 from hiertorch.run.sweeps import Sweep
 from hiertorch.run.warmstart import warm_start
 
@@ -122,7 +123,7 @@ def test_sweeps_stay_on_the_gpu(name, recorded):
         sweep, state = begin(plan)
         assert_on_gpu(state)
         learning = [move.learning(state) for move in sweep.moves]
-        counter, store = Counter(sweep.order), Store(state.values, plan.target.names, 3)
+        counter, store = Acceptance(sweep.order), Store(state.values, plan.target.names, 3)
         if recorded:
             sweep.plan.target.record(compiled=False)
         normal, log_uniform = sweep.numbers(3, state.cells, None)
@@ -136,7 +137,7 @@ def test_sweeps_stay_on_the_gpu(name, recorded):
             store.keep(state.values, state.log_density())
             assert_on_gpu(state, infos, learning)
         assert {key: x.shape for key, x in state.values.items()} == shapes
-        assert_on_gpu(counter.window(sampling=True), counter.acceptance(), counter.nan)
+        assert_on_gpu(counter.window(sampling=True), counter.rates(), counter.nan)
         assert_on_gpu(store.draws(), store.log_density())
         for key, draws in store.draws().items():
             assert draws.shape == (CHAINS, 3, *shapes[key][1:])

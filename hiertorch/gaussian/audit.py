@@ -73,6 +73,19 @@ class Audit:
         found: dict[str, object] = {"sound": self.sound, "gap": gap, "draws": self.draws, "seconds": self.seconds}
         return found if self.sound else {**found, "worst": dict(self.worst)}
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The same as named tensors, which `of` takes."""
+        numbers = {"numbers": [self.gap, self.allowed, self.draws, self.seconds]}
+        found = {**numbers, **{f"at {name}": entries for name, entries in self.worst.items()}}
+        return {name: torch.tensor(x, dtype=torch.float64, device="cpu") for name, x in found.items()}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Audit":
+        """What such tensors hold."""
+        gap, allowed, draws, seconds = tensors["numbers"].tolist()
+        worst = {name.removeprefix("at "): x.tolist() for name, x in tensors.items() if name != "numbers"}
+        return cls(gap, allowed, int(draws), seconds, worst)
+
     def sentence(self) -> str:
         """What is wrong, in words."""
         return (

@@ -101,6 +101,14 @@ class Learning:
         """After warm-up sweep `t` of `warmup`, where the state is now."""
         return self
 
+    def state(self) -> dict[str, Tensor]:
+        """All that is known so far, as named tensors."""
+        return dict(self.tuning)
+
+    def restored(self, state: Mapping[str, Tensor]) -> Self:
+        """With what is known in a `state`, in place of its own."""
+        return replace(self, tuning={key: state[key] for key in self.tuning})
+
 
 @dataclass(frozen=True)
 class Adaptation(Learning):
@@ -172,6 +180,16 @@ class Adaptation(Learning):
             accept, made = self.guesses.tolist()
             return new._guessing(log_share(accept / max(made, 1.0), self.tuning["root"].shape[-1]))
         return new
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Learning.state`."""
+        found = {"sums": self.sums, "guesses": self.guesses, "count": torch.tensor(self.count, device="cpu")}
+        return {**self.tuning, **{key: x for key, x in found.items() if x is not None}}
+
+    def restored(self, state: Mapping[str, Tensor]) -> Self:
+        """See `Learning.restored`."""
+        sums, guesses, count = state.get("sums"), state.get("guesses"), int(state["count"])
+        return replace(super().restored(state), sums=sums, guesses=guesses, count=count)
 
     def _guessing(self, log_often: float, fitted: Tuning | None = None) -> Self:
         """The same with guesses as often as this, and with what has been fitted."""

@@ -34,7 +34,7 @@ from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.refits.parting import Units
 from hiertorch.run.ending import uninterrupted
-from hiertorch.run.options import check_handed_on
+from hiertorch.run.options import Options, check_handed_on
 from hiertorch.runtime.silence import hushed
 
 __all__ = ["kfold", "refit"]
@@ -84,7 +84,7 @@ def kfold(
         DataError: for folds that can't be.
         InterruptedRunError: if the run was stopped.
     """
-    check_handed_on(settings, fit, WITHOUT)
+    check_handed_on(settings, WITHOUT)
     check_seed(seed)
     whole = Pointwise(posterior, FITTED)
     data = whole.data
@@ -136,7 +136,7 @@ def refit(
     if not isinstance(criterion, Criterion) or criterion.kind != "loo":
         kind = criterion.kind if isinstance(criterion, Criterion) else type(criterion).__name__
         raise DataError(f"refit takes a criterion of kind 'loo', as posterior.criterion() gives it; found {kind!r}.")
-    check_handed_on(settings, fit, WITHOUT)
+    check_handed_on(settings, WITHOUT)
     check_seed(seed)
     if above is not None and (not is_number(above) or math.isnan(above)):
         raise DataError(f"above= is the Pareto k above which a row is left out by a fit, a number; found {above!r}.")
@@ -202,9 +202,8 @@ def _fits(posterior: Fit, kept: Tensor, by: str, seed: int, settings: dict[str, 
     for part in kept.split(AT_ONCE):
         weights = (part * own).repeat(chains, 1)
         with hushed():  # what there is to say was said of the fit to all rows
-            run = uninterrupted(
-                fit(fitted.model, data.replace(weights=weights), seed=seed, **settings), "the run of the folds"
-            )
+            options = Options(**{"seed": seed, **settings})
+            run = uninterrupted(fit(fitted.model, data.replace(weights=weights), options, Fit), "the run of the folds")
         for i, rows in enumerate(part):
             yield _one(posterior, run, slice(i, None, len(part)), None if by == "row" else ~rows, closed)
 

@@ -17,7 +17,7 @@ from hiertorch.errors import DataError, warn
 from hiertorch.fitting import fit
 from hiertorch.refits.laterrows import Later
 from hiertorch.refits.reweighting import LEAST_ESS, Reweighted, finite, follows, reweighted
-from hiertorch.run.options import check_handed_on
+from hiertorch.run.options import Options, check_handed_on
 
 __all__ = ["update"]
 
@@ -55,7 +55,7 @@ def update(
     Raises:
         DataError: if the posterior does not know its model and data, and for rows that can't be read.
     """
-    check_handed_on(settings, fit, WITHOUT)
+    check_handed_on(settings, WITHOUT)
     check_flag("distinct", distinct)
     if new_groups is not None:
         check_choice("new_groups", new_groups, NEW_GROUPS)
@@ -99,4 +99,5 @@ def _refitted(posterior: Given, later: Later, settings: Mapping[str, object]) ->
     run: dict[str, Any] = {name: value for name, value in posterior.run.items() if name in same}
     kept = [name for name in posterior.names if name in model.latents] if posterior.more else None
     own = {"seed": follows(posterior, None), "progress": False, "dtype": later.data.dtype, "keep": kept}
-    return fit(model, later.data, type(posterior), **{**run, **own, "start": posterior, **settings})
+    options = Options(**{**run, **own, "start": posterior, **settings})
+    return fit(model, later.data, options, type(posterior))

@@ -5,11 +5,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hiertorch.density.initial import initial_state
+from hiertorch.density.space import chain_last
 from hiertorch.density.state import State
+from hiertorch.moves.adaptation import Learning
 from hiertorch.moves.metropolis import Tuning
+from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.engine import Block, Engine, filed, inside
 from hiertorch.run.example import Replay, example
-from hiertorch.run.store import Counter, Store
+from hiertorch.run.store import Store
 from hiertorch.run.sweeps import Sweep
+from hiertorch.run.warmstart import WarmStart
 
 __all__ = ["Ordinary"]
 
@@ -26,75 +32,99 @@ LEARNT = 100
 """Sweeps of warm-up that tuning from an earlier run counts for: what it has learnt is changed by small steps."""
 
 
-class Ordinary:
-    """The state of all chains, and what warm-up has learnt so far.
+class Ordinary(Engine):
+    """The place of all chains, and what warm-up has learnt so far.
 
     Args:
         sweep: the moves.
-        state: where the chains start.
         generator: of all random numbers.
-        known: move -> tuning that an earlier run has learnt.
     """
 
-    def __init__(
-        self,
-        sweep: Sweep,
-        state: State,
-        generator: torch.Generator,
-        known: Mapping[str, Mapping[str, Tensor]] | None = None,
-    ) -> None:
-        self.sweep, self.state, self.generator = sweep, state, generator
-        self.audit = None  # there is nothing to hold these draws against
-        self.order, self.moves = sweep.order, sweep.moves
-        self.learning = [move.learning(state).told((known or {}).get(move.name, {})) for move in sweep.moves]
-        self.before = LEARNT if known else 0
-        self.tuning = [part.tuning for part in self.learning]
+    at: State
+    learning: list[Learning]
+
+    def __init__(self, sweep: Sweep, generator: torch.Generator) -> None:
+        self.sweep, self.generator = sweep, generator
+        self.blocks = tuple(Block(move.name, move.plate) for move in sweep.moves)
+        self.order = sweep.order
+        self.before = 0  # sweeps of warm-up that an earlier run counts for
         self.last: Replay | None = None
         self.looks = 0
 
+    def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
+        """At draws from the prior; see `Engine.begin`."""
+        self.at = initial_state(self.sweep.plan.target, self.sweep.chains, self.generator, init)
+        known = {} if earlier is None else earlier.tuning
+        self.learning = [move.learning(self.at).told(known.get(move.name, {})) for move in self.sweep.moves]
+        self.before = LEARNT if known else 0
+
+    @property
+    def tuning(self) -> list[Tuning]:
+        """Of each move."""
+        return [part.tuning for part in self.learning]
+
     def window(self, *, warming: bool) -> int:
         """Sweeps whose random numbers are drawn at once."""
-        return max(
-            1, min(WINDOW_SWEEPS, WINDOW_NUMBERS // (self.sweep.chains * (self.sweep.n_normal + self.sweep.n_uniform)))
-        )
+        numbers = self.sweep.chains * (self.sweep.n_normal + self.sweep.n_uniform)
+        return max(1, min(WINDOW_SWEEPS, WINDOW_NUMBERS // numbers))
 
     def prepare(self, *, compiled: bool) -> None:
         """Records (and compiles) the pieces of the density."""
-        self.sweep.rehearse(self.state, self.tuning, compiled=compiled)
+        self.sweep.rehearse(self.at, self.tuning, compiled=compiled)
         self.sweep.plan.target.met.clear()
 
-    def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, counter: Counter) -> None:
-        """Runs sweeps `done` .. `done + sweeps`, all in warm-up, which learns, or all after it, which stores."""
+    def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, acceptance: Acceptance) -> None:
+        """See `Engine.advance`."""
         self.last = None  # frees the numbers of the window before
-        normal, log_uniform = self.sweep.numbers(sweeps, self.state.cells, self.generator)
-        self.last = Replay(self.state, self.learning, normal, log_uniform, done, warmup, self.before)
+        normal, log_uniform = self.sweep.numbers(sweeps, self.at.cells, self.generator)
+        self.last = Replay(self.at, self.learning, normal, log_uniform, done, warmup, self.before)
+        tuning = self.tuning
         for t, numbers in enumerate(zip(normal, log_uniform, strict=True), done + 1):
             noises = self.sweep.noises(*numbers)
-            self.state, infos = self.sweep(self.state, self.tuning, noises)
-            counter.add(infos)
+            self.at, infos = self.sweep(self.at, tuning, noises)
+            acceptance.add(infos)
             if t <= warmup:
-                self.learning = self.sweep.adapt(self.learning, self.state, infos, noises, t, warmup, self.before)
-                self.tuning = [part.tuning for part in self.learning]
+                self.learning = self.sweep.adapt(self.learning, self.at, infos, noises, t, warmup, self.before)
+                tuning = self.tuning
             elif (t - warmup) % thin == 0:
-                store.keep(self.state.values, self.state.log_density())
+                store.keep(self.at.values, self.at.log_density())
 
-    def look(self, counter: Counter) -> None:
+    def look(self, acceptance: Acceptance) -> None:
         """Finds an example of a NaN density in the last window, if the count has one and no example yet."""
-        if self.last is not None and self.looks < LOOKS and not counter.example and counter.nans():
+        if self.last is not None and self.looks < LOOKS and not acceptance.example and acceptance.nans():
             self.looks += 1
-            counter.example = example(self.sweep, self.last)
-
-    def check(self, store: Store) -> None:
-        """Nothing to check: these moves evaluate the model's own density."""
+            acceptance.example = example(self.sweep, self.last)
 
     def learnt(self) -> dict[str, Tuning]:
         """Move -> its tuning."""
-        return {move.name: tuning for move, tuning in zip(self.moves, self.tuning, strict=True)}
+        return {block.name: tuning for block, tuning in zip(self.blocks, self.tuning, strict=True)}
 
     def values(self) -> Mapping[str, Tensor]:
         """The last sweep's values, `(chains, size, *event)`."""
-        return self.state.values
+        return self.at.values
 
     def height(self) -> Tensor:
         """Their log density, `(chains,)`."""
-        return self.state.log_density()
+        return self.at.log_density()
+
+    def state(self) -> dict[str, Tensor]:
+        """Places of chains with the pieces of their density, what each move has learnt, and the generator."""
+        free, values, prior, cells = self.at
+        constrained = {name: x for name, x in values.items() if x is not free[name]}  # others are the same tensor
+        found = {"cells": cells, **filed("free", free), **filed("values", constrained), **filed("prior", prior)}
+        for k, part in enumerate(self.learning):
+            found |= filed(f"learning/{k}", part.state())
+        counts = torch.tensor([self.before, self.looks], device="cpu")
+        return {**found, "counts": counts, "generator": self.generator.get_state()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Engine.restore`."""
+        names = self.sweep.plan.target.names  # the order in which terms are summed
+        free, prior = ({name: chain_last(state[f"{part}/{name}"]) for name in names} for part in ("free", "prior"))
+        constrained = {name: chain_last(x) for name, x in inside("values", state).items()}
+        values = {name: constrained.get(name, free[name]) for name in names}
+        self.at = State(free, values, prior, chain_last(state["cells"]))
+        fresh = [move.learning(self.at) for move in self.sweep.moves]
+        self.learning = [part.restored(inside(f"learning/{k}", state)) for k, part in enumerate(fresh)]
+        self.before, self.looks = state["counts"].tolist()
+        self.generator.set_state(state["generator"])

@@ -1,81 +1,26 @@
-"""From the pieces of a run to what people are given: the facts for monitors beforehand, the posterior afterwards."""
+"""From the pieces of a run to what people are given: some of the draws while it goes on, all of them at its end."""
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from hiertorch.advice.requirements import chosen_priors, model_text
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.labelled import Stats
 from hiertorch.errors import warn
 from hiertorch.gaussian.redraw import Redraw
-from hiertorch.monitors import RunInfo
+from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.ending import Ending
-from hiertorch.run.plan import Plan
-from hiertorch.run.schedule import Schedule
-from hiertorch.run.store import Counter, Store
+from hiertorch.run.store import Store
+from hiertorch.run.task import Task, fits
 from hiertorch.runtime.interruption import ended_by
 
-__all__ = ["as_posterior", "glance", "run_info", "so_far", "versions"]
+__all__ = ["as_fit", "so_far"]
 
 
-def versions() -> dict[str, str]:
-    """Of everything that a draw may depend on."""
-    return {
-        "hiertorch": version("hiertorch"),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def run_info(
-    plan: Plan,
-    settings: Mapping[str, Any],
-    run: Schedule,
-    stored: tuple[str, ...],
-    findings: tuple[str, ...] = (),
-    earlier: int = 0,
-) -> RunInfo:
-    """What monitors are told before the first sweep; a posterior keeps the findings with the settings."""
-    target = plan.target
-    model, data, coordinates = target.model, plan.data, target.space.coordinates
-    priors = chosen_priors(model, plan.structure.reads)
-    return RunInfo(
-        model=type(model).__name__,
-        model_text=f"{(type(model).__doc__ or '').strip()}\n\n{model_text(model, priors)}".strip(),
-        plan_text=str(plan),
-        settings={**run._asdict(), **settings, "findings": list(findings)},
-        names=target.names,
-        plates={name: c.plate for name, c in coordinates.items()},
-        labels={plate: target.data.labels[plate] for plate in plan.structure.plates},
-        event_labels={
-            name: labels
-            for name, latent in model.latents.items()
-            if (labels := latent.event_labels(target.data)) and fits(labels, coordinates[name].event)
-        },
-        blocks={step.move.name: step.move.plate for step in plan.steps},
-        sweeps=run.sweeps,
-        findings=findings,
-        priors=priors,
-        stored=stored,
-        warmup=run.warmup,
-        thin=run.thin,
-        earlier=earlier,
-        alike=all(x is None or x.dim() == 1 for x in (data.y, data.weights)),
-    )
-
-
-def so_far(plan: Plan, info: RunInfo, draws: Mapping[str, Tensor], *, face: type[Fit] = Fit) -> Fit:
+def so_far(task: Task, face: type[Fit], draws: Mapping[str, Tensor]) -> Fit:
     """Some of the draws while the run goes on, `(chains, draws, size, *event)`, with their model and data."""
-    model, data = plan.target.model, plan.data
-    like = next(iter(draws.values()))
+    info, like = task.info, next(iter(draws.values()))
     nothing = Stats({}, {}, like.new_zeros(like.shape[:2]), {})
     return face(
         draws,
@@ -84,32 +29,18 @@ def so_far(plan: Plan, info: RunInfo, draws: Mapping[str, Tensor], *, face: type
         event_labels=info.event_labels,
         stats=nothing,
         run={"model": info.model},
-        origin=Fitted(model, data, like),
+        origin=Fitted(task.plan.target.model, task.plan.data, like),
     )
 
 
-def as_posterior(
-    plan: Plan,
-    info: RunInfo,
-    names: tuple[str, ...],
-    store: Store,
-    counter: Counter,
-    ended: Ending,
-    tuning: Mapping[str, Mapping[str, Tensor]],
-    last: Mapping[str, Tensor],
-) -> Fit:
+def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending) -> Fit:
     """The draws of the latents that are kept, with everything that a reader needs."""
-    accept = counter.acceptance()
-    blocks = {step.move.name: step.move.plate for step in plan.steps}
-    acceptance = {
-        step.move.name: accept[k] if step.move.plate is not None else accept[k][:, 0]
-        for k, step in enumerate(plan.steps)
-        if k in accept
-    }
+    plan, info, engine = task.plan, task.info, task.engine
+    rates = {engine.blocks[k]: mean for k, mean in acceptance.rates().items()}
     stored = store.draws()
-    draws, effects = {name: stored[name] for name in names}, None
-    model, data = plan.target.model, plan.data
-    fitted = Fitted(model, data, stored[names[0]])
+    draws, effects = {name: stored[name] for name in task.names}, None
+    model = plan.target.model
+    fitted = Fitted(model, plan.data, stored[task.names[0]])
     derived = _derived(fitted, stored)
     plates = {**info.plates, **{name: model.derived[name].plate for name in derived}}
     event_labels = {
@@ -123,12 +54,12 @@ def as_posterior(
     if plan.collapsed is not None:
         population = {name: x for name, x in stored.items() if info.plates[name] is None}
         if population and plan.collapsed.collapsed.sets == 1:
-            effects = Redraw(plan.collapsed.collapsed, population, info.settings["seed"])
+            effects = Redraw(plan.collapsed.collapsed, population, task.seed)
     stats = Stats(
-        acceptance=acceptance,
-        blocks={name: plate for name, plate in blocks.items() if name in acceptance},
+        acceptance={block.name: x if block.plate is not None else x[:, 0] for block, x in rates.items()},
+        blocks={block.name: block.plate for block in rates},
         log_density=store.log_density(),
-        nan={step.move.name: int(counter.nan[k]) for k, step in enumerate(plan.steps) if k in counter.nan},
+        nan={engine.blocks[k].name: int(count) for k, count in acceptance.nan.items()},
     )
     run = {
         "model": info.model,
@@ -143,7 +74,7 @@ def as_posterior(
         "sweeps": info.earlier + ended.sweeps,
         "interval": store.interval,
         **({} if info.alike else {"own_data": True}),  # each chain has its own
-        **({"nan_example": counter.example} if counter.example else {}),
+        **({"nan_example": acceptance.example} if acceptance.example else {}),
         "impossible": {name: list(pair) for name, pair in plan.target.met.found().items()},
     }
     return Fit(
@@ -157,8 +88,8 @@ def as_posterior(
         unstored=effects,
         origin=fitted,
         more={name: x for name, x in stored.items() if name not in draws},
-        tuning=tuning,
-        positions={} if plan.collapsed is not None else {name: last[name] for name in last if name not in stored},
+        tuning=engine.learnt(),
+        positions={} if plan.collapsed is not None else {n: x for n, x in engine.values().items() if n not in stored},
     )
 
 
@@ -173,13 +104,3 @@ def _derived(fitted: Fitted, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "posterior is without it."
         )
         return {}
-
-
-def glance(posterior: Fit) -> list[str]:
-    """What a run warns of at its end; see `hiertorch.draws.judgement`."""
-    return posterior.judgement.sentences
-
-
-def fits(labels: tuple[tuple[Any, ...], ...], event: tuple[int, ...]) -> bool:
-    """Whether there is a label for every entry along every event dimension."""
-    return tuple(map(len, labels)) == event

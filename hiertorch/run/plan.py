@@ -20,6 +20,7 @@ from hiertorch.moves.groupwise import Groupwise
 from hiertorch.moves.joint import Centred, Joint
 from hiertorch.moves.noncentred import NonCentred, descendants
 from hiertorch.run.collapsed import CollapsedMove
+from hiertorch.run.engine import EngineMaker, named
 
 __all__ = ["MoveSpec", "Plan", "Step", "collapsed_plan", "make_plan"]
 
@@ -64,6 +65,7 @@ class Plan:
     structure: Structure
     steps: tuple[Step, ...]
     note: str = ""  # why the model is not collapsed
+    maker: EngineMaker | None = None  # of an engine of the user's own, in place of steps
 
     @property
     def target(self) -> Target:
@@ -88,12 +90,12 @@ class Plan:
     @property
     def collapsed(self) -> CollapsedMove | None:
         """The one move of a model whose effects and coefficients are integrated out, None for others."""
-        move = self.steps[0].move
+        move = self.steps[0].move if self.steps else None
         return move if isinstance(move, CollapsedMove) else None
 
     @property
     def moves(self) -> tuple[Move, ...]:
-        """The moves of a sweep; none in a collapsed plan."""
+        """The moves of a sweep; none in a collapsed plan, or one of an engine of the user's own."""
         return tuple(step.move for step in self.steps if isinstance(step.move, Move))
 
     @property
@@ -143,6 +145,10 @@ class Plan:
 
     def __str__(self) -> str:
         target = self.target
+        chosen = [f"{name} ~ {text}" for name, text in chosen_priors(target.model, self.structure.reads).items()]
+        priors = textwrap.wrap(f"priors by the data's scale: {', '.join(chosen)}", COLUMNS) if chosen else []
+        if self.maker is not None:
+            return "\n".join([named(self.maker), *priors])
         head = ("block", "move", "decides per", "dims", "passes", "why")
         table = [head]
         for step in self.steps:
@@ -166,8 +172,6 @@ class Plan:
             for i, (names, words) in enumerate(folded):
                 row = (names, *(cells if i == 0 else [""] * len(cells)))
                 lines.append("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=True)), words]).rstrip())
-        chosen = [f"{name} ~ {text}" for name, text in chosen_priors(target.model, self.structure.reads).items()]
-        priors = textwrap.wrap(f"priors by the data's scale: {', '.join(chosen)}", COLUMNS) if chosen else []
         if self.collapsed is not None:
             summed = f"no passes over the {target.data.n_rows:,} rows, which are summed up once"
             return "\n".join([*lines, summed, *priors])

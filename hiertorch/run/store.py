@@ -1,6 +1,4 @@
-"""What is kept of a run: draws by name, acceptance by block, log densities; on the device, without synchronising with
-it.
-"""
+"""What is kept of a run's draws, on their device, without synchronising with it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hiertorch.moves.metropolis import Info
-
-__all__ = ["Counter", "Store"]
+__all__ = ["Store"]
 
 
 class Store:
@@ -111,53 +107,6 @@ class _Held:
 
         rooms = {name: less(room) for name, room in self.rooms.items()}
         return _Held(rooms, less(self.log_density), self.number // times, self.interval * times)
-
-
-class Counter:
-    """Acceptance probabilities and NaN densities by block, summed over windows of sweeps and over the sampling phase.
-
-    Args:
-        order: the block of each move that a sweep runs, repeats included.
-    """
-
-    def __init__(self, order: tuple[int, ...]) -> None:
-        self._order = order
-        self._sums: dict[int, Tensor] = {}
-        self._sweeps = 0
-        self._totals: dict[int, Tensor] = {}
-        self._total_sweeps = 0
-        self.nan: dict[int, Tensor] = {}
-        self.example = ""  # of a NaN density, in words
-
-    def add(self, infos: list[Info]) -> None:
-        """One sweep's infos."""
-        self._sweeps += 1
-        for k, info in zip(self._order, infos, strict=True):
-            self._sums[k] = self._sums[k] + info.accept if k in self._sums else info.accept
-            self.nan[k] = self.nan[k] + info.nan if k in self.nan else info.nan
-
-    def window(self, *, sampling: bool) -> dict[int, Tensor]:
-        """Mean acceptance by block since the last window, `(chains, size)`; counted in the totals if in the sampling
-        phase.
-        """
-        means = {k: self._mean(k, total, self._sweeps) for k, total in self._sums.items()}
-        if sampling:
-            more = {k: self._totals[k] + s if k in self._totals else s for k, s in self._sums.items()}
-            self._totals = {**self._totals, **more}
-            self._total_sweeps += self._sweeps
-        self._sums, self._sweeps = {}, 0
-        return means
-
-    def acceptance(self) -> dict[int, Tensor]:
-        """Mean acceptance by block over the sampling phase, `(chains, size)`."""
-        return {k: self._mean(k, total, self._total_sweeps) for k, total in self._totals.items()}
-
-    def nans(self) -> int:
-        """NaN densities so far, in all blocks. Synchronises with the device: once a window."""
-        return int(torch.stack(list(self.nan.values())).sum()) if self.nan else 0
-
-    def _mean(self, k: int, total: Tensor, sweeps: int) -> Tensor:
-        return total / (sweeps * self._order.count(k))
 
 
 def _room(value: Tensor, draws: int, dtype: torch.dtype | None) -> Tensor:

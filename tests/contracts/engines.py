@@ -7,12 +7,20 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from builders import sampled
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import hiertorch as ht
+from hiertorch.model.latent import validation
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
 from hiertorch.posterior import Posterior
+from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.choosing import choose
+from hiertorch.run.engine import Engine
+from hiertorch.run.options import Options
+from hiertorch.run.store import Store
+from hiertorch.run.task import Task, settled
 
 RUN: dict[str, Any] = {"chains": 4, "warmup": 20, "draws": 40, "thin": 1, "seed": 7}
 SCHOOLS = ht.Data(
@@ -95,6 +103,44 @@ class EngineContract:
         first = self.run(seed=None, draws=20)
         assert_equal_draws(first, self.run(seed=first.run["seed"], draws=20))
         assert first.run["seed"] != RUN["seed"]
+
+    @classmethod
+    def task(cls) -> Task:
+        """A run that has not begun."""
+        options = Options(**{**RUN, "collapse": False, **cls.options})
+        model = VaryingIntercepts("school", ["x"], priors="tutorial")
+        plan = choose(model, SCHOOLS, options.plan, collapse=options.collapse)
+        return settled(model, plan, options)
+
+    def advance(self, engine: Engine, windows: range) -> dict[str, Tensor]:
+        """Runs some windows of 20 sweeps; gives their draws, and all that is known at the end of them."""
+        store, acceptance = Store(engine.values(), tuple(engine.values()), 60), Acceptance(engine.order)
+        for k in windows:
+            engine.advance(20 * k, 20, 40, 1, store, acceptance)
+            if k in (1, 4):
+                engine.check(store)
+        draws = {**store.draws(), "height": engine.height(), "log density": store.log_density(), **engine.values()}
+        rates = {f"rate {k}": x for k, x in acceptance.window(sampling=True).items()}
+        return {**draws, **rates, **engine.state()}
+
+    @pytest.mark.parametrize("done", [1, 3])
+    def test_an_engine_goes_on_from_its_state(self, done: int, tmp_path: Path) -> None:
+        """Bit for bit, in warm-up and after it, though another engine has taken the state from a file."""
+        with torch.no_grad(), validation(False):
+            one, other = self.task().engine, self.task().engine
+            one.begin({}, None)
+            one.prepare(compiled=False)
+            state = self.advance(one, range(done)) and one.state()
+            packed = {name: x.clone(memory_format=torch.contiguous_format) for name, x in state.items()}
+            save_file(packed, tmp_path / "state")
+            found = self.advance(one, range(done, 5))
+            other.restore(load_file(tmp_path / "state"))
+            other.prepare(compiled=False)
+            again = self.advance(other, range(done, 5))
+        assert found.keys() == again.keys()
+        for name, x in found.items():
+            assert torch.equal(x, again[name]) or name == "audit/numbers", name  # which hold seconds
+        assert all(torch.equal(x, state[name]) for name, x in packed.items()), "nothing was written into the state"
 
     def test_keeping_some_latents_leaves_their_draws_as_they_are(self) -> None:
         some = self.run(keep=["alpha", "sigma_y"])

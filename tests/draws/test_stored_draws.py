@@ -177,5 +177,5 @@ def test_more_chains_than_draws_are_stored_keep_some_draws_each() -> None:
 
 
 def test_keep_all_is_yes_or_no() -> None:
-    with pytest.raises(ht.SamplingError, match="keep_all must be True"):
+    with pytest.raises(ht.SamplingError, match="keep_all= is True or False"):
         run(keep_all="yes")

@@ -11,7 +11,6 @@ from torch.distributions import HalfNormal, Normal
 from zoo import ZOO, Example
 
 import hiertorch as ht
-from hiertorch import fitting
 from hiertorch.density.space import Space
 from hiertorch.density.structure import coordinates_of
 from hiertorch.draws.closedform import collapsed_of
@@ -23,6 +22,7 @@ from hiertorch.gaussian.discovery import collapse, differences
 from hiertorch.model.checks import inspect
 from hiertorch.monitors import Monitor, RunInfo, Window
 from hiertorch.posterior import Posterior
+from hiertorch.run import choosing
 from hiertorch.run.independence import Independence
 
 Sample = Callable[..., Posterior]
@@ -109,7 +109,7 @@ def mistaken(monkeypatch: pytest.MonkeyPatch, simple: ht.Model) -> None:
         collapsed.composed.model = model
         return collapsed
 
-    monkeypatch.setattr(fitting, "find_collapse", wrong)
+    monkeypatch.setattr(choosing, "find_collapse", wrong)
 
 
 def grid(model: Linear | Flat, data: ht.Data, **axes: tuple[float, float, int]) -> dict[str, tuple[float, float]]:
@@ -356,7 +356,7 @@ def test_draws_made_in_another_way_are_audited_too(monkeypatch: pytest.MonkeyPat
     assert isinstance(collapsed_of(posterior), Collapsed)
     kinked = ht.sample(Kinked(), KINKED, **{**RUN, "collapse": False}, warmup=50, compile=False)
     mistaken(monkeypatch, Linear())
-    monkeypatch.setattr(audits, "collapse", fitting.find_collapse)
+    monkeypatch.setattr(audits, "collapse", choosing.find_collapse)
     assert "differ by up to" in str(collapsed_of(kinked))
     kinked.run["audit"] = {"sound": False}
     assert "own draws have shown" in str(collapsed_of(kinked))

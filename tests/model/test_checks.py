@@ -781,17 +781,17 @@ def test_overriding_what_sampling_does_not_call(method):
 @pytest.mark.parametrize("name", ["chains", "warmup", "draws", "thin"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, "3", True])
 def test_numbers_below_one_or_no_numbers(name, value):
-    with refused(SamplingError, f"{name} must be a whole number of at least 1, found {value!r}"):
+    with refused(SamplingError, f"{name}= is a whole number from 1, or None for a default; found {value!r}."):
         sample(**{name: value})
 
 
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"seed": -1}, ["seed must be a whole number from 0 to 2^63 - 1, found -1"]),
-        ({"seed": 2**63}, ["seed must be a whole number"]),
-        ({"seed": 1.5}, ["seed must be a whole number", "1.5"]),
-        ({"seed": True}, ["seed must be a whole number", "True"]),
+        ({"seed": -1}, ["seed= is a whole number from 0 to 2^63 - 1; found -1"]),
+        ({"seed": 2**63}, ["seed= is a whole number"]),
+        ({"seed": 1.5}, ["seed= is a whole number", "1.5"]),
+        ({"seed": True}, ["seed= is a whole number", "True"]),
         ({"dtype": torch.float16}, ["dtype must be torch.float64 or torch.float32, found torch.float16"]),
         ({"dtype": "float32"}, ["dtype must be torch.float64 or torch.float32, found 'float32'"]),
         ({"dtype": torch.int64}, ["dtype must be"]),

@@ -226,7 +226,7 @@ def test_row_weights_hold_in_folds(sample: Sample) -> None:
         ({"folds": [0, 1]}, "each of 30 rows"),
         ({"folds": [0] * 30}, "nothing would be left"),
         ({"folds": [0, 1] * 15, "by": "school"}, "two folds"),
-        ({"chains": 0}, "chains must be a whole number"),
+        ({"chains": 0}, "chains= is a whole number"),
         ({"by": "county"}, "county"),
     ],
 )

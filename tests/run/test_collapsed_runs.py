@@ -196,10 +196,9 @@ def begun(model: ht.Model, data: ht.Data, chains: int = 6, **init: Any) -> dict[
     """Where the chains of a run would begin."""
     plan = ht.plan(model, data)
     assert plan.collapsed is not None
-    space = plan.space
-    free = {name: space.coordinates[name].bijection.inv(value) for name, value in init.items()}
     with torch.no_grad():
-        engine = Independence(plan.collapsed, chains, torch.Generator().manual_seed(1), free)
+        engine = Independence(plan.collapsed, chains, torch.Generator().manual_seed(1))
+        engine.begin(init, None)
         return {name: engine.values()[name] for name in plan.collapsed.rest}
 
 

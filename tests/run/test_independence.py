@@ -32,9 +32,9 @@ from hiertorch.monitors import Monitor, Window
 from hiertorch.moves.metropolis import Tuning
 from hiertorch.posterior import Posterior
 from hiertorch.run import independence, proposals
+from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.independence import CYCLE, Independence
-from hiertorch.run.store import Counter
 
 Sample = Callable[..., Posterior]
 Functions = dict[str, np.ndarray]
@@ -258,7 +258,8 @@ def engine_at(
 ) -> Independence:
     """Chains at given places, with given tuning."""
     chains = len(next(iter(rest.values())))
-    engine = Independence(move, chains, torch.Generator().manual_seed(seed), {})
+    engine = Independence(move, chains, torch.Generator().manual_seed(seed))
+    engine.begin({}, None)
     engine.place, engine.log_density = move.evaluate(position(move, rest))
     engine.tuning, engine.walk = tuning
     return engine
@@ -268,7 +269,7 @@ def after(name: str, how: str, sweeps: int = SWEEPS, names: tuple[str, ...] = ()
     """What is stored in one window of sweeps from exact draws on."""
     move, rest = move_of(name), exact(name)[0]
     engine, store = engine_at(move, rest, tuned(move, rest, how)), Kept((*move.rest, *names))
-    engine.advance(0, sweeps, 0, sweeps, store, Counter((0,)))  # type: ignore[arg-type]
+    engine.advance(0, sweeps, 0, sweeps, store, Acceptance((0,)))  # type: ignore[arg-type]
     return store
 
 
@@ -294,7 +295,7 @@ def test_the_posterior_is_invariant_wherever_windows_end(windows: tuple[int, ...
     move, rest = move_of("eight schools"), exact("eight schools")[0]
     engine, store, done = engine_at(move, rest, tuned(move, rest, "off its place")), Kept(move.rest), 0
     for sweeps in windows:
-        engine.advance(done, sweeps, 0, 1, store, Counter((0,)))  # type: ignore[arg-type]
+        engine.advance(done, sweeps, 0, 1, store, Acceptance((0,)))  # type: ignore[arg-type]
         done += sweeps
     assert len(store.all("tau")) == sum(windows)
     assert not failures("eight schools", store)
@@ -400,7 +401,7 @@ def stored(thin: int, windows: tuple[int, ...], warmup: int = 0) -> Kept:
     move, rest = move_of("varying intercepts"), {k: x[:50] for k, x in exact("varying intercepts")[0].items()}
     engine, store, done = engine_at(move, rest, tuned(move, rest, "too wide")), Kept(move.rest), warmup
     for sweeps in windows:
-        engine.advance(done, sweeps, warmup, thin, store, Counter((0,)))  # type: ignore[arg-type]
+        engine.advance(done, sweeps, warmup, thin, store, Acceptance((0,)))  # type: ignore[arg-type]
         done += sweeps
     return store
 
@@ -420,7 +421,7 @@ def test_thinning_keeps_every_kth_sweep(thin: int, windows: tuple[int, ...], war
 def test_warm_up_stores_nothing() -> None:
     move, rest = move_of("varying intercepts"), {k: x[:50] for k, x in exact("varying intercepts")[0].items()}
     engine, store = engine_at(move, rest, tuned(move, rest, "too wide")), Kept(move.rest)
-    engine.advance(0, 40, 40, 1, store, Counter((0,)))  # type: ignore[arg-type]
+    engine.advance(0, 40, 40, 1, store, Acceptance((0,)))  # type: ignore[arg-type]
     assert not store.heights
 
 
@@ -546,7 +547,7 @@ def test_learning_finds_what_the_start_missed() -> None:
     """From proposals far off, to an acceptance above 0.8 within 5 windows."""
     move, rest = move_of("varying intercepts"), exact("varying intercepts")[0]
     engine = engine_at(move, {name: x[:64] for name, x in rest.items()}, tuned(move, rest, "off its place"))
-    counter = Counter((0,))
+    counter = Acceptance((0,))
     accepted = []
     for done in range(0, 6 * CYCLE, CYCLE):
         engine.advance(done, CYCLE, 7 * CYCLE, 1, Kept(()), counter)  # type: ignore[arg-type]
@@ -624,7 +625,7 @@ def test_densities_that_are_not_finite_are_rejected_and_counted(
     case = Schools(most=12.0)
     rest = case.draw(CHAINS, np.random.default_rng(1))
     engine = engine_at(move, rest, tuned(move, rest, "too wide"))
-    store, counter = Kept(move.rest), Counter((0,))
+    store, counter = Kept(move.rest), Acceptance((0,))
     monkeypatch.setattr(Broken, "beyond", beyond)
     monkeypatch.setattr(Broken, "asked", [])
     for done in range(0, SWEEPS, CYCLE):
@@ -664,15 +665,16 @@ def test_no_start_at_all_is_an_error_that_names_the_latents(monkeypatch: pytest.
     assert move is not None
     monkeypatch.setattr(CollapsedMove, "log_density", lambda move, u: u.sum(-1) * torch.nan)
     with pytest.raises(SamplingError, match=r"no starting point has a finite log density.* tau"):
-        Independence(move, 8, torch.Generator(), {})
+        Independence(move, 8, torch.Generator()).begin({}, None)
 
 
 def test_given_starts_are_where_chains_begin() -> None:
     move = move_of("varying intercepts")
-    given = torch.linspace(-1.0, 1.0, 6).double()[:, None]
-    engine = Independence(move, 6, torch.Generator().manual_seed(1), {"sigma_y": given, "alpha": torch.zeros(6, 6)})
+    given = torch.linspace(0.3, 3.0, 6).double()[:, None]
+    engine = Independence(move, 6, torch.Generator().manual_seed(1))
+    engine.begin({"sigma_y": given, "alpha": torch.zeros(6, 6)}, None)
     values = engine.values()
-    assert torch.equal(values["sigma_y"], given.exp())
+    torch.testing.assert_close(values["sigma_y"], given)
     assert len(values["sigma_alpha"].unique()) > 3  # drawn with replacement
     assert values["alpha"].shape == (6, 6)
 

@@ -13,6 +13,7 @@ from torch.distributions import Bernoulli, HalfNormal, Normal
 
 import hiertorch as ht
 from hiertorch import fitting
+from hiertorch.draws.judgement import Judgement
 from hiertorch.errors import InterruptedRunError, SamplingWarning
 from hiertorch.monitors import Monitor, Window
 from hiertorch.posterior import Posterior
@@ -174,7 +175,7 @@ def test_all_monitors_are_stopped(error, plain):
     assert torch.equal(posterior["mu"], plain[Heights]["mu"])
 
 
-@pytest.mark.parametrize("where", ["as_posterior", "glance"])
+@pytest.mark.parametrize("where", ["as_fit", "_close"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_signals_between_the_last_draw_and_the_return(name, where, plain, monkeypatch):
     own = getattr(fitting, where)  # type: ignore[attr-defined]
@@ -194,7 +195,7 @@ def test_signals_between_the_last_draw_and_the_return(name, where, plain, monkey
 
 
 def test_a_warning_that_is_an_error_costs_no_draw(plain, monkeypatch, recwarn):
-    monkeypatch.setattr("hiertorch.fitting.glance", lambda posterior: ["look here"])
+    monkeypatch.setattr(Judgement, "sentences", ["look here"])
     warnings.simplefilter("error", SamplingWarning)
     with pytest.raises(SamplingWarning, match="look here") as ended:
         ht.sample(Heights(), data(), **RUN)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from hiertorch.moves.metropolis import Info
-from hiertorch.run.store import Counter, Store
+from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.store import Store
 
 CHAINS, DRAWS = 3, 7
 SHAPES = {"mu": (1,), "beta": (1, 2), "alpha": (5,), "corr": (1, 2, 2)}
@@ -178,40 +179,40 @@ def info(accept: Tensor, nan: int = 0) -> Info:
 def test_acceptance_is_averaged_by_block_over_sweeps_and_repeats() -> None:
     """A sweep runs block 0 once, block 1 twice, and block 0 again."""
     rates = np.random.default_rng(1).random((10, 4, CHAINS, 1))
-    counter = Counter((0, 1, 1, 0))
+    acceptance = Acceptance((0, 1, 1, 0))
     windows = []
     for start, end, sampling in ((0, 3, False), (3, 5, True), (5, 10, True)):
         for t in range(start, end):
-            counter.add([info(torch.from_numpy(x), t) for x in rates[t]])
-        windows.append(counter.window(sampling=sampling))
+            acceptance.add([info(torch.from_numpy(x), t) for x in rates[t]])
+        windows.append(acceptance.window(sampling=sampling))
         part = rates[start:end]
         np.testing.assert_allclose(windows[-1][0], part[:, [0, 3]].mean((0, 1)))
         np.testing.assert_allclose(windows[-1][1], part[:, [1, 2]].mean((0, 1)))
-    total = counter.acceptance()
+    total = acceptance.rates()
     np.testing.assert_allclose(total[0], rates[3:, [0, 3]].mean((0, 1)))
     np.testing.assert_allclose(total[1], rates[3:, [1, 2]].mean((0, 1)))
-    assert counter.nans() == 4 * sum(range(10))  # of warm-up as well
-    assert {k: int(n) for k, n in counter.nan.items()} == {0: 2 * 45, 1: 2 * 45}
+    assert acceptance.nans() == 4 * sum(range(10))  # of warm-up as well
+    assert {k: int(n) for k, n in acceptance.nan.items()} == {0: 2 * 45, 1: 2 * 45}
 
 
 def test_acceptance_by_group() -> None:
-    counter = Counter((0, 1))
+    acceptance = Acceptance((0, 1))
     for t in range(4):
-        counter.add([info(torch.full((CHAINS, 5), t / 4)), info(torch.full((CHAINS, 1), 1.0))])
-    found = counter.window(sampling=True)
+        acceptance.add([info(torch.full((CHAINS, 5), t / 4)), info(torch.full((CHAINS, 1), 1.0))])
+    found = acceptance.window(sampling=True)
     assert found[0].shape == (CHAINS, 5) and bool((found[0] == 0.375).all())
     assert found[1].shape == (CHAINS, 1) and bool((found[1] == 1.0).all())
 
 
 def test_a_window_without_sweeps_changes_nothing() -> None:
     """As at the end of a run that is interrupted between windows."""
-    counter = Counter((0,))
-    counter.add([info(torch.full((CHAINS, 1), 0.5))])
-    counter.window(sampling=True)
-    assert counter.window(sampling=True) == {}
-    assert torch.equal(counter.acceptance()[0], torch.full((CHAINS, 1), 0.5))
+    acceptance = Acceptance((0,))
+    acceptance.add([info(torch.full((CHAINS, 1), 0.5))])
+    acceptance.window(sampling=True)
+    assert acceptance.window(sampling=True) == {}
+    assert torch.equal(acceptance.rates()[0], torch.full((CHAINS, 1), 0.5))
 
 
 def test_nothing_is_known_before_the_first_sweep() -> None:
-    counter = Counter((0,))
-    assert counter.nans() == 0 and counter.acceptance() == {} and counter.window(sampling=True) == {}
+    acceptance = Acceptance((0,))
+    assert acceptance.nans() == 0 and acceptance.rates() == {} and acceptance.window(sampling=True) == {}

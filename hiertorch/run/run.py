@@ -1,0 +1,92 @@
+"""The one loop of the package: an engine moves its chains, a store keeps draws of them, an audience watches."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from hiertorch.draws.fit import Fit
+from hiertorch.gaussian.audit import AuditError
+from hiertorch.monitors import Monitor, Window
+from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.ending import Ending
+from hiertorch.run.engine import Engine
+from hiertorch.run.schedule import Schedule
+from hiertorch.run.store import Store
+from hiertorch.runtime.interruption import Signals
+
+__all__ = ["doubted", "run"]
+
+
+def run(
+    engine: Engine,
+    schedule: Schedule,
+    store: Store,
+    acceptance: Acceptance,
+    audience: Monitor,
+    so_far: Callable[[Mapping[str, torch.Tensor]], Fit],
+    signals: Signals,
+    *,
+    compiled: bool,
+) -> Ending:
+    """Every sweep of a run, window by window: warm-up learns, sampling stores. Nothing is raised: what ended the run
+    early is part of how it ended.
+
+    Args:
+        engine: has begun.
+        schedule: how long.
+        store: for the draws.
+        acceptance: for the rates, of the engine's `order`.
+        audience: is told of every window.
+        so_far: makes a fit of some of the draws, for those who watch.
+        signals: end the run, wherever its chains are.
+        compiled: whether to compile the pass over the rows.
+    """
+    seconds = {"compile": 0.0, "warmup": 0.0, "sampling": 0.0}
+    began = time.perf_counter()
+    done, cause = 0, None
+    try:
+        engine.prepare(compiled=compiled)
+        seconds["compile"] = time.perf_counter() - began
+        while done < schedule.sweeps:
+            warming = done < schedule.warmup
+            end = min(done + engine.window(warming=warming), schedule.warmup if warming else schedule.sweeps)
+            engine.advance(done, end - done, schedule.warmup, schedule.thin, store, acceptance)
+            done = end
+            if done in (schedule.warmup, schedule.sweeps):
+                engine.check(store)
+            phase = "warmup" if warming else "sampling"
+            rates = {engine.blocks[k].name: mean for k, mean in acceptance.window(sampling=not warming).items()}
+            engine.look(acceptance)
+            audience.window(
+                Window(
+                    phase,
+                    done,
+                    engine.values(),
+                    engine.height(),
+                    rates,
+                    acceptance.nans(),
+                    {} if warming else store.draws(),
+                    log_densities=None if warming else store.log_density(),
+                    interval=store.interval,
+                    tuning=engine.learnt(),
+                    so_far=so_far,
+                )
+            )
+            seconds[phase] += time.perf_counter() - began - sum(seconds.values())
+        signals.hold()
+    except BaseException as error:
+        signals.hold()
+        cause = error
+        acceptance.window(sampling=done > schedule.warmup)
+    return Ending(done, seconds, cause)
+
+
+def doubted(engine: Engine, store: Store) -> str | None:
+    """What is wrong with the draws of a run that was stopped, and so can't begin again; None if nothing is."""
+    try:
+        if store.n_draws:
+            engine.check(store)
+    except AuditError as found:
+        return f"{found}. These draws are not from the posterior: run the model again with collapse=False."
+    return None

@@ -1,0 +1,151 @@
+"""What a run will do, settled before its first sweep: how long, what is stored, by which engine."""
+
+import platform
+import secrets
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from hiertorch.advice.requirements import chosen_priors, grave, model_text, sentences
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.naming import unsavable
+from hiertorch.model.model import Model
+from hiertorch.monitors import RunInfo
+from hiertorch.run.engine import Engine
+from hiertorch.run.independence import Independence
+from hiertorch.run.options import Options
+from hiertorch.run.ordinary import Ordinary
+from hiertorch.run.plan import Plan
+from hiertorch.run.schedule import (
+    Schedule,
+    check_memory,
+    kept_names,
+    room,
+    schedule,
+    stored_names,
+    wants_compiling,
+)
+from hiertorch.run.sweeps import Sweep
+
+__all__ = ["Task", "fits", "settled"]
+
+SHORTER = 5
+"""Times the usual warm-up is longer than that of a run which starts from another one."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run to be done.
+
+    Attributes:
+        plan: what is sampled, and how.
+        schedule: how long.
+        names: latents whose draws are given; others are stored for what follows from them.
+        room: draws of each chain that there is room for.
+        engine: what runs; it has not begun.
+        generator: of all random numbers of the draws.
+        compiled: whether to compile the pass over the rows.
+        info: what monitors are told.
+        doubts: sentences to warn of beforehand.
+    """
+
+    plan: Plan
+    schedule: Schedule
+    names: tuple[str, ...]
+    room: int
+    engine: Engine
+    generator: torch.Generator
+    compiled: bool
+    info: RunInfo
+    doubts: tuple[str, ...]
+
+    @property
+    def seed(self) -> int:
+        """Of all randomness."""
+        return int(self.info.settings["seed"])
+
+
+def settled(model: Model, plan: Plan, options: Options) -> Task:
+    """What was left open is filled in.
+
+    Raises:
+        SamplingError: for options that don't fit the model, the data or the memory.
+    """
+    data, start, of_rows = plan.data, options.start, (plan.data.y, plan.data.weights)
+    alike = all(x is None or x.dim() == 1 for x in of_rows)  # else chains are parts of a run, such as folds
+    asked = (options.chains, options.warmup, options.draws, options.thin)
+    run = Schedule(*map(int, schedule(plan, *asked)))
+    if start is not None and options.warmup is None and plan.collapsed is None:  # whose warm-up takes no time
+        run = run._replace(warmup=-(-run.warmup // SHORTER))
+    most = room(run, every=options.keep_all or not alike)
+    names = kept_names(plan, run, options.keep, most)
+    stored = stored_names(plan, names)
+    check_memory(plan, run, stored, most, data.device, options.dtype)
+    seed = secrets.randbits(63) if options.seed is None else int(options.seed)
+    wanted = options.compile is True or (options.compile == "auto" and wants_compiling(plan, run))
+    compiled = wanted and plan.collapsed is None
+    generator = torch.Generator(data.device).manual_seed(seed)
+    engine = _engine(plan, run.chains, generator)
+    found = () if options.prior_only else sentences(model, data, plan.structure.reads)
+    target, coordinates = plan.target, plan.space.coordinates
+    priors = chosen_priors(target.model, plan.structure.reads)
+    settings = {
+        **run._asdict(),
+        "seed": seed,
+        "device": str(data.device),
+        "dtype": str(options.dtype).removeprefix("torch."),
+        "compiled": compiled,
+        "prior_only": options.prior_only,
+        "keep_all": options.keep_all,
+        "versions": _versions(),
+        "findings": list(found),
+    }
+    event_labels = {name: latent.event_labels(target.data) for name, latent in target.model.latents.items()}
+    info = RunInfo(
+        model=type(target.model).__name__,
+        model_text=f"{(type(target.model).__doc__ or '').strip()}\n\n{model_text(target.model, priors)}".strip(),
+        plan_text=str(plan),
+        settings=settings,
+        names=target.names,
+        plates={name: c.plate for name, c in coordinates.items()},
+        labels={plate: target.data.labels[plate] for plate in plan.structure.plates},
+        event_labels={n: labels for n, labels in event_labels.items() if labels and fits(labels, coordinates[n].event)},
+        blocks=dict(engine.blocks),
+        sweeps=run.sweeps,
+        findings=found,
+        priors=priors,
+        stored=stored,
+        warmup=run.warmup,
+        thin=run.thin,
+        earlier=int(start.run.get("sweeps", 0)) if isinstance(start, Fit) else 0,
+        alike=alike,
+    )
+    unkept = unsavable(info.labels, info.event_labels)
+    doubts = [*(grave(found) if alike else ()), *(f"the posterior can be used, but not saved: {x}" for x in unkept)]
+    return Task(plan, run, names, most, engine, generator, compiled, info, tuple(doubts))
+
+
+def fits(labels: tuple[tuple[object, ...], ...], event: tuple[int, ...]) -> bool:
+    """Whether there is a label for every entry along every event dimension."""
+    return tuple(map(len, labels)) == event
+
+
+def _engine(plan: Plan, chains: int, generator: torch.Generator) -> Engine:
+    """What runs a plan: here alone it is chosen."""
+    if plan.maker is not None:
+        return plan.maker(plan.structure, chains, generator)
+    if plan.collapsed is not None:
+        return Independence(plan.collapsed, chains, generator)
+    return Ordinary(Sweep(plan, chains), generator)
+
+
+def _versions() -> dict[str, str]:
+    """Of everything that a draw may depend on."""
+    return {
+        "hiertorch": version("hiertorch"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
