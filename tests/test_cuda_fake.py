@@ -14,6 +14,7 @@ import torch
 from fake_cuda import CUDA, ToGpu, assert_on_gpu, fake_mode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.distributions import Bernoulli, Gamma, HalfNormal, LKJCholesky, MultivariateNormal, Normal, Poisson, StudentT
+from torch.utils._pytree import tree_leaves, tree_map
 from windows import RUN, make_windows
 from zoo import example
 
@@ -221,18 +222,18 @@ def test_a_collapsed_plan_is_made_where_it_runs():
         plan.to(CUDA)
 
 
-def one_by_one(function):
-    def mapped(tensors, parts):
-        found = [function(part_of(tensors, d), [x[d] for x in parts]) for d in range(len(parts[0]))]
-        return [torch.stack(each) for each in zip(*found, strict=True)]
+def one_by_one(function, axes):
+    """`torch.vmap` over first axes, by a loop."""
+
+    def mapped(*arguments):
+        sets = len(tree_leaves(arguments[0])[0])
+        parts = [
+            [x if axis is None else tree_map(lambda leaf: leaf[k], x) for x, axis in zip(arguments, axes, strict=True)]  # noqa: B023
+            for k in range(sets)
+        ]
+        return tree_map(lambda *each: torch.stack(each), *(function(*own) for own in parts))
 
     return mapped
-
-
-def part_of(nest, number):
-    if isinstance(nest, dict):
-        return {key: part_of(x, number) for key, x in nest.items()}
-    return [part_of(x, number) for x in nest] if isinstance(nest, list) else nest[number]
 
 
 @pytest.mark.parametrize("name", ["varying_intercepts", "correlated_2", "nested_2", "crossed", "two_errors"])

@@ -49,13 +49,14 @@ class Eliminations:
     def __init__(self, grams: Sequence[Grams]) -> None:
         every = [Elimination(each, alike=False) for each in grams]  # no two groups share work: sets differ in which
         self.sets, self.one = len(every), every[0]
-        self.finest, self.widths, self.root = self.one.finest, self.one.widths, self.one.root
         sparse = [*self.one.sums.finest.transfer, *(matrix for row in self.one.sums.crossed for matrix in row)]
         if (numbers := self.sets * sum(matrix.numel() for matrix in sparse)) > MOST_NUMBERS:
             raise NotAffine(
                 f"the matrices of {self.sets} data sets hold {numbers:,} numbers, more than {MOST_NUMBERS:,}"
             )
         self._sums = _mapped(lambda *each: torch.stack([x.to_dense() for x in each]), *(each.sums for each in every))
+        self.one = self.one.given(_mapped(lambda x: x[0], self._sums))  # whose matrices are dense too
+        self.finest, self.widths, self.root = self.one.finest, self.one.widths, self.one.root
 
     def noise_from(self, lowest: int) -> int:
         """See `Elimination`."""
