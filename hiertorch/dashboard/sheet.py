@@ -74,8 +74,9 @@ class Sheet:
         edge: str = "none",
     ) -> None:
         """Discs of areas in square points, one for all or one each; whole at the axes' ends, and over what is there."""
+        clipped = not len(x)  # without points one is drawn in the figure's corner
         self.axes.scatter(
-            x, y, areas, colours, alpha=alpha, label=label, edgecolors=edge, linewidths=1.2, zorder=3.0, clip_on=False
+            x, y, areas, colours, alpha=alpha, label=label, edgecolors=edge, linewidths=1.2, zorder=3.0, clip_on=clipped
         )
 
     def says(self, sentence: str) -> bytes:

@@ -27,7 +27,8 @@ def drawn(monkeypatch) -> list[Sheet]:
     def remember(made: Sheet) -> bytes:
         seen.append(made)
         data = png(made)
-        assert matplotlib.image.imread(io.BytesIO(data)).shape[:2] == (384, 576)
+        image = matplotlib.image.imread(io.BytesIO(data))
+        assert image.shape[:2] == (384, 576) and (image[-10:, :10] == 1.0).all()
         well_set(made)
         return data
 
