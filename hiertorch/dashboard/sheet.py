@@ -112,7 +112,7 @@ class Sheet:
         power = self.axes.xaxis.get_offset_text().get_window_extent(renderer).width
         _fit(self.axes.xaxis.label, self.axes.bbox.width - 2 * (power + EDGE), renderer)
         file = io.BytesIO()
-        canvas.print_png(file)
+        canvas.print_png(file, pil_kwargs={"compress_level": 1})
         return file.getvalue()
 
 
