@@ -78,8 +78,7 @@ def predictive_check(
     """
     check_choice("groups", groups, GROUPS)
     check_count("draws", draws)
-    number = posterior.generator("predictive_check", seed, posterior.fitted.data.device).initial_seed()
-    replications = from_posterior(posterior, draws, groups, number)
+    replications = from_posterior(posterior, draws, groups, posterior.derived("predictive_check", seed))
     return PredictiveCheck("posterior", replications, statistics, groups, lambda: loo_pit(posterior, seed=seed))
 
 

@@ -13,6 +13,7 @@ from hiertorch.draws.pointwise import Pointwise
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.model.latent import Values, validation
 from hiertorch.model.model import Model
+from hiertorch.randomness import derived, stream
 
 __all__ = ["Replications", "from_posterior", "from_prior"]
 
@@ -86,7 +87,7 @@ class Replications:
         return total / self.draws
 
     def _blocks(self, size: int) -> Iterator[tuple[torch.Generator, Values]]:
-        generator = torch.Generator(self.data.device).manual_seed(self._seed)
+        generator = stream(self._seed, "replications", device=self.data.device)
         for start in range(0, self.draws, size):
             v = self._source(start, min(start + size, self.draws), generator)
             yield generator, self.model.values(v)
@@ -129,7 +130,7 @@ def from_posterior(posterior: Fit, draws: int, groups: str, seed: int) -> Replic
         which = at[start:stop]
         values = {name: x[which] for name, x in held.items()}
         if thinned.redraw is not None:
-            drawn = thinned.redraw.at(which, thinned.redraw.seed + start).draws(thinned.together)
+            drawn = thinned.redraw.at(which, derived(seed, "effects", start)).draws(thinned.together)
             values |= {name: x.squeeze(0) for name, x in drawn.items()}
         return values
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from hiertorch.draws.labelled import LabelledDraws, Stats
 from hiertorch.errors import DataError, UnknownNameError
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.model import Model
+from hiertorch.randomness import derived
 from hiertorch.runtime.surroundings import feels_at_home
 from hiertorch.wording import listed
 
@@ -277,9 +277,11 @@ class Fit(LabelledDraws):
         """What a reader should know before believing the numbers, and what to do about it; an empty list if nothing."""
         return self._whole.sentences
 
-    def generator(self, use: str, seed: int | None, device: torch.device) -> torch.Generator:
-        """The random numbers of a use of these draws: by `seed`, or else by that of their run."""
+    def derived(self, use: str, seed: int | None = None) -> int:
+        """The seed of a use of these draws: by `seed`, or else by that of their run."""
         check_seed(seed)
-        own = int(self.run.get("seed", 0)) if seed is None else seed
-        state = np.random.SeedSequence([own, *use.encode()]).generate_state(1, np.uint64)
-        return torch.Generator(device).manual_seed(int(state[0]) >> 1)
+        return derived(int(self.run.get("seed", 0)) if seed is None else seed, use)
+
+    def generator(self, use: str, seed: int | None, device: torch.device) -> torch.Generator:
+        """The random numbers of a use of these draws, likewise."""
+        return torch.Generator(device).manual_seed(self.derived(use, seed))

@@ -14,6 +14,7 @@ from hiertorch.errors import DataError
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.model.latent import validation
+from hiertorch.randomness import stream
 
 __all__ = ["Redraw"]
 
@@ -133,7 +134,7 @@ class Redraw:
         return torch.cat(found).unflatten(0, (chains, number))
 
     def _generator(self) -> torch.Generator:
-        return torch.Generator(self.collapsed.grams.packed.device).manual_seed(self.seed)
+        return stream(self.seed, "redraw", device=self.collapsed.grams.packed.device)
 
     def _parts(self, at: Tensor, numbers: int, only: Tensor | None = None) -> Iterator[dict[str, Tensor]]:
         """Stored values of the draws `at`, `(n, 1, *event)`, so many at a time that `numbers` for each fit."""

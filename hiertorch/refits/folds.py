@@ -32,6 +32,7 @@ from hiertorch.errors import DataError
 from hiertorch.fitting import fit
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.redraw import Redraw
+from hiertorch.randomness import derived
 from hiertorch.refits.parting import Units
 from hiertorch.run.ending import uninterrupted
 from hiertorch.run.options import Options, check_handed_on
@@ -88,7 +89,7 @@ def kfold(
     check_seed(seed)
     whole = Pointwise(posterior, FITTED)
     data = whole.data
-    seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
+    seed = posterior.derived("folds") if seed is None else seed
     units = Units.of(data, by)
     fold = units.drawn(k, stratify, seed) if folds is None else units.given(folds)
     of_row = fold[units.of_row]
@@ -161,7 +162,7 @@ def refit(
     out = used[torch.from_numpy(at).to(used.device)]
     kept = units.of_row.unsqueeze(0) != out.unsqueeze(1)
     _check_kept(whole, kept)
-    seed = int(posterior.run.get("seed", 0)) + 1 if seed is None else seed
+    seed = posterior.derived("refit") if seed is None else seed
     found: list[str] = []
     column = {name: frame[name].to_numpy(copy=True) for name in ("elpd", "p", "pareto_k")}
     for i, one in zip(at, _fits(posterior, kept, by, seed, settings), strict=True):
@@ -198,12 +199,13 @@ def _fits(posterior: Fit, kept: Tensor, by: str, seed: int, settings: dict[str, 
     settings = {"draws": DRAWS, "progress": False, "start": posterior, "dtype": dtype, **settings}
     chains = settings.pop("chains", None) or CHAINS
     closed = None if by == "row" else _collapsed(posterior)
-    own = torch.ones(data.n_rows, dtype=data.dtype, device=data.device) if data.weights is None else data.weights
-    for part in kept.split(AT_ONCE):
-        weights = (part * own).repeat(chains, 1)
+    every = torch.ones(data.n_rows, dtype=data.dtype, device=data.device) if data.weights is None else data.weights
+    for number, part in enumerate(kept.split(AT_ONCE)):
+        weights = (part * every).repeat(chains, 1)
         with hushed():  # what there is to say was said of the fit to all rows
-            options = Options(**{"seed": seed, **settings})
-            run = uninterrupted(fit(fitted.model, data.replace(weights=weights), options, Fit), "the run of the folds")
+            options = Options(**{"seed": derived(seed, "fits", number), **settings})
+            run = fit(fitted.model, data.replace(weights=weights), options, Fit)
+        uninterrupted(run, "the run of the folds")
         for i, rows in enumerate(part):
             yield _one(posterior, run, slice(i, None, len(part)), None if by == "row" else ~rows, closed)
 
@@ -220,7 +222,9 @@ def _one(posterior: Fit, run: Fit, chains: slice, out: Tensor | None, closed: Co
     data = fitted.data if out is None or closed is not None else fitted.data.take(out.nonzero()[:, 0])
     latents = [name for name in fitted.model.latents if name in one and one.plates[name] is None]
     one.origin = Fitted(fitted.model, data, next(iter(one.draws.values())))
-    one.unstored = Redraw(closed, {name: one.draws[name] for name in latents}, 0) if closed and latents else None
+    one.unstored = None
+    if closed and latents:
+        one.unstored = Redraw(closed, {name: one.draws[name] for name in latents}, run.derived("effects"))
     return one
 
 

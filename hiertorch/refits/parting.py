@@ -13,6 +13,7 @@ from hiertorch.arguments import check_choice, is_count
 from hiertorch.data.columns import check_aligned
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError
+from hiertorch.randomness import stream
 
 __all__ = ["Units"]
 
@@ -52,7 +53,7 @@ class Units(NamedTuple):
         if not is_count(k) or not 2 <= k <= number:
             raise DataError(f"k= is a whole number of folds from 2 to {number}, the number of {what}; found {k!r}.")
         cpu = torch.device("cpu")
-        order = torch.randperm(number, generator=torch.Generator(cpu).manual_seed(seed), device=cpu)
+        order = torch.randperm(number, generator=stream(seed, "folds", device=cpu), device=cpu)
         if stratify is not None:
             if by != "row":
                 raise DataError(f"stratify= is for by='row': whole groups of {by!r} are left out; leave it out.")

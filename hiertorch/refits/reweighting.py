@@ -100,7 +100,7 @@ def reweighted(later: Later, *, kept: int | None = None, seed: int | None = None
     total = posterior.chains * posterior.n_draws
     kept = min(total, KEPT) if kept is None else kept
     at = torch.arange(total)[:: max(1, total // max(WEIGHED, kept))]
-    generator = posterior.generator("update", seed, later.data.device)
+    generator = posterior.generator("weights", seed, later.data.device)
     with torch.no_grad(), validation(False):
         try:
             weights = _by_rest(later, at) or _by_rows(later, at, generator)
@@ -269,7 +269,7 @@ def _posterior(
 
 def follows(posterior: Fit, seed: int | None) -> int:
     """The seed of an update: as asked for, or one that follows from the run's."""
-    return seed if seed is not None else posterior.generator("update", None, torch.device("cpu")).initial_seed()
+    return posterior.derived("update") if seed is None else seed
 
 
 def finite(k: float) -> float | None:
