@@ -72,7 +72,7 @@ class Pooling:
     def __repr__(self) -> str:
         parts = ["Pooling and explained variance by level (Gelman & Pardoe 2006)", _text(self.table)]
         if len(self.variance):
-            shown = self.variance[[column for column in self.variance if not str(column).startswith("share_")]]
+            shown = self.variance.filter(regex="^(?!share_)")
             parts += ["", "Shares of the variance of y, given the predictors at their means", _text(shown)]
         if len(self.groups):
             shown = _ends(self.groups)

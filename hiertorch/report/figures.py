@@ -1,21 +1,20 @@
 """Figures of a report, as PNG."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from hiertorch.draws.ranks import band, differences
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plain_text", "png", "ranks", "require", "shrinkage", "traces"]
+__all__ = ["CHAINS", "ENDS", "MOST", "png", "ranks", "shrinkage", "traces"]
 
 CHAINS, TRACED, RANKED = 8, 400, 150
 """Of each parameter: chains that are drawn, and at most so many draws of each, evenly thinned."""
@@ -24,15 +23,7 @@ MOST, ENDS = 60, 20
 """Groups in a figure of shrinkage; of more, so many of those pooled least and most."""
 
 OWN, POOLED = "#c25b12", "#1f5fa8"
-
-
-def require() -> None:
-    """Raises an ImportError that says how to get what figures need."""
-    try:
-        import arviz_plots  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("figures need matplotlib and arviz-plots: pip install 'hiertorch[plots]'.") from error
+"""Colors of estimates by a group's own rows alone, and of those of the model."""
 
 
 def png(figure: "Figure", dpi: int = 110) -> bytes:
@@ -40,15 +31,6 @@ def png(figure: "Figure", dpi: int = 110) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
-
-
-@contextmanager
-def plain_text() -> Iterator[None]:
-    """Labels as they are: a group may be called "$x$"."""
-    import matplotlib
-
-    with matplotlib.rc_context({"text.parse_math": False}):
-        yield
 
 
 def chosen(x: Tensor, odd: bool) -> list[int]:
@@ -67,65 +49,46 @@ def chosen(x: Tensor, odd: bool) -> list[int]:
 
 def traces(draws: Mapping[str, Tensor], odd: Mapping[str, bool]) -> bytes:
     """Draws of some parameters one after another, name -> `(chains, draws)`; `odd` says which have chains at odds."""
-    from arviz_base import from_dict
-    from arviz_plots import plot_trace
-    from matplotlib import pyplot
 
-    parts = {f"p{k}": _some(x, odd[name], TRACED) for k, (name, x) in enumerate(draws.items())}  # names xarray takes
-    wide, size = _layout(len(draws))
-    with pyplot.ioff(), plain_text():
-        tree = from_dict({"posterior": parts})
-        collection = plot_trace(tree, backend="matplotlib", col_wrap=wide, figure_kwargs={"figsize": size})
-        figure = collection.viz["figure"].item()
-        pyplot.close(figure)
-        for axes, name in zip([axes for axes in figure.axes if axes.has_data()], draws, strict=True):
-            axes.set_title(name, fontsize=9)
-            axes.set_xlabel("")
-            axes.tick_params(labelsize=7)
-            for line in axes.lines:
-                line.set_linewidth(0.7)
-        figure.subplots_adjust(hspace=0.4)
-        return png(figure)
+    def trace(axes: "Axes", x: np.ndarray) -> None:
+        axes.plot(x.T, linewidth=0.7)
+
+    return _panels(draws, odd, TRACED, trace)
 
 
 def ranks(draws: Mapping[str, Tensor], odd: Mapping[str, bool]) -> bytes:
     """How evenly the ranks of each chain's draws are spread among those of all, as `hiertorch.draws.ranks` has it; name
     -> `(chains, draws)`.
-
-    Drawn here since the lines of `arviz_plots.plot_rank` (0.8) stay near 0 for a chain that stands apart from the rest.
     """
+
+    def rank(axes: "Axes", x: np.ndarray) -> None:
+        points, low, high = band(*x.shape)
+        axes.fill_between(points, low, high, color="#dddddd", linewidth=0)
+        axes.plot(points, differences(x).T, linewidth=0.8)
+
+    return _panels(draws, odd, RANKED, rank)
+
+
+def _panels(
+    draws: Mapping[str, Tensor], odd: Mapping[str, bool], most: int, draw: Callable[["Axes", np.ndarray], None]
+) -> bytes:
+    """A panel for each parameter, of some chains and at most so many draws of each."""
     from matplotlib.figure import Figure
 
-    wide, size = _layout(len(draws))
-    with plain_text():
-        figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(-(-len(draws) // wide), wide, squeeze=False).flatten()
-        for axes, (name, every) in zip(grid, draws.items(), strict=False):
-            x = _some(every, odd[name], RANKED)
-            points, low, high = band(*x.shape)
-            axes.fill_between(points, low, high, color="#dddddd", linewidth=0)
-            for line in differences(x):
-                axes.plot(points, line, linewidth=0.8)
-            axes.set_title(name, fontsize=9)
-            axes.tick_params(labelsize=7)
-            axes.spines[["top", "right"]].set_visible(False)
-        for axes in grid[len(draws) :]:
-            axes.set_visible(False)
-        return png(figure)
+    wide = min(2, len(draws))
+    high = -(-len(draws) // wide)
+    figure = Figure(figsize=(4.6 * wide, 2.2 * high), layout="constrained")
+    grid = figure.subplots(high, wide, squeeze=False).flatten()
+    for axes, (name, x) in zip(grid, draws.items(), strict=False):
+        draw(axes, x[chosen(x, odd[name]), :: max(1, -(-x.shape[1] // most))].cpu().numpy())
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[len(draws) :]:
+        axes.set_visible(False)
+    return png(figure)
 
 
-def _some(x: Tensor, odd: bool, most: int) -> np.ndarray:
-    """Some chains and draws of `(chains, draws)`."""
-    return x[chosen(x, odd), :: max(1, -(-x.shape[1] // most))].cpu().numpy()
-
-
-def _layout(panels: int) -> tuple[int, tuple[float, float]]:
-    """Panels in a row, and the size of the figure."""
-    wide = min(2, panels)
-    return wide, (4.6 * wide, 2.2 * -(-panels // wide))
-
-
-@plain_text()
 def shrinkage(groups: pd.DataFrame, title: str, centre: float) -> bytes:
     """Estimates of groups by their own rows alone, and as the model has them: the way between is how far each is drawn.
 
@@ -172,10 +135,5 @@ def _shown(groups: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     if len(groups) <= MOST:
         return groups.sort_values("mean", kind="stable"), len(groups)
     ordered = groups.sort_values("shrinkage", kind="stable", na_position="first")
-    ends: Sequence[pd.DataFrame] = [ordered.head(ENDS), ordered.tail(ENDS)]
+    ends = [ordered.head(ENDS), ordered.tail(ENDS)]
     return pd.concat([part.sort_values("mean", kind="stable") for part in ends]), ENDS
-
-
-def parameter(draws: Tensor, at: int) -> Tensor:
-    """Draws of one parameter, `(chains, draws)`, by its place in `(size, *event)`."""
-    return torch.as_tensor(draws).flatten(2)[..., at]

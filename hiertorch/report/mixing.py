@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from hiertorch.draws import diagnostics
 from hiertorch.draws.fit import Fit
@@ -26,18 +27,18 @@ def badness(frame: pd.DataFrame) -> pd.Series:
     return pd.concat(parts, axis=1).max(axis=1).fillna(-math.inf)
 
 
-def _places(posterior: Fit) -> list[tuple[str, int]]:
-    """Latent and place in `(size, *event)` of each parameter, in the order of tables."""
-    return [(name, k) for name, x in posterior.draws.items() for k in range(math.prod(x.shape[2:]))]
+def _worst(posterior: Fit, frame: pd.DataFrame, most: int) -> tuple[pd.DataFrame, list[Tensor]]:
+    """The rows of the parameters that are furthest beyond the limits, the worst first, and draws `(chains, draws)`."""
+    order = np.argsort(-badness(frame).to_numpy(), kind="stable")[:most]
+    places = [(x, k) for x in posterior.draws.values() for k in range(math.prod(x.shape[2:]))]  # in the order of rows
+    return frame.iloc[order], [x.flatten(2)[..., k] for x, k in (places[i] for i in order)]
 
 
 def convergence(posterior: Fit, frame: pd.DataFrame) -> Iterator[str]:
     """R-hat, ESS and MCSE of the worst parameters, from R-hat and ESS of all, and a line for each latent."""
-    bad = badness(frame)
-    order = np.argsort(-bad.to_numpy(), kind="stable")[:WORST]
-    places = _places(posterior)
-    draws = torch.stack([figures.parameter(posterior.draws[places[i][0]], places[i][1]) for i in order], -1)
-    worst = frame.iloc[order].assign(
+    worst, each = _worst(posterior, frame, WORST)
+    draws = torch.stack(each, -1)
+    worst = worst.assign(
         mcse_mean=diagnostics.mcse_mean(draws).cpu().numpy(), mcse_sd=diagnostics.mcse_sd(draws).cpu().numpy()
     )
     yield paragraph(
@@ -53,7 +54,7 @@ def convergence(posterior: Fit, frame: pd.DataFrame) -> Iterator[str]:
     yield table(worst, all_of_them, beyond)
     if len(frame) > WORST:
         latent = frame.index.str.split("[").str[0]
-        groups = frame.assign(over=bad > 1).groupby(latent, sort=False)
+        groups = frame.assign(over=badness(frame) > 1).groupby(latent, sort=False)
         summed = pd.DataFrame(
             {
                 "parameters": groups.size(),
@@ -68,18 +69,16 @@ def convergence(posterior: Fit, frame: pd.DataFrame) -> Iterator[str]:
 
 def traces(posterior: Fit, frame: pd.DataFrame) -> Iterator[str]:
     """Trace and rank plots of the worst parameters, from R-hat and ESS of all."""
-    figures.require()
     if posterior.n_draws < diagnostics.MIN_DRAWS:
         yield note("Left out: there are too few draws to draw.")
         return
-    places = _places(posterior)
-    bad = badness(frame).to_numpy()
-    order = [i for i in np.argsort(-bad, kind="stable") if bad[i] > -math.inf][:DRAWN]
-    if not order:
+    worst, each = _worst(posterior, frame, DRAWN)
+    worst = worst[badness(worst) > -math.inf]  # those that never moved are the last
+    if worst.empty:
         yield paragraph("No parameter moved.")
         return
-    draws = {str(frame.index[i]): figures.parameter(posterior.draws[places[i][0]], places[i][1]) for i in order}
-    odd = {str(frame.index[i]): bool(frame["r_hat"].iloc[i] > LIMITS["r_hat"]) for i in order}
+    draws = dict(zip(map(str, worst.index), each, strict=False))
+    odd = dict(zip(draws, worst["r_hat"] > LIMITS["r_hat"], strict=True))
     some = ""
     if posterior.chains > figures.CHAINS:
         far = "; where R-hat is too high, with the two that differ most" * any(odd.values())

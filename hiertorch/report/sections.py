@@ -3,8 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TypeVar
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -15,15 +14,13 @@ from hiertorch.draws import diagnostics
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.summaries import LIMITS
 from hiertorch.draws.summary import summary
-from hiertorch.errors import HiertorchError
+from hiertorch.errors import DataError, HiertorchError
 from hiertorch.pooling.factors import Pooling, pooling
 from hiertorch.report import figures
 from hiertorch.report.mixing import convergence, traces
 from hiertorch.report.page import Section, escape, items, note, paragraph, picture, preformatted, table, term_list
 
 __all__ = ["every", "verdict"]
-
-Made = TypeVar("Made")
 
 EFFECTS, ESTIMATES = 6, 60
 """Effects with a figure of their groups, and population-level parameters in the table."""
@@ -32,6 +29,10 @@ LOO_DRAWS = 2_000
 """Of all chains together, from which the criteria are computed; more add little and take their time."""
 
 TEXTS = ("model", "model_text", "plan_text", "priors", "findings", "seconds", "versions")
+"""What `Fit.run` holds that other sections show, or that is shown in another form."""
+
+PERCENT = {"eti89_lb": "5.5 %", "eti89_ub": "94.5 %", "icc_eti89_lb": "5.5 %", "icc_eti89_ub": "94.5 %"}
+"""Columns of tables that are headed by what share of draws lies below."""
 
 Concerns = list[tuple[str, str]]
 """What to look at, each with the name of the section that has more."""
@@ -44,7 +45,7 @@ def every(posterior: Fit) -> tuple[list[Section], Concerns, Left]:
     """All sections in order, what they found that a reader should look at, and what they could not look at."""
     concerns: Concerns = []
     left: Left = []
-    pooled = _tried(partial(pooling, posterior))
+    pooled = cache(partial(pooling, posterior))
     mixing = pd.concat([posterior.table(name, columns) for name, columns in posterior.columns.items()])[[*LIMITS]]
     makers: list[tuple[str, str, Callable[[], Iterator[str]]]] = [
         ("model", "Model", lambda: _model(posterior)),
@@ -52,8 +53,8 @@ def every(posterior: Fit) -> tuple[list[Section], Concerns, Left]:
         ("estimates", "Estimates", lambda: _estimates(posterior)),
         ("convergence", "Convergence", lambda: convergence(posterior, mixing)),
         ("traces", "Traces and ranks", lambda: traces(posterior, mixing)),
-        ("groups", "Groups", lambda: _groups(pooled)),
-        ("pooling", "Pooling and variance", lambda: _pooling(pooled, concerns)),
+        ("groups", "Groups", lambda: _groups(pooled())),
+        ("pooling", "Pooling and variance", lambda: _pooling(pooled(), concerns)),
         ("predictive", "Predictive checks", lambda: _predictive(posterior, concerns)),
         ("criteria", "Criteria", lambda: _criteria(posterior, concerns, left)),
         ("run", "Run", lambda: _run(posterior)),
@@ -73,14 +74,6 @@ def _parts(title: str, make: Callable[[], Iterator[str]], left: Left) -> list[st
         parts.append(note(f"Left out: {_reason(error)}"))
         left.append((title, _reason(error)))
     return parts
-
-
-def _tried(make: Callable[[], Made]) -> Made | Exception:
-    """What is made, or the error that it met."""
-    try:
-        return make()
-    except Exception as error:
-        return error
 
 
 def _reason(error: Exception) -> str:
@@ -135,14 +128,13 @@ def _model(posterior: Fit) -> Iterator[str]:
 
 
 def _data(posterior: Fit, concerns: Concerns, left: Left) -> Iterator[str]:
-    fitted = _tried(lambda: posterior.fitted)
-    if isinstance(fitted, Exception):
+    try:
+        yield preformatted(repr(posterior.fitted.data))
+    except DataError as error:
         sizes = [f"{plate}: {len(labels):,} groups" for plate, labels in posterior.labels.items()]
-        yield note(f"The rows are not at hand: {_reason(fitted)}")
-        left.append(("Data", _reason(fitted)))
+        yield note(f"The rows are not at hand: {error}")
+        left.append(("Data", str(error)))
         yield items(sizes) if sizes else paragraph("The model has no groupings.")
-    else:
-        yield preformatted(repr(fitted.data))
     yield "<h3>What the checks of the data said</h3>"
     findings = posterior.run.get("findings")
     if findings is None:
@@ -162,22 +154,17 @@ def _estimates(posterior: Fit) -> Iterator[str]:
     if not names:
         yield paragraph("The model has no population-level latents; those of groups are below.")
         return
-    frame = summary(posterior, names, kind="stats")
-    columns = [str(column).replace("eti89_lb", "5.5 %").replace("eti89_ub", "94.5 %") for column in frame]
-    frame = frame.set_axis(columns, axis=1)
+    frame = summary(posterior, names, kind="stats").rename(columns=PERCENT)
     yield paragraph("Population-level latents: posterior mean, standard deviation and the ends of the 89 % interval.")
     yield table(frame.head(ESTIMATES))
     if len(frame) > ESTIMATES:
         yield paragraph(f"And {len(frame) - ESTIMATES} more: posterior.summary() has all.")
 
 
-def _groups(pooled: Pooling | Exception) -> Iterator[str]:
-    if isinstance(pooled, Exception):
-        raise pooled
+def _groups(pooled: Pooling) -> Iterator[str]:
     if pooled.groups.empty:
         yield paragraph("No latent on the real line varies over groups.")
         return
-    figures.require()
     yield paragraph(
         "Each group by its own rows alone (maximum likelihood given what all groups share) and as the model has it, "
         "drawn towards the others: the more, the fewer rows it has. Lines are 1.6 standard errors or standard "
@@ -188,14 +175,10 @@ def _groups(pooled: Pooling | Exception) -> Iterator[str]:
     for level in levels[:EFFECTS]:
         groups = pooled.groups[pooled.groups["level"] == level]
         plate = str(groups["plate"].iloc[0])
-        some = (
-            ""
-            if len(groups) <= figures.MOST
-            else (
-                f" {figures.ENDS} groups that are pooled least (above) and {figures.ENDS} that are pooled most, of "
-                f"{len(groups):,}."
-            )
-        )
+        some = ""
+        if len(groups) > figures.MOST:
+            ends = f"{figures.ENDS} groups that are pooled least (above) and {figures.ENDS} that are pooled most"
+            some = f" {ends}, of {len(groups):,}."
         yield picture(
             figures.shrinkage(groups, str(level), float(groups["mean"].mean())),
             f"Shrinkage of {level} by {plate}",
@@ -205,9 +188,7 @@ def _groups(pooled: Pooling | Exception) -> Iterator[str]:
         yield paragraph(f"And {len(levels) - EFFECTS} more effects: posterior.pooling().groups has all.")
 
 
-def _pooling(pooled: Pooling | Exception, concerns: Concerns) -> Iterator[str]:
-    if isinstance(pooled, Exception):
-        raise pooled
+def _pooling(pooled: Pooling, concerns: Concerns) -> Iterator[str]:
     for message in pooled.messages:
         yield note(message)
         if " may be 0: " in message:
@@ -219,13 +200,11 @@ def _pooling(pooled: Pooling | Exception, concerns: Concerns) -> Iterator[str]:
     )
     yield table(pooled.table.rename_axis("level"))
     if not pooled.variance.empty:
-        frame = pooled.variance.drop(columns=[c for c in pooled.variance if str(c).startswith("share_")])
-        frame.columns = [str(c).replace("icc_eti89_lb", "5.5 %").replace("icc_eti89_ub", "94.5 %") for c in frame]
         yield paragraph(
             "Shares of the variance of y, given the predictors at their means. The intraclass correlation (icc) is "
             "that of two rows of one group, with its 89 % interval."
         )
-        yield table(frame)
+        yield table(pooled.variance.filter(regex="^(?!share_)").rename(columns=PERCENT))
 
 
 def _predictive(posterior: Fit, concerns: Concerns) -> Iterator[str]:
@@ -243,15 +222,11 @@ def _predictive(posterior: Fit, concerns: Concerns) -> Iterator[str]:
     yield items(check.warnings) if check.warnings else paragraph("No statistic is extreme.")
     if check.warnings:
         concerns.append((f"{_many(len(check.warnings), 'predictive check')} of the data found a misfit.", "predictive"))
-    figures.require()
     data = check.replications.data
-    with figures.plain_text():
-        yield picture(
-            figures.png(check.plot()), "Data and simulated data", f"{data.name}: the data, and data of the model."
-        )
-        if data.plates:
-            caption = f"Means of {data.plates[0]}"
-            yield picture(figures.png(check.plot("groups")), caption, f"{caption}: the data, and data of the model.")
+    plots = [("density", data.name, "Data and simulated data")]
+    plots += [("groups", f"Means of {plate}", f"Means of {plate}") for plate in data.plates[:1]]
+    for kind, what, alt in plots:
+        yield picture(figures.png(check.plot(kind)), alt, f"{what}: the data, and data of the model.")
 
 
 def _criteria(posterior: Fit, concerns: Concerns, left: Left) -> Iterator[str]:
@@ -267,11 +242,12 @@ def _criteria(posterior: Fit, concerns: Concerns, left: Left) -> Iterator[str]:
             )
             left.append((f"prediction of new groups of {by}", "it may take minutes; posterior.criterion() does it."))
             continue
-        found = _tried(partial(criterion, posterior, "loo", by, draws=LOO_DRAWS))
         what = "rows" if by == "row" else f"groups of {by}"
-        if isinstance(found, Exception):
-            sentences.append(f"Leaving out {what}: {_reason(found)}")
-            left.append((f"prediction of {what} that were left out", _reason(found)))
+        try:
+            found = criterion(posterior, "loo", by, draws=LOO_DRAWS)
+        except Exception as error:
+            sentences.append(f"Leaving out {what}: {_reason(error)}")
+            left.append((f"prediction of {what} that were left out", _reason(error)))
             continue
         line: dict[str, object] = {"elpd": found.elpd, "se": found.se, "p": found.p, "left out": len(found.pointwise)}
         k = found.pointwise.get("pareto_k")

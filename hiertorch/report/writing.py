@@ -27,10 +27,13 @@ def write(posterior: Fit, path: str | os.PathLike[str]) -> Path:
     Raises:
         RunFolderError: if the file can't be written.
     """
+    from matplotlib import rc_context
+
     path = checked_path(path)
     if path.is_dir():
         raise RunFolderError(f"can't write {path}: it is a folder. Name a file in it, such as {path / 'report.html'}.")
-    with whole(path) as file, hushed(), quiet():  # what a reader should know stands in the report
+    plain = rc_context({"text.parse_math": False})  # in figures, too: a group may be called "$x$"
+    with whole(path) as file, hushed(), quiet(), plain:  # what a reader should know stands in the report
         sections, concerns, left = every(posterior)
         text = page(str(posterior.run.get("model", "model")), verdict(posterior, concerns, left), sections)
         file.write(text.encode())
