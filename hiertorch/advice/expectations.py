@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from hiertorch.advice.findings import BROKEN, LOOK, Finding, differs_by_chain, spread_rows
+from hiertorch.advice.findings import BROKEN, LOOK, Finding, differs_by_chain
+from hiertorch.data.reading import spread_rows
 from hiertorch.data.table import Data
 from hiertorch.families import LOG
 from hiertorch.model.declared import overrides
@@ -154,18 +155,14 @@ def _coefficient_findings(
             continue
         wanted = unit / column.step
         where = f"it has mean {column.mean:.4g} and sd {column.sd:.4g}"
+        sizes = f"effects of the data's size are some {wanted:.3g} a unit, and the prior's sd {prior_sd:.3g}."
         if wanted > TIGHT * prior_sd:
-            finding = (
-                f"{where}: effects of the data's size are some {wanted:.3g} a unit, and the prior's sd {prior_sd:.3g}."
-            )
             how = "" if _chosen(model) else ' (priors="autoscale")'
             advice = f"Measure it in units nearer its sd, or widen the prior of its coefficient{how}."
-            yield Finding("warning", name, finding, advice)
+            yield Finding("warning", name, f"{where}: {sizes}", advice)
         elif wanted * WIDE < prior_sd:
-            finding = (
-                f"{where}: effects of the data's size are some {wanted:.3g} a unit, and the prior's sd {prior_sd:.3g}."
-            )
-            yield Finding("note", name, finding, "Measure it in larger units, or narrow the prior of its coefficient.")
+            advice = "Measure it in larger units, or narrow the prior of its coefficient."
+            yield Finding("note", name, f"{where}: {sizes}", advice)
         away = abs(column.mean) / column.sd
         if away <= OFF_CENTRE:
             continue

@@ -2,18 +2,9 @@
 
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
-__all__ = [
-    "BROKEN",
-    "COLUMNS",
-    "LEVELS",
-    "LOOK",
-    "Finding",
-    "differs_by_chain",
-    "spread_rows",
-]
+__all__ = ["BROKEN", "COLUMNS", "LEVELS", "LOOK", "Finding", "differs_by_chain"]
 
 LEVELS = ("error", "warning", "note")
 """Of severity, the gravest first."""
@@ -42,12 +33,6 @@ class Finding(NamedTuple):
     def sentence(self) -> str:
         """For logs and bars."""
         return f"{self.severity}: {self.about}: {self.finding} {self.advice}"
-
-
-def spread_rows(rows: int, at_most: int, device: torch.device) -> Tensor:
-    """Numbers of at most so many rows, spread evenly over all."""
-    taken = min(rows, at_most)
-    return torch.arange(taken, device=device) * rows // taken
 
 
 def differs_by_chain(scale: Tensor) -> bool:

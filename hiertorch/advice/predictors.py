@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hiertorch.advice.findings import LOOK, Finding, spread_rows
+from hiertorch.advice.findings import LOOK, Finding
+from hiertorch.data.reading import spread_rows
 from hiertorch.data.table import Data
 from hiertorch.model.model import Model
 from hiertorch.models.design import design_of
@@ -67,12 +68,7 @@ def _slope(name: str, plate: str, data: Data) -> Iterator[Finding]:
         yield Finding("error", name, finding, advice)
         return
     finding = f"it does not vary within {still} of {groups} groups of {plate}, whose own rows do not show their slope."
-    yield Finding(
-        "warning" if 10 * still >= groups else "note",
-        name,
-        finding,
-        "Their slopes come from the others.",
-    )
+    yield Finding("warning" if 10 * still >= groups else "note", name, finding, "Their slopes come from the others.")
 
 
 def _collinear(names: Sequence[str], columns: Mapping[str, Tensor], what: str) -> Iterator[Finding]:

@@ -142,28 +142,6 @@ class Facts:
             self._cache[key] = torch.as_tensor(found, dtype=self.dtype, device=self.device)
         return self._cache[key]
 
-    def scale_of(self, column: str) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over all rows of the whole data set, of a column or (by its name) the response.
-
-        Raises:
-            DataError: if there is no such column, or only one row, or the column is constant.
-        """
-        if not isinstance(column, str) or (column != self.name and column not in self.columns):
-            raise DataError(self._unknown(column))
-
-        def moments(data: Facts) -> Tensor:
-            # A response may have been replaced in part of the rows; columns can't be.
-            x = data.y if column == data.name else data.whole_data.columns[column]
-            found = torch.stack([x.mean(), x.std(correction=min(1, x.numel() - 1))])
-            if not bool(found[1] > 0):
-                raise DataError(
-                    f"column {column!r} has no spread (one row, or one value), by which priors could be scaled."
-                )
-            return found
-
-        mean, sd = self.computed_once(("response" if column == self.name else "column", column), moments)
-        return mean, sd
-
     def computed_once(self, key: tuple[str, ...], compute: Callable[..., Tensor]) -> Tensor:
         """What priors are scaled by, a function of the data that were fitted first, which is computed once and kept:
         parts and folds have it, and another weighting or later rows do not change it. Under "response" stands what

@@ -21,6 +21,7 @@ __all__ = [
     "response",
     "row_numbers",
     "row_weights",
+    "spread_rows",
 ]
 
 PANDAS_ARRAYS = pd.Series | pd.Index | pd.api.extensions.ExtensionArray
@@ -165,6 +166,12 @@ def common_device(*given: object) -> torch.device:
     if torch.device("meta") in devices:
         raise DataError("a tensor on the device 'meta' has no values: give one that has.")
     return devices.pop() if devices else torch.device("cpu")
+
+
+def spread_rows(rows: int, at_most: int, device: torch.device) -> Tensor:
+    """Numbers of at most so many rows, spread evenly over all."""
+    taken = min(rows, at_most)
+    return torch.arange(taken, device=device) * rows // taken
 
 
 def row_numbers(rows: object, n_rows: int) -> Tensor:

@@ -24,7 +24,7 @@ SHRINK = 0.97
 """How much nearer, from one time to the next."""
 
 MENDED = (1, 4, 16, 64)
-"""Times at which only groups are drawn again whose rows have no density."""
+"""Times at which only groups are drawn again whose rows have no density: with many groups some always do."""
 
 
 def initial_state(
@@ -45,8 +45,10 @@ def initial_state(
     free = _draw(target, chains, generator, fixed, 1.0)
     for attempt in range(1, TRIES + 1):
         state = target.state(free)
-        if attempt in MENDED and not bool(torch.isfinite(state.log_density()).all()):
-            free = _mended(target, free, generator, tuple(fixed))
+        by_rows = attempt in MENDED and not target.prior_only and not target.opaque
+        if by_rows and not bool(torch.isfinite(state.log_density()).all()):
+            data, values = target.data, target.space.constrain(free)
+            free = target.space.unconstrain(mended(target.model, data, data, values, generator, tuple(fixed)))
             state = target.state(free)
         bad = ~torch.isfinite(state.log_density())
         if not bool(bad.any()):
@@ -55,19 +57,10 @@ def initial_state(
         if attempt % 2:
             again = _draw(target, chains, generator, fixed, SHRINK**attempt)
         else:
-            again = _anywhere(target, chains, generator, fixed)
+            drawn = target.model.sample_prior(target.data, chains, generator, given=target.space.constrain(fixed))
+            again = {**target.space.unconstrain(drawn), **fixed}
         free = {name: torch.where(bad.reshape(-1, *(1,) * (u.dim() - 1)), again[name], u) for name, u in free.items()}
     raise SamplingError(_blame(target, state, bad))
-
-
-def _mended(
-    target: Target, free: dict[str, Tensor], generator: torch.Generator | None, fixed: tuple[str, ...]
-) -> dict[str, Tensor]:
-    """Draws of which groups whose rows have no density are drawn again: with many groups some always do."""
-    if target.prior_only or target.opaque:
-        return free
-    space, data = target.space, target.data
-    return space.unconstrain(mended(target.model, data, data, space.constrain(free), generator, fixed))
 
 
 def _draw(
@@ -94,14 +87,6 @@ def _draw(
     drawn = model.sample_prior(target.data, chains, generator, given=space.constrain(given))
     free = space.unconstrain({name: value for name, value in drawn.items() if name not in given})
     return {name: given[name] if name in given else reach * free[name] for name in target.names}
-
-
-def _anywhere(
-    target: Target, chains: int, generator: torch.Generator | None, fixed: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Unconstrained draws from the prior given what is fixed."""
-    drawn = target.model.sample_prior(target.data, chains, generator, given=target.space.constrain(fixed))
-    return {**target.space.unconstrain(drawn), **fixed}
 
 
 def read_init(target: Target, chains: int, init: Mapping[str, object]) -> dict[str, Tensor]:
@@ -136,15 +121,11 @@ def _blame(target: Target, state: State, bad: Tensor) -> str:
                 f"{intro}the log prior of {name!r} is {_worst(term[bad])} at values such as "
                 f"{_some(state.values[name][bad])}. Check the parameters of its prior."
             )
-    culprits = []
-    for name in sorted(target.likelihood_reads):
-        moved = target.update(state, {name: torch.zeros_like(state.free[name])})
-        if bool(torch.isfinite(moved.cells[bad]).all()):
-            culprits.append(name)
-    blamed = ", ".join(map(repr, culprits or sorted(target.likelihood_reads)))
-    values = "; ".join(
-        f"{name} = {_some(state.values[name][bad])}" for name in culprits or sorted(target.likelihood_reads)
-    )
+    read = sorted(target.likelihood_reads)
+    moved = {name: target.update(state, {name: torch.zeros_like(state.free[name])}) for name in read}
+    culprits = [name for name in read if bool(torch.isfinite(moved[name].cells[bad]).all())] or read
+    blamed = ", ".join(map(repr, culprits))
+    values = "; ".join(f"{name} = {_some(state.values[name][bad])}" for name in culprits)
     return (
         f"{intro}the log likelihood is {_worst(state.cells[bad])} because of {blamed} ({values}). Give a prior that "
         "keeps to values at which the likelihood can be computed, rescale the predictors, or pass init=."

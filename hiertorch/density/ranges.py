@@ -75,12 +75,10 @@ def ranges(
                 found[node] = given[arguments]
             arguments += 1
         elif node in constants:
-            if (
-                isinstance(value := constants[node], Tensor)
-                and value.numel()
-                and value.is_floating_point()
-                and not isinstance(value, FakeTensor)
-            ):
+            value = constants[node]
+            if isinstance(value, FakeTensor) or not isinstance(value, Tensor):
+                continue
+            if value.numel() and value.is_floating_point():
                 found[node] = float(value.min()), float(value.max())
         elif node.op == "call_function" and (of := _range(node, found)) is not None and of != ALL:
             found[node] = of
@@ -157,11 +155,7 @@ def _end(of: Callable[[float, float], float], x: float, y: float) -> float:
 
 
 def _divided(a: Range, b: Range) -> Range:
-    if b[0] < 0:
-        return ALL
-    if a[0] >= 0:
-        return 0.0, math.inf
-    return ALL
+    return (0.0, math.inf) if a[0] >= 0 and b[0] >= 0 else ALL
 
 
 ARITHMETIC: Mapping[Any, Callable[[Range, Range], Range]] = {

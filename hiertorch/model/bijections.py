@@ -30,7 +30,24 @@ def bijection(support: Constraint) -> Transform:
     return biject_to(support)
 
 
-class CorrelationFactor(Transform):
+class _RowByRow(Transform):
+    """Matrices K x K of numbers up to a diagonal: -1 the first below the main one, 0 this itself."""
+
+    domain = constraints.real_vector
+    bijective = True
+    diagonal = 0
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """From the numbers to K x K."""
+        k = math.isqrt(2 * shape[-1]) - self.diagonal
+        return torch.Size((*shape[:-1], k, k))
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """From K x K to the numbers."""
+        return torch.Size((*shape[:-2], shape[-1] * (shape[-1] + 1 + 2 * self.diagonal) // 2))
+
+
+class CorrelationFactor(_RowByRow):
     """L_ij = r_ij prod_{k<j} sqrt(1 - r_ik^2), r = tanh(u), r_ii = 1: a Cholesky factor of correlations, row by row.
 
     log |dL / du| = sum_{i>j} (1 + (i - 1 - j) / 2) log(1 - r_ij^2) (Lewandowski, Kurowicka & Joe 2009, section 2.3).
@@ -38,9 +55,8 @@ class CorrelationFactor(Transform):
     where correlations near 1.
     """
 
-    domain = constraints.real_vector
     codomain = constraints.corr_cholesky
-    bijective = True
+    diagonal = -1
 
     def _call(self, x: Tensor) -> Tensor:
         k = self.forward_shape(x.shape)[-1]
@@ -57,28 +73,17 @@ class CorrelationFactor(Transform):
         i, j = torch.tril_indices(y.shape[-1], y.shape[-1], -1, device=x.device)
         return ((1.0 + 0.5 * (i - 1 - j)) * _log_sech2(x)).sum(-1)
 
-    def forward_shape(self, shape: torch.Size) -> torch.Size:
-        """From K (K - 1) / 2 to K x K."""
-        k = math.isqrt(2 * shape[-1]) + 1
-        return torch.Size((*shape[:-1], k, k))
 
-    def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        """From K x K to K (K - 1) / 2."""
-        return torch.Size((*shape[:-2], shape[-1] * (shape[-1] - 1) // 2))
-
-
-class LowerTriangle(Transform):
+class LowerTriangle(_RowByRow):
     """L_ij = u_ij below the diagonal, L_ii = exp(u_ii): a Cholesky factor `(..., K, K)`, row by row.
 
     log |dL / du| = sum_i u_ii.
     """
 
-    domain = constraints.real_vector
     codomain = constraints.lower_cholesky
-    bijective = True
 
     def _call(self, x: Tensor) -> Tensor:
-        full = _filled(x, math.isqrt(2 * x.shape[-1]), 0)
+        full = _filled(x, self.forward_shape(x.shape)[-1], 0)
         return full.tril(-1) + full.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
 
     def _inverse(self, y: Tensor) -> Tensor:
@@ -87,15 +92,6 @@ class LowerTriangle(Transform):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """`(...)`."""
         return y.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-    def forward_shape(self, shape: torch.Size) -> torch.Size:
-        """From K (K + 1) / 2 to K x K."""
-        k = math.isqrt(2 * shape[-1])
-        return torch.Size((*shape[:-1], k, k))
-
-    def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        """From K x K to K (K + 1) / 2."""
-        return torch.Size((*shape[:-2], shape[-1] * (shape[-1] + 1) // 2))
 
 
 class Gram(Transform):

@@ -14,14 +14,7 @@ from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.densities import Densities
 
-__all__ = [
-    "overrides",
-    "own_likelihood",
-    "own_priors",
-    "refuse_own_density",
-    "refuse_own_likelihood",
-    "refuse_own_priors",
-]
+__all__ = ["overrides", "refuse_own_density", "refuse_own_likelihood", "refuse_own_priors"]
 
 CLOSE = 1e-6
 """Relative difference up to which two log densities are the same."""
@@ -32,43 +25,25 @@ def overrides(model: Densities, method: str) -> bool:
     return method in vars(model) or getattr(type(model), method) is not getattr(Densities, method)
 
 
-def own_priors(model: Densities, v: Mapping[str, Tensor], data: Data, names: Iterable[str] | None = None) -> list[str]:
-    """Latents whose `log_prior_term` is not the log density of their declared prior at some of these values, up to a
-    constant.
-    """
-    if not overrides(model, "log_prior_term"):
-        return []
-    v = model.values(v)
-    return [
-        name
-        for name in (model.latents if names is None else names)
-        if not _alike(model.log_prior_term(name, v, data), Densities.log_prior_term(model, name, v, data))
-    ]
-
-
 def refuse_own_priors(
     model: Densities, v: Mapping[str, Tensor], data: Data, what: str, names: Iterable[str] | None = None
 ) -> None:
-    """Raises a ModelError if declared priors would be used for `what`, and are not those that were fitted."""
+    """Raises a ModelError if declared priors, of some latents or all, would be used for `what`, and are not those that
+    were fitted: `log_prior_term` is another log density at some of these values, by more than a constant.
+    """
     kind = type(model).__name__
     if overrides(model, "log_prob"):
         raise ModelError(
             f"{what} would come from declared priors and likelihood, and {kind} overrides log_prob, which need not use "
             "them: write log_prior_term for what belongs to a prior, and likelihood for the rows."
         )
-    if own := own_priors(model, v, data, names):
-        raise ModelError(
-            f"{what} would come from the declared prior of {own[0]!r}, and {kind} overrides log_prior_term, which "
-            "gives it another density: declare the whole of its prior, as a torch.distributions object."
-        )
-
-
-def own_likelihood(model: Densities, v: Mapping[str, Tensor], data: Data) -> bool:
-    """Whether `log_likelihood` is overridden and is not the log density of the declared likelihood at these values."""
-    if not overrides(model, "log_likelihood"):
-        return False
     v = model.values(v)
-    return not _alike(model.log_likelihood(v, data), Densities.log_likelihood(model, v, data))
+    for name in (model.latents if names is None else names) if overrides(model, "log_prior_term") else ():
+        if not _alike(model.log_prior_term(name, v, data), Densities.log_prior_term(model, name, v, data)):
+            raise ModelError(
+                f"{what} would come from the declared prior of {name!r}, and {kind} overrides log_prior_term, which "
+                "gives it another density: declare the whole of its prior, as a torch.distributions object."
+            )
 
 
 def refuse_own_density(model: Densities, v: Mapping[str, Tensor], data: Data, what: str) -> None:
@@ -88,7 +63,9 @@ def refuse_own_density(model: Densities, v: Mapping[str, Tensor], data: Data, wh
 
 def refuse_own_likelihood(model: Densities, v: Mapping[str, Tensor], data: Data, what: str) -> None:
     """Raises a ModelError if the declared likelihood would be used for `what`, and is not the one that was fitted."""
-    if own_likelihood(model, v, data):
+    v = model.values(v)
+    own = overrides(model, "log_likelihood")
+    if own and not _alike(model.log_likelihood(v, data), Densities.log_likelihood(model, v, data)):
         kind = type(model).__name__
         raise ModelError(
             f"{what} would come from the likelihood that {kind} declares, and {kind} overrides log_likelihood, which "

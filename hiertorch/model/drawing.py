@@ -48,26 +48,24 @@ def draw_latents(
     chains: int,
     given: Mapping[str, Tensor],
     met: MutableMapping[str, Share] | None = None,
+    most: int | None = None,
 ) -> dict[str, Tensor]:
     """theta ~ p(theta), name -> `(chains, size, *event)`; those `given` are kept. Shares of impossible draws are noted
     in `met`.
 
+    Args:
+        model: whose latents they are.
+        data: groups, device and dtype.
+        chains: how many.
+        given: name -> value.
+        met: name of a parameter -> how many draws make it impossible.
+        most: only the first so many latents are drawn; None draws all.
+
     Raises:
         ModelError: for a prior that can't be drawn from.
     """
-    return _drawn(model, data, chains, given, tuple(model.latents), met)
-
-
-def _drawn(
-    model: Declaring,
-    data: Data,
-    chains: int,
-    given: Mapping[str, Tensor],
-    names: Sequence[str],
-    met: MutableMapping[str, Share] | None = None,
-) -> dict[str, Tensor]:
     every, tensors, ends = tuple(model.latents), dict[str, Tensor](), dict[str, Bounds]()
-    for i, name in enumerate(names):
+    for i, name in enumerate(every[:most]):
         prior = model.latents[name].prior
         fixed = isinstance(prior, Distribution)
         if name in given:
@@ -86,14 +84,14 @@ def _drawn(
                     share = Share(condition, mask, f", the prior of {name!r}")
                     met.setdefault(share.name, share)
             bad = torch.stack([mask.flatten(1).any(1) for _, mask in found]).any(0)
-            if attempt == TRIES or (attempt and bool(bad.all()) and not any(n not in given for n in names[:i])):
+            if attempt == TRIES or (attempt and bool(bad.all()) and not any(n not in given for n in every[:i])):
                 share = Share(*found[0])
                 raise ModelError(
                     f"the prior of {name!r} is impossible at {int(bad.sum())} of {chains} draws of the latents before "
                     f"it, each tried {attempt + 1} times: {share.text}. Give it parameters that these latents can't "
                     "make impossible, such as a scale v.tau with a HalfNormal prior."
                 )
-            again = _drawn(model, data, chains, given, names[:i])
+            again = draw_latents(model, data, chains, given, most=i)
             tensors = {
                 key: torch.where(bad.reshape(-1, *(1,) * (x.dim() - 1)), again[key], x) for key, x in tensors.items()
             }

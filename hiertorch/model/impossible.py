@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from hiertorch.errors import DataError
 from hiertorch.model.support import Condition, conditions, violated
 
-__all__ = ["reads_rows", "refuse_always", "refuse_fixed", "refuse_sometimes", "suspects"]
+__all__ = ["reads_rows", "refuse_fixed", "refuse_shares", "suspects"]
 
 ADVICE = "Correct the columns of the row, or leave it out."
 """The end of a sentence on a row."""
@@ -51,20 +51,15 @@ def suspects(response: Distribution, shape: tuple[int, int]) -> Tensor:
     return every.nonzero()[: 0 if bool(every.all()) else len(every), 0]
 
 
-def refuse_always(response: Distribution, shape: tuple[int, int], where: Callable[[int], str], of: str) -> None:
-    """Raises a DataError for a row that has no likelihood in any of the draws, which are `of` what."""
-    _refuse(response, shape, where, of, share=1.0)
-
-
-def refuse_sometimes(response: Distribution, shape: tuple[int, int], where: Callable[[int], str], of: str) -> None:
-    """The same for a row that has none in some of the draws."""
-    _refuse(response, shape, where, of, share=0.0)
-
-
-def _refuse(response: Distribution, shape: tuple[int, int], where: Callable[[int], str], of: str, share: float) -> None:
+def refuse_shares(
+    response: Distribution, shape: tuple[int, int], where: Callable[[int], str], of: str, least: float = 0.0
+) -> None:
+    """Raises a DataError for a row that has no likelihood in some of the draws, which are `of` what, and in so large a
+    share of them at least.
+    """
     for condition, bad in _violations(response, shape):
         shares = bad.double().mean(0)
-        if bool((found := (shares > 0) & (shares >= share)).any()):
+        if bool((found := (shares > 0) & (shares >= least)).any()):
             row = int(found.nonzero()[0])
             draw = int(bad[:, row].nonzero()[0])
             raise DataError(

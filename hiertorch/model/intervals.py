@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
-__all__ = ["Bounds", "beyond", "bounds", "has_tensor", "is_interval", "plain_bounds", "within"]
+__all__ = ["Bounds", "beyond", "bounds", "has_tensor", "is_interval", "of_numbers", "plain_bounds", "within"]
 
 Bounds = tuple[float, float]
 
@@ -19,6 +19,13 @@ INTERVALS = (
     constraints.half_open_interval,
 )
 """Torch's kinds of them."""
+
+
+def of_numbers(constraint: Constraint) -> Constraint:
+    """The constraint of the single numbers of a vector."""
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    return constraint
 
 
 def is_interval(constraint: Constraint) -> bool:
@@ -42,8 +49,7 @@ def beyond(constraint: Constraint | None, least: Tensor, most: Tensor) -> tuple[
 
 def bounds(support: Constraint) -> Bounds | None:
     """The ends of an interval of single numbers, (-inf, inf) for all of them; None for other supports."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
+    support = of_numbers(support)
     if support is constraints.real:
         return -math.inf, math.inf
     if not is_interval(support):
@@ -61,16 +67,12 @@ def plain_bounds(distribution: Distribution) -> Bounds | None:
         support = distribution.support
     except NotImplementedError:
         return None
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return None if support is None or has_tensor(support) else bounds(support)
+    return None if support is None or has_tensor(of_numbers(support)) else bounds(support)
 
 
 def within(inner: Bounds, constraint: Constraint) -> bool:
     """Whether numbers strictly between bounds satisfy a constraint."""
-    while isinstance(constraint, constraints.independent):
-        constraint = constraint.base_constraint
-    outer = None if has_tensor(constraint) else bounds(constraint)
+    outer = None if has_tensor(of_numbers(constraint)) else bounds(constraint)
     return outer is not None and outer[0] <= inner[0] and inner[1] <= outer[1]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from hiertorch.model.latent import Values, validation
 from hiertorch.model.mending import mended
 
 __all__ = ["Reads", "watched"]
+
+Found = TypeVar("Found")
 
 CHAINS = 4
 """Prior draws at which a model is run, where the data have no chain axis."""
@@ -89,7 +91,14 @@ def watched(
         earlier = {key: tensors[key] for key in names[:i]}
         distributions[name] = model.prior(name, Values(earlier, names, read), noting)
         if overrides(model, "log_prior_term"):  # which may read any latent
-            _own_term(model, name, Values(tensors, names, read), noting)
+            try:
+                _leniently(model.log_prior_term, name, Values(tensors, names, read), noting)
+            except ModelError:
+                raise
+            except Exception as error:
+                raise ModelError(
+                    f"log_prior_term of {type(model).__name__} failed for {name!r}: {type(error).__name__}: {error}"
+                ) from error
         priors[name] = frozenset(read - {name})
     read, response, density = set(), None, None
     v = Values(tensors, names, read)
@@ -99,7 +108,7 @@ def watched(
         elif overrides(model, "log_likelihood") and not prior_only:
             model.log_likelihood(v, noting_rows)
         elif not prior_only:
-            response = _response(model, v, noting_rows)
+            response = _leniently(model.likelihood, v, noting_rows)
     except Exception as error:
         if not any(overrides(model, method) for method in ("likelihood", "log_likelihood", "log_prob")):
             raise  # that there is none
@@ -121,23 +130,12 @@ def _possible(
         return tensors
 
 
-def _own_term(model: Densities, name: str, v: Values, data: Data) -> Tensor:
-    """What an overridden `log_prior_term` gives, or a ModelError that says why it can't be computed."""
+def _leniently(function: Callable[..., Found], *args: object) -> Found:
+    """What a function of the user's gives at draws from the prior, of which some may be so far out that parameters
+    overflow, or a scale is negative.
+    """
     try:
-        return model.log_prior_term(name, v, data)
-    except ValueError:  # a scale that is negative now and then, or a ModelError
-        with validation(False):
-            return model.log_prior_term(name, v, data)
-    except Exception as error:
-        raise ModelError(
-            f"log_prior_term of {type(model).__name__} failed for {name!r}: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _response(model: Densities, v: Values, data: Data) -> Distribution:
-    """The likelihood at draws from the prior, of which some may be so far out that its parameters overflow."""
-    try:
-        return model.likelihood(v, data)
+        return function(*args)
     except ValueError:
         with validation(False):
-            return model.likelihood(v, data)
+            return function(*args)

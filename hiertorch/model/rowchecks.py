@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
+from hiertorch.data.reading import spread_rows
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.declared import overrides
 from hiertorch.model.densities import Densities
 from hiertorch.model.drawing import fits
-from hiertorch.model.impossible import reads_rows, refuse_always, refuse_fixed, suspects
+from hiertorch.model.impossible import reads_rows, refuse_fixed, refuse_shares, suspects
 from hiertorch.model.latent import chains_of, validation
 from hiertorch.model.reads import Reads
 from hiertorch.model.support import has_one_support
@@ -37,9 +38,7 @@ NUMBERS = 2_000_000
 
 def spread(data: Data) -> Data:
     """All rows, or at most ROWS of them, at which the likelihood is looked at."""
-    if data.n_rows <= ROWS:
-        return data
-    return data.take(torch.arange(ROWS, device=data.device) * data.n_rows // ROWS)
+    return data if data.n_rows <= ROWS else data.take(spread_rows(data.n_rows, ROWS, data.device))
 
 
 def check_likelihood(model: Densities, reads: Reads, rows: Data, data: Data) -> Tensor:
@@ -82,14 +81,15 @@ def _check_parameters(model: Densities, reads: Reads, rows: Data, data: Data) ->
     assert response is not None
     chains = chains_of(v)
     shape = (chains, rows.n_rows)
-    numbers = [i * data.n_rows // rows.n_rows for i in range(rows.n_rows)]
+    numbers = spread_rows(data.n_rows, rows.n_rows, torch.device("cpu")).tolist()
     with validation(False):
         refuse_fixed(response, shape, partial(_row_text, numbers))
         if len(at := suspects(response, shape)[:SUSPECTS]):
             draws = max(chains, min(TRIES, NUMBERS // sum(x[0].numel() for x in v.values())))
             more = model.sample_prior(data, draws, torch.Generator(data.device).manual_seed(1))
             again, some = model.likelihood(model.values(more), rows.take(at)), [numbers[i] for i in at.tolist()]
-            refuse_always(again, (draws, len(at)), partial(_row_text, some), f"{draws} draws from the prior")
+            of = f"{draws} draws from the prior"
+            refuse_shares(again, (draws, len(at)), partial(_row_text, some), of, least=1.0)
         if rows is data or not reads_rows(response, shape):
             return
         for start in range(0, data.n_rows, ROWS):

@@ -23,7 +23,7 @@ from torch.distributions import Distribution, Independent, MixtureSameFamily, Tr
 from torch.distributions.constraints import Constraint
 from torch.distributions.utils import lazy_property
 
-from hiertorch.model.intervals import beyond, has_tensor, is_interval
+from hiertorch.model.intervals import beyond, has_tensor, is_interval, of_numbers
 
 __all__ = [
     "Condition",
@@ -164,7 +164,7 @@ def _conditions(distribution: Distribution, sure: Sure | None, axes: int) -> Ite
                 yield from _conditions(part, sure, axes)
         return
     for name, constraint in wanted.items():
-        if constraints.is_dependent(constraint) or _any_real(constraint):
+        if constraints.is_dependent(constraint) or of_numbers(constraint) in REAL:
             continue
         value = _given(distribution, name)
         if value is None or (sure is not None and sure(value, constraint)):
@@ -199,7 +199,8 @@ def _condition(name: str, distribution: Distribution, value: Tensor, constraint:
         bad = violated(beyond(base, value, value))
     elif base in MATRICES:
         root = next((x for key, x in vars(distribution).items() if key.endswith("scale_tril")), None)
-        sound = _is_root(root if root is not None else torch.linalg.cholesky_ex(value).L)
+        root = root if root is not None else torch.linalg.cholesky_ex(value).L
+        sound = (root.diagonal(dim1=-2, dim2=-1) > 0).all(-1)  # False where `tolerant` put NaN
         bad = (sound | value.isnan().flatten(-2).any(-1)).logical_not()
     elif base is constraints.simplex:
         bad = (value.amin(-1) < 0) | ((value.sum(-1) - 1.0).abs() >= 1e-6)  # as torch's, but NaN is not impossible
@@ -218,11 +219,6 @@ def _padded(x: Tensor, axes: int) -> Tensor:
     return x.reshape((1,) * (axes - x.dim()) + tuple(x.shape)) if x.dim() < axes else x
 
 
-def _is_root(root: Tensor) -> Tensor:
-    """Whether Cholesky factors were found: False where `tolerant` put NaN."""
-    return (root.diagonal(dim1=-2, dim2=-1) > 0).all(-1)
-
-
 def _lean(x: Tensor) -> Tensor:
     """A tensor before it was expanded, as `Normal(mean of each row, sigma)` expands sigma."""
     base = x._base
@@ -235,12 +231,6 @@ def _lean(x: Tensor) -> Tensor:
         if step == 0 and n > 1:
             x = x.narrow(axis, 0, 1)
     return x
-
-
-def _any_real(constraint: Constraint) -> bool:
-    while isinstance(constraint, constraints.independent):
-        constraint = constraint.base_constraint
-    return constraint in REAL
 
 
 def outside(distribution: Distribution, value: Tensor, sure: Sure | None = None) -> Tensor | None:

@@ -23,6 +23,8 @@ that of others. A response with a chain axis counts as one: all chains have the 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import torch
@@ -76,7 +78,9 @@ def autoscaled(
     for name in names:
         if role := roles.get(name):
             beside = [part for other in fixed if roles[other] == role for part in columns[other]]
-            found[name] = Autoscaled(latents[name], name, role, family, offset, times[name], columns[name], beside)
+            more = [[tuple(sorted({*one} - {*own})) for one in beside if {*one} > {*own}] for own in columns[name]]
+            shape = tuple(len(axis) for axis in latents[name].axes)
+            found[name] = Autoscaled(name, role, family, offset, times[name], columns[name], more, shape)
     return found
 
 
@@ -94,36 +98,33 @@ def _columns(latent: Latent) -> list[Columns]:
     return [tuple(str(label) for label in entry if label != "intercept") for entry in product(*latent.axes)]
 
 
+@dataclass(frozen=True, eq=False)
 class Autoscaled:
     """The prior of a latent as a function of the data that the model was fitted to.
 
-    Args:
-        latent: whose prior it is.
+    Attributes:
         name: of the latent.
         role: "coefficient", "scale", "noise", "rate" or "gap", see `autoscaled`.
         family, offset: of the model.
         times: the grouping of times whose gaps its unit is a matter of; None if there is none.
         columns: of each entry of its event.
-        beside: those of all coefficients, or scales, that stand in eta together.
+        more: the further columns of coefficients, or scales, that stand beside each entry in eta.
+        shape: of its event.
     """
 
-    def __init__(
-        self,
-        latent: Latent,
-        name: str,
-        role: str,
-        family: Family,
-        offset: str | None,
-        times: str | None,
-        columns: Sequence[Columns],
-        beside: Sequence[Columns],
-    ) -> None:
-        self.name, self.role, self.columns = name, role, columns
-        self.more = [[set(part) - set(own) for part in beside if set(part) > set(own)] for own in columns]
-        self.family, self.offset, self.times = family, offset, times
-        self.shape = tuple(len(axis) for axis in latent.axes)
-        parts = (type(family).__qualname__, family, name, role, columns, beside, offset, times)
-        self._key = ("response", *map(repr, parts))
+    name: str
+    role: str
+    family: Family
+    offset: str | None
+    times: str | None
+    columns: Sequence[Columns]
+    more: Sequence[Sequence[Columns]]
+    shape: tuple[int, ...]
+
+    @cached_property
+    def _key(self) -> tuple[str, ...]:
+        """Of its numbers, among those that data keep."""
+        return ("response", type(self.family).__qualname__, repr(self))
 
     def __call__(self, v: Values, data: Data) -> Distribution:
         """Independent over the entries of the event."""
@@ -166,11 +167,11 @@ class Autoscaled:
         return f"Beta(mean gap of {self.times}, 1)" if self.name == "phi" else f"HalfStudentT({DF:g}, {width})"
 
 
-def _width(data: Data, own: Columns, more: Sequence[set[str]]) -> Tensor:
+def _width(data: Data, own: Columns, more: Sequence[Columns]) -> Tensor:
     """|1, a| / s_x of an entry with these columns, where coefficients of more columns stand beside it."""
     squares = data.y.new_ones(())
     for names in more:
-        scales = [column_scale(data, name) for name in sorted(names)]
+        scales = [column_scale(data, name) for name in names]
         squares = squares + torch.stack([mean / sd for mean, sd in scales]).prod().square()
     width = squares.sqrt()
     for name in own:

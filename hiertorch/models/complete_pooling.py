@@ -27,11 +27,8 @@ class CompletePooling(Regression):
     def build(self) -> None:
         """Coefficients by predictor."""
         self.shape("beta", self.predictors)
+        self.eta_text = self.terms("alpha", beta=self.predictors)
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha + x_i' beta."""
         return v.alpha + self.shared(v, data)
-
-    def formula(self) -> list[str]:
-        """In lines."""
-        return [*super().formula(), "eta = " + self.terms("alpha", beta=self.predictors)]

@@ -69,6 +69,8 @@ class CorrelatedEffects(MixedEffects):
         root = "L" if self.correlation == "lkj" else "L(rho)"
         text = f"MultivariateNormal({mean}, D {root} {root}' D), D = diag(sigma_alpha, sigma_beta)"
         self.add("effects", self.vectors, self.plate, [every], text)
+        slopes = {f"effects[{self.plate}]": ["1", *self.varying], "beta_shared": self.common}
+        self.eta_text = self.terms(**slopes)
 
     def vectors(self, v: Values, data: Data) -> Distribution:
         """Prior of effects, `(chains, groups)` of vectors `(K,)`."""
@@ -87,11 +89,6 @@ class CorrelatedEffects(MixedEffects):
         effects = v.effects[:, data[self.plate]]  # (chains, rows, K)
         shared = self.shared(v, data, "beta_shared", self.common)
         return effects[..., 0] + self.by_slope(effects[..., 1:], data) + shared
-
-    def formula(self) -> list[str]:
-        """In lines."""
-        slopes = {f"effects[{self.plate}]": ["1", *self.varying], "beta_shared": self.common}
-        return [super().formula()[0], "eta = " + self.terms(**slopes)]
 
 
 def _correlations(v: Values) -> Tensor:

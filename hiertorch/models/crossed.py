@@ -26,6 +26,11 @@ class Crossed(Nested):
         family, offset, priors: see `hiertorch.models.Regression`.
     """
 
+    def build(self) -> None:
+        """Levels side by side."""
+        super().build()
+        self.eta_text = self.terms("mu", *(f"alpha_{plate}[{plate}]" for plate in self.plates), beta=self.predictors)
+
     def design(self) -> Design:
         """No grouping nests in another."""
         return replace(super().design(), nested=())
@@ -38,8 +43,3 @@ class Crossed(Nested):
         """mu + effects + x_i' beta."""
         effects = [v[f"alpha_{plate}"][:, data[plate]] for plate in self.plates]
         return sum(effects, start=v.mu) + self.shared(v, data)
-
-    def formula(self) -> list[str]:
-        """In lines."""
-        effects = [f"alpha_{plate}[{plate}]" for plate in self.plates]
-        return [super(Nested, self).formula()[0], "eta = " + self.terms("mu", *effects, beta=self.predictors)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ class Grouped(Regression):
         group_predictors: Sequence[str] = (),
         family: Family | str = "gaussian",
         offset: str | None = None,
-        priors: Mapping[str, Any] | str | None = "autoscale",
+        priors: Mapping[str, object] | str | None = "autoscale",
     ) -> None:
         if not isinstance(plate, str):
             raise ModelError(f"plate is the name of a grouping, found {plate!r}.")
@@ -68,21 +67,15 @@ class Grouped(Regression):
         explaining = {self.plate: self.group_predictors} if self.group_predictors else {}
         return replace(super().design(), varying=varying, group_predictors=explaining)
 
-    def refuse_group_predictors(self) -> None:
-        """For structures without a population that they could explain."""
-        if self.group_predictors:
-            raise ModelError(
-                f"{type(self).__name__} has no population of groups that group_predictors could explain; leave them "
-                "out."
-            )
-
-    def by_group(self, v: Values, data: Data) -> Tensor | float:
-        """sum_u gamma_u u_j, `(chains, groups)`; where gamma is a matrix sum_u gamma_ku u_j, `(chains, groups, K)`."""
+    def by_group(self, v: Values, data: Data, part: int | slice = slice(None)) -> Tensor | float:
+        """sum_u gamma_u u_j, `(chains, groups)`; where gamma is a matrix sum_u gamma_ku u_j, `(chains, groups, K)`, or
+        a part of it.
+        """
         if not self.group_predictors:
             return 0.0
         u = torch.stack([data.group_values(name, self.plate) for name in self.group_predictors], -1)  # (groups, U)
         found = (v.gamma @ u.mT).squeeze(1)  # (chains, groups) or (chains, K, groups)
-        return found if found.dim() == 2 else found.mT
+        return found if found.dim() == 2 else found.mT[..., part]
 
     def by_slope(self, coefficients: Tensor, data: Data) -> Tensor | float:
         """sum_k b_jk x_ik over the varying predictors, from coefficients of each row `(chains, rows, K)`."""

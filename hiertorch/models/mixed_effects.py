@@ -40,6 +40,8 @@ class MixedEffects(Grouped):
         self.add("alpha", self.intercepts, self.plate, text=f"Normal({self.mean_text('mu_alpha')}, sigma_alpha)")
         text = f"Normal({self.mean_text('mu_beta')}, sigma_beta)"
         self.add("beta", self.slopes, self.plate, [self.varying], text)
+        slopes = {f"beta[{self.plate}]": self.varying, "beta_shared": self.common}
+        self.eta_text = self.terms(f"alpha[{self.plate}]", **slopes)
 
     def population(self) -> None:
         """What groups share: means and scales of their effects, and coefficients."""
@@ -50,22 +52,14 @@ class MixedEffects(Grouped):
 
     def intercepts(self, v: Values, data: Data) -> Distribution:
         """Prior of alpha, `(chains, groups)`."""
-        more = self.by_group(v, data)
-        return Normal(v.mu_alpha + (more[..., 0] if isinstance(more, Tensor) else more), v.sigma_alpha)
+        return Normal(v.mu_alpha + self.by_group(v, data, 0), v.sigma_alpha)
 
     def slopes(self, v: Values, data: Data) -> Distribution:
         """Prior of beta, `(chains, groups)` of vectors `(K,)`."""
-        more = self.by_group(v, data)
-        return Independent(Normal(v.mu_beta + (more[..., 1:] if isinstance(more, Tensor) else more), v.sigma_beta), 1)
+        return Independent(Normal(v.mu_beta + self.by_group(v, data, slice(1, None)), v.sigma_beta), 1)
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha_j + x_ij' beta_j."""
         group = data[self.plate]
         intercept = v.alpha[:, group] + self.shared(v, data, "beta_shared", self.common)
         return intercept + self.by_slope(v.beta[:, group], data)
-
-    def formula(self) -> list[str]:
-        """In lines."""
-        where = f"[{self.plate}]"
-        slopes = {f"beta{where}": self.varying, "beta_shared": self.common}
-        return [*super().formula(), "eta = " + self.terms(f"alpha{where}", **slopes)]

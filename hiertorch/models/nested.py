@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +44,7 @@ class Nested(Regression):
         group_predictors: Mapping[str, Sequence[str]] | None = None,
         family: Family | str = "gaussian",
         offset: str | None = None,
-        priors: Mapping[str, Any] | str | None = "autoscale",
+        priors: Mapping[str, object] | str | None = "autoscale",
     ) -> None:
         self.plates = column_names("plates", plates)
         if len(self.plates) < 2:
@@ -70,10 +69,13 @@ class Nested(Regression):
             columns = self.group_predictors.get(plate, ())
             self.add(f"sigma_{plate}", Gamma(1.0, 1.0), scaled=True)
             if columns:
-                self.add(f"gamma_{plate}", _normals(len(columns)), labels=[columns], scaled=True)
+                zeros = torch.zeros(len(columns), dtype=torch.float64, device="cpu")
+                self.add(f"gamma_{plate}", Independent(Normal(zeros, 2.0), 1), labels=[columns], scaled=True)
             around = self.around(plate)
             text = " + ".join([around or "0", *([f"gamma_{plate} . ({', '.join(columns)})"] if columns else [])])
             self.add(f"alpha_{plate}", _Level(plate, around, columns), plate, text=f"Normal({text}, sigma_{plate})")
+        finest = self.plates[-1]
+        self.eta_text = self.terms(f"alpha_{finest}[{finest}]", beta=self.predictors)
 
     def design(self) -> Design:
         """Predictors, those of groups, and which groupings nest."""
@@ -89,11 +91,6 @@ class Nested(Regression):
         """alpha of the finest group + x_i' beta."""
         finest = self.plates[-1]
         return v[f"alpha_{finest}"][:, data[finest]] + self.shared(v, data)
-
-    def formula(self) -> list[str]:
-        """In lines."""
-        finest = self.plates[-1]
-        return [*super().formula(), "eta = " + self.terms(f"alpha_{finest}[{finest}]", beta=self.predictors)]
 
 
 class _Level:
@@ -112,8 +109,3 @@ class _Level:
             u = torch.stack([data.group_values(name, plate) for name in self.columns], -1)  # (groups, U)
             mean = mean + (v[f"gamma_{plate}"] @ u.mT).squeeze(1)
         return Normal(mean, v[f"sigma_{plate}"])
-
-
-def _normals(number: int) -> Distribution:
-    """Normal(0, 2) for each of so many coefficients."""
-    return Independent(Normal(torch.zeros(number, dtype=torch.float64, device="cpu"), 2.0), 1)

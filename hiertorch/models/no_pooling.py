@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from hiertorch.data.table import Data
+from hiertorch.errors import ModelError
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.grouped import Grouped
 
@@ -31,19 +32,18 @@ class NoPooling(Grouped):
 
     def build(self) -> None:
         """All by group."""
-        self.refuse_group_predictors()
+        if self.group_predictors:
+            raise ModelError(
+                "NoPooling has no population of groups that group_predictors could explain; leave them out."
+            )
         self.shape("alpha", plate=self.plate)
         self.shape("beta", self.varying, self.plate)
         self.shape("beta_shared", self.common)
+        slopes = {f"beta[{self.plate}]": self.varying, "beta_shared": self.common}
+        self.eta_text = self.terms(f"alpha[{self.plate}]", **slopes)
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha_j + x_ij' beta_j."""
         group = data[self.plate]
         eta = v.alpha[:, group] + self.shared(v, data, "beta_shared", self.common)
         return eta + self.by_slope(v.beta[:, group], data) if self.varying else eta
-
-    def formula(self) -> list[str]:
-        """In lines."""
-        where = f"[{self.plate}]"
-        slopes = {f"beta{where}": self.varying, "beta_shared": self.common}
-        return [*super().formula(), "eta = " + self.terms(f"alpha{where}", **slopes)]

@@ -50,6 +50,7 @@ class Regression(Designed):
     phi_y = NegativeBinomial.latents["phi_y"]
 
     takes_priors = True
+    eta_text = ""  # for print; `build` says it
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Regression(Designed):
         *,
         family: Family | str = "gaussian",
         offset: str | None = None,
-        priors: Mapping[str, Any] | str | None = "autoscale",
+        priors: Mapping[str, object] | str | None = "autoscale",
     ) -> None:
         super().__init__()
         self._ready = {name for name in self.latents if self._is_ready(name)}
@@ -207,7 +208,7 @@ class Regression(Designed):
 
     def formula(self) -> list[str]:
         """The model in lines, for print."""
-        return [f"y ~ {self.family.formula}"]
+        return [f"y ~ {self.family.formula}", *([f"eta = {self.eta_text}"] if self.eta_text else [])]
 
     def extra_repr(self) -> str:
         """Formula, and every latent with its prior and plate, one a line."""

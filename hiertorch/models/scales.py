@@ -19,8 +19,8 @@ SHARE = 0.2
 """Of a column's range that counts as its sd at least: an indicator of few rows has a small sd, and is no small unit."""
 
 
-def column_scale(data: Data, name: str) -> tuple[Tensor, Tensor]:
-    """Mean and scale of a column over rows, `()` each: its sd, or a fifth of its range if that is more; for a constant
+def column_scale(data: Data, name: str) -> Tensor:
+    """Mean and scale of a column over rows, `(2,)`: its sd, or a fifth of its range if that is more; for a constant
     one its size, or 1 if it is 0.
     """
 
@@ -32,13 +32,12 @@ def column_scale(data: Data, name: str) -> tuple[Tensor, Tensor]:
         varies = torch.where(high > low, torch.maximum(sd(x), SHARE * (high - low)), size)
         return torch.stack([x.mean(), varies]).to(data.y)
 
-    mean, scale = data.computed_once(("column", name, "scale"), numbers)
-    return mean, scale
+    return data.computed_once(("column", name, "scale"), numbers)
 
 
-def response_scale(data: Data, family: Family, offset: str | None = None) -> tuple[Tensor, Tensor]:
-    """Level and spread of the linear predictor without its offset, as the response tells, `()` each; the responses of
-    all chains count together.
+def response_scale(data: Data, family: Family, offset: str | None = None) -> Tensor:
+    """Level and spread of the linear predictor without its offset, as the response tells, `(2,)`; the responses of all
+    chains count together.
 
     Raises:
         DataError: if the response has no spread.
@@ -58,8 +57,7 @@ def response_scale(data: Data, family: Family, offset: str | None = None) -> tup
         return torch.stack([level, spread]).to(data.y)
 
     key = ("response", "scale", type(family).__qualname__, repr(family), repr(offset))
-    level, spread = data.computed_once(key, numbers)
-    return level, spread
+    return data.computed_once(key, numbers)
 
 
 def _counted(data: Data) -> Data:

@@ -77,6 +77,7 @@ class TimeVarying(Grouped):
             else f"AR(1) around {start}, sd sigma_alpha, correlation phi^(d {self.time})"
         )
         self.add("alpha", self.paths, self.plate, self.time, text)
+        self.eta_text = self.terms(f"alpha[{self.plate}, {self.time}]", beta=self.predictors)
 
     def design(self) -> Design:
         """With the grouping whose labels are times."""
@@ -108,7 +109,3 @@ class TimeVarying(Grouped):
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha_jt + x_ijt' beta."""
         return v.alpha[:, data[self.plate], data[self.time]] + self.shared(v, data)
-
-    def formula(self) -> list[str]:
-        """In lines."""
-        return [*super().formula(), "eta = " + self.terms(f"alpha[{self.plate}, {self.time}]", beta=self.predictors)]

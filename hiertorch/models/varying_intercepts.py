@@ -35,6 +35,7 @@ class VaryingIntercepts(Grouped):
         self.shape("gamma", self.group_predictors)
         text = f"Normal({self.mean_text('mu_alpha')}, sigma_alpha)"
         self.add("alpha", self.intercepts, self.plate, text=text)
+        self.eta_text = self.terms(f"alpha[{self.plate}]", beta=self.predictors)
 
     def intercepts(self, v: Values, data: Data) -> Distribution:
         """Prior of alpha, `(chains, groups)`."""
@@ -43,7 +44,3 @@ class VaryingIntercepts(Grouped):
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha_j + x_ij' beta."""
         return v.alpha[:, data[self.plate]] + self.shared(v, data)
-
-    def formula(self) -> list[str]:
-        """In lines."""
-        return [*super().formula(), "eta = " + self.terms(f"alpha[{self.plate}]", beta=self.predictors)]

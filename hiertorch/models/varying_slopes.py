@@ -40,6 +40,7 @@ class VaryingSlopes(Grouped):
         self.shape("gamma", [list(self.varying), list(self.group_predictors)])
         text = f"Normal({self.mean_text('mu_beta')}, sigma_beta)"
         self.add("beta", self.slopes, self.plate, [self.varying], text)
+        self.eta_text = self.terms("alpha", **{f"beta[{self.plate}]": self.varying, "beta_shared": self.common})
 
     def slopes(self, v: Values, data: Data) -> Distribution:
         """Prior of beta, `(chains, groups)` of vectors `(K,)`."""
@@ -49,8 +50,3 @@ class VaryingSlopes(Grouped):
         """alpha + x_ij' beta_j."""
         slopes = self.by_slope(v.beta[:, data[self.plate]], data)
         return v.alpha + self.shared(v, data, "beta_shared", self.common) + slopes
-
-    def formula(self) -> list[str]:
-        """In lines."""
-        slopes = {f"beta[{self.plate}]": self.varying, "beta_shared": self.common}
-        return [*super().formula(), "eta = " + self.terms("alpha", **slopes)]

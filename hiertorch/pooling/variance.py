@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, StudentT
 
-from hiertorch.advice.findings import spread_rows
+from hiertorch.data.reading import spread_rows
 from hiertorch.data.table import Data
 from hiertorch.draws.summaries import CI_PROB
 from hiertorch.errors import ModelError

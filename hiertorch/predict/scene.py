@@ -16,7 +16,7 @@ from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.copies import repaired
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
-from hiertorch.model.impossible import refuse_fixed, refuse_sometimes
+from hiertorch.model.impossible import refuse_fixed, refuse_shares
 from hiertorch.model.latent import Values
 from hiertorch.model.means import expected
 from hiertorch.model.model import seeded
@@ -257,7 +257,7 @@ class Setting:
                 own = {name: x[part] for name, x in (given or {}).items()}
                 v = self.values(at[part], population=population, given=own)
                 y = model.likelihood(model.values(v), rows)
-                refuse_sometimes(y, (len(part), rows.n_rows), rows.row_text, "the draws")
+                refuse_shares(y, (len(part), rows.n_rows), rows.row_text, "the draws")
                 if kind == "mean":
                     found[part] = expected(y).to(found.dtype).expand(len(part), rows.n_rows)
                 elif overrides(model, "simulate"):

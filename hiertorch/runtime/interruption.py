@@ -40,9 +40,8 @@ class Signals:
                 if number is None:
                     continue
                 handler = signal.getsignal(number)
-                if handler == default or isinstance(
-                    getattr(handler, "__self__", None), Signals
-                ):  # within another block
+                outer = isinstance(getattr(handler, "__self__", None), Signals)  # another block around this one
+                if handler == default or outer:
                     self._before[number] = signal.signal(number, self._arrived)
         return self
 
@@ -78,10 +77,6 @@ def ended_by(cause: BaseException) -> str:
         return "Ctrl-C"
     if isinstance(cause, SystemExit):
         names = {128 + number: number.name for number in signal.Signals}
-        return (
-            names.get(cause.code, f"SystemExit({cause.code!r})")
-            if isinstance(cause.code, int)
-            else f"SystemExit({cause.code!r})"
-        )
+        return next((name for code, name in names.items() if code == cause.code), f"SystemExit({cause.code!r})")
     text = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {text[0]}" if text else type(cause).__name__

@@ -29,6 +29,7 @@ from hiertorch.models import (
     VaryingIntercepts,
     VaryingSlopes,
 )
+from hiertorch.models.scales import response_scale
 from hiertorch.monitors import Monitor
 
 COLUMNS = ["severity", "about", "finding", "advice"]
@@ -638,7 +639,7 @@ def test_some_rows_alone_know_their_groups_only():
     assert some.labels["district"].tolist() == [0, 6, 11] and some.parents("school", "district").tolist() == [0, 1, 2]
     assert some.group_values("u", "school").tolist() == u[[0, 33, 59]].tolist()
     assert some.counts("school").tolist() == [1, 2, 1] and data.counts("school").tolist() == [10] * 60
-    assert some.scale_of("y")[0] == rows.double().mean()
+    assert response_scale(some, Gaussian())[0] == rows.double().mean()
 
 
 def test_many_rows_are_looked_at_by_a_part_of_them():

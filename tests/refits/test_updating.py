@@ -15,7 +15,9 @@ from builders import QUIET, Passed, Totalled, exact, gaussian, passed, pupils, r
 import hiertorch as ht
 from hiertorch.draws.pareto import good_k
 from hiertorch.errors import DataError, SamplingWarning
+from hiertorch.families import Gaussian
 from hiertorch.models import CorrelatedEffects, Nested, VaryingIntercepts
+from hiertorch.models.scales import column_scale, response_scale
 from hiertorch.posterior import Posterior
 from hiertorch.refits.laterrows import Later
 from hiertorch.refits.reweighting import reweighted
@@ -150,12 +152,12 @@ def test_priors_scaled_by_the_data_stay():
     model = VaryingIntercepts("school", ["x"])
     posterior = ht.sample(model, read(fitted), chains=4, draws=100, **QUIET)
     data = Later(posterior, later).data
-    assert data.scale_of("y")[1].item() == pytest.approx(fitted["y"].std())
-    assert data.scale_of("x")[1].item() == pytest.approx(fitted["x"].std())
+    assert response_scale(data, Gaussian())[1].item() == pytest.approx(fitted["y"].std())
+    assert column_scale(data, "x")[1].item() == pytest.approx(fitted["x"].std())
     assert data.n_rows == 60
     with pytest.warns(SamplingWarning, match="the model was fitted again"):  # 100 units away
         again = Later(posterior.update(later, draws=100), later).data
-    assert again.scale_of("y")[1].item() == pytest.approx(fitted["y"].std())
+    assert response_scale(again, Gaussian())[1].item() == pytest.approx(fitted["y"].std())
 
 
 def test_rows_that_cannot_be_read():
