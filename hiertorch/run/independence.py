@@ -12,7 +12,7 @@ density with the curvature there, and are fitted again to the draws of all chain
 but the last (Haario et al. 2001; Holden, Hauge & Holden 2009, for independence proposals); then they are frozen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -80,9 +80,9 @@ class Independence(Engine):
         self.move, self.chains, self.generator = move, chains, generator
         self.blocks = (Block(move.name, None),)
         # Of their own, so that chains do not depend on what is stored of them, or looked at.
-        self.storing, self.watching = (
-            torch.Generator(generator.device).manual_seed(generator.initial_seed()) for _ in range(2)
-        )
+        self.storing = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+        self.watching = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+        self.generators = {"moving": generator, "storing": self.storing, "watching": self.watching}
         like = move.collapsed.grams.packed
         torch.empty(HELD_BACK, dtype=torch.float32, device="cpu")  # freed at once: see there
         self.place = like.new_zeros(chains, move.width)  # positions, and what drawing from there takes
@@ -102,28 +102,22 @@ class Independence(Engine):
             self.place, self.log_density = move.evaluate(self.place)
             return
         if earlier is not None and earlier.seen is not None:
-            self._stand(move.space.join({name: given[name] for name in move.rest}), move.rest)
+            start = given
             pool = move.space.join(move.space.unconstrain({name: earlier.seen[name] for name in move.rest}))
             root = torch.eye(move.width, dtype=pool.dtype, device=pool.device)
             proposal = proposals.normal_start(pool.mean(0), root)
         else:
             position, pool, proposal = found_around_modes(move, self.chains, self.generator)
-            if given:
-                position = move.space.join({**move.space.split(position), **given})
-            self._stand(position, tuple(given))
-        self.seen = [pool]
-        self.tuning, self.walk = self._fitted(self.seen, proposal)
-
-    def _stand(self, position: Tensor, given: Sequence[str]) -> None:
-        """Chains begin here, or a SamplingError says why they can't."""
-        move = self.move
-        self.place, self.log_density = move.evaluate(position)
+            start = {**move.space.split(position), **given}
+        self.place, self.log_density = move.evaluate(move.space.join({name: start[name] for name in move.rest}))
         if bad := int((~torch.isfinite(self.log_density)).sum()):
             raise SamplingError(
                 f"the log density is not finite where {bad} of {self.chains} chains start (init: "
                 f"{', '.join(given) or 'none'}; sampled: {', '.join(move.rest)}). Check init and the priors of these "
                 "latents."
             )
+        self.seen = [pool]
+        self.tuning, self.walk = self._fitted(self.seen, proposal)
 
     @staticmethod
     def _fitted(draws: list[Tensor], otherwise: Tuning) -> tuple[Tuning, Tensor]:
@@ -280,16 +274,12 @@ class Independence(Engine):
         """The last sweep's values. Looking draws with numbers of its own, so that it changes no draw of the run."""
         return Looked(self.move, self.place, lambda: seeds(1, self.watching)[0])
 
-    @property
-    def _generators(self) -> dict[str, torch.Generator]:
-        return {"moving": self.generator, "storing": self.storing, "watching": self.watching}
-
     def state(self) -> dict[str, Tensor]:
         """Places of chains, the proposals with the draws that they are fitted to, what was audited, and generators."""
         found = {"place": self.place, "log_density": self.log_density, "walk": self.walk, "last": self.last}
         found |= filed("tuning", self.tuning) | filed("seen", {str(k): x for k, x in enumerate(self.seen)})
         found["cycle"] = torch.tensor(self.cycle, device="cpu")
-        found |= filed("generators", {name: source.get_state() for name, source in self._generators.items()})
+        found |= filed("generators", {name: source.get_state() for name, source in self.generators.items()})
         if self.audit is not None:
             found |= filed("audit", self.audit.tensors())
         return found
@@ -301,6 +291,6 @@ class Independence(Engine):
         self.tuning, seen, audited = (inside(folder, state) for folder in ("tuning", "seen", "audit"))
         self.seen = [seen[str(k)] for k in range(len(seen))]
         self.cycle = int(state["cycle"])
-        for name, source in self._generators.items():
+        for name, source in self.generators.items():
             source.set_state(state[f"generators/{name}"])
         self.audit = Audit.of(audited) if audited else None

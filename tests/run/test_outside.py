@@ -88,7 +88,7 @@ class Slices(Engine):
 
 
 class TestSlices(EngineContract):
-    engine, options = Slices, {"plan": Slices}
+    engine, options = Slices, {"plan": partial(Slices, width=1.0, tries=1)}
     moved = ("mu_alpha", "sigma_alpha", "sigma_y", "beta", "alpha")
 
 
