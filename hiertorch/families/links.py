@@ -21,6 +21,6 @@ class Link(NamedTuple):
     inverse: Callable[[Tensor], Tensor]
 
 
-IDENTITY = Link("identity", torch.positive)
-LOG = Link("log", torch.exp)
-LOGIT = Link("logit", torch.sigmoid)
+IDENTITY = Link("identity", torch.positive)  # of real numbers
+LOG = Link("log", torch.exp)  # of means above 0
+LOGIT = Link("logit", torch.sigmoid)  # of probabilities

@@ -9,6 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from hiertorch.draws.ranks import band, differences
+from hiertorch.draws.spacing import evenly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +44,7 @@ def chosen(x: Tensor, odd: bool) -> list[int]:
     ranks = x.flatten().argsort().argsort().reshape(x.shape).double()  # the middle of a heavy tail is no mean
     far = (ranks.mean(1) - ranks.mean()).abs().argsort(descending=True)[:2].tolist() if odd else []
     others = [c for c in range(chains) if c not in far]
-    even = np.linspace(0, len(others) - 1, CHAINS - len(far)).round().astype(int)
+    even = evenly(len(others), CHAINS - len(far), x.device).tolist()
     return sorted([*far, *(others[i] for i in even)])
 
 

@@ -68,6 +68,7 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
   a { text-decoration: none; } .verdict a { display: none; }
 }
 """
+"""Of the whole page, on screens light and dark, and on paper."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def verdict(posterior: Fit, concerns: Concerns, left: Sequence[tuple[str, str]] 
     if sentences:
         parts.append(items(sentences))
     if concerns:
-        links = "".join(f'<li>{escape(text)} <a href="#{name}">{escape("more")}</a></li>' for text, name in concerns)
+        links = "".join(f'<li>{escape(text)} <a href="#{name}">more</a></li>' for text, name in concerns)
         parts.append(f"<p>To look at:</p><ul>{links}</ul>")
     elif kind == "good" and not left:
         parts.append(paragraph("The checks below found nothing that asks for attention."))
@@ -234,7 +234,7 @@ def _criteria(posterior: Fit, concerns: Concerns, left: Left) -> Iterator[str]:
     plates = {latent.plate for latent in fitted.model.latents.values() if latent.plate is not None}
     lines, sentences = {}, []
     for by in ["row", *(plate for plate in fitted.data.plates if plate in plates)]:
-        inner = by != "row" and any(p != by and fitted.data.nests(p, by) for p in plates if p is not None)
+        inner = by != "row" and any(p != by and fitted.data.nests(p, by) for p in plates)
         if inner and posterior.unstored is None:
             sentences.append(
                 f"Leaving out groups of {by} was left to posterior.criterion('loo', by={by!r}): the effects of several "
