@@ -14,18 +14,19 @@ Note [Generators for distributions]
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import torch
+from torch._ops import OpOverload
 
 from hiertorch.runtime.modes import OperationMode
 
 __all__ = ["derived", "seeded", "stream"]
 
 _alone = threading.RLock()
+"""Held while the global generator stands in for ours."""
 
 
 def derived(seed: int, *path: str | int) -> int:
@@ -57,7 +58,13 @@ class _Drawing(OperationMode):
         super().__init__()
         self.generator = generator
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags or kwargs.get("generator") is not None:
             return func(*args, **kwargs)
@@ -66,7 +73,7 @@ class _Drawing(OperationMode):
             return told(*args, **{**kwargs, "generator": self.generator})
         return self._by_the_global_one(func, args, kwargs)
 
-    def _by_the_global_one(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _by_the_global_one(self, func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         """Of the few operations that take no generator (dropout on some devices): the global one stands in for ours."""
         device = self.generator.device
         cpu = device.type == "cpu"
@@ -79,7 +86,7 @@ class _Drawing(OperationMode):
 
 
 @cache
-def _with_generator(func: Any) -> Any:
+def _with_generator(func: OpOverload) -> OpOverload | None:
     """The overload of an operation that takes a generator beside the same arguments, or None."""
     wanted = [argument.name for argument in func._schema.arguments if argument.name != "generator"]
     packet = func.overloadpacket

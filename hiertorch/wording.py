@@ -9,7 +9,7 @@ import numpy as np
 __all__ = ["closest", "listed", "many", "quoted", "shape", "show"]
 
 
-def closest(name: object, names: Iterable[Any]) -> str:
+def closest(name: object, names: Iterable[object]) -> str:
     """A hint at the closest of the names, empty if none is close."""
     close = difflib.get_close_matches(str(name), [str(known) for known in names], n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
@@ -26,7 +26,7 @@ def shape(values: Any) -> str:
     return str(tuple(values.shape))
 
 
-def show(label: Any) -> str:
+def show(label: object) -> str:
     """A label for a message."""
     return repr(label.item() if isinstance(label, np.generic) else label)
 

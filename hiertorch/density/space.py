@@ -1,6 +1,6 @@
 """Latent names to one flat unconstrained position and back; the bijections follow from the priors' supports."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +19,6 @@ __all__ = ["Coordinate", "Space", "chain_last"]
 class Coordinate:
     """Where one latent lives: u in R^(size x event), theta = bijection(u)."""
 
-    name: str
     plate: str | None
     size: int
     event: tuple[int, ...]  # of the constrained value
@@ -47,15 +46,15 @@ class Coordinate:
         return [least <= self.bounds[0], most >= self.bounds[1]]
 
     @classmethod
-    def make(cls, name: str, plate: str | None, size: int, event: tuple[int, ...], support: Constraint) -> "Coordinate":
-        """The coordinate of a latent with this event shape and support.
+    def make(cls, plate: str | None, shape: Sequence[int], support: Constraint) -> "Coordinate":
+        """The coordinate of a latent with this shape, `(size, *event)`, and support.
 
         Raises:
             NotImplementedError: if there is no bijection onto the support (a discrete prior).
         """
         onto = bijection(support)
-        free_event = tuple(_free_shape(onto, torch.Size((1, size, *event)))[2:])
-        return cls(name, plate, size, event, free_event, onto, bounds(support))
+        free_event = tuple(_free_shape(onto, torch.Size((1, *shape)))[2:])
+        return cls(plate, shape[0], tuple(shape[1:]), free_event, onto, bounds(support))
 
 
 class Space:

@@ -49,13 +49,7 @@ class Structure:
 def coordinates_of(model: Model, reads: Reads) -> dict[str, Coordinate]:
     """Plate, shape and bijection of every latent."""
     return {
-        name: Coordinate.make(
-            name,
-            latent.plate,
-            reads.values[name].shape[1],
-            tuple(reads.values[name].shape[2:]),
-            reads.distributions[name].support,
-        )
+        name: Coordinate.make(latent.plate, reads.values[name].shape[1:], reads.distributions[name].support)
         for name, latent in model.latents.items()
     }
 

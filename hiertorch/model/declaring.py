@@ -64,6 +64,7 @@ class Declaring(nn.Module, metaclass=_ModelType):
     def __init__(self) -> None:
         super().__init__()
         latents: dict[str, Latent] = {}
+        derived: dict[str, Derived] = {}
         others: set[str] = set()  # class attributes that are no latents
         for owner in reversed(type(self).__mro__):
             body = vars(owner)
@@ -76,15 +77,10 @@ class Declaring(nn.Module, metaclass=_ModelType):
                     raise ModelError(_shadow(name))
                 del latents[name]  # `beta = None` in a subclass drops a latent
             others |= {name for name, part in body.items() if part is not None} - own.keys()
+            derived |= {name: part for name, part in body.items() if isinstance(part, Derived)}
         self._declared: dict[str, Latent]
         self._derived: dict[str, Derived]
-        self.__dict__["_declared"] = {}
-        self.__dict__["_derived"] = {
-            name: part
-            for owner in reversed(type(self).__mro__)
-            for name, part in vars(owner).items()
-            if isinstance(part, Derived)
-        }
+        self.__dict__.update(_declared={}, _derived=derived)
         for name, latent in latents.items():
             self._declare(name, latent)
 
@@ -96,7 +92,7 @@ class Declaring(nn.Module, metaclass=_ModelType):
         self._declared[name] = latent
         self.__dict__[name] = latent
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         declared = self.__dict__.get("_declared")
         if isinstance(value, Latent):
             if declared is None:
@@ -109,7 +105,7 @@ class Declaring(nn.Module, metaclass=_ModelType):
         elif why := _hides(type(self), name, value):
             raise ModelError(f"an instance of {type(self).__name__}: {why}")
         else:
-            super().__setattr__(name, value)
+            super().__setattr__(name, value)  # type: ignore[arg-type]
 
     def __delattr__(self, name: str) -> None:
         if self._declared.pop(name, None) is None:

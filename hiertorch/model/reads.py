@@ -1,6 +1,7 @@
 """What reads what in a model: every prior and the likelihood run once, on data and values that note what is asked."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -83,8 +84,9 @@ def watched(
     noting: Any = _Watched(data, seen)
     noting_rows: Any = noting if rows is None else _Watched(rows, seen)
     tensors = dict(model.sample_prior(data, chains, generator))
-    if not prior_only:
-        tensors = _possible(model, data, data if rows is None else rows, tensors, generator)
+    if not prior_only and not overrides(model, "log_prob"):
+        with suppress(Exception), validation(False):  # if the likelihood can't be computed at all, that is said later
+            tensors = mended(model, data, data if rows is None else rows, tensors, generator)
     priors, distributions = {}, {}
     for i, name in enumerate(names):
         read: set[str] = set()
@@ -115,19 +117,6 @@ def watched(
         why = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
         raise ModelError(f"the likelihood of {type(model).__name__} failed: {why}") from error
     return Reads(priors, frozenset(read), frozenset(seen), tensors, distributions, response, density)
-
-
-def _possible(
-    model: Densities, data: Data, rows: Data, tensors: dict[str, Tensor], generator: torch.Generator | None
-) -> dict[str, Tensor]:
-    """Prior draws at which the likelihood is finite, if it can be computed at all: what can't be is said later."""
-    if overrides(model, "log_prob"):
-        return tensors
-    try:
-        with validation(False):
-            return mended(model, data, rows, tensors, generator)
-    except Exception:
-        return tensors
 
 
 def _leniently(function: Callable[..., Found], *args: object) -> Found:

@@ -67,7 +67,7 @@ def free_entries(name, value):
 
 def coordinate(name):
     support, event, _ = SUPPORTS[name]
-    return Coordinate.make(name, None, SIZE, event, support)
+    return Coordinate.make(None, (SIZE, *event), support)
 
 
 def somewhere(c, seed=0, scale=1.0):
