@@ -116,8 +116,7 @@ def begin(plan):
     return Sweep(plan, CHAINS), target.state(free)
 
 
-@pytest.mark.parametrize("recorded", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "recorded"), [("nested", False), *((name, True) for name in MODELS)])
 def test_sweeps_stay_on_the_gpu(name, recorded):
     plan = planned(MODELS[name]())
     with fake_mode():

@@ -44,6 +44,7 @@ BLOCK_COLUMN = 36
 """Width of its first column; longer lists of latents go on in the next line."""
 
 ADVICE = "Make it of these, by ht.plan(model, data), or hand over its moves by name, plan=plan.spec."
+"""What to do about a plan of something else."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hiertorch.run.plan import MoveSpec, Plan
 from hiertorch.run.sweeps import Sweep
 
 CHAINS = 6
-MANY, FRESH, STEPS = 2_000, 20_000, 20
+MANY, FRESH, STEPS = 2_000, 10_000, 20  # chains that step, draws that they are compared with, steps of each move
 ALPHA = 1e-3
 
 
@@ -40,7 +40,7 @@ class Setting:
         self.model, self.data, self.moves_asked = case
         generator = torch.Generator().manual_seed(31)
         _, y = self.joint(1, generator)
-        options = {"chains": CHAINS, "warmup": 60, "draws": 4, "thin": 1, "seed": 32, "plan": self.moves_asked}
+        options = {"chains": CHAINS, "warmup": 40, "draws": 4, "thin": 1, "seed": 32, "plan": self.moves_asked}
         posterior = sampled(self.model, self.data.replace(y=y[0]), **options)
         self.plan = self.plan_for(y[0])
         self.target = self.plan.target

@@ -129,7 +129,7 @@ def test_it_is_printed_counted_and_saved_as_any_other(posterior: Posterior, tmp_
     torch.testing.assert_close(
         again.tuning["Stretch(tau, alpha)"]["root"], posterior.tuning["Stretch(tau, alpha)"]["root"]
     )
-    longer = run(start=again, warmup=10)
+    longer = run(start=again, warmup=10, draws=5)
     root = longer.tuning["Stretch(tau, alpha)"]["root"] / posterior.tuning["Stretch(tau, alpha)"]["root"]
     assert 0.5 < float(root) < 2.0
 
