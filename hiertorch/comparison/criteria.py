@@ -101,13 +101,9 @@ def criterion(
     how well is a new group predicted? These are different questions, and models can rank differently (Merkle, Furr &
     Rabe-Hesketh 2019). Effects of groupings that do not nest in the one asked for are conditioned on.
 
-    Args:
-        posterior: knows its model and data.
-        kind: "loo", "waic" or "dic". DIC's mean of theta is that of the latents as declared; `details` has the second
-            form, p_V = 2 Var_s log p(y | theta_s) (Gelman, Hwang & Vehtari 2014, eqs 8 to 10); of WAIC p_waic1 (eq.
-            11) beside p_waic2 (eq. 12).
-        by: "row", or a grouping that effects vary over, or that the model ignores.
-        draws: to look at, of all chains together; None takes all.
+    DIC's mean of theta is that of the latents as declared; `details` has the second form, p_V = 2 Var_s log p(y |
+    theta_s) (Gelman, Hwang & Vehtari 2014, eqs 8 to 10); of WAIC p_waic1 (eq. 11) beside p_waic2 (eq. 12). Arguments
+    are those of `hiertorch.posterior.Posterior.criterion`.
 
     Raises:
         DataError: for an unknown kind or grouping, fewer than 25 draws, a posterior that does not know its model and

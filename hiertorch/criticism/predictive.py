@@ -62,15 +62,8 @@ def predictive_check(
     described. Effects of groups follow the data, so that groups that don't fit their population can't be seen: with new
     groups, effects are drawn again given the population-level latents (mixed replication: Marshall & Spiegelhalter
     2003), and their means and spread are checked. A model with an effect of each row describes any rows: check it with
-    new groups. Row weights are ignored: every row counts once.
-
-    Args:
-        posterior: knows its model and data.
-        statistics: of your own beside the usual ones: name -> function of a response `(draws, rows)` to `(draws,)`, or
-            a list of `hiertorch.criticism.statistics.Statistic`, which can read groups and columns.
-        draws: replications; more than the posterior has draws, and some draws make two.
-        seed: of the random numbers; left out, one that follows from the run's.
-        groups: "known" or "new".
+    new groups. Row weights are ignored: every row counts once. Where there are more replications than draws, some draws
+    make two. Arguments are those of `hiertorch.posterior.Posterior.predictive_check`.
 
     Raises:
         DataError: if the posterior does not know its model and data, for statistics that are no such functions or not

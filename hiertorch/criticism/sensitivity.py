@@ -13,7 +13,7 @@ Note [Which priors]
     the paper advises the same, to scale priors at the top level.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,6 @@ from torch import Tensor
 from hiertorch import wording
 from hiertorch.arguments import names_of
 from hiertorch.draws.fit import Fit
-from hiertorch.draws.naming import parameter_texts
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
 from hiertorch.model.latent import validation
@@ -61,11 +60,7 @@ class Sensitivity:
 
 
 def sensitivity(posterior: Fit, names: Sequence[str] | None = None) -> Sensitivity:
-    """See `Posterior.sensitivity`.
-
-    Args:
-        posterior: knows its model and data.
-        names: latents (or derived quantities) to look at; None looks at the latents of the population level.
+    """See `hiertorch.posterior.Posterior.sensitivity`.
 
     Raises:
         UnknownNameError: if there is no such latent.
@@ -109,13 +104,10 @@ def _columns(posterior: Fit, names: Sequence[str], draw: Tensor) -> pd.DataFrame
     """Thinned draws of parameters that vary, `(chains x draws, parameters)`."""
     tables = []
     for name in names:
-        plate = posterior.plates[name]
-        axes: list[Iterable[Hashable]] = [
-            *([posterior.labels[plate]] if plate is not None else []),
-            *posterior.event_labels[name],
-        ]
-        x = posterior.draws[name][:, draw.to(posterior.draws[name].device)].double().cpu()
-        texts = parameter_texts(name, axes)
+        texts, x = (
+            posterior.parameters(name),
+            posterior.draws[name][:, draw.to(posterior.draws[name].device)].double().cpu(),
+        )
         tables.append(pd.DataFrame(x.reshape(-1, len(texts)).numpy(), columns=texts))
     every = pd.concat(tables, axis=1) if tables else pd.DataFrame()
     return every.loc[:, every.std() > 1e-12]

@@ -16,6 +16,7 @@ from hiertorch.draws import diagnostics, summaries
 from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.judgement import Judgement, judge, whole
 from hiertorch.draws.labelled import LabelledDraws, Stats
+from hiertorch.draws.naming import parameter_texts
 from hiertorch.errors import DataError, UnknownNameError
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.model import Model
@@ -223,8 +224,8 @@ class Fit(LabelledDraws):
             return self.table(name, {"mean": mean, "sd": sd})
         plate, effects = self._redrawn(name)
         mean, sd = effects.moments(name)
-        axes: list[Iterable[Hashable]] = [self.labels[plate], *(range(k) for k in mean.shape[1:])]
-        return summaries.table(name, axes, {"mean": mean, "sd": sd})
+        index = parameter_texts(name, [self.labels[plate], *(range(k) for k in mean.shape[1:])])
+        return summaries.table(index, {"mean": mean, "sd": sd})
 
     def log_marginal(self, plate: str) -> Tensor:
         """log p(y_j | draw) of each group j of a plate, its own effects and those nested in it integrated out:

@@ -189,12 +189,15 @@ class LabelledDraws:
             raise DataError(f"this posterior has no draws: the run was stopped by {by} in its warm-up; run it again.")
         return self
 
-    def table(self, name: str, columns: Mapping[str, Tensor]) -> pd.DataFrame:
-        """Columns `(size, *event)` as a table with a row for each parameter, such as alpha[School 12, 0]."""
+    def parameters(self, name: str) -> list[str]:
+        """The parameters of a latent as tables call them, in the order of `(size, *event)`: alpha[School 12, 0]."""
         plate = self.plates[name]
-        axes: list[Iterable[Hashable]] = [] if plate is None else [self.labels[plate]]
-        axes += self.event_labels[name]
-        return summaries.table(name, axes, columns)
+        groups: list[Iterable[Hashable]] = [] if plate is None else [self.labels[plate]]
+        return parameter_texts(name, [*groups, *self.event_labels[name]])
+
+    def table(self, name: str, columns: Mapping[str, Tensor]) -> pd.DataFrame:
+        """Columns `(size, *event)` as a table with a row for each parameter."""
+        return summaries.table(self.parameters(name), columns)
 
     @cached_property
     def columns(self) -> dict[str, dict[str, Tensor]]:

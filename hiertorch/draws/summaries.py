@@ -1,14 +1,13 @@
 """What is made of draws for people: tables of parameters, and sentences on what not to believe."""
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from hiertorch.draws import diagnostics
-from hiertorch.draws.naming import parameter_texts
 
 __all__ = ["ADVICE", "CI_PROB", "LIMITS", "MIN_CHAINS", "MIXING", "columns", "judged", "moments", "table", "worst"]
 
@@ -84,7 +83,6 @@ def worst(mixing: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def table(name: str, axes: Sequence[Iterable[Hashable]], columns: Mapping[str, Tensor]) -> pd.DataFrame:
-    """Columns of one number a parameter, whose axes have these labels."""
-    index = parameter_texts(name, axes)
+def table(index: list[str], columns: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Columns of one number a parameter."""
     return pd.DataFrame({column: x.flatten().cpu().numpy() for column, x in columns.items()}, index=index)

@@ -11,7 +11,7 @@ from torch.distributions import Gamma, Normal
 from windows import load, text
 
 import hiertorch as ht
-from hiertorch.dashboard import board, closing
+from hiertorch.dashboard import board, closing, loo
 from hiertorch.models import VaryingIntercepts
 from hiertorch.posterior import Posterior
 from hiertorch.report import sections
@@ -55,14 +55,14 @@ def test_a_model_that_fits_is_said_to(tmp_path: Path) -> None:
 
 def test_loo_is_not_left_out_to_save_a_tenth_of_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A density that takes milliseconds, in a run of no time."""
-    monkeypatch.setattr(closing, "COST", 2e-5)  # seconds of a row and draw: 0.6 s for the least draws
+    monkeypatch.setattr(loo, "COST", 2e-5)  # seconds of a row and draw: 0.6 s for the least draws
     _, said = fitted(NORMAL, tmp_path)
     assert "PSIS-LOO" not in said
     assert "elpd (LOO by row)" in text(load(tmp_path), "2_summary/prediction")
 
 
 def test_what_was_left_out_at_the_end_is_in_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closing, "COST", 1.0)  # seconds of a row and draw, and of a simulated response
+    monkeypatch.setattr(loo, "COST", 1.0)  # seconds of a row and draw, and of a simulated response
     monkeypatch.setattr(closing, "SIMULATION", 1.0)
     monkeypatch.setattr("hiertorch.dashboard.figures.figures", lambda *_: {"forest": lambda: 1 / 0})
     with pytest.warns(ht.SamplingWarning, match="figures/forest"):
