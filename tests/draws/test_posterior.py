@@ -72,6 +72,19 @@ PARAMETERS = [
 ]
 
 
+def test_some_chains_and_draws_are_taken_with_all_that_goes_with_them() -> None:
+    whole = made(more={"tau": autoregressive(7, (4, 201, 1))}, positions={"mu": torch.arange(4.0).reshape(4, 1)})
+    some = whole.taken(slice(1, None, 2), slice(0, 201, 5))
+    assert type(some) is Posterior and (some.chains, some.n_draws, some.interval) == (2, 41, 5)
+    assert all(torch.equal(some.draws[name], x[1::2, ::5]) for name, x in whole.draws.items())
+    assert torch.equal(some.more["tau"], whole.more["tau"][1::2, ::5])
+    assert torch.equal(some.stats.log_density, whole.stats.log_density[1::2, ::5])
+    assert torch.equal(some.stats.acceptance["alpha"], whole.stats.acceptance["alpha"][1::2])
+    assert some.positions["mu"].tolist() == [[1.0], [3.0]]
+    assert some.run == {**whole.run, "chains": 2, "interval": 5}
+    assert whole.taken().run == whole.run
+
+
 # Draws by name and label
 
 
