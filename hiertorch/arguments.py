@@ -9,18 +9,6 @@ from torch import Tensor
 from hiertorch import wording
 from hiertorch.errors import DataError, HiertorchError
 
-__all__ = [
-    "check_choice",
-    "check_count",
-    "check_flag",
-    "check_probability",
-    "check_seed",
-    "check_share",
-    "is_count",
-    "is_number",
-    "names_of",
-]
-
 
 def check_choice(name: str, value: object, known: tuple[str, ...], error: type[HiertorchError] = DataError) -> None:
     """Raises a DataError, or another error, unless an argument is one of the known words."""

@@ -6,20 +6,6 @@ from typing import Any
 
 from hiertorch.runtime.silence import is_hushed
 
-__all__ = [
-    "ConfigError",
-    "DataError",
-    "HiertorchError",
-    "InterruptedRunError",
-    "ModelError",
-    "OptionError",
-    "RunFolderError",
-    "SamplingError",
-    "SamplingWarning",
-    "warn",
-]
-
-
 OURS = ("hiertorch", "torch", "contextlib", "functools")
 """Packages whose lines no warning is about."""
 

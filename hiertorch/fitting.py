@@ -14,7 +14,6 @@ from hiertorch.density.structure import analyse
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError, SamplingError, warn
 from hiertorch.gaussian.audit import AuditError
-from hiertorch.model.latent import validation
 from hiertorch.model.model import Model
 from hiertorch.monitors import Audience, ProgressBar
 from hiertorch.run.acceptance import Acceptance
@@ -29,8 +28,7 @@ from hiertorch.run.store import Store
 from hiertorch.run.task import Task, settled
 from hiertorch.run.warmstart import warm_start
 from hiertorch.runtime.interruption import Signals
-
-__all__ = ["fit"]
+from hiertorch.runtime.validating import validation
 
 AGAIN = (
     "These draws are discarded, and the run begins again with moves that evaluate the model itself, as with "

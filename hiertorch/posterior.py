@@ -30,8 +30,6 @@ from hiertorch.runtime.surroundings import at_home, feels_at_home
 if TYPE_CHECKING:
     from xarray import DataTree
 
-__all__ = ["Posterior", "concat"]
-
 
 @feels_at_home
 class Posterior(Fit):

@@ -40,8 +40,6 @@ from hiertorch.run.options import check_handed_on
 from hiertorch.runtime.surroundings import at_home
 from hiertorch.sampling import sample
 
-__all__ = ["PriorGrid", "prior_grid"]
-
 CHAINS = 16
 """Of each scale, unless more are asked for."""
 

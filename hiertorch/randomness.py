@@ -23,8 +23,6 @@ from torch._ops import OpOverload
 
 from hiertorch.runtime.modes import OperationMode
 
-__all__ = ["derived", "seeded", "stream"]
-
 _alone = threading.RLock()
 """Held while the global generator stands in for ours."""
 

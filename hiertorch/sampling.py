@@ -17,8 +17,6 @@ from hiertorch.run.options import Options
 from hiertorch.run.plan import MoveSpec, Plan
 from hiertorch.runtime.surroundings import at_home
 
-__all__ = ["plan", "sample"]
-
 
 @at_home
 def plan(

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["closest", "listed", "many", "quoted", "shape", "show"]
-
 
 def closest(name: object, names: Iterable[object]) -> str:
     """A hint at the closest of the names, empty if none is close."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from hiertorch.model.latent import validation
 from hiertorch.moves.adaptation import Learning
+from hiertorch.runtime.validating import validation
 
 CUDA = torch.device("cuda:0")
 

@@ -43,7 +43,7 @@ import hiertorch as ht
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
-from hiertorch.model.latent import validation
+from hiertorch.runtime.validating import validation
 
 STEP = 2.0**20  # of a unit vector: a power of two loses nothing, and is large beside any constant in a mean
 SIZES = (1, 2, 9, 4, 1, 13, 3, 6)  # rows of the schools

@@ -23,8 +23,6 @@ from hiertorch.model.transport import location_scale
 from hiertorch.models.autoscale import INTERCEPTS, Autoscaled
 from hiertorch.models.design import Design, Designed, design_of
 
-__all__ = ["scale_findings"]
-
 TIGHT = 5.0
 """Prior sds. No coefficient of one predictor explains more than sd(y) / sd(x): beyond 5 of them the prior all but
 excludes half of that, an ordinary effect.

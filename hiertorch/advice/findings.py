@@ -4,8 +4,6 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["BROKEN", "COLUMNS", "LEVELS", "LOOK", "Finding", "differs_by_chain"]
-
 LEVELS = ("error", "warning", "note")
 """Of severity, the gravest first."""
 

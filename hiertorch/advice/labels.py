@@ -11,8 +11,6 @@ from hiertorch.data.spelling import clashes
 from hiertorch.data.table import Data
 from hiertorch.wording import many, show
 
-__all__ = ["label_findings"]
-
 LOOK = 300_000
 """Labels of a grouping, above which they are not compared: it would take more than a second."""
 

@@ -12,8 +12,6 @@ from hiertorch.model.model import Model
 from hiertorch.models.design import design_of
 from hiertorch.wording import many, quoted
 
-__all__ = ["column_findings"]
-
 SINGULAR = 1e-3
 """Of singular values over the largest: one predictor is the others' sum within a thousandth. Also above float32's
 rounding.

@@ -22,14 +22,12 @@ from hiertorch.density.structure import coordinates_of
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.checks import inspect
 from hiertorch.model.copies import prior_text
-from hiertorch.model.latent import validation
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.model.transport import location_scale
 from hiertorch.models.design import design_of, family_of
+from hiertorch.runtime.validating import validation
 from hiertorch.wording import many, quoted
-
-__all__ = ["check", "chosen_priors", "findings", "grave", "model_text", "sentences"]
 
 FEW_GROUPS = 5
 """With fewer, a scale of groups is its prior's (Gelman & Hill 2007, section 12.9)."""

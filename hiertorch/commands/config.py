@@ -38,8 +38,6 @@ from hiertorch.runtime.interruption import Signals
 from hiertorch.sampling import sample
 from hiertorch.wording import closest
 
-__all__ = ["Config", "load", "parsed", "parser_of", "read_data", "read_table", "run", "sections"]
-
 EVENTS = "events.out.tfevents"
 RUN_FILES = (DRAWS_FILE, "draws.npz", "summary.csv", f"{EVENTS}.*", f"chain_*/{EVENTS}.*")
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from hiertorch.errors import ConfigError, HiertorchError
 
-__all__ = ["INTERRUPTED", "status"]
-
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 

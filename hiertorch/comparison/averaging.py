@@ -7,8 +7,6 @@ import math
 
 import numpy as np
 
-__all__ = ["bootstrapped", "stacked"]
-
 BOOTSTRAPS = 1_000
 NUMBERS = 4_000_000  # bootstraps x rows that are held at once
 EM_STEPS = 100

@@ -30,11 +30,9 @@ from hiertorch.errors import DataError
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.declared import overrides, refuse_own_priors
-from hiertorch.model.latent import validation
-from hiertorch.model.model import weighted
+from hiertorch.model.densities import weighted
 from hiertorch.model.reads import watched
-
-__all__ = ["ClosedForm", "Numerical", "by_group", "log_marginals"]
+from hiertorch.runtime.validating import validation
 
 NUMBERS = 1_000_000
 """Draws x rows that are evaluated at once."""

@@ -23,8 +23,6 @@ from hiertorch.runtime.surroundings import at_home
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Comparison", "compare"]
-
 WIDTH = 118  # of text
 
 

@@ -24,8 +24,6 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
 
-__all__ = ["Criterion", "criterion", "question", "total"]
-
 KINDS = ("loo", "waic", "dic")
 
 MIN_DRAWS = 25

@@ -18,21 +18,9 @@ from hiertorch.comparison.bygroup import by_group
 from hiertorch.draws import diagnostics
 from hiertorch.draws.pareto import good_k, leave_one_out
 from hiertorch.draws.pointwise import Pointwise
-from hiertorch.model.latent import Values, validation
-from hiertorch.model.model import weighted
-
-__all__ = [
-    "Found",
-    "Groups",
-    "Rows",
-    "dic",
-    "loo",
-    "named",
-    "psis_loo",
-    "relative_efficiency",
-    "total",
-    "waic",
-]
+from hiertorch.model.densities import weighted
+from hiertorch.model.latent import Values
+from hiertorch.runtime.validating import validation
 
 EFFICIENCY_PARAMETERS = 2_000
 """Over about which the relative efficiency of the draws is averaged."""

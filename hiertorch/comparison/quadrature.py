@@ -15,8 +15,6 @@ from torch import Tensor
 
 from hiertorch.density.newton import by_densities, modes
 
-__all__ = ["laplace", "log_integral", "mode", "rule"]
-
 RULE = {1: 15, 2: 9}
 """Effects in a group -> points of the Gauss-Hermite rule for each of them."""
 

@@ -10,8 +10,6 @@ from hiertorch import wording
 from hiertorch.comparison.criteria import Criterion
 from hiertorch.draws.pareto import HIGHEST
 
-__all__ = ["doubt", "errors_asked", "sentences"]
-
 SMALL = 4.0
 """Differences of elpd below this are small, whatever their standard error (Sivula, Magnusson & Vehtari 2020)."""
 

@@ -18,8 +18,6 @@ from hiertorch.errors import DataError
 from hiertorch.models.design import family_of
 from hiertorch.runtime.surroundings import feels_at_home
 
-__all__ = ["Check"]
-
 EXTREME = 0.025
 """p-values nearer to 0 or 1 are called extreme."""
 

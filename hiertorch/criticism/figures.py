@@ -19,8 +19,6 @@ from hiertorch.runtime.silence import quiet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["KINDS", "draw"]
-
 CURVES = 50
 """Replications in a figure of densities."""
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 from hiertorch.criticism.check import Check
 from hiertorch.draws.spacing import evenly
 
-__all__ = ["OBSERVED", "REPLICATED", "SIZE", "cut", "figure_of", "legend", "middle", "responses", "titled", "tree"]
-
 SIZE = (6.4, 4.2)
 """Of a figure with one panel, in inches."""
 

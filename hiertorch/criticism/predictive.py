@@ -22,8 +22,6 @@ from hiertorch.runtime.surroundings import at_home, feels_at_home
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PredictiveCheck", "loo_pit", "predictive_check", "prior_check"]
-
 GROUPS = ("known", "new")
 
 

@@ -11,11 +11,10 @@ from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.randomness import derived, stream
-
-__all__ = ["Replications", "from_posterior", "from_prior"]
+from hiertorch.runtime.validating import validation
 
 NUMBERS = 2_000_000
 """Draws x rows, or draws x groups, that are held at once."""

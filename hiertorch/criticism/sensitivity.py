@@ -26,10 +26,8 @@ from hiertorch.arguments import names_of
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
-from hiertorch.model.latent import validation
 from hiertorch.runtime.silence import quiet
-
-__all__ = ["THRESHOLD", "Sensitivity", "sensitivity"]
+from hiertorch.runtime.validating import validation
 
 THRESHOLD = 0.05
 CONFLICT, STRONG, FINE = "prior-data conflict", "strong prior or weak likelihood", "-"

@@ -15,8 +15,6 @@ from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 from hiertorch.wording import listed
 
-__all__ = ["Statistic", "Statistics", "given", "p_text"]
-
 KINDS = ("continuous", "count", "binary")
 
 

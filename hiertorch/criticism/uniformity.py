@@ -14,10 +14,8 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.pareto import psis
 from hiertorch.draws.pointwise import DRAWS, Pointwise, labels_of
 from hiertorch.model.declared import refuse_own_likelihood
-from hiertorch.model.latent import validation
-from hiertorch.model.model import seeded
-
-__all__ = ["Band", "LooPit", "loo_pit", "uniform_band"]
+from hiertorch.randomness import seeded
+from hiertorch.runtime.validating import validation
 
 LEVEL = 0.01
 """Error rate of the verdict: how often values that are uniform are called otherwise."""

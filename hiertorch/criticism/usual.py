@@ -9,8 +9,6 @@ from torch import Tensor
 from hiertorch.criticism.statistics import Statistic
 from hiertorch.data.table import Data
 
-__all__ = ["calibration", "usual"]
-
 BINS = 10
 """Of equally many rows, in which predicted probabilities are held against frequencies."""
 

@@ -30,8 +30,6 @@ from hiertorch.pooling.glance import Glance, Glances
 if TYPE_CHECKING:
     from hiertorch.dashboard.closing import Closing
 
-__all__ = ["Board"]
-
 T = TypeVar("T")
 
 PAGES = 45  # of tier 2 in a run, and some more at its end: TensorBoard shows 50 histograms

@@ -6,8 +6,6 @@ import numpy as np
 
 from hiertorch.dashboard.sheet import BLACK, BLUE, GREY, LARGEST, ORANGE, PALE, Sheet, name
 
-__all__ = ["pareto_k", "predictive"]
-
 REPLICATIONS, VALUES = 100, 120_000  # of which at most a figure is made
 BARS, CELLS = 30, 128
 SHOWN, ABOVE = 1_000, 300  # rows below and above the limit of k

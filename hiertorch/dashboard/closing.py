@@ -24,8 +24,6 @@ from hiertorch.errors import HiertorchError
 from hiertorch.model.declared import overrides
 from hiertorch.model.model import Model
 
-__all__ = ["Closing", "closing"]
-
 DATA_SETS, DRAWN, ROWS = 200, 40, 2_000
 """Simulated data sets by which misfits are found, those that are drawn, and the most rows of each."""
 

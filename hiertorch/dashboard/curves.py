@@ -15,8 +15,6 @@ from hiertorch.dashboard.records import EventFile
 from hiertorch.dashboard.snapshots import Snapshot
 from hiertorch.monitors.base import RunInfo, Watch, safe_tags
 
-__all__ = ["CHAINS", "POINTS", "TRACES", "Curves", "block_tags", "paths"]
-
 POINTS = (
     396  # a tag, with four more that come out of turn at most 400: a card on the page is hardly as many pixels wide
 )

@@ -26,8 +26,6 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  
 
 from hiertorch.dashboard.records import WRITER
 
-__all__ = ["carried", "event_files", "remove", "succeeded"]
-
 PATTERN = "events.out.tfevents.*"
 SETUP = ("_hparams_/", "custom_scalars__config__")  # of the page, written anew by every run
 PIXEL = bytes.fromhex(  # a PNG of one transparent pixel

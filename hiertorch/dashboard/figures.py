@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from hiertorch.dashboard.closing import Closing
     from hiertorch.pooling.glance import Glance
 
-__all__ = ["criticism", "figures"]
-
 ROWS = 18  # of a forest
 POINTS = 1_000  # of a scatter plot
 

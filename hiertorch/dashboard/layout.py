@@ -10,8 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from hiertorch.dashboard.curves import paths
 from hiertorch.dashboard.records import Chart
 
-__all__ = ["READABLE", "TOP", "available", "closed", "layout"]
-
 READABLE, TOP = "convergence/{}_minus_1", 0.05
 """R-hat - 1, cut off above, can be read where it matters: early ones of 2 or 3 would flatten what is between 1.00 and
 1.05, and the page's axes show three digits, of which R-hat itself needs one for its 1.

@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
-__all__ = ["announcement", "command", "links", "overview", "place"]
-
 PINNED = ("convergence/rhat_max_minus_1", "convergence/ess_bulk_min", "sampler/accept_rate", "sampler/log_prob")
 COMPARED = ("convergence/rhat_max_minus_1", "convergence/ess_bulk_min", "metric/ess_per_s")
 NO_CHAINS = "^(?!(.*/)?chain_[0-9]+$)"

@@ -17,8 +17,6 @@ from hiertorch.comparison.elpd import Rows, psis_loo, relative_efficiency
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
 
-__all__ = ["LeftOutError", "Loo", "SlowError", "loo", "seconds_a_draw"]
-
 MOST, DRAWS, FEWEST, SMALLEST = 4_000, 1_000, 300, 25
 """Of all chains together: as many as `Posterior.criterion` takes, as many as are wanted, the least where there are
 more, and the least of all.

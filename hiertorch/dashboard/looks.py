@@ -22,8 +22,6 @@ from hiertorch.draws.diagnostics import digest, effective, quantile
 from hiertorch.draws.fit import Fit
 from hiertorch.monitors.base import RunInfo, Watch, parameter_names, spread, thinned
 
-__all__ = ["ESS", "LEVELS", "RHAT", "WORST", "Eye", "Look"]
-
 RHAT, ESS = summaries.LIMITS["r_hat"], summaries.LIMITS["ess_bulk"]
 """What is good enough, of all chains together (Vehtari et al. 2021, section 4)."""
 

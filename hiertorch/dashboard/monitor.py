@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from hiertorch.dashboard.worker import Worker
     from hiertorch.monitors.base import Watch
 
-__all__ = ["TensorBoardMonitor"]
-
 COLUMNS = ("model", "kernel", "seed")  # of the HParams tab, which every run has
 
 

@@ -8,8 +8,6 @@ from hiertorch.dashboard.sheet import BLACK, BLUE, CHAINS, GREY, LIGHT, ORANGE, 
 from hiertorch.draws.ranks import ERROR, band, differences
 from hiertorch.draws.summaries import LIMITS
 
-__all__ = ["acceptance", "forest", "funnel", "pair", "rank", "shrinkage"]
-
 RANKED, SORTED = 150, 25_000  # at most so many draws of a chain, and of all, thinned evenly: less dependent, too
 MOST_CHAINS, NAMED, INSIDE = 256, 4, 16  # in a figure of ranks: judged; named outside the band; drawn inside it
 ROWS = 18  # of a forest

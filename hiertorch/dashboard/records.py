@@ -29,8 +29,6 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # type: ignore
 from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ignore[import-untyped]
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
-__all__ = ["WRITER", "Chart", "EventFile"]
-
 Chart = Sequence[str] | tuple[str, str, str]
 
 BUFFER = 2**20  # bytes of a file that are held; what one method writes is less, but for a picture

@@ -9,8 +9,6 @@ from hiertorch.draws.judgement import Judgement
 from hiertorch.monitors.base import safe_tags
 from hiertorch.pooling.glance import Glance
 
-__all__ = ["METRICS", "convergence", "means", "pooling"]
-
 METRICS = {
     "metric/elpd_loo": "elpd (LOO)",
     "metric/rhat_max": "worst R-hat",

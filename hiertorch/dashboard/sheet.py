@@ -15,8 +15,6 @@ from matplotlib.text import Text
 
 from hiertorch.monitors.bar import shortened
 
-__all__ = ["BLACK", "BLUE", "CHAINS", "GREY", "LIGHT", "ORANGE", "PALE", "SIZE", "Sheet", "finite", "name"]
-
 SIZE, DPI = (576, 384), 100
 """Pixels of a figure, of which a card in TensorBoard shows every other one; and pixels of an inch, of 72 points."""
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from hiertorch.draws.fit import Fit
 from hiertorch.monitors.base import Watch, Window
 
-__all__ = ["Snapshot", "snapshot"]
-
 
 @dataclass(frozen=True)
 class Snapshot:

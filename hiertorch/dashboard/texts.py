@@ -16,8 +16,6 @@ from hiertorch.monitors.base import RunInfo, Watch
 if TYPE_CHECKING:
     from hiertorch.dashboard.closing import Closing
 
-__all__ = ["config", "contents", "ending", "model_card", "prediction", "summary", "verdict", "worst"]
-
 NAMED = 5  # parameters that a verdict names
 STUCK = 0.05  # an acceptance rate below this deserves a word
 SIGN = "\N{WARNING SIGN}"

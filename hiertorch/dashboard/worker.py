@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Worker"]
-
 MANY, HELD = 500, 10_000
 """Snapshots that wait before their time has come, and at most: of more, the oldest are lost."""
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 
-__all__ = ["at_most", "positive", "refuse", "whole"]
-
 
 def positive(data: Data, column: str, what: str) -> None:
     """Raises a DataError unless all values of a column are above 0."""

@@ -11,8 +11,6 @@ from hiertorch.data.reading import PANDAS_ARRAYS, check_length, check_none
 from hiertorch.errors import DataError
 from hiertorch.wording import shape, show
 
-__all__ = ["coded", "label_numbers", "row_labels"]
-
 MANY = 1000
 """A table of so many whole numbers is small whatever the number of rows."""
 

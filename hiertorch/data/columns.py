@@ -10,8 +10,6 @@ from hiertorch.data.reading import check_none
 from hiertorch.errors import DataError
 from hiertorch.wording import closest, listed, show
 
-__all__ = ["check_aligned", "check_column_name", "check_mappings", "check_names", "read_column", "renamed"]
-
 
 def check_names(
     response: str, columns: Mapping[str, object], groups: Mapping[str, object], taken: Collection[str]

@@ -21,8 +21,6 @@ from hiertorch.data import coding
 from hiertorch.errors import DataError
 from hiertorch.runtime.surroundings import feels_at_home
 
-__all__ = ["Facts"]
-
 HEAD = 65_536
 """Rows that are looked at at once when values are compared within groups."""
 

@@ -19,8 +19,6 @@ from hiertorch.data.facts import Facts
 from hiertorch.data.reading import EXACT
 from hiertorch.errors import DataError
 
-__all__ = ["Fingerprint"]
-
 LETTERS = 16
 """Of 64: two data sets that differ share them with probability 2^-64."""
 

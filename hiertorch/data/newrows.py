@@ -25,8 +25,6 @@ from hiertorch.data.spelling import clashes, refuse_spellings
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, warn
 
-__all__ = ["FrameRows", "NewRows", "announce", "appended", "shown"]
-
 
 @dataclass(frozen=True)
 class FrameRows:

@@ -21,8 +21,6 @@ from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.errors import DataError
 from hiertorch.runtime.surroundings import feels_at_home
 
-__all__ = ["Parts", "counted"]
-
 
 @feels_at_home
 class Parts(Facts):

@@ -10,20 +10,6 @@ from torch import Tensor
 from hiertorch.errors import DataError
 from hiertorch.wording import shape
 
-__all__ = [
-    "check_dtype",
-    "check_finite",
-    "check_length",
-    "check_none",
-    "common_device",
-    "is_real",
-    "predictor",
-    "response",
-    "row_numbers",
-    "row_weights",
-    "spread_rows",
-]
-
 PANDAS_ARRAYS = pd.Series | pd.Index | pd.api.extensions.ExtensionArray
 """One-dimensional arrays that may hold pandas' missing values."""
 

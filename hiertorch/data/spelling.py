@@ -28,8 +28,6 @@ import pandas as pd
 from hiertorch import wording
 from hiertorch.errors import DataError
 
-__all__ = ["clashes", "keys", "refuse_spellings", "spellings"]
-
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.ASCII)
 """Text of a number: 12, -0.5, 1e3."""
 

@@ -16,8 +16,6 @@ from hiertorch.data.parts import Parts, counted
 from hiertorch.errors import DataError
 from hiertorch.runtime.surroundings import feels_at_home
 
-__all__ = ["Data"]
-
 
 class Recipe(NamedTuple):
     """Which columns of a frame the data were read from, so that new rows are read alike."""

@@ -11,8 +11,6 @@ from hiertorch.density.target import Target
 from hiertorch.errors import SamplingError
 from hiertorch.model.mending import mended
 
-__all__ = ["initial_state", "read_init"]
-
 SPREAD = 8
 """Draws from the prior for each chain, of which it takes one of the middle half."""
 

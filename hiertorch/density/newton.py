@@ -17,8 +17,6 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["by_densities", "by_gradients", "modes"]
-
 LogDensity: TypeAlias = Callable[[Tensor], Tensor]
 """log densities `(m, *batch)` of m places for each of a batch, `(m, *batch, d)`."""
 

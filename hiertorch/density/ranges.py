@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
-__all__ = ["Range", "ranges", "settled", "strictly"]
-
 Range = tuple[float, float]
 """The least and the largest number that there may be."""
 

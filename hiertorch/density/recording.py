@@ -25,8 +25,6 @@ from hiertorch.density.ranges import Range, ranges, settled, strictly
 from hiertorch.errors import warn
 from hiertorch.model.tolerance import tolerant
 
-__all__ = ["record"]
-
 log = logging.getLogger("hiertorch")
 
 _tracing = threading.RLock()

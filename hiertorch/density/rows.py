@@ -19,8 +19,6 @@ from torch import Tensor
 
 from hiertorch.data.table import Data
 
-__all__ = ["Rows", "cells"]
-
 SCATTER_COST = 1.0
 """Of adding one number to its cell, in units of one row's density when that is compiled (measured, CPU)."""
 

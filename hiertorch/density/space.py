@@ -12,8 +12,6 @@ from hiertorch.model.bijections import bijection
 from hiertorch.model.copies import cast
 from hiertorch.model.intervals import Bounds, bounds
 
-__all__ = ["Coordinate", "Space", "chain_last"]
-
 
 @dataclass(frozen=True)
 class Coordinate:

@@ -5,8 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["State"]
-
 
 class State(NamedTuple):
     """Latents of every chain, and the pieces of the log density there that the next move needs."""

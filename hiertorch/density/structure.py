@@ -18,12 +18,10 @@ from hiertorch.density.rows import Rows
 from hiertorch.density.space import Coordinate, Space
 from hiertorch.density.target import Target
 from hiertorch.model.declared import overrides
-from hiertorch.model.latent import validation
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.model.transport import is_standard, location_scale, untransportable
-
-__all__ = ["Structure", "analyse", "coordinates_of", "priors_alone"]
+from hiertorch.runtime.validating import validation
 
 TRIALS = 3
 """Of a proof by probing: near by, and to two other draws from the prior."""

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from hiertorch.model.support import Condition
 
-__all__ = ["Piece", "Tally", "ruled"]
-
 COUNTING = Lock()
 """Several threads evaluate pieces of one density."""
 

@@ -26,8 +26,6 @@ from hiertorch.model.model import Model
 from hiertorch.model.support import Condition
 from hiertorch.model.transport import location_scale, transport
 
-__all__ = ["Target"]
-
 Found = TypeVar("Found")
 
 

@@ -12,11 +12,9 @@ from hiertorch.data.table import Data
 from hiertorch.density.structure import analyse, priors_alone
 from hiertorch.draws.fit import Fit
 from hiertorch.gaussian.collapse import Collapsed
-from hiertorch.model.latent import validation
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
-
-__all__ = ["disagreement"]
+from hiertorch.runtime.validating import validation
 
 DRAWS = 8
 LIMIT, ROUNDING = {torch.float64: 1e-3, torch.float32: 0.1}, {torch.float64: 1e-7, torch.float32: 1e-5}

@@ -30,8 +30,6 @@ from torch import Tensor
 
 from hiertorch.errors import DataError, RunFolderError
 
-__all__ = ["Kind", "checked_path", "read", "replacing", "whole", "write"]
-
 NUMPY_ARCHIVE = b"PK\x03\x04"
 """How the files of hiertorch before safetensors begin."""
 

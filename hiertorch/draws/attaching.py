@@ -12,10 +12,9 @@ from hiertorch.errors import DataError, ModelError
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.checks import inspect
-from hiertorch.model.latent import Latent, validation
+from hiertorch.model.latent import Latent
 from hiertorch.model.model import Model
-
-__all__ = ["attach"]
+from hiertorch.runtime.validating import validation
 
 ADVICE = "Give the model and data that this posterior was drawn from."
 CHOSEN = "\n\npriors by these data:"

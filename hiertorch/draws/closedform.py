@@ -6,8 +6,6 @@ from hiertorch.gaussian.audit import audited
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.model.reads import Reads
 
-__all__ = ["collapsed_of"]
-
 
 def collapsed_of(posterior: Fit, data: Data | None = None, reads: Reads | None = None) -> Collapsed | str:
     """The model of a fit with effects and coefficients integrated out, or the reason why it can't be.

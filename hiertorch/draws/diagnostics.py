@@ -35,25 +35,6 @@ from hiertorch.draws.ranked import Ranked, normal_scores, score_table
 from hiertorch.errors import DataError
 from hiertorch.runtime.workers import each
 
-__all__ = [
-    "Convergence",
-    "Digest",
-    "convergence",
-    "digest",
-    "effective",
-    "ess_bulk",
-    "ess_mean",
-    "ess_tail",
-    "fixed",
-    "mcse_mean",
-    "mcse_sd",
-    "moments",
-    "quantile",
-    "rank_normalise",
-    "rhat",
-    "stuck",
-]
-
 MIN_DRAWS = 4  # a half chain needs 2 draws to have a variance
 MANY_DRAWS = 100  # in which every single parameter of a healthy chain has moved
 _CHUNK_BYTES = 64 * 2**20  # for temporaries

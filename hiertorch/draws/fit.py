@@ -24,8 +24,6 @@ from hiertorch.randomness import derived
 from hiertorch.runtime.surroundings import feels_at_home
 from hiertorch.wording import listed
 
-__all__ = ["Fit"]
-
 
 @feels_at_home
 class Fit(LabelledDraws):

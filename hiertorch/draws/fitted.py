@@ -11,11 +11,10 @@ from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads, watched
-
-__all__ = ["Fitted"]
+from hiertorch.runtime.validating import validation
 
 NUMBERS = 1_000_000
 """Numbers of a latent that derived quantities are computed from at once."""

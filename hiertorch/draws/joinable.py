@@ -10,8 +10,6 @@ from hiertorch.draws.agreement import disagreement
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError
 
-__all__ = ["check_names", "checked", "runs_of", "sweeps_of"]
-
 ALIKE = 0.1
 """Share of draws that two independent runs can't have in common: a chain that stands still where it started is less."""
 

@@ -21,8 +21,6 @@ from hiertorch.draws.labelled import Stats
 from hiertorch.errors import DataError, warn
 from hiertorch.gaussian.redraw import Redraw
 
-__all__ = ["joined"]
-
 
 def joined(posteriors: Iterable[Fit]) -> Fit:
     """The chains of several runs of one model and data as one; see `hiertorch.posterior.concat`."""

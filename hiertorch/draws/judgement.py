@@ -17,8 +17,6 @@ from hiertorch.draws.labelled import LabelledDraws
 from hiertorch.draws.summaries import ADVICE, LIMITS, MIN_CHAINS, worst
 from hiertorch.wording import listed
 
-__all__ = ["Judgement", "Worst", "judge", "whole"]
-
 WHOLE = 35_000_000
 """Stored numbers, of which R-hat, effective draws and Monte Carlo errors take some 8 s on one core. No collapsed run
 with defaults and up to 8,000 parameters has more.

@@ -15,8 +15,6 @@ from hiertorch.errors import DataError, UnknownNameError
 from hiertorch.runtime.surroundings import feels_at_home
 from hiertorch.wording import listed
 
-__all__ = ["LabelledDraws", "Stats"]
-
 
 @dataclass(frozen=True)
 class Stats:

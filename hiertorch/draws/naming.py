@@ -25,17 +25,6 @@ import pandas as pd
 from hiertorch.draws.zones import decode_zone, encode_zone
 from hiertorch.errors import DataError
 
-__all__ = [
-    "decode_index",
-    "decode_label",
-    "encode_index",
-    "encode_label",
-    "label_text",
-    "parameter_text",
-    "parameter_texts",
-    "unsavable",
-]
-
 Unit = Literal["s", "ms", "us", "ns"]
 PLAIN = frozenset((str, int, float, bool, type(None)))
 KEPT = "text, numbers, booleans, bytes, dates, times, periods, intervals, UUIDs, Enum members and tuples of these"

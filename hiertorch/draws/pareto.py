@@ -23,8 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["HIGHEST", "good_k", "leave_one_out", "psis", "smoothed"]
-
 HIGHEST = 0.7
 """Pareto k above which no number of draws is enough (section 3.2.4)."""
 

@@ -19,11 +19,10 @@ from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.model.declared import refuse_own_density
+from hiertorch.model.densities import weighted
 from hiertorch.model.intervals import bounds
-from hiertorch.model.latent import Values, validation
-from hiertorch.model.model import weighted
-
-__all__ = ["DRAWS", "Pointwise"]
+from hiertorch.model.latent import Values
+from hiertorch.runtime.validating import validation
 
 DRAWS = 4_000
 """Of all chains together: draws that are looked at unless more are asked for."""

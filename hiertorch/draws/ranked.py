@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Ranked", "normal_scores", "score_table"]
-
 TAILS = (0.05, 0.95)
 """Quantiles whose indicators give the tail ESS."""
 

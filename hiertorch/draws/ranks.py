@@ -25,8 +25,6 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["ERROR", "band", "differences"]
-
 ERROR = 0.01
 POINTS = 50
 

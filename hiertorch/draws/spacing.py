@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["evenly"]
-
 
 def evenly(number: int, most: int, device: torch.device) -> Tensor:
     """At most so many of the places 0 to `number` - 1, the first and the last among them; computed in double precision,

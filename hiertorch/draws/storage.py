@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
 
-__all__ = ["KIND", "load", "save", "to_arviz"]
-
 Kept = TypeVar("Kept", bound=Fit)
 KIND = archive.Kind("hiertorch posterior", 2, "a posterior", "posterior.save(path)")
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from hiertorch.draws import diagnostics
 
-__all__ = ["ADVICE", "CI_PROB", "LIMITS", "MIN_CHAINS", "MIXING", "columns", "judged", "moments", "table", "worst"]
-
 CI_PROB = 0.89  # of intervals; ArviZ's default
 MIXING = ("ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd")
 MIN_CHAINS = 4  # this and the limits: Vehtari et al. (2021)

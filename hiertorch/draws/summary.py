@@ -12,8 +12,6 @@ from hiertorch.draws.summaries import CI_PROB, MIXING
 from hiertorch.errors import DataError
 from hiertorch.wording import listed
 
-__all__ = ["summary"]
-
 KINDS = ("all", "stats", "diagnostics")
 
 

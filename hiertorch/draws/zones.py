@@ -8,8 +8,6 @@ from zoneinfo import ZoneInfo
 
 from dateutil import tz as dateutil
 
-__all__ = ["decode_zone", "encode_zone"]
-
 
 def encode_zone(zone: datetime.tzinfo | None) -> object:
     """A time zone as JSON, or None for none.

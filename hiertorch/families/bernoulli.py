@@ -6,8 +6,6 @@ from hiertorch.data.table import Data
 from hiertorch.families.successes import Successes
 from hiertorch.model.latent import Values
 
-__all__ = ["Bernoulli"]
-
 
 class Bernoulli(Successes):
     """y_i ~ Bernoulli(p_i), logit(p_i) = eta_i."""

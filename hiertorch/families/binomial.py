@@ -9,8 +9,6 @@ from hiertorch.families.family import check_column_name
 from hiertorch.families.successes import Successes
 from hiertorch.model.latent import Values
 
-__all__ = ["Binomial"]
-
 MOST = 20
 """Trials of a simulated row."""
 

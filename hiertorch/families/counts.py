@@ -8,8 +8,6 @@ from hiertorch.data.table import Data
 from hiertorch.families.family import Family, check_column_name, sd, uniform
 from hiertorch.families.links import LOG
 
-__all__ = ["Counts"]
-
 
 class Counts(Family):
     """Counts, whose mean is exposure_i exp(eta_i).

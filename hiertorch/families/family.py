@@ -19,8 +19,6 @@ from hiertorch.families.links import IDENTITY, Link
 from hiertorch.model.latent import Latent, Values
 from hiertorch.model.means import centre
 
-__all__ = ["Derivatives", "Family", "check_column_name", "sd", "uniform"]
-
 
 class Derivatives(NamedTuple):
     """Derivatives of log p(y_i | eta_i) in eta_i, `(chains, rows)` each."""

@@ -9,8 +9,6 @@ from hiertorch.data.table import Data
 from hiertorch.families.family import Derivatives, Family, check_column_name, uniform
 from hiertorch.model.latent import Latent, Values
 
-__all__ = ["Gaussian"]
-
 
 class Gaussian(Family):
     """y_i ~ Normal(eta_i, sigma_y), or Normal(eta_i, se_i) with standard errors that are known.

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["IDENTITY", "LOG", "LOGIT", "Link"]
-
 
 class Link(NamedTuple):
     """A one-to-one map from means to linear predictors.

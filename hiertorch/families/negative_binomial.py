@@ -9,8 +9,6 @@ from hiertorch.families.counts import Counts
 from hiertorch.families.family import Derivatives
 from hiertorch.model.latent import Latent, Values
 
-__all__ = ["NegativeBinomial"]
-
 
 class NegativeBinomial(Counts):
     """y_i ~ NegativeBinomial of mean m_i = exposure_i exp(eta_i) and variance m_i + m_i^2 / phi_y.

@@ -7,8 +7,6 @@ from hiertorch.families.counts import Counts
 from hiertorch.families.family import Derivatives
 from hiertorch.model.latent import Values
 
-__all__ = ["Poisson"]
-
 
 class Poisson(Counts):
     """y_i ~ Poisson(exposure_i exp(eta_i)).

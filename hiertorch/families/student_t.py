@@ -7,8 +7,6 @@ from hiertorch.data.table import Data
 from hiertorch.families.family import Derivatives, Family
 from hiertorch.model.latent import Latent, Values
 
-__all__ = ["StudentT"]
-
 
 class StudentT(Family):
     """y_i ~ StudentT(nu_y, eta_i, sigma_y): rows far from the others count less. Centre eta, scale sigma_y.

@@ -10,8 +10,6 @@ from hiertorch.families.family import Derivatives, Family, sd
 from hiertorch.families.links import LOGIT
 from hiertorch.model.latent import Values
 
-__all__ = ["Successes"]
-
 
 class Successes(Family):
     """Successes of trials, whose log odds are eta."""

@@ -25,8 +25,6 @@ from hiertorch.data.table import Data
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 
-__all__ = ["STEP", "Affine", "Composed", "NotAffine", "Part", "normal_root", "some_rows", "valid"]
-
 PROBED_ROWS = 20_000
 """Of larger data so many rows are probed."""
 

@@ -26,11 +26,9 @@ from hiertorch.density.structure import coordinates_of
 from hiertorch.errors import SamplingError
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse, differences
-from hiertorch.model.latent import validation
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
-
-__all__ = ["Audit", "AuditError", "audit", "audited"]
+from hiertorch.runtime.validating import validation
 
 LIMIT, ROUNDING = 1e-3, 1e-9
 """See Note [Rounding]."""

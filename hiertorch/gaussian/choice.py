@@ -20,8 +20,6 @@ from hiertorch.gaussian.pieces import Pieces
 from hiertorch.gaussian.terms import Sum, degree, inside, reads
 from hiertorch.model.latent import Latent
 
-__all__ = ["Choice", "choose"]
-
 
 @dataclass(frozen=True)
 class Choice:

@@ -11,21 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "around",
-    "factor",
-    "identity_plus",
-    "inverse",
-    "log_diagonal",
-    "normal_draw",
-    "packed",
-    "plus_identity",
-    "product",
-    "solve_lower",
-    "solve_upper",
-    "square_index",
-]
-
 UNROLLED = 5
 """Rows of the largest matrix whose recursion is written out: beyond, so many operations take longer than LAPACK."""
 

@@ -23,8 +23,6 @@ from hiertorch.model.intervals import Bounds
 from hiertorch.model.latent import Values, known
 from hiertorch.model.support import Condition, conditions
 
-__all__ = ["Collapsed"]
-
 BATCH_NUMBERS = 1_500_000
 """Numbers of all classes in a batch (measured): fewer cost more operations, more leave the cache."""
 

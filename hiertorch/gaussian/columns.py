@@ -22,8 +22,6 @@ from torch import Tensor
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, Part, some_rows
 
-__all__ = ["Columns", "Reader", "chunks"]
-
 CHUNK_NUMBERS = 2_000_000
 """Rows times columns that are held at once."""
 

@@ -20,11 +20,11 @@ from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.columns import chunks
 from hiertorch.gaussian.probing import find
 from hiertorch.gaussian.several import sets_of
-from hiertorch.model.latent import Values, validation
-from hiertorch.model.model import Model, weighted
+from hiertorch.model.densities import weighted
+from hiertorch.model.latent import Values
+from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
-
-__all__ = ["collapse", "differences"]
+from hiertorch.runtime.validating import validation
 
 CLOSE = 1e-8
 """Of the log density, by which its factorisation may differ."""

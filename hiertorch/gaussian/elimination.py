@@ -80,8 +80,6 @@ from hiertorch.gaussian.grams import Grams
 from hiertorch.gaussian.root import Reduced, Root, Spreads
 from hiertorch.gaussian.transfer import matrix_of
 
-__all__ = ["Elimination", "Sums"]
-
 
 class Sums(NamedTuple):
     """All that an elimination knows of the response and the weights of rows."""

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from hiertorch.gaussian.collapse import Collapsed
 
-__all__ = ["fitted_exactly"]
-
 ROUNDED = 1e-14
 """Scale of rows over the largest response, below which residuals are rounding."""
 

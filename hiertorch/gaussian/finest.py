@@ -36,8 +36,6 @@ from hiertorch.gaussian.cholesky import (
 from hiertorch.gaussian.grams import Grams
 from hiertorch.gaussian.transfer import of_crossed, of_nested
 
-__all__ = ["Finest", "FinestSums"]
-
 RANK = 1e-12
 """Eigenvalues below this part of the largest are taken for 0, as is what varies within groups below it."""
 

@@ -16,8 +16,6 @@ from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.columns import Reader, chunks
 
-__all__ = ["Entries", "Grams", "gather"]
-
 MOST_CROSSED = 3_000
 """Effects that are factored densely beside those of the largest plate."""
 

@@ -25,9 +25,8 @@ from hiertorch.density.rows import cells
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.cholesky import log_diagonal, plus_identity, product, solve_lower
 from hiertorch.gaussian.columns import Reader, chunks
-from hiertorch.model.latent import Values, validation
-
-__all__ = ["Marginals"]
+from hiertorch.model.latent import Values
+from hiertorch.runtime.validating import validation
 
 BATCH_NUMBERS = 2_000_000
 """Numbers in the Gram matrices of a batch of chains."""

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from hiertorch.gaussian.terms import CONSTANT, Sum, Term, added, joined, product, reads, scaled, unknown_function
 
-__all__ = ["FRESH", "Value", "is_harmless", "names", "result", "tensors_in"]
-
 
 def names(text: str) -> frozenset[str]:
     """The words of a text."""

@@ -16,8 +16,6 @@ from hiertorch.gaussian.tracing import Trace
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 
-__all__ = ["Pieces", "prior_reads", "trace"]
-
 
 @dataclass(frozen=True)
 class Pieces:

@@ -17,8 +17,6 @@ from hiertorch.density.space import Space
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.model.model import Model
 
-__all__ = ["spread"]
-
 DRAWS = 256
 """From the prior, whose quantiles are taken."""
 

@@ -38,8 +38,6 @@ from hiertorch.model.declared import overrides
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 
-__all__ = ["find"]
-
 CHAINS = 3
 """Of a trace."""
 

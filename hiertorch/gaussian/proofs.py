@@ -18,8 +18,6 @@ from hiertorch.gaussian.terms import Sum, inside
 from hiertorch.gaussian.terms import reads as read_by
 from hiertorch.model.latent import Values
 
-__all__ = ["CLOSE", "check_groups", "check_seen", "check_trace", "close", "count"]
-
 CLOSE = 1e-8
 """Of the largest entry, by which what is equal may differ by rounding."""
 

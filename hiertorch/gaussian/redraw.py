@@ -13,10 +13,8 @@ from torch import Tensor
 from hiertorch.errors import DataError
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.collapse import Collapsed
-from hiertorch.model.latent import validation
 from hiertorch.randomness import stream
-
-__all__ = ["Redraw"]
+from hiertorch.runtime.validating import validation
 
 NUMBERS = 1_000_000
 """Numbers that are held at once."""

@@ -15,8 +15,6 @@ from torch import Tensor
 from hiertorch.gaussian.cholesky import plus_identity, product, solve_lower, solve_upper
 from hiertorch.gaussian.grams import Grams
 
-__all__ = ["Reduced", "Root", "Spreads"]
-
 
 class Spreads(NamedTuple):
     """What the rest of the latents says about scales, for each of a batch."""

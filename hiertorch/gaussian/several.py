@@ -19,8 +19,6 @@ from hiertorch.gaussian.elimination import Elimination
 from hiertorch.gaussian.grams import Grams
 from hiertorch.gaussian.root import Reduced, Spreads
 
-__all__ = ["Eliminations", "sets_of"]
-
 Nest = TypeVar("Nest")
 
 MOST_NUMBERS = 30_000_000

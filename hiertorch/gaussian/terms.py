@@ -10,9 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-__all__ = ["CONSTANT", "Sum", "Term", "added", "degree", "inside", "joined", "product", "reads", "scaled", "unknown"]
-__all__ += ["are_smooth", "shifted", "unknown_function"]
-
 MOST_TERMS = 1_000
 """A longer sum is taken for an unknown function of all that it reads."""
 

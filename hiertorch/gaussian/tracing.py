@@ -22,8 +22,6 @@ from hiertorch.gaussian.operations import FRESH, Value, is_harmless, names, resu
 from hiertorch.gaussian.terms import CONSTANT, Atom, Term, added, joined, reads, shifted, unknown, unknown_function
 from hiertorch.runtime.modes import OperationMode
 
-__all__ = ["Trace"]
-
 METADATA = names(
     "dim ndimension numel nelement size stride storage_offset is_floating_point is_complex is_contiguous is_same_size "
     "is_signed is_conj is_neg is_inference is_pinned is_shared is_set_to is_tensor is_storage element_size get_device "

@@ -17,8 +17,6 @@ from hiertorch.gaussian.cholesky import square_index
 from hiertorch.gaussian.grams import Grams
 from hiertorch.runtime.silence import quiet
 
-__all__ = ["matrix_of", "of_crossed", "of_nested"]
-
 SPARSE_BELOW = 0.2
 """Share of entries that are not 0, below which a matrix is kept sparse."""
 

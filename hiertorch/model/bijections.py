@@ -8,8 +8,6 @@ from torch.distributions import biject_to, constraints
 from torch.distributions.constraints import Constraint, MixtureSameFamilyConstraint
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 
-__all__ = ["CorrelationFactor", "Gram", "LowerTriangle", "bijection"]
-
 
 def bijection(support: Constraint) -> Transform:
     """The map from R^n onto a support: torch's `biject_to`, and own ones where it has none that serves here.

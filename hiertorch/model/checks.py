@@ -12,15 +12,14 @@ from hiertorch.errors import DataError, ModelError
 from hiertorch.model.bijections import bijection
 from hiertorch.model.declared import overrides
 from hiertorch.model.densities import Densities
-from hiertorch.model.latent import Values, chains_of, validation
+from hiertorch.model.latent import Values, chains_of
 from hiertorch.model.mending import shares
 from hiertorch.model.reads import Reads, watched
 from hiertorch.model.rowchecks import check_likelihood, spread
 from hiertorch.model.support import has_one_support
 from hiertorch.model.weights import check_registered, refuse_weights
 from hiertorch.randomness import seeded
-
-__all__ = ["inspect"]
+from hiertorch.runtime.validating import validation
 
 DRAWS = 32
 """Of each prior in each chain, before it is said to give no finite values or densities."""

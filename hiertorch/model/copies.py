@@ -14,8 +14,6 @@ from torch.distributions.transforms import Transform
 
 from hiertorch.errors import ModelError
 
-__all__ = ["cast", "exact", "prior_text", "repaired", "with_axes"]
-
 WRITTEN = 64
 """Numbers of a prior's parameter up to which they are thought to be written by hand."""
 

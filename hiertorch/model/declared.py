@@ -14,8 +14,6 @@ from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.densities import Densities
 
-__all__ = ["overrides", "refuse_own_density", "refuse_own_likelihood", "refuse_own_priors"]
-
 CLOSE = 1e-6
 """Relative difference up to which two log densities are the same."""
 

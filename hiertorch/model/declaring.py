@@ -15,8 +15,6 @@ from hiertorch.model.latent import Derived, Latent, Values, unnoted
 from hiertorch.model.tolerance import attempted
 from hiertorch.runtime.surroundings import at_home, keywords, unknown_option
 
-__all__ = ["Declaring"]
-
 OURS = "hiertorch."
 """How the names of the package's modules begin."""
 

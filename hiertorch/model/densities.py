@@ -11,13 +11,12 @@ from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.declaring import Declaring
 from hiertorch.model.drawing import Share, draw_latents, fits, refuse_impossible
-from hiertorch.model.latent import Values, chains_of, known, unnoted, validation
+from hiertorch.model.latent import Values, chains_of, known, unnoted
 from hiertorch.model.support import Condition, density, impossible
 from hiertorch.model.tolerance import attempted
 from hiertorch.randomness import seeded
 from hiertorch.runtime.surroundings import at_home
-
-__all__ = ["Densities", "prior_density", "row_density", "weighted"]
+from hiertorch.runtime.validating import validation
 
 
 class Densities(Declaring):

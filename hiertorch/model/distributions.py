@@ -8,8 +8,6 @@ from torch import Tensor
 from torch.distributions import Distribution, StudentT, constraints
 from torch.distributions.utils import broadcast_all
 
-__all__ = ["HalfStudentT"]
-
 
 class HalfStudentT(Distribution):
     """|t| scale, t ~ StudentT(df): p(x) = 2 StudentT(x; df, 0, scale) for x >= 0, a weak prior for scales (Gelman

@@ -18,8 +18,6 @@ from hiertorch.model.intervals import Bounds, plain_bounds
 from hiertorch.model.latent import Values, known
 from hiertorch.model.support import Condition, Sure, conditions, violated
 
-__all__ = ["Share", "draw_latents", "fits", "impossible_at", "refuse_impossible"]
-
 TRIES = 200
 """Times that a chain is drawn again before its prior is said to be impossible."""
 

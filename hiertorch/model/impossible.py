@@ -14,8 +14,6 @@ from torch.distributions import Distribution
 from hiertorch.errors import DataError
 from hiertorch.model.support import Condition, conditions, violated
 
-__all__ = ["reads_rows", "refuse_fixed", "refuse_shares", "suspects"]
-
 ADVICE = "Correct the columns of the row, or leave it out."
 """The end of a sentence on a row."""
 

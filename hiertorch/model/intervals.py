@@ -7,8 +7,6 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
-__all__ = ["Bounds", "beyond", "bounds", "has_tensor", "is_interval", "of_numbers", "plain_bounds", "within"]
-
 Bounds = tuple[float, float]
 
 INTERVALS = (

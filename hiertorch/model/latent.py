@@ -17,9 +17,6 @@ from hiertorch.model.copies import cast, exact, prior_text, with_axes
 from hiertorch.model.intervals import Bounds, within
 from hiertorch.model.support import Sure, shares_memory
 from hiertorch.runtime.surroundings import at_home
-from hiertorch.runtime.validating import validation
-
-__all__ = ["Derived", "Latent", "Values", "known", "unnoted", "validation"]
 
 Prior = Distribution | Callable[..., Distribution]
 

@@ -6,8 +6,6 @@ from torch.distributions import Categorical, Distribution, Independent, StudentT
 
 from hiertorch.errors import ModelError, warn
 
-__all__ = ["centre", "expected", "without_mean"]
-
 
 def centre(y: Distribution) -> Tensor:
     """E[y_i], or the middle of Student's t, which need not have a mean."""

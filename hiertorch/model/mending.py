@@ -10,8 +10,6 @@ from hiertorch.model.densities import Densities
 from hiertorch.model.drawing import Share, impossible_at
 from hiertorch.model.tolerance import attempted
 
-__all__ = ["mended", "shares"]
-
 TURNS = 16
 """Times that groups, or chains, at which the likelihood is 0 are drawn again."""
 

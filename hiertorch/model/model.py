@@ -2,11 +2,8 @@
 
 from hiertorch.data.table import Data
 from hiertorch.model.checks import inspect
-from hiertorch.model.densities import Densities, weighted
-from hiertorch.randomness import seeded
+from hiertorch.model.densities import Densities
 from hiertorch.runtime.surroundings import at_home
-
-__all__ = ["Model", "seeded", "weighted"]
 
 
 class Model(Densities):

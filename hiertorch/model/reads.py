@@ -14,10 +14,9 @@ from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.declared import overrides
 from hiertorch.model.densities import Densities
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import Values
 from hiertorch.model.mending import mended
-
-__all__ = ["Reads", "watched"]
+from hiertorch.runtime.validating import validation
 
 Found = TypeVar("Found")
 

@@ -16,12 +16,11 @@ from hiertorch.model.declared import overrides
 from hiertorch.model.densities import Densities
 from hiertorch.model.drawing import fits
 from hiertorch.model.impossible import reads_rows, refuse_fixed, refuse_shares, suspects
-from hiertorch.model.latent import chains_of, validation
+from hiertorch.model.latent import chains_of
 from hiertorch.model.reads import Reads
 from hiertorch.model.support import has_one_support
 from hiertorch.model.weights import refuse_weights
-
-__all__ = ["check_likelihood", "spread"]
+from hiertorch.runtime.validating import validation
 
 ROWS = 50_000
 """The likelihood is looked at for so many rows, spread evenly over all; but every response is."""

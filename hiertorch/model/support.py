@@ -25,18 +25,6 @@ from torch.distributions.utils import lazy_property
 
 from hiertorch.model.intervals import beyond, has_tensor, is_interval, of_numbers
 
-__all__ = [
-    "Condition",
-    "Sure",
-    "conditions",
-    "density",
-    "has_one_support",
-    "impossible",
-    "outside",
-    "shares_memory",
-    "violated",
-]
-
 Sure = Callable[[Tensor, Constraint], bool]
 """Whether a tensor is known to satisfy a constraint, so that nobody needs to look."""
 

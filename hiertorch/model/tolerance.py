@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["attempted", "is_of_a_place", "tolerant"]
-
-
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 

@@ -23,8 +23,6 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-__all__ = ["is_standard", "location_scale", "transport", "untransportable"]
-
 LOCATION_SCALE = (Normal, Cauchy, Laplace, Gumbel, StudentT)
 """Families of loc + scale z, with z of a fixed distribution (Student's t: of a fixed df)."""
 

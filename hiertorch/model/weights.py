@@ -14,8 +14,6 @@ from hiertorch.errors import ModelError
 from hiertorch.model.densities import Densities
 from hiertorch.model.latent import Derived, Latent
 
-__all__ = ["check_registered", "refuse_weights"]
-
 DEPTH = 4
 """Containers, modules and functions within one another that are searched for the names of weights."""
 

@@ -37,8 +37,6 @@ from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.scales import column_scale, response_scale
 
-__all__ = ["Autoscaled", "autoscaled"]
-
 WIDE = 2.5
 """Scales of the response in the sd of a coefficient's prior."""
 

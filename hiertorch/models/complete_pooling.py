@@ -7,8 +7,6 @@ from hiertorch.data.table import Data
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.regression import Regression
 
-__all__ = ["CompletePooling"]
-
 
 class CompletePooling(Regression):
     """eta_i = alpha + x_i' beta: groups are ignored.

@@ -14,8 +14,6 @@ from hiertorch.errors import ModelError
 from hiertorch.model.latent import Derived, Values
 from hiertorch.models.mixed_effects import MixedEffects
 
-__all__ = ["CorrelatedEffects"]
-
 CONCENTRATION = 2.0
 """Of the LKJ prior: 2 keeps a little away from correlations of -1 and 1 (Stan user's guide, section 1.13)."""
 

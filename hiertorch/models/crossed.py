@@ -9,8 +9,6 @@ from hiertorch.model.latent import Values
 from hiertorch.models.design import Design
 from hiertorch.models.nested import Nested
 
-__all__ = ["Crossed"]
-
 
 class Crossed(Nested):
     """eta_i = mu + sum over groupings p of alpha_p[g_p[i]] + x_i' beta,  alpha_p ~ Normal(u' gamma_p, sigma_p).

@@ -12,8 +12,6 @@ from hiertorch.model.model import Model
 from hiertorch.models.design import Design
 from hiertorch.wording import listed
 
-__all__ = ["Groups", "dealt_codes", "group_labels"]
-
 GROUPS = 6
 """Where nobody says how many."""
 

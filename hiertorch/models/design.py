@@ -15,8 +15,6 @@ from hiertorch.families import Family
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 
-__all__ = ["Design", "Designed", "design_of", "family_of"]
-
 
 @dataclass(frozen=True)
 class Design:

@@ -9,8 +9,6 @@ from hiertorch.families import Gaussian
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.design import Design, Designed
 
-__all__ = ["EightSchools"]
-
 
 class EightSchools(Designed):
     """y_j ~ Normal(theta_j, se_j),  theta_j ~ Normal(mu, tau): se_j is a column of the data (Rubin 1981; Gelman et al.

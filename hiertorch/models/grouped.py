@@ -13,8 +13,6 @@ from hiertorch.model.latent import Values
 from hiertorch.models.design import Design
 from hiertorch.models.regression import Regression, column_names, predictor
 
-__all__ = ["Grouped"]
-
 
 class Grouped(Regression):
     """y_ij ~ family(eta_ij) of row i in group j.

@@ -5,8 +5,6 @@ from torch.distributions import Distribution, Gamma
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.varying_intercepts import VaryingIntercepts
 
-__all__ = ["HierarchicalPriors"]
-
 
 def _of_groups(v: Values) -> Distribution:
     """Of sigma_alpha; a function with a name, so that models can be pickled."""

@@ -7,8 +7,6 @@ from hiertorch.data.table import Data
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.grouped import Grouped
 
-__all__ = ["MixedEffects"]
-
 
 class MixedEffects(Grouped):
     """eta_ij = alpha_j + x_ij' beta_j,  alpha_j ~ Normal(mu_alpha + u_j' gamma_0, sigma_alpha),

@@ -14,8 +14,6 @@ from hiertorch.model.latent import Latent, Values
 from hiertorch.models.design import Design
 from hiertorch.models.regression import Regression, column_names
 
-__all__ = ["Nested"]
-
 
 class Nested(Regression):
     """eta_i = alpha_c[i] + x_i' beta,  alpha_c ~ Normal(alpha_s[c], sigma_c),  alpha_s ~ Normal(mu, sigma_s), and so

@@ -8,8 +8,6 @@ from hiertorch.errors import ModelError
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.grouped import Grouped
 
-__all__ = ["NoPooling"]
-
 
 class NoPooling(Grouped):
     """eta_ij = alpha_j + x_ij' beta_j: groups learn nothing from one another (but share the spread of rows).

@@ -16,8 +16,6 @@ from hiertorch.model.latent import Latent, Values
 from hiertorch.models.autoscale import autoscaled
 from hiertorch.models.design import Design, Designed
 
-__all__ = ["Regression", "column_names", "predictor"]
-
 Prior = Distribution | Callable[..., Distribution]
 
 

@@ -13,8 +13,6 @@ from hiertorch.errors import DataError
 from hiertorch.families import Family
 from hiertorch.families.family import sd
 
-__all__ = ["column_scale", "response_scale"]
-
 SHARE = 0.2
 """Of a column's range that counts as its sd at least: an indicator of few rows has a small sd, and is no small unit."""
 

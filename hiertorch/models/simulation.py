@@ -23,8 +23,6 @@ from hiertorch.models.varying_intercepts import VaryingIntercepts
 from hiertorch.runtime.surroundings import at_home
 from hiertorch.wording import closest, listed
 
-__all__ = ["Simulated", "simulate_grouped"]
-
 SLOPE = 0.5
 """Of x, without a model."""
 

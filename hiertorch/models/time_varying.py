@@ -15,8 +15,6 @@ from hiertorch.model.latent import Latent, Values
 from hiertorch.models.design import Design
 from hiertorch.models.grouped import Grouped
 
-__all__ = ["TimeVarying"]
-
 
 class TimeVarying(Grouped):
     """eta_ijt = alpha_jt + x_ijt' beta at times tau_1 < tau_2 < .. with gaps d_t = tau_t - tau_(t-1).

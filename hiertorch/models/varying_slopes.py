@@ -7,8 +7,6 @@ from hiertorch.data.table import Data
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.grouped import Grouped
 
-__all__ = ["VaryingSlopes"]
-
 
 class VaryingSlopes(Grouped):
     """eta_ij = alpha + x_ij' beta_j,  beta_jk ~ Normal(mu_beta_k + u_j' gamma_k, sigma_beta_k).

@@ -6,8 +6,6 @@ from hiertorch.draws.fit import Fit
 from hiertorch.errors import warn
 from hiertorch.monitors.base import Monitor, RunInfo, Window
 
-__all__ = ["Audience"]
-
 
 class Audience(Monitor):
     """Passes every call on. An error in `start` stops the run, a later one that monitor alone, with a warning."""

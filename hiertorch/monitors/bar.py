@@ -10,8 +10,6 @@ from tqdm.utils import disp_len
 
 from hiertorch.monitors.base import Window
 
-__all__ = ["Bar", "Finding", "columns", "shortened"]
-
 LONGEST, SHORTEST = 20, 6  # columns that a bar is drawn in
 
 

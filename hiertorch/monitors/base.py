@@ -13,19 +13,6 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import parameter_text
 from hiertorch.draws.spacing import evenly
 
-__all__ = [
-    "Monitor",
-    "RunInfo",
-    "Watch",
-    "Window",
-    "parameter_names",
-    "places",
-    "safe_tags",
-    "spread",
-    "thinned",
-    "watch",
-]
-
 FEWEST = 8  # draws a chain, below which convergence says nothing
 
 

@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["Governor", "Tier"]
-
 
 class Governor:
     """Lets costly things happen only while what they have cost and will cost <= share * time since the start.

@@ -17,8 +17,6 @@ from hiertorch.monitors.bar import Bar, Finding, columns
 from hiertorch.monitors.base import FEWEST, Monitor, RunInfo, Watch, Window, watch
 from hiertorch.monitors.governor import Governor, Tier
 
-__all__ = ["ProgressBar"]
-
 PHASES = {"warmup": "warm-up"}
 PARAMETERS = 50
 DRAWS = 100  # a chain, that a look should have at least

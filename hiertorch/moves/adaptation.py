@@ -26,8 +26,6 @@ from hiertorch.density.state import State
 from hiertorch.moves.guesses import Guess, log_share
 from hiertorch.moves.metropolis import Info, Noise, Tuning, bold
 
-__all__ = ["Adaptation", "Learning", "acceptance_target", "walk_root"]
-
 TARGETS = (0.44, 0.35, 0.32, 0.28, 0.26, 0.25)
 """Best acceptance rates of a random walk on a normal target of 1 to 6 dimensions (Gelman, Roberts & Gilks 1996, table
 1); 0.234 above.

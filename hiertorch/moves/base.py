@@ -18,8 +18,6 @@ from hiertorch.moves.adaptation import Adaptation, Learning, acceptance_target
 from hiertorch.moves.guesses import Guess
 from hiertorch.moves.metropolis import Info, Noise, Tuning, decide, propose, settled
 
-__all__ = ["Move"]
-
 
 class Move(ABC):
     """u' ~ q(. | u), accepted with min(1, p(u') q(u | u') / (p(u) q(u' | u))), for the latents of a block.

@@ -22,8 +22,6 @@ from hiertorch.moves.base import Move
 from hiertorch.moves.guesses import WIDEST, Marginal, Site
 from hiertorch.moves.metropolis import Info, Noise, Tuning
 
-__all__ = ["Groupwise"]
-
 LIMIT = 2.4
 """Best jump of a random walk on a standard normal, in its standard deviations (Gelman, Roberts & Gilks 1996)."""
 

@@ -18,8 +18,6 @@ from hiertorch.density.state import State
 from hiertorch.density.target import Target
 from hiertorch.moves.metropolis import Tuning
 
-__all__ = ["Guess", "Marginal", "Regression", "Site", "log_share"]
-
 WIDEN = 1.1
 """Guesses are this much wider than what was learnt, so that the target's tails are not lighter than theirs by accident.
 """

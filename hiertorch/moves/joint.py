@@ -16,8 +16,6 @@ from hiertorch.moves.base import Move
 from hiertorch.moves.guesses import WIDEST, Regression
 from hiertorch.moves.metropolis import Info, Noise, Tuning
 
-__all__ = ["Centred", "Joint"]
-
 
 class Joint(Move):
     """One decision a chain for all latents of `block` together, of any plates."""

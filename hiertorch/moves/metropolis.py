@@ -6,8 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Info", "Noise", "Tuning", "bold", "decide", "propose", "settled"]
-
 Tuning = dict[str, Tensor]
 """What warm-up has learnt about a move, by name."""
 

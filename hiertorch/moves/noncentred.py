@@ -24,8 +24,6 @@ from hiertorch.moves.base import Move
 from hiertorch.moves.guesses import WIDEST, Regression
 from hiertorch.moves.metropolis import Info, Noise, Tuning
 
-__all__ = ["NonCentred"]
-
 
 class NonCentred(Move):
     """One decision a chain for the population-level latents `block`; the effects `carried` follow them.

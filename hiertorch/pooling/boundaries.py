@@ -9,12 +9,10 @@ from torch.distributions import Cauchy, Distribution, Independent, StudentT
 
 from hiertorch.data.table import Data
 from hiertorch.model.intervals import plain_bounds
-from hiertorch.model.latent import validation
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.pooling.levels import entries_of, levels_of, units
-
-__all__ = ["boundaries", "scale_of", "scales_of"]
+from hiertorch.runtime.validating import validation
 
 AT_ZERO = math.exp(-1.92)
 """Of the highest likelihood: values above this are those of a 95 % likelihood-ratio interval, 2 x 1.92 = 3.84."""

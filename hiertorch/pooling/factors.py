@@ -27,14 +27,12 @@ from hiertorch.draws.naming import label_text, parameter_text
 from hiertorch.draws.pointwise import DRAWS, Pointwise
 from hiertorch.errors import ModelError
 from hiertorch.model.declared import overrides, refuse_own_priors
-from hiertorch.model.latent import validation
 from hiertorch.pooling.boundaries import boundaries, scales_of
 from hiertorch.pooling.information import Effects
 from hiertorch.pooling.levels import NUMBERS, Level, by_group, levels_of_effect, rows_level
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, shrinkage
 from hiertorch.pooling.variance import partition, table
-
-__all__ = ["Pooling", "pooling"]
+from hiertorch.runtime.validating import validation
 
 FEWEST = 100
 """Draws that are looked at whatever the size."""

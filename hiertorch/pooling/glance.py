@@ -28,15 +28,14 @@ from hiertorch.advice.findings import BROKEN
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.declared import overrides
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import Values
 from hiertorch.model.reads import Reads
 from hiertorch.pooling.boundaries import scale_of
 from hiertorch.pooling.information import Effects, prior_mean
 from hiertorch.pooling.levels import Level, by_group, levels_of_effect
 from hiertorch.pooling.shrinkage import COUPLED, no_pooling, untold
 from hiertorch.pooling.variance import partition, shares
-
-__all__ = ["Glance", "Glances"]
+from hiertorch.runtime.validating import validation
 
 EXAMPLES = 2
 """Draws that show what reads what."""

@@ -22,10 +22,9 @@ from torch.distributions import Distribution, Independent, MultivariateNormal
 
 from hiertorch.data.table import Data
 from hiertorch.model.declared import overrides
+from hiertorch.model.densities import weighted
 from hiertorch.model.intervals import plain_bounds
-from hiertorch.model.model import Model, weighted
-
-__all__ = ["SCORE", "Blocks", "Effects", "blocks_of", "gradient", "prior_mean", "pull", "reduced"]
+from hiertorch.model.model import Model
 
 Blocks = dict[tuple[str, str], Tensor]
 """(coarser plate, finer or same plate) -> minus the second derivatives, `(draws, finer groups, K coarser, K finer)`."""

@@ -16,8 +16,6 @@ from hiertorch.model.means import centre, without_mean
 from hiertorch.model.model import Model
 from hiertorch.pooling.information import prior_mean
 
-__all__ = ["NUMBERS", "Level", "by_group", "entries_of", "levels_of", "levels_of_effect", "rows_level", "units"]
-
 NUMBERS = 20_000_000
 """Draws x (rows and effects) that are looked at; and a fifth of it at once."""
 

@@ -18,11 +18,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hiertorch.model.latent import validation
-from hiertorch.model.model import weighted
+from hiertorch.model.densities import weighted
 from hiertorch.pooling.information import SCORE, Blocks, Effects, blocks_of, gradient, reduced
-
-__all__ = ["COUPLED", "no_pooling", "shrinkage", "untold"]
+from hiertorch.runtime.validating import validation
 
 NUMBERS = 2_000_000
 """Draws x rows that are held at once."""

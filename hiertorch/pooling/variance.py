@@ -35,12 +35,11 @@ from hiertorch.draws.summaries import CI_PROB
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
 from hiertorch.model.declared import overrides
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.models.design import Designed, family_of
 from hiertorch.pooling.information import Effects, prior_mean
-
-__all__ = ["Partition", "partition", "shares", "table"]
+from hiertorch.runtime.validating import validation
 
 ROWS = 200
 """Spread over the data, which say how eta reads effects; and ten times as many for known standard errors."""

@@ -32,13 +32,11 @@ from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.draws.pareto import HIGHEST, smoothed
 from hiertorch.errors import DataError, ModelError, warn
-from hiertorch.model.latent import validation
-from hiertorch.model.model import seeded
 from hiertorch.predict.predict import KINDS, Prediction, intervals
 from hiertorch.predict.scene import Setting
+from hiertorch.randomness import seeded
 from hiertorch.runtime.surroundings import feels_at_home
-
-__all__ = ["Conditioned", "condition"]
+from hiertorch.runtime.validating import validation
 
 PAIRS = 40_000
 """Draws of a group's effects, if it is not said how many."""

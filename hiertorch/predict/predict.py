@@ -16,10 +16,8 @@ from hiertorch.data.newrows import FrameRows, announce
 from hiertorch.draws import summaries
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError
-from hiertorch.model.latent import validation
 from hiertorch.predict.scene import Setting
-
-__all__ = ["Prediction", "intervals", "predict"]
+from hiertorch.runtime.validating import validation
 
 KINDS = ("mean", "response")
 NEW_GROUPS = ("sample", "population", "error")

@@ -19,9 +19,7 @@ from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_ow
 from hiertorch.model.impossible import refuse_fixed, refuse_shares
 from hiertorch.model.latent import Values
 from hiertorch.model.means import expected
-from hiertorch.model.model import seeded
-
-__all__ = ["Setting"]
+from hiertorch.randomness import seeded
 
 Found = TypeVar("Found")
 

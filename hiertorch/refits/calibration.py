@@ -18,10 +18,8 @@ from torch import Tensor
 
 from hiertorch.data.newrows import FrameRows
 from hiertorch.draws.spacing import evenly
-from hiertorch.model.model import seeded
 from hiertorch.predict.scene import Setting
-
-__all__ = ["STATISTICS", "calibrated"]
+from hiertorch.randomness import seeded
 
 PROBABILITIES = (0.5, 0.9)
 STATISTICS = ("50% intervals", "90% intervals", "log score", "mean residual", "slopes", "group means")

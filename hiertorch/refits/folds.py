@@ -20,7 +20,8 @@ from torch import Tensor
 from hiertorch import wording
 from hiertorch.arguments import check_seed, is_number
 from hiertorch.comparison.bygroup import log_marginals
-from hiertorch.comparison.criteria import Criterion, question, total
+from hiertorch.comparison.criteria import Criterion, question
+from hiertorch.comparison.elpd import total
 from hiertorch.data.table import Data
 from hiertorch.draws import diagnostics
 from hiertorch.draws.closedform import collapsed_of
@@ -37,8 +38,6 @@ from hiertorch.refits.parting import Units
 from hiertorch.run.ending import uninterrupted
 from hiertorch.run.options import Options, check_handed_on
 from hiertorch.runtime.silence import hushed
-
-__all__ = ["kfold", "refit"]
 
 CHAINS, DRAWS = 8, 500
 """Of each fit: some thousands of draws are enough for the mean of a density."""

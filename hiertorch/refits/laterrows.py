@@ -16,11 +16,8 @@ from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError
-from hiertorch.model.latent import validation
 from hiertorch.predict.scene import Setting
-
-__all__ = ["Later"]
-
+from hiertorch.runtime.validating import validation
 
 ALIKE = 20
 """Rows of which fewer may be like others by chance, where responses and predictors have few values."""

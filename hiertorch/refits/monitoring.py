@@ -15,16 +15,14 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import label_text
 from hiertorch.draws.pareto import good_k
 from hiertorch.errors import DataError
-from hiertorch.model.latent import validation
 from hiertorch.predict.scene import Setting
 from hiertorch.refits.calibration import STATISTICS, calibrated
 from hiertorch.refits.laterrows import Later
 from hiertorch.refits.reweighting import Reweighted, reweighted
 from hiertorch.refits.shifts import group_shifts, parameter_shifts
 from hiertorch.runtime.surroundings import at_home, feels_at_home
+from hiertorch.runtime.validating import validation
 from hiertorch.wording import listed, many
-
-__all__ = ["Monitoring", "monitor"]
 
 DRAWS = 4_000
 """Of all chains together, that new rows are looked at with."""

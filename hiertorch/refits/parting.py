@@ -15,8 +15,6 @@ from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 from hiertorch.randomness import stream
 
-__all__ = ["Units"]
-
 
 class Units(NamedTuple):
     """The rows, or the groups of a grouping, each of which is left out whole."""

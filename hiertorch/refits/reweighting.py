@@ -39,13 +39,12 @@ from hiertorch.draws.pareto import good_k, smoothed
 from hiertorch.errors import DataError
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.redraw import Redraw
-from hiertorch.model.latent import Values, validation
-from hiertorch.model.model import seeded
+from hiertorch.model.latent import Values
 from hiertorch.predict.condition import meeting
 from hiertorch.predict.scene import Setting
+from hiertorch.randomness import seeded
 from hiertorch.refits.laterrows import Later
-
-__all__ = ["LEAST_ESS", "Reweighted", "finite", "follows", "reweighted"]
+from hiertorch.runtime.validating import validation
 
 WEIGHED, KEPT = 20_000, 10_000
 """Draws of all chains together that are weighted, and that are kept: more take time and say no more, since the Monte

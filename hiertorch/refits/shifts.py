@@ -23,8 +23,6 @@ from hiertorch.model.model import Model
 from hiertorch.predict.scene import Setting
 from hiertorch.refits.laterrows import Later
 
-__all__ = ["group_shifts", "parameter_shifts"]
-
 
 @dataclass
 class Moved:

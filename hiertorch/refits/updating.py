@@ -19,8 +19,6 @@ from hiertorch.refits.laterrows import Later
 from hiertorch.refits.reweighting import LEAST_ESS, Reweighted, finite, follows, reweighted
 from hiertorch.run.options import Options, check_handed_on
 
-__all__ = ["update"]
-
 NEW_GROUPS = ("sample", "error")
 
 Given = TypeVar("Given", bound=Fit)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["CHAINS", "ENDS", "MOST", "png", "ranks", "shrinkage", "traces"]
-
 CHAINS, TRACED, RANKED = 8, 400, 150
 """Of each parameter: chains that are drawn, and at most so many draws of each, evenly thinned."""
 

@@ -14,8 +14,6 @@ from hiertorch.draws.summaries import LIMITS
 from hiertorch.report import figures
 from hiertorch.report.page import note, paragraph, picture, table
 
-__all__ = ["badness", "convergence", "traces"]
-
 WORST, DRAWN = 30, 6
 """Parameters in the table, and in the figures."""
 

@@ -9,8 +9,6 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-__all__ = ["Section", "items", "note", "page", "paragraph", "picture", "preformatted", "table", "term_list"]
-
 STYLE = """
 :root { --ink: #1c2430; --soft: #5b6675; --line: #d9dee5; --paper: #ffffff; --tint: #f4f6f9; --good: #1f7a4d;
   --bad: #b3261e; --look: #9a6200; --link: #1d5fa8; color-scheme: light dark; }

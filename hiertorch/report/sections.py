@@ -20,8 +20,6 @@ from hiertorch.report import figures
 from hiertorch.report.mixing import convergence, traces
 from hiertorch.report.page import Section, escape, items, note, paragraph, picture, preformatted, table, term_list
 
-__all__ = ["every", "verdict"]
-
 EFFECTS, ESTIMATES = 6, 60
 """Effects with a figure of their groups, and population-level parameters in the table."""
 

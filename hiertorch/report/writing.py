@@ -14,8 +14,6 @@ from hiertorch.report.page import page
 from hiertorch.report.sections import every, verdict
 from hiertorch.runtime.silence import hushed, quiet
 
-__all__ = ["write"]
-
 
 def write(posterior: Fit, path: str | os.PathLike[str]) -> Path:
     """Write the report of a posterior, whole or not at all, and give the path of the file.

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from hiertorch.moves.metropolis import Info
 
-__all__ = ["Acceptance"]
-
 
 class Acceptance:
     """Acceptance probabilities and NaN densities by block, summed over windows of sweeps and over the sampling phase.

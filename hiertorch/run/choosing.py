@@ -10,13 +10,11 @@ from hiertorch.density.structure import analyse, priors_alone
 from hiertorch.errors import ModelError, warn
 from hiertorch.gaussian.discovery import collapse as find_collapse
 from hiertorch.model.checks import inspect
-from hiertorch.model.latent import validation
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.run.engine import EngineMaker, check_engine
 from hiertorch.run.plan import MoveSpec, Plan, collapsed_plan, make_plan
-
-__all__ = ["choose"]
+from hiertorch.runtime.validating import validation
 
 MOST_LEFT = 20
 """Dimensions beside what is integrated out up to which a model is collapsed unasked: with 46 (correlations of nine

@@ -15,8 +15,6 @@ from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.model.support import Condition
 from hiertorch.runtime.workers import each
 
-__all__ = ["CollapsedMove"]
-
 
 class CollapsedMove:
     """One decision a chain for the rest; then effects and coefficients from their exact conditional. See the module.

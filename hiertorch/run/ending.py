@@ -11,8 +11,6 @@ from hiertorch.draws.storage import save
 from hiertorch.errors import HiertorchError, InterruptedRunError, RunFolderError, warn
 from hiertorch.runtime.interruption import Signals
 
-__all__ = ["DRAWS_FILE", "Ending", "keep", "uninterrupted"]
-
 DRAWS_FILE = "draws.safetensors"
 """What a run folder calls its posterior."""
 

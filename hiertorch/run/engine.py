@@ -16,8 +16,6 @@ from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
 
-__all__ = ["Block", "Engine", "EngineMaker", "check_engine", "filed", "inside", "named"]
-
 
 class Block(NamedTuple):
     """What an engine decides together: its name, and the plate whose groups decide apart (None: the chain decides)."""

@@ -17,8 +17,6 @@ from hiertorch.density.target import Target
 from hiertorch.moves.adaptation import Learning
 from hiertorch.run.sweeps import Sweep
 
-__all__ = ["Replay", "example"]
-
 NAMED = 6
 """Latents whose values are told."""
 

@@ -16,8 +16,6 @@ from hiertorch.moves.metropolis import Tuning
 from hiertorch.run import proposals
 from hiertorch.run.collapsed import CollapsedMove
 
-__all__ = ["Found", "found_around_modes"]
-
 POOL = 4
 """Times the chains: candidates from which starting positions are taken."""
 

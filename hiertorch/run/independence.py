@@ -32,8 +32,6 @@ from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
 from hiertorch.runtime.workers import each
 
-__all__ = ["Independence"]
-
 CYCLE = 20
 """Sweeps of which the last is a random walk."""
 

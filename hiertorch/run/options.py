@@ -15,8 +15,6 @@ from hiertorch.run.engine import EngineMaker
 from hiertorch.run.plan import MoveSpec, Plan
 from hiertorch.wording import closest, listed
 
-__all__ = ["Options", "check_handed_on"]
-
 HOOKS = ("start", "window", "stop")
 
 

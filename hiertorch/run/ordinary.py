@@ -17,8 +17,6 @@ from hiertorch.run.store import Store
 from hiertorch.run.sweeps import Sweep
 from hiertorch.run.warmstart import WarmStart
 
-__all__ = ["Ordinary"]
-
 WINDOW_SWEEPS = 50
 """Sweeps in a window, whose random numbers are drawn at once, at most."""
 

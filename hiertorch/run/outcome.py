@@ -15,8 +15,6 @@ from hiertorch.run.store import Store
 from hiertorch.run.task import Task, fits
 from hiertorch.runtime.interruption import ended_by
 
-__all__ = ["as_fit", "so_far"]
-
 
 def so_far(task: Task, face: type[Fit], draws: Mapping[str, Tensor]) -> Fit:
     """Some of the draws while the run goes on, `(chains, draws, size, *event)`, with their model and data."""

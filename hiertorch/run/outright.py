@@ -7,8 +7,6 @@ from torch import Tensor
 
 from hiertorch.run.collapsed import CollapsedMove
 
-__all__ = ["Looked", "drawn_outright", "seeds"]
-
 
 def seeds(number: int, generator: torch.Generator) -> list[int]:
     """So many, one for each batch, which may then be drawn in any order."""

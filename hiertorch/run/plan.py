@@ -22,8 +22,6 @@ from hiertorch.moves.noncentred import NonCentred, descendants
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import EngineMaker, named
 
-__all__ = ["MoveSpec", "Plan", "Step", "collapsed_plan", "make_plan"]
-
 MoveSpec = Move | tuple[Move, int] | tuple[str, Sequence[str]] | tuple[str, Sequence[str], int]
 """What a user may ask for: a move, or the kind of one and the latents of its block; and how often it runs in a sweep (1
 if left out).

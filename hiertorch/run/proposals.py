@@ -14,8 +14,6 @@ from torch import Tensor
 
 from hiertorch.moves.metropolis import Tuning
 
-__all__ = ["density", "fit", "normal_start", "propose", "propose_and_weigh", "scale_of"]
-
 COMPONENTS = ((0.97, 20, 1.0), (0.03, 4, 2.0))
 """Share, degrees of freedom (even) and scale of the Student distributions."""
 

@@ -15,8 +15,6 @@ from hiertorch.run.schedule import Schedule
 from hiertorch.run.store import Store
 from hiertorch.runtime.interruption import Signals
 
-__all__ = ["doubted", "run"]
-
 
 def run(
     engine: Engine,

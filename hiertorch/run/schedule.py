@@ -12,17 +12,6 @@ from hiertorch.run.plan import Plan
 from hiertorch.runtime.memory import free
 from hiertorch.runtime.workers import one_thread
 
-__all__ = [
-    "Schedule",
-    "check_memory",
-    "few_threads",
-    "kept_names",
-    "room",
-    "schedule",
-    "stored_names",
-    "wants_compiling",
-]
-
 NUMBERS = 800_000
 """Rows times chains that a pass should have: fewer waste the fixed cost of a tensor operation, more take their full
 time.

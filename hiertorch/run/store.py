@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Store"]
-
 
 class Store:
     """The last of every `interval` draws of the named latents of every chain, filled as they come.

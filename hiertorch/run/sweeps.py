@@ -12,8 +12,6 @@ from hiertorch.moves.base import Move
 from hiertorch.moves.metropolis import Info, Noise, Tuning
 from hiertorch.run.plan import Plan
 
-__all__ = ["Sweep"]
-
 
 class Sweep:
     """The moves of a plan in order. `sweep(state, tuning, noises)` gives the next state and an `Info` for each step.

@@ -29,8 +29,6 @@ from hiertorch.run.schedule import (
 )
 from hiertorch.run.sweeps import Sweep
 
-__all__ = ["Task", "fits", "settled"]
-
 SHORTER = 5
 """Times the usual warm-up is longer than that of a run which starts from another one."""
 

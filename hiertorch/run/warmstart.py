@@ -11,8 +11,6 @@ from hiertorch.draws.fit import Fit
 from hiertorch.errors import SamplingError
 from hiertorch.model.model import Model
 
-__all__ = ["WarmStart", "warm_start"]
-
 SEEN = 4_000
 """Draws that proposals are fitted to."""
 

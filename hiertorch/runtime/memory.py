@@ -5,8 +5,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["free"]
-
 UNLIMITED = 2**60
 """Control groups of the first version write a number near 2^63 where there is no limit."""
 

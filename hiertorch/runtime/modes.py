@@ -8,8 +8,6 @@ from typing import Self
 
 from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode, _push_mode
 
-__all__ = ["OperationMode"]
-
 
 class OperationMode(TorchDispatchMode):
     """See the module. A subclass writes `__torch_dispatch__`."""

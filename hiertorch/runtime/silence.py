@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["hushed", "is_hushed", "quiet"]
-
 _filters = threading.RLock()
 """Held by the thread that has changed the filters."""
 

@@ -16,8 +16,6 @@ import torch
 
 from hiertorch.errors import OptionError
 
-__all__ = ["at_home", "feels_at_home", "keywords", "unknown_option"]
-
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Kind = TypeVar("Kind", bound=type)

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 
 from torch.distributions import Distribution
 
-__all__ = ["is_validating", "validation"]
-
 SWITCH = "_validate_args"
 """The class attribute of `Distribution` that torch keeps it in."""
 

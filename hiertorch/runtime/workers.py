@@ -16,8 +16,6 @@ import torch
 
 from hiertorch.runtime.validating import is_validating, validation
 
-__all__ = ["each", "one_thread"]
-
 MOST = 8
 """Workers at once."""
 

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import hiertorch as ht
-from hiertorch.model.latent import validation
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
 from hiertorch.posterior import Posterior
@@ -21,6 +20,7 @@ from hiertorch.run.engine import Engine
 from hiertorch.run.options import Options
 from hiertorch.run.store import Store
 from hiertorch.run.task import Task, settled
+from hiertorch.runtime.validating import validation
 
 RUN: dict[str, Any] = {"chains": 4, "warmup": 20, "draws": 40, "thin": 1, "seed": 7}
 SCHOOLS = ht.Data(

@@ -12,8 +12,9 @@ from torch.distributions import Gamma, Normal
 import hiertorch as ht
 from contracts.models import GROUPS, ROWS, ModelContract
 from hiertorch.errors import DataError
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import Values
 from hiertorch.randomness import seeded
+from hiertorch.runtime.validating import validation
 
 CHAINS, DRAWS = 3, 4_000
 LEVEL = 1e-7

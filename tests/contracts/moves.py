@@ -14,11 +14,12 @@ from torch import Tensor
 
 import hiertorch as ht
 from hiertorch.density.state import State
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import Values
 from hiertorch.moves.base import Move
 from hiertorch.moves.metropolis import Noise, Tuning
 from hiertorch.run.plan import MoveSpec, Plan
 from hiertorch.run.sweeps import Sweep
+from hiertorch.runtime.validating import validation
 
 CHAINS = 6
 MANY, FRESH, STEPS = 2_000, 10_000, 20  # chains that step, draws that they are compared with, steps of each move

@@ -14,7 +14,7 @@ from hiertorch.density.initial import initial_state
 from hiertorch.density.structure import analyse
 from hiertorch.errors import ModelError, SamplingError
 from hiertorch.model.checks import inspect
-from hiertorch.model.latent import validation
+from hiertorch.runtime.validating import validation
 
 refused = partial(builders.refused, SamplingError)
 

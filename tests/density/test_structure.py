@@ -17,8 +17,9 @@ from torch.distributions import (
 )
 
 import hiertorch as ht
-from hiertorch.density.structure import analyse, overrides
+from hiertorch.density.structure import analyse
 from hiertorch.model.checks import inspect
+from hiertorch.model.declared import overrides
 from hiertorch.model.reads import watched
 
 

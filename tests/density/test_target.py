@@ -28,7 +28,7 @@ import hiertorch as ht
 from hiertorch.density.structure import analyse
 from hiertorch.errors import SamplingWarning
 from hiertorch.model.checks import inspect
-from hiertorch.model.latent import validation
+from hiertorch.runtime.validating import validation
 
 CHAINS = 5
 

@@ -26,9 +26,9 @@ import hiertorch as ht
 from hiertorch.errors import DataError, HiertorchError, ModelError, RunFolderError, SamplingError, SamplingWarning
 from hiertorch.model import checks, rowchecks
 from hiertorch.model.copies import cast
-from hiertorch.model.latent import validation
 from hiertorch.run.independence import Independence
 from hiertorch.run.ordinary import Ordinary
+from hiertorch.runtime.validating import validation
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,8 @@ from torch.distributions import (
 
 from hiertorch.errors import ModelError
 from hiertorch.model.copies import cast
-from hiertorch.model.latent import Latent, Values, validation
+from hiertorch.model.latent import Latent, Values
+from hiertorch.runtime.validating import validation
 
 CPU = torch.device("cpu")
 

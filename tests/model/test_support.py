@@ -37,9 +37,9 @@ from hiertorch.density.ranges import ranges, settled, strictly
 from hiertorch.density.recording import record
 from hiertorch.density.structure import analyse
 from hiertorch.model.checks import inspect
-from hiertorch.model.latent import validation
 from hiertorch.model.support import conditions, density, impossible
 from hiertorch.model.tolerance import attempted, tolerant
+from hiertorch.runtime.validating import validation
 
 INF = torch.inf
 TRY = torch.tensor([-1.5, -0.2, 0.0, 0.3, 0.8, 1.0, 1.3, 4.0], dtype=torch.float64)

@@ -13,8 +13,8 @@ from torch.distributions import Distribution, HalfNormal, Normal, Poisson
 
 import hiertorch as ht
 from hiertorch.model.copies import exact
-from hiertorch.model.latent import validation
 from hiertorch.randomness import seeded
+from hiertorch.runtime.validating import validation
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.SamplingWarning")  # these runs are short
 

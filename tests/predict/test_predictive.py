@@ -11,7 +11,8 @@ from torch.distributions import Normal
 
 import hiertorch as ht
 from hiertorch.criticism import replications
-from hiertorch.criticism.predictive import loo_pit, predictive_check, prior_check
+from hiertorch.criticism.predictive import predictive_check, prior_check
+from hiertorch.criticism.uniformity import loo_pit
 from hiertorch.draws import pointwise
 from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.labelled import Stats

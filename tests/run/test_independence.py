@@ -26,7 +26,6 @@ from torch.distributions import Gamma, Normal
 import hiertorch as ht
 from hiertorch.errors import SamplingError
 from hiertorch.gaussian import collapse
-from hiertorch.model.latent import validation
 from hiertorch.models import EightSchools, VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
 from hiertorch.moves.metropolis import Tuning
@@ -35,6 +34,7 @@ from hiertorch.run import independence, proposals
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.independence import CYCLE, Independence
+from hiertorch.runtime.validating import validation
 
 Sample = Callable[..., Posterior]
 Functions = dict[str, np.ndarray]

@@ -29,12 +29,13 @@ from torch import Tensor
 import hiertorch as ht
 from hiertorch.density.state import State
 from hiertorch.density.target import Target
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import Values
 from hiertorch.moves import base, groupwise, metropolis
 from hiertorch.moves import joint as joint_move
 from hiertorch.moves.metropolis import Tuning
 from hiertorch.run.plan import Plan
 from hiertorch.run.sweeps import Sweep
+from hiertorch.runtime.validating import validation
 
 ALPHA = 1e-3
 CHAINS, SWEEPS = 4000, 20

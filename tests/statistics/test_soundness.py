@@ -22,7 +22,8 @@ from hiertorch.density.structure import coordinates_of
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
-from hiertorch.model.latent import Values, validation
+from hiertorch.model.latent import Values
+from hiertorch.runtime.validating import validation
 
 MODELS, SUBSET, FEW = 500, 40, (7, 8, 16)
 RESULT = Path(__file__).with_name("soundness.json")
