@@ -7,6 +7,8 @@ Note [One batch]
     Chain c has scale c mod S of the S scales, and the prior's parameters a chain axis `(chains, 1)`: one run serves all
     scales, tuned together. Weights with a chain axis tell every check how many chains there are. Where effects are
     integrated out, scales are like data sets of their own (`hiertorch.gaussian.several`).
+
+docs/decisions.md: A prior grid is a latent whose priors take turns.
 """
 
 import copy

@@ -10,6 +10,8 @@ Note [Generators for distributions]
     `torch.distributions` take no generator. Every random operation of torch can be told which one to use; a dispatch
     mode tells it. torch's global generator is neither read nor changed, so that threads do not meet in it, and the
     draws are those that a global generator with the same seed would give.
+
+docs/decisions.md: Random numbers by a dispatch mode.
 """
 
 import hashlib

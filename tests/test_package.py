@@ -5,6 +5,7 @@ import doctest
 import fnmatch
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,10 @@ def test_the_probe_sees_a_change():
         "random",
         "validate_args",
     }
+
+
+def test_decisions_that_code_cites_are_there():
+    titles = {line[4:] for line in (ROOT / "docs" / "decisions.md").read_text().splitlines() if line.startswith("### ")}
+    files = [file.read_text() for file in (ROOT / "hiertorch").rglob("*.py")]
+    cited = {title for text in files for title in re.findall(r"docs/decisions\.md: (.+)\.$", text, re.MULTILINE)}
+    assert len(cited) > 20 and cited <= titles

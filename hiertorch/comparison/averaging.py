@@ -1,6 +1,8 @@
 """w_1, .., w_K >= 0 that sum to 1: how much each of several models should count in an average of their predictions.
 
 They are not probabilities of being true (Yao, Vehtari, Simpson & Gelman 2018).
+
+docs/decisions.md: SciPy where speed is no matter.
 """
 
 import math

@@ -1,4 +1,7 @@
-"""elpd_best - elpd_other > 4 and > 2 standard errors: what a comparison of models allows to say, in sentences."""
+"""elpd_best - elpd_other > 4 and > 2 standard errors: what a comparison of models allows to say, in sentences.
+
+docs/decisions.md: A model is called better.
+"""
 
 import math
 from collections.abc import Iterable, Mapping

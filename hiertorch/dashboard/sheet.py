@@ -2,6 +2,8 @@
 
 Matplotlib's objects are used without pyplot, whose figures and settings belong to the whole process: a figure is made
 in the dashboard's thread while the main one may draw figures of its own.
+
+docs/decisions.md: Figures of the dashboard are matplotlib's, by objects.
 """
 
 import io

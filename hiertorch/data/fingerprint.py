@@ -3,6 +3,8 @@
 So a criterion knows which response it is about, and a file which data its draws were made from, without keeping them.
 Numbers count as float64, whatever the dtype or device that a run computes in; labels count by value, so that group 3 of
 a column of integers is group 3.0 of one that had missing values, and not group "3".
+
+docs/decisions.md: Fingerprints are SHA-256 of float64 bytes.
 """
 
 import hashlib

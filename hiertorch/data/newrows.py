@@ -8,6 +8,8 @@ Note [Groups of new rows]
     A model that holds facts about its groups itself (a buffer in the order of their codes) can't be read like this.
     So the densities of the fitted rows in front, and the priors of their groups, are held against those in the data
     that were fitted.
+
+docs/decisions.md: New rows are set behind one fitted row of each known group.
 """
 
 from collections.abc import Hashable, Mapping

@@ -7,6 +7,8 @@ its import path:
     data: {source: pupils.db, reader: mypackage.read_sqlite, response: score, groups: [school]}
 
 A class whose objects are readers is named with its arguments, `reader: {class_path: mypackage.Sqlite, init_args: ...}`.
+
+docs/decisions.md: A reader of tables is a function.
 """
 
 from collections.abc import Callable

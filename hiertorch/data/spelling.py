@@ -10,6 +10,8 @@ Each label has keys, texts that are the same for all its spellings:
 
 Two labels that share a key are most likely one group. So a new label that shares one with a known group is refused
 unless the caller says that it is another, and labels of one data set that share one are said.
+
+docs/decisions.md: Labels have keys.
 """
 
 import datetime

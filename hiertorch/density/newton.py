@@ -9,6 +9,8 @@ several step lengths t the best is taken, so that every start climbs.
 
 Slopes and curvatures come from gradients (`by_gradients`) or, where a density can't be differentiated or a gradient is
 many times as dear, from densities alone (`by_densities`).
+
+docs/decisions.md: One Newton, two ways to differentiate.
 """
 
 from collections.abc import Callable

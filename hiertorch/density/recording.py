@@ -6,6 +6,8 @@ depends on constants. A density never branches on values, so each piece is recor
 (`make_fx`), what depends on constants alone is computed there and then, and the rest is replayed. A piece that does
 branch on values can't be recorded and runs as written. `torch.compile` of the recorded pass over the rows fuses it into
 one loop, which pays when the run is long.
+
+docs/decisions.md: Pieces of the density are recorded.
 """
 
 import logging

@@ -7,6 +7,8 @@ by cell are the coarsest thing that serves them all. Rows are sorted by cell and
 of `block` rows with copies of its last row, which count for nothing. The sum over a block is then a dense one, and the
 scatter to cells touches `block` times fewer numbers. Filling and sorting are invisible to a likelihood that treats its
 rows one by one; `hiertorch.density.structure.agrees` checks that this one does.
+
+docs/decisions.md: Rows are held in blocks.
 """
 
 import copy

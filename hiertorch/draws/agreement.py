@@ -3,6 +3,8 @@
     log p(latents, y) of the model less what the run has noted of its draws is the same number at all of them.
 
 A run notes the density on unconstrained space; of a collapsed run it is that of what was not integrated out.
+
+docs/decisions.md: A model is known by its density.
 """
 
 import torch

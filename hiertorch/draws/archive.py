@@ -9,6 +9,8 @@ Note [A file is whole or not there]
 Note [Checksums]
     safetensors has none. The header has one for each tensor, and the metadata one for the header: a bit that has
     changed on a disk is a sentence, not a draw.
+
+docs/decisions.md: One file format.
 """
 
 import errno

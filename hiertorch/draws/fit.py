@@ -1,4 +1,7 @@
-"""What a run leaves: its draws, the model and the data, what it learnt. How it was sampled is unknown here."""
+"""What a run leaves: its draws, the model and the data, what it learnt. How it was sampled is unknown here.
+
+docs/decisions.md: Fit below, Posterior on top.
+"""
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""Whether draws of several runs may be joined: checked beforehand, and said in words where not."""
+"""Whether draws of several runs may be joined: checked beforehand, and said in words where not.
+
+docs/decisions.md: Joined runs must be independent.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import combinations

@@ -6,6 +6,8 @@ Note [Labels keep their type]
     periods and intervals are written as numbers with their unit, frequency and zone. What is written is read again and
     compared before anybody relies on it. An Enum's member is looked up by name in the modules that are loaded; a file
     never imports one.
+
+docs/decisions.md: Labels are checked by reading them back.
 """
 
 import datetime

@@ -13,6 +13,8 @@ Note [Tails that can't be smoothed]
             k = inf;
         there are fewer than 25 draws, so that M < 5: k = NaN.
     A row with a log ratio of NaN or inf, or only of -inf, is NaN throughout.
+
+docs/decisions.md: PSIS is ours, batched.
 """
 
 import math

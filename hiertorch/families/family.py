@@ -2,6 +2,8 @@
 
 A new family is one subclass of `Family` in one file, of the package or of anybody's: `distribution` is all that it must
 write. What else it writes, from columns for simulated data to shares of variance, the rest of the package asks for.
+
+docs/decisions.md: A family answers for itself.
 """
 
 from collections.abc import Callable, Mapping

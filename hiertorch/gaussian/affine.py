@@ -11,6 +11,8 @@ not linear in. An *innovation* is a latent minus the mean of its prior given the
 independent, normal and centred whatever reads what, and what reads a latent moves along with its innovation. The
 *anchor* is one value of the rest, at which the columns x, h, z and the scales s of rows are read. A *stratum* is a set
 of rows whose scales change with the rest by the same factor f; most models have one.
+
+docs/decisions.md: Innovations.
 """
 
 from collections.abc import Container, Mapping, Sequence

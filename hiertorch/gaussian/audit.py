@@ -9,6 +9,8 @@ proves it where the prior lies; the audit looks where the posterior does, in its
 Note [Rounding]
 Both sides are sums of as many terms as there are rows, of which neither keeps more than some 1e-10 of their size where
 columns are far from orthogonal. So a difference counts from LIMIT plus ROUNDING times the log density on.
+
+docs/decisions.md: Audit by identity.
 """
 
 import math

@@ -14,6 +14,8 @@ Note [Equal groups share work]
 At the finest level what is inverted depends on a group only through Z: with one effect a group, through its number of
 rows. So it is computed for each *class* of groups with equal Z, and the sum over groups is a matrix, computed once,
 times the vector of the classes' inverses. All tensors carry the batch in their last axis.
+
+docs/decisions.md: Within and between.
 """
 
 import copy

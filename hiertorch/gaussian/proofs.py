@@ -2,6 +2,8 @@
 rows read their own groups alone.
 
 The trace proves; this is for what it can't see, such as another thread of the model's own, and costs little.
+
+docs/decisions.md: What only values can show must be free of kinks.
 """
 
 from collections.abc import Callable, Collection, Mapping

@@ -5,6 +5,8 @@ Set d = i mod D belongs to element i of a batch of values, as chain c has set c 
 sets, and so do the coordinates of `hiertorch.gaussian.columns`, which may be any; sums over rows are each set's own.
 The algebra (`hiertorch.gaussian.elimination`) is written for one set, and `torch.vmap` runs it on all of them in as
 many operations.
+
+docs/decisions.md: What differs between data sets is a value.
 """
 
 from collections.abc import Callable, Mapping, Sequence

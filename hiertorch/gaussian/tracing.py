@@ -8,6 +8,8 @@ truth value that decides on a branch, an array of NumPy. From there on anything 
 an unknown function with jumps in all results. What no mode sees, such as an extension that reads memory on its own or
 another thread, is left to the probes (`hiertorch.gaussian.probing`), to the comparison of densities and to the audit of
 a run.
+
+docs/decisions.md: Dependence follows from operations.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -3,6 +3,8 @@
 `log_prior_term`, `log_likelihood` and `log_prob` may be overridden; then `prior` and `likelihood`, from which effects
 of new groups, simulated responses and shares of variance are taken, need not be what was fitted. Whether they are is
 looked up at the very values at which they are used.
+
+docs/decisions.md: Declared densities only where they are fitted.
 """
 
 from collections.abc import Iterable, Mapping

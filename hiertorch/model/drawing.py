@@ -2,6 +2,8 @@
 
 p(theta) is 0 where the latents drawn so far make a parameter of the next prior impossible (a scale below 0), so that
 chain draws them again: rejection, which gives the prior given that all its parameters are possible.
+
+docs/decisions.md: Prior draws are conditioned on possible parameters.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence

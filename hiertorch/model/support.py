@@ -10,6 +10,8 @@ one that is itself the value of a latent whose support is right.
 
 An infinite parameter is impossible too (the overflow of exp(x beta), where torch gives inf - inf). NaN is another
 matter: it stays NaN, and is counted and reported as such.
+
+docs/decisions.md: Impossible places have density zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence

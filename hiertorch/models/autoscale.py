@@ -20,6 +20,8 @@ whose coefficients meet the intercept: for the scale of groups' intercepts those
 are centred at what they are, as brms does with counts, so that exposures have a unit, too, and events may be rare. A
 fifth of the range is for indicators of few rows: one row in 1,000 has sd 0.03, and its coefficient is no larger than
 that of others. A response with a chain axis counts as one: all chains have the same priors.
+
+docs/decisions.md: Priors follow the data by default.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -3,6 +3,8 @@
 The structures of `hiertorch.models` say it. So can any model of your own: one that is made from `Regression` or
 `Grouped` has their design, and any other is a subclass of `Designed` in place of `ht.Model` that writes its own. Of a
 plain `ht.Model` no design is known; it can be fitted and predicted from all the same.
+
+docs/decisions.md: A structure says its design.
 """
 
 from collections.abc import Mapping

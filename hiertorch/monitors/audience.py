@@ -1,4 +1,7 @@
-"""Everybody who watches a run, told together; what goes wrong for one of them costs no draw."""
+"""Everybody who watches a run, told together; what goes wrong for one of them costs no draw.
+
+docs/decisions.md: Monitors get copies.
+"""
 
 from collections.abc import Iterable
 

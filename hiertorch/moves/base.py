@@ -1,4 +1,7 @@
-"""The contract of a move: one Metropolis-Hastings step on part of the state, for all chains at once."""
+"""The contract of a move: one Metropolis-Hastings step on part of the state, for all chains at once.
+
+docs/decisions.md: A move is a class, an engine is handed over as a class.
+"""
 
 import copy
 from abc import ABC, abstractmethod

@@ -6,6 +6,8 @@ hierarchical model are close to normal, and warm-up sees enough of them to learn
 rest), accepted with min(1, p(u') q(u) / (p(u) q(u'))), is nearly an independent draw. Each proposal is a guess with
 probability `share`, a walk otherwise, whatever the state: a mixture of two valid kernels. A bad guess costs acceptance,
 never correctness, and the walks keep the tails.
+
+docs/decisions.md: Walks and guesses.
 """
 
 import math

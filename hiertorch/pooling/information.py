@@ -8,6 +8,8 @@ Note [Information]
     normal enters by its mean and variance.
     All are second derivatives by autograd of one function: of a sum of squares -1/2 I(theta_0) (theta - theta_0)^2 for
     each parameter theta of each distribution, whose curvature at theta_0 is the information.
+
+docs/decisions.md: Effects of a model are one object.
 """
 
 import math

@@ -11,6 +11,8 @@ Note [What is conditioned together]
     New groups that meet in a row (a new class of a new school) have their weights together, and one k. All others, two
     new schools or new classes of a known school, are conditioned each by itself: each updates the population for
     itself, and what its rows say about the population is not passed on to the others, as it would be in a new fit.
+
+docs/decisions.md: `condition` takes importance weights.
 """
 
 from collections.abc import Mapping

@@ -5,6 +5,8 @@
 (Vehtari, Gelman & Gabry 2017, section 2.3). A fold is a row of weights, 0 for rows that are left out, so that K fits
 are K times as many chains of one run, which starts where the fit to all rows ended. Of groups that are left out whole
 the effects are integrated out (Merkle, Furr & Rabe-Hesketh 2019).
+
+docs/decisions.md: A fit to all rows is where folds start.
 """
 
 import math

@@ -1,4 +1,7 @@
-"""How a run ended, and what comes back of it: no draw is lost, whatever ended it."""
+"""How a run ended, and what comes back of it: no draw is lost, whatever ended it.
+
+docs/decisions.md: What was drawn comes back, whatever ends a run.
+"""
 
 import tempfile
 from collections.abc import Callable, Mapping

@@ -1,4 +1,7 @@
-"""The contract of an engine: chains with all that a run changes, moved by some sweeps at a time."""
+"""The contract of an engine: chains with all that a run changes, moved by some sweeps at a time.
+
+docs/decisions.md: The state of an engine is named tensors.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

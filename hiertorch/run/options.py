@@ -1,4 +1,7 @@
-"""Options of `sample`, and of those who hand them on (folds, refits, grids, updates), checked before anything runs."""
+"""Options of `sample`, and of those who hand them on (folds, refits, grids, updates), checked before anything runs.
+
+docs/decisions.md: What a run can be told is one object.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields

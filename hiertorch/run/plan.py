@@ -1,4 +1,7 @@
-"""Which moves run, on which latents, in which order, and why."""
+"""Which moves run, on which latents, in which order, and why.
+
+docs/decisions.md: A plan belongs to its model and data.
+"""
 
 import textwrap
 from collections.abc import Sequence

@@ -5,6 +5,8 @@
 t: a mixture of two Student distributions, the second wide (Jones & Pewsey 2009, eq. 2, for the margins; heavy tails
 keep the ratio of target to proposal bounded, without which an independence sampler gets stuck: Tierney 1994, section
 2.3.3). Margins are fitted by quantiles, root and shift by moments.
+
+docs/decisions.md: Margins by quantiles.
 """
 
 from math import lgamma, log, pi

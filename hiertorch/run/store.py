@@ -1,4 +1,7 @@
-"""What is kept of a run's draws, on their device, without synchronising with it."""
+"""What is kept of a run's draws, on their device, without synchronising with it.
+
+docs/decisions.md: Stored draws are thinned in a new room.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

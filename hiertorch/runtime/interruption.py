@@ -5,6 +5,8 @@ Python raises KeyboardInterrupt between any two operations, also while the draws
 `Signals` the three signals raise once, where the chains move or where somebody is listening; from then on, and wherever
 nobody is listening, they are only noted. Handlers are set in the main thread alone, since Python allows no other; those
 that a program has set itself, and signals that it ignores (nohup), stay as they are.
+
+docs/decisions.md: What was drawn comes back, whatever ends a run.
 """
 
 import signal

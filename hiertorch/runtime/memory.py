@@ -1,4 +1,7 @@
-"""How much memory a run may still take: the least of what the machine, control groups and ulimits allow."""
+"""How much memory a run may still take: the least of what the machine, control groups and ulimits allow.
+
+docs/decisions.md: Memory is held against what is free.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

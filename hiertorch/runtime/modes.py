@@ -2,6 +2,8 @@
 
 torch's own `TorchDispatchMode` notes for all threads together that a mode is on, so that two threads that leave theirs
 in the wrong order switch `torch.compile` off for good; and it imports the compiler at the first operation.
+
+docs/decisions.md: Our modes stay out of torch's process-wide notes.
 """
 
 from typing import Self

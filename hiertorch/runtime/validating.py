@@ -3,6 +3,8 @@
 torch has one switch for the whole process. While a block here is open, it is a switch that answers each thread for
 itself: a model may be checked in one thread while another samples, and a third, which knows nothing of hiertorch, sees
 what it has set.
+
+docs/decisions.md: Validation is of one thread.
 """
 
 import threading
