@@ -42,6 +42,7 @@ from hiertorch.model.latent import Values
 from hiertorch.models import VaryingIntercepts
 from hiertorch.posterior import Posterior
 from hiertorch.run.plan import Plan
+from hiertorch.run.sweeps import Sweep
 
 ROOT = Path(__file__).parents[1]
 QUIET: dict[str, Any] = {"progress": False, "compile": False, "seed": 1}
@@ -372,3 +373,9 @@ def ten_schools(response: str = "y") -> ht.Data:
     names = np.array([f"School {k}" for k in school])
     frame = pd.DataFrame({"school": names, "x": x, "y": y, "yes": (y > 0).astype(float)})
     return ht.Data.from_frame(frame, response=response, groups=["school"], predictors=["x"])
+
+
+def numbers(sweep: Sweep, window: int, like: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """The random numbers of some sweeps, of one generator for all chains."""
+    shape = (sweep.chains, window * (sweep.n_normal + sweep.n_uniform))
+    return sweep.numbers(torch.rand(shape, generator=generator, dtype=torch.float64, device=like.device), like)

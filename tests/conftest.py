@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import sampled
+from builders import numbers, sampled
 from torch import Tensor
 
 import hiertorch as ht
@@ -83,8 +83,8 @@ def advance() -> Callable[..., State]:
 
     def run(sweep: Sweep, state: State, tuning: list[Tuning], sweeps: int, generator: torch.Generator) -> State:
         for done in range(0, sweeps, 20):
-            numbers = sweep.numbers(min(20, sweeps - done), state.cells, generator)
-            for parts in zip(*numbers, strict=True):
+            found = numbers(sweep, min(20, sweeps - done), state.cells, generator)
+            for parts in zip(*found, strict=True):
                 state, _ = sweep(state, tuning, sweep.noises(*parts))
         return state
 

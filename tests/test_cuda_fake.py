@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from builders import numbers
 from fake_cuda import CUDA, ToGpu, assert_on_gpu, fake_mode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.distributions import Bernoulli, Gamma, HalfNormal, LKJCholesky, MultivariateNormal, Normal, Poisson, StudentT
@@ -126,7 +127,7 @@ def test_sweeps_stay_on_the_gpu(name, recorded):
         counter, store = Acceptance(sweep.order), Store(state.values, plan.target.names, 3)
         if recorded:
             sweep.plan.target.record(compiled=False)
-        normal, log_uniform = sweep.numbers(3, state.cells, None)
+        normal, log_uniform = numbers(sweep, 3, state.cells, None)
         assert_on_gpu(normal, log_uniform)
         shapes = {key: x.shape for key, x in state.values.items()}
         for t, (z, log_u) in enumerate(zip(normal.unbind(0), log_uniform.unbind(0), strict=True), start=14):

@@ -13,6 +13,7 @@ from torch import Tensor
 from hiertorch.density.newton import by_densities, by_gradients, modes
 from hiertorch.errors import SamplingError
 from hiertorch.moves.metropolis import Tuning
+from hiertorch.randomness import stream
 from hiertorch.run import proposals
 from hiertorch.run.collapsed import CollapsedMove
 
@@ -89,7 +90,7 @@ def _prior(move: CollapsedMove, generator: torch.Generator) -> tuple[Tensor, Ten
     composed, sets = collapsed.composed, collapsed.sets
     number = -(-PRIOR // sets) * sets
     nothing = composed.zeros({name: like for name in move.rest}, number)
-    own = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+    own = stream(generator.initial_seed(), "prior", device=generator.device)
     given = {name: nothing[name] for name in collapsed.linear}
     values = composed.model.sample_prior(composed.data, number, own, given=given)
     drawn = move.space.join(move.space.unconstrain({name: values[name] for name in move.rest}))

@@ -22,6 +22,7 @@ from hiertorch.errors import SamplingError
 from hiertorch.gaussian.audit import Audit, AuditError, audit
 from hiertorch.gaussian.exactfit import fitted_exactly
 from hiertorch.moves.metropolis import Info, Tuning
+from hiertorch.randomness import stream
 from hiertorch.run import proposals
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.collapsed import CollapsedMove
@@ -78,8 +79,8 @@ class Independence(Engine):
         self.move, self.chains, self.generator = move, chains, generator
         self.blocks = (Block(move.name, None),)
         # Of their own, so that chains do not depend on what is stored of them, or looked at.
-        self.storing = torch.Generator(generator.device).manual_seed(generator.initial_seed())
-        self.watching = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+        seed, device = generator.initial_seed(), generator.device
+        self.storing, self.watching = (stream(seed, use, device=device) for use in ("storing", "watching"))
         self.generators = {"moving": generator, "storing": self.storing, "watching": self.watching}
         like = move.collapsed.grams.packed
         torch.empty(HELD_BACK, dtype=torch.float32, device="cpu")  # freed at once: see there

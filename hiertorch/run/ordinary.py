@@ -10,6 +10,7 @@ from hiertorch.density.space import chain_last
 from hiertorch.density.state import State
 from hiertorch.moves.adaptation import Learning
 from hiertorch.moves.metropolis import Tuning
+from hiertorch.randomness import ChainStreams
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.engine import Block, Engine, filed, inside
 from hiertorch.run.example import Replay, example
@@ -35,7 +36,7 @@ class Ordinary(Engine):
 
     Args:
         sweep: the moves.
-        generator: of all random numbers.
+        generator: of where chains start; its seed names their streams.
     """
 
     at: State
@@ -43,6 +44,7 @@ class Ordinary(Engine):
 
     def __init__(self, sweep: Sweep, generator: torch.Generator) -> None:
         self.sweep, self.generator = sweep, generator
+        self.streams = ChainStreams(generator, sweep.chains)
         self.blocks = tuple(Block(move.name, move.plate) for move in sweep.moves)
         self.order = sweep.order
         self.before = 0  # sweeps of warm-up that an earlier run counts for
@@ -74,7 +76,8 @@ class Ordinary(Engine):
     def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, acceptance: Acceptance) -> None:
         """See `Engine.advance`."""
         self.last = None  # frees the numbers of the window before
-        normal, log_uniform = self.sweep.numbers(sweeps, self.at.cells, self.generator)
+        uniform = self.streams.uniform(sweeps * (self.sweep.n_normal + self.sweep.n_uniform))
+        normal, log_uniform = self.sweep.numbers(uniform, self.at.cells)
         self.last = Replay(self.at, self.learning, normal, log_uniform, done, warmup, self.before)
         tuning = self.tuning
         for t, numbers in enumerate(zip(normal, log_uniform, strict=True), done + 1):
@@ -106,14 +109,14 @@ class Ordinary(Engine):
         return self.at.log_density()
 
     def state(self) -> dict[str, Tensor]:
-        """Places of chains with the pieces of their density, what each move has learnt, and the generator."""
+        """Places of chains with the pieces of their density, what each move has learnt, and the streams."""
         free, values, prior, cells = self.at
         constrained = {name: x for name, x in values.items() if x is not free[name]}  # others are the same tensor
         found = {"cells": cells, **filed("free", free), **filed("values", constrained), **filed("prior", prior)}
         for k, part in enumerate(self.learning):
             found |= filed(f"learning/{k}", part.state())
         counts = torch.tensor([self.before, self.looks], device="cpu")
-        return {**found, "counts": counts, "generator": self.generator.get_state()}
+        return {**found, "counts": counts, "streams": self.streams.state()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Engine.restore`."""
@@ -125,4 +128,4 @@ class Ordinary(Engine):
         fresh = [move.learning(self.at) for move in self.sweep.moves]
         self.learning = [part.restored(inside(f"learning/{k}", state)) for k, part in enumerate(fresh)]
         self.before, self.looks = state["counts"].tolist()
-        self.generator.set_state(state["generator"])
+        self.streams.restore(state["streams"])

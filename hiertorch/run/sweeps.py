@@ -10,6 +10,7 @@ from hiertorch.errors import ModelError
 from hiertorch.moves.adaptation import Learning
 from hiertorch.moves.base import Move
 from hiertorch.moves.metropolis import Info, Noise, Tuning
+from hiertorch.randomness import normal
 from hiertorch.run.plan import Plan
 
 
@@ -27,19 +28,24 @@ class Sweep:
         self.n_normal = sum(self.moves[i].size * self.moves[i].normals for i in self.order)
         self.n_uniform = sum(self.moves[i].size * (2 + self.moves[i].uniforms) for i in self.order)
 
-    def numbers(self, window: int, like: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def numbers(self, uniform: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """The random numbers of a window of sweeps: standard normal `(window, n_normal, chains)`, log uniform `(window,
-        n_uniform, chains)`.
-        """
-        normal, uniform = (like.new_empty(window, n, self.chains) for n in (self.n_normal, self.n_uniform))
-        return normal.normal_(generator=generator), uniform.exponential_(generator=generator).neg_()
+        n_uniform, chains)`, of the dtype of another tensor.
 
-    def noises(self, normal: Tensor, log_uniform: Tensor) -> list[Noise]:
+        Args:
+            uniform: on [0, 1), `(chains, window x (n_normal + n_uniform))`, those of a sweep side by side.
+            like: the other tensor.
+        """
+        each = uniform.mT.contiguous().unflatten(0, (-1, self.n_normal + self.n_uniform))
+        z, log_uniform = normal(each[:, : self.n_normal]), (-each[:, self.n_normal :]).log1p()
+        return z.to(like.dtype), log_uniform.to(like.dtype)
+
+    def noises(self, normals: Tensor, log_uniform: Tensor) -> list[Noise]:
         """One sweep's numbers, `(n_normal, chains)` and `(n_uniform, chains)`, cut up for its moves as they run."""
         parts, i, j = [], 0, 0
         for move in (self.moves[k] for k in self.order):
             n, m = move.size * move.normals, move.size
-            z = normal[i : i + n].unflatten(0, (m, move.normals)).permute(2, 0, 1)
+            z = normals[i : i + n].unflatten(0, (m, move.normals)).permute(2, 0, 1)
             end = j + m * (2 + move.uniforms)
             decides, picks, *more = (log_uniform[at : at + m].transpose(0, 1) for at in range(j, end, m))
             parts.append(Noise(z, decides, picks, tuple(more)))
@@ -80,8 +86,9 @@ class Sweep:
             ModelError: for a move whose step gives something else than it should.
         """
         self.plan.target.record(compiled=compiled)
-        normal, log_uniform = self.numbers(1, state.cells, torch.Generator(state.cells.device))
-        for k, noise in zip(self.order, self.noises(normal[0], log_uniform[0]), strict=True):
+        device = state.cells.device
+        some = torch.rand(self.chains, self.n_normal + self.n_uniform, generator=torch.Generator(device), device=device)
+        for k, noise in zip(self.order, self.noises(*(x[0] for x in self.numbers(some, state.cells))), strict=True):
             before, (state, info) = state, self.moves[k].step(state, tuning[k], noise)
             _check(self.moves[k], before, state, info)
 

@@ -13,6 +13,7 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import unsavable
 from hiertorch.model.model import Model
 from hiertorch.monitors import RunInfo
+from hiertorch.randomness import stream
 from hiertorch.run.engine import Engine
 from hiertorch.run.independence import Independence
 from hiertorch.run.options import Options
@@ -84,7 +85,7 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
     seed = secrets.randbits(63) if options.seed is None else int(options.seed)
     wanted = options.compile is True or (options.compile == "auto" and wants_compiling(plan, run))
     compiled = wanted and plan.collapsed is None
-    generator = torch.Generator(data.device).manual_seed(seed)
+    generator = stream(seed, "run", device=data.device)
     engine = _engine(plan, run.chains, generator)
     found = () if options.prior_only else sentences(model, data, plan.structure.reads)
     target, coordinates = plan.target, plan.space.coordinates

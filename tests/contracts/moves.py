@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pytest
 import torch
-from builders import sampled
+from builders import numbers, sampled
 from fake_cuda import CUDA, assert_on_gpu, fake_mode
 from scipy import stats
 from torch import Tensor
@@ -61,8 +61,8 @@ class Setting:
 
     def noises(self, seed: int) -> list[Noise]:
         """The numbers of one sweep, one part a move."""
-        numbers = self.sweep.numbers(1, self.state.cells, torch.Generator().manual_seed(seed))
-        return self.sweep.noises(*(x[0] for x in numbers))
+        found = numbers(self.sweep, 1, self.state.cells, torch.Generator().manual_seed(seed))
+        return self.sweep.noises(*(x[0] for x in found))
 
     def functions(self, v: Values, y: Tensor) -> dict[str, np.ndarray]:
         """Entries of the latents and the two densities, each `(chains,)`."""
@@ -221,8 +221,8 @@ class MoveContract:
         for k, move in enumerate(sweep.moves):
             state = start
             for _ in range(STEPS):
-                numbers = sweep.numbers(1, state.cells, generator)
-                noise = sweep.noises(*(x[0] for x in numbers))[sweep.order.index(k)]
+                found = numbers(sweep, 1, state.cells, generator)
+                noise = sweep.noises(*(x[0] for x in found))[sweep.order.index(k)]
                 state, _ = move.step(state, setting.tuning[k], noise)
             found = setting.functions(Values(state.values), y)
             p = {what: stats.ks_2samp(x, known[what], method="asymp").pvalue for what, x in found.items()}
@@ -242,7 +242,7 @@ class MoveContract:
             sweep, state = Sweep(there, CHAINS), there.target.state(free)
             learning = [move.learning(state) for move in sweep.moves]
             for t in (3, 4):  # when no window of warm-up ends
-                noises = sweep.noises(*(x[0] for x in sweep.numbers(1, state.cells, None)))
+                noises = sweep.noises(*(x[0] for x in numbers(sweep, 1, state.cells, None)))
                 state, infos = sweep(state, [part.tuning for part in learning], noises)
                 learning = sweep.adapt(learning, state, infos, noises, t, 12)
                 assert_on_gpu(state, infos, [part.tuning for part in learning])
