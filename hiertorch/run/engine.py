@@ -45,7 +45,8 @@ class Engine(ABC):
     Args:
         structure: of the model on its data.
         chains: how many run side by side.
-        generator: of all random numbers of the draws.
+        generator: of all random numbers of the draws; or its seed names the streams of chains, as
+            `hiertorch.randomness.ChainStreams(generator, chains)`, so that a chain does not depend on the others.
 
     Attributes:
         target: the density, which knows model, data and space.

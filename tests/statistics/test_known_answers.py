@@ -124,7 +124,7 @@ def correlated_normal() -> Case:
         "x": (entry("x"), Reference.of(stats.norm(1, 2), stats.norm(-2, 1))),
         "x[1] given x[0]": (residual, Reference.of(stats.norm(0, 0.19**0.5))),
     }
-    return prior_case(Model, {"x": [60.0, 60.0]}, known)
+    return prior_case(Model, {"x": [60.0, 60.0]}, known, warmup=600)  # by 300 the start is not forgotten
 
 
 def simplex() -> Case:
