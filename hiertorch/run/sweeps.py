@@ -87,7 +87,13 @@ class Sweep:
         """
         self.plan.target.record(compiled=compiled)
         device = state.cells.device
-        some = torch.rand(self.chains, self.n_normal + self.n_uniform, generator=torch.Generator(device), device=device)
+        some = torch.rand(
+            self.chains,
+            self.n_normal + self.n_uniform,
+            generator=torch.Generator(device),
+            dtype=torch.float64,
+            device=device,
+        )
         for k, noise in zip(self.order, self.noises(*(x[0] for x in self.numbers(some, state.cells))), strict=True):
             before, (state, info) = state, self.moves[k].step(state, tuning[k], noise)
             _check(self.moves[k], before, state, info)

@@ -579,7 +579,7 @@ def test_leaving_out_counties_equals_refits_of_radon(sample):
         if found.pointwise.loc[label, "pareto_k"] > found.details["good_k"]:
             assert repr(label) in found.warnings[0]
         else:
-            assert se < 0.05
+            assert se < 0.1
             assert found.pointwise.loc[label, "elpd"] == pytest.approx(exact, abs=5 * se), label
             compared += 1
     assert compared >= 5

@@ -158,7 +158,7 @@ def test_rows_of_a_high_k_are_refitted(sample: Sample) -> None:
     frame.index = [f"row {i}" for i in range(len(frame))]
     data = ht.Data.from_frame(pd.concat([frame, far]), response="y", groups=["group"])
     model = VaryingIntercepts("group", ["x"], priors="tutorial")
-    posterior = sample(model, data, collapse=True, seed=1)
+    posterior = sample(model, data, collapse=True, seed=3)
     loo = posterior.criterion()
     assert loo.pointwise.loc["far", "pareto_k"] > 0.7
     found = posterior.refit(loo, chains=16, draws=1000)
