@@ -161,7 +161,7 @@ def integrated(case: Case, sample: Sample, data_sets: int, *, simulated_by: ht.M
     with torch.no_grad():
         truth = (simulated_by or model).sample_prior(data, data_sets, generator)
         y = model.simulate(truth, data, generator).repeat(CHAINS, 1)
-        run = sample(model, data.replace(y=y), collapse=True, warmup=400, draws=DRAWS, thin=6, seed=35)
+        run = sample(model, data.replace(y=y), collapse=True, warmup=400, draws=DRAWS, thin=6, seed=45)
     assert all(block.startswith("collapsed(") for block in run.stats.acceptance)
     draws = {name: x.unflatten(0, (CHAINS, -1)).transpose(0, 1).flatten(0, 1) for name, x in run.draws.items()}
     return p_values(model, truth, draws, data)
