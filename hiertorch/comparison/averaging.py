@@ -15,13 +15,11 @@ EM_STEPS = 100
 
 
 def stacked(log_densities: np.ndarray) -> np.ndarray:
-    """argmax_w sum_i log sum_k w_k p_ik over w_k >= 0 that sum to 1, `(candidates,)`.
+    """argmax_w sum_i log sum_k w_k p_ik over w_k >= 0 that sum to 1, `(candidates,)`, from log p_ik, `(rows,
+    candidates)`.
 
     It is concave. Sequential quadratic programming finds it from where a few EM steps, w_k <- mean_i w_k p_ik / sum_l
     w_l p_il, have led: where densities differ by many orders of magnitude, equal weights are too bad a start.
-
-    Args:
-        log_densities: log p_ik, `(rows, candidates)`.
     """
     from scipy.optimize import minimize  # takes longer to import than most comparisons take
 
@@ -48,12 +46,11 @@ def stacked(log_densities: np.ndarray) -> np.ndarray:
 
 
 def bootstrapped(log_densities: np.ndarray, seed: int | None = None) -> np.ndarray:
-    """mean_b softmax_k(n sum_i a_bi log p_ik), a_b ~ Dirichlet(1, .., 1), `(candidates,)`.
-
-    Args:
-        log_densities: log p_ik, `(rows, candidates)`.
-        seed: of the bootstraps; None is always the same.
+    """mean_b softmax_k(n sum_i a_bi log p_ik), a_b ~ Dirichlet(1, .., 1), `(candidates,)`, from log p_ik, `(rows,
+    candidates)`; without a seed always the same.
     """
+    from scipy.special import softmax
+
     n, number = log_densities.shape
     centred = log_densities - log_densities.max(1, keepdims=True)  # the same for all, so that softmax doesn't change
     generator = np.random.default_rng(0 if seed is None else seed)
@@ -62,6 +59,4 @@ def bootstrapped(log_densities: np.ndarray, seed: int | None = None) -> np.ndarr
         shares = generator.exponential(size=(BOOTSTRAPS, len(part)))  # divided by their sum these are Dirichlet
         sums += shares @ part
         total += shares.sum(1, keepdims=True)
-    z = n * sums / total
-    weights = np.exp(z - z.max(1, keepdims=True))
-    return (weights / weights.sum(1, keepdims=True)).mean(0)
+    return softmax(n * sums / total, 1).mean(0)

@@ -24,8 +24,7 @@ from hiertorch import wording
 from hiertorch.comparison.quadrature import laplace, log_integral, mode
 from hiertorch.density.structure import analyse
 from hiertorch.draws.closedform import collapsed_of
-from hiertorch.draws.fit import Fit
-from hiertorch.draws.pointwise import DRAWS, Pointwise
+from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.redraw import Redraw
@@ -41,25 +40,13 @@ CHECKED = 16
 """Draws at which the integral is found again with twice as many points."""
 
 
-def log_marginals(posterior: Fit | Pointwise, plate: str, draws: int | None = DRAWS) -> Tensor:
-    """log p(y_j | rest) of each group j of a plate, `(chains, draws, groups)`; 0 for groups without rows.
-
-    Args:
-        posterior: knows its model and data.
-        plate: a grouping that effects vary over, or that the model ignores.
-        draws: to look at, of all chains together; None takes all.
+def by_group(pointwise: Pointwise, plate: str) -> "ClosedForm | Numerical | Summed":
+    """The way to log p(y_j | rest) of each group j of a plate, 0 for groups without rows: its effects are integrated
+    out in closed form if there is one; if none vary over the plate, nothing is.
 
     Raises:
         DataError: for a grouping that the data don't have, over which no effects vary but some do within it, or whose
             groups are not independent given the rest.
-    """
-    pointwise = posterior if isinstance(posterior, Pointwise) else Pointwise(posterior, draws)
-    return by_group(pointwise, plate).log_density()
-
-
-def by_group(pointwise: Pointwise, plate: str) -> "ClosedForm | Numerical | Summed":
-    """The way to integrate the effects of each group of a plate out: in closed form if there is one; or what there is
-    without any.
     """
     data = pointwise.data
     plates = list(dict.fromkeys(x.plate for x in pointwise.model.latents.values() if x.plate is not None))
@@ -82,13 +69,17 @@ def by_group(pointwise: Pointwise, plate: str) -> "ClosedForm | Numerical | Summ
     return Numerical(pointwise, plate) if isinstance(found, str) else ClosedForm(pointwise, plate, found, 0)
 
 
-class Summed:
+class _Exact:
+    """What needs no quadrature."""
+
+    def error(self) -> Tensor | None:
+        """None: there is none."""
+        return None
+
+
+class Summed(_Exact):
     """log p(y_j | theta) = sum_i log p(y_ij | theta): of a model in which nothing but the population ties the rows of a
     group, such as complete pooling, which can so be compared with models that have effects of groups.
-
-    Args:
-        pointwise: the draws.
-        plate: a grouping of the data.
     """
 
     def __init__(self, pointwise: Pointwise, plate: str) -> None:
@@ -109,19 +100,10 @@ class Summed:
             terms = weighted(model.log_likelihood(values, data), data.weights).double()
         return terms.new_zeros(len(terms), self._size).index_add_(1, self._codes, terms)
 
-    def error(self) -> Tensor | None:
-        """None: there is none."""
-        return None
 
-
-class ClosedForm:
-    """Of a model that is linear-Gaussian in its effects.
-
-    Args:
-        pointwise: the draws.
-        plate: a grouping that effects vary over.
-        collapsed: the model with its effects integrated out.
-        seed: of the effects of other groupings, if they have to be drawn again.
+class ClosedForm(_Exact):
+    """Of a model that is linear-Gaussian in its effects; `seed` is that of the effects of other groupings, if they have
+    to be drawn again.
     """
 
     def __init__(self, pointwise: Pointwise, plate: str, collapsed: Collapsed, seed: int) -> None:
@@ -135,10 +117,6 @@ class ClosedForm:
         """At values `(n, size, *event)` of all latents, `(n, groups)`."""
         return self._at({name: x.unsqueeze(1) for name, x in values.items()})[:, 0]
 
-    def error(self) -> Tensor | None:
-        """None: there is none."""
-        return None
-
     def _at(self, draws: Mapping[str, Tensor]) -> Tensor:
         latents = self.pointwise.model.latents
         population = {name: x for name, x in draws.items() if latents[name].plate is None}
@@ -147,10 +125,6 @@ class ClosedForm:
 
 class Numerical:
     """Of any model whose groups are independent given the rest.
-
-    Args:
-        pointwise: the draws.
-        plate: a grouping that effects vary over.
 
     Raises:
         DataError: if groups depend on each other given the rest, or groupings within the plate cross each other.
@@ -206,14 +180,14 @@ class Numerical:
             for i, p in enumerate(self.plates)
         ]  # where the terms of rows, or of the next level's groups, belong
         self._empty = data.counts(plate) == 0
-        self._free = [self._joined(names, self._stored(names)) for names in self.names]
+        self._flat = {name: x.flatten(0, 1).double() for name, x in pointwise.stored.items()}
+        self._free = [self._joined(names, self._flat) for names in self.names]
         self._starts: list[tuple[Tensor, Tensor]] = []
         self._finer = False
 
     def log_density(self) -> Tensor:
         """At the draws, `(chains, draws, groups)`."""
-        flat = {name: x.flatten(0, 1).double() for name, x in self.pointwise.stored.items()}
-        found = self._batches(flat, self._free)
+        found = self._batches(self._flat, self._free)
         return found.unflatten(0, (self.pointwise.chains, len(self.pointwise.draw)))
 
     def at(self, values: Mapping[str, Tensor]) -> Tensor:
@@ -225,16 +199,12 @@ class Numerical:
         """Root mean square difference to a rule of twice as many points, over a few draws: `(groups,)`."""
         number = self.pointwise.number
         at = torch.linspace(0, number - 1, min(CHECKED, number), dtype=torch.float64).long()
-        flat = {name: x.flatten(0, 1)[at].double() for name, x in self.pointwise.stored.items()}
-        free = [x[at] for x in self._free]
-        both = [self._batches(flat, free)]
+        flat, free = {name: x[at] for name, x in self._flat.items()}, [x[at] for x in self._free]
+        coarse = self._batches(flat, free)
         self._finer = True
-        both.append(self._batches(flat, free))
+        finer = self._batches(flat, free)
         self._finer = False
-        return (both[1] - both[0]).square().mean(0).sqrt()
-
-    def _stored(self, names: list[str]) -> dict[str, Tensor]:
-        return {name: self.pointwise.stored[name].flatten(0, 1).double() for name in names}
+        return (finer - coarse).square().mean(0).sqrt()
 
     def _joined(self, names: list[str], values: Mapping[str, Tensor]) -> Tensor:
         """Unconstrained effects of one plate side by side, `(n, groups, K)`."""
@@ -244,17 +214,13 @@ class Numerical:
     def _batches(self, flat: Mapping[str, Tensor], free: list[Tensor]) -> Tensor:
         number = len(free[0])
         each = max(self.data.n_rows, *(x[0].numel() * x.shape[-1] for x in free))
-        found = []
+        found, sds = [], [every.std(0, correction=0).clamp(min=1e-3) for every in self._free]
         with torch.no_grad(), validation(False):
             for at in torch.arange(number, device=self.data.device).split(max(1, NUMBERS // each)):
-                self._starts = [self._start(every, x[at]) for every, x in zip(self._free, free, strict=True)]
+                # Where to look for modes (n, groups, K), and a root of the covariance there (n, groups, K, K).
+                self._starts = [(x[at], sd.expand_as(x[at]).diag_embed()) for sd, x in zip(sds, free, strict=True)]
                 found.append(self._log_integral(0, {name: x[at] for name, x in flat.items()}))
         return torch.cat(found).masked_fill(self._empty, 0.0)
-
-    @staticmethod
-    def _start(every: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-        """Where to look for modes `(n, groups, K)`, and a root of the covariance there `(n, groups, K, K)`."""
-        return centre, every.std(0, correction=0).clamp(min=1e-3).expand_as(centre).diag_embed()
 
     def _log_joint(self, level: int, values: Mapping[str, Tensor], x: Tensor, rough: bool) -> Tensor:
         """log p(y_g, x_g | values) of each group g of a level, finer levels integrated out: `(n, groups)`."""

@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -51,17 +51,22 @@ class Comparison:
     criteria: Mapping[str, Criterion]
 
     def __repr__(self) -> str:
-        paragraphs = (textwrap.fill(line, WIDTH) for line in self.verdict.split("\n"))
-        return "\n".join([textwrap.fill(self._title, WIDTH), self._shown.to_string(line_width=WIDTH), "", *paragraphs])
+        head, *paragraphs = (textwrap.fill(line, WIDTH) for line in self._lines)
+        return "\n".join([head, self._shown.to_string(line_width=WIDTH), "", *paragraphs])
 
     def _repr_html_(self) -> str:
-        paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in self.verdict.split("\n"))
-        return f"<p>{html.escape(self._title)}</p>{self._shown.to_html()}{paragraphs}"
+        head, *paragraphs = (f"<p>{html.escape(line)}</p>" for line in self._lines)
+        return "".join([head, self._shown.to_html(), *paragraphs])
 
     @property
     def _title(self) -> str:
+        number = len(next(iter(self.criteria.values())).pointwise)
+        return f"{self.kind.upper()} by {self.by}, {number:,} {'rows' if self.by == 'row' else 'groups'}"
+
+    @property
+    def _lines(self) -> list[str]:
         question = next(iter(self.criteria.values())).question
-        return f"{self.kind.upper()} by {self.by}, {_units(self)}" + (f". {question}" if question else "")
+        return [self._title + (f". {question}" if question else ""), *self.verdict.split("\n")]
 
     @property
     def _shown(self) -> pd.DataFrame:
@@ -97,7 +102,7 @@ class Comparison:
         collection = plot_compare(known, backend="matplotlib", visuals={"similar_line": True}, figure_kwargs=size)
         figure = cast(Figure, collection.viz["figure"].item())
         axes = figure.axes[0]
-        axes.set_title(f"{self.kind.upper()} by {self.by}, {_units(self)}: worse than the best by how much?")
+        axes.set_title(f"{self._title}: worse than the best by how much?")
         axes.set_xlabel(f"difference of elpd, and {errors} standard errors (dotted: -4, small if right of it)")
         axes.margins(y=0.1)
         figure.set_layout_engine("constrained")
@@ -140,7 +145,6 @@ def compare(
     """
     _check(candidates)
     check_seed(seed)
-    wanted: Any
     wanted, by = _asked(candidates, kind, by)
     criteria = {
         name: one if isinstance(one, Criterion) else criterion(one, wanted, by, draws=draws)
@@ -249,8 +253,3 @@ def _pointwise(criteria: Mapping[str, Criterion]) -> np.ndarray:
     """elpd of each row or group, `(n, candidates)`; NaN where a DIC has none."""
     n = len(next(iter(criteria.values())).pointwise)
     return np.stack([one.pointwise.get("elpd", np.full(n, np.nan)) for one in criteria.values()], 1).astype(np.float64)
-
-
-def _units(comparison: Comparison) -> str:
-    number = len(next(iter(comparison.criteria.values())).pointwise)
-    return f"{number:,} {'rows' if comparison.by == 'row' else 'groups'}"

@@ -12,7 +12,6 @@ weights multiply log densities, so that a row of weight 2 counts as two that are
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -89,9 +88,7 @@ def question(by: str) -> str:
     return f"How well are all rows of a new group of {by!r} predicted together, its effects integrated out?"
 
 
-def criterion(
-    posterior: Fit, kind: Literal["loo", "waic", "dic"] = "loo", by: str = "row", *, draws: int | None = 4000
-) -> Criterion:
+def criterion(posterior: Fit, kind: str = "loo", by: str = "row", *, draws: int | None = 4000) -> Criterion:
     """PSIS-LOO, WAIC or DIC of a posterior, by row or by group.
 
     By row the likelihood is conditional on the effects of groups: how well is a new row of a group that was fitted
@@ -118,13 +115,10 @@ def criterion(
     source = Rows(pointwise) if by == "row" else Groups(pointwise, by)
     found, details = {"loo": loo, "waic": waic, "dic": dic}[kind](source)
     frame = pd.DataFrame({name: found[name] for name in ("elpd", "p", "pareto_k") if name in found}, index=source.index)
-    elpd, se = total(found["elpd"])
     notes = [*_trust(kind, found, details, source), *source.notes()]
-    name = type(pointwise.model).__name__
     details = {**details, "draws": float(pointwise.number), **source.details}
-    p, mark = float(found["p"].sum()), pointwise.data.fingerprint
-    stopped = posterior.stopped
-    return Criterion(kind, by, elpd, se, p, frame, details, name, question(by), notes, mark, stopped)
+    numbers, name, mark = total(found["elpd"], found["p"]), type(pointwise.model).__name__, pointwise.data.fingerprint
+    return Criterion(kind, by, *numbers, frame, details, name, question(by), notes, mark, posterior.stopped)
 
 
 def _trust(kind: str, found: Found, details: Mapping[str, float], source: Source) -> Iterator[str]:

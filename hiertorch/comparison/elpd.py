@@ -4,9 +4,7 @@ One pass each: a chunk holds all draws of some units, and its columns `(n,)` are
 """
 
 import math
-from collections.abc import Callable, Iterator
-from functools import cached_property
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -31,45 +29,17 @@ INTEGRAL_LIMIT = 0.05
 Found = dict[str, np.ndarray]
 
 
-def total(elpd: np.ndarray) -> tuple[float, float]:
-    """The sum of n pointwise values and its standard error sqrt(n Var elpd_i), Var with 1 / n as in ArviZ."""
+def total(elpd: np.ndarray, p: np.ndarray) -> tuple[float, float, float]:
+    """elpd, the sum of n pointwise values; its standard error sqrt(n Var elpd_i), Var with 1 / n as in ArviZ; and p."""
     with np.errstate(invalid="ignore"):
-        return float(elpd.sum()), float(math.sqrt(len(elpd)) * elpd.std())
+        return float(elpd.sum()), float(math.sqrt(len(elpd)) * elpd.std()), float(p.sum())
 
 
 SILENT = "have a weight of 0 or say nothing of the latents, as without trials"
 
 
-class Source(Protocol):
-    """Rows, or groups, and what draws of a posterior say about each of them.
-
-    Attributes:
-        what: "row" or "group".
-        pointwise: the draws.
-        index: labels of the units.
-        details: further numbers for the reader.
-    """
-
-    what: str
-    pointwise: Pointwise
-    index: pd.Index
-    details: dict[str, float]
-
-    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Numbers of some units `(n,)`, all of them in turn, with their log densities `(chains, draws, n)`."""
-        ...
-
-    def at_mean(self, units: Tensor) -> Tensor:
-        """Log densities of some units at the posterior mean, `(n,)`."""
-        ...
-
-    def notes(self) -> list[str]:
-        """What a reader should know about these log densities."""
-        ...
-
-
 class Rows:
-    """Rows, whose densities are conditional on the effects of their groups."""
+    """Rows, whose densities are conditional on the effects of their groups; `index` has their labels."""
 
     what = "row"
 
@@ -80,19 +50,15 @@ class Rows:
         self.details: dict[str, float] = {}
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Source`."""
+        """Numbers of some units `(n,)`, all of them in turn, with their log densities `(chains, draws, n)`."""
         return self.pointwise.chunks()
 
-    def at_mean(self, units: Tensor) -> Tensor:
-        """See `Source`."""
+    def at(self, values: Mapping[str, Tensor], units: Tensor) -> Tensor:
+        """Log densities of some units at values `(1, size, *event)` of all latents, `(n,)`."""
         model, part = self.pointwise.model, self.pointwise.data.take(units)
         with torch.no_grad(), validation(False):
-            v = Values(self._mean, tuple(model.latents))
+            v = Values(values, tuple(model.latents))
             return weighted(model.log_likelihood(v, part), part.weights)[0]
-
-    @cached_property
-    def _mean(self) -> dict[str, Tensor]:
-        return _mean(self.pointwise)
 
     def notes(self) -> list[str]:
         """How many rows were left out."""
@@ -118,16 +84,16 @@ class Groups:
         self.details = {} if self._error is None else {"integration_error": float(self._error.max())}
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Source`; all groups at once."""
+        """As those of `Rows`; all groups at once."""
         density = self._integral.log_density()
         yield (
             torch.arange(len(self._kept), device=density.device),
             density if len(self._kept) == density.shape[-1] else density[..., self._kept],
         )
 
-    def at_mean(self, units: Tensor) -> Tensor:
-        """See `Source`."""
-        return self._integral.at(_mean(self.pointwise))[0, self._kept][units]
+    def at(self, values: Mapping[str, Tensor], units: Tensor) -> Tensor:
+        """As that of `Rows`."""
+        return self._integral.at(values)[0, self._kept][units]
 
     def notes(self) -> list[str]:
         """Which groups were left out, and how uncertain the integrals are."""
@@ -141,6 +107,10 @@ class Groups:
                 f"{self.plate!r})."
             )
         return found
+
+
+Source = Rows | Groups
+"""What draws of a posterior say about each unit: `what` is "row" or "group"."""
 
 
 def _mean(pointwise: Pointwise) -> dict[str, Tensor]:
@@ -171,24 +141,15 @@ def loo(source: Source) -> tuple[Found, dict[str, float]]:
             return {"elpd": elpd, "p": lppd - elpd, "pareto_k": k, "lppd": lppd, "finite": finite}
 
     found = _gathered(source, chunk)
-    worst = float(np.fmax.reduce(found["pareto_k"]))
-    return found, {
-        "lppd": float(found["lppd"].sum()),
-        "r_eff": efficiency,
-        "good_k": good_k(number),
-        "worst_k": worst,
-    }
+    lppd, worst = float(found["lppd"].sum()), float(np.fmax.reduce(found["pareto_k"]))
+    return found, {"lppd": lppd, "r_eff": efficiency, "good_k": good_k(number), "worst_k": worst}
 
 
 def psis_loo(x: Tensor | np.ndarray, efficiency: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """elpd_i and Pareto k_i from log densities `(n, draws)`, each `(n,)`.
+    """elpd_i and Pareto k_i from log densities `(n, draws)`, each `(n,)`; `efficiency` is effective draws over draws.
 
     A density that is the same in all draws needs no weights, and has k 0; one that is 0 in a draw makes elpd -inf. k is
     NaN where the largest weights are all the same, so that there is no tail.
-
-    Args:
-        x: log densities.
-        efficiency: effective draws over draws.
     """
     elpd, k = leave_one_out(torch.as_tensor(x), efficiency)
     return elpd.cpu().numpy(), k.where(k != -torch.inf, torch.nan).cpu().numpy()
@@ -227,13 +188,13 @@ def waic(source: Source) -> tuple[Found, dict[str, float]]:
 def dic(source: Source) -> tuple[Found, dict[str, float]]:
     """Columns of DIC (Gelman, Hwang & Vehtari 2014, eqs 8 to 10), and further numbers."""
     whole = torch.zeros(source.pointwise.number, dtype=torch.float64, device=source.pointwise.data.device)
-    parts: list[int] = []
+    values, parts = _mean(source.pointwise), list[int]()
 
     def chunk(units: Tensor, x: Tensor) -> Found:
         parts.append(len(units))
         whole.add_(x.sum(0))
-        centre, mean = source.at_mean(units).double(), x.mean(1)
-        p = 2.0 * (centre - mean)
+        centre = source.at(values, units).double()
+        p = 2.0 * (centre - x.mean(1))
         columns = {"elpd": centre - p, "p": p, "centre": centre, "finite": torch.isfinite(x).all(1)}
         return {name: y.cpu().numpy() for name, y in columns.items()}
 

@@ -40,13 +40,8 @@ NEAR = 0.1
 
 
 def log_integral(function: Callable[[Tensor], Tensor], centre: Tensor, root: Tensor, *, finer: bool = False) -> Tensor:
-    """log of the integral of each f, `(n, groups)`.
-
-    Args:
-        function: log f, `(n, groups, K)` -> `(n, groups)`.
-        centre: the mode of each f, `(n, groups, K)`.
-        root: C, lower triangular, `(n, groups, K, K)`.
-        finer: whether to take twice as many points.
+    """log of the integral of each f, `(n, groups)`, given log f, a function `(n, groups, K)` -> `(n, groups)`, its mode
+    `(n, groups, K)` and the lower triangular C, `(n, groups, K, K)`; `finer` takes twice as many points.
     """
     points, log_weights = rule(centre.shape[-1], finer=finer)
     total = centre.new_full(centre.shape[:-1], -math.inf)
@@ -65,14 +60,10 @@ def _log_determinant(root: Tensor) -> Tensor:
 
 
 def mode(function: Callable[[Tensor], Tensor], centre: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
-    """The mode of each f near a start, and the lower triangular root C of its inverse curvature there.
+    """The mode of each f near a start, and the lower triangular root C of its inverse curvature there, given log f, a
+    start and a root to start with, in shapes as those of `log_integral`.
 
     Slopes and curvatures are differences over a part of a conditional sd, so that a model need not be differentiable.
-
-    Args:
-        function: log f, `(n, groups, K)` -> `(n, groups)`.
-        centre: where to start, `(n, groups, K)`.
-        root: of a covariance to start with, `(n, groups, K, K)`.
     """
 
     def each(points: Tensor) -> Tensor:

@@ -48,12 +48,8 @@ def doubt(best: Criterion, other: Criterion) -> str:
 
 
 def sentences(table: pd.DataFrame, criteria: Mapping[str, Criterion], doubts: Mapping[str, str]) -> str:
-    """The verdict, a paragraph a line.
-
-    Args:
-        table: of `hiertorch.comparison.compare.Comparison`, the best candidate first.
-        criteria: by candidate.
-        doubts: by candidate but for the best, see `doubt`.
+    """The verdict, a paragraph a line, from the table of `hiertorch.comparison.compare.Comparison`, the criteria by
+    candidate, and by candidate but for the best its `doubt`.
     """
     best, one = table.index[0], next(iter(criteria.values()))
     n, unit = len(one.pointwise), "row" if one.by == "row" else "group"
@@ -84,12 +80,11 @@ def sentences(table: pd.DataFrame, criteria: Mapping[str, Criterion], doubts: Ma
             f"Of {len(criteria)} candidates the best looks better than it is, because it was chosen: prefer an average "
             "of all by their stacking weights."
         )
-    return "\n".join([*_stopped(criteria), *lines, *_high_k(criteria, unit), *_warned(criteria)])
-
-
-def _stopped(criteria: Mapping[str, Criterion]) -> list[str]:
-    """Candidates whose run was stopped, with which others are compared as if they had all their draws."""
-    return [f"Beware of {name!r}. {one.stopped}" for name, one in criteria.items() if one.stopped]
+    # Others are compared with these as if they had all their draws.
+    stopped = [f"Beware of {name!r}. {one.stopped}" for name, one in criteria.items() if one.stopped]
+    told = [(name, one.warnings) for name, one in criteria.items() if "pareto_k" not in one.pointwise]
+    warned = [f"{name!r}: {text}" for name, texts in told for text in texts]
+    return "\n".join([*stopped, *lines, *_high_k(criteria, unit), *warned])
 
 
 def _lower(table: pd.DataFrame, names: Iterable[str]) -> str:
@@ -129,16 +124,6 @@ def _high_k(criteria: Mapping[str, Criterion], unit: str) -> list[str]:
     return [
         f"Importance sampling can't be trusted ({k_text}) for {'; '.join(found)}: leave these out exactly by "
         f"posterior.refit(posterior.criterion('loo'{by})), or take posterior.kfold() for all candidates."
-    ]
-
-
-def _warned(criteria: Mapping[str, Criterion]) -> list[str]:
-    """What criteria without a Pareto k say of themselves."""
-    return [
-        f"{name!r}: {text}"
-        for name, one in criteria.items()
-        if "pareto_k" not in one.pointwise
-        for text in one.warnings
     ]
 
 

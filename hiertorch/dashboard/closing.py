@@ -103,8 +103,7 @@ def closing(posterior: Fit, seconds: float) -> Closing:
                 "some draws: look at these values of the response, or leave them out."
             )
         else:
-            elpd, se = total(found.elpd)
-            p = float((found.lppd - found.elpd).sum())
+            elpd, se, p = total(found.elpd, found.lppd - found.elpd)
     k, draws, labels = (None, 0, pd.RangeIndex(0)) if found is None else (found.k, found.draws, found.labels)
     took = time.thread_time() - began
     return Closing(elpd, se, p, k, draws, good_k(draws), labels, shown, y, *made, tuple(notes), took)

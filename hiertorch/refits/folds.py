@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hiertorch import wording
 from hiertorch.arguments import check_seed, is_number
-from hiertorch.comparison.bygroup import log_marginals
+from hiertorch.comparison.bygroup import by_group
 from hiertorch.comparison.criteria import Criterion, question
 from hiertorch.comparison.elpd import total
 from hiertorch.data.table import Data
@@ -110,7 +110,8 @@ def kfold(
         found.append("Give draws=, warmup= or chains= to take more of each fold.")
     details = {"folds": float(len(kept)), "mcse": float(error[used].square().sum().sqrt())}
     name, mark = type(whole.model).__name__, data.fingerprint
-    return Criterion("kfold", by, *_totals(frame), frame, details, name, question(by), found, mark)
+    numbers = total(frame["elpd"].to_numpy(), frame["p"].to_numpy())
+    return Criterion("kfold", by, *numbers, frame, details, name, question(by), found, mark)
 
 
 def refit(
@@ -172,14 +173,9 @@ def refit(
         column["p"][i] += column["elpd"][i] - elpd
         column["elpd"][i], column["pareto_k"][i] = elpd, 0.0
     frame = frame.assign(**column, refitted=np.isin(np.arange(len(frame)), at))
-    elpd, se, p = _totals(frame)
+    elpd, se, p = total(frame["elpd"].to_numpy(), frame["p"].to_numpy())
     details = {**criterion.details, "refitted": float(len(at))}
     return replace(criterion, elpd=elpd, se=se, p=p, pointwise=frame, details=details, warnings=found)
-
-
-def _totals(frame: pd.DataFrame) -> tuple[float, float, float]:
-    """elpd, its standard error, and p."""
-    return *total(frame["elpd"].to_numpy()), float(frame["p"].sum())
 
 
 def _used(whole: Pointwise, units: Units) -> Tensor:
@@ -232,7 +228,7 @@ def _one(posterior: Fit, run: Fit, chains: slice, out: Tensor | None, closed: Co
 def _left_out(one: Fit, by: str, out: Tensor) -> tuple[Tensor, Tensor]:
     """log p(y_i | y without i's fold) of rows or groups, and its Monte Carlo error from the differences of chains."""
     pointwise = Pointwise(one, INTEGRATED if by != "row" and one.unstored is None else None)
-    terms = pointwise.log_likelihood(out) if by == "row" else log_marginals(pointwise, by)[..., out]
+    terms = pointwise.log_likelihood(out) if by == "row" else by_group(pointwise, by).log_density()[..., out]
     highest = terms.amax((0, 1), keepdim=True)
     each = (terms - highest).exp().mean(1)  # (chains, n)
     mean = each.mean(0)
@@ -242,10 +238,8 @@ def _left_out(one: Fit, by: str, out: Tensor) -> tuple[Tensor, Tensor]:
 
 def _in_sample(whole: Pointwise, by: str, used: Tensor) -> Tensor:
     """log mean_s p(y_i | theta^(s)) of the fit to all rows, for those that are used."""
-    if by == "row":
-        parts = [terms.flatten(0, 1).logsumexp(0) for _, terms in whole.chunks()]
-        return torch.cat(parts) - math.log(whole.number)
-    return log_marginals(whole, by)[..., used].flatten(0, 1).logsumexp(0) - math.log(whole.number)
+    chunks = (x for _, x in whole.chunks()) if by == "row" else [by_group(whole, by).log_density()[..., used]]
+    return torch.cat([terms.flatten(0, 1).logsumexp(0) for terms in chunks]) - math.log(whole.number)
 
 
 def _sentences(one: Fit, what: str) -> list[str]:
