@@ -16,8 +16,8 @@ from hiertorch.draws import storage
 from hiertorch.draws.attaching import attach
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.joining import joined
+from hiertorch.draws.labelled import summary
 from hiertorch.draws.summaries import CI_PROB
-from hiertorch.draws.summary import summary
 from hiertorch.model.model import Model
 from hiertorch.pooling.factors import Pooling, pooling
 from hiertorch.predict.condition import Conditioned, condition

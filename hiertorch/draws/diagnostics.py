@@ -31,7 +31,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hiertorch.draws.ranked import Ranked, normal_scores, score_table
+from hiertorch.draws.ranked import Ranked, score_table
 from hiertorch.errors import DataError
 from hiertorch.runtime.workers import each
 
@@ -72,12 +72,8 @@ class Digest(NamedTuple):
 
 
 def digest(x: Tensor, probabilities: Sequence[float], *, ess: bool = True) -> Digest:
-    """All of `convergence`, `ess_mean`, `moments` and `quantile` together: they share their sorts.
-
-    Args:
-        x: draws, `(chains, draws, *shape)`.
-        probabilities: of the quantiles.
-        ess: False leaves the effective draws out, as NaN.
+    """All of `convergence`, `ess_mean`, `moments` and `quantile` together: they share their sorts. Without `ess` the
+    effective draws are left out, as NaN.
     """
 
     def every(r: Ranked) -> tuple[Tensor, ...]:
@@ -102,13 +98,8 @@ def effective(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def rhat(x: Tensor) -> Tensor:
     """The larger of the rank-normalised split R-hats of the draws and of their distance from the median.
 
-    The second sees chains that agree in place and differ in spread.
-
-    Args:
-        x: draws, `(chains, draws, *shape)`.
-
-    Returns:
-        R-hat, `shape`; infinite if no chain moved and they stand at different values.
+    The second sees chains that agree in place and differ in spread. Infinite if no chain moved and they stand at
+    different values.
     """
     return _by_parameter(lambda ranked: (ranked.rhat(),), x, ranks=True)[0]
 
@@ -147,20 +138,6 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, sd
 
 
-def rank_normalise(x: Tensor) -> Tensor:
-    """Normal scores z = Phi^-1((rank - 3/8) / (S + 1/4)) over the S draws of all chains, of the shape of `x`.
-
-    Equal draws share their average rank.
-    """
-    _check(x)
-    if not x.numel():
-        return x.to(torch.float64)
-    moved = x.to(torch.float64).flatten(0, 1).movedim(0, -1)  # (*shape, S)
-    size = moved.shape[-1]
-    z = normal_scores(*moved.reshape(-1, size).sort(-1), score_table(size, x.device))
-    return z.reshape(moved.shape).movedim(-1, 0).reshape(x.shape)
-
-
 def quantile(x: Tensor, probabilities: Sequence[float]) -> Tensor:
     """Quantiles over chains and draws, `(*shape, len(probabilities))`, interpolated linearly as NumPy's default."""
     number = len(probabilities)
@@ -169,13 +146,8 @@ def quantile(x: Tensor, probabilities: Sequence[float]) -> Tensor:
 
 
 def stuck(x: Tensor) -> Tensor:
-    """Which parameters of one latent never moved in which chain, but for those that can't move (see `fixed`).
-
-    Args:
-        x: draws, `(chains, draws, size, *event)`; size is the number of groups, or 1.
-
-    Returns:
-        `(chains, parameters)`, booleans; parameters are the flattened `(size, *event)`.
+    """Which parameters of one latent, `(chains, draws, size, *event)`, never moved in which chain, but for those that
+    can't move (see `fixed`): `(chains, parameters)`, booleans; parameters are the flattened `(size, *event)`.
     """
     _check(x)
     still = _still(x)
@@ -187,13 +159,10 @@ def stuck(x: Tensor) -> Tensor:
 
 
 def fixed(x: Tensor) -> Tensor:
-    """Which parameters of one latent can't move, `(size, *event)`.
+    """Which parameters of one latent, `(chains, draws, size, *event)`, can't move: `(size, *event)`.
 
     An entry of an event that is one constant in all chains and groups, such as a zero of a Cholesky factor, belongs to
     the support. Not so if all entries are, unless there is only one (the Cholesky factor of a 1 x 1 correlation).
-
-    Args:
-        x: draws, `(chains, draws, size, *event)`.
     """
     return _constant(x, _still(x)).expand(x.shape[2], -1).reshape(x.shape[2:])
 

@@ -33,9 +33,14 @@ class Fit(LabelledDraws):
     """Draws, with the model and the data that they are of.
 
     Args:
-        draws: as in `LabelledDraws`, like plates, labels, event_labels, stats and interrupted.
+        draws: name -> `(chains, draws, size, *event)`; size is the number of groups, 1 for a population-level latent.
+        plates: name -> plate, or None.
+        labels: plate -> labels of its groups, in code order.
+        event_labels: name -> one tuple of labels for each event dimension; 0, 1, ... for names left out.
+        stats: what the sampler reports.
         run: what was run: model, plan, settings, seconds, versions; all that JSON can hold. Its "draws" were asked for,
             each after "thin" sweeps, and every "interval"-th of them is stored.
+        interrupted: whether the run was stopped before it had all its draws.
         unstored: what draws effects again that were not stored.
         origin: the model and the data.
         tuning: move -> what warm-up has learnt for it, for runs that start from this one.
@@ -68,15 +73,15 @@ class Fit(LabelledDraws):
         redrawn: Mapping[str, str] | None = None,
         collapsed: bool = False,
     ) -> None:
-        super().__init__(
-            draws,
-            plates=plates,
-            labels=labels,
-            event_labels=event_labels,
-            stats=stats,
-            run=run,
-            interrupted=interrupted,
-        )
+        self.draws = {name: x.detach() for name, x in draws.items()}
+        self.plates = {name: plates.get(name) for name in draws}
+        self.labels = dict(labels)
+        integers = {name: tuple(tuple(range(k)) for k in x.shape[3:]) for name, x in draws.items()}
+        self.event_labels = {name: event_labels.get(name, integers[name]) for name in draws}
+        self.stats = stats
+        self.run = dict(run)
+        self.interrupted = interrupted
+        self.check_shapes()
         self.tuning = dict(tuning or {})
         self.unstored = unstored
         self.origin = origin
@@ -111,22 +116,13 @@ class Fit(LabelledDraws):
             run["interval"] = self.interval * draws.step
         if chains != slice(None):
             run["chains"] = len(range(*chains.indices(self.chains)))
-        return type(self)(
-            some(self.draws),
-            plates={**self.plates, **self.unstored_plates},
-            labels=self.labels,
-            event_labels=self.event_labels,
+        return self.changed(
+            draws=some(self.draws),
             stats=replace(self.stats, acceptance=rates, log_density=self.stats.log_density[chains, draws]),
             run=run,
-            interrupted=self.interrupted,
             unstored=None if self.unstored is None else self.unstored.taken(chains, draws),
-            origin=self.origin,
-            tuning=self.tuning,
-            fingerprint=self._fingerprint,
             more=some(self.more),
             positions={name: x[chains] for name, x in self.positions.items()},
-            redrawn=self.unstored_plates,
-            collapsed=self.collapsed,
         )
 
     def __repr__(self) -> str:

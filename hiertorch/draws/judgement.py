@@ -127,16 +127,8 @@ def _some(posterior: LabelledDraws) -> tuple[LabelledDraws, int, int]:
     }
     seen = sum(math.prod(x.shape[2:]) for x in draws.values())
     step = min(-(-seen * posterior.chains * posterior.n_draws // WHOLE), max(1, posterior.n_draws // EACH))
-    some = LabelledDraws(
-        {name: x[:, ::step] for name, x in draws.items()},
-        plates=posterior.plates,
-        labels={plate: labels[at[plate]] for plate, labels in posterior.labels.items()},
-        event_labels=posterior.event_labels,
-        stats=posterior.stats,
-        run=posterior.run,
-        interrupted=posterior.interrupted,
-    )
-    return some, seen, step
+    labels = {plate: index[at[plate]] for plate, index in posterior.labels.items()}
+    return posterior.changed(draws={name: x[:, ::step] for name, x in draws.items()}, labels=labels), seen, step
 
 
 OFTEN = 0.01

@@ -1,7 +1,7 @@
 """Draws of latents by name, with the labels of their groups and axes: `(chains, draws, size, *event)`."""
 
 import difflib
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -9,11 +9,16 @@ from typing import Any, Self
 import pandas as pd
 from torch import Tensor
 
+from hiertorch.arguments import check_choice, check_count, check_probability, names_of
 from hiertorch.draws import summaries
 from hiertorch.draws.naming import parameter_texts
+from hiertorch.draws.summaries import CI_PROB, MIXING
 from hiertorch.errors import DataError, UnknownNameError
 from hiertorch.runtime.surroundings import feels_at_home
 from hiertorch.wording import listed
+
+KINDS = ("all", "stats", "diagnostics")
+"""Of columns that a summary can have."""
 
 
 @dataclass(frozen=True)
@@ -35,43 +40,26 @@ class Stats:
 
 @feels_at_home
 class LabelledDraws:
-    """Draws theta^(c, s) of latents, for chains c and draws s, read by name.
+    """Draws theta^(c, s) of latents, for chains c and draws s, read by name; `hiertorch.draws.fit.Fit` makes them."""
 
-    Args:
-        draws: name -> `(chains, draws, size, *event)`; size is the number of groups, 1 for a population-level latent.
-        plates: name -> plate, or None.
-        labels: plate -> labels of its groups, in code order.
-        event_labels: name -> one tuple of labels for each event dimension; 0, 1, ... for names left out.
-        stats: what the sampler reports.
-        run: what was run; all that JSON can hold.
-        interrupted: whether the run was stopped before it had all its draws.
+    draws: dict[str, Tensor]
+    plates: dict[str, str | None]
+    labels: dict[str, pd.Index]
+    event_labels: dict[str, tuple[tuple[Hashable, ...], ...]]
+    stats: Stats
+    run: dict[str, Any]
+    interrupted: bool
 
-    Raises:
-        DataError: if shapes, plates and labels don't fit one another.
-    """
+    def changed(self, **attributes: object) -> Self:
+        """The same with other attributes, and without what was computed of them. Nothing is copied."""
+        kinds = [vars(kind) for kind in type(self).__mro__]
+        computed = {name for body in kinds for name, value in body.items() if isinstance(value, cached_property)}
+        new = type(self).__new__(type(self))
+        new.__dict__.update({name: x for name, x in vars(self).items() if name not in computed} | attributes)
+        return new
 
-    def __init__(
-        self,
-        draws: Mapping[str, Tensor],
-        *,
-        plates: Mapping[str, str | None],
-        labels: Mapping[str, pd.Index],
-        event_labels: Mapping[str, tuple[tuple[Hashable, ...], ...]],
-        stats: Stats,
-        run: Mapping[str, object],
-        interrupted: bool = False,
-    ) -> None:
-        self.draws = {name: x.detach() for name, x in draws.items()}
-        self.plates = {name: plates.get(name) for name in draws}
-        self.labels = dict(labels)
-        integers = {name: tuple(tuple(range(k)) for k in x.shape[3:]) for name, x in draws.items()}
-        self.event_labels = {name: event_labels.get(name, integers[name]) for name in draws}
-        self.stats = stats
-        self.run: dict[str, Any] = dict(run)
-        self.interrupted = interrupted
-        self._check()
-
-    def _check(self) -> None:
+    def check_shapes(self) -> None:
+        """Raises a DataError if shapes, plates and labels don't fit one another."""
         if not self.draws:
             raise DataError("A posterior needs the draws of at least one latent, found none.")
         chains, n_draws = next(iter(self.draws.values())).shape[:2]
@@ -146,11 +134,9 @@ class LabelledDraws:
 
     def codes(self, plate: str, labels: Iterable[Hashable]) -> list[int]:
         """The codes of groups, or an UnknownNameError that says which label is none."""
-        if isinstance(labels, Tensor) or not isinstance(labels, Iterable):
-            raise DataError(f"labels= is a list of labels of {plate!r}; found {labels!r}.")
-        codes = {known: code for code, known in enumerate(self.labels[plate])}
-        if isinstance(labels, str) or not isinstance(labels, Iterable):
+        if isinstance(labels, str | Tensor) or not isinstance(labels, Iterable):
             raise DataError(f"labels= is a list of groups of {plate!r}; found {labels!r}: write [{labels!r}].")
+        codes = {known: code for code, known in enumerate(self.labels[plate])}
         found = []
         for label in labels:
             if not isinstance(label, Hashable) or label not in codes:
@@ -201,3 +187,34 @@ class LabelledDraws:
     def columns(self) -> dict[str, dict[str, Tensor]]:
         """All columns of the summary with its usual interval, by latent: they share what is costly."""
         return {name: summaries.columns(x) for name, x in self.drawn().draws.items()}
+
+
+def summary(
+    draws: LabelledDraws,
+    names: str | Sequence[str] | None = None,
+    *,
+    ci_prob: float = CI_PROB,
+    kind: str = "all",
+    round_to: int | None = None,
+) -> pd.DataFrame:
+    """See `hiertorch.posterior.Posterior.summary`."""
+    check_choice("kind", kind, KINDS)
+    check_probability(ci_prob)
+    check_count("round_to", round_to, 0, none="for the numbers as they are")
+    draws.drawn()
+    wanted = draws.names if names is None else names_of("names", names)
+    if not wanted:
+        raise DataError(f"names= is empty: name some of {listed(draws.names)}, or leave it out for all.")
+    parts = [draws.table(name, _columns(draws, draws.known(name), ci_prob, kind)) for name in wanted]
+    frame = pd.concat(parts)
+    return frame if round_to is None else frame.round(round_to)
+
+
+def _columns(draws: LabelledDraws, name: str, ci_prob: float, kind: str) -> dict[str, Tensor]:
+    if kind == "stats":
+        return summaries.moments(draws.draws[name], ci_prob)
+    every = draws.columns[name]
+    if kind == "all" and ci_prob == CI_PROB:
+        return every
+    found = summaries.moments(draws.draws[name], ci_prob) if kind == "all" else {}
+    return found | {column: every[column] for column in MIXING}

@@ -12,8 +12,8 @@ from hiertorch.comparison.criteria import criterion
 from hiertorch.criticism.predictive import predictive_check
 from hiertorch.draws import diagnostics
 from hiertorch.draws.fit import Fit
+from hiertorch.draws.labelled import summary
 from hiertorch.draws.summaries import LIMITS
-from hiertorch.draws.summary import summary
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.pooling.factors import Pooling, pooling
 from hiertorch.report import figures

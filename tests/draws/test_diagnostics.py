@@ -9,6 +9,7 @@ from arviz_stats.base import array_stats
 from scipy import stats
 
 from hiertorch.draws import diagnostics
+from hiertorch.draws.ranked import normal_scores, score_table
 from hiertorch.errors import DataError
 
 AXES = {"chain_axis": 0, "draw_axis": 1}
@@ -127,11 +128,12 @@ def test_convergence_is_the_three_functions() -> None:
 
 
 @pytest.mark.parametrize("case", ["rejecting", "counts", "heavy-tailed", "binary"])
-def test_rank_normalise_is_scipys_average_ranks(case: str) -> None:
+def test_normal_scores_are_scipys_of_average_ranks(case: str) -> None:
     x = DRAWS[case].astype(float)
-    ranks = stats.rankdata(x.reshape(-1, x.shape[2]), axis=0).reshape(x.shape)
-    expected = stats.norm.ppf((ranks - 3 / 8) / (x.shape[0] * x.shape[1] + 1 / 4))
-    np.testing.assert_allclose(diagnostics.rank_normalise(torch.from_numpy(x)).numpy(), expected, rtol=1e-8, atol=1e-12)
+    x = x.reshape(-1, x.shape[2]).T  # (parameters, draws of all chains)
+    expected = stats.norm.ppf((stats.rankdata(x, axis=1) - 3 / 8) / (x.shape[1] + 1 / 4))
+    found = normal_scores(*torch.from_numpy(x).sort(-1), score_table(x.shape[1], torch.device("cpu")))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-8, atol=1e-12)
 
 
 def test_moments_are_numpys() -> None:
@@ -243,7 +245,6 @@ def test_chunks_shapes_and_types(monkeypatch: pytest.MonkeyPatch) -> None:
     assert diagnostics.rhat(single[:, :, 0, 0, 0]).shape == ()
     assert diagnostics.rhat(single[:, :, :0]).shape == (0, 3, 7)
     assert diagnostics.rhat(single[:, :0]).isnan().all()
-    assert diagnostics.rank_normalise(single[:, :0]).shape == (4, 0, 2, 3, 7)
 
 
 @pytest.mark.parametrize("shape", [(10,), (0, 10)])
