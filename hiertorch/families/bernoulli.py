@@ -3,6 +3,7 @@
 from torch import Tensor, distributions
 
 from hiertorch.data.table import Data
+from hiertorch.families import rowforms
 from hiertorch.families.successes import Successes
 from hiertorch.model.latent import Values
 
@@ -16,3 +17,7 @@ class Bernoulli(Successes):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.Bernoulli:
         """Bernoulli."""
         return distributions.Bernoulli(logits=eta)
+
+    def row_form(self, data: Data) -> rowforms.FamilyForm:
+        """Of 0 and 1."""
+        return rowforms.FamilyForm(rowforms.Bernoulli)

@@ -5,6 +5,7 @@ from torch import Tensor, distributions
 
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
+from hiertorch.families import rowforms
 from hiertorch.families.family import check_column_name
 from hiertorch.families.successes import Successes
 from hiertorch.model.latent import Values
@@ -31,6 +32,10 @@ class Binomial(Successes):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.Binomial:
         """Binomial."""
         return distributions.Binomial(data[self.trials], logits=eta)
+
+    def row_form(self, data: Data) -> rowforms.FamilyForm:
+        """Successes of trials."""
+        return rowforms.FamilyForm(rowforms.Binomial, {"trials": data[self.trials]})
 
     def trials_of(self, data: Data) -> Tensor:
         """The column."""

@@ -1,10 +1,13 @@
 """What Poisson and negative binomial rows share."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
+from hiertorch.families import rowforms
 from hiertorch.families.family import Family, check_column_name, sd, uniform
 from hiertorch.families.links import LOG
 
@@ -31,6 +34,11 @@ class Counts(Family):
     def log_mean(self, eta: Tensor, data: Data) -> Tensor:
         """eta_i + log exposure_i."""
         return eta if self.exposure is None else eta + data[self.exposure].log()
+
+    def form_of(self, kind: type[rowforms.RowForm], data: Data, latents: Mapping[str, str]) -> rowforms.FamilyForm:
+        """A form of counts, whose offset is log exposure_i."""
+        offset = None if self.exposure is None else data[self.exposure].log()
+        return rowforms.FamilyForm(kind, offset=offset, latents=latents)
 
     def check_columns(self, data: Data) -> None:
         """Exposures are above 0."""

@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families.links import IDENTITY, Link
+from hiertorch.families.rowforms import FamilyForm
 from hiertorch.model.latent import Latent, Values
 from hiertorch.model.means import centre
 
@@ -83,6 +84,10 @@ class Family:
         """First and second derivative of log p(y | eta) in eta, for responses y `(rows,)` or `(chains, rows)`; None
         where no closed form is known.
         """
+        return None
+
+    def row_form(self, data: Data) -> FamilyForm | None:
+        """log p(y_i | eta_i) in one of the forms of `hiertorch.families.rowforms`; None where it has none of them."""
         return None
 
     def mean(self, eta: Tensor, v: Values, data: Data) -> Tensor | None:

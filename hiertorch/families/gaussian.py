@@ -6,6 +6,7 @@ from torch.distributions import Gamma, Normal
 
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
+from hiertorch.families import rowforms
 from hiertorch.families.family import Derivatives, Family, check_column_name, uniform
 from hiertorch.model.latent import Latent, Values
 
@@ -39,6 +40,12 @@ class Gaussian(Family):
         precision = self._scale(v, data).square().reciprocal()
         first = (y - eta) * precision
         return Derivatives(first, (-precision).expand(first.shape))
+
+    def row_form(self, data: Data) -> rowforms.FamilyForm:
+        """Normal with sigma_y, or with the standard errors of the rows."""
+        if self.se is None:
+            return rowforms.FamilyForm(rowforms.Normal, latents={"scale": "sigma_y"})
+        return rowforms.FamilyForm(rowforms.Normal, {"se": data[self.se]})
 
     def typical_row(self, data: Data) -> dict[str, Tensor]:
         """The root mean square of standard errors, whose square is the mean variance."""

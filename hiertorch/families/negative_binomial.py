@@ -5,6 +5,7 @@ from torch import Tensor, distributions
 from torch.distributions import Gamma
 
 from hiertorch.data.table import Data
+from hiertorch.families import rowforms
 from hiertorch.families.counts import Counts
 from hiertorch.families.family import Derivatives
 from hiertorch.model.latent import Latent, Values
@@ -35,6 +36,10 @@ class NegativeBinomial(Counts):
         logit = self.log_mean(eta, data) - v.phi_y.log()
         q, total = logit.sigmoid(), y + v.phi_y
         return Derivatives(y - total * q, -total * q * (-logit).sigmoid())
+
+    def row_form(self, data: Data) -> rowforms.FamilyForm:
+        """Counts with phi_y."""
+        return self.form_of(rowforms.NegativeBinomial, data, {"phi": "phi_y"})
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
         """trigamma(1 / (1 / m + 1 / phi)), m = exp(eta + spread / 2) (Nakagawa, Johnson & Schielzeth 2017, table 1)."""

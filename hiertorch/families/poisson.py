@@ -3,6 +3,7 @@
 from torch import Tensor, distributions
 
 from hiertorch.data.table import Data
+from hiertorch.families import rowforms
 from hiertorch.families.counts import Counts
 from hiertorch.families.family import Derivatives
 from hiertorch.model.latent import Values
@@ -29,6 +30,10 @@ class Poisson(Counts):
         """y - m and -m."""
         m = self.log_mean(eta, data).exp()
         return Derivatives(y - m, -m)
+
+    def row_form(self, data: Data) -> rowforms.FamilyForm:
+        """Counts whose variance is their mean."""
+        return self.form_of(rowforms.Poisson, data, {})
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
         """log(1 + 1 / m), m = exp(eta + spread / 2) the mean over effects (Nakagawa & Schielzeth 2010, table 2)."""

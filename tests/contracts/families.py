@@ -51,11 +51,13 @@ class FamilyContract(ModelContract):
 
     Attributes:
         closed: whether derivatives are known in closed form.
+        formed: whether rows have one of the forms of `hiertorch.families.rowforms`.
         values: latents of the family, a number a chain.
         bad: (column, value that no row can have there, sentence), "y" for the response.
     """
 
     closed = True
+    formed = True
     values = MappingProxyType({})
     bad = ()
 
@@ -135,6 +137,22 @@ class FamilyContract(ModelContract):
         (second,) = torch.autograd.grad(first.sum(), eta)
         torch.testing.assert_close(found.first, first.detach(), rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(found.second, second, rtol=1e-9, atol=1e-9)
+
+    def test_rows_in_closed_form(self):
+        data, family = self.data(), self.family()
+        found = family.row_form(data)
+        if not self.formed:
+            assert found is None
+            return
+        kind, columns, offset, latents = found
+        form, v = kind(data.y, columns, None), self.v()
+        parameters = {name: getattr(v, latent)[:, 0] for name, latent in latents.items()}
+        eta = torch.tensor(ETA).T + (0.0 if offset is None else offset.unsqueeze(1))  # (rows, chains)
+        curved = form.curved(eta, form.first.unsqueeze(1), form.second.unsqueeze(1), form.chain(parameters))
+        total = form.linear @ eta + curved + form.constants(parameters)
+        for c, reference in enumerate(self.references()):
+            log_density = getattr(reference, "logpmf", None) or reference.logpdf
+            np.testing.assert_allclose(total[c], log_density(data.y.numpy()).sum(), rtol=1e-10)
 
     def test_derivatives_far_out_and_in_single_precision(self):
         data, eta = self.data(), torch.tensor([[-60.0], [0.0], [60.0]]).expand(CHAINS, ROWS)

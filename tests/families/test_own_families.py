@@ -46,6 +46,7 @@ class Duration(Family):
 
 
 class TestDuration(FamilyContract):
+    formed = False
     values = {"shape_y": [0.8, 2.0, 9.0]}  # noqa: RUF012
     bad = (("y", -1.0, "outside the support of the likelihood"),)
 
@@ -70,7 +71,7 @@ class Bare(Family):
 
 
 class TestBare(FamilyContract):
-    closed = False
+    closed = formed = False
 
     def family(self):
         return Bare()

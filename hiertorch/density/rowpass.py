@@ -1,0 +1,137 @@
+"""Row weights: the difference between a likelihood and its Gaussian surrogate, summed by group.
+
+A pass over the rows is what a sweep of the whitened engine costs, so nothing else is done in it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hiertorch.density.rowblocks import Blocks, Effects, Numbers
+from hiertorch.families.rowforms import Parameters, RowForm
+
+
+class RowPass:
+    """sum_i in g of weight_i log f(y_i | eta_i) + w_i (z_i - eta_i)^2 / 2, with
+    eta_i = offset_i + X_i r + sum_l Z_il . u_l[group_il] + the same of crossed effects.
+
+    Terms of log f without eta are left out of the sums and given by `constants`.
+
+    Args:
+        kind: the closed form of log f (`hiertorch.families.rowforms`).
+        y: the response, `(rows,)`.
+        columns: what else a row has, by the form's names, `(rows,)` each.
+        offset: `(rows,)`; None for zeros.
+        design: X, `(rows, P)`; P may be 0.
+        levels: effects of nested groupings, the finest first.
+        crossed: effects of groupings across them.
+        finest: group of each row by which sums are taken, `(rows,)`, long.
+        n_finest: the number of those groups; some may have no rows.
+        weights: of the rows, `(rows,)`; None for ones.
+        rows: "float64", or "float32" for rows in single and sums over blocks of them in double precision.
+    """
+
+    def __init__(
+        self,
+        kind: type[RowForm],
+        y: Tensor,
+        columns: Parameters,
+        offset: Tensor | None,
+        design: Tensor,
+        levels: Sequence[Effects],
+        crossed: Sequence[Effects],
+        finest: Tensor,
+        n_finest: int,
+        weights: Tensor | None = None,
+        *,
+        rows: str = "float64",
+    ) -> None:
+        self.form = kind(y, columns, weights)
+        self.levels, self.crossed = tuple(levels), tuple(crossed)
+        self._offset, self._design, self._dtype = offset, design, getattr(torch, rows)
+        self._finest = self._sums(finest, n_finest)
+        self._parents = [_segments(_parent(part, finest, n_finest), part.size) for part in self.levels]
+        self._others: dict[int, Sums] = {}
+        self._sites: tuple[Tensor, Tensor] | None = None
+
+    def sites(self, z: Tensor, w: Tensor) -> None:
+        """Sets the surrogate's sites, `(rows,)` each."""
+        self._sites = z, w
+        for sums in (self._finest, *self._others.values()):
+            sums.set_sites(z, w)
+
+    def weights(
+        self, root: Tensor, effects: Sequence[Tensor], crossed: Sequence[Tensor], parameters: Parameters
+    ) -> Tensor:
+        """The sums by finest group, `(n_finest, chains)` in double precision.
+
+        Args:
+            root: r, `(P, chains)`.
+            effects: u of each level, `(K, groups, chains)`.
+            crossed: the same of crossed effects.
+            parameters: of the form, `(chains,)` each.
+        """
+        return self._finest.weights(root, effects, crossed, parameters)
+
+    def constants(self, parameters: Parameters) -> Tensor:
+        """What `weights` leaves out, summed over all rows, `(chains,)` or `()`."""
+        return self.form.constants(parameters)
+
+    def by(self, part: Effects) -> "Sums":
+        """The same sums by the groups of a level or of crossed effects: its `weights` takes what `weights` takes. Rows
+        are held in one more order from the first call on.
+        """
+        at = next(i for i, other in enumerate((*self.levels, *self.crossed)) if other is part)
+        if at not in self._others:
+            self._others[at] = self._sums(part.group, part.size)
+            if self._sites is not None:
+                self._others[at].set_sites(*self._sites)
+        return self._others[at]
+
+    def added(self, finest: Tensor, level: int) -> Tensor:
+        """Sums by group of a level `(groups, chains)` of numbers by finest group `(n_finest, chains)`: what `by` gives,
+        without a pass.
+        """
+        order, lengths = self._parents[level]
+        return torch.segment_reduce(finest[order], "sum", lengths=lengths, axis=0, initial=0.0)
+
+    def _sums(self, group: Tensor, size: int) -> "Sums":
+        effects = (*self.levels, *self.crossed)
+        return Sums(self.form, Blocks(self._offset, self._design, effects, group, size, self._dtype), group)
+
+
+class Sums:
+    """Row weights summed by one grouping."""
+
+    def __init__(self, form: RowForm, blocks: Blocks, group: Tensor) -> None:
+        self._form, self._blocks, self._group = form, blocks, group
+        self._constant = form.linear.new_zeros(())
+
+    def set_sites(self, z: Tensor, w: Tensor) -> None:
+        """See `RowPass.sites`."""
+        form = self._form
+        self._blocks.set_numbers(Numbers(form.linear - w * z, 0.5 * w, form.first, form.second))
+        order, lengths = _segments(self._group, self._blocks.size)
+        squares = (0.5 * w * z.square()).double()[order]
+        self._constant = torch.segment_reduce(squares, "sum", lengths=lengths, initial=0.0).unsqueeze(1)  # (groups, 1)
+
+    @torch.no_grad()
+    def weights(
+        self, root: Tensor, effects: Sequence[Tensor], crossed: Sequence[Tensor], parameters: Parameters
+    ) -> Tensor:
+        """See `RowPass.weights`."""
+        sums = self._blocks.sums(self._form, root, [*effects, *crossed], self._form.chain(parameters))
+        return sums + self._constant
+
+
+def _segments(group: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The order in which groups follow one another, and how many each has."""
+    return group.argsort(stable=True), torch.bincount(group, minlength=size)
+
+
+def _parent(part: Effects, finest: Tensor, n_finest: int) -> Tensor:
+    """The group of a level in which each finest group lies, `(n_finest,)`; 0 for those without rows, whose sum is 0."""
+    parent = part.group.new_zeros(n_finest)
+    parent[finest] = part.group
+    return parent

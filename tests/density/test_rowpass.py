@@ -1,0 +1,149 @@
+"""Row weights, summed by group: by a loop over rows with SciPy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from hiertorch.density.rowpass import Effects, RowPass
+from hiertorch.families import rowforms
+
+CHAINS = 5
+PHI, NU, SCALE = np.array([0.4, 1.0, 3.0, 20.0, 500.0]), np.array([1.5, 3.0, 4.0, 9.0, 60.0]), np.linspace(0.5, 2.0, 5)
+
+
+def odds(eta):
+    return 1.0 / (1.0 + np.exp(-eta))
+
+
+class Rows:
+    """Rows of unbalanced groups, in no order, with a predictor, an offset, effects and sites; group 3 has none."""
+
+    def __init__(self, structure="one", seed=0, groups=23, rows=400):
+        rng = np.random.default_rng(seed)
+        self.n = rows
+        share = rng.dirichlet(np.full(groups, 0.5))
+        share[3] = 0.0
+        self.group = rng.choice(groups, size=rows, p=share / share.sum())
+        self.design = np.column_stack([np.ones(rows), rng.normal(size=rows)])
+        self.offset = 0.3 * rng.normal(size=rows)
+        ones, slopes = np.ones((rows, 1)), np.column_stack([np.ones(rows), rng.normal(size=rows)])
+        coarse = (np.arange(groups) % 5)[self.group]
+        self.levels, self.crossed = {
+            "none": ([], []),
+            "one": ([(ones, self.group, groups)], []),
+            "slopes": ([(slopes, self.group, groups)], []),
+            "nested": ([(ones, self.group, groups), (slopes, coarse, 5), (ones, coarse % 2, 2)], []),
+            "crossed": ([(slopes, self.group, groups)], [(slopes[:, ::-1].copy(), rng.integers(7, size=rows), 8)]),
+        }[structure]
+        self.groups = groups
+        self.z, self.w = rng.normal(size=rows), rng.gamma(1.0, 0.2, size=rows)
+        self.weights = rng.gamma(1.0, 1.0, size=rows)
+        self.root = rng.normal(size=(2, CHAINS))
+        self.effects, self.items = (
+            [rng.normal(size=(Z.shape[1], size, CHAINS)) for Z, _, size in parts]
+            for parts in (self.levels, self.crossed)
+        )
+        self.trials = rng.integers(0, 9, size=rows)
+        self.se = rng.uniform(0.5, 2.0, size=rows)
+        self.rng = rng
+
+    def eta(self):
+        """`(rows, chains)`."""
+        eta = self.offset[:, None] + self.design @ self.root
+        for (design, group, _), u in zip([*self.levels, *self.crossed], [*self.effects, *self.items], strict=True):
+            eta += sum(design[:, k, None] * u[k][group] for k in range(design.shape[1]))
+        return eta
+
+    def built(self, kind, y, columns, weights=None, **options):
+        def effects(parts):
+            return [Effects(torch.tensor(Z), torch.tensor(group), size) for Z, group, size in parts]
+
+        tensors = {name: torch.tensor(x, dtype=torch.float64) for name, x in columns.items()}
+        group, size = (self.group, self.groups) if self.levels else (np.zeros(self.n, np.int64), 1)
+        rows = RowPass(
+            kind, torch.tensor(y), tensors, torch.tensor(self.offset), torch.tensor(self.design), effects(self.levels),
+            effects(self.crossed), torch.tensor(group), size, None if weights is None else torch.tensor(weights),
+            **options,
+        )  # fmt: skip
+        rows.sites(torch.tensor(self.z), torch.tensor(self.w))
+        return rows
+
+    def at(self):
+        """Arguments of `weights` but for parameters."""
+        return (torch.tensor(self.root), [torch.tensor(u) for u in self.effects], [torch.tensor(u) for u in self.items])
+
+    def surrogate(self):
+        """`(rows, chains)`."""
+        return 0.5 * self.w[:, None] * (self.z[:, None] - self.eta()) ** 2
+
+
+def by_group(terms, group, size):
+    out = np.zeros((size, terms.shape[1]))
+    for i, g in enumerate(group):
+        out[g] += terms[i]
+    return out
+
+
+FAMILIES = {
+    "bernoulli": (rowforms.Bernoulli, (), (), lambda eta, rows: stats.bernoulli(odds(eta))),
+    "binomial": (rowforms.Binomial, ("trials",), (), lambda eta, rows: stats.binom(rows.trials[:, None], odds(eta))),
+    "poisson": (rowforms.Poisson, (), (), lambda eta, rows: stats.poisson(np.exp(eta))),
+    "negative_binomial": (
+        rowforms.NegativeBinomial, (), ("phi",), lambda eta, rows: stats.nbinom(PHI, PHI / (PHI + np.exp(eta))),
+    ),
+    "student_t": (rowforms.StudentT, (), ("nu", "scale"), lambda eta, rows: stats.t(NU, eta, SCALE)),
+    "normal": (rowforms.Normal, (), ("scale",), lambda eta, rows: stats.norm(eta, SCALE)),
+    "se": (rowforms.Normal, ("se",), (), lambda eta, rows: stats.norm(eta, rows.se[:, None])),
+}  # fmt: skip
+"""Form, its columns, its parameters, and the distribution of all rows and chains by SciPy."""
+
+
+def given(rows, family):
+    """The form, a response from chain 0, columns, parameters, and log f of each row and chain by SciPy."""
+    kind, columns, names, distribution = FAMILIES[family]
+    reference = distribution(rows.eta(), rows)
+    y = reference.rvs(random_state=rows.rng)[:, 0].astype(float)
+    log_density = (getattr(reference, "logpmf", None) or reference.logpdf)(y[:, None])
+    parameters = {"phi": PHI, "nu": NU, "scale": SCALE}
+    parameters = {name: torch.tensor(parameters[name]) for name in names}
+    return kind, y, {name: getattr(rows, name) for name in columns}, parameters, log_density
+
+
+def part_without_eta(family, y, rows):
+    """Of log f by SciPy, `(rows, chains)`."""
+    y = y[:, None]
+    one = np.ones(CHAINS)
+    return {
+        "bernoulli": lambda: 0.0 * y * one,
+        "binomial": lambda: stats.binom(rows.trials[:, None], 0.5).logpmf(y) * one + rows.trials[:, None] * np.log(2.0),
+        "poisson": lambda: stats.poisson(1.0).logpmf(y) * one + 1.0,
+        "negative_binomial": lambda: stats.nbinom(PHI, 0.5).logpmf(y) + (y + PHI) * np.log(2.0) - y * np.log(PHI),
+        "student_t": lambda: stats.t(NU, y, SCALE).logpdf(y),
+        "normal": lambda: stats.norm(y, SCALE).logpdf(y),
+        "se": lambda: stats.norm(y, rows.se[:, None]).logpdf(y) * one,
+    }[family]()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("structure", ["none", "one", "slopes", "nested", "crossed"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sums_are_those_of_scipy(family, structure, weighted):
+    rows = Rows(structure)
+    kind, y, columns, parameters, log_density = given(rows, family)
+    weight = rows.weights if weighted else np.ones(rows.n)
+    without = weight[:, None] * part_without_eta(family, y, rows)
+    terms = weight[:, None] * log_density - without + rows.surrogate()
+    built = rows.built(kind, y, columns, rows.weights if weighted else None)
+    found = built.weights(*rows.at(), parameters)
+    group, size = (rows.group, rows.groups) if rows.levels else (np.zeros(rows.n, int), 1)
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found, by_group(terms, group, size), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(built.constants(parameters).expand(CHAINS), without.sum(0), rtol=1e-10, atol=1e-10)
+    for at, (part, (_, group, size)) in enumerate(
+        zip((*built.levels, *built.crossed), [*rows.levels, *rows.crossed], strict=True)
+    ):
+        by = by_group(terms, group, size)
+        np.testing.assert_allclose(built.by(part).weights(*rows.at(), parameters), by, rtol=1e-10, atol=1e-10)
+        if at < len(rows.levels):
+            np.testing.assert_allclose(built.added(found, at), by, rtol=1e-10, atol=1e-10)
