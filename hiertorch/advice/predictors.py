@@ -1,21 +1,29 @@
-"""Predictors that do not vary, over all rows or within groups, and predictors that say the same."""
+"""Predictors that do not vary, over all rows or within groups, and predictors that say the same; and what labels of
+groups and levels of predictors say about a data set that was put together by hand.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from hiertorch.advice.findings import LOOK, Finding
-from hiertorch.data.reading import spread_rows
+from hiertorch.data.reading import EXACT, spread_rows
+from hiertorch.data.spelling import clashes
 from hiertorch.data.table import Data
 from hiertorch.model.model import Model
 from hiertorch.models.design import design_of
-from hiertorch.wording import many, quoted
+from hiertorch.wording import many, quoted, show
 
 SINGULAR = 1e-3
 """Of singular values over the largest: one predictor is the others' sum within a thousandth. Also above float32's
 rounding.
 """
+
+LABELS = 300_000
+"""Labels of a grouping, above which they are not compared: it would take more than a second."""
 
 
 def column_findings(model: Model, data: Data) -> Iterator[Finding]:
@@ -95,3 +103,21 @@ def _collinear(names: Sequence[str], columns: Mapping[str, Tensor], what: str) -
     rank = len(involved) - len(null)
     finding = f"{quoted(involved)} are collinear over {what}: {many(rank, 'of them tells', 'of them tell')} all."
     yield Finding("warning", involved[0], finding, f"Leave {len(null)} of them out.")
+
+
+def label_findings(data: Data) -> Iterator[Finding]:
+    """Labels that are most likely one group in two spellings, and numbers that were rounded before they came here."""
+    for plate, labels in data.labels.items():
+        if len(labels) <= LABELS and (pairs := clashes(labels)):
+            one, other = pairs[0]
+            more = f" (with {many(len(pairs) - 1, 'further pair')})" if len(pairs) > 1 else ""
+            finding = f"labels {show(other)} and {show(one)} are two groups{more}, and may be one in two spellings."
+            yield Finding("warning", plate, finding, "If they are one, write them alike in the frame.")
+        if labels.dtype.kind == "f" and bool((far := np.abs(labels.to_numpy()) >= EXACT).any()):
+            finding = f"label {show(labels[int(np.argmax(far))])} is a number beyond 2^53, which float64 rounds."
+            advice = "Groups may have been merged: read the column as text, or as whole numbers."
+            yield Finding("warning", plate, finding, advice)
+    for column, levels in data.recipe.levels.items():
+        if pairs := clashes(pd.Index(levels, dtype=object)):
+            finding = f"levels {pairs[0][1]!r} and {pairs[0][0]!r} are two, and may be one in two spellings."
+            yield Finding("warning", column, finding, "If they are one, write them alike in the frame.")

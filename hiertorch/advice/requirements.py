@@ -15,8 +15,7 @@ from torch.distributions import Distribution
 
 from hiertorch.advice.expectations import scale_findings
 from hiertorch.advice.findings import BROKEN, COLUMNS, LEVELS, Finding, differs_by_chain
-from hiertorch.advice.labels import label_findings
-from hiertorch.advice.predictors import column_findings
+from hiertorch.advice.predictors import column_findings, label_findings
 from hiertorch.data.table import Data
 from hiertorch.density.structure import coordinates_of
 from hiertorch.errors import DataError, ModelError
@@ -66,12 +65,8 @@ def check(model: object, data: Data) -> pd.DataFrame:
 
 
 def findings(model: Model, data: Data, reads: Reads) -> list[Finding]:
-    """What a model that `hiertorch.model.checks.inspect` found sound asks for and the data lack, the gravest first.
-
-    Args:
-        model: on the device and in the dtype of the data.
-        data: rows of weight 0 are left out.
-        reads: what `inspect` returns.
+    """What a model that `hiertorch.model.checks.inspect` found sound asks for and the data lack, the gravest first. The
+    model is on the device and in the dtype of the data; rows of weight 0 are left out.
     """
     with torch.no_grad(), validation(False):
         if data.weights is not None:

@@ -63,6 +63,11 @@ class Facts:
         return self.y.device
 
     @property
+    def by_chain(self) -> int:
+        """How many chains have a response or weights of their own; 0 if all have the same."""
+        return max(len(x) if x.dim() == 2 else 0 for x in (self.y, self.weights) if x is not None)
+
+    @property
     def whole_data(self) -> Self:
         """The data set that these rows were taken from, which is this one if they are all."""
         return self._whole or self

@@ -9,7 +9,7 @@ from hiertorch.density.space import chain_last
 from hiertorch.density.state import State
 from hiertorch.density.target import Target
 from hiertorch.errors import SamplingError
-from hiertorch.model.mending import mended
+from hiertorch.model.reads import mended
 
 SPREAD = 8
 """Draws from the prior for each chain, of which it takes one of the middle half."""

@@ -126,8 +126,7 @@ def disagreement(posterior: Fit, model: Model, data: Data, reads: Reads, collaps
     held = {**posterior.more, **posterior.draws}
     if posterior.run.get("collapsed") is not (collapsed is not None):  # it is not known, or not what was noted
         return 0.0
-    several = any(x is not None and x.dim() > 1 for x in (data.y, data.weights))
-    if several or "updated" in posterior.run or not names or not all(name in held for name in names):
+    if data.by_chain or "updated" in posterior.run or not names or not all(name in held for name in names):
         return 0.0  # densities of parts of the rows, or of other rows too, have constants of their own
     at = torch.linspace(0, posterior.chains * posterior.n_draws - 1, DRAWS, dtype=torch.float64).long()
     values = {name: held[name].flatten(0, 1)[at.to(data.device)] for name in names}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hiertorch import wording
+from hiertorch.arguments import check_count
 from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError
@@ -57,11 +58,10 @@ class Pointwise:
     """
 
     def __init__(self, posterior: Fit, draws: int | None = DRAWS) -> None:
-        if draws is not None and (isinstance(draws, bool) or not isinstance(draws, int) or draws < 1):
-            raise DataError(f"draws= is a whole number from 1, or None for all; found {draws!r}.")
+        check_count("draws", draws, none="for all")
         fitted = posterior.fitted
         self.posterior, self.model, self.data = posterior, fitted.model, fitted.data
-        if self.data.y.ndim > 1 or (self.data.weights is not None and self.data.weights.ndim > 1):
+        if self.data.by_chain:
             raise DataError(
                 "each chain of this posterior was fitted to data of its own, so that no row has one density: fit a "
                 "response and weights of shape (rows,)."

@@ -7,9 +7,8 @@ Structures (`hiertorch.models`) know nothing of what y is like. `hiertorch.famil
 from hiertorch.errors import ModelError
 from hiertorch.families.bernoulli import Bernoulli
 from hiertorch.families.binomial import Binomial
-from hiertorch.families.family import Derivatives, Family
+from hiertorch.families.family import IDENTITY, LOG, LOGIT, Derivatives, Family, Link
 from hiertorch.families.gaussian import Gaussian
-from hiertorch.families.links import IDENTITY, LOG, LOGIT, Link
 from hiertorch.families.negative_binomial import NegativeBinomial
 from hiertorch.families.poisson import Poisson
 from hiertorch.families.student_t import StudentT

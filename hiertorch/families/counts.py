@@ -8,8 +8,7 @@ from torch import Tensor
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
 from hiertorch.families import rowforms
-from hiertorch.families.family import Family, check_column_name, sd, uniform
-from hiertorch.families.links import LOG
+from hiertorch.families.family import LOG, Family, check_column_name, sd, uniform
 
 
 class Counts(Family):

@@ -17,10 +17,27 @@ from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.families.links import IDENTITY, Link
 from hiertorch.families.rowforms import FamilyForm
 from hiertorch.model.latent import Latent, Values
 from hiertorch.model.means import centre
+
+
+class Link(NamedTuple):
+    """g(E[y_i]) = eta_i: a one-to-one map from means to linear predictors, for one trial or unit of exposure where a
+    family reads such a column.
+
+    Attributes:
+        name: for print.
+        inverse: linear predictors of any shape -> means.
+    """
+
+    name: str
+    inverse: Callable[[Tensor], Tensor]
+
+
+IDENTITY = Link("identity", torch.positive)  # of real numbers
+LOG = Link("log", torch.exp)  # of means above 0
+LOGIT = Link("logit", torch.sigmoid)  # of probabilities
 
 
 class Derivatives(NamedTuple):

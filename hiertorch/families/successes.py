@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.data.table import Data
-from hiertorch.families.family import Derivatives, Family, sd
-from hiertorch.families.links import LOGIT
+from hiertorch.families.family import LOGIT, Derivatives, Family, sd
 from hiertorch.model.latent import Values
 
 

@@ -13,8 +13,7 @@ from hiertorch.model.bijections import bijection
 from hiertorch.model.declared import overrides
 from hiertorch.model.densities import Densities
 from hiertorch.model.latent import Values, chains_of
-from hiertorch.model.mending import shares
-from hiertorch.model.reads import Reads, watched
+from hiertorch.model.reads import Reads, shares, watched
 from hiertorch.model.rowchecks import check_likelihood, spread
 from hiertorch.model.support import has_one_support
 from hiertorch.model.weights import check_registered, refuse_weights

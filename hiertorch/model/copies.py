@@ -48,10 +48,7 @@ def exact(prior: Distribution, most: int = WRITTEN) -> Distribution:
 
     torch makes plain numbers tensors of its default dtype: Normal(0.0, 0.1) has a scale of 0.100000001 (of 0.1001 where
     the default is bfloat16). The shortest decimal that is rounded to the same number is what somebody wrote.
-
-    Args:
-        prior: is not changed.
-        most: numbers of a parameter, up to which they are thought to be written by hand.
+    Parameters of more than `most` numbers are thought not to be written by hand.
 
     Raises:
         ModelError: if it was made on the meta device.

@@ -38,8 +38,8 @@ def refuse_own_priors(
             "them: write log_prior_term for what belongs to a prior, and likelihood for the rows."
         )
     v = model.values(v)
-    for name in (model.latents if names is None else names) if overrides(model, "log_prior_term") else ():
-        if not _alike(model.log_prior_term(name, v, data), Densities.log_prior_term(model, name, v, data)):
+    for name in model.latents if names is None else names:
+        if _is_other(model, "log_prior_term", name, v, data):
             raise ModelError(
                 f"{what} would come from the declared prior of {name!r}, and {kind} overrides log_prior_term, which "
                 "gives it another density: declare the whole of its prior, as a torch.distributions object."
@@ -50,10 +50,7 @@ def refuse_own_density(model: Densities, v: Mapping[str, Tensor], data: Data, wh
     """Raises a ModelError if `log_prob` is overridden and is not the sum of declared pieces at these values, up to a
     constant.
     """
-    if not overrides(model, "log_prob"):
-        return
-    v = model.values(v)
-    if not _alike(model.log_prob(v, data), Densities.log_prob(model, v, data)):
+    if _is_other(model, "log_prob", model.values(v), data):
         raise ModelError(
             f"{what} needs the density of each row, and {type(model).__name__} overrides log_prob, which is not the "
             "sum of its priors and its likelihood: write log_prior_term for what belongs to a prior, and likelihood "
@@ -63,9 +60,7 @@ def refuse_own_density(model: Densities, v: Mapping[str, Tensor], data: Data, wh
 
 def refuse_own_likelihood(model: Densities, v: Mapping[str, Tensor], data: Data, what: str) -> None:
     """Raises a ModelError if the declared likelihood would be used for `what`, and is not the one that was fitted."""
-    v = model.values(v)
-    own = overrides(model, "log_likelihood")
-    if own and not _alike(model.log_likelihood(v, data), Densities.log_likelihood(model, v, data)):
+    if _is_other(model, "log_likelihood", model.values(v), data):
         kind = type(model).__name__
         raise ModelError(
             f"{what} would come from the likelihood that {kind} declares, and {kind} overrides log_likelihood, which "
@@ -74,11 +69,14 @@ def refuse_own_likelihood(model: Densities, v: Mapping[str, Tensor], data: Data,
         )
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether log densities differ by a constant at most."""
-    gap = one - other
-    finite = gap[torch.isfinite(gap)]
-    same = torch.isfinite(one) == torch.isfinite(other)
-    if not bool(same.all()) or finite.numel() == 0:
-        return bool(same.all())
-    return bool(((finite - finite[0]).abs() <= CLOSE * (1.0 + one[torch.isfinite(gap)].abs())).all())
+def _is_other(model: Densities, method: str, *arguments: object) -> bool:
+    """Whether a method is overridden, and its log density another than the declared one, by more than a constant."""
+    if not overrides(model, method):
+        return False
+    one: Tensor = getattr(model, method)(*arguments)
+    other: Tensor = getattr(Densities, method)(model, *arguments)
+    finite = torch.isfinite(one)
+    gap = (one - other)[finite]
+    if bool((finite != torch.isfinite(other)).any()):
+        return True
+    return bool(((gap - gap[:1]).abs() > CLOSE * (1.0 + one[finite].abs())).any())

@@ -50,16 +50,8 @@ def draw_latents(
     met: MutableMapping[str, Share] | None = None,
     most: int | None = None,
 ) -> dict[str, Tensor]:
-    """theta ~ p(theta), name -> `(chains, size, *event)`; those `given` are kept. Shares of impossible draws are noted
-    in `met`.
-
-    Args:
-        model: whose latents they are.
-        data: groups, device and dtype.
-        chains: how many.
-        given: name -> value.
-        met: name of a parameter -> how many draws make it impossible.
-        most: only the first so many latents are drawn; None draws all.
+    """theta ~ p(theta), name -> `(chains, size, *event)`; those `given` are kept, and only the first `most` are drawn
+    (None draws all). Shares of draws that make a parameter impossible are noted in `met`, by its name.
 
     Raises:
         ModelError: for a prior that can't be drawn from.

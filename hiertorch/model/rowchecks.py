@@ -1,6 +1,12 @@
-"""The likelihood at the rows of data, before sampling starts: its shape, its parameters, and whether y is possible."""
+"""The likelihood at the rows of data, before sampling starts: its shape, its parameters, and whether y is possible.
 
-from collections.abc import Sequence
+Note [Rows without a likelihood]
+    Where only some latents make a parameter impossible, the density is 0 there (`hiertorch.model.support`), and chains
+    keep away. But a row with a standard error of 0, or trials of 2.5, has a likelihood nowhere, and an error that names
+    a latent names the wrong one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,10 +21,9 @@ from hiertorch.errors import DataError, ModelError
 from hiertorch.model.declared import overrides
 from hiertorch.model.densities import Densities
 from hiertorch.model.drawing import fits
-from hiertorch.model.impossible import reads_rows, refuse_fixed, refuse_shares, suspects
 from hiertorch.model.latent import chains_of
 from hiertorch.model.reads import Reads
-from hiertorch.model.support import has_one_support
+from hiertorch.model.support import Condition, conditions, has_one_support, violated
 from hiertorch.model.weights import refuse_weights
 from hiertorch.runtime.validating import validation
 
@@ -33,6 +38,9 @@ SUSPECTS = 16
 
 NUMBERS = 2_000_000
 """Numbers of such draws at most."""
+
+ADVICE = "Correct the columns of the row, or leave it out."
+"""The end of a sentence on a row."""
 
 
 def spread(data: Data) -> Data:
@@ -83,13 +91,13 @@ def _check_parameters(model: Densities, reads: Reads, rows: Data, data: Data) ->
     numbers = spread_rows(data.n_rows, rows.n_rows, torch.device("cpu")).tolist()
     with validation(False):
         refuse_fixed(response, shape, partial(_row_text, numbers))
-        if len(at := suspects(response, shape)[:SUSPECTS]):
+        if len(at := _suspects(response, shape)[:SUSPECTS]):
             draws = max(chains, min(TRIES, NUMBERS // sum(x[0].numel() for x in v.values())))
             more = model.sample_prior(data, draws, torch.Generator(data.device).manual_seed(1))
             again, some = model.likelihood(model.values(more), rows.take(at)), [numbers[i] for i in at.tolist()]
             of = f"{draws} draws from the prior"
             refuse_shares(again, (draws, len(at)), partial(_row_text, some), of, least=1.0)
-        if rows is data or not reads_rows(response, shape):
+        if rows is data or not _reads_rows(response, shape):
             return
         for start in range(0, data.n_rows, ROWS):
             block = data.rows(start, min(start + ROWS, data.n_rows))
@@ -155,3 +163,72 @@ def _support_text(support: Constraint, row: int) -> str:
         return str(support)
     numbers = [x.reshape(-1)[0] if x.numel() == 1 else x[..., row].reshape(-1)[0] for x in map(torch.as_tensor, ends)]
     return f"{type(support).__name__} from {float(numbers[0]):g} to {float(numbers[1]):g}"
+
+
+def refuse_fixed(response: Distribution, shape: tuple[int, int], where: Callable[[int], str]) -> None:
+    """Raises a DataError for a row with an impossible parameter that no latent changes, of a likelihood `(draws, rows)`
+    given some draws of the latents, which differ; `where` a row is, in words.
+    """
+    for condition, bad in _violations(response, shape):
+        fixed = bad.all(0) & _fixed(condition, shape) & _by_row(condition, shape)[0].isfinite().all(-1)
+        if bool(fixed.any()):
+            row = int(fixed.nonzero()[0])
+            raise DataError(f"{where(row)} has no likelihood: {_said(condition, shape, 0, row)}. {ADVICE}")
+
+
+def _reads_rows(response: Distribution, shape: tuple[int, int]) -> bool:
+    """Whether a parameter that could be impossible is another one in some rows, whatever the latents."""
+    for condition in conditions(response):
+        x = _by_row(condition, shape)
+        if bool(_fixed(condition, shape).all()) and bool((x != x[:, :1]).any()):
+            return True
+    return False
+
+
+def _suspects(response: Distribution, shape: tuple[int, int]) -> Tensor:
+    """Numbers of the rows that have no likelihood in any of the draws, unless none has, which is no row's fault."""
+    bad = [bad for _, bad in _violations(response, shape)]
+    every = violated(bad).all(0) if bad else torch.zeros(shape[1:], dtype=torch.bool)
+    return every.nonzero()[: 0 if bool(every.all()) else len(every), 0]
+
+
+def refuse_shares(
+    response: Distribution, shape: tuple[int, int], where: Callable[[int], str], of: str, least: float = 0.0
+) -> None:
+    """Raises a DataError for a row that has no likelihood in some of the draws, which are `of` what, and in so large a
+    share of them at least.
+    """
+    for condition, bad in _violations(response, shape):
+        shares = bad.double().mean(0)
+        if bool((found := (shares > 0) & (shares >= least)).any()):
+            row = int(found.nonzero()[0])
+            draw = int(bad[:, row].nonzero()[0])
+            raise DataError(
+                f"{where(row)} has no likelihood in {float(shares[row]):.0%} of {of}: "
+                f"{_said(condition, shape, draw, row)}. {ADVICE}"
+            )
+
+
+def _violations(response: Distribution, shape: tuple[int, int]) -> Iterator[tuple[Condition, Tensor]]:
+    for condition in conditions(response):
+        yield condition, violated(condition.violated()).expand(shape)
+
+
+def _fixed(condition: Condition, shape: tuple[int, int]) -> Tensor:
+    """Which rows have the same parameter in all draws, `(rows,)`."""
+    x = _by_row(condition, shape)
+    return ((x == x[:1]) | (x.isnan() & x[:1].isnan())).all(-1).all(0)
+
+
+def _by_row(condition: Condition, shape: tuple[int, int]) -> Tensor:
+    """The parameter of each row, `(draws, rows, numbers)`."""
+    x = condition.value
+    more = condition.events if condition.found is None else max(0, x.dim() - condition.found.dim())
+    event = x.shape[x.dim() - more :]
+    return x.expand(*shape, *event).reshape(*shape, -1)
+
+
+def _said(condition: Condition, shape: tuple[int, int], draw: int, row: int) -> str:
+    x = _by_row(condition, shape)[draw, row]
+    value = f"{float(x[0]):.6g}" if len(x) == 1 else f"{[float(f'{float(v):.4g}') for v in x[:6]]}"
+    return f"the {condition.name} is {value} there, and must be {condition.wanted()}"

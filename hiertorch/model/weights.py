@@ -28,12 +28,8 @@ def check_registered(model: Densities) -> None:
 
 
 def refuse_weights(model: Densities, what: str, found: object) -> None:
-    """Raises a ModelError if something that the model computed from latents and data alone requires a gradient.
-
-    Args:
-        model: as it was fitted.
-        what: that was computed, "the likelihood" or "the prior of 'mu'".
-        found: a tensor; anything else is left alone.
+    """Raises a ModelError if a tensor that the model computed from latents and data alone, such as "the likelihood" or
+    "the prior of 'mu'", requires a gradient.
     """
     if isinstance(found, Tensor) and found.requires_grad:
         raise ModelError(_sentence(f"{what} of {type(model).__name__} reads", dict(_weights(model))))

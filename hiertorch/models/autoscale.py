@@ -21,6 +21,10 @@ are centred at what they are, as brms does with counts, so that exposures have a
 fifth of the range is for indicators of few rows: one row in 1,000 has sd 0.03, and its coefficient is no larger than
 that of others. A response with a chain axis counts as one: all chains have the same priors.
 
+Rows that the data were made with weight 0 for do not count. The scales are those of the data that were fitted first:
+folds, parts and later rows keep them (`Data.computed_once`), since a prior that moved with the rows would make another
+model of each.
+
 docs/decisions.md: Priors follow the data by default.
 """
 
@@ -34,10 +38,11 @@ from torch import Tensor
 from torch.distributions import Beta, Distribution, Gamma, Independent, Normal
 
 from hiertorch.data.table import Data
+from hiertorch.errors import DataError
 from hiertorch.families import Family
+from hiertorch.families.family import sd
 from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Latent, Values
-from hiertorch.models.scales import column_scale, response_scale
 
 WIDE = 2.5
 """Scales of the response in the sd of a coefficient's prior."""
@@ -53,6 +58,9 @@ COEFFICIENTS = ("beta", "mu_beta", "gamma")
 
 Columns = tuple[str, ...]
 """Whose product a coefficient multiplies; none of an intercept."""
+
+SHARE = 0.2
+"""Of a column's range that counts as its sd at least: an indicator of few rows has a small sd, and is no small unit."""
 
 
 def autoscaled(
@@ -183,3 +191,52 @@ def _gap(data: Data, times: str) -> Tensor:
     """Mean gap between the labels of a grouping; 1 if it has one."""
     labels = data.label_numbers(times)
     return (labels[-1] - labels[0]) / (len(labels) - 1) if len(labels) > 1 else torch.ones_like(labels[0])
+
+
+def column_scale(data: Data, name: str) -> Tensor:
+    """Mean and scale of a column over rows, `(2,)`: its sd, or a fifth of its range if that is more; for a constant
+    one its size, or 1 if it is 0.
+    """
+
+    def numbers(data: Data) -> Tensor:
+        whole = data.whole_data  # of parts, too: columns are never replaced
+        x = _counted(whole)[name].double()
+        low, high = x.aminmax()
+        size = torch.where(low == 0, torch.ones_like(low), low.abs())
+        varies = torch.where(high > low, torch.maximum(sd(x), SHARE * (high - low)), size)
+        return torch.stack([x.mean(), varies]).to(data.y)
+
+    return data.computed_once(("column", name, "scale"), numbers)
+
+
+def response_scale(data: Data, family: Family, offset: str | None = None) -> Tensor:
+    """Level and spread of the linear predictor without its offset, as the response tells, `(2,)`; the responses of all
+    chains count together.
+
+    Raises:
+        DataError: if the response has no spread.
+    """
+
+    def numbers(data: Data) -> Tensor:
+        part = _counted(data)
+        y = part.y.double()
+        shift = torch.zeros_like(y) if offset is None else part[offset].double()
+        level, spread = family.level_and_spread(y, shift, part)
+        least = 8.0 * torch.finfo(data.dtype).eps * level.abs() * family.scaled  # less is rounding
+        if not bool(level.isfinite() & spread.isfinite() & (spread > least)):
+            raise DataError(
+                f"the response {data.name!r} has no spread (one row, or one value in all), by which priors could be "
+                'scaled: give all priors, priors={...}, or take priors="tutorial", which do not look at the data.'
+            )
+        return torch.stack([level, spread]).to(data.y)
+
+    key = ("response", "scale", type(family).__qualname__, repr(family), repr(offset))
+    return data.computed_once(key, numbers)
+
+
+def _counted(data: Data) -> Data:
+    """The rows that have had a weight in some chain."""
+    if data.first_weights is None:
+        return data
+    kept = (data.first_weights > 0).reshape(-1, data.n_rows).any(0).nonzero()[:, 0]
+    return data if len(kept) in (0, data.n_rows) else data.take(kept)

@@ -110,7 +110,7 @@ class Conditioned:
                         f"new group {wording.show(more[0])} was not among the rows that were conditioned on; condition "
                         "on some of its rows, or take posterior.predict."
                     )
-                if setting.redraws and any(not torch.equal(x, unit.known[plate]) for plate, x in setting.codes.items()):
+                if setting.redrawn and any(not torch.equal(x, unit.known[plate]) for plate, x in setting.codes.items()):
                     raise DataError(
                         "the rows have other known groups than those that were conditioned on, and the effects of "
                         "known groups were not stored, so that these would not belong together: store them, by keep= "

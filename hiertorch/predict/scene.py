@@ -16,9 +16,9 @@ from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.copies import repaired
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
-from hiertorch.model.impossible import refuse_fixed, refuse_shares
 from hiertorch.model.latent import Values
 from hiertorch.model.means import expected
+from hiertorch.model.rowchecks import refuse_fixed, refuse_shares
 from hiertorch.randomness import seeded
 
 Found = TypeVar("Found")
@@ -73,10 +73,8 @@ class Setting:
             axis, at = fitted.is_axis(plate), found[plate]
             before = data.whole_codes[plate][heads]
             kept = np.arange(len(known)) if axis or self.across else np.unique(np.concatenate([before, at[at >= 0]]))
-            if len(fresh[plate]) and (axis or fitted.varies(plate)):
+            if len(fresh[plate]):
                 self._check_fresh(plate, fresh[plate], axis=axis)
-            if len(fresh[plate]) and self.across - {plate}:
-                self._refuse_across(plate, fresh[plate])
             place = np.full(len(known), -1)
             place[kept] = np.arange(len(kept))
             behind = len(kept) + fresh[plate].get_indexer(rows)
@@ -102,20 +100,18 @@ class Setting:
         return rows[rows >= 0]
 
     def _check_fresh(self, plate: str, fresh: pd.Index, *, axis: bool) -> None:
+        """That a grouping can have new labels, which have the codes of other groups in another grouping."""
         if axis:
             raise DataError(
                 f"grouping {plate!r} has new labels {shown(fresh)}: the model has no population from which they could "
                 f"be drawn. Give them at the fit, in labels={{{plate!r}: [...]}} of the data, or leave their rows out."
             )
-
-    def _refuse_across(self, plate: str, fresh: pd.Index) -> None:
-        """New groups of one grouping have the codes of other groups in another."""
-        other = sorted(self.across - {plate})[0]
-        raise DataError(
-            f"grouping {plate!r} has new labels {shown(fresh)}, and the model reads effects of {other!r} through the "
-            f"codes of other groupings, where a new label stands for another group: give them at the fit, in "
-            f"labels={{{plate!r}: [...], {other!r}: [...]}} of the data, or leave their rows out."
-        )
+        for other in sorted(self.across - {plate}):
+            raise DataError(
+                f"grouping {plate!r} has new labels {shown(fresh)}, and the model reads effects of {other!r} through "
+                "the codes of other groupings, where a new label stands for another group: give them at the fit, in "
+                f"labels={{{plate!r}: [...], {other!r}: [...]}} of the data, or leave their rows out."
+            )
 
     def _check_model(self, heads: np.ndarray) -> None:
         """See Note [Groups of new rows]."""
@@ -156,13 +152,8 @@ class Setting:
         """The known groups of `(n, groups, *event)`."""
         return x[:, self.codes[str(self.plate(name))]]
 
-    @property
-    def redraws(self) -> bool:
-        """Whether effects of known groups were not stored, and drawn again."""
-        return bool(self._redrawn)
-
     @cached_property
-    def _redrawn(self) -> dict[str, Tensor]:
+    def redrawn(self) -> dict[str, Tensor]:
         """Effects of known groups that are drawn again, name -> `(chains, draws, groups, *event)`; together, so that
         also stored ones are drawn again if others have to be.
         """
@@ -181,23 +172,20 @@ class Setting:
         anew, or the mean of their prior, or `given`, name -> `(n, new groups, *event)`.
         """
         chain, draw = at // self.posterior.n_draws, at % self.posterior.n_draws
-        known = {}
+        known, held = {}, {**self.posterior.more, **self.posterior.draws}
         for name in self.fitted.model.latents:
             plate = self.plate(name)
-            if plate is not None and name in self._redrawn:
-                known[name] = self._redrawn[name][chain, draw]
+            if plate is not None and name in self.redrawn:
+                known[name] = self.redrawn[name][chain, draw]
             elif plate is not None and name in self.posterior.draws:
                 known[name] = self.posterior.draws[name][chain[:, None], draw[:, None], self.codes[plate]]
-            elif plate is None and (x := self._population(name)) is not None:
-                known[name] = x[chain, draw]
+            elif plate is None and name in held:
+                known[name] = held[name][chain, draw]
         v = self._complete(known, len(at), population=population, given=given or {})
         fresh = [name for name in self.fitted.model.latents if self.plate(name) in self.new and name in v]
         if fresh and not given:
             refuse_own_priors(self.fitted.model, v, self.whole, "the effects of new groups", fresh)
         return v
-
-    def _population(self, name: str) -> Tensor | None:
-        return self.posterior.draws.get(name, self.posterior.more.get(name))
 
     def _complete(
         self,
@@ -218,18 +206,16 @@ class Setting:
             if new and given and name in given:
                 parts.append(given[name])
             elif new:
-                prior = self._prior(name, Values(held, tuple(model.latents)))
+                v = Values(held, tuple(model.latents))
+                prior = self._facts(model.prior, name, v, self.whole)
                 parts.append(_mean(name, prior, number, before, new) if population else _drawn(prior, number, new))
             held[name] = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         return Values(held, tuple(model.latents))
 
-    def _prior(self, name: str, v: Values) -> Distribution:
-        return self._facts(lambda: self.fitted.model.prior(name, v, self.whole))
-
-    def _facts(self, function: Callable[[], Found]) -> Found:
+    def _facts(self, function: Callable[..., Found], *arguments: object) -> Found:
         """What a function gives; if a prior found rows that contradict one another, that is what is wrong."""
         try:
-            return function()
+            return function(*arguments)
         except ModelError as error:
             if isinstance(error.__cause__, DataError):
                 raise error.__cause__ from None

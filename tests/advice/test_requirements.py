@@ -29,7 +29,7 @@ from hiertorch.models import (
     VaryingIntercepts,
     VaryingSlopes,
 )
-from hiertorch.models.scales import response_scale
+from hiertorch.models.autoscale import response_scale
 from hiertorch.monitors import Monitor
 
 COLUMNS = ["severity", "about", "finding", "advice"]

@@ -17,7 +17,7 @@ from hiertorch.draws.pareto import good_k
 from hiertorch.errors import DataError, SamplingWarning
 from hiertorch.families import Gaussian
 from hiertorch.models import CorrelatedEffects, Nested, VaryingIntercepts
-from hiertorch.models.scales import column_scale, response_scale
+from hiertorch.models.autoscale import column_scale, response_scale
 from hiertorch.posterior import Posterior
 from hiertorch.refits.laterrows import Later
 from hiertorch.refits.reweighting import reweighted
