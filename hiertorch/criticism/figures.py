@@ -1,7 +1,6 @@
-"""Figures of predictive checks, by arviz-plots where it has them."""
+"""Figures of predictive checks, by arviz-plots where it does more than draw."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,88 +51,64 @@ def draw(check: Check, kind: str, plate: str | None) -> "Figure":
     except ImportError as error:
         raise ImportError("figures need matplotlib and arviz-plots: pip install 'hiertorch[plots]'.") from error
     # A group may be called $x^$, which is no formula.
-    with rc_context({"text.parse_math": False}), pyplot.ioff(), _quiet():
+    # arviz-plots' notes on discrete data are taken account of here.
+    with rc_context({"text.parse_math": False}), pyplot.ioff(), quiet(category=UserWarning):
         figure = _groups(check, plate) if kind == "groups" else KINDS[kind](check)
         pyplot.close(figure)
         FigureCanvasAgg(figure)  # so that no window is behind it
     return figure
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without arviz-plots' notes on discrete data, which are taken account of here."""
-    with quiet(category=UserWarning):
-        yield
-
-
 def _density(check: Check) -> "Figure":
     """The response, and some replications of it: densities, or shares of counts."""
     from arviz_plots import plot_ppc_dist
 
-    y, replicated, rows = panels.responses(check, CURVES, ROWS)
-    shape = {"continuous": "kde", "count": "ecdf", "binary": "ecdf"}[check.response]
     if check.response == "binary":
         return _statistics(check, ["proportion of ones"])
-    tree = panels.tree({"y": replicated}, {"y": y}, check.response == "count")
-    collection = plot_ppc_dist(
-        tree,
-        kind=shape,
-        group="posterior_predictive",
-        num_samples=len(replicated),
-        backend="matplotlib",
-        visuals={
-            "title": False,
+    y, replicated, rows = panels.responses(check, CURVES, ROWS)
+    name, continuous = check.replications.data.name, check.response == "continuous"
+    figure, axes = panels.drawn(
+        plot_ppc_dist,
+        panels.tree(replicated, y, whole=not continuous),
+        {
             "remove_axis": False,
             "predictive_dist": {"color": panels.REPLICATED, "alpha": 0.25},
             "observed_dist": {"color": panels.OBSERVED, "zorder": 3},
         },
-        figure_kwargs={"figsize": panels.SIZE},
+        kind="kde" if continuous else "ecdf",
+        group="posterior_predictive",
+        num_samples=len(replicated),
     )
-    figure, axes = panels.figure_of(collection)
-    if shape == "kde":
+    if continuous:
         panels.cut(axes)
-    axes.set_xlabel(check.replications.data.name)
-    axes.set_ylabel("density" if shape == "kde" else "proportion of rows up to it")
+    axes.set_xlabel(name)
+    axes.set_ylabel("density" if continuous else "proportion of rows up to it")
     some = "" if rows == check.replications.data.n_rows else f", {rows:,} of its rows"
     panels.legend(axes, f"{len(replicated)} replications", "the data")
-    return panels.titled(figure, check, f"{check.replications.data.name}{some}")
+    return panels.titled(figure, check, f"{name}{some}")
 
 
 def _statistics(check: Check, names: Sequence[str] = ()) -> "Figure":
     """T(y) among T(y_rep), one panel a statistic; without those that are the same in all replications."""
-    from arviz_plots import plot_ppc_tstat
-
     wanted = names or [name for name, statistic in check.statistics.items() if statistic.drawn]
     parts = {name: panels.middle(check.replicated[name].numpy()) for name in wanted}
     parts = {name: x for name, x in parts.items() if np.ptp(x) > 0}
     if not parts:
         raise DataError("every statistic is the same in all replications, so that there is nothing to draw.")
-    keys = {name: f"statistic {at:03d}" for at, name in enumerate(parts)}  # xarray refuses some characters in names
-    tree = panels.tree(
-        {keys[name]: x for name, x in parts.items()}, {keys[name]: np.array(check.observed[name]) for name in parts}
-    )
     wide = min(4, len(parts))
-    collection = plot_ppc_tstat(
-        tree,
-        kind="hist",
-        t_stat="mean",  # of one number
-        backend="matplotlib",
-        visuals={"title": False, "observed_tstat": False, "dist": {"color": panels.REPLICATED}},
-        stats={"dist": {"bins": 20}},
-        figure_kwargs={"figsize": (max(panels.SIZE[0], 2.7 * wide), 2.1 * -(-len(parts) // wide) + 0.9)},
-        col_wrap=wide,
-    )
-    figure, _ = panels.figure_of(collection)
-    for axes, name in zip([axes for axes in figure.axes if axes.has_data()], parts, strict=True):
-        p = float(check.table["p"][name])
+    figure, grid = panels.grid(len(parts), 4, max(panels.SIZE[0] / wide, 2.7), 2.1, more=0.9)
+    for axes, (name, x) in zip(grid, parts.items(), strict=True):
+        axes.hist(x, bins=20, histtype="step", color=panels.REPLICATED)
         axes.axvline(check.observed[name], color=panels.OBSERVED, linewidth=2)
         axes.set_title(
-            f"{name}\n{p_text(p, check.replications.draws)}",
+            f"{name}\n{p_text(float(check.table['p'][name]), check.replications.draws)}",
             fontsize=9,
             fontweight="bold" if check.table["extreme"][name] else "normal",
         )
         axes.tick_params(labelsize=8)
         axes.locator_params(axis="x", nbins=4)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
     what = "statistics" if len(parts) > 1 else next(iter(parts))
     return panels.titled(
         figure, check, f"{what} of {check.replications.data.name}: data (line), replications (histogram)"
@@ -142,8 +117,6 @@ def _statistics(check: Check, names: Sequence[str] = ()) -> "Figure":
 
 def _groups(check: Check, plate: str | None = None) -> "Figure":
     """Group means of the data, in their order, on the middle 90 % of replicated ones."""
-    from matplotlib import pyplot
-
     data = check.replications.data
     if plate is None:
         if not data.plates:
@@ -165,12 +138,13 @@ def _groups(check: Check, plate: str | None = None) -> "Figure":
         parts.append(sums / counts[shown])
     replicated = torch.cat(parts)
     low, middle, high = replicated.quantile(replicated.new_tensor([0.05, 0.5, 0.95]), dim=0).cpu().numpy()
-    outside = float(((means[shown].cpu().numpy() < low) | (means[shown].cpu().numpy() > high)).mean())
-    figure, axes = pyplot.subplots(figsize=(max(6.0, 0.16 * len(shown) + 2), 4.2))
+    seen = means[shown].cpu().numpy()
+    outside = float(((seen < low) | (seen > high)).mean())
+    figure, (axes,) = panels.grid(1, 1, max(6.0, 0.16 * len(shown) + 2), 4.2)
     at = np.arange(len(shown))
     axes.vlines(at, low, high, color=panels.REPLICATED, alpha=0.5, linewidth=4, label="replicated mean, middle 90 %")
     axes.plot(at, middle, "_", color=panels.REPLICATED, markersize=6)
-    axes.plot(at, means[shown].cpu().numpy(), "o", color=panels.OBSERVED, markersize=3.5, label="mean in the data")
+    axes.plot(at, seen, "o", color=panels.OBSERVED, markersize=3.5, label="mean in the data")
     labels = [str(data.labels[plate][int(code)]) for code in shown]
     axes.set_xticks(at, labels, rotation=90, fontsize=7 if len(shown) > 20 else 9)
     axes.set_xlim(-1, len(shown))
@@ -184,32 +158,14 @@ def _groups(check: Check, plate: str | None = None) -> "Figure":
 
 def _loo_pit(check: Check) -> "Figure":
     """Empirical distribution function of LOO-PIT less the uniform one, and its band."""
-    from arviz_base import convert_to_datatree
-    from arviz_plots import plot_ecdf_pit
-    from xarray import Dataset
-
     pit = check.loo_pit
-    tree = convert_to_datatree(Dataset({"u": ("row", pit.values.to_numpy())}), group="loo_pit")
-    collection = plot_ecdf_pit(
-        tree,
-        group="loo_pit",
-        sample_dims=["row"],
-        backend="matplotlib",
-        visuals={
-            "title": False,
-            "remove_axis": False,
-            "credible_interval": False,
-            "ecdf_lines": {"color": panels.OBSERVED},
-        },
-        figure_kwargs={"figsize": panels.SIZE},
-        stats={"ecdf_pit": {"n_simulations": 1}},  # for its own band, in place of which there is the one of the test
-    )
-    figure, axes = panels.figure_of(collection)
-    band = pit.band
-    points = np.concatenate([[0.0], band.points, [1.0]])
-    lower, upper = np.concatenate([[0.0], band.lower, [1.0]]), np.concatenate([[0.0], band.upper, [1.0]])
+    figure, (axes,) = panels.grid(1, 1, *panels.SIZE)
+    points, lower, upper = (np.pad(x, 1) for x in (pit.band.points, pit.band.lower, pit.band.upper))
+    points[-1] = lower[-1] = upper[-1] = 1.0
     axes.fill_between(points, lower - points, upper - points, color=panels.REPLICATED, alpha=0.2, linewidth=0)
     axes.axhline(0, color="grey", linewidth=0.8)
+    u = np.concatenate([[0.0], np.sort(pit.values), [1.0]])
+    axes.plot(u, np.append(np.linspace(0, 1, len(u) - 1), 1.0) - u, color=panels.OBSERVED, drawstyle="steps-post")
     axes.set_xlabel("LOO-PIT")
     axes.set_ylabel("share of rows below, less the uniform one")
     verdict = "can't be told from uniform" if pit.uniform else "not uniform"
@@ -223,18 +179,9 @@ def _calibration(check: Check) -> "Figure":
     from arviz_plots import plot_ppc_pava
 
     y, replicated, _ = panels.responses(check, check.replications.draws, ROWS)
-    collection = plot_ppc_pava(
-        panels.tree({"y": replicated}, {"y": y}, whole=True),
-        ci_prob=0.9,
-        backend="matplotlib",
-        visuals={
-            "title": False,
-            "lines": {"color": panels.OBSERVED},
-            "credible_interval": {"color": panels.REPLICATED},
-        },
-        figure_kwargs={"figsize": (5.2, 5.2)},
-    )
-    figure, axes = panels.figure_of(collection)
+    colors = {"lines": {"color": panels.OBSERVED}, "credible_interval": {"color": panels.REPLICATED}}
+    tree = panels.tree(replicated, y, whole=True)
+    figure, axes = panels.drawn(plot_ppc_pava, tree, colors, size=(5.2, 5.2), ci_prob=0.9)
     name = check.replications.data.name
     axes.set_xlabel(f"predicted probability of {name}")
     axes.set_ylabel(f"frequency of {name}")
@@ -249,25 +196,16 @@ def _rootogram(check: Check) -> "Figure":
     from arviz_plots import plot_ppc_rootogram
 
     y, replicated, rows = panels.responses(check, COUNTED, 10 * ROWS)
-    collection = plot_ppc_rootogram(
-        panels.tree({"y": replicated}, {"y": y}, whole=True),
-        ci_prob=0.9,
-        backend="matplotlib",
-        visuals={
-            "title": False,
-            "predictive_markers": {"color": panels.REPLICATED},
-            "credible_interval": {"color": panels.REPLICATED},
-            "observed_markers": {"color": panels.OBSERVED},
-        },
-        figure_kwargs={"figsize": panels.SIZE},
-    )
-    figure, axes = panels.figure_of(collection)
-    axes.set_xlabel(check.replications.data.name)
+    colors = {key: {"color": panels.REPLICATED} for key in ("predictive_markers", "credible_interval")}
+    colors["observed_markers"] = {"color": panels.OBSERVED}
+    figure, axes = panels.drawn(plot_ppc_rootogram, panels.tree(replicated, y, whole=True), colors, ci_prob=0.9)
+    name = check.replications.data.name
+    axes.set_xlabel(name)
     axes.set_ylabel("rows with this count")
     some = "" if rows == check.replications.data.n_rows else f" in {rows:,} of its rows"
     axes.set_xlim(right=1.1 * max(float(y.max()), 1.0))
     panels.legend(axes, "replications, middle 90 %", "the data")
-    return panels.titled(figure, check, f"how often each count of {check.replications.data.name} occurs{some}")
+    return panels.titled(figure, check, f"how often each count of {name} occurs{some}")
 
 
 KINDS: Mapping[str, Callable[[Check], "Figure"]] = {

@@ -1,6 +1,6 @@
 """What figures of predictive checks share: data as ArviZ takes them, titles, legends and limits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,29 +28,50 @@ def responses(check: Check, draws: int, rows: int) -> tuple[np.ndarray, np.ndarr
     return data.y[which].cpu().numpy(), replicated.cpu().numpy(), len(which)
 
 
-def tree(replicated: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray], whole: bool = False) -> "DataTree":
-    """As ArviZ takes them: replications `(draws, ...)` as one chain."""
+def tree(replicated: np.ndarray, observed: np.ndarray, *, whole: bool) -> "DataTree":
+    """As ArviZ takes them: replications `(draws, rows)` as one chain, in whole numbers if they are counts."""
     from arviz_base import from_dict
 
     kind = np.int64 if whole else np.float64
-    return from_dict(
-        {
-            "posterior_predictive": {name: x[None].astype(kind) for name, x in replicated.items()},
-            "observed_data": {name: x.astype(kind) for name, x in observed.items()},
-        }
-    )
+    replications = {"y": replicated[None].astype(kind)}
+    return from_dict({"posterior_predictive": replications, "observed_data": {"y": observed.astype(kind)}})
+
+
+def drawn(
+    plot: "Callable[..., PlotCollection]",
+    content: "DataTree",
+    visuals: Mapping[str, object],
+    size: tuple[float, float] = SIZE,
+    **options: object,
+) -> tuple["Figure", "Axes"]:
+    """What a function of arviz-plots draws, without its title: the figure and its first panel."""
+    visuals, kwargs = {"title": False, **visuals}, {"figsize": size}
+    figure = plot(content, backend="matplotlib", visuals=visuals, figure_kwargs=kwargs, **options).viz["figure"].item()
+    return figure, figure.axes[0]
+
+
+def grid(number: int, most: int, width: float, height: float, more: float = 0.0) -> tuple["Figure", Sequence["Axes"]]:
+    """A figure of so many panels, at most so many in a row, each of this size in inches, with more height for a title.
+
+    The figure is none of pyplot's, whose windows and settings belong to the whole process.
+    """
+    from matplotlib.figure import Figure
+
+    wide = min(most, number)
+    high = -(-number // wide)
+    figure = Figure(figsize=(width * wide, height * high + more), layout="constrained")
+    every = figure.subplots(high, wide, squeeze=False).flatten()
+    for axes in every[number:]:
+        axes.remove()
+    for axes in every[:number]:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, every[:number]
 
 
 def cut(axes: "Axes") -> None:
     """Densities of a few replications that hardly vary would leave the others no height."""
     peaks = np.array([np.max(np.asarray(line.get_ydata(), dtype=float)) for line in axes.get_lines()])
     axes.set_ylim(0, 1.1 * max(peaks[-1], np.quantile(peaks, 0.9)))  # the last line is the data's
-
-
-def figure_of(collection: "PlotCollection") -> tuple["Figure", "Axes"]:
-    """What arviz-plots drew, and its first panel."""
-    figure = collection.viz["figure"].item()
-    return figure, figure.axes[0]
 
 
 def legend(axes: "Axes", replications: str, data: str) -> None:
@@ -70,9 +91,6 @@ def titled(figure: "Figure", check: Check, what: str) -> "Figure":
 
 
 def middle(values: np.ndarray) -> np.ndarray:
-    """Values without the outer 1 %, the first of them twice to keep their number: a few that are far away would leave
-    all others in one bar.
-    """
+    """Values without the outer 1 %: a few that are far away would leave all others in one bar."""
     low, high = np.quantile(values, [0.005, 0.995])
-    kept = values[(values >= low) & (values <= high)]
-    return np.resize(kept, values.shape)
+    return values[(values >= low) & (values <= high)]

@@ -26,14 +26,8 @@ Source = Callable[[int, int, torch.Generator], Mapping[str, Tensor]]
 
 
 class Replications:
-    """Simulated responses, block by block, the same ones each time that they are asked for.
-
-    Args:
-        model: whose likelihood makes them.
-        data: the rows, with the response that was observed.
-        source: latents of the replications from `start` to `stop` - 1, each `(stop - start, size, *event)`.
-        draws: replications in all.
-        seed: of the random numbers.
+    """Simulated responses of the rows of some data, so many `draws`, block by block, the same ones each time that they
+    are asked for; `source` has the latents from `start` to `stop` - 1, each `(stop - start, size, *event)`.
     """
 
     def __init__(self, model: Model, data: Data, source: Source, draws: int, seed: int) -> None:
@@ -109,14 +103,8 @@ class Replications:
 
 def from_posterior(posterior: Fit, draws: int, groups: str, seed: int) -> Replications:
     """Of the fitted rows, by draws of the posterior that are spread evenly over all chains; more than there are, and
-    some are taken twice.
-
-    Args:
-        posterior: knows its model and data.
-        draws: replications.
-        groups: "known" keeps the effects that were fitted; "new" draws them again from their population, given the
-            population-level latents of each draw.
-        seed: of the random numbers.
+    some are taken twice. With "known" groups, effects are those that were fitted; those of "new" ones are drawn again
+    from their population, given the population-level latents of each draw.
 
     Raises:
         DataError: if the posterior does not know its model and data.

@@ -13,7 +13,7 @@ Note [Which priors]
     the paper advises the same, to scale priors at the top level.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,16 +65,13 @@ def sensitivity(posterior: Fit, names: Sequence[str] | None = None) -> Sensitivi
         DataError: if the posterior does not know its model and data, no prior can be scaled, or nothing varies.
     """
     point = Pointwise(posterior)
-    fitted = posterior.fitted
-    reads: Mapping[str, frozenset[str]] = fitted.reads.priors
-    model = point.model
     if names is None:
-        names = [name for name in posterior.names if name in model.latents and posterior.plates[name] is None]
+        names = [name for name in posterior.names if name in point.model.latents and posterior.plates[name] is None]
     wanted = names_of("names", names)
     parameters = _columns(posterior, [posterior.known(name) for name in wanted], point.draw)
     if parameters.empty:
         raise DataError("no parameter of these varies, so that none can be sensitive: name others in names=.")
-    top = [name for name in model.latents if not reads[name]]
+    top = [name for name in point.model.latents if not posterior.fitted.reads.priors[name]]
     if missing := [name for name in top if name not in point.stored]:
         raise DataError(
             f"the draws of {missing[0]!r} are needed, whose prior is scaled, and the posterior does not hold them: "
@@ -95,19 +92,17 @@ def sensitivity(posterior: Fit, names: Sequence[str] | None = None) -> Sensitivi
         [strong & heard, strong & (table["likelihood"] < THRESHOLD)], [CONFLICT, STRONG], FINE
     )
     by_latent = pd.DataFrame({name: _sensed(parameters, x, shape) for name, x in priors.items()}, index=table.index)
-    return Sensitivity(table, by_latent, _sentences(posterior, table, by_latent, reads), THRESHOLD)
+    return Sensitivity(table, by_latent, _sentences(posterior, table, by_latent), THRESHOLD)
 
 
 def _columns(posterior: Fit, names: Sequence[str], draw: Tensor) -> pd.DataFrame:
     """Thinned draws of parameters that vary, `(chains x draws, parameters)`."""
-    tables = []
+    tables = [pd.DataFrame()]
     for name in names:
-        texts, x = (
-            posterior.parameters(name),
-            posterior.draws[name][:, draw.to(posterior.draws[name].device)].double().cpu(),
-        )
-        tables.append(pd.DataFrame(x.reshape(-1, len(texts)).numpy(), columns=texts))
-    every = pd.concat(tables, axis=1) if tables else pd.DataFrame()
+        texts, x = posterior.parameters(name), posterior.draws[name]
+        x = x[:, draw.to(x.device)].double().cpu().reshape(-1, len(texts))
+        tables.append(pd.DataFrame(x.numpy(), columns=texts))
+    every = pd.concat(tables, axis=1)
     return every.loc[:, every.std() > 1e-12]
 
 
@@ -135,19 +130,17 @@ def _sensed(parameters: pd.DataFrame, log_density: Tensor, shape: tuple[int, int
         return np.asarray(psense(tree, group="prior", alphas=ALPHAS)["theta"]).reshape(-1)
 
 
-def _sentences(
-    posterior: Fit, table: pd.DataFrame, by_latent: pd.DataFrame, reads: Mapping[str, frozenset[str]]
-) -> list[str]:
+def _sentences(posterior: Fit, table: pd.DataFrame, by_latent: pd.DataFrame) -> list[str]:
     flagged = table[table["diagnosis"] != FINE].sort_values("prior", ascending=False)
-    found, scores = [], by_latent.to_dict("index")
+    found = []
     for parameter, row in flagged[:8].iterrows():
-        latent = str(parameter).split("[")[0]
-        each = scores[parameter]
-        worst = max(each, key=lambda name: each[name])
+        each = by_latent.loc[parameter]
+        worst = each.idxmax()
         whose = f"most with that of {worst} ({each[worst]:.2f})"
         moved = f"{parameter} moves with the priors ({row['prior']:.2f}, {whose})"
         if row["diagnosis"] == STRONG:
-            text = f"{moved} and hardly with the data ({row['likelihood']:.2f}): {_few(posterior, latent, reads)}. "
+            who = wording.listed(_groups(posterior, parameter) or ["the rows"])
+            text = f"{moved} and hardly with the data ({row['likelihood']:.2f}): {who} say little about it. "
             text += f"Say what its prior knows, and what others give: ht.prior_grid(model, data, {worst!r})."
         else:
             text = (
@@ -163,9 +156,9 @@ def _sentences(
             "the same answer."
         )
     still = table.index[(table["likelihood"] < THRESHOLD) & (table["diagnosis"] == FINE)]
-    above = [str(name) for name in still if _groups(posterior, str(name).split("[")[0], reads)]
+    above = {str(name): groups for name in still if (groups := _groups(posterior, name))}
     if above:
-        groups = ", ".join(dict.fromkeys(x for name in above for x in _groups(posterior, name.split("[")[0], reads)))
+        groups = ", ".join(dict.fromkeys(x for each in above.values() for x in each))
         found.append(
             f"More rows of the same groups would hardly move {wording.listed(above)}: what is known of it rests on the "
             f"number of groups ({groups})."
@@ -175,18 +168,8 @@ def _sentences(
     return found
 
 
-def _groups(posterior: Fit, latent: str, reads: Mapping[str, frozenset[str]]) -> list[str]:
-    """The groups whose effects speak of a latent."""
-    fitted = posterior.fitted
-    found = [
-        f"{len(posterior.labels[plate])} groups of {plate!r}"
-        for name, parents in reads.items()
-        if latent in parents and (plate := fitted.model.latents[name].plate) in posterior.labels and plate is not None
-    ]
-    return list(dict.fromkeys(found))
-
-
-def _few(posterior: Fit, latent: str, reads: Mapping[str, frozenset[str]]) -> str:
-    """Why the data may say little about a latent."""
-    groups = _groups(posterior, latent, reads)
-    return f"{wording.listed(groups) if groups else 'the rows'} say little about it"
+def _groups(posterior: Fit, parameter: object) -> list[str]:
+    """The groups whose effects speak of a parameter."""
+    latent, fitted, labels = str(parameter).split("[")[0], posterior.fitted, posterior.labels
+    readers = [fitted.model.latents[name].plate for name, read in fitted.reads.priors.items() if latent in read]
+    return [f"{len(labels[plate])} groups of {plate!r}" for plate in dict.fromkeys(readers) if plate in labels]

@@ -89,11 +89,6 @@ def loo_pit(posterior: Fit, *, draws: int | None = DRAWS, seed: int | None = Non
 
     F is the likelihood's distribution function where torch has one, else y_rep <= y for a simulated y_rep of each draw.
 
-    Args:
-        posterior: knows its model and data.
-        draws: to look at, of all chains together; None takes all.
-        seed: of the random numbers; left out, one that follows from the run's.
-
     Raises:
         DataError: if the posterior does not know its model and data.
     """
@@ -156,10 +151,9 @@ def _masses(thinned: Pointwise, rows: Tensor, weights: Tensor, generator: torch.
             refuse_own_likelihood(thinned.model, v, part, "LOO-PIT")
             likelihood = thinned.model.likelihood(v, part).expand(torch.Size((number, len(rows))))
             less, same = masses(likelihood, part.y, generator)
-            share = weights[:, start : start + number].T
+            share, start = weights[:, start : start + number].T, start + number
             below += (share * less).sum(0)
             equal += (share * same).sum(0)
-            start += number
     return below, equal
 
 

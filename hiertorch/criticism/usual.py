@@ -81,12 +81,7 @@ BUILT_IN = {
 
 
 def usual(kind: str, data: Data) -> Iterator[Statistic]:
-    """Those that fit the response, and those of each grouping whose groups have rows enough.
-
-    Args:
-        kind: of the response: "continuous", "count" or "binary".
-        data: for its groupings.
-    """
+    """Those that fit a response of a kind of `BUILT_IN`, and those of each grouping whose groups have rows enough."""
     yield from BUILT_IN[kind]
     for plate in data.plates:
         counts = data.counts(plate)
@@ -157,13 +152,11 @@ def _sums(y: Tensor, data: Data, plate: str) -> Tensor:
 
 def calibration(probability: Tensor) -> Statistic:
     """sum_b (n_b / n) |frequency of ones in b - mean probability in b|, over ten bins of rows with similar predicted
-    probabilities: the expected calibration error (Naeini, Cooper & Hauskrecht 2015), with bins of equally many rows.
+    probabilities `(rows,)`: the expected calibration error (Naeini, Cooper & Hauskrecht 2015), with bins of equally
+    many rows.
 
     Probabilities were fitted to y and not to y_rep, so that the data of a right model have a smaller error than most
     replications: only a larger one is a misfit, and a small misfit is not seen.
-
-    Args:
-        probability: predicted, `(rows,)`.
     """
     order = probability.argsort(stable=True)
     bins = [rows for rows in order.tensor_split(min(BINS, len(order))) if len(rows)]

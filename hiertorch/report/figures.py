@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from hiertorch.criticism.panels import grid
 from hiertorch.draws.ranks import band, differences
 from hiertorch.draws.spacing import evenly
 
@@ -72,19 +73,11 @@ def _panels(
     draws: Mapping[str, Tensor], odd: Mapping[str, bool], most: int, draw: Callable[["Axes", np.ndarray], None]
 ) -> bytes:
     """A panel for each parameter, of some chains and at most so many draws of each."""
-    from matplotlib.figure import Figure
-
-    wide = min(2, len(draws))
-    high = -(-len(draws) // wide)
-    figure = Figure(figsize=(4.6 * wide, 2.2 * high), layout="constrained")
-    grid = figure.subplots(high, wide, squeeze=False).flatten()
-    for axes, (name, x) in zip(grid, draws.items(), strict=False):
+    figure, panels = grid(len(draws), 2, 4.6, 2.2)
+    for axes, (name, x) in zip(panels, draws.items(), strict=True):
         draw(axes, x[chosen(x, odd[name]), :: max(1, -(-x.shape[1] // most))].cpu().numpy())
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in grid[len(draws) :]:
-        axes.set_visible(False)
     return png(figure)
 
 
@@ -96,15 +89,12 @@ def shrinkage(groups: pd.DataFrame, title: str, centre: float) -> bytes:
         title: of the horizontal axis.
         centre: the mean of all estimates of the model, for the line.
     """
-    from matplotlib.figure import Figure
-
     shown, split = _shown(groups)
     at = np.arange(len(shown), dtype=float)
     at[split:] += 1.0 if split < len(shown) else 0.0  # a gap between least and most pooled
     mean, sd = shown["mean"].to_numpy(), shown["sd"].to_numpy()
     own, se = shown["no_pooling"].to_numpy(float), shown["se"].to_numpy(float)
-    figure = Figure(figsize=(7.6, 1.1 + 0.2 * (len(shown) + 1)), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = grid(1, 1, 7.6, 1.1 + 0.2 * (len(shown) + 1))
     axes.axvline(centre, color="#888888", linewidth=1, linestyle="--", label="mean of all groups")
     axes.hlines(at + 0.17, own - 1.6 * se, own + 1.6 * se, color=OWN, linewidth=0.8, alpha=0.55)
     axes.hlines(at, mean - 1.6 * sd, mean + 1.6 * sd, color=POOLED, linewidth=2.2, alpha=0.8)
@@ -122,7 +112,6 @@ def shrinkage(groups: pd.DataFrame, title: str, centre: float) -> bytes:
     if split < len(shown):
         axes.axhline(split, color="#cccccc", linewidth=0.8)
     axes.tick_params(axis="x", labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return png(figure, 120)
 
