@@ -85,17 +85,12 @@ def boundaries(
     model: Model, data: Data, values: Mapping[str, Tensor], scales: Mapping[str, Sequence[str]]
 ) -> list[str]:
     """A sentence on each sd of effects that may be 0: the data make 0 at least `AT_ZERO` times as likely as the value
-    that they like best.
+    that they like best. Given are draws of the population-level latents, `(draws, 1, *event)`, and of each positive one
+    the plates of the effects whose prior it scales.
 
     The likelihood of an sd, averaged over all else, is its posterior density by its prior density. Both are taken as
     one density of the draws, with weights 1 / prior (Ionides 2008: truncated at their mean times the root of the number
     of draws), so that a prior that keeps away from 0 does not hide that the data do not.
-
-    Args:
-        model: that was fitted.
-        data: likewise.
-        values: draws of the population-level latents, `(draws, 1, *event)`.
-        scales: positive latent -> plates of the effects whose prior it scales.
     """
     sentences = []
     for name, plates in scales.items():

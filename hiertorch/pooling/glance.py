@@ -26,7 +26,7 @@ from torch.distributions import Distribution
 
 from hiertorch.advice.findings import BROKEN
 from hiertorch.draws.fit import Fit
-from hiertorch.errors import DataError, ModelError
+from hiertorch.errors import ModelError
 from hiertorch.model.declared import overrides
 from hiertorch.model.latent import Values
 from hiertorch.model.reads import Reads
@@ -74,10 +74,7 @@ class Glance:
 
 
 class Glances:
-    """A glance again and again in a run: what does not change in it is found once.
-
-    Args:
-        posterior: the first one; those that follow are of the same model and data.
+    """A glance again and again in a run, at posteriors of one model and data: what does not change in it is found once.
 
     Raises:
         DataError: if the posterior does not know its model and data.
@@ -89,18 +86,13 @@ class Glances:
         self._first: dict[str, Tensor] = {}  # draws, once there are any
 
     def at(self, posterior: Fit, draws: int = 200, *, alone: bool = False) -> Glance:
-        """Pooling of a posterior from some of its draws, which need not be those of all latents.
-
-        Args:
-            posterior: of the model and data of the first one.
-            draws: at most so many of all chains together, evenly spaced.
-            alone: also what each group's own rows say, which takes some passes over all rows.
+        """Pooling of a posterior from some of its draws, which need not be those of all latents: at most so many of all
+        chains together, evenly spaced. What each group's own rows say ("alone") takes some passes over all rows.
 
         Raises:
             DataError: if `draws` is no whole number from 1.
         """
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-            raise DataError(f"draws= is a whole number from 1, found {draws!r}.")
+        check_count("draws", draws)
         if why := self._unknown(posterior):
             return Glance(notes=(f"Pooling was left out: {why}.",))
         values, notes = self._thinned(posterior, draws), list[str]()
@@ -184,15 +176,12 @@ class Glances:
         return found
 
     def _pooling(self, values: Mapping[str, Tensor], notes: list[str]) -> dict[str, float]:
-        found: dict[str, float] = {}
+        levels: dict[str, Level] = {}
         for name in [name for name, latent in self.model.latents.items() if latent.plate is not None]:
-            levels = _noted(f"The pooling factor of {name} was", notes, self._levels, name, values) or {}
-            for level, line in levels.items():
-                if math.isfinite(line.pooling):
-                    found[level] = line.pooling
-                else:
-                    notes.append(f"The pooling factor of {level} was left out: its draws do not vary.")
-        return found
+            levels |= _noted(f"The pooling factor of {name} was", notes, self._levels, name, values) or {}
+        still = [level for level, line in levels.items() if not math.isfinite(line.pooling)]
+        notes += [f"The pooling factor of {level} was left out: its draws do not vary." for level in still]
+        return {level: line.pooling for level, line in levels.items() if level not in still}
 
     def _levels(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Level]:
         latent = self.model.latents[name]

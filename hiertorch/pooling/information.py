@@ -37,17 +37,11 @@ SCORE = ""
 
 @dataclass(frozen=True)
 class Effects:
-    """The effects of each grouping, of a model and the data that it was fitted to.
-
-    Attributes:
-        model: that was fitted.
-        data: likewise.
-        names: plate -> names of its effects.
-    """
+    """The effects of each grouping, of a model and the data that it was fitted to."""
 
     model: Model
     data: Data
-    names: Mapping[str, Sequence[str]]
+    names: Mapping[str, Sequence[str]]  # plate -> names of its effects
 
     @classmethod
     def found(cls, model: Model, data: Data, priors: Mapping[str, Distribution]) -> Self:
@@ -153,9 +147,9 @@ def blocks_of(
     effects: Effects,
     v: Mapping[str, Tensor],
     chain: Sequence[str],
-    *,
-    rows: bool,
     priors: Sequence[str],
+    *,
+    rows: bool = True,
     signs: Tensor | None = None,
 ) -> Blocks:
     """Precisions of the effects of a chain of plates given the rest, by rows and the priors of some plates. Sums over

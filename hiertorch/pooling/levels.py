@@ -31,13 +31,8 @@ class Level(NamedTuple):
 
 
 def levels_of_effect(model: Model, data: Data, values: Mapping[str, Tensor], name: str) -> dict[str, Level]:
-    """R^2 and lambda of each level of an effect, which varies over a grouping.
-
-    Args:
-        model: that was fitted.
-        data: likewise.
-        values: draws of the effect and of what its prior reads, `(draws, size, *event)`.
-        name: of the effect.
+    """R^2 and lambda of each level of an effect, which varies over a grouping, from draws of it and of what its prior
+    reads, `(draws, size, *event)`.
     """
     latent, effects = model.latents[name], values[name]
     path = latent.labels_of is not None

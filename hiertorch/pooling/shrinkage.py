@@ -44,11 +44,8 @@ SINGULAR = 1e-9
 
 
 def shrinkage(effects: Effects, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """B_j of every effect, name -> `(groups, *event)`, averaged over draws; and plate -> why its groups have none.
-
-    Args:
-        effects: of a model and its data.
-        values: draws of all latents, `(draws, size, *event)`.
+    """B_j of every effect, name -> `(groups, *event)`, averaged over draws of all latents, `(draws, size, *event)`; and
+    plate -> why its groups have none.
     """
     data, found, without = effects.data, dict[str, Tensor](), dict[str, str]()
     number = len(next(iter(values.values())))
@@ -64,8 +61,8 @@ def shrinkage(effects: Effects, values: Mapping[str, Tensor]) -> tuple[dict[str,
         for part in at.split(each):
             v = {name: x[part] for name, x in values.items()}
             with torch.enable_grad(), validation(False):
-                prior = reduced(blocks_of(effects, v, chain, rows=False, priors=chain), data, chain)[plate, plate]
-                both = reduced(blocks_of(effects, v, chain, rows=True, priors=chain), data, chain)[plate, plate]
+                prior = reduced(blocks_of(effects, v, chain, chain, rows=False), data, chain)[plate, plate]
+                both = reduced(blocks_of(effects, v, chain, chain), data, chain)[plate, plate]
             scale = prior.diagonal(dim1=-2, dim2=-1).rsqrt()  # tiny scales beside large ones keep their digits
             unit = scale.unsqueeze(-1) * scale.unsqueeze(-2)
             before = torch.linalg.inv(prior * unit).diagonal(dim1=-2, dim2=-1)
@@ -77,12 +74,8 @@ def shrinkage(effects: Effects, values: Mapping[str, Tensor]) -> tuple[dict[str,
 
 def untold(effects: Effects, values: Mapping[str, Tensor], plate: str) -> str | None:
     """Why the groups of a plate have no B_j and no estimates of their own, or None if they have: too many effects, or a
-    density that couples the groups, as by a prior of neighbours.
-
-    Args:
-        effects: of a model and its data.
-        values: one value of all latents, `(1, size, *event)`.
-        plate: of the groups.
+    density that couples the groups, as by a prior of neighbours; looked up at one value of all latents, `(1, size,
+    *event)`.
     """
     data, chain, widths = effects.data, effects.chain(plate), _widths(effects, values)
     if (widest := max(widths[p] for p in chain)) > WIDEST:
@@ -90,10 +83,7 @@ def untold(effects: Effects, values: Mapping[str, Tensor], plate: str) -> str | 
     generator = torch.Generator(data.device).manual_seed(0)
     signs = torch.randint(0, 2, (data.size(plate),), generator=generator, device=data.device).to(data.dtype) * 2 - 1
     with torch.enable_grad(), validation(False):
-        block, other = (
-            blocks_of(effects, values, chain, rows=True, priors=chain, signs=each)[plate, plate]
-            for each in (None, signs)
-        )
+        block, other = (blocks_of(effects, values, chain, chain, signs=x)[plate, plate] for x in (None, signs))
     atol = float(block.abs().max()) * 1e-9
     return None if torch.allclose(other * signs[:, None, None], block, rtol=1e-6, atol=atol) else COUPLED
 
@@ -103,15 +93,10 @@ def no_pooling(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """What a group's own rows say about its effects: estimate and standard error, name -> each `(groups, *event)`.
 
-    Maximum likelihood by Fisher scoring, without the prior of these effects, given all other latents; effects of groups
-    nested in it are integrated out with theirs, so that a school is estimated from its classes. NaN where the rows do
-    not tell: fewer rows than effects, a predictor that is constant in the group, a group of successes alone.
-
-    Args:
-        effects: of a model and its data.
-        values: one value of all latents, `(1, size, *event)`.
-        plate: of the groups.
-        steps: of scoring, at most; groups that need more have NaN.
+    Maximum likelihood by Fisher scoring, without the prior of these effects, given all other latents at one value each,
+    `(1, size, *event)`; effects of groups nested in it are integrated out with theirs, so that a school is estimated
+    from its classes. NaN where the rows do not tell: fewer rows than effects, a predictor that is constant in the
+    group, a group of successes alone; and of groups that need more `steps`.
     """
     chain, names = effects.chain(plate), effects.names[plate]
     v = {name: x.clone() for name, x in values.items()}
@@ -142,9 +127,10 @@ def _scored(effects: Effects, v: Mapping[str, Tensor], chain: Sequence[str]) -> 
     values = effects.leaves(v, chain)
     rows = weighted(model.log_likelihood(model.values(values), data), data.weights).sum()
     density = torch.stack([rows, *effects.prior_terms(values, chain[:-1])]).sum()
-    blocks = blocks_of(effects, v, chain, rows=True, priors=chain[:-1])
-    leaves = {plate: [values[name] for name in effects.names[plate]] for plate in chain}
-    return blocks | {(SCORE, plate): gradient(density, leaves[plate]).unsqueeze(-2) for plate in chain}
+    blocks = blocks_of(effects, v, chain, chain[:-1])
+    for plate in chain:
+        blocks[SCORE, plate] = gradient(density, [values[name] for name in effects.names[plate]]).unsqueeze(-2)
+    return blocks
 
 
 def _step(score: Tensor, information: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,12 +66,8 @@ Lines = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
 
 
 def partition(effects: Effects, values: Mapping[str, Tensor], reads: Mapping[str, Collection[str]]) -> Partition:
-    """Variances by draw, of the effects that have a population: those whose prior reads a latent.
-
-    Args:
-        effects: whose groups are independent, of a model and its data.
-        values: draws of the population-level latents, `(draws, 1, *event)`.
-        reads: latent -> latents that its prior reads.
+    """Variances by draw, of the effects that have a population: those whose prior reads a latent. Given are effects of
+    groups that are independent, draws of the population-level latents, `(draws, 1, *event)`, and what priors read.
 
     Raises:
         ModelError: if there are no such effects, or it isn't known how y varies around eta.
