@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from hiertorch.advice.findings import BROKEN
+from hiertorch.arguments import check_count
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import ModelError
 from hiertorch.model.declared import overrides
