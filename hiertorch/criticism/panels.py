@@ -65,7 +65,7 @@ def grid(number: int, most: int, width: float, height: float, more: float = 0.0)
         axes.remove()
     for axes in every[:number]:
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, every[:number]
+    return figure, list(every[:number])
 
 
 def cut(axes: "Axes") -> None:

@@ -132,10 +132,10 @@ def _sensed(parameters: pd.DataFrame, log_density: Tensor, shape: tuple[int, int
 
 def _sentences(posterior: Fit, table: pd.DataFrame, by_latent: pd.DataFrame) -> list[str]:
     flagged = table[table["diagnosis"] != FINE].sort_values("prior", ascending=False)
-    found = []
+    found, scores = [], by_latent.to_dict("index")
     for parameter, row in flagged[:8].iterrows():
-        each = by_latent.loc[parameter]
-        worst = each.idxmax()
+        each = scores[parameter]
+        worst = max(each, key=lambda name: each[name])
         whose = f"most with that of {worst} ({each[worst]:.2f})"
         moved = f"{parameter} moves with the priors ({row['prior']:.2f}, {whose})"
         if row["diagnosis"] == STRONG:
@@ -158,10 +158,10 @@ def _sentences(posterior: Fit, table: pd.DataFrame, by_latent: pd.DataFrame) -> 
     still = table.index[(table["likelihood"] < THRESHOLD) & (table["diagnosis"] == FINE)]
     above = {str(name): groups for name in still if (groups := _groups(posterior, name))}
     if above:
-        groups = ", ".join(dict.fromkeys(x for each in above.values() for x in each))
+        speaking = ", ".join(dict.fromkeys(x for each in above.values() for x in each))
         found.append(
             f"More rows of the same groups would hardly move {wording.listed(above)}: what is known of it rests on the "
-            f"number of groups ({groups})."
+            f"number of groups ({speaking})."
         )
     if deaf := [str(name) for name in still if str(name) not in above]:
         found.append(f"The data hardly move {wording.listed(deaf)}, and neither do the priors: both are weak.")
