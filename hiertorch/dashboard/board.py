@@ -40,13 +40,7 @@ BARRED = 4_000  # numbers of a histogram
 
 
 class Board:
-    """The dashboard of one run.
-
-    Args:
-        folder: of the run.
-        run: what is run.
-        share: of the run's time that may be spent.
-        hparams: further columns of the HParams tab.
+    """The dashboard of one run, which may spend a share of its time; `hparams` are further columns of the HParams tab.
 
     Raises:
         OSError: if the folder can't be written.
@@ -109,12 +103,7 @@ class Board:
     # While a run goes on
 
     def add(self, snapshots: Sequence[Snapshot], overhead: float) -> None:
-        """What is new, and what is due.
-
-        Args:
-            snapshots: in order.
-            overhead: seconds that the sampler has lost by making them.
-        """
+        """What is new, and what is due; `overhead` are the seconds that the sampler has lost by making snapshots."""
         with self.governor.spending():
             self._add(snapshots, overhead)
         last = snapshots[-1]

@@ -13,14 +13,8 @@ COMMON, FAR = 0.7, 10.0  # the limit of k that is known best, and what it is dra
 
 
 def predictive(y: np.ndarray, replicated: np.ndarray, discrete: bool, response: str = "y") -> bytes:
-    """The response and replications of it: their densities, or of counts the frequencies of values, with the median
-    and the 5 to 95 % band of 100 replications.
-
-    Args:
-        y: `(rows,)`; NaN is left out.
-        replicated: `(replications, rows)`; NaN is left out.
-        discrete: whether the response is a count.
-        response: its name.
+    """The response `(rows,)` and replications of it, `(replications, rows)`: their densities, or of counts the
+    frequencies of values, with the median and the 5 to 95 % band of 100 replications. NaN is left out.
     """
     sheet = Sheet("Predictive check", response, "share of rows" if discrete else "density")
     replicated = np.atleast_2d(np.asarray(replicated, dtype=np.float64))[:REPLICATIONS]
@@ -86,12 +80,8 @@ def _shares(cells: np.ndarray, count: int) -> np.ndarray:
 
 
 def pareto_k(k: np.ndarray, labels: Sequence[str], limit: float) -> bytes:
-    """Pareto k of rows or groups in their order; above the limit, LOO can't be trusted there.
-
-    Args:
-        k: `(rows,)`; infinity, or more than 10, stands at the upper edge, NaN is left out.
-        labels: of the rows; the three worst above the limit are named.
-        limit: of k, given the number of draws: `good_k`.
+    """Pareto k of rows or groups in their order, `(rows,)`; above the limit, LOO can't be trusted there, and the three
+    worst are named. Infinity, or more than 10, stands at the upper edge, NaN is left out.
     """
     sheet = Sheet("Pareto k of leave-one-out", "row or group, in order", "Pareto k")
     k = np.asarray(k, dtype=np.float64).reshape(-1)

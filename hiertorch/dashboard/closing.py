@@ -20,6 +20,7 @@ from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pareto import good_k
 from hiertorch.draws.pointwise import Pointwise
+from hiertorch.draws.spacing import evenly
 from hiertorch.errors import HiertorchError
 from hiertorch.model.declared import overrides
 from hiertorch.model.model import Model
@@ -74,12 +75,8 @@ def closing(posterior: Fit, seconds: float) -> Closing:
 
     The posterior stays as it is, and so does torch's global random state (no other thread should draw from it
     meanwhile: torch's distributions know no other). The same posterior gives the same replications, and the same
-    PSIS-LOO where the allowance is for the same draws.
-
-    Args:
-        posterior: a finished run's.
-        seconds: of this thread, whatever else the machine does; PSIS-LOO stops as soon as it is seen to take
-            twice as long.
+    PSIS-LOO where the allowance is for the same draws. Seconds are those of this thread, whatever else the machine
+    does; PSIS-LOO stops as soon as it is seen to take twice as long.
     """
     began, notes = time.thread_time(), _Notes()
     shown, y = np.zeros(0, dtype=np.int64), np.zeros(0)
@@ -88,8 +85,8 @@ def closing(posterior: Fit, seconds: float) -> Closing:
     with notes.of("PSIS-LOO and replications", ""):
         model, data = posterior.model, posterior.data
         _check(posterior, model, data)
-        shown = np.linspace(0, data.n_rows - 1, min(data.n_rows, ROWS)).round().astype(np.int64)
-        y = data.y[torch.as_tensor(shown, device=data.device)].cpu().numpy()
+        rows = evenly(data.n_rows, ROWS, data.device)
+        shown, y = rows.cpu().numpy(), data.y[rows].cpu().numpy()
         with notes.of("PSIS-LOO", "posterior.criterion()"):
             found = loo(posterior, seconds)
         with notes.of("Replications", "posterior.predictive_check()"):

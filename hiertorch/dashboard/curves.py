@@ -35,24 +35,14 @@ def block_tags(run: RunInfo) -> dict[str, str]:
 
 def paths(kind: str, tags: Sequence[str], population: int) -> list[str]:
     """`trace/mu`, and of effects of groups `trace_groups/alpha[1]`: the page sorts by name, and would show them first.
-
-    Args:
-        kind: "trace" or "posterior".
-        tags: of parameters, those of the population first.
-        population: how many these are.
+    The first `population` tags are those of the population.
     """
     return [f"{kind}{'' if k < population else '_groups'}/{tag}" for k, tag in enumerate(tags)]
 
 
 class Curves:
-    """Tier 0 of a dashboard.
-
-    Args:
-        files: of the run, then of its first chains.
-        run: what is run.
-        traces: parameters whose values are drawn.
-        chains: all of them.
-        offset: steps of the runs that this one goes on from.
+    """Tier 0 of a dashboard, in the files of the run and of its first chains; `offset` are the steps of the runs that
+    this one goes on from.
     """
 
     def __init__(self, files: Sequence[EventFile], run: RunInfo, traces: Watch, chains: int, offset: int) -> None:
@@ -73,12 +63,8 @@ class Curves:
         self.sampling: dict[str, list[float]] = {}  # block -> acceptance at points after warm-up
 
     def add(self, snapshots: Sequence[Snapshot], share: float, *, last: bool = False) -> None:
-        """Adds what is new.
-
-        Args:
-            snapshots: in order.
-            share: of the time so far that the dashboard took.
-            last: the run is over, so that curves end where it ended.
+        """Adds what is new; `share` is that of the time so far which the dashboard took. After the `last` time the run
+        is over, so that curves end where it ended.
         """
         if not snapshots:
             return

@@ -36,12 +36,8 @@ HEAD = struct.Struct("<QI")  # a message's length, and the checksum of the lengt
 
 
 def succeeded(folder: Path, steps: int, chains: int) -> tuple[int, dict[Path, list[Summary.Value]]]:
-    """Makes way for a new run: the step at which its files begin, and what those of each folder are to begin with.
-
-    Args:
-        folder: of the run.
-        steps: of the runs that it continues, whose curves go on if they are there; 0 for none.
-        chains: that will have files, of the run's.
+    """Makes way for a new run: the step at which its files begin, and what those of each folder are to begin with. The
+    curves of the `steps` that it continues go on if they are there.
 
     Raises:
         OSError: if a file can't be read or deleted.
@@ -55,16 +51,12 @@ def succeeded(folder: Path, steps: int, chains: int) -> tuple[int, dict[Path, li
 
 
 def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[Summary.Value]:
-    """What `EventFile.begin` needs so that no page shows stale points, histograms, pictures or texts of the folder.
+    """What `EventFile.begin` needs so that no page shows stale points, histograms, pictures or texts of a folder: for
+    every tag its last value at the step to continue from or before, and a blank (NaN, no bars, no text) where there is
+    none, or no such step since the run takes the earlier one's place.
 
-    Args:
-        folder: one run of TensorBoard; its subfolders are other ones. It need not exist.
-        before: the step to continue from; None for a run that takes the earlier one's place.
-
-    Returns:
-        For every tag its last value at this step or before, and a blank (NaN, no bars, no text) where there is none. A
-        session's start at step T supersedes earlier records at T and later. A file counts up to the first record that
-        is cut off or damaged.
+    A session's start at step T supersedes earlier records at T and later. A file counts up to the first record that is
+    cut off or damaged. The folder is one run of TensorBoard, need not exist, and its subfolders are other ones.
 
     Raises:
         OSError: if a file can't be read.
@@ -88,12 +80,8 @@ def remove(folder: str | os.PathLike[str], chains: int = 0) -> None:
     """Takes the event files of a run and its chains away, and folders of chains that are left with nothing; those that
     another program has written stay.
 
-    See Note [Two writers, one folder] for what stays: an empty file in each folder that is written again. To be called
-    before the new files are made.
-
-    Args:
-        folder: one run of TensorBoard.
-        chains: how many are written again, besides the run itself.
+    See Note [Two writers, one folder] for what stays: an empty file in each folder that is written again, that of the
+    run itself and those of so many chains. To be called before the new files are made.
 
     Raises:
         OSError: if a file can't be deleted.

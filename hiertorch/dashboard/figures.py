@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.dashboard.looks import Look
+from hiertorch.draws.spacing import evenly
 from hiertorch.monitors.base import RunInfo, parameter_names
 
 if TYPE_CHECKING:
@@ -24,13 +25,8 @@ Figures = dict[str, Callable[[], bytes]]
 
 
 def figures(run: RunInfo, look: Look, glance: "Glance | None", rates: Mapping[str, Tensor]) -> Figures:
-    """Name -> what draws it, as a PNG; without those that a model or a run can't have.
-
-    Args:
-        run: what is run.
-        look: the last one.
-        glance: at pooling, with each group by itself.
-        rates: block of groups -> acceptance of each group, `(groups,)`.
+    """Name -> what draws it, as a PNG, from the last look, a glance at pooling with each group by itself, and the
+    acceptance of each group by block; without those that a model or a run can't have.
     """
     from hiertorch.dashboard import panels
 
@@ -41,20 +37,21 @@ def figures(run: RunInfo, look: Look, glance: "Glance | None", rates: Mapping[st
         found["rank"] = partial(panels.rank, look.draws[:, :, k].double().numpy(), look.names[k])
     if rows := _rows(look, grouped):
         at = torch.tensor(rows)
-        columns = (look.mean[at], *look.levels[at].unbind(1), look.rhat[at])
+        columns = (look.mean[at], look.levels[at], look.rhat[at])
         found["forest"] = partial(panels.forest, [look.names[k] for k in rows], *(x.numpy() for x in columns))
     if glance is not None and glance.alone:
         name, alone = next(iter(glance.alone.items()))
         own, mean, sizes = (alone[column].to_numpy() for column in ("no_pooling", "mean", "rows"))
         found["shrinkage"] = partial(panels.shrinkage, own, mean, alone["population"].mean(), sizes, name)
-    chain = _chains(look)
+    draws, names = look.draws.unbind(2), look.names
+    chain = _points(torch.arange(len(draws[0])).unsqueeze(1).expand_as(draws[0]))
     if (pair := _closest(look, run)) is not None:
         i, j = pair
-        found["pair"] = partial(panels.pair, _points(look, i), _points(look, j), look.names[i], look.names[j], chain)
+        found["pair"] = partial(panels.pair, _points(draws[i]), _points(draws[j]), names[i], names[j], chain)
     if glance is not None and (neck := _neck(run, look, grouped, glance.scale_of)) is not None:
         i, j = neck
-        x, y = _points(look, i), np.log(_points(look, j))
-        found["funnel"] = partial(panels.funnel, x, y, look.names[i], look.names[j], chain, look.rhat[i].item())
+        x, y = _points(draws[i]), np.log(_points(draws[j]))
+        found["funnel"] = partial(panels.funnel, x, y, names[i], names[j], chain, look.rhat[i].item())
     if rates:
         block, rate = next(iter(rates.items()))
         labels = [str(label) for label in run.labels.get(str(run.blocks.get(block)), range(len(rate)))]
@@ -81,7 +78,7 @@ def _rows(look: Look, grouped: list[int]) -> list[int]:
         return list(range(look.shown))[:ROWS]
     name = look.at[grouped[0]][0]
     order = sorted((k for k in grouped if look.at[k][0] == name), key=lambda k: look.mean[k].item())
-    return [order[i] for i in np.unique(np.linspace(0, len(order) - 1, ROWS).round().astype(int))]
+    return [order[i] for i in evenly(len(order), ROWS, torch.device("cpu"))]
 
 
 def _closest(look: Look, run: RunInfo) -> tuple[int, int] | None:
@@ -111,12 +108,7 @@ def _level(run: RunInfo, look: Look, k: int) -> str:
     return parameter_names(replace(run, plates={}), name, (1, *event), [at % prod(event)])[0]
 
 
-def _points(look: Look, k: int) -> np.ndarray:
-    x = look.draws[:, :, k].flatten().double()
+def _points(x: Tensor) -> np.ndarray:
+    """Some of `(chains, draws)` in one row, evenly spaced."""
+    x = x.flatten().double()
     return x[:: max(1, -(-len(x) // POINTS))].numpy()
-
-
-def _chains(look: Look) -> np.ndarray:
-    chains, draws = look.draws.shape[:2]
-    chain = np.repeat(np.arange(chains), draws)
-    return chain[:: max(1, -(-len(chain) // POINTS))]

@@ -20,15 +20,11 @@ OPEN = ("1", "2", "3")  # the first signs of categories; the others open at a cl
 
 
 def layout(tags: Sequence[str], population: int, bands: Sequence[str]) -> dict[str, dict[str, Chart]]:
-    """Category -> title -> the curves or the band of a chart.
+    """Category -> title -> the curves or the band of a chart, of tags of parameters, those of the population first, and
+    of `bands`, which are shown by quantiles over all chains as well.
 
     The page merges categories of one title over all runs: parameters are in the titles, so that other models' runs have
     categories of their own.
-
-    Args:
-        tags: of parameters, those of the population first.
-        population: how many these are.
-        bands: parameters that are shown by quantiles over all chains as well.
     """
     shown = ", ".join(tags[:CHARTS])
     found: dict[str, dict[str, Chart]] = {
@@ -80,27 +76,19 @@ def closed(charts: Collection[str]) -> list[str]:
 def available(
     charts: Mapping[str, Mapping[str, Chart]], written: Collection[str] | None, without: Collection[str] = ()
 ) -> dict[str, dict[str, Chart]]:
-    """The charts for which there is something to show.
-
-    Args:
-        charts: see `layout`.
-        written: tags; None if it isn't known yet which there will be.
-        without: parts of tags that there won't be.
+    """The charts of a `layout` for which there is something to show: tags that are written, or, if it isn't known yet
+    which these will be, all but those with parts that there won't be.
     """
 
     def there(pattern: str) -> bool:
         known = written is None or any(re.match(pattern, tag) for tag in written)
         return known and not any(part in pattern for part in without)
 
-    found: dict[str, dict[str, Chart]] = {}
-    for category, each in charts.items():
-        kept: dict[str, Chart] = {}
-        for title, tags in each.items():
-            if isinstance(tags, tuple):
-                if there(f"{re.escape(tags[0])}$"):
-                    kept[title] = tags
-            elif shown := [pattern for pattern in tags if there(pattern)]:
-                kept[title] = shown
-        if kept:
-            found[category] = kept
-    return found
+    def kept(tags: Chart) -> Chart:
+        if isinstance(tags, tuple):
+            return tags if there(f"{re.escape(tags[0])}$") else []
+        return [pattern for pattern in tags if there(pattern)]
+
+    found = {category: {title: kept(tags) for title, tags in each.items()} for category, each in charts.items()}
+    some = {category: {title: tags for title, tags in each.items() if tags} for category, each in found.items()}
+    return {category: each for category, each in some.items() if each}

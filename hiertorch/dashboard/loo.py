@@ -49,12 +49,7 @@ class LeftOutError(Exception):
 
 
 class SlowError(LeftOutError):
-    """It would take too long.
-
-    Args:
-        needed: seconds.
-        seconds: that there were.
-    """
+    """It would take too long: more seconds than there were."""
 
     def __init__(self, needed: float, seconds: float) -> None:
         super().__init__(f"it would take about {needed:.2g} s, and {max(seconds, 0.0):.2g} s were left for it")

@@ -96,12 +96,8 @@ class Look:
 
 
 class Eye:
-    """Looks at a run's draws.
-
-    Args:
-        run: names and labels.
-        watch: the parameters that are shown.
-        everything: latent -> flat indices of all that is stored.
+    """Looks at a run's draws: at the parameters that are shown, and of each latent at flat indices of all that is
+    stored.
     """
 
     def __init__(self, run: RunInfo, watch: Watch, everything: Mapping[str, Tensor]) -> None:
@@ -148,11 +144,8 @@ class Eye:
         )
 
     def conclude(self, posterior: Fit, draws: Mapping[str, Tensor]) -> Look:
-        """The last look: what the summary of a posterior has of its parameters, and of stored latents that it left out.
-
-        Args:
-            posterior: of a run that has ended.
-            draws: all that the run has stored, `(chains, draws, size, *event)`.
+        """The last look: what the summary of a posterior has of its parameters, and of latents that it left out, whose
+        draws `(chains, draws, size, *event)` the run has stored.
         """
         every = {**draws, **posterior.draws}
         columns = {
@@ -165,7 +158,7 @@ class Eye:
             at = self._everything.get(name)
             if at is None:  # what the model derives of its latents, but for constants
                 at = (~judged[name]["ess_bulk"].flatten().isnan()).nonzero().squeeze(1).cpu()
-            others.append((name, at[~torch.isin(at, self._watch.at[name])] if name in self._watch.at else at))
+            others.append((name, self._unwatched(name, at)))
         screen, worst = _worst(others, torch.cat([judged[name]["r_hat"].flatten()[at].cpu() for name, at in others]))
         closer = [*self._watch.at.items(), *worst]
         shapes = {name: tuple(x.shape[2:]) for name, x in every.items()}
@@ -203,13 +196,16 @@ class Eye:
             exact=True,
         )
 
+    def _unwatched(self, name: str, at: Tensor) -> Tensor:
+        return at[~torch.isin(at, self._watch.at[name])] if name in self._watch.at else at
+
     def _screened(self, draws: Mapping[str, Tensor], numbers: int) -> tuple[Tensor, list[tuple[str, Tensor]]]:
         """Classical split R-hat of what is not shown; and the worst, as latent and flat indices."""
         chains = len(next(iter(draws.values())))
         most = max(1, numbers // (chains * FEWEST))
         parts = []
         for name, at in self._everything.items():
-            rest = at[~torch.isin(at, self._watch.at[name])] if name in self._watch.at else at
+            rest = self._unwatched(name, at)
             parts.append((name, rest if self.every <= most else spread(rest, max(1, most * len(rest) // self.every))))
         sizes = [len(at) for _, at in parts]
         if not sum(sizes):
@@ -220,11 +216,8 @@ class Eye:
 
 
 def _worst(parts: list[tuple[str, Tensor]], rhat: Tensor) -> tuple[Tensor, list[tuple[str, Tensor]]]:
-    """R-hat of all but the worst; and the worst, as latent and flat indices.
-
-    Args:
-        parts: latents with flat indices.
-        rhat: of each of these.
+    """R-hat of all but the worst; and the worst, as latent and flat indices: of parts that are such, and R-hat of each
+    of their parameters.
     """
     chosen = torch.zeros(len(rhat), dtype=torch.bool)
     chosen[rhat.nan_to_num(nan=0.0).topk(min(WORST, len(rhat))).indices] = True

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from hiertorch.dashboard.sheet import BLACK, BLUE, CHAINS, GREY, LIGHT, ORANGE, Sheet, finite, name
 from hiertorch.draws.ranks import ERROR, band, differences
+from hiertorch.draws.spacing import evenly
 from hiertorch.draws.summaries import LIMITS
+from hiertorch.wording import many
 
 RANKED, SORTED = 150, 25_000  # at most so many draws of a chain, and of all, thinned evenly: less dependent, too
 MOST_CHAINS, NAMED, INSIDE = 256, 4, 16  # in a figure of ranks: judged; named outside the band; drawn inside it
@@ -20,10 +23,8 @@ def rank(x: np.ndarray, parameter: str) -> bytes:
     """ECDF of each chain's ranks less the even one, and the band of `hiertorch.draws.ranks`: chains outside it have not
     found the same distribution as the others.
 
-    Args:
-        x: draws of a parameter, `(chains, draws)`; of more than 256 chains some are judged, and of more than 150 draws
-            (25,000 of all chains) every k-th. A chain with a draw that isn't finite is left out.
-        parameter: its name.
+    Of draws of a parameter, `(chains, draws)`: of more than 256 chains some are judged, and of more than 150 draws
+    (25,000 of all chains) every k-th. A chain with a draw that isn't finite is left out.
     """
     sheet = Sheet(f"Ranks of {parameter}", "rank of a draw among those of all chains, as a share", "ECDF difference")
     chains = _some(len(x), MOST_CHAINS)
@@ -55,31 +56,17 @@ def rank(x: np.ndarray, parameter: str) -> bytes:
     return sheet.png()
 
 
-def forest(
-    names: Sequence[str],
-    mean: np.ndarray,
-    low: np.ndarray,
-    inner_low: np.ndarray,
-    inner_high: np.ndarray,
-    high: np.ndarray,
-    rhat: np.ndarray,
-) -> bytes:
+def forest(names: Sequence[str], mean: np.ndarray, levels: np.ndarray, rhat: np.ndarray) -> bytes:
     """Posterior means with 50 % (thick) and 90 % (thin) intervals, from the top; R-hat above 1.01 in orange, with the
     worst value. Of more than 18 parameters the first ones, and how many more there are.
 
-    Args:
-        names: of the parameters.
-        mean: posterior means, `(parameters,)`, as all that follow.
-        low: 5 % quantiles.
-        inner_low: 25 % quantiles.
-        inner_high: 75 % quantiles.
-        high: 95 % quantiles.
-        rhat: `(parameters,)`; NaN of what never moved.
+    `levels` are 5, 25, 75 and 95 % quantiles, `(parameters, 4)`; means and R-hat `(parameters,)`, NaN of what never
+    moved.
     """
     sheet = Sheet("Posterior", note="mean, 50 % and 90 % interval")
     shown = len(names) if len(names) <= ROWS else ROWS - 1
     rhat = np.asarray(rhat, dtype=np.float64)[:shown]
-    columns = (part[:shown] for part in (np.arange(len(names)), mean, low, inner_low, inner_high, high))
+    columns = (part[:shown] for part in (np.arange(len(names)), mean, *np.transpose(levels)))
     at, mean, low, inner_low, inner_high, high = finite(*columns)
     if not len(at):
         return sheet.says("nothing to draw: no interval is finite")
@@ -103,12 +90,8 @@ def forest(
 def shrinkage(alone: np.ndarray, pooled: np.ndarray, population: float, rows: np.ndarray, effect: str) -> bytes:
     """How groups are drawn to the population: off the identity line towards the population's mean, small groups most.
 
-    Args:
-        alone: estimates of groups by their own rows alone, `(groups,)`; NaN where there is none.
-        pooled: posterior means, `(groups,)`.
-        population: the mean that groups are drawn to.
-        rows: of each group, `(groups,)`: a marker's area grows with them.
-        effect: its name.
+    Of estimates of groups by their own rows alone, NaN where there is none, their posterior means, and their numbers of
+    rows, with which a marker's area grows, each `(groups,)`.
     """
     sheet = Sheet(f"Shrinkage of {effect}", "estimate from the group's own rows alone", "posterior mean")
     alone, pooled, rows = finite(alone, pooled, rows)
@@ -119,7 +102,7 @@ def shrinkage(alone: np.ndarray, pooled: np.ndarray, population: float, rows: np
     areas = np.maximum(8.0, (200.0 if len(rows) <= 100 else 100.0) * rows / max(1.0, rows.max()))
     order = np.argsort(-areas, kind="stable")  # small ones on top
     inner, outer = order[~beyond[order]], order[beyond[order]]
-    sheet.note = f"{_counted(len(alone), 'group')}{f' ({len(outer)} further out)' if len(outer) else ''}"
+    sheet.note = f"{many(len(alone), 'group')}{f' ({len(outer)} further out)' if len(outer) else ''}"
     sheet.axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1.2, label="no pooling")
     if np.isfinite(population):
         sheet.axes.axhline(population, color=ORANGE, linewidth=1.6, label="population")
@@ -139,14 +122,8 @@ def _middle(x: np.ndarray) -> tuple[float, float]:
 
 
 def pair(x: np.ndarray, y: np.ndarray, x_name: str, y_name: str, chain: np.ndarray) -> bytes:
-    """Draws of two parameters, at most 1,000 of them, evenly spaced.
-
-    Args:
-        x: `(draws,)`.
-        y: `(draws,)`.
-        x_name: of the first parameter.
-        y_name: of the second.
-        chain: which chain each draw is of, `(draws,)`; up to 8 chains have their colours.
+    """Draws of two parameters, and which chain each is of, `(draws,)`: at most 1,000 of them, evenly spaced; up to 8
+    chains have their colours.
     """
     return _scatter(Sheet(f"{name(x_name)} and {name(y_name)}", x_name, y_name), x, y, chain)
 
@@ -154,16 +131,8 @@ def pair(x: np.ndarray, y: np.ndarray, x_name: str, y_name: str, chain: np.ndarr
 def funnel(
     effect: np.ndarray, log_scale: np.ndarray, effect_name: str, scale_name: str, chain: np.ndarray, rhat: float
 ) -> bytes:
-    """Draws of a group's effect, and of the log scale of its prior: chains that can't enter the funnel's neck stop
-    short of it.
-
-    Args:
-        effect: `(draws,)`.
-        log_scale: `(draws,)`.
-        effect_name: of the effect.
-        scale_name: of the scale, without its log.
-        chain: which chain each draw is of, `(draws,)`.
-        rhat: of the effect.
+    """Draws of a group's effect, and of the log scale of its prior, likewise: chains that can't enter the funnel's neck
+    stop short of it. R-hat is the effect's.
     """
     sheet = Sheet(f"Funnel of {effect_name}", effect_name, f"log {scale_name}", f"R-hat {rhat:.3f}")
     return _scatter(sheet, effect, log_scale, chain)
@@ -179,21 +148,15 @@ def _scatter(sheet: Sheet, x: np.ndarray, y: np.ndarray, chain: np.ndarray) -> b
     colours = [CHAINS[k] for k in which[order]] if few else BLUE
     size, alpha = (16.0, 0.6) if len(x) > 200 else (28.0, 0.75)
     sheet.dots(x[order], y[order], size, colours, alpha)
-    names = (
-        [f"{'' if k else 'chain '}{each:.0f}" for k, each in enumerate(chains)] if few else [f"{len(chains)} chains"]
-    )
-    for colour, label in zip(CHAINS, names, strict=False):
+    names = [f"{'' if k else 'chain '}{each:.0f}" for k, each in enumerate(chains)]
+    for colour, label in zip(CHAINS, names if few else [f"{len(chains)} chains"], strict=False):
         sheet.dots(x[:0], y[:0], 28.0, colour, label=label)
     return sheet.png()
 
 
 def acceptance(rates: np.ndarray, names: Sequence[str], block: str) -> bytes:
-    """Acceptance of each group of a block that decides for groups, from the lowest, and their mean.
-
-    Args:
-        rates: `(groups,)`, between 0 and 1; of more than 2,000 groups so many are drawn.
-        names: of the groups; the three lowest are named.
-        block: of the plan.
+    """Acceptance of each group of a block that decides for groups, `(groups,)`, from the lowest, and their mean; of
+    more than 2,000 groups so many are drawn. The three lowest are named.
     """
     sheet = Sheet(f"Acceptance of {block}", "groups, from the lowest", "acceptance")
     place, rates = finite(np.arange(len(rates)), rates)
@@ -205,7 +168,7 @@ def acceptance(rates: np.ndarray, names: Sequence[str], block: str) -> bytes:
     sheet.dots(some + 1.0, rates[order[some]], size, BLUE, alpha)
     sheet.axes.set_ylim(-0.02, 1.02)
     sheet.axes.locator_params("x", integer=True)
-    sheet.note = _counted(len(rates), "group")
+    sheet.note = many(len(rates), "group")
     if len(rates) > 3:
         lowest = (f"{name(names[int(place[k])], 14)} {rates[k]:.2f}" for k in order[:3])
         sheet.caption = f"lowest: {', '.join(lowest)}"
@@ -213,9 +176,4 @@ def acceptance(rates: np.ndarray, names: Sequence[str], block: str) -> bytes:
 
 
 def _some(count: int, most: int) -> np.ndarray:
-    """Numbers from 0 to count - 1, at most so many, evenly spaced."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)) if count else np.arange(0)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+    return evenly(count, most, torch.device("cpu")).numpy()

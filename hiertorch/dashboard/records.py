@@ -46,9 +46,6 @@ class EventFile:
 
     A tag's steps must increase, or the reader drops what it has.
 
-    Args:
-        folder: one run of TensorBoard.
-
     Raises:
         OSError: if the folder or the file can't be written; so does every other method.
     """
@@ -62,11 +59,8 @@ class EventFile:
         self._write(Event(file_version="brain.Event:2", source_metadata=SourceMetadata(writer=WRITER)))
 
     def begin(self, step: int, carried: Collection[Summary.Value] = ()) -> None:
-        """Whatever an earlier file of this folder holds at this step or later is superseded; to be called first.
-
-        Args:
-            step: where this file begins; 0 unless a run is continued.
-            carried: what `hiertorch.dashboard.earlier.carried` found in the folder before this file was made.
+        """Whatever an earlier file of this folder holds at this step or later, 0 unless a run is continued, is
+        superseded; to be called first, with what `hiertorch.dashboard.earlier.carried` found before this file was made.
         """
         # One reader heeds the second start only, and the other one none: see Note [Two writers, one folder].
         start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
@@ -79,14 +73,7 @@ class EventFile:
         self._write(Event(step=step, summary=_numbers(values, values.values())))
 
     def block(self, tags: Sequence[str], steps: np.ndarray, values: np.ndarray, wall_times: np.ndarray) -> None:
-        """What `scalars` writes of K steps, at once.
-
-        Args:
-            tags: T of them.
-            steps: `(K,)`.
-            values: `(K, T)`.
-            wall_times: `(K,)`, seconds since 1970.
-        """
+        """What `scalars` writes of K steps, at once: values `(K, T)` of T tags, and seconds since 1970, `(K,)`."""
         if not len(tags):
             return
         with np.errstate(over="ignore"):  # what is too large for 32 bits is infinite
@@ -96,13 +83,8 @@ class EventFile:
         self._records.flush()
 
     def histogram(self, step: int, tag: str, values: np.ndarray, bins: int = 30) -> None:
-        """Shown in Histograms, Distributions and Time Series.
-
-        Args:
-            step: of the run.
-            tag: name of the chart.
-            values: of any shape; those that are not finite are left out, and nothing is written if none is left.
-            bins: of equal width between the smallest and the largest value.
+        """Shown in Histograms, Distributions and Time Series: bins of equal width between the smallest and the largest
+        value. Those that are not finite are left out, and nothing is written if none is left.
         """
         kept = np.asarray(values, dtype=np.float64).ravel()
         kept = kept[np.abs(kept) <= np.finfo(np.float32).max]  # the page has 32 bits
@@ -114,39 +96,26 @@ class EventFile:
         else:
             counts, limits = np.histogram(kept, bins)
             limits = limits[1:]  # on the left is the smallest value
-        made = HistogramProto(
-            min=low,
-            max=high,
-            num=kept.size,
-            sum=kept.sum(),
-            sum_squares=kept @ kept,
-            bucket_limit=limits.tolist(),
-            bucket=counts.tolist(),
-        )
-        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, histo=made)])))
+        moments = {"min": low, "max": high, "num": kept.size, "sum": kept.sum(), "sum_squares": kept @ kept}
+        made = HistogramProto(**moments, bucket_limit=limits.tolist(), bucket=counts.tolist())
+        self._add(step, tag=tag, histo=made)
 
     def image(self, step: int, tag: str, png: bytes) -> None:
         """Shown in Images and Time Series, which keep the last ten of a tag."""
         width, height = struct.unpack(">II", png[16:24])  # of the PNG's first chunk
         made = Summary.Image(height=height, width=width, colorspace=CHANNELS, encoded_image_string=png)
-        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=made)])))
+        self._add(step, tag=tag, image=made)
 
     def text(self, step: int, tag: str, markdown: str) -> None:
         """Shown in the Text tab."""
         content = TextPluginData(version=0).SerializeToString()
-        self._strings(
-            step, tag, "text", markdown.encode(), content, TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
-        )
+        self._tensor(step, tag, "text", content, "DT_STRING", [1], string_val=[markdown.encode()])
 
     def layout(self, categories: Mapping[str, Mapping[str, Chart]], closed: Collection[str] = ()) -> None:
-        """The Custom Scalars tab.
+        """The Custom Scalars tab: category -> title -> regexes of tags, or a tuple of tags `(value, lower, upper)`. A
+        regex matches from the tag's beginning, not to its end. Closed categories open at a click.
 
         Bands appear in the page in reverse order, so they are written in reverse.
-
-        Args:
-            categories: category -> title -> regexes of tags, or a tuple of tags `(value, lower, upper)`. A regex
-                matches from the tag's beginning, not to its end.
-            closed: categories that open at a click.
         """
         layout = layout_pb2.Layout()
         for title, charts in categories.items():
@@ -154,18 +123,14 @@ class EventFile:
             bands = all(isinstance(tags, tuple) for tags in charts.values())
             chart = made[::-1] if bands else made
             layout.category.append(layout_pb2.Category(title=title, chart=chart, closed=title in closed))
-        self._strings(
-            0, "custom_scalars__config__", "custom_scalars", layout.SerializeToString(), b"", TensorShapeProto()
-        )
+        data = [layout.SerializeToString()]
+        self._tensor(0, "custom_scalars__config__", "custom_scalars", b"", "DT_STRING", [], string_val=data)
 
     def hparams(self, values: Mapping[str, str | bool | float], metrics: Mapping[str, str]) -> None:
-        """What the run was set to and is judged by, a row of the HParams tab.
+        """What the run was set to and is judged by, a row of the HParams tab: settings by name, and by tag of a scalar,
+        whose last value the page shows, the title of its column.
 
         The page takes names and metrics from the first run that it finds, so all runs need the same ones.
-
-        Args:
-            values: name -> setting.
-            metrics: tag of a scalar -> title of its column; the page shows the scalar's last value.
         """
         session = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
         experiment = api_pb2.Experiment()
@@ -189,15 +154,18 @@ class EventFile:
 
     def _hparams(self, name: str, **content: Message) -> None:
         data = plugin_data_pb2.HParamsPluginData(version=0, **content).SerializeToString()
-        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="hparams", content=data))
-        nothing = TensorProto(dtype="DT_FLOAT", tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=0)]))
-        value = Summary.Value(tag=f"_hparams_/{name}", metadata=metadata, tensor=nothing)
-        self._write(Event(summary=Summary(value=[value])))
+        self._tensor(0, f"_hparams_/{name}", "hparams", data, "DT_FLOAT", [0])
 
-    def _strings(self, step: int, tag: str, plugin: str, data: bytes, content: bytes, shape: TensorShapeProto) -> None:
+    def _tensor(
+        self, step: int, tag: str, plugin: str, content: bytes, dtype: str, shape: Sequence[int], **values: object
+    ) -> None:
+        """What a plugin reads: its own content and a tensor."""
         metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
-        tensor = TensorProto(dtype="DT_STRING", string_val=[data], tensor_shape=shape)
-        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=tensor)])))
+        size = TensorShapeProto(dim=[TensorShapeProto.Dim(size=n) for n in shape])
+        self._add(step, tag=tag, metadata=metadata, tensor=TensorProto(dtype=dtype, tensor_shape=size, **values))
+
+    def _add(self, step: int, **value: object) -> None:
+        self._write(Event(step=step, summary=Summary(value=[Summary.Value(**value)])))
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()

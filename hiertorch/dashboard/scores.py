@@ -19,11 +19,8 @@ METRICS = {
 
 
 def convergence(look: Look, judged: Judgement | None) -> dict[str, float]:
-    """R-hat, effective draws and Monte Carlo errors.
-
-    Args:
-        look: the last one.
-        judged: of a run that has ended, whose worst values count.
+    """R-hat, effective draws and Monte Carlo errors of a look; of a run that has ended, its judgement's worst values
+    count.
     """
     bulk, tail, rhat = look.bulk.min().item(), look.tail.min().item(), look.rhat.max().item()
     if judged is not None and judged.known:
@@ -58,8 +55,10 @@ def means(look: Look, paths: Sequence[str]) -> dict[str, float]:
 
 def pooling(found: Glance) -> dict[str, float]:
     """Pooling factors and shares of variance, those that are numbers."""
-    point = dict(zip((f"pooling/{tag}" for tag in safe_tags(found.pooling)), found.pooling.values(), strict=True))
-    for kind, values in {"of_y": found.variance, "share": found.share}.items():
-        for tag, value in zip(safe_tags(values), values.values(), strict=True):
-            point[f"variance/{tag}/{kind}"] = value
+    kinds = {"pooling/{}": found.pooling, "variance/{}/of_y": found.variance, "variance/{}/share": found.share}
+    point = {
+        path.format(tag): value
+        for path, values in kinds.items()
+        for tag, value in zip(safe_tags(values), values.values(), strict=True)
+    }
     return {tag: value for tag, value in point.items() if math.isfinite(value)}

@@ -41,13 +41,8 @@ CHAINS = (BLUE, "#e69f00", "#009e73", "#cc79a7", ORANGE, "#56b4e9", BLACK, "#c8b
 
 
 class Sheet:
-    """One pair of axes under a title, to be drawn on by `axes`, whose labeled artists make the legend.
-
-    Args:
-        title: shortened if it is too long.
-        x_label: of the lower axis.
-        y_label: of the left axis.
-        note: at the right of the title, in grey; never shortened.
+    """One pair of axes under a title, to be drawn on by `axes`, whose labeled artists make the legend. A title that is
+    too long is shortened; the note at its right, in grey, never is.
     """
 
     def __init__(self, title: str, x_label: str = "", y_label: str = "", note: str = "") -> None:

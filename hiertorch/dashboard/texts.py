@@ -73,16 +73,9 @@ def verdict(
     acceptance: Mapping[str, Sequence[float]],
     judgement: Judgement | None = None,
 ) -> Iterator[str]:
-    """Sentences, the bad ones with a warning sign.
-
-    Args:
-        status: "running", or how the run ended.
-        run: what is run.
-        last: where it stands; None before the first window.
-        seconds: so far.
-        look: the last one.
-        acceptance: block -> rates after warm-up.
-        judgement: of a run that has ended.
+    """Sentences, the bad ones with a warning sign, on a run that is "running" or has ended: where it stands (None
+    before the first window), the seconds so far, the last look, acceptance rates of each block after warm-up, and at
+    its end the judgement.
     """
     if last is None:
         yield f"**{status.capitalize()}** before the first window of {run.sweeps} sweeps."
@@ -173,40 +166,36 @@ def prediction(found: "Closing") -> str:
     """How well new rows are predicted, and what was left out."""
     lines = [*_fits(found), *found.notes]
     if found.elpd is not None and found.k is not None:
-        bad = int((found.k > found.limit).sum())
+        fine = [f"Pareto k is at most {found.limit:.2f} for each of {len(found.k)} rows."]
         lines[:0] = [
             f"elpd (LOO by row) {found.elpd:.1f} (se {found.se:.1f}), p {found.p:.1f}; -2 elpd {-2 * found.elpd:.1f}.",
-            f"{SIGN} Pareto k is above {found.limit:.2f} for {bad} of {len(found.k)} rows: see posterior.criterion()."
-            if bad
-            else f"Pareto k is at most {found.limit:.2f} for each of {len(found.k)} rows.",
+            *(_above(found, "posterior.criterion()") or fine),
         ]
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _fits(found: "Closing") -> list[str]:
     """Whether the rows are like data that the model makes."""
-    if found.misfits is None:
-        return []
-    if not found.misfits:
+    if found.misfits is not None and not found.misfits:
         return [f"Statistics of {len(found.y):,} rows are like those of data simulated from the fit."]
-    return [f"{SIGN} {sentence}" for sentence in found.misfits]
+    return [f"{SIGN} {sentence}" for sentence in found.misfits or ()]
+
+
+def _above(found: "Closing", more: str) -> list[str]:
+    """Whether LOO can't be trusted for some rows, and where there is more on it."""
+    bad = 0 if found.k is None else int((found.k > found.limit).sum())
+    rows = f"{bad} of {len(found.labels)} rows"
+    return [f"{SIGN} Pareto k is above {found.limit:.2f} for {rows}: see {more}."] if bad else []
 
 
 def ending(found: "Closing | None", problems: Mapping[str, Exception], unstored: Sequence[str]) -> Iterator[str]:
-    """Of a finished run: does the model fit, and what was not looked at.
-
-    Args:
-        found: None if nobody has looked.
-        problems: parts of the dashboard that failed.
-        unstored: effects whose draws were not stored.
+    """Of a finished run: does the model fit (None if nobody has looked), and what was not looked at: parts of the
+    dashboard that failed, and effects whose draws were not stored.
     """
     if found is None:
         yield "Whether the model fits its rows was not looked at."
     else:
-        yield from _fits(found)
-        if found.k is not None and (bad := int((found.k > found.limit).sum())):
-            yield f"{SIGN} Pareto k is above {found.limit:.2f} for {bad} of {len(found.k)} rows: see 2_summary."
-        yield from found.notes
+        yield from [*_fits(found), *_above(found, "2_summary"), *found.notes]
     if unstored:
         yield f"The draws of {', '.join(unstored)} were not stored, and nobody has looked how they converged."
     yield from (f"{SIGN} The dashboard has no {part} ({type(x).__name__}: {x})." for part, x in problems.items())

@@ -21,11 +21,8 @@ T = TypeVar("T")
 
 
 class Worker(Generic[T]):
-    """A thread that hands what has come in to a function, at most once in `every` seconds.
-
-    Args:
-        handle: gets a list of everything since the last time, in order; it must not raise.
-        every: seconds.
+    """A thread that hands a list of what has come in since the last time, in order, to a function that must not raise,
+    at most once in `every` seconds.
     """
 
     def __init__(self, handle: Callable[[list[T]], None], every: float = 1.0) -> None:

@@ -135,13 +135,11 @@ class Monitor:
 
 
 def parameter_names(run: RunInfo, name: str, shape: Sequence[int], at: Iterable[int] | None = None) -> list[str]:
-    """Flat names of a latent's elements, in C order of `shape`: `mu`, `alpha[School 12]`, `beta[SES]`, `Omega[0, 1]`.
+    """Flat names of a latent's elements, in C order of `shape`: `mu`, `alpha[School 12]`, `beta[SES]`, `Omega[0, 1]`;
+    of those at some flat indices, or of all.
 
-    Args:
-        run: where the labels are.
-        name: a latent.
-        shape: `(size, *event)`. An axis whose labels are unknown, or not as many as its length, is numbered from 0.
-        at: flat indices of some of them; all if None.
+    An axis of the shape `(size, *event)` whose labels the run does not know, or not as many as its length, is numbered
+    from 0.
     """
     plate = run.plates.get(name)
     events = run.event_labels.get(name, ())
@@ -204,21 +202,13 @@ class Watch:
 
 
 def thinned(draws: Mapping[str, Tensor], parts: Iterable[tuple[str, Tensor]], at_most: int) -> Tensor:
-    """`(chains, kept, elements)` of draws `(chains, draws, size, *event)`: every k-th draw, the last one among them.
-
-    Args:
-        draws: by name.
-        parts: latents with flat indices into `(size, *event)`.
-        at_most: draws of each chain that are kept.
+    """`(chains, kept, elements)` of draws `(chains, draws, size, *event)`: every k-th draw of each chain, the last one
+    among them, and of latents those elements whose flat indices into `(size, *event)` are given.
     """
     done = next(iter(draws.values())).shape[1]
-    step = _step(done, at_most)
+    step = max(1, -(-done // at_most))
     kept = [draws[name][:, (done - 1) % step :: step].flatten(2)[:, :, at.to(draws[name].device)] for name, at in parts]
     return torch.cat(kept, 2)
-
-
-def _step(done: int, at_most: int) -> int:
-    return max(1, -(-done // at_most))
 
 
 def places(run: RunInfo, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -227,12 +217,8 @@ def places(run: RunInfo, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def watch(run: RunInfo, values: Mapping[str, Tensor], at_most: int) -> Watch:
-    """At most so many elements: population-level scalars, then population-level vectors, then evenly spaced groups.
-
-    Args:
-        run: names, plates and labels.
-        values: name -> `(chains, size, *event)`; only shapes count, and whether a matrix is symmetric or triangular.
-        at_most: how many elements.
+    """At most so many elements: population-level scalars, then population-level vectors, then evenly spaced groups. Of
+    values `(chains, size, *event)` only shapes count, and whether a matrix is symmetric or triangular.
     """
     population = [name for name in run.names if run.plates.get(name) is None]
     population.sort(key=lambda name: values[name].shape[1:].numel() > 1)  # stable: scalars first, else as declared
@@ -269,6 +255,4 @@ def _distinct(value: Tensor) -> Tensor:
 
 def spread(indices: Tensor, at_most: int) -> Tensor:
     """Evenly spaced ones."""
-    if len(indices) <= at_most:
-        return indices
     return indices[evenly(len(indices), max(at_most, 0), indices.device)]

@@ -171,7 +171,7 @@ def test_ranks_that_cannot_be(x, says, drawn):
 
 
 def spread(mean: np.ndarray, rhat: np.ndarray) -> tuple[np.ndarray, ...]:
-    return mean, mean - 2, mean - 1, mean + 1, mean + 2, rhat
+    return mean, mean[:, None] + [-2, -1, 1, 2], rhat
 
 
 def test_forest_marks_what_has_not_mixed(drawn):
@@ -317,7 +317,7 @@ KINDS = {
 def test_any_numbers_and_names_make_a_figure(kind, drawn):
     x = KINDS[kind]
     names, n = [f"{LONG} {k}" for k in range(len(x))], len(x)
-    panels.forest(names, x, x, x, x, x, x)
+    panels.forest(names, x, np.stack([x] * 4, 1), x)
     panels.shrinkage(x, x[::-1], 0.5, np.arange(n), LONG)
     panels.pair(x, x[::-1], LONG, "mu", np.arange(n) % 8)
     panels.acceptance(np.clip(x, 0.0, 1.0), names, LONG)
