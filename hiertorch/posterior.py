@@ -123,11 +123,12 @@ class Posterior(Fit):
         """sum_f log p(y_f | y without fold f): the model fitted k times, in one run; see `hiertorch.refits.folds`.
 
         Args:
-            k: folds.
-            by: "row", or a grouping whose groups are left out whole.
-            stratify: a grouping whose groups each fold has its share of.
-            settings: `folds` (the fold of each row, in place of chance), seed, chains (for each fold), draws and others
-                of `ht.sample`.
+            k: folds; as many as there are rows or groups leaves out one at a time.
+            by: "row" predicts new rows of known groups; a grouping leaves its groups out whole and predicts all rows of
+                a new one.
+            stratify: a grouping whose groups each fold has its share of; for by="row".
+            settings: `folds` (the fold of each row, any labels, in place of chance and `k`), seed (of folds and run),
+                and those of `ht.sample`; `chains` are those of each fold (8 if left out), `draws` 500.
 
         Raises:
             DataError: for folds that can't be.

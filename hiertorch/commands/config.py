@@ -44,27 +44,16 @@ RUN_FILES = (DRAWS_FILE, "draws.npz", "summary.csv", f"{EVENTS}.*", f"chain_*/{E
 
 @dataclass(frozen=True)
 class Config:
-    """A config that was found well formed.
+    """A config that was found well formed."""
 
-    Args:
-        model: the model, made from its class and `init_args`.
-        source: where the table is, see `hiertorch.data.sources`.
-        reader: what reads it; None takes a built-in reader.
-        columns: the other arguments of `Data.from_frame`.
-        settings: the arguments of `ht.sample`.
-        log_dir: the run folder; None writes nothing.
-        overwrite: whether the run folder may hold an earlier run, see Note [A run folder holds one run].
-        values: all of it as it stood in the file and on the command line, defaults filled in.
-    """
-
-    model: Model
-    source: str
-    reader: Reader | None
-    columns: dict[str, Any]
-    settings: dict[str, Any]
-    log_dir: Path | None
-    overwrite: bool
-    values: Namespace
+    model: Model  # made from its class and `init_args`
+    source: str  # where the table is, see `hiertorch.data.sources`
+    reader: Reader | None  # what reads it; None takes a built-in reader
+    columns: dict[str, Any]  # the other arguments of `Data.from_frame`
+    settings: dict[str, Any]  # the arguments of `ht.sample`
+    log_dir: Path | None  # the run folder; None writes nothing
+    overwrite: bool  # whether it may hold an earlier run, see Note [A run folder holds one run]
+    values: Namespace  # all of it as it stood in the file and on the command line, defaults filled in
 
     def yaml(self, **sample: Any) -> str:
         """A config file that repeats the run; `sample` replaces settings that were left open by what they came to."""
@@ -76,10 +65,8 @@ class Config:
 def load(argv: Sequence[str] | None = None) -> Config:
     """Reads a command line such as `["--config", "configs/schools.yaml", "--sample.draws", "200"]`.
 
-    Options win over config files, wherever they stand. Without a seed one is drawn here, so that it is on record.
-
-    Args:
-        argv: the words of the command line; None takes those of the running program.
+    Options win over config files, wherever they stand. Without a seed one is drawn here, so that it is on record. None
+    takes the words of the running program.
 
     Raises:
         ConfigError: for a missing file, an unknown key, a value of a wrong type or a class that is no `Model`.

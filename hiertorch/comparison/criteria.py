@@ -130,8 +130,7 @@ def _trust(kind: str, found: Found, details: Mapping[str, float], source: Source
         )
     if kind == "loo":
         k, limit = found["pareto_k"], details["good_k"]
-        if (bad := np.flatnonzero(k > limit)).size:
-            worst = bad[np.argsort(-k[bad], kind="stable")]
+        if len(worst := _beyond(k, limit)):
             yield (
                 f"Pareto k is above {limit:.2f} for {named(source.index, worst, source.what)}, highest "
                 f"{k[worst[0]]:.2f}: their elpd can't be had from the draws of this fit. posterior.refit(criterion) "
@@ -142,8 +141,7 @@ def _trust(kind: str, found: Found, details: Mapping[str, float], source: Source
                 f"The largest importance weights of {named(source.index, bad, source.what)} are all the same, so that "
                 "no Pareto k can be told: did the chains move?"
             )
-    if kind == "waic" and (bad := np.flatnonzero(found["p"] > WAIC_LIMIT)).size:
-        worst = bad[np.argsort(-found["p"][bad], kind="stable")]
+    if kind == "waic" and len(worst := _beyond(found["p"], WAIC_LIMIT)):
         yield (
             f"The variance of the log density is above {WAIC_LIMIT} for {named(source.index, worst, source.what)}, "
             f"highest {found['p'][worst[0]]:.2g}: WAIC is not to be trusted there; take kind='loo' and look at its "
@@ -159,3 +157,9 @@ def _trust(kind: str, found: Found, details: Mapping[str, float], source: Source
             f"DIC's number of effective parameters is negative, {details['p_D']:.3g}: the mean of the latents doesn't "
             "represent their posterior, which has several modes or is skewed; take kind='loo'."
         )
+
+
+def _beyond(values: np.ndarray, limit: float) -> np.ndarray:
+    """Numbers of the units whose values are above a limit, the worst first."""
+    bad = np.flatnonzero(values > limit)
+    return bad[np.argsort(-values[bad], kind="stable")]

@@ -33,17 +33,13 @@ K_LIMIT = 0.7  # Vehtari et al. (2024)
 class Band:
     """Whether n values are uniform on (0, 1): the simultaneous band of Säilynoja, Bürkner & Vehtari (2022).
 
-    Attributes:
-        p: of the smallest pointwise tail probability of the empirical distribution function at 19 points, by
-            simulation (their algorithm 1); a Monte Carlo test, so that p <= 0.01 has a rate of at most 0.01.
-        points: `(19,)`.
-        lower: of the band that holds the whole function at 99 %, as shares of n.
-        upper: likewise.
+    p is that of the smallest pointwise tail probability of the empirical distribution function at 19 points, by
+    simulation (their algorithm 1); a Monte Carlo test, so that p <= 0.01 has a rate of at most 0.01.
     """
 
     p: float
-    points: np.ndarray
-    lower: np.ndarray
+    points: np.ndarray  # (19,)
+    lower: np.ndarray  # of the band that holds the whole function at 99 %, as shares of n
     upper: np.ndarray
 
 

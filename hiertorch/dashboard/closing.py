@@ -34,40 +34,22 @@ SIMULATION = 60e-9
 
 @dataclass(frozen=True, eq=False)
 class Closing:
-    """What is known of a finished run's fit to its rows, and why the rest is not.
+    """What is known of a finished run's fit to its rows, and why the rest is not."""
 
-    Attributes:
-        elpd: sum_i log p(y_i | y without i) by PSIS-LOO; None if it was left out or is not finite.
-        se: its standard error, over rows.
-        p: effective number of parameters.
-        k: Pareto k of every row that says something of the latents, `(rows,)`; NaN for a row that has none.
-        draws: that these are from, of all chains together.
-        limit: Pareto k up to which so many draws are enough.
-        labels: of these rows.
-        shown: numbers of the rows of y and of the replications, evenly spread, `(shown,)`.
-        y: their responses, `(shown,)`; both are empty where rows have no densities.
-        replicated: simulated responses of the same rows, `(data sets, shown)`.
-        discrete: whether the response is a count, or yes and no.
-        misfits: a sentence for each statistic of these rows that the model does not reproduce, as in
-            `Posterior.predictive_check`; None if that was not looked at.
-        notes: a sentence for each thing that is missing.
-        seconds: that it took.
-    """
-
-    elpd: float | None
-    se: float | None
-    p: float | None
-    k: np.ndarray | None
-    draws: int
-    limit: float
-    labels: pd.Index
-    shown: np.ndarray
-    y: np.ndarray
-    replicated: np.ndarray | None
-    discrete: bool
-    misfits: tuple[str, ...] | None
-    notes: tuple[str, ...]
-    seconds: float
+    elpd: float | None  # sum_i log p(y_i | y without i) by PSIS-LOO; None if it was left out or is not finite
+    se: float | None  # its standard error, over rows
+    p: float | None  # effective number of parameters
+    k: np.ndarray | None  # Pareto k of every row that says something of the latents, (rows,); NaN for one without
+    draws: int  # that these are from, of all chains together
+    limit: float  # Pareto k up to which so many draws are enough
+    labels: pd.Index  # of these rows
+    shown: np.ndarray  # numbers of the rows of y and of the replications, evenly spread, (shown,)
+    y: np.ndarray  # their responses, (shown,); both are empty where rows have no densities
+    replicated: np.ndarray | None  # simulated responses of the same rows, (data sets, shown)
+    discrete: bool  # whether the response is a count, or yes and no
+    misfits: tuple[str, ...] | None  # a sentence for each statistic that is not reproduced; None if nobody looked
+    notes: tuple[str, ...]  # a sentence for each thing that is missing
+    seconds: float  # that it took
 
 
 def closing(posterior: Fit, seconds: float) -> Closing:

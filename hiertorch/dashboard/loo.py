@@ -57,23 +57,14 @@ class SlowError(LeftOutError):
 
 @dataclass(frozen=True, eq=False)
 class Loo:
-    """What PSIS-LOO found of the rows that say something of the latents, each `(rows,)`.
+    """What PSIS-LOO found of the rows that say something of the latents, each `(rows,)`."""
 
-    Attributes:
-        elpd: log p(y_i | y without i).
-        lppd: log p(y_i | y).
-        k: Pareto k.
-        draws: that these are from, of all chains together.
-        labels: of these rows.
-        notes: how many rows were left out.
-    """
-
-    elpd: np.ndarray
-    lppd: np.ndarray
-    k: np.ndarray
-    draws: int
+    elpd: np.ndarray  # log p(y_i | y without i)
+    lppd: np.ndarray  # log p(y_i | y)
+    k: np.ndarray  # Pareto k
+    draws: int  # that these are from, of all chains together
     labels: pd.Index
-    notes: list[str]
+    notes: list[str]  # how many rows were left out
 
 
 def loo(posterior: Fit, seconds: float) -> Loo:

@@ -45,41 +45,24 @@ RUNS, RUN = 8, 500
 
 @dataclass(frozen=True)
 class Look:
-    """Of P parameters, the shown ones first and then the worst of the others, each `(P,)` unless it is said.
-
-    Attributes:
-        names: of these parameters.
-        at: their latents, and flat indices into `(size, *event)`.
-        shapes: of latents, `(size, *event)`.
-        shown: how many of them are shown anyway.
-        every: parameters in all.
-        of: draws of all chains that there were.
-        seen: draws of all chains that R-hat, moments and quantiles are from.
-        draws: some of them, `(chains, draws, P)`.
-        screen: R-hat of the others that were screened, the classical one but for the last look.
-        exact: whether `screen` is as exact as the rest.
-        levels: quantiles, `(P, 4)`.
-        rhat, bulk, tail: infinite, 0 and 0 for a parameter that never moved; R-hat is NaN with a single chain.
-        error: Monte Carlo standard error of the mean, by the sd.
-    """
+    """Of P parameters, the shown ones first and then the worst of the others, each `(P,)` unless it is said."""
 
     names: tuple[str, ...]
-    at: tuple[tuple[str, int], ...]
-    shapes: Mapping[str, tuple[int, ...]]
-    shown: int
-    every: int
-    of: int
-    seen: int
-    draws: Tensor
-    screen: Tensor
+    at: tuple[tuple[str, int], ...]  # their latents, and flat indices into (size, *event)
+    shapes: Mapping[str, tuple[int, ...]]  # of latents, (size, *event)
+    shown: int  # how many of them are shown anyway
+    of: int  # draws of all chains that there were
+    seen: int  # draws of all chains that R-hat, moments and quantiles are from
+    draws: Tensor  # some of them, (chains, draws, P)
+    screen: Tensor  # R-hat of the others that were screened, the classical one but for the last look
     mean: Tensor
     sd: Tensor
-    levels: Tensor
-    rhat: Tensor
-    bulk: Tensor
+    levels: Tensor  # quantiles, (P, 4)
+    rhat: Tensor  # infinite for a parameter that never moved; NaN with a single chain
+    bulk: Tensor  # 0 for a parameter that never moved, as is the tail's
     tail: Tensor
-    error: Tensor
-    exact: bool = False
+    error: Tensor  # Monte Carlo standard error of the mean, by the sd
+    exact: bool = False  # whether `screen` is as exact as the rest
 
     @property
     def all_rhat(self) -> Tensor:
@@ -129,7 +112,6 @@ class Eye:
             places,
             shapes,
             len(self._watch.names),
-            self.every,
             chains * done,
             x.shape[0] * x.shape[1],
             x.cpu(),
@@ -181,7 +163,6 @@ class Eye:
             tuple((name, k) for name, at in closer for k in at.tolist()),
             shapes,
             len(self._watch.names),
-            sum(x[0, 0].numel() for x in every.values()),
             chains * number,
             chains * number,
             thinned(every, closer, max(FEWEST, 2 * math.ceil(PRECISE / 2 * chains**-0.5))).cpu(),

@@ -53,25 +53,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Glance:
-    """What a glance found; what a model can't give is left out and noted.
+    """What a glance found, by level of effects ("alpha", "effects[SES]") or by plate and "rows"; what a model can't
+    give is left out and noted.
 
-    Attributes:
-        pooling: level of effects ("alpha", "effects[SES]") -> pooling factor lambda, 0 none to 1 complete.
-        variance: plate, or "rows" -> posterior median of its variance of y on the scale of the link.
-        share: the same -> its share of their sum, mean over draws.
-        alone: level of effects -> each group by itself and in the posterior, if it was asked for: one row a group, with
-            `plate`, `rows` (n_j), `no_pooling` (what its own rows say, given all but the effects of this group; NaN
-            where they can't) and `se`, `mean` of the posterior, and `population`, the mean of its prior.
-        scale_of: level of effects -> the latent that is its scale ("sigma_alpha", "sigma_beta[SES]").
-        notes: sentences on what was left out, and why.
+    If it was asked for, `alone` has each group by itself and in the posterior, one row a group: `plate`, `rows` (n_j),
+    `no_pooling` (what its own rows say, given all but the effects of this group; NaN where they can't) and `se`, `mean`
+    of the posterior, and `population`, the mean of its prior.
     """
 
-    pooling: dict[str, float] = field(default_factory=dict)
-    variance: dict[str, float] = field(default_factory=dict)
-    share: dict[str, float] = field(default_factory=dict)
-    alone: dict[str, pd.DataFrame] = field(default_factory=dict)
-    scale_of: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    pooling: dict[str, float] = field(default_factory=dict)  # level -> pooling factor lambda, 0 none to 1 complete
+    variance: dict[str, float] = field(default_factory=dict)  # plate -> median of its variance of y, scale of the link
+    share: dict[str, float] = field(default_factory=dict)  # plate -> its share of their sum, mean over draws
+    alone: dict[str, pd.DataFrame] = field(default_factory=dict)  # level -> its groups
+    scale_of: dict[str, str] = field(default_factory=dict)  # level -> the latent that is its scale ("sigma_alpha")
+    notes: tuple[str, ...] = ()  # sentences on what was left out, and why
 
 
 class Glances:

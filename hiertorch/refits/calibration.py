@@ -54,14 +54,8 @@ def calibrated(
     sides; the mean log score where it is low; and where they are high the largest mean product of residuals and a
     column ("slopes") and the largest mean residual of a group, both in units of their sd by chance.
 
-    Half of the draws predict, and new rows are simulated from others.
-
-    Args:
-        setting: the new rows with the draws.
-        rows: the new rows as they were read.
-        y: their response, `(rows,)`.
-        level: error rate of each statistic.
-        generator: of the random numbers.
+    Half of the draws predict, and new rows are simulated from others. The setting has the new rows with the draws,
+    `rows` has them as they were read, and y is their response, `(rows,)`.
     """
     total = setting.posterior.chains * setting.posterior.n_draws
     sets = max(SETS, math.ceil(4 / level))

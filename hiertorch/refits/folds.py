@@ -70,17 +70,7 @@ def kfold(
     seed: int | None = None,
     **settings: Any,
 ) -> Criterion:
-    """The expected log predictive density by k fits, each without one fold.
-
-    Args:
-        posterior: of the fit to all rows; knows its model and data.
-        k: folds; as many as there are rows or groups leaves out one at a time.
-        by: "row" predicts new rows of known groups; a grouping leaves its groups out whole and predicts all rows of a
-            new one.
-        stratify: a grouping whose groups each fold has its share of; for by="row".
-        folds: the fold of each row (any labels), in place of chance and `k`.
-        seed: of the folds and of the run; left out, one that follows from that of the posterior.
-        settings: of `hiertorch.sample`; `chains` are those of each fold (8 if left out), `draws` 500.
+    """The expected log predictive density by k fits, each without one fold; see `hiertorch.posterior.Posterior.kfold`.
 
     Raises:
         DataError: for folds that can't be.
@@ -123,14 +113,7 @@ def refit(
     **settings: Any,
 ) -> Criterion:
     """A criterion by PSIS-LOO with the rows (or groups) of a high Pareto k left out by fits of their own, all in one
-    run.
-
-    Args:
-        posterior: that the criterion is of.
-        criterion: of kind "loo".
-        above: the Pareto k above which; left out, min(1 - 1 / log10(draws), 0.7) (Vehtari et al. 2024).
-        seed: of the run.
-        settings: as in `kfold`.
+    run: of a Pareto k above min(1 - 1 / log10(draws), 0.7) (Vehtari et al. 2024) if nothing else is given.
 
     Raises:
         DataError: for a criterion of another kind or of other data.
@@ -147,11 +130,9 @@ def refit(
     data, by, frame = whole.data, criterion.by, criterion.pointwise.copy()
     units = Units.of(data, by)
     used = _used(whole, units)
-    others = []
+    others = [] if criterion.fingerprint is None else data.fingerprint.row_differences(criterion.fingerprint)
     if list(frame.index) != list(units.labels[used.cpu().numpy()]):
         others = ["but of other rows or groups"]
-    elif criterion.fingerprint is not None:
-        others = data.fingerprint.row_differences(criterion.fingerprint)
     if others:
         raise DataError(
             f"the criterion is not of the data that this posterior was fitted to, {'; '.join(others)}: take "
@@ -195,7 +176,8 @@ def _fits(posterior: Fit, kept: Tensor, by: str, seed: int, settings: dict[str, 
     dtype = getattr(torch, str(posterior.run.get("dtype", "float64")))
     settings = {"draws": DRAWS, "progress": False, "start": posterior, "dtype": dtype, **settings}
     chains = settings.pop("chains", None) or CHAINS
-    closed = None if by == "row" else _collapsed(posterior)
+    found = "" if by == "row" else collapsed_of(posterior)
+    closed = None if isinstance(found, str) else found  # in a closed form, on all rows
     every = torch.ones(data.n_rows, dtype=data.dtype, device=data.device) if data.weights is None else data.weights
     for number, part in enumerate(kept.split(AT_ONCE)):
         weights = (part * every).repeat(chains, 1)
@@ -205,12 +187,6 @@ def _fits(posterior: Fit, kept: Tensor, by: str, seed: int, settings: dict[str, 
         uninterrupted(run, "the run of the folds")
         for i, rows in enumerate(part):
             yield _one(posterior, run, slice(i, None, len(part)), None if by == "row" else ~rows, closed)
-
-
-def _collapsed(posterior: Fit) -> Collapsed | None:
-    """The model with its effects integrated out, on all rows, if that has a closed form."""
-    found = collapsed_of(posterior)
-    return None if isinstance(found, str) else found
 
 
 def _one(posterior: Fit, run: Fit, chains: slice, out: Tensor | None, closed: Collapsed | None) -> Fit:

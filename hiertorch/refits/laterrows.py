@@ -24,13 +24,8 @@ ALIKE = 20
 
 
 class Later:
-    """New rows, read as the fitted ones were, and the data that they make together.
-
-    Args:
-        posterior: what was fitted.
-        frame: the new rows, with their response.
-        weights: the column of their row weights, if the fitted rows have weights.
-        distinct: see `Posterior.predict`.
+    """New rows, read as the fitted ones were, and the data that they make together; arguments are those of
+    `hiertorch.refits.monitoring.monitor`.
 
     Attributes:
         data: all rows.

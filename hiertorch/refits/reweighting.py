@@ -88,12 +88,8 @@ class _Weights(NamedTuple):
 
 
 def reweighted(later: Later, *, kept: int | None = None, seed: int | None = None) -> Reweighted | str:
-    """The posterior given the new rows as well, by weights; or why there are none.
-
-    Args:
-        later: the new rows.
-        kept: draws, of all chains together; left out, at most 10,000.
-        seed: of the random numbers; left out, one that follows from the run's.
+    """The posterior given the new rows as well, by weights; or why there are none. So many draws are kept of all chains
+    together, or at most 10,000; without a seed, one that follows from the run's serves.
     """
     posterior = later.posterior
     total = posterior.chains * posterior.n_draws

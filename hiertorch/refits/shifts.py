@@ -7,6 +7,7 @@ Note [Shifts]
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -38,8 +39,8 @@ class Moved:
     moves_to: float
     shift: float
     pareto_k: float
-    shrinkage: float = math.nan
-    shrinkage_after: float = math.nan
+    shrinkage: float
+    shrinkage_after: float
 
 
 def group_shifts(later: Later, setting: Setting, thin: Fit, after: Fit | None, k: float) -> pd.DataFrame:
@@ -80,14 +81,23 @@ def _exactly(later: Later, thin: Fit, after: Fit, name: str, plate: str, k: floa
     spread, new_spread = _prior_variances(thin, name), _prior_variances(after, name)
     codes, found = data.labels[plate].get_indexer(later.rows.labels[plate].unique()), {}
     for code in codes[codes >= 0].tolist():
-        shift = (then[code, :, 0] - before[code, :, 0]) / before[code, :, 1]
-        j = int(np.argmax(np.abs(shift)))
-        (mean, sd), (moves_to, new_sd) = before[code, j], then[code, j]
-        found[code] = Moved(str(one.index[code * width + j]), mean, sd, moves_to, shift[j], k)
+        own = [math.nan * before[code, :, 0]] * 2
         if spread is not None and new_spread is not None:
-            old, new = (x[:, min(code, x.shape[1] - 1), j].mean() for x in (spread, new_spread))
-            found[code].shrinkage, found[code].shrinkage_after = sd**2 / old, new_sd**2 / new
+            own = [x[:, min(code, x.shape[1] - 1)].mean(0) for x in (spread, new_spread)]
+        names = one.index[code * width :]
+        found[code] = _furthest(names, k, (*before[code].T, own[0]), (*then[code].T, own[1]))
     return found
+
+
+def _furthest(names: pd.Index, k: float, before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> Moved:
+    """Of the effects of a group the one that moves most; given are mean, sd and Var(effect | population), each
+    `(entries,)`.
+    """
+    (mean, sd, variance), (then, new_sd, new_variance) = before, after
+    shift = (then - mean) / sd
+    j = int(np.argmax(np.abs(shift)))
+    shrinkage = sd[j] ** 2 / variance[j], new_sd[j] ** 2 / new_variance[j]
+    return Moved(str(names[j]), mean[j], sd[j], then[j], shift[j], k, *shrinkage)
 
 
 def _by_group(later: Later, setting: Setting) -> Tensor:
@@ -116,13 +126,8 @@ def _weighted(later: Later, thin: Fit, name: str, plate: str, terms: Tensor) -> 
         x = draws[:, code].reshape(len(draws), width).double().cpu().numpy()
         mean, sd, then = x.mean(0), x.std(0, ddof=1), weight @ x
         new_sd = np.sqrt(weight @ (x - then) ** 2)
-        shift = (then - mean) / sd
-        j = int(np.argmax(np.abs(shift)))
-        found[code] = Moved(str(names[code * width + j]), mean[j], sd[j], then[j], shift[j], k)
-        if spread is not None:
-            own = spread[:, min(code, spread.shape[1] - 1), j]
-            found[code].shrinkage = sd[j] ** 2 / own.mean()
-            found[code].shrinkage_after = new_sd[j] ** 2 / (weight @ own)
+        own = math.nan * x if spread is None else spread[:, min(code, spread.shape[1] - 1)]
+        found[code] = _furthest(names[code * width :], k, (mean, sd, own.mean(0)), (then, new_sd, weight @ own))
     return found
 
 

@@ -40,15 +40,8 @@ def update(
     """p(theta | y, y_new): see the module, and `Posterior.update`.
 
     `run["updated"]` of the result says how: "rows", "new_groups", "by" ("weights" or "refit"), "pareto_k", "ess" and
-    for a refit "why", which is a warning as well.
-
-    Args:
-        posterior: knows its model and data.
-        frame: the new rows, with their response, of known or new groups.
-        weights: the column of their row weights, if the fitted rows have weights.
-        new_groups: "sample" takes them, "error" refuses them; left out, "sample" with a warning that names them.
-        distinct: see `Posterior.predict`.
-        settings: of `ht.sample`; with `draws=` (and `chains=`) weights keep as many.
+    for a refit "why", which is a warning as well. With `draws=` (and `chains=`) among the settings, weights keep as
+    many.
 
     Raises:
         DataError: if the posterior does not know its model and data, and for rows that can't be read.

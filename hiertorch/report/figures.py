@@ -83,11 +83,7 @@ def _panels(
 
 def shrinkage(groups: pd.DataFrame, title: str, centre: float) -> bytes:
     """Estimates of groups by their own rows alone, and as the model has them: the way between is how far each is drawn.
-
-    Args:
-        groups: rows of `Pooling.groups` of one level.
-        title: of the horizontal axis.
-        centre: the mean of all estimates of the model, for the line.
+    The groups are rows of `Pooling.groups` of one level, and the centre is the mean of all estimates of the model.
     """
     shown, split = _shown(groups)
     at = np.arange(len(shown), dtype=float)

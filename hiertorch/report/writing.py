@@ -16,11 +16,8 @@ from hiertorch.runtime.silence import hushed, quiet
 
 
 def write(posterior: Fit, path: str | os.PathLike[str]) -> Path:
-    """Write the report of a posterior, whole or not at all, and give the path of the file.
-
-    Args:
-        posterior: from a run, or loaded; without model and data, the sections that need them say so.
-        path: of the file, such as "runs/schools/report.html"; folders are made.
+    """Write the report of a posterior, whole or not at all, and give the path of the file, whose folders are made. Of a
+    posterior without model and data, the sections that need them say so.
 
     Raises:
         RunFolderError: if the file can't be written.
