@@ -4,13 +4,8 @@
 
 (Merkle, Furr & Rabe-Hesketh 2019, eq. 8). In closed form where the model is linear-Gaussian in its effects
 (`hiertorch.gaussian.marginals`), whether or not it was sampled so. Otherwise numerically, for all draws and groups at
-once:
-
-    p(y_j | rest) ~ |C| sum_q w_q f(m + C u_q),   f(e) = p(y_j | e, rest) p(e | rest),
-
-with m the mode of f, C a root of the inverse of its curvature there, and (u_q, w_q) a Gauss-Hermite rule for one or two
-effects in a group (adaptive quadrature: Naylor & Smith 1982; Pinheiro & Bates 1995), or a scrambled Sobol sequence of
-multivariate t draws for more (importance sampling). Of nested groupings the inner integral is a factor of the outer f.
+once, by `hiertorch.comparison.quadrature` of f(e) = p(y_j | e, rest) p(e | rest). Of nested groupings the inner
+integral is a factor of the outer f.
 """
 
 import copy

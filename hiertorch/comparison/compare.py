@@ -155,23 +155,20 @@ def compare(
     criteria = {name: criteria[name] for name in order}
     best, pointwise = criteria[order[0]], _pointwise(criteria)
     averaged = best.kind != "dic"  # whose terms are no predictive densities
-    none, rows = np.full(len(order), np.nan), {}
-    stacking = stacked(pointwise) if averaged else none
-    pseudo_bma = bootstrapped(pointwise, seed) if averaged else none
-    for k, (name, one) in enumerate(criteria.items()):
-        gap = pointwise[:, k] - pointwise[:, 0]
-        worst = one.pointwise["pareto_k"].max() if "pareto_k" in one.pointwise else math.nan
-        rows[name] = {
-            "elpd": one.elpd,
-            "se": one.se,
-            "p": one.p,
-            "diff": one.elpd - best.elpd,
-            "diff_se": math.sqrt(len(gap) * gap.var()),
-            "stacking": stacking[k],
-            "pseudo_bma": pseudo_bma[k],
-            "worst_k": worst,
-        }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    every, gaps = list(criteria.values()), pointwise - pointwise[:, :1]
+    table = pd.DataFrame(
+        {
+            "elpd": [one.elpd for one in every],
+            "se": [one.se for one in every],
+            "p": [one.p for one in every],
+            "diff": [one.elpd - best.elpd for one in every],
+            "diff_se": np.sqrt(len(gaps) * gaps.var(0)),
+            "stacking": stacked(pointwise) if averaged else math.nan,
+            "pseudo_bma": bootstrapped(pointwise, seed) if averaged else math.nan,
+            "worst_k": [one.pointwise.get("pareto_k", pd.Series(math.nan)).max() for one in every],
+        },
+        index=pd.Index(order, name="model"),
+    )
     doubts = {name: doubt(best, criteria[name]) for name in order[1:]}
     same = [name for name, reason in doubts.items() if reason]
     return Comparison(best.kind, best.by, table, sentences(table, criteria, doubts), order[0], same, criteria)

@@ -129,9 +129,10 @@ def _gathered(source: Source, function: Callable[[Tensor, Tensor], Found]) -> Fo
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def loo(source: Source) -> tuple[Found, dict[str, float]]:
+def loo(source: Source, efficiency: float | None = None) -> tuple[Found, dict[str, float]]:
     """Columns of PSIS-LOO (Vehtari, Gelman & Gabry 2017, section 2.1), and further numbers."""
-    efficiency, number = relative_efficiency(source.pointwise), source.pointwise.number
+    number = source.pointwise.number
+    efficiency = relative_efficiency(source.pointwise) if efficiency is None else efficiency
 
     def chunk(_: Tensor, x: Tensor) -> Found:
         elpd, k = psis_loo(x, efficiency)

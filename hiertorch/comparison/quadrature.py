@@ -3,7 +3,8 @@
     integral f(x) dx ~ |C| sum_q w_q f(m + C u_q)
 
 with m the mode of f and C C' the inverse of its curvature there: an adaptive Gauss-Hermite rule for one or two unknowns
-(Naylor & Smith 1982; Pinheiro & Bates 1995), importance sampling from a multivariate t for more.
+(Naylor & Smith 1982; Pinheiro & Bates 1995), importance sampling from a multivariate t by a scrambled Sobol sequence
+for more.
 """
 
 import math

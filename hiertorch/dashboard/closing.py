@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hiertorch.comparison.elpd import named, total
+from hiertorch.comparison.elpd import Found, Rows, named, total
 from hiertorch.criticism.predictive import PredictiveCheck
 from hiertorch.criticism.replications import from_posterior
-from hiertorch.dashboard.loo import LeftOutError, Loo, SlowError, loo, seconds_a_draw
+from hiertorch.dashboard.loo import LeftOutError, SlowError, loo, seconds_a_draw
 from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pareto import good_k
@@ -63,7 +63,7 @@ def closing(posterior: Fit, seconds: float) -> Closing:
     began, notes = time.thread_time(), _Notes()
     shown, y = np.zeros(0, dtype=np.int64), np.zeros(0)
     made: tuple[np.ndarray | None, bool, tuple[str, ...] | None] = (None, False, None)
-    found: Loo | None = None
+    found: tuple[Rows, Found] | None = None
     with notes.of("PSIS-LOO and replications", ""):
         model, data = posterior.model, posterior.data
         _check(posterior, model, data)
@@ -73,17 +73,18 @@ def closing(posterior: Fit, seconds: float) -> Closing:
             found = loo(posterior, seconds)
         with notes.of("Replications", "posterior.predictive_check()"):
             made = _replicated(posterior, model, data, shown, seconds)  # some milliseconds, or a sentence
-    elpd, se, p = None, None, None
+    elpd, se, p, k, draws, labels = None, None, None, None, 0, pd.RangeIndex(0)
     if found is not None:
-        notes += found.notes
-        if (odd := np.flatnonzero(~(np.isfinite(found.elpd) & np.isfinite(found.lppd)))).size:
+        source, columns = found
+        notes += source.notes()
+        k, draws, labels = columns["pareto_k"], source.pointwise.number, source.index
+        if (odd := np.flatnonzero(~columns["finite"])).size:
             notes.append(
-                f"PSIS-LOO has no sum, since the log density of {named(found.labels, odd, 'row')} is not finite in "
-                "some draws: look at these values of the response, or leave them out."
+                f"PSIS-LOO has no sum, since the log density of {named(labels, odd, 'row')} is not finite in some "
+                "draws: look at these values of the response, or leave them out."
             )
         else:
-            elpd, se, p = total(found.elpd, found.lppd - found.elpd)
-    k, draws, labels = (None, 0, pd.RangeIndex(0)) if found is None else (found.k, found.draws, found.labels)
+            elpd, se, p = total(columns["elpd"], columns["p"])
     took = time.thread_time() - began
     return Closing(elpd, se, p, k, draws, good_k(draws), labels, shown, y, *made, tuple(notes), took)
 

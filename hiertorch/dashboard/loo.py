@@ -5,15 +5,13 @@
 on one core of an AMD EPYC with AVX-512, in float64; then the first rows tell the model's own rate.
 """
 
-import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-import numpy as np
-import pandas as pd
 from torch import Tensor
 
-from hiertorch.comparison.elpd import Rows, psis_loo, relative_efficiency
+from hiertorch.comparison import elpd
+from hiertorch.comparison.elpd import Found, Rows, relative_efficiency
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
 
@@ -55,55 +53,53 @@ class SlowError(LeftOutError):
         super().__init__(f"it would take about {needed:.2g} s, and {max(seconds, 0.0):.2g} s were left for it")
 
 
-@dataclass(frozen=True, eq=False)
-class Loo:
-    """What PSIS-LOO found of the rows that say something of the latents, each `(rows,)`."""
+class Timed(Rows):
+    """Rows in small chunks, until it is foreseen that they won't be done with in time.
 
-    elpd: np.ndarray  # log p(y_i | y without i)
-    lppd: np.ndarray  # log p(y_i | y)
-    k: np.ndarray  # Pareto k
-    draws: int  # that these are from, of all chains together
-    labels: pd.Index
-    notes: list[str]  # how many rows were left out
+    Attributes:
+        rate: seconds of a row and draw, if it is so.
+    """
+
+    def __init__(self, pointwise: Pointwise, until: float) -> None:
+        super().__init__(pointwise)
+        self._until, self.rate = until, 0.0
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """As those of `Rows`; each is done with when the next one is asked for."""
+        number, rows, done, first = self.pointwise.number, len(self.index), 0, 0.0
+        for k, some in enumerate(self.pointwise.told.split(max(1, CHUNK // number))):
+            yield some, self.pointwise.log_likelihood(some)
+            now, done = time.thread_time(), done + len(some)
+            first = first or now  # the first chunk has costs of its own
+            if k >= TIMED and done < rows:
+                rate = (now - first) / ((done - len(some)) * number)
+                if now + rate * (rows - done) * number > self._until:
+                    self.rate = rate
+                    return
 
 
-def loo(posterior: Fit, seconds: float) -> Loo:
-    """PSIS-LOO of as many draws as fit in so many seconds of this thread.
+def loo(posterior: Fit, seconds: float) -> tuple[Rows, Found]:
+    """PSIS-LOO of as many draws as fit in so many seconds of this thread: the rows that say something, and columns of
+    `hiertorch.comparison.elpd.loo`.
 
     Raises:
         LeftOutError: if there are too few draws, or if it is seen to take twice as long.
     """
-    began, rows = time.thread_time(), posterior.data.n_rows
-    planned, latest = began + SAFETY * seconds, began + LATEST * seconds
-    pointwise = _thinned(posterior, rows, planned - began, COST)
-    if pointwise.number < SMALLEST:
-        raise LeftOutError(f"it needs {SMALLEST} draws or more; found {pointwise.number}")
-    found = _by_chunks(pointwise, latest)
-    if isinstance(found, float):
-        pointwise = _thinned(posterior, rows, planned - time.thread_time(), found)
-        found = _by_chunks(pointwise, latest)
-    if isinstance(found, float):
-        raise SlowError(found * rows * pointwise.number, seconds)
-    return found
-
-
-def _by_chunks(pointwise: Pointwise, until: float) -> Loo | float:
-    """PSIS-LOO of these draws; or, if it won't be done in time, the seconds of a row and draw."""
-    _hold(pointwise, until)
-    number, source, done, first = pointwise.number, Rows(pointwise), 0, 0.0
-    efficiency, parts, rows = _efficiency(pointwise), list[tuple[np.ndarray, ...]](), len(source.index)
-    if not rows:
-        raise LeftOutError("no row says anything of the latents")
-    for some in pointwise.told.split(max(1, CHUNK // number)):
-        parts.append(_columns(pointwise, some, efficiency))
-        now, done = time.thread_time(), done + len(some)
-        first = first or now  # the first chunk has costs of its own
-        if len(parts) > TIMED and done < rows:
-            rate = (now - first) / ((done - len(some)) * number)
-            if now + rate * (rows - done) * number > until:
-                return rate
-    elpd, lppd, k = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Loo(elpd, lppd, k, number, source.index, source.notes())
+    rows, rate, began = posterior.data.n_rows, COST, time.thread_time()
+    for _ in range(2):  # by the rate that is guessed, then by the model's own
+        pointwise = _thinned(posterior, rows, began + SAFETY * seconds - time.thread_time(), rate)
+        if pointwise.number < SMALLEST:
+            raise LeftOutError(f"it needs {SMALLEST} draws or more; found {pointwise.number}")
+        latest = began + LATEST * seconds
+        _hold(pointwise, latest)
+        source = Timed(pointwise, latest)
+        if not len(source.index):
+            raise LeftOutError("no row says anything of the latents")
+        found, _ = elpd.loo(source, _efficiency(pointwise))
+        if not source.rate:
+            return source, found
+        rate = source.rate
+    raise SlowError(rate * rows * pointwise.number, seconds)
 
 
 def _thinned(posterior: Fit, rows: int, seconds: float, rate: float) -> Pointwise:
@@ -125,13 +121,6 @@ def _thinned(posterior: Fit, rows: int, seconds: float, rate: float) -> Pointwis
 def _efficiency(pointwise: Pointwise) -> float:
     """Effective draws over draws, at most 1: of a few draws of each chain, far apart, it can't be told and is 1."""
     return 1.0 if len(pointwise.draw) < DEPENDABLE else min(1.0, relative_efficiency(pointwise, PARAMETERS))
-
-
-def _columns(pointwise: Pointwise, rows: Tensor, efficiency: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """elpd, lppd and Pareto k of some rows, `(n,)` each."""
-    x = pointwise.log_likelihood(rows).flatten(0, 1).mT.double().contiguous()
-    elpd, k = psis_loo(x, efficiency)
-    return elpd, (x.logsumexp(1) - math.log(pointwise.number)).cpu().numpy(), k
 
 
 def _hold(pointwise: Pointwise, until: float) -> None:

@@ -19,6 +19,7 @@ from hiertorch.pooling.factors import Pooling, pooling
 from hiertorch.report import figures
 from hiertorch.report.mixing import convergence, traces
 from hiertorch.report.page import Section, escape, items, note, paragraph, picture, preformatted, table, term_list
+from hiertorch.wording import many
 
 EFFECTS, ESTIMATES = 6, 60
 """Effects with a figure of their groups, and population-level parameters in the table."""
@@ -144,7 +145,7 @@ def _data(posterior: Fit, concerns: Concerns, left: Left) -> Iterator[str]:
         yield items(map(str, findings))
         grave = [str(text) for text in findings if str(text).startswith(("warning", "error"))]
         if grave:
-            concerns.append((f"The checks of the data have {_many(len(grave), 'warning')}.", "data"))
+            concerns.append((f"The checks of the data have {many(len(grave), 'warning')}.", "data"))
 
 
 def _estimates(posterior: Fit) -> Iterator[str]:
@@ -219,7 +220,7 @@ def _predictive(posterior: Fit, concerns: Concerns) -> Iterator[str]:
     yield table(frame, beyond=pd.DataFrame({c: check.table["extreme"] & (c in ("p", " ")) for c in frame}))
     yield items(check.warnings) if check.warnings else paragraph("No statistic is extreme.")
     if check.warnings:
-        concerns.append((f"{_many(len(check.warnings), 'predictive check')} of the data found a misfit.", "predictive"))
+        concerns.append((f"{many(len(check.warnings), 'predictive check')} of the data found a misfit.", "predictive"))
     data = check.replications.data
     plots = [("density", data.name, "Data and simulated data")]
     plots += [("groups", f"Means of {plate}", f"Means of {plate}") for plate in data.plates[:1]]
@@ -293,7 +294,3 @@ def _flat(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_flat, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number > 1)}"

@@ -290,13 +290,13 @@ def test_a_slow_model_is_stopped_and_asked_for_fewer_draws(
 ) -> None:
     """By a clock on which a row takes a second for 1,000 draws, so that 800 draws take 48 in all."""
     now = [0.0]
-    columns = loo._columns
+    log_likelihood = Pointwise.log_likelihood
 
-    def slow(pointwise: Pointwise, rows: Tensor, efficiency: float) -> Any:
+    def slow(pointwise: Pointwise, rows: Tensor) -> Tensor:
         now[0] += len(rows) * pointwise.number / 1000
-        return columns(pointwise, rows, efficiency)
+        return log_likelihood(pointwise, rows)
 
-    monkeypatch.setattr(loo, "_columns", slow)
+    monkeypatch.setattr(Pointwise, "log_likelihood", slow)
     monkeypatch.setattr(loo, "CHUNK", 8000)
     monkeypatch.setattr(loo, "FEWEST", 400)
     monkeypatch.setattr(loo, "LATEST", 1.2)
