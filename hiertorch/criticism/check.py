@@ -97,14 +97,20 @@ class Check:
         rows = f"{self.replications.draws:,} replications of {self.replications.data.n_rows:,} rows"
         who = "drawn from the prior" if self.kind == "prior" else f"with effects of {self.groups} groups"
         lines = [f"{self.kind.capitalize()} predictive check of {self.model}: {rows}, {who}"]
-        shown = self.table.drop(columns=["p", "p_error", "extreme"]).map(number)
-        shown["p"] = [f"{p:.3f}" for p in self.table["p"]]
-        shown["p_error"] = [f"{error:.3f}" for error in self.table["p_error"]]
-        shown[""] = ["extreme" if extreme else "" for extreme in self.table["extreme"]]
+        shown = self.shown.rename(columns={"extreme": ""}).map(lambda x: x if isinstance(x, str) else number(x))
         lines += shown.rename_axis(None).to_string().splitlines()
         for warning in self.warnings or ["No statistic is extreme."]:
             lines += textwrap.wrap(warning, WIDTH, initial_indent="- ", subsequent_indent="  ")
         return "\n".join(lines)
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """The table with p, its error and what is extreme as texts."""
+        return self.table.assign(
+            p=self.table["p"].map("{:.3f}".format),
+            p_error=self.table["p_error"].map("{:.3f}".format),
+            extreme=self.table["extreme"].map({True: "extreme", False: ""}),
+        )
 
     def _sentences(self) -> Iterator[str]:
         if self.lost:

@@ -73,7 +73,8 @@ def closing(posterior: Fit, seconds: float) -> Closing:
             found = loo(posterior, seconds)
         with notes.of("Replications", "posterior.predictive_check()"):
             made = _replicated(posterior, model, data, shown, seconds)  # some milliseconds, or a sentence
-    elpd, se, p, k, draws, labels = None, None, None, None, 0, pd.RangeIndex(0)
+    elpd, se, p, k, draws = None, None, None, None, 0
+    labels: pd.Index = pd.RangeIndex(0)
     if found is not None:
         source, columns = found
         notes += source.notes()

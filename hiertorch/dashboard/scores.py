@@ -45,12 +45,8 @@ def convergence(look: Look, judged: Judgement | None) -> dict[str, float]:
 
 def means(look: Look, paths: Sequence[str]) -> dict[str, float]:
     """Posterior means of the shown parameters, with 5 % and 95 % quantiles, under their paths."""
-    point: dict[str, float] = {}
-    for k, path in enumerate(paths):
-        point[f"{path}/mean"] = look.mean[k].item()
-        point[f"{path}/q05"] = look.levels[k, 0].item()
-        point[f"{path}/q95"] = look.levels[k, -1].item()
-    return point
+    columns = {"mean": look.mean, "q05": look.levels[:, 0], "q95": look.levels[:, -1]}
+    return {f"{path}/{part}": x[k].item() for k, path in enumerate(paths) for part, x in columns.items()}
 
 
 def pooling(found: Glance) -> dict[str, float]:

@@ -70,15 +70,6 @@ FORMS = (
 WHOLE = Form(False, True, 1000, 1000, True, "accept", " sweeps/s")  # of a log file
 
 
-class State(NamedTuple):
-    """What a line says of the time that it is written at."""
-
-    done: float  # share of the sweeps
-    elapsed: float  # seconds
-    rate: float  # sweeps a second of late; 0 if it isn't known yet
-    accepted: float | None
-
-
 class Bar(tqdm):
     """Counts and measures as tqdm does, and writes its own line; without tqdm's thread, which would outlive the run."""
 
@@ -106,23 +97,22 @@ class Bar(tqdm):
         return (columns(self.fp) or self.ncols or 80) - 1
 
     def __str__(self) -> str:
-        measured = self.format_dict
-        state = State(self.n / self.sweeps, measured["elapsed"], measured["rate"] or 0.0, self._accepted())
+        self.accepted = self._accepted()
         if not self.terminal:
-            return self._line(WHOLE, state)
+            return self._line(WHOLE)
         width = self._width()
-        lines = (self._line(form, state, width) for form in FORMS)
+        lines = (self._line(form, width) for form in FORMS)
         line = next((line for line in lines if disp_len(line) <= width), None)
         return self.phase[:width] if line is None else line
 
-    def _line(self, form: Form, state: "State", width: int = 0) -> str:
+    def _line(self, form: Form, width: int = 0) -> str:
         """The line in one form, its bar as long as the width leaves room for."""
-        rest = self._readable(", ".join(self._parts(form, state)))
+        done, rest = self.n / self.sweeps, self._readable(", ".join(self._parts(form)))
         if not form.bar:
-            begin = self.phase if self.ended and state.done >= 1 else f"{self.phase} {state.done:.0%}"
+            begin = self.phase if self.ended and done >= 1 else f"{self.phase} {done:.0%}"
             return ", ".join(filter(None, (begin, rest)))
         room = width - disp_len(f"{self.phase} || {rest}")
-        return f"{self.phase} |{self._drawn(state.done, min(max(room, SHORTEST), LONGEST))}| {rest}"
+        return f"{self.phase} |{self._drawn(done, min(max(room, SHORTEST), LONGEST))}| {rest}"
 
     def _accepted(self) -> float | None:
         """Read from the device only when a line is written."""
@@ -136,14 +126,16 @@ class Bar(tqdm):
         bar = "█" * full + " ▏▎▍▌▋▊▉"[eighths] if self._unicode else "#" * full
         return f"{bar:{columns}}"[:columns]
 
-    def _parts(self, form: Form, state: "State") -> Iterator[str]:
-        rate, window = state.rate or self.n / max(state.elapsed, 1e-9), self.window
-        if form.counted and not (self.stored and state.done >= 1):
+    def _parts(self, form: Form) -> Iterator[str]:
+        measured, window = self.format_dict, self.window
+        elapsed = measured["elapsed"]
+        rate = measured["rate"] or self.n / max(elapsed, 1e-9)  # sweeps a second of late, if that is known yet
+        if form.counted and not (self.stored and self.n >= self.sweeps):
             yield f"{self.n}/{self.total}"
         if self.stored:
             yield self.stored
         if self.ended:
-            yield f"in {tqdm.format_interval(state.elapsed) if state.elapsed >= 60 else f'{state.elapsed:.1f} s'}"
+            yield f"in {tqdm.format_interval(elapsed) if elapsed >= 60 else f'{elapsed:.1f} s'}"
         elif rate:
             yield f"{tqdm.format_interval((self.sweeps - self.n) / rate)} left"
         if self.rhat is not None:
@@ -154,8 +146,8 @@ class Bar(tqdm):
             yield self.part
         if window is not None and window.nan:
             yield f"NaN {window.nan}"
-        if form.accept and state.accepted is not None:
-            yield f"{form.accept} {state.accepted:.2f}"
+        if form.accept and self.accepted is not None:
+            yield f"{form.accept} {self.accepted:.2f}"
         if rate and form.rate:
             yield f"{rate:,.0f}{form.rate}" if rate >= 100 else f"{rate:.3g}{form.rate}"
 

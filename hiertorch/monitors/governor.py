@@ -7,12 +7,8 @@ from contextlib import contextmanager
 
 
 class Governor:
-    """Lets costly things happen only while what they have cost and will cost <= share * time since the start.
-
-    Args:
-        share: of the time since the start.
-        wall: seconds that have passed.
-        spent: seconds of work; if left out, of the present thread on a processor.
+    """Lets costly things happen only while what they have cost and will cost <= share * time since the start. Seconds
+    of work are those of the present thread on a processor, if no other clock is given.
     """
 
     def __init__(
@@ -41,13 +37,9 @@ class Governor:
 
 
 class Tier:
-    """Something that comes again and again, when it is due and the governor allows it.
-
-    Args:
-        governor: of all tiers.
-        every: seconds from one time to the next, and to the first.
-        cost: seconds that the first time is expected to take; then what the last one took.
-        most: times in a run.
+    """Something that comes again and again, when it is due and the governor of all tiers allows it: `every` so many
+    seconds, and at most so many times in a run. The first time is expected to cost so many seconds; then what the last
+    one took.
     """
 
     def __init__(self, governor: Governor, every: float, cost: float, most: float = math.inf) -> None:

@@ -148,8 +148,7 @@ def monitor(
     with torch.no_grad(), validation(False):
         setting = Setting(later.fitted, thin, later.rows, later.y)
         calibration, pit = calibrated(setting, later.rows, later.y, level, generator)
-        trusted = isinstance(found, Reweighted) and found.trusted
-        after = found.posterior if isinstance(found, Reweighted) and trusted else None
+        after = found.posterior if isinstance(found, Reweighted) and found.trusted else None
         k = found.pareto_k if isinstance(found, Reweighted) else math.nan
         groups = group_shifts(later, setting, thin, after, k)
         parameters = parameter_shifts(thin, after, later)
@@ -161,7 +160,7 @@ def monitor(
     notes = []
     if isinstance(found, str):
         notes.append(f"{found}, so that it is not known how parameters move.")
-    elif not trusted:
+    elif after is None:
         notes.append(
             f"the draws can't be weighted by all new rows (Pareto k {k:.2f}), so that it is not known how parameters "
             "move; update would fit again."

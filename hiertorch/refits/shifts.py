@@ -46,8 +46,8 @@ class Moved:
 def group_shifts(later: Later, setting: Setting, thin: Fit, after: Fit | None, k: float) -> pd.DataFrame:
     """One row a group that has new rows."""
     model, data, found = later.fitted.model, later.fitted.data, []
-    exact = after is not None and after.unstored is not None
-    by_group = None if exact else _by_group(later, setting)
+    exact = after if after is not None and after.unstored is not None else None
+    terms = _by_group(later, setting) if exact is None else None
     for plate, labels in later.rows.labels.items():
         if not later.fitted.varies(plate):
             continue
@@ -55,10 +55,10 @@ def group_shifts(later: Later, setting: Setting, thin: Fit, after: Fit | None, k
         counts, known = labels.value_counts(sort=False), data.labels[plate]
         moved = {}
         for name in names:
-            if exact and after is not None:
-                moved[name] = _exactly(later, thin, after, name, plate, k)
-            elif by_group is not None and name in thin.draws:
-                moved[name] = _weighted(later, thin, name, plate, by_group)
+            if exact is not None:
+                moved[name] = _exactly(later, thin, exact, name, plate, k)
+            elif terms is not None and name in thin.draws:
+                moved[name] = _weighted(later, thin, name, plate, terms)
         for label, new in counts.items():
             code = int(known.get_indexer(pd.Index([label], tupleize_cols=False))[0])
             row = {"grouping": plate, "group": label, "status": "new", "fitted": 0, "rows": int(new)}

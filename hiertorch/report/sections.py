@@ -212,11 +212,7 @@ def _predictive(posterior: Fit, concerns: Concerns) -> Iterator[str]:
         "Statistics of the data beside those of data simulated from the fitted model; p is the share of simulated data "
         "sets with a larger one. Extreme p say what the model does not reproduce."
     )
-    frame = check.table.assign(
-        p=[f"{p:.3f}" for p in check.table["p"]],
-        p_error=[f"{error:.3f}" for error in check.table["p_error"]],
-        extreme=check.table["extreme"].map({True: "extreme", False: ""}),
-    ).rename(columns={"q05": "5 %", "q95": "95 %", "p_error": "error of p", "extreme": " "})
+    frame = check.shown.rename(columns={"q05": "5 %", "q95": "95 %", "p_error": "error of p", "extreme": " "})
     yield table(frame, beyond=pd.DataFrame({c: check.table["extreme"] & (c in ("p", " ")) for c in frame}))
     yield items(check.warnings) if check.warnings else paragraph("No statistic is extreme.")
     if check.warnings:
