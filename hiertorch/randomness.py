@@ -47,12 +47,7 @@ def stream(seed: int, *path: str | int, device: torch.device) -> torch.Generator
 
 
 class ChainStreams:
-    """A stream of uniform numbers for each chain; see Note [One law of streams].
-
-    Args:
-        generator: whose seed names the streams.
-        chains: how many.
-    """
+    """A stream of uniform numbers for each chain, named by the seed of a generator; see Note [One law of streams]."""
 
     def __init__(self, generator: torch.Generator, chains: int) -> None:
         seed, device = generator.initial_seed(), generator.device

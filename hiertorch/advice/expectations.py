@@ -4,7 +4,6 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,14 +54,6 @@ NUMBERS = 1_000_000
 
 FINITE = 1e15
 """Counts of a larger mean are not simulated: they leave the range of whole numbers."""
-
-
-class Column(NamedTuple):
-    """A predictor over rows, or over groups."""
-
-    mean: float
-    sd: float
-    step: float  # what counts as a large change: an sd, or for two values the way from one to the other
 
 
 def scale_findings(model: Model, data: Data, reads: Reads) -> Iterator[Finding]:
@@ -147,12 +138,12 @@ def _coefficient_findings(
         filled = data.counts(plate) > 0
         columns += [(name, data.group_values(name, plate)[filled], ("gamma",)) for name in names]
     for name, x, prefixes in columns:
-        column = _summed_up(x)
+        mean, sd, step = _summed_up(x)
         prior_sd = _coefficient_sd(model, name, prefixes, draws, some)
-        if prior_sd is None or not column.sd > 0 or not unit > 0:
+        if prior_sd is None or not sd > 0 or not unit > 0:
             continue
-        wanted = unit / column.step
-        where = f"it has mean {column.mean:.4g} and sd {column.sd:.4g}"
+        wanted = unit / step
+        where = f"it has mean {mean:.4g} and sd {sd:.4g}"
         sizes = f"effects of the data's size are some {wanted:.3g} a unit, and the prior's sd {prior_sd:.3g}."
         if wanted > TIGHT * prior_sd:
             how = "" if _chosen(model) else ' (priors="autoscale")'
@@ -161,12 +152,12 @@ def _coefficient_findings(
         elif wanted * WIDE < prior_sd:
             advice = "Measure it in larger units, or narrow the prior of its coefficient."
             yield Finding("note", name, f"{where}: {sizes}", advice)
-        away = abs(column.mean) / column.sd
+        away = abs(mean) / sd
         if away <= OFF_CENTRE:
             continue
         finding = f"{where}, so that the intercept, the level at 0, lies {away:.3g} sds away from the rows"
-        advice = f"Centre it: subtract {column.mean:.4g}."
-        if levels and abs(column.mean) * wanted > OFF_CENTRE * max(levels):
+        advice = f"Centre it: subtract {mean:.4g}."
+        if levels and abs(mean) * wanted > OFF_CENTRE * max(levels):
             finding += f", where its prior, of sd {max(levels):.3g}, may exclude it."
             yield Finding("warning", name, finding, advice)
         elif not gaussian:
@@ -211,12 +202,13 @@ def _entry(values: Tensor, at: tuple[int, ...]) -> Tensor:
     return values
 
 
-def _summed_up(x: Tensor) -> Column:
+def _summed_up(x: Tensor) -> tuple[float, float, float]:
+    """Mean, sd, and what counts as a large change: an sd, or for two values the way from one to the other."""
     x = x.double()
     mean, low, high = float(x.mean()), float(x.min()), float(x.max())
     sd = float(x.std()) if len(x) > 1 else 0.0
     binary = bool(((x == low) | (x == high)).all())  # a rare group of rows has a small sd, and is no small unit
-    return Column(mean, sd, high - low if binary else sd)
+    return mean, sd, high - low if binary else sd
 
 
 def _thinned(model: Model, data: Data, reads: Reads) -> Data | None:

@@ -44,11 +44,8 @@ def check_column_name(what: str, name: object) -> None:
 
 
 def check_aligned(given: Iterable[tuple[str, object]], index: pd.Index | None = None) -> None:
-    """Raises a DataError for pandas objects whose rows are labelled in different ways, since all are read by position.
-
-    Args:
-        given: what they are called, and what they are.
-        index: of the data, if they have one already.
+    """Raises a DataError for pandas objects, by what they are called, whose rows are labelled in different ways (than
+    the data's `index`, if they have one already), since all are read by position.
     """
     first = "the data"
     for what, x in given:

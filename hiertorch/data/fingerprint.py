@@ -33,12 +33,16 @@ class Fingerprint:
     """What two data sets must share to be the same.
 
     Attributes:
-        rows: of response, row weights and the order of rows, as "rows:response:weights".
+        n_rows: the number of rows.
+        response: of its values, in the order of the rows.
+        weights: of the row weights, "none" without any.
         columns: name -> of its values.
         groups: grouping -> of its labels in the order of their codes, and of the code of each row.
     """
 
-    rows: str
+    n_rows: int
+    response: str
+    weights: str
     columns: Mapping[str, str]
     groups: Mapping[str, str]
 
@@ -48,25 +52,12 @@ class Fingerprint:
         w = data.weights
         weights = "none" if w is None or bool((w == 1.0).all()) else _numbers(w)  # weights of 1 are none
         return cls(
-            f"{data.n_rows}:{_numbers(data.y)}:{weights}",
+            data.n_rows,
+            _numbers(data.y),
+            weights,
             {name: _numbers(x) for name, x in data.columns.items()},
             {plate: _labels(data.labels[plate], codes) for plate, codes in data.codes.items()},
         )
-
-    @property
-    def n_rows(self) -> int:
-        """The number of rows."""
-        return int(self.rows.split(":")[0])
-
-    @property
-    def response(self) -> str:
-        """The part of `rows` that says which response it is."""
-        return self.rows.split(":")[1]
-
-    @property
-    def weights(self) -> str:
-        """The part of `rows` that says which row weights there are."""
-        return self.rows.split(":")[2]
 
     def row_differences(self, other: Self) -> list[str]:
         """What of response, weights and the order of rows is another in other data, in words; empty if nothing is."""
@@ -89,7 +80,8 @@ class Fingerprint:
 
     def to_json(self) -> dict[str, str | dict[str, str]]:
         """All of it as what JSON can hold."""
-        return {"rows": self.rows, "columns": dict(self.columns), "groups": dict(self.groups)}
+        rows = f"{self.n_rows}:{self.response}:{self.weights}"
+        return {"rows": rows, "columns": dict(self.columns), "groups": dict(self.groups)}
 
     @classmethod
     def from_json(cls, found: object) -> Self:
@@ -102,8 +94,9 @@ class Fingerprint:
         rows, columns, groups = (parts.get(name) for name in ("rows", "columns", "groups"))
         if isinstance(rows, str) and isinstance(columns, Mapping) and isinstance(groups, Mapping):
             texts = [*columns, *columns.values(), *groups, *groups.values()]
-            if re.fullmatch(r"\d+:\w+:\w+", rows) and all(isinstance(text, str) for text in texts):
-                return cls(rows, dict(columns), dict(groups))
+            match = re.fullmatch(r"(\d+):(\w+):(\w+)", rows)
+            if match and all(isinstance(text, str) for text in texts):
+                return cls(int(match[1]), match[2], match[3], dict(columns), dict(groups))
         raise DataError(f"expected a fingerprint of data, as to_json() gives it; found {found!r}.")
 
 

@@ -38,12 +38,8 @@ class FrameRows:
 
     @classmethod
     def read(cls, data: Data, frame: pd.DataFrame, *, distinct: bool = False) -> Self:
-        """The rows of a frame.
-
-        Args:
-            data: that were fitted.
-            frame: new rows.
-            distinct: whether new labels that are known ones in another spelling are other groups indeed.
+        """The rows of a frame, as those of fitted data were read; with `distinct` new labels that are known ones in
+        another spelling are other groups indeed.
 
         Raises:
             DataError: for columns that are missing or can't be read, and labels in another spelling.
@@ -143,12 +139,8 @@ def shown(labels: pd.Index, most: int = 5) -> str:
 
 
 def announce(new: Mapping[str, pd.Index], what: str, advice: str) -> None:
-    """A warning on new groups, which a label that is misspelt makes, too.
-
-    Args:
-        new: grouping -> labels.
-        what: is made of them.
-        advice: how to say that they are meant.
+    """A warning on new groups, grouping -> labels, which a label that is misspelt makes, too: what is made of them, and
+    how to say that they are meant.
     """
     if not any(len(labels) for labels in new.values()):
         return

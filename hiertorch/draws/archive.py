@@ -48,13 +48,7 @@ class Kind(NamedTuple):
 def write(
     path: str | os.PathLike[str], kind: Kind, header: Mapping[str, object], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write a file, whole or not at all.
-
-    Args:
-        path: of the file; folders are made.
-        kind: what it holds.
-        header: all that JSON can hold.
-        tensors: name -> tensor of any shape, on any device.
+    """Write a file, whole or not at all, of a header that JSON can hold and tensors on any device; folders are made.
 
     Raises:
         DataError: if the header has something that JSON can't hold.

@@ -8,12 +8,8 @@ from hiertorch.model.reads import Reads
 
 
 def collapsed_of(posterior: Fit, data: Data | None = None, reads: Reads | None = None) -> Collapsed | str:
-    """The model of a fit with effects and coefficients integrated out, or the reason why it can't be.
-
-    Args:
-        posterior: with its model.
-        data: other data, whose groups may be others.
-        reads: what the model reads of these.
+    """The model of a fit with effects and coefficients integrated out, or the reason why it can't be; for other data,
+    whose groups may be others, with what the model reads of these.
     """
     if data is None and posterior.unstored is not None:
         return posterior.unstored.collapsed

@@ -27,13 +27,7 @@ ROWS = 1000
 
 
 class Fitted:
-    """The model and the data behind a posterior.
-
-    Args:
-        model: as it was fitted.
-        data: likewise.
-        like: some draws, whose device and dtype model and data are given.
-    """
+    """The model and the data behind a posterior, as they were fitted, in the dtype and on the device of some draws."""
 
     def __init__(self, model: Model, data: Data, like: Tensor) -> None:
         self.model = copy.deepcopy(model).to(like.device, like.dtype)

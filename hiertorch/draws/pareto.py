@@ -71,9 +71,7 @@ def leave_one_out(log_density: Tensor, efficiency: float = 1.0) -> tuple[Tensor,
     A density that is the same in all draws needs no weights, and has k 0; one that is 0 in a draw makes elpd -inf and k
     inf; one that is infinite or NaN makes both NaN.
 
-    Args:
-        log_density: log p_is, `(n, draws)`.
-        efficiency: effective draws over draws.
+    Log densities p_is are `(n, draws)`, and the efficiency is effective draws over draws.
     """
     elpd = torch.empty(len(log_density), dtype=torch.float64, device=log_density.device)
     k, draws = torch.empty_like(elpd), log_density.shape[1]

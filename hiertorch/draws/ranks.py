@@ -32,10 +32,8 @@ POINTS = 50
 def differences(x: np.ndarray) -> np.ndarray:
     """ECDF of ranks less the even one at POINTS - 1 inner points, `(chains, POINTS - 1)`.
 
-    Equal draws come in a random order, so that a kernel's repeated draws are no steps.
-
-    Args:
-        x: finite draws, `(chains, draws)`.
+    Draws are finite, `(chains, draws)`. Equal ones come in a random order, so that a kernel's repeated draws are no
+    steps.
     """
     chains, draws = x.shape
     order = _shuffled(x.size)

@@ -50,11 +50,8 @@ def _stats(ci_prob: float, mean: Tensor, sd: Tensor, quantiles: Tensor) -> dict[
 
 
 def judged(x: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """R-hat and ESS as they are held against their limits: what never moved, though it could, is worse than all else.
-
-    Args:
-        x: draws, `(chains, draws, size, *event)`.
-        columns: of their summary, each `(size, *event)`.
+    """R-hat and ESS of draws `(chains, draws, size, *event)` as they are held against their limits, of the columns of
+    their summary: what never moved, though it could, is worse than all else.
     """
     found = {column: columns[column] for column in LIMITS}
     if x.shape[1] < diagnostics.MIN_DRAWS or not any(bool(values.isnan().any()) for values in found.values()):

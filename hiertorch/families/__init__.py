@@ -1,17 +1,15 @@
-"""What y is like around its linear predictor eta: likelihood families with their usual links, one a file.
+"""What y is like around its linear predictor eta: likelihood families with their usual links.
 
 A family knows the columns that it reads and the latents that it needs beside eta; it knows nothing of groups.
 Structures (`hiertorch.models`) know nothing of what y is like. `hiertorch.families.family` says how one is written.
 """
 
 from hiertorch.errors import ModelError
-from hiertorch.families.bernoulli import Bernoulli
-from hiertorch.families.binomial import Binomial
+from hiertorch.families.counts import NegativeBinomial, Poisson
 from hiertorch.families.family import IDENTITY, LOG, LOGIT, Derivatives, Family, Link
 from hiertorch.families.gaussian import Gaussian
-from hiertorch.families.negative_binomial import NegativeBinomial
-from hiertorch.families.poisson import Poisson
 from hiertorch.families.student_t import StudentT
+from hiertorch.families.successes import Bernoulli, Binomial
 
 __all__ = [
     "IDENTITY",

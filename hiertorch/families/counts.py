@@ -1,14 +1,16 @@
-"""What Poisson and negative binomial rows share."""
+"""Counts: those whose variance is their mean, and those whose variance grows with its square."""
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributions
+from torch.distributions import Gamma
 
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
 from hiertorch.families import rowforms
-from hiertorch.families.family import LOG, Family, check_column_name, sd, uniform
+from hiertorch.families.family import LOG, Derivatives, Family, check_column_name, sd, uniform
+from hiertorch.model.latent import Latent, Values
 
 
 class Counts(Family):
@@ -22,12 +24,11 @@ class Counts(Family):
     link, links = LOG, (LOG,)
 
     def __init__(self, exposure: str | None = None) -> None:
-        self.exposure = exposure
-        rate, self.mean_text = "y", "exp(eta)"
+        self.exposure, rate = exposure, "y"
         if exposure is not None:
             check_column_name("exposure", exposure)
-            self.columns = (exposure,)
-            rate, self.mean_text = f"y / {exposure}", f"{exposure} exp(eta)"
+            self.columns, rate = (exposure,), f"y / {exposure}"
+            self.formula = self.formula.replace("exp(eta)", f"{exposure} exp(eta)")
         self.scale_texts = (f"log(mean({rate}))", f"sd(log({rate}))")
 
     def log_mean(self, eta: Tensor, data: Data) -> Tensor:
@@ -56,3 +57,64 @@ class Counts(Family):
         y = (y if y.dim() == 1 else y.mean(0)).clamp(min=0.0)
         rates = (y + 0.5).log() - expected
         return (y.sum() + 0.5).log() - expected.logsumexp(0), sd(rates).clamp(min=1.0)
+
+
+class Poisson(Counts):
+    """y_i ~ Poisson(exposure_i exp(eta_i)).
+
+    Args:
+        exposure: the column that holds it; 1 if left out.
+    """
+
+    name = "poisson"
+    formula = "Poisson(exp(eta))"
+
+    def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.Poisson:
+        """Poisson."""
+        return distributions.Poisson(self.log_mean(eta, data).exp())
+
+    def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives:
+        """y - m and -m."""
+        m = self.log_mean(eta, data).exp()
+        return Derivatives(y - m, -m)
+
+    def row_form(self, data: Data) -> rowforms.FamilyForm:
+        """Counts whose variance is their mean."""
+        return self.form_of(rowforms.Poisson, data, {})
+
+    def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
+        """log(1 + 1 / m), m = exp(eta + spread / 2) the mean over effects (Nakagawa & Schielzeth 2010, table 2)."""
+        return (-self.log_mean(eta + 0.5 * spread, data)).exp().log1p()
+
+
+class NegativeBinomial(Counts):
+    """y_i ~ NegativeBinomial of mean m_i = exposure_i exp(eta_i) and variance m_i + m_i^2 / phi_y.
+
+    phi_y ~ Gamma(2, 0.1).
+
+    Args:
+        exposure: the column that holds it; 1 if left out.
+    """
+
+    name = "negative_binomial"
+    formula = "NegativeBinomial(mean exp(eta), phi_y)"
+    latents = {"phi_y": Latent(Gamma(2.0, 0.1))}  # noqa: RUF012
+
+    def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.NegativeBinomial:
+        """Negative binomial; torch's total_count is phi, and its odds are m / phi."""
+        return distributions.NegativeBinomial(v.phi_y, logits=self.log_mean(eta, data) - v.phi_y.log())
+
+    def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives:
+        """y - (y + phi) q and -(y + phi) q (1 - q) with q = m / (m + phi)."""
+        logit = self.log_mean(eta, data) - v.phi_y.log()
+        q, total = logit.sigmoid(), y + v.phi_y
+        return Derivatives(y - total * q, -total * q * (-logit).sigmoid())
+
+    def row_form(self, data: Data) -> rowforms.FamilyForm:
+        """Counts with phi_y."""
+        return self.form_of(rowforms.NegativeBinomial, data, {"phi": "phi_y"})
+
+    def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
+        """trigamma(1 / (1 / m + 1 / phi)), m = exp(eta + spread / 2) (Nakagawa, Johnson & Schielzeth 2017, table 1)."""
+        more = (-self.log_mean(eta + 0.5 * spread, data)).exp()  # 1 / m
+        return torch.polygamma(1, 1.0 / (more + 1.0 / v.phi_y))

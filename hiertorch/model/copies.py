@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Beta, Distribution, Independent, LKJCholesky, TransformedDistribution
@@ -16,6 +15,9 @@ from hiertorch.errors import ModelError
 
 WRITTEN = 64
 """Numbers of a prior's parameter up to which they are thought to be written by hand."""
+
+SHORT = (torch.float32, torch.float16, torch.bfloat16)
+"""Dtypes in which a number that was written is rounded."""
 
 Part = TypeVar("Part", bound=Distribution | Transform)
 
@@ -60,34 +62,20 @@ def exact(prior: Distribution, most: int = WRITTEN) -> Distribution:
                 f"the prior {type(prior).__name__} was made on the meta device, which holds no numbers: make models "
                 "outside of torch.device('meta')."
             )
-        if tensor.dtype not in ROUNDED or tensor.requires_grad:
+        if tensor.dtype not in SHORT or tensor.requires_grad:
             return tensor.clone() if tensor.is_inference() else tensor
         if tensor.numel() > most:
             return tensor.double()
-        numbers = [_shortest(float(x), ROUNDED[tensor.dtype]) for x in tensor.reshape(-1)]
+        numbers = [_shortest(float(x), tensor.dtype) for x in tensor.reshape(-1)]
         return torch.tensor(numbers, dtype=torch.float64, device=tensor.device).reshape(tensor.shape)
 
     return _mapped(prior, written, {})
 
 
-def _shortest(x: float, rounded: Callable[[float], float]) -> float:
+def _shortest(x: float, dtype: torch.dtype) -> float:
     """The number of fewest digits that is rounded to x."""
     numbers = (float(f"{x:.{digits}g}") for digits in range(1, 10))
-    return next((number for number in numbers if rounded(number) == x), x)
-
-
-def _bfloat16(x: float) -> float:
-    """The nearest number whose single precision ends in 16 zeros; of two, the even one."""
-    bits = int(np.float32(x).view(np.uint32))
-    return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32))
-
-
-ROUNDED: dict[torch.dtype, Callable[[float], float]] = {
-    torch.float32: lambda x: float(np.float32(x)),
-    torch.float16: lambda x: float(np.float16(x)),
-    torch.bfloat16: _bfloat16,
-}
-"""How each dtype rounds."""
+    return next((y for y in numbers if float(torch.tensor(y, dtype=dtype, device="cpu")) == x), x)
 
 
 def repaired(distribution: Distribution) -> Distribution:

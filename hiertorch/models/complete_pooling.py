@@ -11,9 +11,6 @@ from hiertorch.models.regression import Regression
 class CompletePooling(Regression):
     """eta_i = alpha + x_i' beta: groups are ignored.
 
-    The data choose the priors (`hiertorch.models.autoscale`); with `priors="tutorial"` alpha ~ Normal(0, 5), beta_k ~
-    Normal(0, 2).
-
     Args:
         predictors: names of the columns in x; one coefficient each, `(chains, 1, predictors)`.
         family, offset, priors: see `hiertorch.models.Regression`.

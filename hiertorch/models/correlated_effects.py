@@ -22,9 +22,8 @@ class CorrelatedEffects(MixedEffects):
     """eta_ij = (1, x_ij)' e_j,  e_j = (alpha_j, beta_j) ~ MultivariateNormal(mu + Gamma u_j, D L L' D),
     mu = (mu_alpha, mu_beta), D = diag(sigma_alpha, sigma_beta), L L' a correlation matrix.
 
-    L ~ LKJCholesky(K, 2). The data choose the priors (`hiertorch.models.autoscale`); with `priors="tutorial"` mu_alpha
-    ~ Normal(0, 5), mu_beta_k and gamma_kl ~ Normal(0, 2), all sigmas ~ Gamma(1, 1) (Gelman & Hill 2007, section 13.3;
-    Lewandowski et al. 2009). `rho`, the correlations of each pair of effects, is in the posterior.
+    L ~ LKJCholesky(K, 2) (Gelman & Hill 2007, section 13.3; Lewandowski et al. 2009). `rho`, the correlations of each
+    pair of effects, is in the posterior.
 
     Args:
         plate: the grouping j.

@@ -11,10 +11,8 @@ from hiertorch.models.nested import Nested
 
 
 class Crossed(Nested):
-    """eta_i = mu + sum over groupings p of alpha_p[g_p[i]] + x_i' beta,  alpha_p ~ Normal(u' gamma_p, sigma_p).
-
-    The data choose the priors (`hiertorch.models.autoscale`); with `priors="tutorial"` mu ~ Normal(0, 5), beta_k ~
-    Normal(0, 2), every sigma ~ Gamma(1, 1) (Gelman & Hill 2007, section 13.5).
+    """eta_i = mu + sum over groupings p of alpha_p[g_p[i]] + x_i' beta,  alpha_p ~ Normal(u' gamma_p, sigma_p)
+    (Gelman & Hill 2007, section 13.5).
 
     Args:
         plates: the groupings, two or more, in any order: latents `alpha_student`, `sigma_student` and so on.

@@ -10,10 +10,7 @@ from hiertorch.models.grouped import Grouped
 
 class MixedEffects(Grouped):
     """eta_ij = alpha_j + x_ij' beta_j,  alpha_j ~ Normal(mu_alpha + u_j' gamma_0, sigma_alpha),
-    beta_jk ~ Normal(mu_beta_k + u_j' gamma_k, sigma_beta_k).
-
-    The data choose the priors (`hiertorch.models.autoscale`); with `priors="tutorial"` mu_alpha ~ Normal(0, 5),
-    mu_beta_k and gamma_kl ~ Normal(0, 2), all sigmas ~ Gamma(1, 1) (Gelman & Hill 2007, section 13.1).
+    beta_jk ~ Normal(mu_beta_k + u_j' gamma_k, sigma_beta_k) (Gelman & Hill 2007, section 13.1).
 
     Args:
         plate: the grouping j.

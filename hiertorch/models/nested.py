@@ -17,10 +17,7 @@ from hiertorch.models.regression import Regression, column_names
 
 class Nested(Regression):
     """eta_i = alpha_c[i] + x_i' beta,  alpha_c ~ Normal(alpha_s[c], sigma_c),  alpha_s ~ Normal(mu, sigma_s), and so
-    on for any depth: a group's level is drawn around that of the group it lies in.
-
-    The data choose the priors (`hiertorch.models.autoscale`); with `priors="tutorial"` mu ~ Normal(0, 5), beta_k ~
-    Normal(0, 2), every sigma ~ Gamma(1, 1) (Gelman & Hill 2007, section 22.6).
+    on for any depth: a group's level is drawn around that of the group it lies in (Gelman & Hill 2007, section 22.6).
 
     Args:
         plates: the groupings from the coarsest to the finest, such as ["school", "class"]: latents `alpha_school`,

@@ -10,10 +10,8 @@ from hiertorch.models.grouped import Grouped
 
 
 class NoPooling(Grouped):
-    """eta_ij = alpha_j + x_ij' beta_j: groups learn nothing from one another (but share the spread of rows).
-
-    The data choose the priors (`hiertorch.models.autoscale`), of each effect by itself, without a population; with
-    `priors="tutorial"` alpha_j ~ Normal(0, 5), beta_jk ~ Normal(0, 2).
+    """eta_ij = alpha_j + x_ij' beta_j: groups learn nothing from one another (but share the spread of rows). Each
+    effect has a prior by itself, without a population.
 
     Args:
         plate: the grouping j.

@@ -24,8 +24,8 @@ class Regression(Designed):
 
     A model has the latents that its family reads: sigma_y, nu_y ~ Gamma(2, 0.1), phi_y ~ Gamma(2, 0.1). All that has a
     unit has a prior as wide as the data ask for, see `hiertorch.models.autoscale`. The priors that each structure
-    states are those of `priors="tutorial"`, with sigma_y ~ Gamma(1, 1): fixed, for data whose response and columns have
-    an sd of about 1.
+    states in its class body are those of `priors="tutorial"`, with sigma_y ~ Gamma(1, 1): fixed, for data whose
+    response and columns have an sd of about 1.
 
     A structure names its latents in the class body, where a subclass replaces a prior in one line, and writes `build`,
     which says what they vary over, and `eta`.

@@ -23,9 +23,7 @@ class TimeVarying(Grouped):
     AR(1): alpha_j1 ~ Normal(m_j, sigma_alpha), alpha_jt ~ Normal(m_j + phi^d_t (alpha_j(t-1) - m_j), sigma_alpha sqrt(1
     - phi^(2 d_t))), which is stationary with sd sigma_alpha. In both m_j = mu_alpha0 + u_j' gamma.
 
-    The data choose the priors (`hiertorch.models.autoscale`), for times in any unit; with `priors="tutorial"` mu_alpha0
-    ~ Normal(0, 5), beta_k and gamma_k ~ Normal(0, 2), sigma_alpha and sigma_time ~ Gamma(1, 1), phi ~ Uniform(0, 1)
-    (Durbin & Koopman 2012, section 2.1; Rue & Held 2005, section 1.1).
+    Times may have any unit: priors follow it (Durbin & Koopman 2012, section 2.1; Rue & Held 2005, section 1.1).
 
     All groups share the times that the data's labels of `time` hold; a group may lack rows at any of them, and times
     may be unequally far apart. For levels at times without any rows (a forecast) give these times as labels of the

@@ -9,11 +9,8 @@ from hiertorch.models.grouped import Grouped
 
 
 class VaryingIntercepts(Grouped):
-    """eta_ij = alpha_j + x_ij' beta,  alpha_j ~ Normal(mu_alpha + u_j' gamma, sigma_alpha): partial pooling.
-
-    The data choose the priors (`hiertorch.models.autoscale`); with `priors="tutorial"` mu_alpha ~ Normal(0, 5), beta_k
-    and gamma_k ~ Normal(0, 2), sigma_alpha ~ Gamma(1, 1) (Gelman & Hill 2007, chapter 12; group-level predictors u:
-    section 12.6).
+    """eta_ij = alpha_j + x_ij' beta,  alpha_j ~ Normal(mu_alpha + u_j' gamma, sigma_alpha): partial pooling (Gelman &
+    Hill 2007, chapter 12; group-level predictors u: section 12.6).
 
     Args:
         plate: the grouping j.

@@ -9,10 +9,8 @@ from hiertorch.models.grouped import Grouped
 
 
 class VaryingSlopes(Grouped):
-    """eta_ij = alpha + x_ij' beta_j,  beta_jk ~ Normal(mu_beta_k + u_j' gamma_k, sigma_beta_k).
-
-    The data choose the priors (`hiertorch.models.autoscale`); with `priors="tutorial"` alpha ~ Normal(0, 5), mu_beta_k
-    and gamma_kl ~ Normal(0, 2), sigma_beta_k ~ Gamma(1, 1) (Gelman & Hill 2007, section 13.1).
+    """eta_ij = alpha + x_ij' beta_j,  beta_jk ~ Normal(mu_beta_k + u_j' gamma_k, sigma_beta_k) (Gelman & Hill
+    2007, section 13.1).
 
     Args:
         plate: the grouping j.

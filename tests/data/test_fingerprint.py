@@ -90,7 +90,7 @@ def test_parts_and_replaced_responses_have_fingerprints_of_their_own():
     data.fingerprint  # noqa: B018, so that it is known
     marks = [data.fingerprint, data.rows(0, 5).fingerprint, data.take([1, 0]).fingerprint]
     marks += [data.replace(y=data.y + 1).fingerprint, data.replace(weights=data.weights + 1).fingerprint]
-    assert len({one.rows for one in marks}) == 5
+    assert len({(one.n_rows, one.response, one.weights) for one in marks}) == 5
     assert data.replace(weights=torch.ones(40)).fingerprint == mark(frame_of_rows(), weights=None)
     assert data.take(torch.arange(5)).fingerprint == data.rows(0, 5).fingerprint
     wide = ht.Data(torch.zeros(2, 6)).fingerprint
