@@ -14,8 +14,15 @@ import torch
 from torch.distributions import Distribution
 
 from hiertorch.advice.expectations import scale_findings
-from hiertorch.advice.findings import BROKEN, COLUMNS, LEVELS, Finding, differs_by_chain
-from hiertorch.advice.predictors import column_findings, label_findings
+from hiertorch.advice.findings import (
+    BROKEN,
+    COLUMNS,
+    LEVELS,
+    Finding,
+    column_findings,
+    differs_by_chain,
+    label_findings,
+)
 from hiertorch.data.table import Data
 from hiertorch.density.structure import coordinates_of
 from hiertorch.errors import DataError, ModelError

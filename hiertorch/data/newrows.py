@@ -51,11 +51,14 @@ class FrameRows:
                 "with one column for each of its predictors."
             )
         columns, labels = data.read_rows(frame)
-        for plate, rows in labels.items():
-            if not distinct:
-                known = data.labels[plate]
-                refuse_spellings(plate, known, rows[known.get_indexer(rows) < 0].unique())
-        return cls(columns, labels, frame.index)
+        rows = cls(columns, labels, frame.index)
+        for plate, fresh in rows.fresh(data).items() if not distinct else ():
+            refuse_spellings(plate, data.labels[plate], fresh)
+        return rows
+
+    def fresh(self, data: Data) -> dict[str, pd.Index]:
+        """Grouping -> labels that fitted data do not have."""
+        return {plate: rows[data.labels[plate].get_indexer(rows) < 0].unique() for plate, rows in self.labels.items()}
 
     def part(self, where: np.ndarray) -> "FrameRows":
         """Those rows at which a mask is True."""

@@ -32,9 +32,6 @@ from torch import Tensor
 
 from hiertorch.errors import DataError, RunFolderError
 
-NUMPY_ARCHIVE = b"PK\x03\x04"
-"""How the files of hiertorch before safetensors begin."""
-
 
 class Kind(NamedTuple):
     """What a file holds."""
@@ -82,19 +79,13 @@ def read(path: str | os.PathLike[str], kind: Kind) -> tuple[dict[str, object], d
     path = checked_path(path)
     try:
         with path.open("rb") as file:
-            start = file.read(len(NUMPY_ARCHIVE))
+            empty = not file.read(1)
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}. {kind.what.capitalize()} is written by {kind.writer}.") from error
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror or error}. {_advice(kind)}") from error
-    if not start:
+    if empty:
         raise DataError(f"{path} is empty: it was never written. {_advice(kind)}")
-    if start == NUMPY_ARCHIVE:
-        raise DataError(
-            f"{path} is a NumPy archive, as hiertorch wrote them before its files were safetensors, and this version "
-            f"reads safetensors alone. Its draws are there still: numpy.load(path)['draws/NAME']. To have {kind.what}, "
-            "load it with the hiertorch that wrote it and export it (posterior.to_arviz()), or run again with its seed."
-        )
     try:
         return _opened(path, kind)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:

@@ -34,19 +34,22 @@ KIND = archive.Kind("hiertorch posterior", 2, "a posterior", "posterior.save(pat
 def save(path: str | os.PathLike[str], posterior: Fit) -> None:
     """Write a posterior. See `Posterior.save`."""
     stats = posterior.stats
+    kept = {
+        "draws": posterior.draws,
+        "more": posterior.more,
+        "positions": posterior.positions,
+        "labels": {plate: as_bytes(encode_index(index)) for plate, index in posterior.labels.items()},
+        "acceptance": stats.acceptance,
+    }
     header = {
-        "draws": posterior.names,
-        "more": list(posterior.more),
-        "positions": list(posterior.positions),
+        **{kind: list(values) for kind, values in kept.items()},
         "plates": posterior.plates,
         "redrawn": posterior.unstored_plates,
         "collapsed": posterior.collapsed,
-        "labels": list(posterior.labels),
         "event_labels": {
             name: [[encode_label(label) for label in axis] for axis in axes]
             for name, axes in posterior.event_labels.items()
         },
-        "acceptance": list(stats.acceptance),
         "blocks": dict(stats.blocks),
         "nan": dict(stats.nan),
         "tuning": {move: list(parts) for move, parts in posterior.tuning.items()},
@@ -54,11 +57,7 @@ def save(path: str | os.PathLike[str], posterior: Fit) -> None:
         "run": posterior.run,
         "interrupted": posterior.interrupted,
     }
-    tensors = {f"draws/{name}": x for name, x in posterior.draws.items()}
-    tensors |= {f"more/{name}": x for name, x in posterior.more.items()}
-    tensors |= {f"positions/{name}": x for name, x in posterior.positions.items()}
-    tensors |= {f"labels/{plate}": as_bytes(encode_index(index)) for plate, index in posterior.labels.items()}
-    tensors |= {f"acceptance/{block}": rate for block, rate in stats.acceptance.items()}
+    tensors = {f"{kind}/{name}": x for kind, values in kept.items() for name, x in values.items()}
     tensors |= {f"tuning/{move}/{key}": x for move, parts in posterior.tuning.items() for key, x in parts.items()}
     archive.write(path, KIND, header, {**tensors, "log_density": stats.log_density})
 

@@ -30,9 +30,7 @@ NUMBERS = 2_000_000
 """So many of them are drawn at once at most."""
 
 
-def inspect(
-    model: Densities, data: Data, generator: torch.Generator | None = None, *, prior_only: bool = False
-) -> tuple[Reads, list[str]]:
+def inspect(model: Densities, data: Data, *, prior_only: bool = False) -> tuple[Reads, list[str]]:
     """Runs every prior and the likelihood; returns what reads what, and notes worth a warning.
 
     Raises:
@@ -46,7 +44,7 @@ def inspect(
     data.check_unchanged()
     if not prior_only:
         model.check_columns(data)
-    generator = generator or torch.Generator(data.device).manual_seed(0)
+    generator = torch.Generator(data.device).manual_seed(0)
     rows = data if prior_only else spread(data)
     with torch.enable_grad(), validation(False):  # which shows weights that somebody means to be learnt
         try:

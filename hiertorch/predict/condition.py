@@ -165,11 +165,7 @@ def condition(
     rows = FrameRows.read(data, frame, distinct=distinct)
     y = read_column(frame, data.recipe.response, dict(data.recipe.levels))
     y = reading.response(data.name, y, data.dtype, data.device)
-    fresh = {
-        plate: labels[data.labels[plate].get_indexer(labels) < 0].unique()
-        for plate, labels in rows.labels.items()
-        if fitted.varies(plate)
-    }
+    fresh = {plate: labels for plate, labels in rows.fresh(data).items() if fitted.varies(plate)}
     owner = meeting(rows, fresh)
     units = []
     with torch.no_grad(), validation(False):

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Gamma, Normal
 from torch.distributions import Poisson as PoissonDistribution
 
 import hiertorch as ht
-from hiertorch.advice import expectations, predictors, requirements
+from hiertorch.advice import expectations, requirements
 from hiertorch.advice.requirements import chosen_priors, model_text
 from hiertorch.errors import DataError, ModelError
 from hiertorch.families import Gaussian
@@ -317,7 +317,7 @@ def constant_within(groups, seed=0):
     ],
 )
 def test_slopes_need_a_predictor_that_varies_within_groups(model, look, monkeypatch):
-    monkeypatch.setattr(predictors, "LOOK", look)
+    monkeypatch.setattr("hiertorch.advice.findings.LOOK", look)
     assert found(constant_within(0), model) == []
     assert found(constant_within(1), model) == [("note", "x")]
     severity, finding, _ = the_finding(constant_within(3), model)
@@ -336,7 +336,7 @@ def test_groups_of_one_row_show_no_slope_and_are_told_as_such():
 
 @pytest.mark.parametrize("look", [200_000, 50])
 def test_a_constant_predictor(look, monkeypatch):
-    monkeypatch.setattr(predictors, "LOOK", look)
+    monkeypatch.setattr("hiertorch.advice.findings.LOOK", look)
     x = np.full(200, 3.0)
     model = VaryingIntercepts("g", ["x"], priors="tutorial")
     assert the_finding(grouped(x=x), model)[:2] == (
@@ -373,7 +373,7 @@ def test_nearly_collinear_predictors(noise, collinear, dtype):
 
 
 def test_predictors_that_differ_in_few_rows_are_not_collinear(monkeypatch):
-    monkeypatch.setattr(predictors, "LOOK", 400)  # 40 rows are looked at first
+    monkeypatch.setattr("hiertorch.advice.findings.LOOK", 400)  # 40 rows are looked at first
     a = np.random.default_rng(4).normal(size=200)
     b = a.copy()
     model = VaryingIntercepts("g", ["a", "b"], priors="tutorial")
