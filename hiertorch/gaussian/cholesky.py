@@ -14,6 +14,9 @@ from torch import Tensor
 UNROLLED = 5
 """Rows of the largest matrix whose recursion is written out: beyond, so many operations take longer than LAPACK."""
 
+SUMMED = 24
+"""Terms of the longest inner product whose sum is written out (measured)."""
+
 
 def square_index(size: int, device: torch.device) -> Tensor:
     """Where entry (a, b) of a symmetric matrix stands in its packed upper triangle, row by row: `(size, size)`."""
@@ -28,6 +31,9 @@ def packed(matrix: Tensor) -> Tensor:
     size = matrix.shape[0]
     if size == 1:
         return matrix[0]
+    if size > UNROLLED:
+        a, b = torch.triu_indices(size, size, device=matrix.device)
+        return matrix[a, b]
     return torch.stack([matrix[place] for place in _upper(size)])
 
 
@@ -138,6 +144,8 @@ def log_diagonal(lower: Tensor) -> Tensor:
     """sum_k log L_kk, `batch`: half the log determinant."""
     if lower.shape[0] == 0:
         return lower.new_zeros(lower.shape[2:])
+    if lower.shape[0] > UNROLLED:
+        return lower.diagonal().movedim(-1, 0).contiguous().log().sum(0)
     return torch.stack([lower[k, k] for k in range(lower.shape[0])]).log().sum(0)
 
 
@@ -149,6 +157,10 @@ def product(left: Tensor, right: Tensor, *, transpose: bool = False) -> Tensor:
     if inner == 0:
         batch = np.broadcast_shapes(left.shape[2:], right.shape[2:])
         return right.new_zeros(left.shape[0], right.shape[1], *batch)
+    if inner > SUMMED and left[0, 0].numel() == 1:  # one matrix for all of the batch
+        return (left.flatten(1) @ right.flatten(1)).unflatten(1, right.shape[1:])
+    if inner > SUMMED:
+        return _last(_first(left) @ _first(right))
     total = left[:, 0].unsqueeze(1) * right[0].unsqueeze(0)
     for k in range(1, inner):
         total = torch.addcmul(total, left[:, k].unsqueeze(1), right[k].unsqueeze(0))

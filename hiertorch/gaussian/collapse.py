@@ -15,7 +15,7 @@ from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.cholesky import product, solve_lower
 from hiertorch.gaussian.elimination import Elimination
-from hiertorch.gaussian.grams import gather
+from hiertorch.gaussian.grams import WIDE, gather
 from hiertorch.gaussian.marginals import Marginals
 from hiertorch.gaussian.root import Reduced, Spreads
 from hiertorch.gaussian.several import Eliminations
@@ -26,8 +26,8 @@ from hiertorch.model.support import Condition, conditions
 BATCH_NUMBERS = 1_500_000
 """Numbers of all classes in a batch (measured): fewer cost more operations, more leave the cache."""
 
-LARGE_ROOT = 200
-"""Coefficients and crossed effects beyond which factoring their matrix takes milliseconds."""
+LARGE_ROOT = 50
+"""Coefficients and crossed effects beyond which a density takes a tenth of a millisecond and more (measured)."""
 
 MOST_REMEMBERED = 12
 """Coefficients up to which each proposal's factor is kept for drawing them."""
@@ -51,12 +51,27 @@ class Collapsed:
     def __init__(self, affine: Affine, data: Data, sets: Sequence[Data]) -> None:
         self.affine, self.composed, self.data, self.sets = affine, affine.composed, data, len(sets)
         self.grams, *more = gather(affine, sets)
+        self._standard: tuple[Tensor, Tensor] | None = None  # root of the population's prior, and C^-1 b0
+        if not more and self._is_settled(self.grams.population):
+            self._standardise()
         self.rest = affine.rest
         self.linear = tuple(name for name in self.composed.names if name in self.composed.part)
         finest = self.grams.levels[0].events if self.grams.levels else ()
         alike = all(name in affine.shared for name in finest)
         self.elimination = Eliminations([self.grams, *more]) if more else Elimination(self.grams, alike=alike)
         self.n_noise = self.elimination.noise_from(0)
+
+    def _is_settled(self, part: Part | None) -> bool:
+        """Whether many coefficients have a prior, and columns, that do not depend on the rest."""
+        return part is not None and part.width > WIDE and all(name in self.affine.settled for name in part.events)
+
+    def _standardise(self) -> None:
+        """Takes the population's columns in units of its prior, once, so that C is the identity ever after."""
+        part = self.grams.population
+        assert part is not None
+        spread, root = self._spread(part, self.affine.anchor, 1)
+        self.grams = self.grams.turned(spread[:, :, 0, 0])
+        self._standard = root, solve_lower(root[:, :, 0], self.grams.shift.unsqueeze(1))
 
     @property
     def batch(self) -> int:
@@ -70,7 +85,7 @@ class Collapsed:
 
     @property
     def dear(self) -> bool:
-        """Whether a density takes milliseconds, for a large dense factor."""
+        """Whether a density takes long, for a large dense factor."""
         return self.elimination.root.width > LARGE_ROOT
 
     def spreads(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, dict[str | None, Tensor]]:
@@ -78,13 +93,18 @@ class Collapsed:
         each plate's effects, `(K, K, groups or 1, chains)`.
         """
         affine, grams = self.affine, self.grams
-        both = {part.plate: self._spread(part, values, chains) for part in self.composed.parts}
+        moving = [part for part in self.composed.parts if part.plate is not None or self._standard is None]
+        both = {part.plate: self._spread(part, values, chains) for part in moving}
         roots = {plate: root for plate, (_, root) in both.items()}
         levels = tuple(both[part.plate][0] for part in grams.levels)
         crossed = tuple(both[part.plate][0] for part in grams.crossed)
         zero = grams.packed.new_zeros
-        population, location = zero(0, 0, chains), zero(0, chains)
-        if grams.population is not None:
+        population: Tensor | None = zero(0, 0, chains)
+        location = zero(0, chains)
+        if self._standard is not None:
+            roots[None], one = self._standard
+            population, location = None, one.expand(-1, chains)
+        elif grams.population is not None:
             spread, root = both[None]
             population = spread[:, :, 0]
             location = solve_lower(root[:, :, 0], grams.shift.unsqueeze(1).expand(-1, chains))

@@ -39,10 +39,12 @@ Down: the posterior mean of mu is 6 / (7/3) = 18/7, and that of an effect given 
 >>> from hiertorch.gaussian.grams import Grams
 >>> from hiertorch.gaussian.root import Spreads
 >>> one, none = torch.ones(1, 1, 1, dtype=torch.float64), torch.zeros(0, 1, dtype=torch.float64)
->>> upper = [[2, 2], [2, 2], [4, 14], [2, 2], [4, 14], [10, 100]]  # of zz, zx, zy, xx, xy and yy: groups a and b
+>>> upper = [[2, 2], [2, 2], [4, 14]]  # of zz, zx and zy: groups a and b
+>>> left = [[4], [18], [110]]  # of xx, xy and yy: both together
 >>> grams = Grams(
 ...     levels=(Part("group", 2, {"e": ()}),), parents=(), crossed=(), population=Part(None, 1, {"mu": ()}), held=0,
 ...     bases={}, shift=none[:, 0], held_shift=none[:, 0], packed=torch.tensor([upper], dtype=torch.float64),
+...     left=torch.tensor([left], dtype=torch.float64),
 ...     weight=torch.tensor([[2.0, 2.0]], dtype=torch.float64), log_scale=one[0, 0].repeat(2) * math.log(2 * math.pi))
 >>> elimination = Elimination(grams)
 >>> spreads = Spreads(one[0], (one.unsqueeze(0),), (), one, 0.0 * one[0], none)

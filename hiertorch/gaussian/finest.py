@@ -76,7 +76,7 @@ class Finest:
         self.width = grams.levels[0].width if grams.levels else 0
         self.classes = 0
         none = grams.packed.new_zeros(0)
-        self.sums = FinestSums(grams.packed, none, none, none, none, none, none, grams.packed.sum(2), (), ())
+        self.sums = FinestSums(grams.packed, none, none, none, none, none, none, grams.left.sum(2), (), ())
         if grams.levels:
             self._classify(alike=alike)
             base, transfer = self._first_level()

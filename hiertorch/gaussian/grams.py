@@ -4,7 +4,7 @@ The columns are those of `hiertorch.gaussian.columns`. Products with crossed one
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -14,10 +14,16 @@ from torch import Tensor
 from hiertorch import wording
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
+from hiertorch.gaussian.cholesky import square_index
 from hiertorch.gaussian.columns import Reader, chunks
 
 MOST_CROSSED = 3_000
 """Effects that are factored densely beside those of the largest plate."""
+
+WIDE = 30
+"""Columns behind those of the finest level, from which the sums of their products are matrix products (measured):
+products of every pair by row are then many times as many numbers as the columns.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,9 @@ class Grams:
     bases: dict[str | None, Tensor]  # T of each part
     shift: Tensor  # b0, in units of the population's innovations at the anchor, (population width,)
     held_shift: Tensor  # c0, (held,)
-    packed: Tensor  # (strata, pairs, groups of the finest level): pairs a <= b of dense columns, row by row
+    packed: Tensor  # (strata, pairs, groups of the finest level): pairs a <= b of dense columns, a among the finest
+    # level's, row by row
+    left: Tensor  # (strata, pairs, groups of the next level, or 1): the other pairs, row by row
     weight: Tensor  # sum of w, (strata, groups)
     log_scale: Tensor  # sum of w (log s + log(2 pi) / 2), (groups,)
     entries: Entries | None = None
@@ -63,8 +71,29 @@ class Grams:
         return sum(part.size * part.width for part in self.crossed)
 
     def pair(self, a: int, b: int) -> Tensor:
-        """Sums of products of dense columns a <= b, `(strata, groups)`."""
+        """Sums of products of dense columns a <= b, a among the finest level's, `(strata, groups)`."""
         return self.packed[:, a * self.width - a * (a - 1) // 2 + b - a]
+
+    def turned(self, spread: Tensor) -> "Grams":
+        """The same where the population's columns X are X C, for C `(P, P)`."""
+        assert self.population is not None
+        own, width = (self.levels[0].width if self.levels else 0), self.population.width
+        start = sum(part.width for part in self.levels)
+        columns = torch.arange(start, start + width, device=spread.device)
+        index = square_index(self.width, spread.device)
+        packed, at = self.packed.clone(), index[:own][:, columns]
+        packed[:, at] = (packed[:, at].movedim(2, -1) @ spread).movedim(-1, 2)
+        behind = self.width - own
+        square = self.left[:, square_index(behind, spread.device)].movedim(3, 1)  # (strata, groups, columns, columns)
+        columns = columns - own
+        square[..., columns] = square[..., columns] @ spread
+        square[..., columns, :] = spread.mT @ square[..., columns, :]
+        a, b = torch.triu_indices(behind, behind, device=spread.device)
+        cross = None
+        if self.cross is not None:
+            cross, columns = self.cross.clone(), self.n_crossed + torch.arange(width, device=spread.device)
+            cross[..., columns] = cross[..., columns] @ spread
+        return replace(self, packed=packed, left=square[..., a, b].mT.contiguous(), cross=cross)
 
 
 def _arrange(parts: Sequence[Part], data: Data) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
@@ -102,13 +131,14 @@ def gather(affine: Affine, sets: Sequence[Data]) -> list[Grams]:
 def _gathered(reader: Reader, data: Data) -> Grams:
     """The sums of one data set."""
     affine, levels, crossed, population = reader.affine, tuple(reader.levels), tuple(reader.crossed), reader.population
+    parents = tuple(data.parents(str(fine.plate), str(coarse.plate)) for fine, coarse in pairwise(levels))
     sums = _Sums(reader, data)
     for chunk in chunks(data, reader.width + 4):
         sums.add(chunk)
-    parents = tuple(data.parents(str(fine.plate), str(coarse.plate)) for fine, coarse in pairwise(levels))
+    packed, left = sums.pairs(parents[0] if parents else None)
     return Grams(
         levels, parents, crossed, population, len(affine.held), reader.bases, reader.shift, reader.held_shift,
-        sums.packed.transpose(1, 2).contiguous(), sums.weight, sums.log_scale, sums.entries(), sums.cross,
+        packed, left, sums.weight, sums.log_scale, sums.entries(), sums.cross,
     )  # fmt: skip
 
 
@@ -118,8 +148,13 @@ class _Sums:
     def __init__(self, reader: Reader, data: Data) -> None:
         self.reader, affine = reader, reader.affine
         self.strata, self.groups = len(affine.strata), reader.levels[0].size if reader.levels else 1
+        self.own = reader.levels[0].width if reader.levels else 0
+        zeros, behind = data.y.new_zeros, reader.width - self.own
+        self.above = reader.levels[1].size if len(reader.levels) > 1 else 1
+        self.behind = zeros(self.strata, self.above, behind, behind) if behind > WIDE else None
         self.a, self.b = torch.triu_indices(reader.width, reader.width, device=data.device)
-        zeros = data.y.new_zeros
+        if self.behind is not None:
+            self.a, self.b = (x[self.a < self.own] for x in (self.a, self.b))
         self.packed = zeros(self.strata, self.groups, len(self.a))
         self.weight, self.log_scale = zeros(self.strata, self.groups), zeros(self.groups)
         crossed = sum(p.size * p.width for p in reader.crossed)
@@ -139,6 +174,7 @@ class _Sums:
             self._by_group(rows, weight.unsqueeze(1), self.weight[s].unsqueeze(1))
             weighted = dense * precision.unsqueeze(1)
             self._by_group(rows, weighted[:, self.a] * dense[:, self.b], self.packed[s])
+            self._behind(rows, dense, weighted, s)
             if self.cross is not None:
                 self._cross(rows, dense, read.crossed, precision, s)
 
@@ -151,6 +187,31 @@ class _Sums:
         first, last = int(codes[0]), int(codes[-1]) + 1
         lengths = torch.bincount(codes - first, minlength=last - first)
         into[first:last] += torch.segment_reduce(terms, "sum", lengths=lengths, axis=0)
+
+    def _behind(self, rows: Data, dense: Tensor, weighted: Tensor, s: int) -> None:
+        """Adds the products of many columns behind the finest level's, by group of the next level."""
+        if self.behind is None:
+            return
+        dense, weighted = dense[:, self.own :], weighted[:, self.own :]
+        if self.above == 1:
+            self.behind[s, 0] += weighted.mT @ dense
+            return
+        codes = rows[str(self.reader.levels[1].plate)]
+        order, lengths = codes.argsort(stable=True), torch.bincount(codes, minlength=self.above).tolist()
+        for into, some in zip(self.behind[s], order.split(lengths), strict=True):
+            into += weighted[some].mT @ dense[some]
+
+    def pairs(self, parent: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`packed` and `left` of `Grams`, given the group of the next level in which each group lies."""
+        packed = self.packed.transpose(1, 2).contiguous()
+        if self.behind is not None:
+            a, b = torch.triu_indices(*self.behind.shape[2:], device=packed.device)
+            return packed, self.behind[:, :, a, b].mT.contiguous()
+        first = int((self.a < self.own).sum())
+        own, left = packed[:, :first].contiguous(), packed[:, first:]
+        if parent is None:
+            return own, left.sum(2, keepdim=True)
+        return own, left.new_zeros(*left.shape[:2], self.above).index_add_(2, parent, left)
 
     def _cross(self, rows: Data, dense: Tensor, crossed: Tensor, precision: Tensor, s: int) -> None:
         """Adds products with crossed columns, found by their numbers."""

@@ -22,7 +22,7 @@ class Spreads(NamedTuple):
     factors: Tensor  # f, (strata, batch)
     levels: tuple[Tensor, ...]  # C_l, (K, K, groups or 1, batch)
     crossed: tuple[Tensor, ...]  # the same for crossed plates
-    population: Tensor  # C of the population's coefficients, (P, P, batch)
+    population: Tensor | None  # C of the population's coefficients, (P, P, batch); None where it is the identity
     location: Tensor  # C^-1 b0, (P, batch)
     held: Tensor  # coefficients less their shift, (held, batch)
 
@@ -76,7 +76,8 @@ class Root:
             found.append(product(spread.unsqueeze(3), block, transpose=transpose).flatten(0, 2))
             start = end
         if start < len(x):
-            found.append(product(spreads.population, x[start:], transpose=transpose))
+            own = spreads.population
+            found.append(x[start:] if own is None else product(own, x[start:], transpose=transpose))
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def drawn(self, reduced: Reduced, noise: Tensor, coefficients: Tensor | None) -> Tensor:

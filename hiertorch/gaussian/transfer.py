@@ -17,6 +17,9 @@ from hiertorch.gaussian.cholesky import square_index
 from hiertorch.gaussian.grams import Grams
 from hiertorch.runtime.silence import quiet
 
+CHUNK_NUMBERS = 10_000_000
+"""Products of columns of all groups that are held at once."""
+
 SPARSE_BELOW = 0.2
 """Share of entries that are not 0, below which a matrix is kept sparse."""
 
@@ -34,29 +37,24 @@ def of_nested(grams: Grams, columns: Columns, of_group: Tensor, classes: int) ->
         classes: how many there are.
     """
     k, width, strata = grams.levels[0].width, grams.width, len(grams.packed)
-    left = [(a, b) for a in range(k, width) for b in range(a, width)]
+    a, b = torch.triu_indices(width - k, width - k, device=of_group.device)
     parent = grams.parents[0] if grams.parents else torch.zeros_like(of_group)
-    groups = int(grams.levels[1].size) if grams.parents else 1
-    base = torch.stack([_sum_by(grams.pair(a, b), parent, groups) for a, b in left], 1).flatten(1)
+    groups = grams.left.shape[2]
     cells, where = torch.unique(parent * classes + of_group, return_inverse=True)
-    sources = [(s, i) for s in range(strata) for i in range(k)]
-    g = {
-        (s, i, a): x[s, i]
-        for a in range(k, width)
-        for x in [columns(torch.stack([grams.pair(i, a) for i in range(k)], 1), None)]
-        for s, i in sources
-    }
-    rows = torch.arange(len(left), device=base.device)[:, None] * groups + cells // classes
-    shape, transfer = (len(left) * groups, classes), []
-    for x, (s, i) in enumerate(sources):
-        for t, j in sources[x:]:
-            products = []
-            for a, b in left:
-                both = g[s, i, a] * g[t, j, b]
-                products.append(both if (s, i) == (t, j) else both + g[t, j, a] * g[s, i, b])
-            values = _sum_by(torch.stack(products), where, len(cells))  # (left, cells)
+    g = torch.stack(
+        [columns(torch.stack([grams.pair(i, a) for i in range(k)], 1), None).flatten(0, 1) for a in range(k, width)], 1
+    )  # (strata K, columns that are left, groups)
+    rows = torch.arange(len(a), device=of_group.device)[:, None] * groups + cells // classes
+    shape, transfer, some = (len(a) * groups, classes), [], max(1, CHUNK_NUMBERS // len(of_group))
+    for x in range(strata * k):
+        for y in range(x, strata * k):
+            summed = []
+            for c, d in zip(a.split(some), b.split(some), strict=True):
+                both = g[x, c] * g[y, d]
+                summed.append(_sum_by(both if x == y else both + g[y, c] * g[x, d], where, len(cells)))
+            values = torch.cat(summed)  # (pairs, cells)
             transfer.append(matrix_of(rows, (cells % classes).expand_as(rows), values, shape))
-    return base, transfer
+    return grams.left.flatten(1), transfer
 
 
 def of_crossed(grams: Grams, columns: Columns, of_group: Tensor, classes: int) -> tuple[Tensor, list[Tensor]]:
@@ -68,8 +66,7 @@ def of_crossed(grams: Grams, columns: Columns, of_group: Tensor, classes: int) -
     base = grams.packed.new_zeros(strata, width, width)
     base[:, :n] = grams.cross
     base[:, n:, :n] = grams.cross[:, :, n:].mT
-    index = square_index(grams.width, device)[k:, k:]
-    base[:, n:, n:] = grams.packed.sum(2)[:, index]
+    base[:, n:, n:] = grams.left[:, square_index(tail, device), 0]
     dense = torch.stack([torch.stack([grams.pair(i, k + a) for i in range(k)], 1) for a in range(tail)], -1)
     every = torch.arange(groups, device=device)
     group = torch.cat([grams.entries.group, every.repeat_interleave(tail)])

@@ -18,6 +18,9 @@ from hiertorch.models.design import Design, Designed
 
 Prior = Distribution | Callable[..., Distribution]
 
+FEW = 8
+"""Columns up to which their products with coefficients are added up one by one."""
+
 
 class Regression(Designed):
     """y_i ~ family(eta_i),  eta_i = offset_i + what the structure says of predictors and groups.
@@ -162,6 +165,8 @@ class Regression(Designed):
     def shared(self, v: Values, data: Data, name: str = "beta", columns: Sequence[str] | None = None) -> Tensor | float:
         """sum_k beta_k x_ik of coefficients that all rows share, `(chains, rows)`."""
         columns = self.predictors if columns is None else columns
+        if len(columns) > FEW:
+            return v[name][:, 0] @ torch.stack([predictor(data, column).to(v[name].dtype) for column in columns])
         return sum((v[name][..., k] * predictor(data, column) for k, column in enumerate(columns)), start=0.0)
 
     def _is_ready(self, name: str) -> bool:
