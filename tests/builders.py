@@ -62,6 +62,13 @@ def sampled(model: ht.Model, data: ht.Data, **options: Any) -> Posterior:
         return ht.sample(model, data, **{"compile": False, "progress": False, "collapse": False, **options})
 
 
+def unpainted(patch: pytest.MonkeyPatch) -> None:
+    """Dashboards and reports come without figures: for tests of what is said beside them."""
+    patch.setattr("hiertorch.dashboard.figures.figures", lambda *_: {})
+    patch.setattr("hiertorch.dashboard.figures.criticism", lambda *_: {})
+    patch.setattr("hiertorch.report.figures.png", lambda *_: b"")
+
+
 def script(path: str) -> ModuleType:
     """A file such as `scripts/train.py` as a module."""
     spec = importlib.util.spec_from_file_location(f"{Path(path).stem}_script", ROOT / path)

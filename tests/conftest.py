@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import numbers, sampled
+from builders import numbers, sampled, unpainted
 from torch import Tensor
 
 import hiertorch as ht
@@ -48,6 +48,12 @@ def one_thread() -> Iterator[None]:
 def sample() -> Callable[..., Posterior]:
     """`builders.sampled`."""
     return sampled
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`builders.unpainted`."""
+    unpainted(monkeypatch)
 
 
 @dataclass

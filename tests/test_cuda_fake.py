@@ -124,10 +124,10 @@ def test_sweeps_stay_on_the_gpu(name, recorded):
         sweep, state = begin(plan)
         assert_on_gpu(state)
         learning = [move.learning(state) for move in sweep.moves]
-        counter, store = Acceptance(sweep.order), Store(state.values, plan.target.names, 3)
+        counter, store = Acceptance(sweep.order), Store(state.values, plan.target.names, 2)
         if recorded:
             sweep.plan.target.record(compiled=False)
-        normal, log_uniform = numbers(sweep, 3, state.cells, None)
+        normal, log_uniform = numbers(sweep, 2, state.cells, None)
         assert_on_gpu(normal, log_uniform)
         shapes = {key: x.shape for key, x in state.values.items()}
         for t, (z, log_u) in enumerate(zip(normal.unbind(0), log_uniform.unbind(0), strict=True), start=14):
@@ -141,7 +141,7 @@ def test_sweeps_stay_on_the_gpu(name, recorded):
         assert_on_gpu(counter.window(sampling=True), counter.rates(), counter.nan)
         assert_on_gpu(store.draws(), store.log_density())
         for key, draws in store.draws().items():
-            assert draws.shape == (CHAINS, 3, *shapes[key][1:])
+            assert draws.shape == (CHAINS, 2, *shapes[key][1:])
 
 
 def test_all_moves_are_among_them():
@@ -187,7 +187,7 @@ def on_gpu(found: Collapsed) -> Collapsed:
         return copy.deepcopy(found)
 
 
-@pytest.mark.parametrize("name", ["complete_pooling", "correlated_3", "nested_3", "crossed_slopes", "two_errors"])
+@pytest.mark.parametrize("name", ["complete_pooling", "correlated_2", "nested_2", "crossed_slopes", "two_errors"])
 def test_densities_and_draws_of_collapsed_models_stay_on_the_gpu(name):
     case = example(name)
     found = collapse(case.model, case.data, inspect(case.model, case.data)[0])
@@ -236,7 +236,7 @@ def one_by_one(function, axes):
     return mapped
 
 
-@pytest.mark.parametrize("name", ["varying_intercepts", "correlated_2", "nested_2", "crossed", "two_errors"])
+@pytest.mark.parametrize("name", ["correlated_2", "crossed", "two_errors"])
 def test_several_data_sets_stay_on_the_gpu(name, monkeypatch):
     """One set after the other: `torch.vmap` asks for a CUDA device guard."""
     monkeypatch.setattr(torch, "vmap", one_by_one)

@@ -84,6 +84,9 @@ def test_every_column_and_grouping_is_used(loaded):
     assert [column for column in (*data.columns, *data.plates) if column not in formula] == []
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "insteval")) for name in CONFIGS], scope="module"
+)  # 4,100 effects that cross take as long as all else
 def test_plan(name, loaded):
     config, data = loaded
     plan = ht.plan(config.model, data)

@@ -49,7 +49,7 @@ def fitted(sample: Callable[..., Posterior]) -> Callable[..., Posterior]:
     """A few draws, far from the end of warm-up: what is tested holds at any values of the latents."""
 
     def fit(model: ht.Model, rows: ht.Data, **options: object) -> Posterior:
-        return sample(model, rows, **{"chains": 2, "warmup": 60, "draws": 12, "seed": 3, **options})
+        return sample(model, rows, **{"chains": 2, "warmup": 15, "draws": 12, "seed": 3, **options})
 
     return fit
 

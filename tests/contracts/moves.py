@@ -167,7 +167,7 @@ class MoveContract:
     def test_cached_pieces_are_those_of_a_fresh_evaluation(self, name: str) -> None:
         setting = self.setting(name)
         state, seen = setting.state, {move.name: set[bool]() for move, _ in setting.moves}
-        for seed in range(25):
+        for seed in range(12):
             for (move, tuning), noise in zip(setting.moves, setting.noises(seed), strict=True):
                 after, _ = move.step(state, tuning, noise)
                 assert_same(flat(after), flat(setting.target.state(after.free)), 1e-10)

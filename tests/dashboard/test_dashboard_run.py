@@ -71,7 +71,7 @@ class Kind:
     grouped: bool = True
 
 
-MOVES = {"collapse": False, "chains": 4, "warmup": 100, "draws": 150, "thin": 1}
+MOVES = {"collapse": False, "chains": 4, "warmup": 60, "draws": 120, "thin": 1}
 FAST = {"chains": 4, "warmup": 100, "draws": 250}
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from arviz_stats.base import array_stats
+from builders import unpainted
 from torch.distributions import Gamma, Normal
 from windows import load, scalars, text
 
@@ -69,6 +70,7 @@ def said(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with warnings.catch_warnings(record=True) as warned, pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("always")
         patch.setattr("sys.stderr", stream)
+        unpainted(patch)
         posterior = ht.sample(Intercepts(), rows(), seed=3, log_dir=folder, **RUNS[request.param])
     mine = [str(one.message) for one in warned if one.category is SamplingWarning]
     return Said(posterior, stream.getvalue().splitlines()[-1], folder, mine)

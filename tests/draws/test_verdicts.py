@@ -17,6 +17,8 @@ from hiertorch.posterior import Posterior
 from hiertorch.report import sections
 from hiertorch.report.sections import every, verdict
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 class Mean(ht.Model):
     """y ~ Normal(mu, sigma)."""

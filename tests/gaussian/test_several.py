@@ -36,6 +36,10 @@ def varied(case: Example, seed: int = 5) -> ht.Data:
     return case.data.replace(y=y, weights=drawn * own)
 
 
+SOME = ["varying_intercepts", "effects_alone", "empty_groups", "correlated_2", "conditional", "nested_added_empty"]
+SOME += ["crossed", "three_groupings", "autoregression", "fixed_covariance", "two_errors", "weightless_group", "ridge"]
+
+
 @cache
 def found(name: str) -> tuple[Example, ht.Data, Collapsed]:
     case = example(name)
@@ -45,7 +49,7 @@ def found(name: str) -> tuple[Example, ht.Data, Collapsed]:
     return case, data, collapsed
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", [n if n in SOME else pytest.param(n, marks=pytest.mark.slow) for n in ZOO])
 def test_densities_and_moments_are_those_of_each_set(name: str) -> None:
     case, data, collapsed = found(name)
     assert collapsed.sets == SETS

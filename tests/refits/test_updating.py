@@ -101,7 +101,7 @@ def test_rows_that_were_taken_from_more_are_updated_with_these():
     assert_exact(posterior.update(rest), exact(frame))
 
 
-@pytest.mark.parametrize("each", [20, 10])
+@pytest.mark.parametrize("each", [pytest.param(20, marks=pytest.mark.slow), 10])
 def test_weights_of_all_latents_and_new_groups(each):
     """A few rows of known groups, and all ten of a new one."""
     fitted, later = split(pupils(), each=each)

@@ -144,6 +144,7 @@ def test_numbers_are_those_of_the_posterior(page, posterior):
     assert f"highest R-hat {diagnostics.loc['r_hat', 'worst']:.3f}" in page.sections["verdict"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_that_did_not_converge_says_so_first(sample, tmp_path):
     """Half of the chains stand elsewhere."""
     rng = torch.Generator().manual_seed(0)
@@ -166,6 +167,7 @@ def test_a_run_that_did_not_converge_says_so_first(sample, tmp_path):
     assert page.row("mu")  # what there is, is shown
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_model_and_data_it_says_what_is_missing(posterior, page, tmp_path):
     posterior.save(tmp_path / "draws.safetensors")
     loaded = ht.Posterior.load(tmp_path / "draws.safetensors")
@@ -180,6 +182,7 @@ def written(posterior, folder) -> Page:
     return Page(write(posterior, folder / "again.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_arviz_plots_it_says_how_to_get_it(posterior, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_plots", None)
     page = written(posterior, tmp_path)
@@ -206,6 +209,7 @@ def test_a_path_that_can_not_be_written(posterior, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "report.html"]  # and no half of a new one
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_section_that_fails_does_not_take_the_others_along(posterior, tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("one <b>divided</b> by none")
@@ -217,6 +221,7 @@ def test_a_section_that_fails_does_not_take_the_others_along(posterior, tmp_path
     assert "LOO, rows" in page.sections["criteria"] and "b" not in {tag for tag, _ in page.tags}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_asks_for_attention_is_named_at_the_top(sample, tmp_path):
     """Groups that do not differ: their sd may be 0 (seed fixed; see test_pooling for how often this comes out)."""
 
