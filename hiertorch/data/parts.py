@@ -15,9 +15,9 @@ from torch import Tensor
 
 from hiertorch.arguments import is_count
 from hiertorch.data import reading
-from hiertorch.data.columns import check_aligned
 from hiertorch.data.facts import Facts
 from hiertorch.data.fingerprint import Fingerprint
+from hiertorch.data.reading import check_aligned
 from hiertorch.errors import DataError
 from hiertorch.runtime.surroundings import feels_at_home
 

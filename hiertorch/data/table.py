@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hiertorch import wording
 from hiertorch.data import coding, reading
-from hiertorch.data.columns import check_aligned, check_column_name, check_mappings, check_names, read_column, renamed
 from hiertorch.data.parts import Parts, counted
+from hiertorch.data.reading import check_aligned, check_column_name, check_mappings, check_names, read_column, renamed
 from hiertorch.errors import DataError
 from hiertorch.runtime.surroundings import feels_at_home
 
@@ -79,7 +79,7 @@ class Data(Parts):
     ) -> None:
         check_mappings(groups=groups, labels=labels)
         self._fill("y", y, columns, groups or {}, weights, labels or {}, torch.float64)
-        self._round(dtype)
+        self.__dict__.update(self.to(dtype=dtype).__dict__)  # from float64, in which all data begin
 
     def _fill(
         self,
@@ -114,10 +114,6 @@ class Data(Parts):
         self._index, self._cache = pd.RangeIndex(self.n_rows), {}
         self._whole = self._rows = self._first = self._mark = self._exact = None
         self._state = counted(self)
-
-    def _round(self, dtype: torch.dtype) -> None:
-        """From float64, in which all data begin, to the dtype that was asked for."""
-        self.__dict__.update(self.to(dtype=dtype).__dict__)
 
     @classmethod
     def from_frame(
@@ -168,8 +164,7 @@ class Data(Parts):
         data._fill(str(response), y, columns, coded, w, labels or {}, torch.float64)
         data._index = frame.index
         data.recipe = Recipe(str(response), grouped, kept, levels, tuple(frame.columns))
-        data._round(dtype)
-        return data
+        return data.to(dtype=dtype)
 
     def read_rows(self, frame: pd.DataFrame) -> tuple[dict[str, Tensor], dict[str, pd.Index]]:
         """Columns `(rows,)` and group labels of new rows, as these data's own were read; no response is needed.

@@ -104,16 +104,6 @@ def rhat(x: Tensor) -> Tensor:
     return _by_parameter(lambda ranked: (ranked.rhat(),), x, ranks=True)[0]
 
 
-def ess_bulk(x: Tensor) -> Tensor:
-    """Effective draws for the centre of the distribution: the ESS of the rank-normalised split chains."""
-    return _by_parameter(lambda ranked: (ranked.ess_bulk(),), x, ranks=True)[0]
-
-
-def ess_tail(x: Tensor) -> Tensor:
-    """Effective draws for the tails: the smaller ESS of the indicators of the 5% and the 95% quantile."""
-    return _by_parameter(lambda ranked: (ranked.ess_tail(),), x, ranks=True)[0]
-
-
 def ess_mean(x: Tensor) -> Tensor:
     """Effective draws for the mean: the ESS of the split chains as they are."""
     return _by_parameter(lambda ranked: (ranked.ess_mean(),), x)[0]

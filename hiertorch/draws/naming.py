@@ -53,20 +53,17 @@ def parameter_text(name: str, labels: Sequence[Hashable]) -> str:
 
 def unsavable(labels: Mapping[str, pd.Index], event_labels: Mapping[str, Iterable[Iterable[Hashable]]]) -> list[str]:
     """A sentence for each grouping, and each latent, that has a label which a file can't hold."""
-    found = []
-    for plate, index in labels.items():
+    every = [(f"grouping {plate!r}", index) for plate, index in labels.items()]
+    for name, axes in event_labels.items():
+        every += [(f"the entries of {name!r}", pd.Index([*axis], dtype=object, tupleize_cols=False)) for axis in axes]
+    found: dict[str, str] = {}
+    for what, index in every:
         try:
             if not set(map(type, index)) <= PLAIN:  # as millions may be
                 encode_index(index)
         except DataError as error:
-            found.append(f"grouping {plate!r}: {error}")
-    for name, axes in event_labels.items():
-        try:
-            for axis in axes:
-                encode_index(pd.Index(list(axis), dtype=object, tupleize_cols=False))
-        except DataError as error:
-            found.append(f"the entries of {name!r}: {error}")
-    return found
+            found.setdefault(what, f"{what}: {error}")
+    return list(found.values())
 
 
 def encode_index(index: pd.Index) -> dict[str, object]:

@@ -27,8 +27,8 @@ from torch import Tensor
 from hiertorch import wording
 from hiertorch.arguments import check_choice, check_count, check_probability
 from hiertorch.data import reading
-from hiertorch.data.columns import read_column
 from hiertorch.data.newrows import FrameRows, shown
+from hiertorch.data.reading import read_column
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.naming import parameter_texts

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from hiertorch.data import reading
-from hiertorch.data.columns import read_column
 from hiertorch.data.newrows import FrameRows, appended, shown
+from hiertorch.data.reading import read_column
 from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
@@ -66,10 +66,7 @@ class Later:
             self.w = reading.row_weights(w, self.y)
         with torch.no_grad(), validation(False):
             Setting(fitted, posterior, self.rows, self.y)  # which says whether they can be read
-        self.fresh = {
-            plate: labels[data.labels[plate].get_indexer(labels) < 0].unique()
-            for plate, labels in self.rows.labels.items()
-        }
+        self.fresh = self.rows.fresh(data)
         self.data = self._merged()
 
     def _merged(self) -> Data:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hiertorch import wording
 from hiertorch.arguments import check_choice, is_count
-from hiertorch.data.columns import check_aligned
+from hiertorch.data.reading import check_aligned
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 from hiertorch.randomness import stream

@@ -1,6 +1,7 @@
 """Diagnostics against arviz-stats, and the properties that arviz-stats has no word on."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,6 +21,12 @@ REFERENCE = {
     "ess_mean": lambda x: array_stats.ess(x, method="mean", **AXES),
     "mcse_mean": lambda x: array_stats.mcse(x, method="mean", **AXES),
 }
+
+
+def measured(name: str, x: torch.Tensor) -> torch.Tensor:
+    """A diagnostic by its name: of bulk and tail there is no function alone."""
+    found = diagnostics.convergence(x)
+    return getattr(found, name) if name in ("ess_bulk", "ess_tail") else getattr(diagnostics, name)(x)
 
 
 def autoregressive(rng: np.random.Generator, phi: float, chains: int, draws: int, parameters: int) -> np.ndarray:
@@ -84,7 +91,7 @@ DRAWS = made_draws()
 def test_equal_to_arviz(name: str, case: str) -> None:
     x = DRAWS[case]
     expected = REFERENCE[name](x.astype(float))
-    found = getattr(diagnostics, name)(torch.from_numpy(x)).numpy()
+    found = measured(name, torch.from_numpy(x)).numpy()
     if case == "chains frozen apart" and name == "rhat":  # ArviZ: infinity, or the inverse of a rounding error
         assert np.all(expected > 1e6) and np.all(np.isinf(found))
         return
@@ -119,12 +126,12 @@ def test_ess_of_an_autoregression_has_its_closed_form() -> None:
     assert found == pytest.approx(size * (1 - phi) / (1 + phi), rel=0.05)
 
 
-def test_convergence_is_the_three_functions() -> None:
+def test_convergence_is_rhat_and_effective_draws() -> None:
     x = torch.from_numpy(DRAWS["odd"])
     found = diagnostics.convergence(x)
     torch.testing.assert_close(found.rhat, diagnostics.rhat(x), rtol=0, atol=0)
-    torch.testing.assert_close(found.ess_bulk, diagnostics.ess_bulk(x), rtol=0, atol=0)
-    torch.testing.assert_close(found.ess_tail, diagnostics.ess_tail(x), rtol=0, atol=0)
+    for one, other in zip(found[1:], diagnostics.effective(x), strict=False):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("case", ["rejecting", "counts", "heavy-tailed", "binary"])
@@ -155,7 +162,7 @@ def test_quantile_is_numpys(draws: int) -> None:
 def test_a_parameter_that_never_moved_has_no_diagnostics(name: str) -> None:
     x = torch.randn(4, 100, 3, generator=torch.Generator().manual_seed(1))
     x[..., 1] = 0.1  # has no exact binary representation, so its mean is off by a rounding error
-    assert getattr(diagnostics, name)(x).isnan().tolist() == [False, True, False]
+    assert measured(name, x).isnan().tolist() == [False, True, False]
 
 
 def test_tails_that_never_moved_have_no_effective_draws() -> None:
@@ -163,20 +170,20 @@ def test_tails_that_never_moved_have_no_effective_draws() -> None:
     x = torch.zeros(4, 250, dtype=torch.float64)
     x[0, 3] = x[2, 100] = -1.0
     assert REFERENCE["ess_tail"](x.numpy()) == 1000
-    assert diagnostics.ess_tail(x).isnan()
-    assert diagnostics.ess_bulk(x).isfinite()
+    assert measured("ess_tail", x).isnan()
+    assert measured("ess_bulk", x).isfinite()
     x[1, 7] = 1.0  # now the indicator of x <= 0 moves, and both agree again
-    assert diagnostics.ess_tail(x).item() == pytest.approx(REFERENCE["ess_tail"](x.numpy()).item(), rel=1e-8)
+    assert measured("ess_tail", x).item() == pytest.approx(REFERENCE["ess_tail"](x.numpy()).item(), rel=1e-8)
 
 
 def test_a_stuck_chain_shows() -> None:
     """In R-hat always; in the bulk ESS if it stands away from the centre (there the ESS is blind to it, as ArviZ's)."""
     x = torch.randn(4, 500, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    assert diagnostics.ess_bulk(x) > 1500 and diagnostics.rhat(x) < 1.01
+    assert measured("ess_bulk", x) > 1500 and diagnostics.rhat(x) < 1.01
     for place in (0.0, 1.0, 3.0):
         x[2] = place
         assert diagnostics.rhat(x) > 1.1
-    assert diagnostics.ess_bulk(x) < 10
+    assert measured("ess_bulk", x) < 10
 
 
 @pytest.mark.parametrize("scale", [2.0**-100, -1.0, 2.0**100, 1e-30, 1e30])
@@ -184,7 +191,7 @@ def test_a_stuck_chain_shows() -> None:
 def test_rescaling_changes_nothing(name: str, scale: float) -> None:
     """Where scaling rounds, two draws equally far from the median may cease to tie: one rank, and in R-hat alone."""
     x = torch.from_numpy(DRAWS["autocorrelated"])
-    function = getattr(diagnostics, name)
+    function = partial(measured, name)
     rounds = abs(math.frexp(scale)[0]) != 0.5
     torch.testing.assert_close(
         function(scale * x), function(x), rtol=1e-3 if rounds and name == "rhat" else 1e-9, atol=0
@@ -220,7 +227,7 @@ def test_a_batch_of_good_and_bad_parameters_is_arvizs_one_by_one(name: str, dtyp
     x[0, 5, 6], x[3, 7, 7] = math.inf, -math.inf
     x[..., 8][x[..., 8] > 0.5] = math.inf
     x[..., 9][x[..., 9] > -0.5] = math.inf  # the median among them
-    function = getattr(diagnostics, name)
+    function = partial(measured, name)
     found = function(x)
     expected = REFERENCE[name](x.double().numpy())
     moments = name == "mcse_mean"
@@ -236,9 +243,9 @@ def test_chunks_shapes_and_types(monkeypatch: pytest.MonkeyPatch) -> None:
     x = autoregressive(np.random.default_rng(4), 0.5, 4, 50, 42).reshape(4, 50, 2, 3, 7)
     expected = array_stats.ess(x, method="bulk", **AXES)
     monkeypatch.setattr(diagnostics, "_CHUNK_BYTES", 5 * 8 * diagnostics._COPIES * 4 * 50)  # 5 parameters at a time
-    np.testing.assert_allclose(diagnostics.ess_bulk(torch.from_numpy(x)).numpy(), expected, rtol=1e-8)
+    np.testing.assert_allclose(measured("ess_bulk", torch.from_numpy(x)).numpy(), expected, rtol=1e-8)
     single = torch.from_numpy(x).float()
-    found = diagnostics.ess_bulk(single.transpose(2, 4))  # not contiguous, (7, 3, 2) parameters
+    found = measured("ess_bulk", single.transpose(2, 4))  # not contiguous, (7, 3, 2) parameters
     expected = array_stats.ess(single.double().numpy(), method="bulk", **AXES)
     assert found.dtype == torch.float64
     np.testing.assert_allclose(found.numpy(), expected.transpose(2, 1, 0), rtol=1e-8)
