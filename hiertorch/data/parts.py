@@ -6,7 +6,7 @@ Note [Changed in place]
     whichever view they go, so that no value has to be looked at. Tensors that were made in inference mode do not count.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import pandas as pd
@@ -154,6 +154,10 @@ class Parts(Facts):
         return self._changed(
             y=new, weights=None if weights is None else reading.row_weights(weights, new), _cache=cache
         )
+
+    def with_columns(self, columns: Mapping[str, Tensor]) -> Self:
+        """The same rows with further columns, `(rows, *trailing)`, of the dtype and on the device of the others."""
+        return self._changed(columns={**self.columns, **columns})
 
     def of_chains(self, at: int | Tensor) -> Self:
         """The response and weights of a chain, or of some, where each chain has its own; priors stay those of all."""

@@ -6,14 +6,17 @@ from functools import partial
 import torch
 
 from hiertorch.data.table import Data
-from hiertorch.density.structure import analyse, priors_alone
+from hiertorch.density.structure import Structure, analyse, priors_alone
 from hiertorch.errors import ModelError, warn
+from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.discovery import collapse as find_collapse
+from hiertorch.gaussian.surrogate import Surrogate
 from hiertorch.model.checks import inspect
+from hiertorch.model.declared import overrides
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.run.engine import EngineMaker, check_engine
-from hiertorch.run.plan import MoveSpec, Plan, collapsed_plan, make_plan
+from hiertorch.run.plan import MoveSpec, Plan, collapsed_plan, make_plan, whitened_plan
 from hiertorch.runtime.validating import validation
 
 MOST_LEFT = 20
@@ -38,7 +41,8 @@ def choose(
         moves.check_fits(model, data, prior_only=prior_only)
     elif isinstance(moves, type | partial):
         check_engine(moves)
-    alone, why = _collapsed_alone(moves.spec if isinstance(moves, Plan) else moves, model), ""
+    asked, why = moves.spec if isinstance(moves, Plan) else moves, ""
+    alone, whitened = _alone(asked, model, "collapsed"), _alone(asked, model, "whitened")
     with torch.no_grad(), validation(False):
         if alone or (moves is None and collapse and not prior_only):
             found = "the likelihood is left out" if prior_only else _collapsed(model, data, reads, asked=alone)
@@ -48,6 +52,13 @@ def choose(
                 raise ModelError(f"the move 'collapsed' is not possible: {found}.")
             why = found
         structure = analyse(model, data, reads, prior_only=prior_only)
+        if whitened or (moves is None and collapse and not prior_only):
+            made = "the likelihood is left out" if prior_only else _surrogate(structure)
+            if isinstance(made, Surrogate):
+                return whitened_plan(structure, made, why)
+            if whitened:
+                raise ModelError(f"the move 'whitened' is not possible: {made}.")
+            why = f"{why}; not whitened: {made}" if why else why
         if isinstance(moves, Plan):
             return moves.on(structure)
         if isinstance(moves, type | partial):
@@ -69,17 +80,32 @@ def _collapsed(model: Model, data: Data, reads: Reads, *, asked: bool) -> Plan |
     return f"{left} dimensions are left beside what can be integrated out, more than {MOST_LEFT}"
 
 
-def _collapsed_alone(asked: object, model: Model) -> bool:
-    """Whether a user asks for the collapsed move, and for no other; a ModelError if not for all latents, once."""
+def _surrogate(structure: Structure) -> Surrogate | str:
+    """The Gaussian model that stands for a model, or why there is none."""
+    target = structure.target
+    for method in ("log_prob", "log_likelihood", "log_prior_term"):
+        if overrides(target.model, method):
+            return f"the model overrides {method}"
+    if structure.mixed:
+        plate, reason = next(iter(structure.mixed.items()))
+        return f"groups of {plate!r} are not independent ({reason})"
+    try:
+        return Surrogate(target.model, target.data, structure.reads)
+    except NotAffine as reason:
+        return str(reason)
+
+
+def _alone(asked: object, model: Model, wanted: str) -> bool:
+    """Whether a user asks for the move that takes all latents, and for no other; a ModelError if not for all, once."""
     if not isinstance(asked, list | tuple) or len(asked) != 1 or not isinstance(asked[0], list | tuple):
         return False
     kind, *rest = asked[0] or ("",)
-    if kind != "collapsed" or not rest or not isinstance(rest[0], list | tuple):
+    if kind != wanted or not rest or not isinstance(rest[0], list | tuple):
         return False
     block, *repeats = rest
     if unknown := [name for name in block if name not in model.latents]:
         known = ", ".join(model.latents)
-        raise ModelError(f"move 'collapsed' names {unknown!r}; the model's latents are {known}.")
+        raise ModelError(f"move {wanted!r} names {unknown!r}; the model's latents are {known}.")
     if set(block) != set(model.latents) or repeats not in ([], [1]):
-        raise ModelError(f"the collapsed move takes all latents, once: ('collapsed', {list(model.latents)!r}).")
+        raise ModelError(f"the {wanted} move takes all latents, once: ({wanted!r}, {list(model.latents)!r}).")
     return True

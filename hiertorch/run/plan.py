@@ -17,6 +17,7 @@ from hiertorch.density.structure import Structure
 from hiertorch.density.target import Target
 from hiertorch.errors import DataError, ModelError
 from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.surrogate import Surrogate
 from hiertorch.model.model import Model
 from hiertorch.moves.base import Move
 from hiertorch.moves.groupwise import Groupwise
@@ -24,6 +25,7 @@ from hiertorch.moves.joint import Centred, Joint
 from hiertorch.moves.noncentred import NonCentred, descendants
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import EngineMaker, named
+from hiertorch.run.whitened import blocks_of
 
 MoveSpec = Move | tuple[Move, int] | tuple[str, Sequence[str]] | tuple[str, Sequence[str], int]
 """What a user may ask for: a move, or the kind of one and the latents of its block; and how often it runs in a sweep (1
@@ -68,6 +70,7 @@ class Plan:
     steps: tuple[Step, ...]
     note: str = ""  # why the model is not collapsed
     maker: EngineMaker | None = None  # of an engine of the user's own, in place of steps
+    surrogate: Surrogate | None = None  # of a model that is whitened, in place of steps
 
     @property
     def target(self) -> Target:
@@ -97,17 +100,21 @@ class Plan:
 
     @property
     def moves(self) -> tuple[Move, ...]:
-        """The moves of a sweep; none in a collapsed plan, or one of an engine of the user's own."""
+        """The moves of a sweep; none in a plan that is collapsed or whitened, or of an engine of the user's own."""
         return tuple(step.move for step in self.steps if isinstance(step.move, Move))
 
     @property
     def passes(self) -> int:
         """Passes over the rows in each sweep."""
+        if self.surrogate is not None:
+            return len(blocks_of(self.surrogate))
         return sum(step.move.passes * step.repeats for step in self.steps)
 
     @property
     def spec(self) -> list[MoveSpec]:
         """The plan as what `hiertorch.plan(..., moves=)` takes, to edit and hand back."""
+        if self.surrogate is not None:
+            return [("whitened", self.target.names, 1)]
         return [
             (step.move, step.repeats)
             if isinstance(step.move, Move) and type(step.move) not in NAMED
@@ -126,8 +133,9 @@ class Plan:
 
     def to(self, device: torch.device | str) -> "Plan":
         """The same moves on another device; what probing found out is not found out again."""
-        if self.collapsed is not None:
-            raise ModelError("a collapsed plan stays on its device; make it again from data that are on the other one.")
+        if self.collapsed is not None or self.surrogate is not None:
+            kind = "whitened" if self.collapsed is None else "collapsed"
+            raise ModelError(f"a {kind} plan stays on its device; make it again from data that are on the other one.")
         return self.on(self.structure.to(device))
 
     def check_fits(self, model: Model, data: Data, *, prior_only: bool) -> None:
@@ -145,6 +153,15 @@ class Plan:
             what = alone if self.target.prior_only else "of prior and likelihood"
             raise ModelError(f"the plan is {what}, and prior_only={prior_only} asks for another one. {ADVICE}")
 
+    def _whitened_rows(self, surrogate: Surrogate) -> list[tuple[str, ...]]:
+        """What the table says of the moves of a whitened plan."""
+        coordinates, why, found = self.space.coordinates, surrogate.why, list[tuple[str, ...]]()
+        for block, names in zip(blocks_of(surrogate), surrogate.members, strict=True):
+            per = "chain" if block.plate is None else f"chain and {block.plate} ({self.data.size(block.plate):,})"
+            dims = sum(coordinates[n].width * (1 if block.plate else coordinates[n].size) for n in names)
+            found.append((", ".join(names), "whitened", per, str(dims), "1", why[block.plate is not None]))
+        return found
+
     def __str__(self) -> str:
         target = self.target
         chosen = [f"{name} ~ {text}" for name, text in chosen_priors(target.model, self.structure.reads).items()]
@@ -152,7 +169,7 @@ class Plan:
         if self.maker is not None:
             return "\n".join([named(self.maker), *priors])
         head = ("block", "move", "decides per", "dims", "passes", "why")
-        table = [head]
+        table = [head, *([] if self.surrogate is None else self._whitened_rows(self.surrogate))]
         for step in self.steps:
             if isinstance(step.move, CollapsedMove):
                 rest, linear = step.move.rest, step.move.collapsed.linear
@@ -184,6 +201,11 @@ class Plan:
         lines += [f"no groupwise move for {plate!r}: {why}" for plate, why in self.structure.mixed.items()]
         lines += [f"not collapsed: {self.note}"] if self.note else []
         return "\n".join([*lines, *priors])
+
+
+def whitened_plan(structure: Structure, surrogate: Surrogate, note: str) -> Plan:
+    """The plan of a model whose effects and coefficients move in the coordinates of a Gaussian surrogate."""
+    return Plan(structure, (), note, surrogate=surrogate)
 
 
 def collapsed_plan(structure: Structure, found: Collapsed) -> Plan:
@@ -260,7 +282,7 @@ def _asked(spec: object) -> tuple[Move, int]:
         kinds = [of.kind for of in NAMED]
         if parts[0] not in kinds:
             names = ", ".join(map(repr, kinds))
-            raise ModelError(f"unknown move {parts[0]!r}; there are {names}, and 'collapsed' alone.")
+            raise ModelError(f"unknown move {parts[0]!r}; there are {names}, and 'collapsed' or 'whitened' alone.")
         move, repeats = NAMED[kinds.index(parts[0])](parts[1]), parts[2:]
     else:
         what = f"found {spec!r}" + (", a class: call it" if isinstance(spec, type) and issubclass(spec, Move) else "")

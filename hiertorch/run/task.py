@@ -29,6 +29,7 @@ from hiertorch.run.schedule import (
     wants_compiling,
 )
 from hiertorch.run.sweeps import Sweep
+from hiertorch.run.whitened import Whitened
 
 SHORTER = 5
 """Times the usual warm-up is longer than that of a run which starts from another one."""
@@ -137,6 +138,8 @@ def _engine(plan: Plan, chains: int, generator: torch.Generator) -> Engine:
         return plan.maker(plan.structure, chains, generator)
     if plan.collapsed is not None:
         return Independence(plan.collapsed, chains, generator)
+    if plan.surrogate is not None:
+        return Whitened(plan.structure, plan.surrogate, chains, generator)
     return Ordinary(Sweep(plan, chains), generator)
 
 

@@ -1,0 +1,123 @@
+"""A Gaussian model that stands for one whose likelihood is not normal.
+
+    log f(y_i | eta_i) ~ const - w_i (z_i - eta_i)^2 / 2
+
+A row's *site* is (z_i, w_i). Once sites are chosen, the model with the responses z and the weights w in place of the
+likelihood is conditionally Gaussian, and all of `hiertorch.gaussian.collapse` serves it.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Normal
+
+from hiertorch.data.table import Data
+from hiertorch.gaussian.affine import Composed, NotAffine
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse
+from hiertorch.gaussian.predictor import Predictor, find_predictor
+from hiertorch.model.latent import Values
+from hiertorch.model.model import Model
+from hiertorch.model.reads import Reads
+
+OFFSET = "offset of the predictor"
+"""The column of the data that holds it."""
+
+
+def column_of(name: str) -> str:
+    """The column of the data that holds what a latent is multiplied with."""
+    return f"{name} in the predictor"
+
+
+class SurrogateModel(Model):
+    """A model with its priors as they are, and Normal(eta, 1) rows.
+
+    Args:
+        model: what it stands for.
+        predictor: eta.
+    """
+
+    def __init__(self, model: Model, predictor: Predictor) -> None:
+        super().__init__()
+        self.stands_for = model
+        self.read = tuple(predictor.columns)
+        for name, latent in model.latents.items():
+            setattr(self, name, latent)
+
+    def prior(self, name: str, v: Values, data: Data | None = None) -> Distribution:
+        """That of the model."""
+        return self.stands_for.prior(name, v, data)
+
+    def likelihood(self, v: Values, data: Data) -> Distribution:
+        """Normal(eta, 1); weights of the rows are those of the sites."""
+        return Normal(self.eta(v, data), torch.ones((), dtype=data.dtype, device=data.device))
+
+    def eta(self, v: Values, data: Data) -> Tensor:
+        """`(chains, rows)`."""
+        eta = data[OFFSET].unsqueeze(0)
+        for name in self.read:
+            x, plate = v[name].reshape(*v[name].shape[:2], -1), self.latents[name].plate
+            columns = data[column_of(name)]
+            eta = eta + (x[:, 0] @ columns.mT if plate is None else (x[:, data[plate]] * columns).sum(2))
+        return eta
+
+
+class Surrogate:
+    """The Gaussian model that stands for another one, for any sites; see the module.
+
+    Attributes:
+        model: with normal rows.
+        data: the rows, with the columns of the predictor.
+        first: with the response 0 and the weight 1 in all rows.
+
+    Args:
+        model: whose likelihood is not normal.
+        data: what it is fitted to.
+        reads: who reads whom in it.
+
+    Raises:
+        NotAffine: with the reason, if there is none.
+    """
+
+    def __init__(self, model: Model, data: Data, reads: Reads) -> None:
+        if data.dtype != torch.float64:
+            raise NotAffine("the data are in single precision")
+        if any(x is not None and x.dim() == 2 for x in (data.y, data.weights)):
+            raise NotAffine("chains have data of their own")
+        if any(latent.turns > 1 for latent in model.latents.values()):
+            raise NotAffine("chains have priors of their own")
+        self.predictor = find_predictor(model, data, reads)
+        columns = {OFFSET: self.predictor.offset} | {column_of(n): x for n, x in self.predictor.columns.items()}
+        self.model, self.data = SurrogateModel(model, self.predictor), data.with_columns(columns)
+        ones = torch.ones(data.n_rows, dtype=data.dtype, device=data.device)
+        response = Normal(torch.zeros_like(ones), ones)
+        seen = replace(reads, likelihood=frozenset(self.predictor.columns), response=response)
+        found = collapse(self.model, self.data.replace(y=torch.zeros_like(ones), weights=ones), seen)
+        if isinstance(found, str):
+            raise NotAffine(found)
+        if not found.grams.levels:
+            raise NotAffine("there are no effects of groups")
+        self.first = found
+
+    @property
+    def members(self) -> list[tuple[str, ...]]:
+        """Latents that move together: the rest with coefficients and crossed effects, then effects of each level."""
+        found = self.first
+        grouped = [tuple(part.events) for part in found.grams.levels]
+        inside = {name for names in grouped for name in names}
+        return [(*found.rest, *(name for name in found.linear if name not in inside)), *grouped]
+
+    @property
+    def why(self) -> tuple[str, str]:
+        """Reasons, in words: of the first of these, and of the others."""
+        finest = self.first.grams.levels[0].plate
+        first = f"a Gaussian surrogate of the rows says where they are; effects of {finest} move along"
+        return first, "groups are independent in the coordinates in which the surrogate is standard normal"
+
+    def given(self, z: Tensor, w: Tensor) -> Collapsed:
+        """The Gaussian model with these sites, `(rows,)` each."""
+        affine = self.first.affine
+        data = self.data.replace(y=z, weights=w)
+        composed = Composed(affine.composed.model, data, affine.composed.parts)
+        return Collapsed(replace(affine, composed=composed), data, [data])

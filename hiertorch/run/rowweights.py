@@ -1,0 +1,75 @@
+"""What a row's own density says beyond its site, summed by group of the finest plate.
+
+    lw_g = sum over rows i of g of  log f(y_i | latents) + w_i (z_i - eta_i)^2 / 2
+
+All ratios of the whitened moves are differences of these.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from hiertorch.density.recording import record
+from hiertorch.density.rows import Rows
+from hiertorch.density.structure import Structure, agrees, probe
+from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.model.latent import Values
+
+
+class RowWeights:
+    """By the user's own density, whatever it is.
+
+    Args:
+        structure: of the model on its data.
+        surrogate: knows eta.
+        plate: the finest one.
+    """
+
+    def __init__(self, structure: Structure, surrogate: Surrogate, plate: str) -> None:
+        self.target, self.model = structure.target, surrogate.model
+        blocked = Rows(surrogate.data, (plate,))
+        if not agrees(self.target, blocked, probe(self.target, structure.reads)):
+            blocked = Rows(surrogate.data, (plate,), blocked=False)
+        self.rows, self.size = blocked, surrogate.data.size(plate)
+        cells = blocked.cell_groups[plate]
+        self.of_cell = None if blocked.n_cells == self.size and bool((cells.diff() == 1).all()) else cells
+        self.names = tuple(
+            name for name in self.target.names
+            if name in self.target.likelihood_reads or name in surrogate.predictor.columns
+        )  # fmt: skip
+        self.z = self.w = surrogate.data.y.new_zeros(0)
+        self._recorded: Callable[..., Tensor] | None = None
+        self.recording = self.compiled = False
+
+    def set_sites(self, z: Tensor, w: Tensor) -> None:
+        """Sites `(rows,)` in the order of the data."""
+        self.z, self.w = z[self.rows.source], w[self.rows.source]
+
+    def terms(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Weighted log densities in the order of the data, `(chains, rows)`."""
+        return self.target.row_terms(values, self.target.data)
+
+    def record(self, *, compiled: bool) -> None:
+        """From now on the pass over the rows is recorded at its first call and replayed, compiled if asked."""
+        self.recording, self.compiled, self._recorded = True, compiled, None
+
+    def __call__(self, values: Mapping[str, Tensor]) -> Tensor:
+        """`(groups, chains)`, of values `(chains, size, *event)` of all latents."""
+        args = (self.z, self.w, *(values[name] for name in self.names))
+        if not self.recording:
+            blocks = self._blocks(*args)
+        else:
+            if self._recorded is None:
+                self._recorded = record(self._blocks, args, compiled=self.compiled)
+            blocks = self._recorded(*args)
+        cells = self.rows.sum_cells(blocks)
+        if self.of_cell is None:
+            return cells.mT
+        return cells.new_zeros(self.size, len(cells)).index_copy(0, self.of_cell, cells.mT)
+
+    def _blocks(self, z: Tensor, w: Tensor, *tensors: Tensor) -> Tensor:
+        v = Values(dict(zip(self.names, tensors, strict=True)), self.target.names)
+        data = self.rows.data
+        eta = self.model.eta(v, data)
+        terms = self.target.row_terms(v, data) + 0.5 * w * (z - eta).square()
+        return self.rows.sum_blocks(terms, fused=self.compiled)

@@ -1,0 +1,173 @@
+"""From theta and standard normal numbers to densities and values of all latents, and where whitened chains stand.
+
+docs/decisions.md: Effects in the coordinates of a surrogate.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hiertorch.density.space import Space
+from hiertorch.density.target import Target
+from hiertorch.gaussian.ladder import Ladder, Rung, Rungs
+from hiertorch.runtime.workers import each
+
+
+class Place(NamedTuple):
+    """Where all chains are: the batch in the last axis of everything but `position`."""
+
+    position: Tensor  # theta, unconstrained, (chains, d)
+    density: Tensor  # log pi_s(theta), (chains,)
+    proposal: Tensor  # log q(theta), (chains,)
+    rungs: Rungs
+    square: Tensor  # of the root's numbers, summed, (chains,)
+    noise: tuple[Tensor, ...]  # of levels, (K, groups, chains)
+    effects: tuple[Tensor, ...]  # likewise
+    weights: Tensor  # lw, (groups of the finest level, chains)
+
+    def height(self, constant: float) -> Tensor:
+        """log p(latents, y) on unconstrained space, `(chains,)`, given the constant of the ladder."""
+        square = self.square + torch.stack([x.square().sum((0, 1)) for x in self.noise]).sum(0)
+        return self.density + self.weights.sum(0) - 0.5 * square - self.rungs.log_volume + constant
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The same as named tensors, which `of` takes."""
+        own = {"position", "density", "proposal", "square", "weights"}
+        found = {name: x for name, x in self._asdict().items() if name in own}
+        found |= {"log_marginal": self.rungs.log_marginal, "log_volume": self.rungs.log_volume, "tail": self.rungs.tail}
+        for k, (noise, effects, rung) in enumerate(zip(self.noise, self.effects, self.rungs.levels, strict=True)):
+            found |= {f"noise{k}": noise, f"effects{k}": effects, f"half{k}": rung.half, f"middle{k}": rung.middle}
+            if k:  # those of the finest level follow from the sites
+                found |= {f"coupling{k},{m}": x for m, x in enumerate(rung.couplings)}
+        return found
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], ladder: Ladder) -> "Place":
+        """What such tensors hold."""
+        levels = range(len(ladder.widths))
+        rungs = []
+        for k in levels:
+            above = range(len(ladder.widths) - k - 1)
+            coupled = tuple(tensors[f"coupling{k},{m}"] for m in above) if k else ladder.finest_couplings
+            rungs.append(Rung(tensors[f"half{k}"], tensors[f"middle{k}"], coupled))
+        return cls(
+            tensors["position"],
+            tensors["density"],
+            tensors["proposal"],
+            Rungs(tensors["log_marginal"], tensors["log_volume"], tensors["tail"], tuple(rungs)),
+            tensors["square"],
+            tuple(tensors[f"noise{k}"] for k in levels),
+            tuple(tensors[f"effects{k}"] for k in levels),
+            tensors["weights"],
+        )
+
+    def where(self, accepted: Tensor, other: "Place") -> "Place":
+        """This place for chains that are `accepted`, `(chains,)`, the other one for the others."""
+
+        def chosen(new: Tensor, old: Tensor) -> Tensor:
+            return new if new is old else torch.where(accepted, new, old)
+
+        def each_of(new: Sequence[Tensor], old: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            return tuple(chosen(a, b) for a, b in zip(new, old, strict=True))
+
+        levels = tuple(
+            Rung(chosen(a.half, b.half), chosen(a.middle, b.middle), each_of(a.couplings, b.couplings))
+            for a, b in zip(self.rungs.levels, other.rungs.levels, strict=True)
+        )
+        return Place(
+            torch.where(accepted.unsqueeze(1), self.position, other.position),
+            chosen(self.density, other.density),
+            chosen(self.proposal, other.proposal),
+            Rungs(
+                chosen(self.rungs.log_marginal, other.rungs.log_marginal),
+                chosen(self.rungs.log_volume, other.rungs.log_volume),
+                chosen(self.rungs.tail, other.rungs.tail),
+                levels,
+            ),
+            chosen(self.square, other.square),
+            each_of(self.noise, other.noise),
+            each_of(self.effects, other.effects),
+            chosen(self.weights, other.weights),
+        )
+
+
+class Standing:
+    """What theta and standard normal numbers mean.
+
+    Args:
+        target: the model given its data.
+        rest: the latents of theta, in order.
+    """
+
+    def __init__(self, target: Target, rest: Sequence[str]) -> None:
+        self.target, self.rest = target, rest
+        self.space = Space({name: target.space.coordinates[name] for name in rest})
+        self.width = self.space.dim
+
+    def evaluate(self, ladder: Ladder, position: Tensor, root: Tensor) -> tuple[Tensor, Rungs]:
+        """log pi_s `(n,)` and all that follows from theta `(n, d)` and the root's numbers `(R, n)`."""
+        size = ladder.collapsed.batch
+
+        def evaluated(piece: tuple[Tensor, Tensor]) -> tuple[Tensor, Rungs]:
+            free = self.space.split(piece[0])
+            values = self.space.constrain(free)
+            rungs = ladder.rungs(values, piece[1])
+            return self.with_prior(free, values, rungs.log_marginal), rungs
+
+        found = list(each(evaluated, list(zip(position.split(size), root.split(size, 1), strict=True)), root.device))
+        if len(found) == 1:
+            return found[0]
+        return torch.cat([density for density, _ in found]), joined([rungs for _, rungs in found])
+
+    def with_prior(self, free: Mapping[str, Tensor], values: Mapping[str, Tensor], marginal: Tensor) -> Tensor:
+        """log pi_s, of its marginal likelihood `(n,)` and unconstrained and constrained parts of theta."""
+        total = marginal
+        for name in self.rest:
+            total = total + self.target.prior_term(name, free[name], values).sum(-1)
+        return total.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+
+    def constrained(self, position: Tensor) -> dict[str, Tensor]:
+        """theta `(n, d)` by name, `(n, 1, *event)`."""
+        return self.space.constrain(self.space.split(position))
+
+    def values(self, ladder: Ladder, position: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """All latents, `(n, size, *event)`."""
+        innovations = ladder.innovations(tail, effects)
+        return ladder.collapsed.composed.values(self.constrained(position), innovations, len(position))
+
+
+def split(rungs: Rungs, chains: int) -> Iterator[Rungs]:
+    """The rungs of each sweep's proposals."""
+    number = len(rungs.log_marginal) // chains
+
+    def parts(x: Tensor) -> Sequence[Tensor]:
+        return x.split(chains, -1) if x.shape[-1] == number * chains else [x] * number  # the same for all of a batch
+
+    levels = [
+        [parts(rung.half), parts(rung.middle), *(parts(coupling) for coupling in rung.couplings)]
+        for rung in rungs.levels
+    ]
+    own = zip(parts(rungs.log_marginal), parts(rungs.log_volume), parts(rungs.tail), strict=True)
+    for i, (log_marginal, log_volume, tail) in enumerate(own):
+        made = tuple(Rung(half[i], middle[i], tuple(c[i] for c in more)) for half, middle, *more in levels)
+        yield Rungs(log_marginal, log_volume, tail, made)
+
+
+def joined(parts: Sequence[Rungs]) -> Rungs:
+    """The rungs of several batches as those of one."""
+
+    def cat(xs: Sequence[Tensor]) -> Tensor:
+        return xs[0] if all(x is xs[0] for x in xs) else torch.cat(list(xs), -1)
+
+    levels = []
+    for rungs in zip(*(part.levels for part in parts), strict=True):
+        couplings = tuple(cat(x) for x in zip(*(rung.couplings for rung in rungs), strict=True))
+        levels.append(Rung(cat([rung.half for rung in rungs]), cat([rung.middle for rung in rungs]), couplings))
+    return Rungs(
+        cat([part.log_marginal for part in parts]),
+        cat([part.log_volume for part in parts]),
+        cat([part.tail for part in parts]),
+        tuple(levels),
+    )

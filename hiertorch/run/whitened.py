@@ -1,0 +1,347 @@
+"""The whitened sampler: adaptive Metropolis in the coordinates in which a Gaussian surrogate is standard normal.
+
+    p(theta, r, x | y) is proportional to  pi_s(theta) N(e; 0, I) exp(sum_i lw_i),     (r, x) = ladder(theta, e)
+
+theta: what the surrogate does not integrate out; pi_s: its marginal density; r, x: coefficients and effects; e: their
+standard normal numbers given theta (`hiertorch.gaussian.ladder`); lw: what rows say beyond their sites
+(`hiertorch.run.rowweights`). This is exact whatever the sites are; under the surrogate itself all lw are constant.
+
+- Population: theta' ~ q and the root's numbers anew, those of groups kept, so that effects move along. Accepted with
+  exp(sum lw' - sum lw) pi_s(theta') q(theta) / (pi_s(theta) q(theta')), by chain.
+- Groups of a level: their numbers anew from a Student distribution, finer ones kept. Accepted with exp(sum of lw' - lw
+  over the group's rows) times N(e') t(e) / (N(e) t(e')), by chain and group.
+
+After Christensen, Roberts & Skold (2006, section 4) and Papaspiliopoulos, Roberts & Skold (2007, section 3): neither is
+a centring chosen by the user, it follows from the data, group by group. Proposals of theta depend on no chain, so that
+those of a window of sweeps are made in one batch, as in `hiertorch.run.independence`.
+
+Warm-up has rounds, each twice as long as the one before. After each, sites are averaged over the draws of all chains
+and proposals are fitted to them; effects stay where they are. Then everything is frozen.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from hiertorch.density.initial import read_init
+from hiertorch.density.structure import Structure
+from hiertorch.errors import SamplingError
+from hiertorch.gaussian.ladder import Ladder, Rungs
+from hiertorch.gaussian.sites import Moments, RowDerivatives
+from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.moves.metropolis import Info
+from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.engine import Block, Engine, filed, inside
+from hiertorch.run.folded import Folded
+from hiertorch.run.proposals import scale_of
+from hiertorch.run.rowweights import RowWeights
+from hiertorch.run.standing import Place, Standing, split
+from hiertorch.run.store import Store
+from hiertorch.run.warmstart import WarmStart
+from hiertorch.run.whitenedstart import found_around_mode
+
+ROUNDS = (30, 60, 120, 240)
+"""Sweeps of the rounds of a warm-up of 450; longer or shorter ones keep these shares."""
+
+LOOK_EVERY = 4
+"""Sweeps between draws that sites are averaged over."""
+
+CYCLE = 25
+"""Sweeps of which the last moves theta by a random walk: a chain that no proposal frees moves on."""
+
+WINDOW_NUMBERS = 6_000_000
+"""Numbers of the proposals of a window, at most."""
+
+WINDOW_SWEEPS = 50
+"""Sweeps of a window, at most."""
+
+FREEDOM = 8
+"""Degrees of freedom of the proposals of groups."""
+
+POOL = 4_000
+"""Draws that the first proposal is fitted to."""
+
+WIDER = 1.3
+"""Times the spread of these: the first proposal."""
+
+Proposal = tuple[Tensor, Tensor, Tensor, Rungs, Tensor]
+"""theta `(chains, d)`, log pi_s, log q, rungs, and the square of the root's numbers."""
+
+
+class Whitened(Engine):
+    """Chains that move in whitened coordinates; see the module.
+
+    Args:
+        structure: of the model on its data.
+        surrogate: the Gaussian model that stands for it.
+        chains: how many run side by side.
+        generator: of all random numbers of the draws.
+    """
+
+    at: Place
+    ladder: Ladder
+
+    def __init__(self, structure: Structure, surrogate: Surrogate, chains: int, generator: torch.Generator) -> None:
+        super().__init__(structure, chains, generator)
+        self.surrogate, grams = surrogate, surrogate.first.grams
+        self.standing = Standing(self.target, surrogate.first.rest)
+        self.parents = grams.parents
+        self.blocks = blocks_of(surrogate)
+        self.order = tuple(range(len(self.blocks)))
+        scales = [
+            c.bounds is not None and c.bounds[0] == 0.0 and not self.target.reads_rows([name])
+            for name, c in self.standing.space.coordinates.items()
+            for _ in range(c.size * c.width)
+        ]
+        self.proposal = Folded(scales)
+        self.weigh = RowWeights(structure, surrogate, str(grams.levels[0].plate))
+        self.derivatives = RowDerivatives(self.weigh.terms, surrogate)
+        self.tuning: dict[str, Tensor] = {}
+        self.walk = surrogate.data.y.new_zeros(self.standing.width, self.standing.width)  # the root of its covariance
+        self.seen: list[Tensor] = []  # positions of this round
+        self.moments: Moments | None = None
+
+    def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
+        """Around a mode of the surrogate, whose sites are found with it; see `Engine.begin`."""
+        standing, source = self.standing, self.generator
+        mode, spread, sites = found_around_mode(self.surrogate, standing, self.weigh.terms, self.derivatives, source)
+        self._take_sites(sites)
+        around = Folded([False] * standing.width)
+        pool = around.draw({"mean": mode, "root": spread.diag_embed()}, POOL, source)
+        self.tuning = self.proposal.fit(pool, WIDER)
+        given = read_init(self.target, self.chains, init)
+        own = {**standing.space.split(pool[: self.chains]), **{n: x for n, x in given.items() if n in standing.rest}}
+        position = standing.space.join({name: own[name] for name in standing.rest})
+        root, noise = (
+            self._normal(self.ladder.root.width),
+            tuple(self._of_level(k) for k in range(len(self.parents) + 1)),
+        )
+        density, rungs = standing.evaluate(self.ladder, position, root)
+        proposal = self.proposal.log_density(self.tuning, position)
+        square, effects = root.square().sum(0), tuple(self.ladder.down(rungs.levels, noise))
+        self.at = Place(
+            position, density, proposal, rungs, square, noise, effects, self._weights(position, rungs, effects)
+        )
+        if bad := int((~torch.isfinite(self.height())).sum()):
+            raise SamplingError(
+                f"the log density is not finite where {bad} of {self.chains} chains start (init: "
+                f"{', '.join(given) or 'none'}; sampled: {', '.join(standing.rest)}). Check init and the priors of "
+                "these latents."
+            )
+
+    def _take_sites(self, sites: tuple[Tensor, Tensor]) -> None:
+        self.sites, self.ladder = sites, Ladder(self.surrogate.given(*sites))
+        self.weigh.set_sites(*sites)
+
+    def _normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers `(*shape, chains)`."""
+        like = self.surrogate.data.y
+        return torch.randn(*shape, self.chains, generator=self.generator, dtype=like.dtype, device=like.device)
+
+    def _of_level(self, level: int) -> Tensor:
+        return self._normal(self.ladder.widths[level], self.ladder.sizes[level])
+
+    def _log_uniform(self, *shape: int) -> Tensor:
+        like = self.surrogate.data.y
+        return -torch.empty(shape, dtype=like.dtype, device=like.device).exponential_(generator=self.generator)
+
+    def _weights(self, position: Tensor, rungs: Rungs, effects: Sequence[Tensor]) -> Tensor:
+        return self.weigh(self.standing.values(self.ladder, position, rungs.tail, effects))
+
+    def window(self, *, warming: bool) -> int:
+        """Sweeps whose proposals are made in one batch."""
+        ladder = self.ladder
+        numbers = ladder.root.width + sum(k * (k + 2) * n for k, n in zip(ladder.widths, ladder.sizes, strict=True))
+        return max(1, min(WINDOW_SWEEPS, WINDOW_NUMBERS // (numbers * self.chains)))
+
+    def prepare(self, *, compiled: bool) -> None:
+        """Records (and compiles) the pass over the rows."""
+        self.weigh.record(compiled=compiled)
+        self._weights(self.at.position, self.at.rungs, self.at.effects)
+        self.target.met.clear()
+
+    def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, acceptance: Acceptance) -> None:
+        """See `Engine.advance`."""
+        if done >= warmup:
+            places = list(self._run(sweeps, acceptance))
+            self._store(places[-(done - warmup + 1) % thin :: thin], store)
+            return
+        ends = _ends(warmup)
+        for sweep in range(done, done + sweeps):
+            begin, end = max(e for e in (0, *ends) if e <= sweep), min(e for e in ends if e > sweep)
+            if sweep in (done, begin):
+                window = self._run(min(end, done + sweeps) - sweep, acceptance)
+            next(window)
+            if sweep - begin >= (end - begin) // 4:  # what is left of the start is forgotten
+                self.seen.append(self.at.position)
+                if end != ends[-1] and (sweep - begin) % LOOK_EVERY == 0:
+                    found = self.derivatives(self.values())
+                    self.moments = found if self.moments is None else self.moments.plus(found)
+            if sweep + 1 == end:
+                self._learn()
+
+    def _run(self, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
+        """The places after each sweep."""
+        chains, (first, *_) = self.chains, self.order
+        walks = [t % CYCLE == CYCLE - 1 for t in range(sweeps)]
+        proposals = self._proposals(sweeps - sum(walks))
+        log_uniform = self._log_uniform(sweeps, chains)
+        for t, walk in enumerate(walks):
+            infos = {first: self._population(self._walked() if walk else next(proposals), log_uniform[t], walk=walk)}
+            for level in reversed(range(len(self.parents) + 1)):
+                infos[1 + level] = self._groups(level)
+            acceptance.add([infos[k] for k in self.order])
+            yield self.at
+
+    def _proposals(self, sweeps: int) -> Iterator[Proposal]:
+        """For all chains, sweep by sweep."""
+        number = sweeps * self.chains
+        position = self.proposal.draw(self.tuning, number, self.generator)
+        return self._made(position, self._normal(self.ladder.root.width, sweeps).flatten(1))
+
+    def _made(self, position: Tensor, root: Tensor) -> Iterator[Proposal]:
+        chains = self.chains
+        if not len(position):
+            return iter(())
+        density, rungs = self.standing.evaluate(self.ladder, position, root)
+        spread, square = self.proposal.log_density(self.tuning, position), root.square().sum(0)
+        apart = (position.split(chains), density.split(chains), spread.split(chains))
+        return zip(*apart, split(rungs, chains), square.split(chains), strict=True)
+
+    def _walked(self) -> Proposal:
+        """From where the chains are."""
+        at, d = self.at, self.standing.width
+        position = (
+            at.position + (self.tuning["root"].new_tensor(d).clamp(min=1).rsqrt() * self._normal(d).mT) @ self.walk.mT
+        )
+        return next(self._made(position, self._normal(self.ladder.root.width)))
+
+    def _population(self, proposed: Proposal, log_uniform: Tensor, *, walk: bool) -> Info:
+        """theta and the root anew; groups keep their numbers."""
+        at, (position, density, spread, rungs, square) = self.at, proposed
+        effects = tuple(self.ladder.down(rungs.levels, at.noise))
+        weights = self._weights(position, rungs, effects)
+        ratio = (weights - at.weights).sum(0) + density - at.density
+        accepted, accept, nan = _decided(ratio if walk else ratio - spread + at.proposal, log_uniform)
+        there = Place(position, density, spread, rungs, square, at.noise, effects, weights)
+        self.at = there.where(accepted, at)
+        return Info(accept.unsqueeze(1), nan, None)
+
+    def _groups(self, level: int) -> Info:
+        """The numbers of all groups of a level anew, each decided by itself."""
+        at, ladder = self.at, self.ladder
+        noise = self._of_level(level)
+        chi = 2.0 * self._log_uniform(FREEDOM // 2, *noise.shape[1:]).sum(0).neg()
+        noise = noise * (FREEDOM / chi).sqrt()
+        every, coarser = (*at.noise[:level], noise, *at.noise[level + 1 :]), at.effects[level + 1 :]
+        effects = ladder.down(at.rungs.levels, every, coarser)
+        weights = self._weights(at.position, at.rungs, effects)
+        ratio = self._summed(weights - at.weights, level) + _heavier(at.noise[level]) - _heavier(noise)
+        accepted, accept, nan = _decided(ratio, self._log_uniform(*ratio.shape))
+        masks = [accepted]
+        for m in reversed(range(level)):
+            masks.insert(0, masks[0][self.parents[m]])
+        both = zip(masks, effects, at.effects, strict=False)  # levels from the finest to this one
+        moved = tuple(torch.where(mask, new, old) for mask, new, old in both)
+        self.at = at._replace(
+            noise=(*at.noise[:level], torch.where(accepted, noise, at.noise[level]), *at.noise[level + 1 :]),
+            effects=(*moved, *coarser),
+            weights=torch.where(masks[0], weights, at.weights),
+        )
+        return Info(accept.mT, nan, None)
+
+    def _summed(self, weights: Tensor, level: int) -> Tensor:
+        """By groups of a level, of sums by groups of the finest one."""
+        for m in range(level):
+            weights = weights.new_zeros(self.ladder.sizes[m + 1], self.chains).index_add(0, self.parents[m], weights)
+        return weights
+
+    def _learn(self) -> None:
+        """Proposals from the positions of a round, sites from its draws; effects stay where they are."""
+        every = torch.cat(self.seen)
+        self.tuning, self.walk = self.proposal.fit(every), scale_of(every)
+        moments, self.seen, self.moments, at = self.moments, [], None, self.at
+        if moments is not None:
+            innovations = self.ladder.innovations(at.rungs.tail, at.effects)
+            self._take_sites(moments.sites())
+            at = self._standing_at(at.position, innovations)
+        self.at = at._replace(proposal=self.proposal.log_density(self.tuning, at.position))
+
+    def _standing_at(self, position: Tensor, innovations: Mapping[str, Tensor]) -> Place:
+        """The place of given theta and effects under the present sites; what is proposed is to be filled in."""
+        free = self.standing.space.split(position)
+        values = self.standing.space.constrain(free)
+        tail, effects = self.ladder.coordinates(innovations)
+        rungs, root = self.ladder.at(values, tail)
+        density = self.standing.with_prior(free, values, rungs.log_marginal)
+        noise = tuple(self.ladder.up(rungs.levels, effects))
+        weights = self._weights(position, rungs, effects)
+        return Place(position, density, density, rungs, root.square().sum(0), noise, tuple(effects), weights)
+
+    def _store(self, places: Sequence[Place], store: Store) -> None:
+        chosen = [places[i] for i in store.wanted(len(places))]
+        if not chosen:
+            return
+        position, tail = (
+            torch.cat(x, axis) for x, axis in (([p.position for p in chosen], 0), ([p.rungs.tail for p in chosen], 1))
+        )
+        effects = [torch.cat(of_level, 2) for of_level in zip(*(p.effects for p in chosen), strict=True)]
+        values = self.standing.values(self.ladder, position, tail, effects)
+        kept = {name: values[name].unflatten(0, (len(chosen), -1)) for name in store.names}
+        heights = torch.stack([place.height(self.ladder.constant) for place in chosen])
+        store.fill(kept, heights, store.n_draws)
+        store.filled(store.n_draws + len(chosen))
+
+    def values(self) -> Mapping[str, Tensor]:
+        """The last sweep's values, `(chains, size, *event)`."""
+        found = self.standing.values(self.ladder, self.at.position, self.at.rungs.tail, self.at.effects)
+        return {name: found[name] for name in self.target.names}
+
+    def height(self) -> Tensor:
+        """Their log density, `(chains,)`."""
+        return self.at.height(self.ladder.constant)
+
+    def state(self) -> dict[str, Tensor]:
+        """Places of chains, sites, proposals with what they are fitted to next, and the generator."""
+        found = {"z": self.sites[0], "w": self.sites[1], "walk": self.walk, "generator": self.generator.get_state()}
+        found |= filed("at", self.at.tensors()) | filed("tuning", self.tuning)
+        found |= filed("seen", {str(k): x for k, x in enumerate(self.seen)})
+        if self.moments is not None:
+            found |= filed("moments", self.moments.tensors())
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Engine.restore`."""
+        self._take_sites((state["z"], state["w"]))
+        self.walk, self.tuning = state["walk"], inside("tuning", state)
+        self.at = Place.of(inside("at", state), self.ladder)
+        seen, moments = inside("seen", state), inside("moments", state)
+        self.seen = [seen[str(k)] for k in range(len(seen))]
+        self.moments = Moments.of(moments) if moments else None
+        self.generator.set_state(state["generator"])
+
+
+def blocks_of(surrogate: Surrogate) -> tuple[Block, ...]:
+    """What is decided together: the population, then the groups of each level, finest first."""
+    plates = (None, *(part.plate for part in surrogate.first.grams.levels))
+    both = zip(surrogate.members, plates, strict=True)
+    return tuple(Block(f"whitened({', '.join(names)})", plate) for names, plate in both)
+
+
+def _ends(warmup: int) -> list[int]:
+    """Sweeps after which the rounds of a warm-up end."""
+    return sorted({max(1, round(warmup * end / sum(ROUNDS))) for end in accumulate(ROUNDS)})
+
+
+def _decided(ratio: Tensor, log_uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What is accepted, with what probability, and how many ratios were NaN."""
+    sound = torch.nan_to_num(ratio, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return log_uniform < sound, sound.clamp(max=0.0).exp(), ratio.isnan().sum()
+
+
+def _heavier(noise: Tensor) -> Tensor:
+    """log t(e) - log N(e) up to a constant, by group: `(K, groups, chains)` to `(groups, chains)`."""
+    square = noise.square().sum(0)
+    return 0.5 * square - 0.5 * (FREEDOM + len(noise)) * torch.log1p(square / FREEDOM)

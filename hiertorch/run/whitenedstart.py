@@ -1,0 +1,133 @@
+"""Where whitened chains begin: sites and a mode of the surrogate, found in turns."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from hiertorch.gaussian.ladder import Ladder
+from hiertorch.gaussian.sites import RowDerivatives
+from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.randomness import stream
+from hiertorch.run.standing import Standing
+
+TURNS = 12
+"""Of sites and mode."""
+
+NEAR = 6
+"""Turns in which steps of sites are bounded."""
+
+DRAWS = 24
+"""Of the surrogate, over which sites are averaged."""
+
+PRIOR = 64
+"""Draws from the prior whose middle theta starts from."""
+
+DIFFERENCE = 0.1
+"""Of coordinates of theta, for slopes and curvatures."""
+
+LONGEST = 0.7
+"""Step of a coordinate of theta."""
+
+STEPS = 3
+"""Of theta for each turn."""
+
+LONGEST_SITE = 3.0
+"""Of sites from eta in these turns, in units of their typical sd."""
+
+FLOOR = 1.0
+"""Least curvature that is believed."""
+
+
+def found_around_mode(
+    surrogate: Surrogate,
+    standing: Standing,
+    terms: Callable[[Mapping[str, Tensor]], Tensor],
+    derivatives: RowDerivatives,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """theta `(d,)`, its spread by coordinate `(d,)`, and sites.
+
+    Args:
+        surrogate: for any sites.
+        standing: what theta means.
+        terms: weighted log densities of the rows, `(chains, rows)`, of values of all latents.
+        derivatives: of these in eta.
+        generator: whose seed names the stream of random numbers.
+    """
+    space, target = standing.space, standing.target
+    source = stream(generator.initial_seed(), "start", device=target.data.device)
+    prior = target.model.sample_prior(target.data, PRIOR, source)
+    drawn = space.join(space.unconstrain({name: prior[name] for name in standing.rest}))
+    theta = torch.where(drawn.isfinite(), drawn, torch.nan).nanmedian(0).values
+    curvature = torch.ones_like(theta)
+    of_rows = [
+        target.reads_rows([name]) and name not in surrogate.predictor.columns
+        for name, c in space.coordinates.items()
+        for _ in range(c.size * c.width)
+    ]
+    own, rows = ([i for i, x in enumerate(of_rows) if x == wanted] for wanted in (False, True))
+    moments = derivatives(_drawn(standing, Ladder(surrogate.first), theta, 0, source))
+    for turn in range(TURNS):
+        ladder = Ladder(surrogate.given(*moments.sites(LONGEST_SITE if turn < NEAR else None)))
+        for _ in range(STEPS if own else 0):
+            places = _stencil(theta, own)
+            heights, _ = standing.evaluate(ladder, places, places.new_zeros(ladder.root.width, len(places)))
+            theta, curvature = _climbed(heights, theta, curvature, own)
+        values = _drawn(standing, ladder, theta, DRAWS if turn >= NEAR // 2 else 0, source)
+        if rows:
+            heights = torch.stack([_of_rows(standing, terms, values, place) for place in _stencil(theta, rows)])
+            theta, curvature = _climbed(heights, theta, curvature, rows)
+            values |= _repeated(standing, theta, values)
+        moments = derivatives(values)
+    return theta, curvature.clamp(min=FLOOR).rsqrt(), moments.sites()
+
+
+def _drawn(
+    standing: Standing, ladder: Ladder, theta: Tensor, number: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Values of all latents, drawn from the surrogate at theta in antithetic pairs; its mean if `number` is 0."""
+
+    def noise(*shape: int) -> Tensor:
+        if not number:
+            return theta.new_zeros(*shape, 1)
+        half = torch.randn(*shape, number // 2, generator=generator, dtype=theta.dtype, device=theta.device)
+        return torch.cat([half, -half], -1)
+
+    position = theta.expand(max(1, number), -1)
+    rungs = ladder.rungs(standing.constrained(position), noise(ladder.root.width))
+    effects = ladder.down(rungs.levels, [noise(k, n) for k, n in zip(ladder.widths, ladder.sizes, strict=True)])
+    return dict(standing.values(ladder, position, rungs.tail, effects))
+
+
+def _stencil(theta: Tensor, some: list[int]) -> Tensor:
+    """theta, then each of some coordinates up, then each of them down: `(1 + 2 n, d)`."""
+    steps = theta.new_zeros(len(some), len(theta))
+    steps[range(len(some)), some] = DIFFERENCE
+    return torch.cat([theta.unsqueeze(0), theta + steps, theta - steps])
+
+
+def _climbed(heights: Tensor, theta: Tensor, curvature: Tensor, some: list[int]) -> tuple[Tensor, Tensor]:
+    """A bounded step of Newton's method, coordinate by coordinate."""
+    here, (up, down) = heights[0], heights[1:].unflatten(0, (2, len(some)))
+    slope = ((up - down) / (2.0 * DIFFERENCE)).nan_to_num(0.0, 0.0, 0.0)
+    bend = ((2.0 * here - up - down) / DIFFERENCE**2).nan_to_num(FLOOR, FLOOR, FLOOR)
+    theta, curvature = theta.clone(), curvature.clone()
+    theta[some] += (slope / bend.clamp(min=FLOOR)).clamp(-LONGEST, LONGEST)
+    curvature[some] = bend
+    return theta, curvature
+
+
+def _of_rows(
+    standing: Standing, terms: Callable[[Mapping[str, Tensor]], Tensor], values: Mapping[str, Tensor], theta: Tensor
+) -> Tensor:
+    """log prior of theta and the rows' log density, its mean over some draws of eta: of parameters of rows alone."""
+    free = standing.space.split(theta.unsqueeze(0))
+    prior = standing.with_prior(free, standing.space.constrain(free), theta.new_zeros(1))
+    return prior.sum() + terms({**values, **_repeated(standing, theta, values)}).sum(1).mean()
+
+
+def _repeated(standing: Standing, theta: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Constrained theta, once for each chain of some values."""
+    chains = len(next(iter(values.values())))
+    return {name: x.expand(chains, *x.shape[1:]) for name, x in standing.constrained(theta.unsqueeze(0)).items()}
