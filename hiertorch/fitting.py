@@ -19,6 +19,7 @@ from hiertorch.monitors import Audience, ProgressBar
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.choosing import choose
 from hiertorch.run.ending import Ending
+from hiertorch.run.engine import UnsuitedError
 from hiertorch.run.options import Options
 from hiertorch.run.outcome import as_fit, so_far
 from hiertorch.run.plan import make_plan
@@ -56,7 +57,7 @@ def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Resul
         audience.start(task.info)
         looked = partial(so_far, task, face)
         ended = run(engine, task.schedule, store, acceptance, audience, looked, signals, compiled=task.compiled)
-        if not isinstance(ended.cause, AuditError):
+        if not isinstance(ended.cause, AuditError | UnsuitedError):
             try:
                 found = face.of(as_fit(task, store, acceptance, ended))
             except BaseException:
@@ -66,12 +67,14 @@ def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Resul
             ended.give(found, signals, options.log_dir)
             return found
         audience.stop("discarded")
-        ordinary = make_plan(analyse(model, data, plan.structure.reads), note=str(ended.cause))
+        structure, whitened = analyse(model, data, plan.structure.reads), plan.surrogate is not None
+        ordinary = make_plan(structure, None, plan.note if whitened else str(ended.cause), str(ended.cause) * whitened)
     if signals.met:  # whoever wants the run to end does not want another one
         raise signals.met[0]
     warn(f"{ended.cause}. {AGAIN}")
     again = fit(model, data, replace(options, plan=ordinary, seed=task.seed, monitors=monitors, device=None), face)
-    again.run["audit"] = ended.cause.found.facts()
+    if isinstance(ended.cause, AuditError):
+        again.run["audit"] = ended.cause.found.facts()
     return again
 
 

@@ -41,7 +41,7 @@ def choose(
         moves.check_fits(model, data, prior_only=prior_only)
     elif isinstance(moves, type | partial):
         check_engine(moves)
-    asked, why = moves.spec if isinstance(moves, Plan) else moves, ""
+    asked, why, not_whitened = moves.spec if isinstance(moves, Plan) else moves, "", ""
     alone, whitened = _alone(asked, model, "collapsed"), _alone(asked, model, "whitened")
     with torch.no_grad(), validation(False):
         if alone or (moves is None and collapse and not prior_only):
@@ -53,17 +53,17 @@ def choose(
             why = found
         structure = analyse(model, data, reads, prior_only=prior_only)
         if whitened or (moves is None and collapse and not prior_only):
-            made = "the likelihood is left out" if prior_only else _surrogate(structure)
+            made = "the likelihood is left out" if prior_only else _surrogate(structure, asked=whitened)
             if isinstance(made, Surrogate):
                 return whitened_plan(structure, made, why)
             if whitened:
                 raise ModelError(f"the move 'whitened' is not possible: {made}.")
-            why = f"{why}; not whitened: {made}" if why else why
+            not_whitened = made
         if isinstance(moves, Plan):
             return moves.on(structure)
         if isinstance(moves, type | partial):
             return Plan(structure, (), maker=moves)
-        return make_plan(structure, moves, why)
+        return make_plan(structure, moves, why, not_whitened)
 
 
 def _collapsed(model: Model, data: Data, reads: Reads, *, asked: bool) -> Plan | str:
@@ -80,8 +80,10 @@ def _collapsed(model: Model, data: Data, reads: Reads, *, asked: bool) -> Plan |
     return f"{left} dimensions are left beside what can be integrated out, more than {MOST_LEFT}"
 
 
-def _surrogate(structure: Structure) -> Surrogate | str:
-    """The Gaussian model that stands for a model, or why there is none."""
+def _surrogate(structure: Structure, *, asked: bool) -> Surrogate | str:
+    """The Gaussian model that stands for a model, or why there is none; unless it is asked for, few dimensions must be
+    left beside it.
+    """
     target = structure.target
     for method in ("log_prob", "log_likelihood", "log_prior_term"):
         if overrides(target.model, method):
@@ -90,9 +92,11 @@ def _surrogate(structure: Structure) -> Surrogate | str:
         plate, reason = next(iter(structure.mixed.items()))
         return f"groups of {plate!r} are not independent ({reason})"
     try:
-        return Surrogate(target.model, target.data, structure.reads)
+        found = Surrogate(target.model, target.data, structure.reads)
     except NotAffine as reason:
         return str(reason)
+    left = sum(c.size * c.width for name, c in target.space.coordinates.items() if name in found.first.rest)
+    return found if asked or left <= MOST_LEFT else f"{left} dimensions are left, more than {MOST_LEFT}"
 
 
 def _alone(asked: object, model: Model, wanted: str) -> bool:

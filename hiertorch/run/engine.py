@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 
 from hiertorch.density.structure import Structure
-from hiertorch.errors import ModelError
+from hiertorch.errors import ModelError, SamplingError
 from hiertorch.gaussian.audit import Audit
 from hiertorch.moves.metropolis import Tuning
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
+
+
+class UnsuitedError(SamplingError):
+    """What `Engine.check` raises where an engine moves too seldom to serve: ordinary moves run instead."""
 
 
 class Block(NamedTuple):
@@ -101,6 +105,7 @@ class Engine(ABC):
 
         Raises:
             AuditError: if they are not of this model: they are discarded, and ordinary moves run instead.
+            UnsuitedError: if the engine moves too seldom, likewise.
         """
 
     def look(self, acceptance: Acceptance) -> None:  # noqa: B027

@@ -71,6 +71,7 @@ class Plan:
     note: str = ""  # why the model is not collapsed
     maker: EngineMaker | None = None  # of an engine of the user's own, in place of steps
     surrogate: Surrogate | None = None  # of a model that is whitened, in place of steps
+    not_whitened: str = ""  # why it is not
 
     @property
     def target(self) -> Target:
@@ -200,6 +201,7 @@ class Plan:
         )
         lines += [f"no groupwise move for {plate!r}: {why}" for plate, why in self.structure.mixed.items()]
         lines += [f"not collapsed: {self.note}"] if self.note else []
+        lines += [f"not whitened: {self.not_whitened}"] if self.not_whitened else []
         return "\n".join([*lines, *priors])
 
 
@@ -215,7 +217,9 @@ def collapsed_plan(structure: Structure, found: Collapsed) -> Plan:
     return Plan(structure, (Step(move, 1, why),))
 
 
-def make_plan(structure: Structure, moves: Sequence[MoveSpec] | None = None, note: str = "") -> Plan:
+def make_plan(
+    structure: Structure, moves: Sequence[MoveSpec] | None = None, note: str = "", not_whitened: str = ""
+) -> Plan:
     """The default plan of a model, or the moves that a user names.
 
     Raises:
@@ -227,7 +231,7 @@ def make_plan(structure: Structure, moves: Sequence[MoveSpec] | None = None, not
         raise ModelError(f"a plan is a list of moves such as [('joint', ['mu', 'beta'])], found {moves!r}.")
     else:
         asked = [Step(*_asked(spec), "named by the user") for spec in moves]
-    plan = Plan(structure, tuple(asked), note).on(structure)
+    plan = Plan(structure, tuple(asked), note, not_whitened=not_whitened).on(structure)
     # Effects that a non-centred move carries need a move of their own too: it keeps their place in their prior.
     moved = {name for move in plan.moves for name in move.block}
     if left := [name for name in structure.target.names if name not in moved]:

@@ -42,6 +42,12 @@ than ten.
 FEWEST = 250
 """Draws of each chain of a collapsed model, at least."""
 
+WHITENED_WARMUP = 200
+"""Sweeps of warm-up of a whitened model: of every form measured, proposals and sites have settled by then."""
+
+WHITENED_DRAWS = 400
+"""Draws of each chain of a whitened model, of which some half are effective."""
+
 COLLAPSED_WARMUP = 100
 """Sweeps of warm-up of a collapsed model for every three dimensions."""
 
@@ -90,6 +96,10 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
             f"{chains}; leave chains out, or repeat the data for that many."
         )
     chains = min(given) if given else chains
+    if plan.surrogate is not None:
+        rows = max(plan.held_rows, plan.space.dim)
+        chains = chains or 1 << max(3, min(5, int(NUMBERS / rows).bit_length() - 1))
+        return Schedule(chains, warmup or WHITENED_WARMUP, draws or WHITENED_DRAWS, thin or 1)
     if plan.collapsed is None:
         rows = max(plan.held_rows, plan.space.dim)
         chains = chains or 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))

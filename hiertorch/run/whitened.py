@@ -33,7 +33,7 @@ from hiertorch.gaussian.sites import Moments, RowDerivatives
 from hiertorch.gaussian.surrogate import Surrogate
 from hiertorch.moves.metropolis import Info
 from hiertorch.run.acceptance import Acceptance
-from hiertorch.run.engine import Block, Engine, filed, inside
+from hiertorch.run.engine import Block, Engine, UnsuitedError, filed, inside
 from hiertorch.run.folded import Folded
 from hiertorch.run.proposals import scale_of
 from hiertorch.run.rowweights import RowWeights
@@ -59,6 +59,9 @@ WINDOW_SWEEPS = 50
 
 FREEDOM = 8
 """Degrees of freedom of the proposals of groups."""
+
+LEAST_ACCEPTED = 0.05
+"""Share of proposals of the population, below which ordinary moves serve better."""
 
 POOL = 4_000
 """Draws that the first proposal is fitted to."""
@@ -102,6 +105,7 @@ class Whitened(Engine):
         self.walk = surrogate.data.y.new_zeros(self.standing.width, self.standing.width)  # the root of its covariance
         self.seen: list[Tensor] = []  # positions of this round
         self.moments: Moments | None = None
+        self.accepted: list[Tensor] = []  # share of chains in each sweep of this round
 
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Around a mode of the surrogate, whose sites are found with it; see `Engine.begin`."""
@@ -171,6 +175,8 @@ class Whitened(Engine):
         ends = _ends(warmup)
         for sweep in range(done, done + sweeps):
             begin, end = max(e for e in (0, *ends) if e <= sweep), min(e for e in ends if e > sweep)
+            if sweep == begin:
+                self.accepted = []
             if sweep in (done, begin):
                 window = self._run(min(end, done + sweeps) - sweep, acceptance)
             next(window)
@@ -225,6 +231,7 @@ class Whitened(Engine):
         weights = self._weights(position, rungs, effects)
         ratio = (weights - at.weights).sum(0) + density - at.density
         accepted, accept, nan = _decided(ratio if walk else ratio - spread + at.proposal, log_uniform)
+        self.accepted.append(accept.mean())
         there = Place(position, density, spread, rungs, square, at.noise, effects, weights)
         self.at = there.where(accepted, at)
         return Info(accept.unsqueeze(1), nan, None)
@@ -293,6 +300,19 @@ class Whitened(Engine):
         heights = torch.stack([place.height(self.ladder.constant) for place in chosen])
         store.fill(kept, heights, store.n_draws)
         store.filled(store.n_draws + len(chosen))
+
+    def check(self, store: Store) -> None:
+        """Whether chains move often enough, at the end of warm-up, and once more at the end of the run.
+
+        Raises:
+            UnsuitedError: if they do not.
+        """
+        if not store.n_draws and self.accepted and (rate := float(torch.stack(self.accepted).mean())) < LEAST_ACCEPTED:
+            raise UnsuitedError(
+                f"a Gaussian surrogate does not fit the rows of this model: {100 * rate:.1f} % of its proposals were "
+                "accepted in the last round of warm-up"
+            )
+        self.accepted = []
 
     def values(self) -> Mapping[str, Tensor]:
         """The last sweep's values, `(chains, size, *event)`."""

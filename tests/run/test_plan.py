@@ -290,9 +290,12 @@ REST = ("joint", ["mu", "tau", "omega", "sigma", "district", "school"])
     [
         (
             ("gibbs", ["mu"]),
-            ["unknown move 'gibbs'", "'joint', 'groupwise', 'centred', 'non-centred', and 'collapsed' alone"],
+            [
+                "unknown move 'gibbs'",
+                "'joint', 'groupwise', 'centred', 'non-centred', and 'collapsed' or 'whitened' alone",
+            ],
         ),
-        (("collapsed", ["mu"]), ["unknown move 'collapsed'", "'collapsed' alone"]),
+        (("collapsed", ["mu"]), ["unknown move 'collapsed'", "'collapsed' or 'whitened' alone"]),
         (("joint", ["mu", "nu"]), ["move 'joint' names ['nu']", "the model's latents are mu, tau, omega"]),
         (("joint", []), ["move 'joint' needs at least one latent and one repeat"]),
         (("joint", ["mu"], 0), ["needs at least one latent and one repeat, found ('mu',) and 0"]),
@@ -457,20 +460,33 @@ class OneScale(ht.Model):
 
 
 REASONS = [
-    (Counts("school", priors="tutorial"), "the likelihood is Poisson, not Normal"),
+    (Counts("school", priors="tutorial"), "the likelihood is Poisson, not Normal", ""),
     (
         Heavy("school", priors="tutorial"),
         "'alpha' varies over 'school' and can't be integrated out: its prior is StudentT and not Normal",
+        "rows read 'alpha', which varies over groups, and whose prior is not normal",
     ),
-    (Whole("school", priors="tutorial"), "the model overrides log_prob"),
-    (Curved("school", priors="tutorial"), "the mean of the likelihood is not affine in 'alpha'"),
-    (Many("school", priors="tutorial"), "82 dimensions are left beside what can be integrated out, more than 20"),
-    (OneScale(), "the mean of the likelihood is linear in no latent with a normal prior"),
+    (Whole("school", priors="tutorial"), "the model overrides log_prob", "the model overrides log_prob"),
+    (
+        Curved("school", priors="tutorial"),
+        "the mean of the likelihood is not affine in 'alpha'",
+        "the predictor of the rows is not linear in effects and coefficients",
+    ),
+    (
+        Many("school", priors="tutorial"),
+        "82 dimensions are left beside what can be integrated out, more than 20",
+        "82 dimensions are left, more than 20",
+    ),
+    (
+        OneScale(),
+        "the mean of the likelihood is linear in no latent with a normal prior",
+        "rows read no effects with a normal prior",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("model", "reason"), REASONS, ids=lambda x: type(x).__name__)
-def test_a_plan_says_why_it_is_not_collapsed(model, reason):
+@pytest.mark.parametrize(("model", "reason", "another"), REASONS, ids=lambda x: type(x).__name__)
+def test_a_plan_says_why_it_is_not_collapsed(model, reason, another):
     data = school_data()
     data = data.replace(y=data.y.abs().round())
     plan = ht.plan(model, data)
@@ -480,10 +496,13 @@ def test_a_plan_says_why_it_is_not_collapsed(model, reason):
         "centred",
         "non-centred",
     }
-    assert str(plan).splitlines()[-1] == f"not collapsed: {reason}"
-    ordinary = ht.plan(model, data, collapse=False)
-    assert steps(ordinary) == steps(plan)
-    assert str(ordinary) == str(plan).removesuffix(f"\nnot collapsed: {reason}")
+    said = f"not collapsed: {reason}" + f"\nnot whitened: {another}" * bool(another)
+    assert str(plan).endswith(f"\n{said}")
+    assert (plan.surrogate is None) == bool(another)
+    if another:
+        ordinary = ht.plan(model, data, collapse=False)
+        assert steps(ordinary) == steps(plan)
+        assert str(ordinary) == str(plan).removesuffix(f"\n{said}")
     asked = [("collapsed", list(model.latents))]
     if isinstance(model, Many):  # possible, only not wise: a user may ask for it
         assert ht.plan(model, data, moves=asked).collapsed is not None
@@ -493,7 +512,8 @@ def test_a_plan_says_why_it_is_not_collapsed(model, reason):
 
 
 def test_both_reasons_stand_below_each_other():
-    last, but_one = str(ht.plan(Verbose(), school_data())).splitlines()[:-3:-1]
+    whitened, last, but_one = str(ht.plan(Verbose(), school_data())).splitlines()[:-4:-1]
+    assert whitened.startswith("not whitened: groups of 'rater' are not independent")
     assert last == "not collapsed: rows read groups of 'rater' other than their own"
     assert but_one.startswith("no groupwise move for 'rater'")
 
@@ -539,7 +559,7 @@ def test_the_collapsed_move_of_a_latent_that_is_none(moves):
 def test_the_collapsed_move_stands_alone():
     spec = ht.plan(Nested(), school_data()).spec
     for moves in ([*spec, REST], [REST, *spec], spec * 2):
-        with refused("unknown move 'collapsed'", "'collapsed' alone"):
+        with refused("unknown move 'collapsed'", "'collapsed' or 'whitened' alone"):
             ht.plan(Nested(), school_data(), moves=moves)
 
 
