@@ -1,11 +1,11 @@
 """Effects and coefficients of a Gaussian model as functions of standard normal numbers, level by level, and back.
 
-    r = C L^-T (L^-1 h + e),     x_l = B_l' (p_l + e_l - B_l sum_m G_lm x_m[group of m]),     B_l = (L_l)^-1 C_l'
+    r = R L^-T (L^-1 h + e),     x_l = B_l' (p_l + e_l - B_l sum_m G_lm x_m[group of m]),     B_l = (L_l)^-1 R_l'
 
-r: coefficients and crossed effects of the root; x_l: effects of level l, in the coordinates of
-`hiertorch.gaussian.columns`; L_l L_l' = A_l of `hiertorch.gaussian.elimination`; p_l = B_l times what the root leaves
-of the response; m: coarser levels. For independent standard normal e this is a draw given the rest; for e that are
-kept while the rest moves, effects move along.
+r, x: innovations of coefficients and crossed effects, and of effects of level l; R: roots of their prior covariances;
+L_l L_l' = A_l of `hiertorch.gaussian.elimination`; G: products of columns; p_l = B_l times what the root leaves of the
+response; m: coarser levels. For independent standard normal e this is a draw given the rest; for e that are kept while
+the rest moves, effects move along.
 
 The batch is in the last axis of all tensors. docs/decisions.md: Effects in the coordinates of a surrogate.
 """
@@ -38,7 +38,7 @@ class Rungs(NamedTuple):
 
     log_marginal: Tensor  # log p(response | rest), (batch,)
     log_volume: Tensor  # log |d innovations / d e|, (batch,)
-    tail: Tensor  # (crossed effects, coefficients, held coefficients less their shift), (R + held, batch)
+    tail: Tensor  # crossed effects, coefficients, and held coefficients, (R + held, batch)
     levels: tuple[Rung, ...]  # finest first
 
 
@@ -55,12 +55,13 @@ class Ladder:
         self.root, grams = self.elimination.root, collapsed.grams
         self.widths = [part.width for part in grams.levels]
         self.sizes = [part.size for part in grams.levels]
-        index = self.elimination.finest.index
-        sums = grams.packed[0]
-        k = self.widths[0]
+        index, sums, k = self.elimination.finest.index, grams.packed[0], self.widths[0]
         self.tails = sums[index[:k, grams.width - grams.tail :]]  # (K, tail, groups)
+        self.bases = [grams.bases[part.plate] for part in grams.levels]
         ends = [sum(self.widths[: m + 1]) for m in range(len(self.widths))]
-        self.finest_couplings = tuple(sums[index[:k, a:b]].unsqueeze(3) for a, b in pairwise(ends))
+        self.finest_couplings = tuple(
+            self._between(0, m, sums[index[:k, a:b]].unsqueeze(3)) for m, (a, b) in enumerate(pairwise(ends), 1)
+        )
         self.above = [self._above(level) for level in range(len(self.sizes))]
         self.parts = (*grams.levels, *grams.crossed, *([grams.population] if grams.population else []))
         self.constant = float(grams.log_scale.sum()) - 0.5 * log(2.0 * pi) * self.numbers
@@ -80,20 +81,21 @@ class Ladder:
 
     def rungs(self, values: Mapping[str, Tensor], noise: Tensor) -> Rungs:
         """At values `(batch, 1, *event)` of the rest, with standard normal numbers of the root `(R, batch)`."""
-        batch = noise.shape[1]
-        spreads, roots = self.collapsed.spreads(values, batch)
+        spreads, roots = self.collapsed.spreads(values, noise.shape[1])
         reduced = self.elimination.reduce(spreads)
         u = self.root.drawn(reduced, noise, None) if self.root.width else noise
-        return self._rungs(spreads, roots, reduced, self._turned(spreads, u))
+        return self._rungs(spreads, roots, reduced, u)
 
     def at(self, values: Mapping[str, Tensor], tail: Tensor) -> tuple[Rungs, Tensor]:
-        """The same where the root is known, `(R or more, batch)` as in `Rungs.tail`, and the root's numbers."""
+        """The same where crossed effects and coefficients `(R, batch)` are known, and their standard normal numbers."""
         spreads, roots = self.collapsed.spreads(values, tail.shape[1])
         reduced = self.elimination.reduce(spreads)
-        r, width = tail[: self.root.width], self.root.width
-        u = self._unturned(spreads, r)
-        noise = product(reduced.root, u.unsqueeze(1), transpose=True).squeeze(1) - reduced.centre if width else u
-        return self._rungs(spreads, roots, reduced, r), noise
+        u = tail.new_zeros(0, tail.shape[1])
+        if self.root.width:
+            standard = {part.plate: _unrooted(roots[part.plate], x) for part, x in self._apart(tail).items()}
+            u = self.root.joined(spreads, standard)
+        noise = product(reduced.root, u.unsqueeze(1), transpose=True).squeeze(1) - reduced.centre if len(u) else u
+        return self._rungs(spreads, roots, reduced, u), noise
 
     def down(self, rungs: Sequence[Rung], noise: Sequence[Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
         """Effects `(K, groups, batch)` of all levels, finest first.
@@ -130,86 +132,73 @@ class Ladder:
         ]
         return sum(parts[1:], parts[0])
 
-    def _rungs(self, spreads: Spreads, roots: Mapping[str | None, Tensor], reduced: Reduced, r: Tensor) -> Rungs:
+    def _rungs(self, spreads: Spreads, roots: Mapping[str | None, Tensor], reduced: Reduced, u: Tensor) -> Rungs:
         grams, elimination = self.grams, self.elimination
-        tail = torch.cat([r, spreads.held])
-        right = torch.cat([-tail[grams.n_crossed :], torch.ones_like(spreads.factors[:1])])
-        volume = -log_diagonal(reduced.root) if self.root.width else torch.zeros_like(reduced.log_marginal)
+        coordinates = self.root.turn(spreads, u.unsqueeze(1)).squeeze(1) if len(u) else u  # of columns
+        right = torch.cat([-coordinates[grams.n_crossed :], -spreads.held, torch.ones_like(spreads.factors[:1])])
+        volume = -log_diagonal(reduced.root) if len(u) else torch.zeros_like(reduced.log_marginal)
         for part in self.parts:
             volume = volume + log_diagonal(roots[part.plate]).expand(part.size, -1).sum(0)
         levels = []
         for level, k in enumerate(self.widths):
-            spread = spreads.levels[level]
             if level == 0:
-                inner = elimination.finest.inner(spread, spreads.factors.square().reciprocal())
+                inner = elimination.finest.inner(spreads.levels[0], spreads.factors.square().reciprocal())
                 if elimination.finest.classes < elimination.finest.groups:
                     inner = inner[:, elimination.finest.of_group]
                 left = torch.einsum("ktn,tb->knb", self.tails, right)
                 if grams.n_crossed:
-                    crossed = [matrix @ r[: grams.n_crossed] for matrix in elimination.sums.crossed[0]]
+                    crossed = [matrix @ coordinates[: grams.n_crossed] for matrix in elimination.sums.crossed[0]]
                     left = left - torch.stack(crossed)
                 couplings = self.finest_couplings
             else:
                 gram = reduced.grams[level - 1]
-                inner = packed(identity_plus(around(spread, gram[:k, :k])))
+                inner = packed(identity_plus(around(spreads.levels[level], gram[:k, :k])))
                 left = product(gram[:k, -len(right) :], right[:, None, None]).squeeze(1)
                 ends = [sum(self.widths[level : m + 1]) for m in range(level, len(self.widths))]
-                couplings = tuple(gram[:k, a:b] for a, b in pairwise(ends))
+                couplings = tuple(
+                    self._between(level, m, gram[:k, a:b]) for m, (a, b) in enumerate(pairwise(ends), level + 1)
+                )
             lower = factor(inner, k)
-            half = solve_lower(lower, spread.transpose(0, 1).expand(lower.shape))
-            levels.append(Rung(half, _times(half, left), couplings))
+            root = roots[grams.levels[level].plate]
+            half = solve_lower(lower, root.transpose(0, 1).expand(lower.shape))
+            levels.append(Rung(half, _times(half, _turned(self.bases[level], left)), couplings))
             volume = volume - log_diagonal(lower).sum(0)
-        return Rungs(reduced.log_marginal, volume, tail, tuple(levels))
+        standard = self.root.parts(spreads, u) if len(u) else {}
+        tail = [product(roots[part.plate], standard[part.plate].unsqueeze(1)).squeeze(1) for part in self._root_parts]
+        held = spreads.held + grams.held_shift.unsqueeze(1)
+        every = torch.cat([*(x.flatten(0, 1) for x in tail), held])
+        return Rungs(reduced.log_marginal, volume, every, tuple(levels))
 
-    def _turned(self, spreads: Spreads, u: Tensor) -> Tensor:
-        """C u, `(R, batch)`."""
-        return self.root.turn(spreads, u.unsqueeze(1)).squeeze(1) if self.root.width else u
+    def _between(self, level: int, other: int, gram: Tensor) -> Tensor:
+        """Products of columns of two levels `(K, M, groups, batch)`, from their coordinates to the columns as they are:
+        T' G T.
+        """
+        mine, others = self.bases[level], self.bases[other]
+        return torch.einsum("ji,jkgb,kl->ilgb", mine, gram, others)
 
-    def _unturned(self, spreads: Spreads, r: Tensor) -> Tensor:
-        """C^-1 r."""
-        found, start = [], 0
-        for part, spread in zip(self.grams.crossed, spreads.crossed, strict=True):
-            end = start + part.width * part.size
-            block = r[start:end].unflatten(0, (part.width, part.size))
-            found.append(_solved_upper(spread, block).flatten(0, 1))
-            start = end
-        if self.grams.population is not None:
-            found.append(_solved_upper(spreads.population.unsqueeze(2), r[start:].unsqueeze(1)).squeeze(1))
-        return torch.cat(found) if found else r
+    @property
+    def _root_parts(self) -> tuple[Part, ...]:
+        return (*self.grams.crossed, *([self.grams.population] if self.grams.population is not None else []))
+
+    def _apart(self, tail: Tensor) -> dict[Part, Tensor]:
+        """Each part of the root, `(K, groups, batch)`."""
+        parts = self._root_parts
+        sizes = [part.width * part.size for part in parts]
+        pieces = tail[: sum(sizes)].split(sizes) if parts else ()
+        return {part: x.unflatten(0, (part.width, part.size)) for part, x in zip(parts, pieces, strict=True)}
 
     def innovations(self, tail: Tensor, effects: Sequence[Tensor]) -> dict[str, Tensor]:
         """What latents add to the means of their priors, name -> `(batch, size, *event)`."""
-        grams = self.grams
         found: dict[str, Tensor] = {}
-        for part, x in zip(grams.levels, effects, strict=True):
-            found |= part.split(self._own(part, x))
-        start = 0
-        for part in grams.crossed:
-            end = start + part.width * part.size
-            found |= part.split(self._own(part, tail[start:end].unflatten(0, (part.width, part.size))))
-            start = end
-        if grams.population is not None:
-            own = self._own(grams.population, tail[start : start + grams.population.width].unsqueeze(1))
-            found |= grams.population.split(own + grams.shift[:, None, None])
+        for part, x in (*zip(self.grams.levels, effects, strict=True), *self._apart(tail).items()):
+            found |= part.split(x)
         return found
 
-    def coordinates(self, innovations: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def joined(self, innovations: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The inverse of `innovations`: of the root `(R, batch)` and of levels."""
-        grams = self.grams
-
-        def of(part: Part) -> Tensor:
-            return torch.einsum("ij,jnb->inb", grams.bases[part.plate], part.join(innovations))
-
-        tail = [of(part).flatten(0, 1) for part in grams.crossed]
-        if grams.population is not None:
-            moved = grams.population.join(innovations) - grams.shift[:, None, None]
-            tail.append(torch.einsum("ij,jnb->inb", grams.bases[None], moved).squeeze(1))
-        return torch.cat(tail), [of(part) for part in grams.levels]
-
-    def _own(self, part: Part, x: Tensor) -> Tensor:
-        """T^-1 x: from coordinates of columns to innovations, `(K, groups, batch)`."""
-        flat = torch.linalg.solve_triangular(self.grams.bases[part.plate], x.flatten(1), upper=True)
-        return flat.unflatten(1, x.shape[1:])
+        root = [part.join(innovations).flatten(0, 1) for part in self._root_parts]
+        levels = [part.join(innovations) for part in self.grams.levels]
+        return torch.cat(root) if root else levels[0].new_zeros(0, levels[0].shape[2]), levels
 
 
 def _times(matrix: Tensor, x: Tensor) -> Tensor:
@@ -230,9 +219,11 @@ def _solved(half: Tensor, x: Tensor) -> Tensor:
     return torch.linalg.solve(half.permute(2, 3, 1, 0), x.movedim(0, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, 0)
 
 
-def _solved_upper(spread: Tensor, x: Tensor) -> Tensor:
-    """C^-1 x for C `(K, K, groups or 1, batch)` and x `(K, groups, batch)`; C need not be triangular."""
-    if len(spread) == 1:
-        return x / spread[0]
-    matrix = spread.expand(-1, -1, x.shape[1], -1).permute(2, 3, 0, 1)
-    return torch.linalg.solve(matrix, x.movedim(0, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, 0)
+def _turned(base: Tensor, x: Tensor) -> Tensor:
+    """T' x for x `(K, groups, batch)`."""
+    return base[0, 0] * x if len(base) == 1 else torch.einsum("ji,jnb->inb", base, x)
+
+
+def _unrooted(root: Tensor, x: Tensor) -> Tensor:
+    """R^-1 x for R `(K, K, groups or 1, batch)`, lower triangular, and x `(K, groups, batch)`."""
+    return solve_lower(root.expand(-1, -1, x.shape[1], -1), x)

@@ -33,7 +33,7 @@ PREDICTORS: dict[type[Distribution], Callable[..., Tensor]] = {
     distributions.Bernoulli: lambda d: d.logits,
     distributions.Binomial: lambda d: d.logits,
     distributions.Geometric: lambda d: d.logits,
-    distributions.NegativeBinomial: lambda d: d.logits,
+    distributions.NegativeBinomial: lambda d: d.logits + d.total_count.log(),
     distributions.Poisson: lambda d: d.rate.log(),
     distributions.Exponential: lambda d: -d.rate.log(),
     distributions.Gamma: lambda d: d.concentration.log() - d.rate.log(),

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from hiertorch.density.space import Space
 from hiertorch.density.target import Target
+from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.ladder import Ladder, Rung, Rungs
+from hiertorch.model.latent import Values
 from hiertorch.runtime.workers import each
 
 
@@ -132,10 +134,29 @@ class Standing:
         """theta `(n, d)` by name, `(n, 1, *event)`."""
         return self.space.constrain(self.space.split(position))
 
+    def position(self, values: Mapping[str, Tensor]) -> Tensor:
+        """theta `(n, d)` of values of all latents."""
+        free = self.space.unconstrain({name: values[name] for name in self.rest})
+        like = next(iter(values.values()))
+        return self.space.join(free) if self.rest else like.new_zeros(len(like), 0)  # of nothing
+
     def values(self, ladder: Ladder, position: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """All latents, `(n, size, *event)`."""
         innovations = ladder.innovations(tail, effects)
         return ladder.collapsed.composed.values(self.constrained(position), innovations, len(position))
+
+    def apart(self, collapsed: Collapsed, values: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The inverse of `values`, given all latents: the root, and effects of levels."""
+        composed, (model, data) = collapsed.composed, (self.target.model, self.target.data)
+        v = Values(dict(values), tuple(model.latents))
+        innovations = {name: values[name] - model.prior(name, v, data).mean for name in composed.part}
+        parts = [part.join(innovations) for part in composed.parts]
+        by_plate = {part.plate: x for part, x in zip(composed.parts, parts, strict=True)}
+        grams, chains = collapsed.grams, len(next(iter(values.values())))
+        root = [by_plate[part.plate].flatten(0, 1) for part in grams.crossed]
+        root += [by_plate[None].flatten(0, 1)] if grams.population is not None else []
+        held = collapsed.affine.coefficients({name: values[name] for name in self.rest}, chains)
+        return torch.cat([*root, held]), [by_plate[part.plate] for part in grams.levels]
 
 
 def split(rungs: Rungs, chains: int) -> Iterator[Rungs]:

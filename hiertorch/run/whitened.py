@@ -33,6 +33,7 @@ from hiertorch.gaussian.sites import Moments, RowDerivatives
 from hiertorch.gaussian.surrogate import Surrogate
 from hiertorch.moves.metropolis import Info
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.closedweights import closed_weights
 from hiertorch.run.engine import Block, Engine, UnsuitedError, filed, inside
 from hiertorch.run.folded import Folded
 from hiertorch.run.proposals import scale_of
@@ -100,6 +101,7 @@ class Whitened(Engine):
         ]
         self.proposal = Folded(scales)
         self.weigh = RowWeights(structure, surrogate, str(grams.levels[0].plate))
+        self.closed = closed_weights(structure, surrogate, self.standing, self.weigh)
         self.derivatives = RowDerivatives(self.weigh.terms, surrogate)
         self.tuning: dict[str, Tensor] = {}
         self.walk = surrogate.data.y.new_zeros(self.standing.width, self.standing.width)  # the root of its covariance
@@ -116,8 +118,9 @@ class Whitened(Engine):
         pool = around.draw({"mean": mode, "root": spread.diag_embed()}, POOL, source)
         self.tuning = self.proposal.fit(pool, WIDER)
         given = read_init(self.target, self.chains, init)
-        own = {**standing.space.split(pool[: self.chains]), **{n: x for n, x in given.items() if n in standing.rest}}
-        position = standing.space.join({name: own[name] for name in standing.rest})
+        position, slices = pool[: self.chains].clone(), standing.space.slices
+        for name in (name for name in given if name in standing.rest):
+            position[:, slices[name]] = given[name].flatten(1)
         root, noise = (
             self._normal(self.ladder.root.width),
             tuple(self._of_level(k) for k in range(len(self.parents) + 1)),
@@ -137,7 +140,7 @@ class Whitened(Engine):
 
     def _take_sites(self, sites: tuple[Tensor, Tensor]) -> None:
         self.sites, self.ladder = sites, Ladder(self.surrogate.given(*sites))
-        self.weigh.set_sites(*sites)
+        (self.closed or self.weigh).set_sites(*sites)
 
     def _normal(self, *shape: int) -> Tensor:
         """Standard normal numbers `(*shape, chains)`."""
@@ -152,6 +155,8 @@ class Whitened(Engine):
         return -torch.empty(shape, dtype=like.dtype, device=like.device).exponential_(generator=self.generator)
 
     def _weights(self, position: Tensor, rungs: Rungs, effects: Sequence[Tensor]) -> Tensor:
+        if self.closed is not None:
+            return self.closed(position, rungs.tail, effects)
         return self.weigh(self.standing.values(self.ladder, position, rungs.tail, effects))
 
     def window(self, *, warming: bool) -> int:
@@ -162,7 +167,8 @@ class Whitened(Engine):
 
     def prepare(self, *, compiled: bool) -> None:
         """Records (and compiles) the pass over the rows."""
-        self.weigh.record(compiled=compiled)
+        if self.closed is None:
+            self.weigh.record(compiled=compiled)
         self._weights(self.at.position, self.at.rungs, self.at.effects)
         self.target.met.clear()
 
@@ -280,7 +286,7 @@ class Whitened(Engine):
         """The place of given theta and effects under the present sites; what is proposed is to be filled in."""
         free = self.standing.space.split(position)
         values = self.standing.space.constrain(free)
-        tail, effects = self.ladder.coordinates(innovations)
+        tail, effects = self.ladder.joined(innovations)
         rungs, root = self.ladder.at(values, tail)
         density = self.standing.with_prior(free, values, rungs.log_marginal)
         noise = tuple(self.ladder.up(rungs.levels, effects))

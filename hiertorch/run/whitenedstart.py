@@ -58,7 +58,7 @@ def found_around_mode(
     space, target = standing.space, standing.target
     source = stream(generator.initial_seed(), "start", device=target.data.device)
     prior = target.model.sample_prior(target.data, PRIOR, source)
-    drawn = space.join(space.unconstrain({name: prior[name] for name in standing.rest}))
+    drawn = standing.position(prior)
     theta = torch.where(drawn.isfinite(), drawn, torch.nan).nanmedian(0).values
     curvature = torch.ones_like(theta)
     of_rows = [

@@ -1,0 +1,134 @@
+"""Row weights of likelihoods whose rows have a closed form: in one pass that makes nothing but sums.
+
+What `hiertorch.run.rowweights` takes from the user's density, this takes from the form of its distribution
+(`hiertorch.families.rowforms`). Whether both are the same is looked up at draws from the prior, row by row.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributions
+from torch.distributions import Distribution
+
+from hiertorch.density.rowblocks import Effects
+from hiertorch.density.rowpass import RowPass
+from hiertorch.density.structure import Structure
+from hiertorch.families import rowforms
+from hiertorch.families.rowforms import RowForm
+from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.run.rowweights import RowWeights
+from hiertorch.run.standing import Standing
+
+CLOSE = 1e-9
+"""Relative difference of sums by group, up to which a form is that of the model."""
+
+Parts = Mapping[str, Callable[..., Tensor]]
+
+
+class Form(NamedTuple):
+    """The closed form of a distribution: what it needs of rows, and of chains, as functions of the distribution."""
+
+    kind: type[RowForm]
+    columns: Parts
+    parameters: Parts
+
+
+FORMS: dict[type[Distribution], Form] = {
+    distributions.Bernoulli: Form(rowforms.Bernoulli, {}, {}),
+    distributions.Binomial: Form(rowforms.Binomial, {"trials": lambda d: d.total_count}, {}),
+    distributions.Poisson: Form(rowforms.Poisson, {}, {}),
+    distributions.NegativeBinomial: Form(rowforms.NegativeBinomial, {}, {"phi": lambda d: d.total_count}),
+    distributions.StudentT: Form(rowforms.StudentT, {}, {"nu": lambda d: d.df, "scale": lambda d: d.scale}),
+    distributions.Normal: Form(rowforms.Normal, {}, {"scale": lambda d: d.scale}),
+}
+"""Distribution -> its form."""
+
+
+class ClosedWeights:
+    """lw by group of the finest plate, `(groups, chains)`, from theta, the root and effects.
+
+    Args:
+        form: of the rows.
+        structure: of the model on its data.
+        surrogate: knows eta.
+        standing: what theta means.
+    """
+
+    def __init__(self, form: Form, structure: Structure, surrogate: Surrogate, standing: Standing) -> None:
+        self.form, self.standing, self.composed = form, standing, surrogate.first.affine.composed
+        self.model, data, affine = structure.target.model, surrogate.data, surrogate.first.affine
+        grams = surrogate.first.grams
+        mean, designs = self.composed.design(affine.anchor, data)
+        held = affine.held_columns(data)
+        fixed = torch.cat([*([designs[None]] if grams.population is not None else []), held])
+        effects = [
+            Effects(designs[part.plate].mT.contiguous(), data[str(part.plate)], part.size)
+            for part in (*grams.levels, *grams.crossed)
+        ]
+        levels, crossed = effects[: len(grams.levels)], effects[len(grams.levels) :]
+        self.crossed = [(part.width, part.size) for part in grams.crossed]
+        self.witness = data.take(torch.zeros(1, dtype=torch.long, device=data.device))
+        anchored = affine.coefficients(affine.anchor, 1)[:, 0] @ held
+        whole = self.model.likelihood(self.composed.zeros(affine.anchor, 1), data)
+        columns = {name: part(whole).expand(1, data.n_rows)[0] for name, part in form.columns.items()}
+        self.rows = RowPass(
+            form.kind, structure.target.data.y, columns, mean - anchored, fixed.mT.contiguous(), levels, crossed,
+            data[str(grams.levels[0].plate)], grams.levels[0].size, structure.target.data.weights,
+        )  # fmt: skip
+
+    def set_sites(self, z: Tensor, w: Tensor) -> None:
+        """Sites `(rows,)` in the order of the data."""
+        self.rows.sites(z, w)
+
+    def __call__(self, position: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Tensor:
+        """The sums; terms of the rows that theta alone decides stand with the first group."""
+        parameters, at, crossed = self._parameters(position), 0, []
+        for width, size in self.crossed:
+            crossed.append(tail[at : at + width * size].unflatten(0, (width, size)))
+            at += width * size
+        found = self.rows.weights(tail[at:], effects, crossed, parameters)
+        found[0] += self.rows.constants(parameters)
+        return found
+
+    def _parameters(self, position: Tensor) -> dict[str, Tensor]:
+        """Of the form, `(chains,)` each."""
+        if not self.form.parameters:
+            return {}
+        chains = len(position)
+        response = self.model.likelihood(self.composed.zeros(self.standing.constrained(position), chains), self.witness)
+        return {name: part(response).expand(chains, 1)[:, 0] for name, part in self.form.parameters.items()}
+
+
+def closed_weights(
+    structure: Structure, surrogate: Surrogate, standing: Standing, weigh: RowWeights
+) -> ClosedWeights | None:
+    """The closed form of a model's rows, if there is one, and it is theirs."""
+    response = structure.reads.response
+    form = None if response is None else FORMS.get(type(response))
+    if form is None:
+        return None
+    ones = torch.ones_like(surrogate.data.y)
+    weigh.set_sites(0.0 * ones, ones)
+    drawn = {name: x.to(ones) for name, x in structure.reads.values.items()}
+    other = {name: x if name in standing.rest else x.roll(1, 0) for name, x in drawn.items()}
+    own = [weigh(values) for values in (drawn, other)]
+    try:
+        found = ClosedWeights(form, structure, surrogate, standing)
+        found.set_sites(0.0 * ones, ones)
+        given = [
+            found(standing.position(values), *standing.apart(surrogate.first, values)) for values in (drawn, other)
+        ]
+    except (RuntimeError, IndexError, ValueError):  # such as parameters that differ from row to row
+        return None
+    return found if _same_moves(own, given) and _same(own[0].sum(0), given[0].sum(0), own[0].abs().sum(0)) else None
+
+
+def _same_moves(own: Sequence[Tensor], given: Sequence[Tensor]) -> bool:
+    """Whether sums by group change alike where effects alone do; terms without eta stand elsewhere in both."""
+    return _same(own[1] - own[0], given[1] - given[0], own[1].abs() + own[0].abs())
+
+
+def _same(own: Tensor, given: Tensor, size: Tensor) -> bool:
+    seen = own.isfinite() & (size < torch.finfo(torch.float32).max)
+    return bool(seen.any(-1).all()) and bool((((own - given).abs() <= CLOSE * (1.0 + size)) | ~seen).all())
