@@ -64,6 +64,9 @@ FREEDOM = 8
 LEAST_ACCEPTED = 0.05
 """Share of proposals of the population, below which ordinary moves serve better."""
 
+FEWEST = 10
+"""Positions for each dimension of theta from which proposals are fitted to them."""
+
 POOL = 4_000
 """Draws that the first proposal is fitted to."""
 
@@ -274,7 +277,8 @@ class Whitened(Engine):
     def _learn(self) -> None:
         """Proposals from the positions of a round, sites from its draws; effects stay where they are."""
         every = torch.cat(self.seen)
-        self.tuning, self.walk = self.proposal.fit(every), scale_of(every)
+        if len(every) >= FEWEST * (1 + self.standing.width):
+            self.tuning, self.walk = self.proposal.fit(every), scale_of(every)
         moments, self.seen, self.moments, at = self.moments, [], None, self.at
         if moments is not None:
             innovations = self.ladder.innovations(at.rungs.tail, at.effects)
@@ -334,6 +338,7 @@ class Whitened(Engine):
         found = {"z": self.sites[0], "w": self.sites[1], "walk": self.walk, "generator": self.generator.get_state()}
         found |= filed("at", self.at.tensors()) | filed("tuning", self.tuning)
         found |= filed("seen", {str(k): x for k, x in enumerate(self.seen)})
+        found |= {"accepted": torch.stack(self.accepted)} if self.accepted else {}
         if self.moments is not None:
             found |= filed("moments", self.moments.tensors())
         return found
@@ -345,6 +350,7 @@ class Whitened(Engine):
         self.at = Place.of(inside("at", state), self.ladder)
         seen, moments = inside("seen", state), inside("moments", state)
         self.seen = [seen[str(k)] for k in range(len(seen))]
+        self.accepted = list(state["accepted"].unbind()) if "accepted" in state else []
         self.moments = Moments.of(moments) if moments else None
         self.generator.set_state(state["generator"])
 

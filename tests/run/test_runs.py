@@ -1,5 +1,7 @@
 """Runs of ordinary moves and of models whose effects are integrated out, by the contract of every engine."""
 
+from typing import Any, ClassVar
+
 import pytest
 from contracts.engines import RUN, SCHOOLS, EngineContract, Impatient, assert_equal_draws
 
@@ -9,6 +11,7 @@ from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
 from hiertorch.run.independence import Independence
 from hiertorch.run.ordinary import Ordinary
+from hiertorch.run.whitened import Whitened
 
 
 class TestOrdinaryMoves(EngineContract):
@@ -32,6 +35,16 @@ class TestIntegratedOut(EngineContract):
     def test_effects_are_drawn_again_for_the_draws_so_far(self, sweeps: int, keep: list[str] | None) -> None:
         part = self.run(keep=keep, monitors=[Impatient(sweeps)])
         assert part.redraw("alpha").shape == (4, sweeps - 20, 4)
+
+
+class TestWhitened(EngineContract):
+    engine = Whitened
+    moved = ("mu_alpha", "sigma_alpha", "sigma_y", "beta", "alpha")
+    options: ClassVar[dict[str, Any]] = {"plan": [("whitened", list(moved))]}
+
+    def test_groups_have_rates_of_their_own(self) -> None:
+        population, groups = self.whole().stats.acceptance.values()
+        assert population.shape == (4,) and groups.shape == (4, 4)
 
 
 class Clumsy(Monitor):
