@@ -140,7 +140,7 @@ def _checked(model: Model, data: Data, latent: str, scales: Sequence[float]) -> 
         raise DataError(f"scales= is a list of positive numbers, factors of the prior's width; found {scales!r}.")
     if len(set(map(float, scales))) < len(scales):
         raise DataError(f"scales= has a scale twice: {list(scales)}.")
-    if data.y.ndim > 1 or (data.weights is not None and data.weights.ndim > 1):
+    if data.by_chain:
         raise DataError(
             "prior_grid gives each chain a prior, and these data differ by chain: give rows that all share."
         )
@@ -224,13 +224,10 @@ def _table(posteriors: Mapping[float, Posterior], names: Sequence[str]) -> pd.Da
         table = posterior.summary(names)
         found[scale] = table[table["sd"] > 0][["mean", "sd", "mcse_mean", "r_hat"]]
     every = pd.concat(found, names=["scale", "parameter"]).swaplevel()
-    if 1.0 in found:
-        base = found[1.0].reindex(every.index.get_level_values("parameter"))
-        every["shift"] = (every["mean"].to_numpy() - base["mean"].to_numpy()) / base["sd"].to_numpy()
-    else:
-        every["shift"] = math.nan
-    order = list(dict.fromkeys(every.index.get_level_values("parameter")))
-    return every.loc[[(name, scale) for name in order for scale in found if (name, scale) in every.index]]
+    parameter = every.index.get_level_values("parameter")
+    base = found.get(1.0, pd.DataFrame(columns=every.columns, dtype=float)).reindex(parameter)
+    every["shift"] = (every["mean"].to_numpy() - base["mean"].to_numpy()) / base["sd"].to_numpy()
+    return every.loc[[(name, scale) for name in parameter.unique() for scale in found if (name, scale) in every.index]]
 
 
 def _sentence(latent: str, table: pd.DataFrame) -> str:

@@ -123,10 +123,10 @@ def _mean(pointwise: Pointwise) -> dict[str, Tensor]:
     return found
 
 
-def _gathered(source: Source, function: Callable[[Tensor, Tensor], Found]) -> Found:
+def _gathered(source: Source, function: Callable[[Tensor, Tensor], dict[str, Tensor]]) -> Found:
     """Columns over all units, from a function of numbers of units and log densities `(n, draws of all chains)`."""
     parts = [function(units, x.flatten(0, 1).mT.double().contiguous()) for units, x in source.chunks()]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
 def loo(source: Source, efficiency: float | None = None) -> tuple[Found, dict[str, float]]:
@@ -134,26 +134,25 @@ def loo(source: Source, efficiency: float | None = None) -> tuple[Found, dict[st
     number = source.pointwise.number
     efficiency = relative_efficiency(source.pointwise) if efficiency is None else efficiency
 
-    def chunk(_: Tensor, x: Tensor) -> Found:
+    def chunk(_: Tensor, x: Tensor) -> dict[str, Tensor]:
         elpd, k = psis_loo(x, efficiency)
-        lppd = (x.logsumexp(1) - math.log(number)).cpu().numpy()
-        with np.errstate(invalid="ignore"):
-            finite = np.isfinite(elpd) & np.isfinite(lppd)
-            return {"elpd": elpd, "p": lppd - elpd, "pareto_k": k, "lppd": lppd, "finite": finite}
+        lppd = x.logsumexp(1) - math.log(number)
+        finite = torch.isfinite(elpd) & torch.isfinite(lppd)
+        return {"elpd": elpd, "p": lppd - elpd, "pareto_k": k, "lppd": lppd, "finite": finite}
 
     found = _gathered(source, chunk)
     lppd, worst = float(found["lppd"].sum()), float(np.fmax.reduce(found["pareto_k"]))
     return found, {"lppd": lppd, "r_eff": efficiency, "good_k": good_k(number), "worst_k": worst}
 
 
-def psis_loo(x: Tensor | np.ndarray, efficiency: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def psis_loo(x: Tensor, efficiency: float = 1.0) -> tuple[Tensor, Tensor]:
     """elpd_i and Pareto k_i from log densities `(n, draws)`, each `(n,)`; `efficiency` is effective draws over draws.
 
     A density that is the same in all draws needs no weights, and has k 0; one that is 0 in a draw makes elpd -inf. k is
     NaN where the largest weights are all the same, so that there is no tail.
     """
-    elpd, k = leave_one_out(torch.as_tensor(x), efficiency)
-    return elpd.cpu().numpy(), k.where(k != -torch.inf, torch.nan).cpu().numpy()
+    elpd, k = leave_one_out(x, efficiency)
+    return elpd, k.where(k != -torch.inf, torch.nan)
 
 
 def relative_efficiency(pointwise: Pointwise, most: int = EFFICIENCY_PARAMETERS) -> float:
@@ -174,11 +173,10 @@ def waic(source: Source) -> tuple[Found, dict[str, float]]:
     """Columns of WAIC (Gelman, Hwang & Vehtari 2014, eqs 11 to 13), and further numbers."""
     number = source.pointwise.number
 
-    def chunk(_: Tensor, x: Tensor) -> Found:
+    def chunk(_: Tensor, x: Tensor) -> dict[str, Tensor]:
         lppd, mean, variance = x.logsumexp(1) - math.log(number), x.mean(1), x.var(1)
         columns = {"elpd": lppd - variance, "p": variance, "p1": 2.0 * (lppd - mean), "lppd": lppd}
-        finite = torch.isfinite(x).all(1)
-        return {name: y.cpu().numpy() for name, y in {**columns, "finite": finite}.items()}
+        return {**columns, "finite": torch.isfinite(x).all(1)}
 
     found = _gathered(source, chunk)
     p1 = float(found["p1"].sum())
@@ -191,13 +189,12 @@ def dic(source: Source) -> tuple[Found, dict[str, float]]:
     whole = torch.zeros(source.pointwise.number, dtype=torch.float64, device=source.pointwise.data.device)
     values, parts = _mean(source.pointwise), list[int]()
 
-    def chunk(units: Tensor, x: Tensor) -> Found:
+    def chunk(units: Tensor, x: Tensor) -> dict[str, Tensor]:
         parts.append(len(units))
         whole.add_(x.sum(0))
         centre = source.at(values, units).double()
         p = 2.0 * (centre - x.mean(1))
-        columns = {"elpd": centre - p, "p": p, "centre": centre, "finite": torch.isfinite(x).all(1)}
-        return {name: y.cpu().numpy() for name, y in columns.items()}
+        return {"elpd": centre - p, "p": p, "centre": centre, "finite": torch.isfinite(x).all(1)}
 
     found = _gathered(source, chunk)
     centre, p_v = float(found["centre"].sum()), 2.0 * float(whole.var())

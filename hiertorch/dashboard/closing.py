@@ -116,7 +116,7 @@ def _check(posterior: Fit, model: Model, data: Data) -> None:
         raise LeftOutError("the model overrides log_prob, so that rows are not known to have densities of their own")
     if not overrides(model, "likelihood") and not overrides(model, "log_likelihood"):
         raise LeftOutError("the model has no likelihood")
-    if data.y.dim() > 1 or (data.weights is not None and data.weights.dim() > 1):
+    if data.by_chain:
         raise LeftOutError("each chain was fitted to data of its own, so that no row has one density")
 
 

@@ -15,7 +15,7 @@ Both keep the first word on hyper-parameters and on how a run ended, the running
 import math
 import os
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -61,7 +61,7 @@ def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[S
     Raises:
         OSError: if a file can't be read.
     """
-    files = [_events(path) for path in _own(folder)]
+    files = [list(_events(path)) for path in _own(folder)]
     found = {} if before is None else _last(files, before)
     for events in files:
         for event in events:
@@ -107,14 +107,8 @@ def _own(folder: str | os.PathLike[str]) -> list[Path]:
 
 def _ours(path: Path) -> bool:
     """Whether the file is empty, or its first record says that it is from here."""
-    with path.open("rb") as file:
-        first = file.read(HEAD.size + 100)
-    if not first:
-        return True
-    end = HEAD.size + HEAD.unpack(first[: HEAD.size])[0] if len(first) > HEAD.size else 0
-    with suppress(DecodeError):
-        return Event.FromString(first[HEAD.size : end]).source_metadata.writer == WRITER
-    return False
+    first = next(_events(path), None)
+    return path.stat().st_size == 0 if first is None else first.source_metadata.writer == WRITER
 
 
 def _last(files: list[list[Event]], before: int) -> dict[str, Summary.Value]:
@@ -132,20 +126,19 @@ def _last(files: list[list[Event]], before: int) -> dict[str, Summary.Value]:
     return last
 
 
-def _events(path: Path) -> list[Event]:
+def _events(path: Path) -> Iterator[Event]:
     """Up to the first record that is cut off, whose length has a wrong checksum or that is no event."""
-    data, at, events = path.read_bytes(), 0, list[Event]()
+    data, at = path.read_bytes(), 0
     while at + HEAD.size <= len(data):
         length, checksum = HEAD.unpack_from(data, at)
         begin = at + HEAD.size
         at = begin + length + 4  # the record's own checksum
         if at > len(data) or masked_crc32c(data[begin - HEAD.size : begin - 4]) != checksum:
-            break
+            return
         try:
-            events.append(Event.FromString(data[begin : at - 4]))
+            yield Event.FromString(data[begin : at - 4])
         except DecodeError:
-            break
-    return events
+            return
 
 
 def _blank(value: Summary.Value) -> Summary.Value | None:

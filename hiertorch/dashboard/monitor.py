@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import torch
 
+from hiertorch.arguments import check_flag
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import RunFolderError, SamplingError, warn
 from hiertorch.monitors.base import Monitor, RunInfo, Window
@@ -86,8 +87,7 @@ parameters |
             raise SamplingError(f"share= is the part of a run's time that watching may cost, 0 to 1; found {share!r}.")
         if not isinstance(log_dir, str | os.PathLike):
             raise SamplingError(f"log_dir must be the path of a folder, found {log_dir!r}.")
-        if not isinstance(announce, bool):
-            raise SamplingError(f"announce must be True (say how to look at it) or False, found {announce!r}.")
+        check_flag("announce", announce, error=SamplingError)
         for name, value in (hparams or {}).items():
             if not isinstance(name, str) or not isinstance(value, str | bool | int | float):
                 raise SamplingError(f"hparams= are names with a text, a number or a bool; found {name!r}: {value!r}.")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
+import numpy as np
 import pandas
 import torch
 from torch import Tensor
@@ -150,14 +151,9 @@ def parameter_names(run: RunInfo, name: str, shape: Sequence[int], at: Iterable[
         known.insert(0, run.labels.get(plate, ()))
     lengths = shape if plate is not None else shape[1:]  # a population-level latent has no group to name
     axes = [labels if len(labels) == n else range(n) for labels, n in zip(known, lengths, strict=True)]
-    names = []
-    for k in range(prod(lengths)) if at is None else at:
-        places = []
-        for axis in reversed(axes):
-            k, place = divmod(k, len(axis))
-            places.append(axis[place])
-        names.append(parameter_text(name, places[::-1]))
-    return names
+    flat = np.array(range(prod(lengths)) if at is None else list(at), dtype=np.int64)
+    places = zip(*np.unravel_index(flat, (1, *lengths)), strict=True)
+    return [parameter_text(name, [axis[k] for axis, k in zip(axes, place, strict=True)]) for _, *place in places]
 
 
 def safe_tags(names: Iterable[str]) -> list[str]:

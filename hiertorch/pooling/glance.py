@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from hiertorch.advice.findings import BROKEN
-from hiertorch.arguments import check_count
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import ModelError
 from hiertorch.model.declared import overrides
@@ -84,11 +83,7 @@ class Glances:
     def at(self, posterior: Fit, draws: int = 200, *, alone: bool = False) -> Glance:
         """Pooling of a posterior from some of its draws, which need not be those of all latents: at most so many of all
         chains together, evenly spaced. What each group's own rows say ("alone") takes some passes over all rows.
-
-        Raises:
-            DataError: if `draws` is no whole number from 1.
         """
-        check_count("draws", draws)
         if why := self._unknown(posterior):
             return Glance(notes=(f"Pooling was left out: {why}.",))
         values, notes = self._thinned(posterior, draws), list[str]()
@@ -110,7 +105,7 @@ class Glances:
         name = type(self.model).__name__
         if overrides(self.model, "log_prob"):
             return f"{name} writes log_prob itself, so that no levels are known"
-        if any(x is not None and x.ndim > 1 for x in (self.data.y, self.data.weights)):
+        if self.data.by_chain:
             return "each chain was fitted to data of its own"
         if not posterior.n_draws:
             return "there are no draws yet"

@@ -9,7 +9,6 @@ Note [What chance does]
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,16 +31,6 @@ SETS = 400
 
 NUMBERS, HELD = 2_000_000, 40_000_000
 """Numbers that are computed with at once, and of predictions that are held."""
-
-
-class Check(NamedTuple):
-    """A statistic of the new rows, against those of simulated ones."""
-
-    found: float
-    expected: float
-    low: float
-    high: float
-    p: float
 
 
 def calibrated(
@@ -84,8 +73,7 @@ def calibrated(
         found["group means"] = _check(_largest(torch.cat(means, 1)), level, "high")
     u = torch.rand(len(y), generator=generator, device=y.device, dtype=y.dtype)
     pit = (predicted < y).to(y).mean(0) + u * (predicted == y).to(y).mean(0)
-    table = pd.DataFrame.from_dict(found, orient="index", columns=list(Check._fields))
-    return table, pd.Series(pit.cpu().numpy(), index=rows.index, name="pit")
+    return pd.DataFrame.from_dict(found, orient="index"), pd.Series(pit.cpu().numpy(), index=rows.index, name="pit")
 
 
 def _log_scores(setting: Setting, at: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -116,12 +104,12 @@ def _largest(x: Tensor) -> Tensor:
     return torch.where(sd > 0, (x - x[1:].mean(0)) / sd, 0.0).abs().amax(1)
 
 
-def _check(statistic: Tensor, level: float, side: str) -> Check:
-    """The first of `(1 + sets,)` against the others."""
+def _check(statistic: Tensor, level: float, side: str) -> dict[str, float]:
+    """The first of `(1 + sets,)`, that of the new rows, against the others, of simulated ones."""
     found, simulated = float(statistic[0]), statistic[1:].double().cpu().numpy()
     number = len(simulated) + 1
     below, above = (1 + (simulated <= found).sum()) / number, (1 + (simulated >= found).sum()) / number
     p = {"low": below, "high": above, "both": min(1.0, 2 * min(below, above))}[side]
     tail = level / 2 if side == "both" else level
     low, high = np.quantile(simulated, [0.0 if side == "high" else tail, 1.0 if side == "low" else 1 - tail])
-    return Check(found, float(simulated.mean()), float(low), float(high), float(p))
+    return {"found": found, "expected": simulated.mean(), "low": low, "high": high, "p": p}

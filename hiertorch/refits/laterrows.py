@@ -43,7 +43,7 @@ class Later:
         fitted = posterior.fitted
         self.fitted: Fitted = fitted
         data = fitted.data
-        if data.y.ndim > 1 or (data.weights is not None and data.weights.ndim > 1):
+        if data.by_chain:
             raise DataError(
                 "each chain of this posterior was fitted to data of its own, and new rows belong to all: update one "
                 "that was fitted to a response and weights of shape (rows,)."

@@ -203,25 +203,26 @@ def _broken(calibration: pd.DataFrame, level: float, later: Later) -> list[str]:
 
 def _moves(groups: pd.DataFrame, parameters: pd.DataFrame, level: float) -> list[str]:
     found = []
-    shifts = groups["shift"].where(groups["pareto_k"].fillna(-math.inf) < good_k(DRAWS)).dropna().abs()
-    if len(shifts) and bool((far := shifts > _furthest(level, len(shifts))).any()):
-        worst: Any = shifts.idxmax()
+    far = _far(groups["shift"].where(groups["pareto_k"].fillna(-math.inf) < good_k(DRAWS)), level)
+    if len(far):
+        worst: Any = far.idxmax()
         found.append(
-            f"the effects of {many(int(far.sum()), 'group')} move further than chance would have it, most that of "
-            f"{worst[0]} {label_text(worst[1])} by {shifts.max():.1f} posterior sds."
+            f"the effects of {many(len(far), 'group')} move further than chance would have it, most that of "
+            f"{worst[0]} {label_text(worst[1])} by {far.max():.1f} posterior sds."
         )
-    shifts = parameters["shift"].dropna().abs()
-    if len(shifts) and bool((far := shifts > _furthest(level, len(shifts))).any()):
+    far = _far(parameters["shift"], level)
+    if len(far):
         found.append(
-            f"{', '.join(map(str, shifts[far].index[:5]))} move further than chance would have it, by up to "
-            f"{shifts.max():.1f} posterior sds."
+            f"{', '.join(map(str, far.index[:5]))} move further than chance would have it, by up to {far.max():.1f} "
+            "posterior sds."
         )
     return found
 
 
-def _furthest(level: float, number: int) -> float:
-    """Of so many standard normal moves, none is further but with probability `level`."""
-    return NormalDist().inv_cdf(1 - level / (2 * number))
+def _far(shifts: pd.Series, level: float) -> pd.Series:
+    """Those than which none of so many standard normal moves is further but with probability `level`."""
+    known = shifts.dropna().abs()
+    return known[known > NormalDist().inv_cdf(1 - level / (2 * max(len(known), 1)))]
 
 
 def _text(table: pd.DataFrame) -> str:

@@ -479,8 +479,8 @@ def test_psis_of_odd_weights():
     x[2, 7] = -np.inf
     x[3, 7] = np.nan
     x[4, :100] = -3.0  # the largest weights are all the same
-    found, k = elpd.psis_loo(x)
-    alone, k_alone = elpd.psis_loo(x[:1])
+    found, k = elpd.psis_loo(torch.from_numpy(x))
+    alone, k_alone = elpd.psis_loo(torch.from_numpy(x[:1]))
     assert found[0] == alone[0]
     assert k[0] == k_alone[0]
     assert (found[1], k[1]) == (-1.25, 0.0)
