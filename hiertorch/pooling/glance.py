@@ -14,7 +14,7 @@ Note [Beside a run]
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -26,7 +26,6 @@ from torch.distributions import Distribution
 
 from hiertorch.advice.findings import BROKEN
 from hiertorch.draws.fit import Fit
-from hiertorch.errors import ModelError
 from hiertorch.model.declared import overrides
 from hiertorch.model.latent import Values
 from hiertorch.model.reads import Reads
@@ -53,7 +52,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Glance:
     """What a glance found, by level of effects ("alpha", "effects[SES]") or by plate and "rows"; what a model can't
-    give is left out and noted.
+    give is left out.
 
     If it was asked for, `alone` has each group by itself and in the posterior, one row a group: `plate`, `rows` (n_j),
     `no_pooling` (what its own rows say, given all but the effects of this group; NaN where they can't) and `se`, `mean`
@@ -65,7 +64,6 @@ class Glance:
     share: dict[str, float] = field(default_factory=dict)  # plate -> its share of their sum, mean over draws
     alone: dict[str, pd.DataFrame] = field(default_factory=dict)  # level -> its groups
     scale_of: dict[str, str] = field(default_factory=dict)  # level -> the latent that is its scale ("sigma_alpha")
-    notes: tuple[str, ...] = ()  # sentences on what was left out, and why
 
 
 class Glances:
@@ -84,32 +82,20 @@ class Glances:
         """Pooling of a posterior from some of its draws, which need not be those of all latents: at most so many of all
         chains together, evenly spaced. What each group's own rows say ("alone") takes some passes over all rows.
         """
-        if why := self._unknown(posterior):
-            return Glance(notes=(f"Pooling was left out: {why}.",))
-        values, notes = self._thinned(posterior, draws), list[str]()
+        own = any(overrides(self.model, method) for method in ("log_prob", "log_prior_term"))  # no levels are known
+        if own or self.data.by_chain or not posterior.n_draws:
+            return Glance()
+        values = self._thinned(posterior, draws)
         self._first = self._first or {name: x[:EXAMPLES] for name, x in values.items()}
         with torch.no_grad(), validation(False):
-            pooling = self._pooling(values, notes)
-            found = _noted("Shares of variance were", notes, self._shares, values) or {}
+            found = _given(self._shares, values)
             return Glance(
-                pooling=pooling,
+                pooling=self._pooling(values),
                 variance={level: float(variance.median()) for level, (variance, _) in found.items()},
                 share={level: float(share.mean()) for level, (_, share) in found.items()},
-                alone=self._alone(values, notes) if alone else {},
+                alone=self._alone(values) if alone else {},
                 scale_of=dict(self._scales),
-                notes=tuple(notes),
             )
-
-    def _unknown(self, posterior: Fit) -> str | None:
-        """Why nothing is known of pooling."""
-        name = type(self.model).__name__
-        if overrides(self.model, "log_prob"):
-            return f"{name} writes log_prob itself, so that no levels are known"
-        if self.data.by_chain:
-            return "each chain was fitted to data of its own"
-        if not posterior.n_draws:
-            return "there are no draws yet"
-        return f"{name} writes log_prior_term itself" if overrides(self.model, "log_prior_term") else None
 
     def _thinned(self, posterior: Fit, draws: int) -> dict[str, Tensor]:
         """Draws of the latents that are at hand, `(draws, size, *event)`."""
@@ -146,7 +132,7 @@ class Glances:
     def _scales(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for name in self._reads.distributions:  # of some no spread is known
-            found |= _noted("", [], scale_of, self.model, self.data, name, self._reads) or {}
+            found |= _given(scale_of, self.model, self.data, name, self._reads)
         return found
 
     @cached_property
@@ -163,52 +149,39 @@ class Glances:
             try:
                 found[plate] = untold(self._effects, example, plate)
             except FAILURES as error:
-                found[plate] = _why(error)
+                found[plate] = str(error)
         return found
 
-    def _pooling(self, values: Mapping[str, Tensor], notes: list[str]) -> dict[str, float]:
+    def _pooling(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         levels: dict[str, Level] = {}
         for name in [name for name, latent in self.model.latents.items() if latent.plate is not None]:
-            levels |= _noted(f"The pooling factor of {name} was", notes, self._levels, name, values) or {}
-        still = [level for level, line in levels.items() if not math.isfinite(line.pooling)]
-        notes += [f"The pooling factor of {level} was left out: its draws do not vary." for level in still]
-        return {level: line.pooling for level, line in levels.items() if level not in still}
+            levels |= _given(self._levels, name, values)
+        return {level: line.pooling for level, line in levels.items() if math.isfinite(line.pooling)}
 
     def _levels(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Level]:
-        latent = self.model.latents[name]
-        self._stored([name, *self._reads.priors.get(name, ())], values)
-        if values[name][0].numel() < 2 or (latent.labels_of is None and values[name].shape[1] < 2):
-            raise ModelError("there is one group")
+        """Those of an effect, if there are draws of all that its prior reads, and more groups than one."""
+        path, needed = self.model.latents[name].labels_of is not None, {name, *self._reads.priors.get(name, ())}
+        if not needed <= values.keys() or values[name][0].numel() < 2 or (values[name].shape[1] < 2 and not path):
+            return {}
         return levels_of_effect(self.model, self.data, values, name)
-
-    def _stored(self, needed: Collection[str], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if missing := [name for name in self.model.latents if name in needed and name not in values]:
-            raise ModelError(f"the draws of {', '.join(missing)} are not stored")
-        return {name: values[name] for name in needed}
 
     def _shares(self, values: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """Plates, and rows -> variance and share of each draw."""
-        population = [name for name, latent in self.model.latents.items() if latent.plate is None]
-        given = self._stored(population, values)
+        given = {name: values[name] for name, latent in self.model.latents.items() if latent.plate is None}
         names = {plate: names for plate, names in self._effects.names.items() if self._untold[plate] != COUPLED}
-        single = Effects(self.model, self.data, names)
-        return shares(partition(single, given, self._reads.priors))
+        return shares(partition(Effects(self.model, self.data, names), given, self._reads.priors))
 
-    def _alone(self, values: Mapping[str, Tensor], notes: list[str]) -> dict[str, pd.DataFrame]:
-        """Level -> each group."""
-        given = _noted("Groups by themselves were", notes, self._stored, self.model.latents, values)
-        if given is None:
-            return {}
+    def _alone(self, values: Mapping[str, Tensor]) -> dict[str, pd.DataFrame]:
+        """Level -> each group, if there are draws of all latents."""
         found: dict[str, pd.DataFrame] = {}
-        centre = {name: x.mean(0, keepdim=True) for name, x in given.items()}
-        for plate in self._effects.names:
-            found |= _noted(f"Groups of {plate} by themselves were", notes, self._of_plate, plate, centre) or {}
+        if values.keys() == self.model.latents.keys():
+            centre = {name: x.mean(0, keepdim=True) for name, x in values.items()}
+            for plate in (plate for plate, why in self._untold.items() if why is None):
+                found |= _given(self._of_plate, plate, centre)
         return found
 
     def _of_plate(self, plate: str, centre: Mapping[str, Tensor]) -> dict[str, pd.DataFrame]:
         """The same of one grouping, given the means of all latents, `(1, size, *event)`."""
-        if why := self._untold[plate]:
-            raise ModelError(why)
         found: dict[str, pd.DataFrame] = {}
         for name, (estimate, error) in no_pooling(self._effects, centre, plate, STEPS).items():
             mean, prior = centre[name][0], self.model.prior(name, self.model.values(centre), self.data)
@@ -218,17 +191,9 @@ class Glances:
         return found
 
 
-def _noted(what: str, notes: list[str], make: Callable[..., T], *given: object) -> T | None:
-    """What is made; or, of a model that can't give it, nothing and a note on why."""
+def _given(make: Callable[..., dict[str, T]], *given: object) -> dict[str, T]:
+    """What is made; nothing, of a model that can't give it."""
     try:
         return make(*given)
-    except FAILURES as error:
-        notes.append(f"{what} left out: {_why(error)}.")
-        return None
-
-
-def _why(error: Exception) -> str:
-    """What went wrong, within a sentence."""
-    if isinstance(error, NotImplementedError):
-        return "a mean or variance of its prior is not known"
-    return f"{error}".strip().rstrip(".") or type(error).__name__
+    except FAILURES:
+        return {}

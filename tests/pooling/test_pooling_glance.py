@@ -151,7 +151,6 @@ def test_it_agrees_with_the_tables_of_the_same_draws(sample, case):
         for column in ("no_pooling", "se"):
             assert found[column].to_numpy() == pytest.approx(groups[column].to_numpy(), rel=1e-6, nan_ok=True)
     assert seen.scale_of == SCALES.get(case, {"alpha": "sigma_alpha"})
-    assert seen.notes == ()
     if case in ("bernoulli", "poisson"):  # successes alone, or no events, tell no level
         assert seen.alone["alpha"]["no_pooling"].isna().tolist() == [True] + [False] * 8
 
@@ -238,7 +237,7 @@ def test_what_does_not_change_in_a_run_is_found_once(monkeypatch):
 def assert_same(one: Glance, other: Glance) -> None:
     for part in ("pooling", "variance", "share", "scale_of"):
         assert getattr(one, part) == pytest.approx(getattr(other, part), rel=1e-12) if part != "scale_of" else True
-    assert one.scale_of == other.scale_of and one.notes == other.notes and list(one.alone) == list(other.alone)
+    assert one.scale_of == other.scale_of and list(one.alone) == list(other.alone)
     for name, alone in one.alone.items():
         pd.testing.assert_frame_equal(alone, other.alone[name], rtol=1e-9)
 
@@ -289,7 +288,7 @@ def test_a_model_with_its_own_density():
             return -0.5 * (v.alpha**2).sum(-1)
 
     seen = glance(from_prior(Own(), grouped()), alone=True)
-    assert seen == Glance(notes=("Pooling was left out: Own writes log_prob itself, so that no levels are known.",))
+    assert seen == Glance()
 
     class Rows(ht.Model):
         mu = ht.Latent(Normal(0.0, 1.0))
@@ -304,14 +303,13 @@ def test_a_model_with_its_own_density():
     assert list(seen.pooling) == ["alpha"] and seen.scale_of == {"alpha": "tau"}
     assert seen.alone["alpha"]["no_pooling"].to_numpy() == pytest.approx(data.y.reshape(9, 6).mean(1).numpy(), rel=1e-9)
     assert seen.variance == seen.share == {}
-    assert seen.notes == ("Shares of variance were left out: the model writes log_likelihood itself.",)
 
 
 def test_chains_with_data_of_their_own():
     data = grouped()
     chained = data.replace(y=torch.stack([data.y, -data.y]))
     seen = glance(from_prior(models.VaryingIntercepts("g", priors="tutorial"), chained, chains=2), alone=True)
-    assert seen == Glance(notes=("Pooling was left out: each chain was fitted to data of its own.",))
+    assert seen == Glance()
 
 
 def test_draws_that_are_not_stored():
@@ -323,13 +321,8 @@ def test_draws_that_are_not_stored():
     assert less.pooling == {"alpha": whole.pooling["alpha"]}
     assert less.variance == whole.variance and less.share == whole.share
     assert less.scale_of == whole.scale_of and less.alone == {}
-    assert less.notes == (
-        "The pooling factor of beta was left out: the draws of beta are not stored.",
-        "Groups by themselves were left out: the draws of beta are not stored.",
-    )
     less = glance(less_of(run, "sigma_beta"))
     assert list(less.pooling) == ["alpha"] and less.variance == {}
-    assert any("Shares of variance were left out: the draws of sigma_beta are not stored." in n for n in less.notes)
     more = less_of(run, "sigma_beta")
     held = run.draws["sigma_beta"]  # beside the posterior, as where keep= leaves it out
     more.origin, more.more = Fitted(model, data, held), {"sigma_beta": held}
@@ -343,12 +336,11 @@ def test_what_has_no_population():
     seen = glance(from_prior(models.NoPooling("g", ["x"], priors="tutorial"), data), alone=True)
     assert list(seen.pooling) == ["alpha", "beta[x]"] == list(seen.alone)
     assert seen.variance == seen.scale_of == {}
-    assert seen.notes == ("Shares of variance were left out: no effects of independent groups have a population.",)
     seen = glance(from_prior(models.CompletePooling(["x"], priors="tutorial"), data), alone=True)
-    assert seen.pooling == seen.variance == seen.alone == seen.scale_of == {} and len(seen.notes) == 1
+    assert seen.pooling == seen.variance == seen.alone == seen.scale_of == {}
 
 
-def test_what_can_not_be_told_is_noted():
+def test_what_can_not_be_told_is_left_out():
     class Coupled(ht.Model):
         mu = ht.Latent(Normal(0.0, 5.0))
         tau = ht.Latent(Gamma(2.0, 1.0))
@@ -360,7 +352,6 @@ def test_what_can_not_be_told_is_noted():
     data = grouped()
     seen = glance(from_prior(Coupled(), data), alone=True)
     assert list(seen.pooling) == ["alpha"] and seen.alone == seen.variance == {}
-    assert any("its groups are not independent given the rest" in note for note in seen.notes)
 
     class Logistic(Coupled):
         def likelihood(self, v, data):
@@ -368,7 +359,6 @@ def test_what_can_not_be_told_is_noted():
 
     seen = glance(from_prior(Logistic(), counts("bernoulli")), alone=True)
     assert list(seen.alone) == ["alpha"] and seen.variance == {}
-    assert any("the likelihood of Logistic is Bernoulli" in note for note in seen.notes)
 
     class Shapeless(Coupled):
         alpha = ht.Latent(
@@ -377,7 +367,6 @@ def test_what_can_not_be_told_is_noted():
 
     seen = glance(from_prior(Shapeless(), data), alone=True)
     assert seen.pooling == seen.alone == seen.variance == seen.scale_of == {}
-    assert any("alpha was left out: a mean or variance of its prior is not known." in note for note in seen.notes)
 
     class Prior(ht.Model):
         mu = ht.Latent(Normal(0.0, 5.0))
@@ -385,10 +374,8 @@ def test_what_can_not_be_told_is_noted():
 
     seen = glance(from_prior(Prior(), data), alone=True)  # it has no likelihood, and was drawn from its prior
     assert list(seen.pooling) == ["alpha"] and seen.alone == seen.variance == {}
-    assert len(seen.notes) == 2 and all("Prior has no likelihood" in note for note in seen.notes)
     seen = glance(from_prior(models.VaryingIntercepts("g", priors="tutorial"), grouped(groups=1)), alone=True)
     assert seen.pooling == {} and list(seen.alone) == ["alpha"]
-    assert seen.notes == ("The pooling factor of alpha was left out: there is one group.",)
 
 
 def test_chains_that_do_not_move():
@@ -397,12 +384,11 @@ def test_chains_that_do_not_move():
     ones = {name: torch.ones_like(x) for name, x in from_prior(model, data).draws.items()}
     seen = glance(light(model, data, ones), alone=True)
     assert seen.pooling == {} and seen.variance == {"g": 1.0, "rows": 1.0} and seen.share == {"g": 0.5, "rows": 0.5}
-    assert seen.notes == ("The pooling factor of alpha was left out: its draws do not vary.",)
     ones["alpha"] = torch.arange(9.0, dtype=torch.float64).expand(4, 10, 9)
     assert glance(light(model, data, ones)).pooling == {"alpha": 0.0}
     none = light(model, data, {name: x[:, :0] for name, x in ones.items()})
     glances = Glances(none)
-    assert glances.at(none) == Glance(notes=("Pooling was left out: there are no draws yet.",))
+    assert glances.at(none) == Glance()
     assert glances.at(light(model, data, ones)).scale_of == {"alpha": "sigma_alpha"}
 
 
