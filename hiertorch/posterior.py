@@ -114,8 +114,8 @@ class Posterior(Fit):
             draws: to look at, of all chains together; None takes all.
 
         Raises:
-            DataError: if the posterior does not know its model and data, for a grouping that these don't have, and
-                where groups are not independent given the population.
+            DataError: if the posterior does not know its model and data, for fewer than 25 draws, a grouping that these
+                don't have, and where groups are not independent given the population.
         """
         return criterion(self, kind, by, draws=draws)
 
@@ -132,6 +132,7 @@ class Posterior(Fit):
 
         Raises:
             DataError: for folds that can't be.
+            InterruptedRunError: if the run was stopped.
         """
         return kfold(self, k, by, stratify=stratify, **settings)
 
@@ -144,6 +145,7 @@ class Posterior(Fit):
 
         Raises:
             DataError: for a criterion of another kind or of other data.
+            InterruptedRunError: if the run was stopped.
         """
         return refit(self, criterion, **settings)
 

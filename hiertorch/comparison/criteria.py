@@ -98,11 +98,7 @@ def criterion(posterior: Fit, kind: str = "loo", by: str = "row", *, draws: int 
 
     DIC's mean of theta is that of the latents as declared; `details` has the second form, p_V = 2 Var_s log p(y |
     theta_s) (Gelman, Hwang & Vehtari 2014, eqs 8 to 10); of WAIC p_waic1 (eq. 11) beside p_waic2 (eq. 12). Arguments
-    are those of `hiertorch.posterior.Posterior.criterion`.
-
-    Raises:
-        DataError: for an unknown kind or grouping, fewer than 25 draws, a posterior that does not know its model and
-            data, and groups that are not independent given the population.
+    and errors are those of `hiertorch.posterior.Posterior.criterion`.
     """
     check_choice("kind", kind, KINDS)
     pointwise = Pointwise(posterior, draws)

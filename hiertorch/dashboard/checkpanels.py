@@ -12,11 +12,11 @@ SHOWN, ABOVE = 1_000, 300  # rows below and above the limit of k
 COMMON, FAR = 0.7, 10.0  # the limit of k that is known best, and what it is drawn up to
 
 
-def predictive(y: np.ndarray, replicated: np.ndarray, discrete: bool, response: str = "y") -> bytes:
+def predictive(y: np.ndarray, replicated: np.ndarray, discrete: bool) -> bytes:
     """The response `(rows,)` and replications of it, `(replications, rows)`: their densities, or of counts the
     frequencies of values, with the median and the 5 to 95 % band of 100 replications. NaN is left out.
     """
-    sheet = Sheet("Predictive check", response, "share of rows" if discrete else "density")
+    sheet = Sheet("Predictive check", "y", "share of rows" if discrete else "density")
     replicated = np.atleast_2d(np.asarray(replicated, dtype=np.float64))[:REPLICATIONS]
     y = np.asarray(y, dtype=np.float64).reshape(-1)
     some = slice(None, None, max(1, -(-replicated.size // VALUES)))

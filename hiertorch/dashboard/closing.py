@@ -3,7 +3,6 @@
 What does not fit the allowance, or can't be had, is left out and said so: nothing here raises.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +48,6 @@ class Closing:
     discrete: bool  # whether the response is a count, or yes and no
     misfits: tuple[str, ...] | None  # a sentence for each statistic that is not reproduced; None if nobody looked
     notes: tuple[str, ...]  # a sentence for each thing that is missing
-    seconds: float  # that it took
 
 
 def closing(posterior: Fit, seconds: float) -> Closing:
@@ -60,7 +58,7 @@ def closing(posterior: Fit, seconds: float) -> Closing:
     PSIS-LOO where the allowance is for the same draws. Seconds are those of this thread, whatever else the machine
     does; PSIS-LOO stops as soon as it is seen to take twice as long.
     """
-    began, notes = time.thread_time(), _Notes()
+    notes = _Notes()
     shown, y = np.zeros(0, dtype=np.int64), np.zeros(0)
     made: tuple[np.ndarray | None, bool, tuple[str, ...] | None] = (None, False, None)
     found: tuple[Rows, Found] | None = None
@@ -86,8 +84,7 @@ def closing(posterior: Fit, seconds: float) -> Closing:
             )
         else:
             elpd, se, p = total(columns["elpd"], columns["p"])
-    took = time.thread_time() - began
-    return Closing(elpd, se, p, k, draws, good_k(draws), labels, shown, y, *made, tuple(notes), took)
+    return Closing(elpd, se, p, k, draws, good_k(draws), labels, shown, y, *made, tuple(notes))
 
 
 class _Notes(list[str]):

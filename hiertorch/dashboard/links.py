@@ -95,12 +95,11 @@ def place(log_dir: str | os.PathLike[str]) -> tuple[str, str | None]:
     return (str(path), None) if alone else (str(parent), path.name)
 
 
-def announcement(log_dir: str | os.PathLike[str], port: int = PORT) -> str:
+def announcement(log_dir: str | os.PathLike[str]) -> str:
     """What a person who starts a run is told, in one line: its folder, the command, and where its charts are."""
     folder, _ = place(log_dir)
-    elsewhere = [] if port == PORT else ["--port", str(port)]
-    words = shlex.join(["tensorboard", "--logdir", folder, *elsewhere])
-    return f"Dashboard of {os.path.normpath(log_dir)}: {words}, at http://localhost:{port}/#custom_scalars"
+    words = shlex.join(["tensorboard", "--logdir", folder])
+    return f"Dashboard of {os.path.normpath(log_dir)}: {words}, at http://localhost:{PORT}/#custom_scalars"
 
 
 def lines(views: Sequence[tuple[str, str]]) -> list[str]:

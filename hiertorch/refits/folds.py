@@ -70,12 +70,7 @@ def kfold(
     seed: int | None = None,
     **settings: Any,
 ) -> Criterion:
-    """The expected log predictive density by k fits, each without one fold; see `hiertorch.posterior.Posterior.kfold`.
-
-    Raises:
-        DataError: for folds that can't be.
-        InterruptedRunError: if the run was stopped.
-    """
+    """The expected log predictive density by k fits, each without one fold; see `Posterior.kfold`."""
     check_handed_on(settings, WITHOUT)
     check_seed(seed)
     whole = Pointwise(posterior, FITTED)
@@ -113,11 +108,8 @@ def refit(
     **settings: Any,
 ) -> Criterion:
     """A criterion by PSIS-LOO with the rows (or groups) of a high Pareto k left out by fits of their own, all in one
-    run: of a Pareto k above min(1 - 1 / log10(draws), 0.7) (Vehtari et al. 2024) if nothing else is given.
-
-    Raises:
-        DataError: for a criterion of another kind or of other data.
-        InterruptedRunError: if the run was stopped.
+    run: of a Pareto k above min(1 - 1 / log10(draws), 0.7) (Vehtari et al. 2024) if nothing else is given; see
+    `hiertorch.posterior.Posterior.refit`.
     """
     if not isinstance(criterion, Criterion) or criterion.kind != "loo":
         kind = criterion.kind if isinstance(criterion, Criterion) else type(criterion).__name__

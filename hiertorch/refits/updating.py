@@ -37,14 +37,11 @@ def update(
     distinct: bool = False,
     **settings: Any,
 ) -> Given:
-    """p(theta | y, y_new): see the module, and `Posterior.update`.
+    """p(theta | y, y_new): see the module, and `hiertorch.posterior.Posterior.update` for arguments and errors.
 
     `run["updated"]` of the result says how: "rows", "new_groups", "by" ("weights" or "refit"), "pareto_k", "ess" and
     for a refit "why", which is a warning as well. With `draws=` (and `chains=`) among the settings, weights keep as
     many.
-
-    Raises:
-        DataError: if the posterior does not know its model and data, and for rows that can't be read.
     """
     check_handed_on(settings, WITHOUT)
     check_flag("distinct", distinct)

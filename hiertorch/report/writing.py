@@ -17,10 +17,7 @@ from hiertorch.runtime.silence import hushed, quiet
 
 def write(posterior: Fit, path: str | os.PathLike[str]) -> Path:
     """Write the report of a posterior, whole or not at all, and give the path of the file, whose folders are made. Of a
-    posterior without model and data, the sections that need them say so.
-
-    Raises:
-        RunFolderError: if the file can't be written.
+    posterior without model and data, the sections that need them say so. A RunFolderError says if it can't be written.
     """
     from matplotlib import rc_context
 
