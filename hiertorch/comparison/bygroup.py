@@ -36,20 +36,15 @@ CHECKED = 16
 
 
 def by_group(pointwise: Pointwise, plate: str) -> "ClosedForm | Numerical | Summed":
-    """The way to log p(y_j | rest) of each group j of a plate, 0 for groups without rows: its effects are integrated
-    out in closed form if there is one; if none vary over the plate, nothing is.
+    """The way to log p(y_j | rest) of each group j of a plate of the data, 0 for groups without rows: its effects are
+    integrated out in closed form if there is one; if none vary over the plate, nothing is.
 
     Raises:
-        DataError: for a grouping that the data don't have, over which no effects vary but some do within it, or whose
-            groups are not independent given the rest.
+        DataError: for a grouping over which no effects vary but some do within it, or whose groups are not independent
+            given the rest.
     """
     data = pointwise.data
     plates = list(dict.fromkeys(x.plate for x in pointwise.model.latents.values() if x.plate is not None))
-    if plate not in data.plates:
-        raise DataError(
-            f"the data have no grouping {plate!r}; they have {wording.listed(data.plates)}: name it in groups= of "
-            f"ht.Data, also for a model that ignores it.{wording.closest(plate, data.plates)}"
-        )
     if plate not in plates and not any(data.nests(inner, plate) for inner in plates):
         return Summed(pointwise, plate)
     if plate not in plates:

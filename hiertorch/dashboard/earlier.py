@@ -10,6 +10,8 @@ TensorBoard has two readers, and a running one keeps what it has read.
   that was deleted while it stood at its end, so the last of the old files stays, empty.
 
 Both keep the first word on hyper-parameters and on how a run ended, the running ones until they are started anew.
+
+All that is here raises an OSError if a file can't be read or deleted.
 """
 
 import math
@@ -38,9 +40,6 @@ HEAD = struct.Struct("<QI")  # a message's length, and the checksum of the lengt
 def succeeded(folder: Path, steps: int, chains: int) -> tuple[int, dict[Path, list[Summary.Value]]]:
     """Makes way for a new run: the step at which its files begin, and what those of each folder are to begin with. The
     curves of the `steps` that it continues go on if they are there.
-
-    Raises:
-        OSError: if a file can't be read or deleted.
     """
     old = event_files(folder)
     begin = steps if old else 0
@@ -57,9 +56,6 @@ def carried(folder: str | os.PathLike[str], before: int | None = None) -> list[S
 
     A session's start at step T supersedes earlier records at T and later. A file counts up to the first record that is
     cut off or damaged. The folder is one run of TensorBoard, need not exist, and its subfolders are other ones.
-
-    Raises:
-        OSError: if a file can't be read.
     """
     files = [list(_events(path)) for path in _own(folder)]
     found = {} if before is None else _last(files, before)
@@ -82,9 +78,6 @@ def remove(folder: str | os.PathLike[str], chains: int = 0) -> None:
 
     See Note [Two writers, one folder] for what stays: an empty file in each folder that is written again, that of the
     run itself and those of so many chains. To be called before the new files are made.
-
-    Raises:
-        OSError: if a file can't be deleted.
     """
     again = {Path(folder), *(Path(folder) / f"chain_{c}" for c in range(chains))}
     for part in _parts(folder):

@@ -36,10 +36,8 @@ def links(base: str, run: str | None = None) -> list[tuple[str, str]]:
     | figures | Images | |
     | compare | HParams | all runs in one table |
 
-    Args:
-        base: where TensorBoard answers, `http://127.0.0.1:6006`.
-        run: the run's folder below TensorBoard's, as in `schools` or `radon/two levels`; its chains, in folders below
-            it, belong to it. None if it is TensorBoard's folder itself.
+    TensorBoard answers at `base`, as http://127.0.0.1:6006, and the run's folder lies below its own, as `schools` or
+    `radon/two levels`; chains, in folders below it, belong to it. None is TensorBoard's folder itself.
     """
     base = base.rstrip("/")
     pattern = None if run is None else f"^{re.escape(run)}(/|$)"

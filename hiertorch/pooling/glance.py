@@ -1,10 +1,7 @@
 """What a live view shows of pooling while a run goes on: from some of its draws, within milliseconds.
 
-    lambda = 1 - V(E[eps]) / E[V(eps)]    by level of effects, V over groups and E over draws
-
-(Gelman & Pardoe 2006), shares of variance, and what each group's own rows say of it: what `hiertorch.pooling.factors`
-finds from all draws, without the level of the rows and B_j. With S independent draws lambda is too small by some
-lambda / S.
+What `hiertorch.pooling.factors` finds from all draws, without the level of the rows and B_j. With S independent draws
+its lambda is too small by some lambda / S.
 
 Note [Beside a run]
     This is called from another thread than the one that samples: it draws no random numbers and leaves torch's settings

@@ -27,10 +27,8 @@ class Later:
     """New rows, read as the fitted ones were, and the data that they make together; arguments are those of
     `hiertorch.refits.monitoring.monitor`.
 
-    Attributes:
-        data: all rows.
-        rows: the new ones, with their response `y` and weights `w` (None without).
-        fresh: plate -> new groups.
+    `data` are all rows, `rows` the new ones, with response `y` and weights `w` (None without); `fresh` has the new
+    groups of each plate.
 
     Raises:
         DataError: for rows that `Posterior.predict` refuses, and a response or weights that are missing.

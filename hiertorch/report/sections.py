@@ -245,9 +245,8 @@ def _criteria(posterior: Fit, concerns: Concerns, left: Left) -> Iterator[str]:
             left.append((f"prediction of {what} that were left out", _reason(error)))
             continue
         line: dict[str, object] = {"elpd": found.elpd, "se": found.se, "p": found.p, "left out": len(found.pointwise)}
-        k = found.pointwise.get("pareto_k")
-        if k is not None and k.notna().any():
-            limit = found.details.get("good_k", 0.7)
+        k, limit = found.pointwise["pareto_k"], found.details["good_k"]
+        if k.notna().any():
             line |= {"worst k": float(k.max()), "at": str(k.idxmax()), "k too high": int((k > limit).sum())}
         lines[f"LOO, {what}"] = line
         yield paragraph(f"Leaving out {what}: {found.question}")
