@@ -99,7 +99,11 @@ def parsed(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
 def sections(values: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `Data.from_frame` and what `sample` are given."""
     columns, settings = vars(values.data.clone()), vars(values.sample.clone())
-    _check_device(settings["device"])
+    try:
+        torch.empty(0, device=settings["device"])
+    except (AssertionError, RuntimeError) as error:  # CUDA that is missing, or a name that is unknown
+        found = str(error).splitlines()[0]
+        raise ConfigError(f"sample.device: {found}; expected cpu, or a GPU that is there.") from error
     columns["dtype"] = settings["dtype"] = getattr(torch, settings["dtype"])
     return columns, settings
 
@@ -160,14 +164,6 @@ def read_data(config: Config) -> Data:
         DataError: for a column that the table does not have, and for all that `Data` refuses.
     """
     return Data.from_frame(read_table(config.source, config.reader), **config.columns)
-
-
-def _check_device(device: str | None) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:  # CUDA that is missing, or a name that is unknown
-        found = str(error).splitlines()[0]
-        raise ConfigError(f"sample.device: {found}; expected cpu, or a GPU that is there.") from error
 
 
 def _open_run_folder(folder: Path, config: Config) -> None:

@@ -153,7 +153,9 @@ def compare(
     _check_criteria(criteria)
     order = sorted(criteria, key=lambda name: -criteria[name].elpd)
     criteria = {name: criteria[name] for name in order}
-    best, pointwise = criteria[order[0]], _pointwise(criteria)
+    best = criteria[order[0]]
+    unknown = np.full(len(best.pointwise), np.nan)  # where a DIC has no values by row or group
+    pointwise = np.stack([one.pointwise.get("elpd", unknown) for one in criteria.values()], 1).astype(np.float64)
     averaged = best.kind != "dic"  # whose terms are no predictive densities
     every, gaps = list(criteria.values()), pointwise - pointwise[:, :1]
     table = pd.DataFrame(
@@ -241,9 +243,3 @@ def _check_criteria(criteria: Mapping[str, Criterion]) -> None:
                 f"the elpd of candidate {name!r} is not finite{where}: its likelihood has a density of 0 or NaN there; "
                 "look at posterior.criterion(...).pointwise."
             )
-
-
-def _pointwise(criteria: Mapping[str, Criterion]) -> np.ndarray:
-    """elpd of each row or group, `(n, candidates)`; NaN where a DIC has none."""
-    n = len(next(iter(criteria.values())).pointwise)
-    return np.stack([one.pointwise.get("elpd", np.full(n, np.nan)) for one in criteria.values()], 1).astype(np.float64)

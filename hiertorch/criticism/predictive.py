@@ -88,8 +88,7 @@ def prior_check(
     Args:
         model: any.
         data: the rows; their response is only compared with.
-        statistics: of your own beside the usual ones: name -> function of a response `(draws, rows)` to `(draws,)`, or
-            a list of `hiertorch.criticism.statistics.Statistic`, which can read groups and columns.
+        statistics: of your own beside the usual ones, as in `Posterior.predictive_check`.
         draws: replications.
         seed: of the random numbers; a random one if left out.
 
