@@ -32,6 +32,7 @@ def pytest_collection() -> Generator[None]:
     gc.disable()
     yield
     gc.freeze()
+    gc.set_threshold(10_000)
     gc.enable()
 
 

@@ -20,8 +20,8 @@ class Steep(VaryingIntercepts):
 
 
 @pytest.fixture(autouse=True)
-def formatwarning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a script changes for its whole program is put back."""
+def formatwarning(monkeypatch: pytest.MonkeyPatch, no_figures: None) -> None:
+    """What a script changes for its whole program is put back; and no test of commands looks at figures."""
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
 
 

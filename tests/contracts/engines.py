@@ -161,6 +161,7 @@ class EngineContract:
         for block, rates in posterior.stats.acceptance.items():
             assert draws < 30 or bool((rates.mean(0) > 0.05).all()), block
 
+    @pytest.mark.usefixtures("no_figures")
     def test_monitors_change_no_draw(self, tmp_path: Path) -> None:
         """Though what is not moved is drawn for those who look at it."""
         curious, plain = Curious(), self.whole()

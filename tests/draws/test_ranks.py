@@ -32,7 +32,10 @@ def test_counts_are_hypergeometric():
     np.testing.assert_allclose(ranks._hypergeometric(100, lowest, 25), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(("chains", "draws"), [(2, 100), (4, 150), (8, 40), (32, 60)])
+@pytest.mark.parametrize(
+    ("chains", "draws"),
+    [(2, 100), pytest.param(4, 150, marks=pytest.mark.slow), (8, 40), pytest.param(32, 60, marks=pytest.mark.slow)],
+)
 def test_the_band_has_its_level(chains, draws):
     """8,000 data sets of chains that agree: a band of error 1 % fails one such test in 10,000, a band of Bonferroni's
     nearly all, as does one without regard to the number of chains. There are as many ties as a kernel makes.

@@ -188,8 +188,8 @@ def difference(exact: mpmath.matrix, found: np.ndarray) -> np.ndarray:
     return np.array([float(a - mpmath.mpf(str(b))) for a, b in numbers]).reshape(found.shape)
 
 
-EXTREME = ("large_mean", "nested_2", "row_weights")
-FURTHER = [name for name in (*LARGE, "varying_intercepts", "conditional") if name not in EXTREME]
+EXTREME = ("large_mean", "row_weights")
+FURTHER = [name for name in (*LARGE, "varying_intercepts", "nested_2", "conditional") if name not in EXTREME]
 
 
 @pytest.mark.parametrize("name", [*EXTREME, *(pytest.param(name, marks=pytest.mark.slow) for name in FURTHER)])

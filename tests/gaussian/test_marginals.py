@@ -70,6 +70,7 @@ def assert_dense(case: Example, found: Marginals, values: Mapping[str, Tensor], 
 # Values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_every_grouping_of_the_zoo_at_draws_from_the_prior(name: str) -> None:
     case, _, found = built(name)

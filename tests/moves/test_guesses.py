@@ -97,7 +97,7 @@ def test_guess_ratio_is_that_of_the_normal_it_draws_from():
     assert (log_q == 0).all() and not guessed.any()
 
 
-@pytest.mark.parametrize("width", [1, 2, 5])
+@pytest.mark.parametrize("width", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_walks_learn_size_and_shape_of_a_normal_target(width):
     """After 3,000 pooled steps the acceptance lies within 0.03 of its target and the covariance is proportional to the
     target's within 15 %.

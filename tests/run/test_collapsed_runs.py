@@ -210,8 +210,14 @@ def test_chains_begin_where_init_says() -> None:
     assert torch.equal(at["sigma_y"], free["sigma_y"]) and len(free["sigma_y"].unique()) > 1
 
 
+@pytest.fixture(scope="module")
+def unhurried(sample: Sample) -> Posterior:
+    model = VaryingIntercepts("school", ["x"], priors="tutorial")
+    return sample(model, SCHOOLS, collapse=True, chains=50, draws=400, seed=2)
+
+
 @pytest.mark.parametrize("init", [{"sigma_alpha": 30.0}, {"sigma_y": 1e-3, "sigma_alpha": 50.0}, {"alpha": 1e3}])
-def test_runs_come_back_from_far_starts(init: dict[str, float], sample: Sample) -> None:
+def test_runs_come_back_from_far_starts(init: dict[str, float], sample: Sample, unhurried: Posterior) -> None:
     """Latents that are drawn exactly start nowhere: any value that they could have is taken. Error rate 1e-3."""
     posterior = sample(
         VaryingIntercepts("school", ["x"], priors="tutorial"),
@@ -222,11 +228,8 @@ def test_runs_come_back_from_far_starts(init: dict[str, float], sample: Sample) 
         seed=1,
         init=init,
     )
-    other = sample(
-        VaryingIntercepts("school", ["x"], priors="tutorial"), SCHOOLS, collapse=True, chains=50, draws=400, seed=2
-    )
-    for name in other.names:
-        one, two = posterior.summary(name), other.summary(name)
+    for name in unhurried.names:
+        one, two = posterior.summary(name), unhurried.summary(name)
         error = np.hypot(one["mcse_mean"], two["mcse_mean"])
         assert ((one["mean"] - two["mean"]).abs() < stats.norm.isf(1e-3 / 18) * error).all(), name
 

@@ -183,7 +183,7 @@ def test_lkj_correlation_against_rejection(dimension: int, concentration: float)
     # against torch's LKJCholesky.sample, whose correlations are too wide from the third row on in versions up to 2.13.)
     rng = np.random.default_rng(3)
     below = np.tril_indices(dimension, -1)
-    proposal = rng.uniform(-1, 1, (400_000, len(below[0])))
+    proposal = rng.uniform(-1, 1, (150_000, len(below[0])))
     matrix = np.broadcast_to(np.eye(dimension), (len(proposal), dimension, dimension)).copy()
     matrix[:, *below] = matrix[:, *below[::-1]] = proposal
     determinant = np.linalg.det(matrix)
