@@ -4,7 +4,6 @@ They are looked at before anything is computed, at the fit and in new rows alike
 of them, and for others an error says something about a latent that is not to blame.
 """
 
-import torch
 from torch import Tensor
 
 from hiertorch.data.table import Data
@@ -13,52 +12,38 @@ from hiertorch.errors import DataError
 
 def positive(data: Data, column: str, what: str) -> None:
     """Raises a DataError unless all values of a column are above 0."""
-    if column in data.columns:
-        refuse(data, column, ~(data.columns[column] > 0), f"{what} are above 0")
+    if (x := _column(data, column)) is not None:
+        _refuse(data, f"column {column!r}", x, ~(x > 0), f"{what} are above 0")
 
 
 def whole(data: Data, column: str, what: str) -> None:
     """Raises a DataError unless all values of a column are whole numbers, 0 or more."""
-    if column in data.columns:
-        x = data.columns[column]
-        refuse(data, column, (x < 0) | (x != x.round()), f"{what} are whole numbers, 0 or more")
+    if (x := _column(data, column)) is not None:
+        _refuse(data, f"column {column!r}", x, (x < 0) | (x != x.round()), f"{what} are whole numbers, 0 or more")
 
 
 def at_most(data: Data, column: str, what: str) -> None:
     """Raises a DataError unless the response counts some of what a column counts: whole, from 0 to its value."""
-    if column in data.columns and data.columns[column].ndim == 1:
-        y, most = data.y, data.columns[column]
-        bad = (y < 0) | (y != y.round()) | (y > most)
-        if bool(bad.any()):
-            row = _first(bad)
-            raise DataError(
-                f"the response {data.name!r} has {_value(y[..., row], bad[..., row])} in {data.row_text(row)}, where "
-                f"{column!r} has {float(most[row]):.12g}; {what}.{_more(bad)} Correct the rows, or leave them out."
-            )
+    if (most := _column(data, column)) is not None and len(most) == 1:
+        bad = (data.y < 0) | (data.y != data.y.round()) | (data.y > most)
+        _refuse(data, f"the response {data.name!r}", data.y, bad, what, beside=column)
 
 
-def refuse(data: Data, column: str, bad: Tensor, expected: str) -> None:
-    """Raises a DataError if a column has bad values, `(rows, *trailing)`, with the first of them."""
-    if bool(bad.any()):
-        rows = bad.reshape(len(bad), -1).any(-1)
-        row = _first(rows)
-        value = _value(data.columns[column][row], bad[row])
-        raise DataError(
-            f"column {column!r} has {value} in {data.row_text(row)}; {expected}.{_more(rows)} Correct the rows, or "
-            "leave them out."
-        )
+def _column(data: Data, column: str) -> Tensor | None:
+    """A column `(numbers, rows)`, of one number a row if it is no matrix; None if it is left out."""
+    return data.columns[column].reshape(data.n_rows, -1).T if column in data.columns else None
 
 
-def _first(bad: Tensor) -> int:
-    """The first row, of `(..., rows)`."""
-    return int(bad.reshape(-1, bad.shape[-1]).any(0).nonzero()[0])
-
-
-def _value(values: Tensor, bad: Tensor) -> str:
-    """The first bad one."""
-    return f"{float(values.expand(bad.shape)[bad][0]):.12g}"
-
-
-def _more(bad: Tensor) -> str:
-    number = int(torch.count_nonzero(bad.reshape(-1, bad.shape[-1]).any(0))) - 1
-    return f" So have {number} more rows." if number > 1 else " So has another row." if number else ""
+def _refuse(data: Data, what: str, x: Tensor, bad: Tensor, expected: str, beside: str | None = None) -> None:
+    """Raises a DataError if there are bad values, `(..., rows)`, with the first of them and what stands `beside` it."""
+    rows = bad.reshape(-1, data.n_rows).any(0).nonzero()[:, 0]
+    if not len(rows):
+        return
+    row, more = int(rows[0]), len(rows) - 1
+    value = float(x.expand(bad.shape)[..., row][bad[..., row]][0])
+    there = "" if beside is None else f", where {beside!r} has {float(data.columns[beside][row]):.12g}"
+    others = f" So have {more} more rows." if more > 1 else " So has another row." if more else ""
+    raise DataError(
+        f"{what} has {value:.12g} in {data.row_text(row)}{there}; {expected}.{others} Correct the rows, or leave them "
+        "out."
+    )

@@ -100,17 +100,13 @@ class Fingerprint:
         raise DataError(f"expected a fingerprint of data, as to_json() gives it; found {found!r}.")
 
 
-def _short(digest: "hashlib._Hash") -> str:
-    return digest.hexdigest()[:LETTERS]
-
-
 def _numbers(tensor: Tensor) -> str:
     """Of the shape and values of a tensor."""
     digest = hashlib.sha256(repr(tuple(tensor.shape)).encode())
     for part in tensor.detach().reshape(-1).split(CHUNK):
         numbers = part.cpu().numpy().astype("<f8", copy=False)
         digest.update((numbers + 0.0).tobytes())  # -0 is 0
-    return _short(digest)
+    return digest.hexdigest()[:LETTERS]
 
 
 def _labels(labels: pd.Index, codes: Tensor) -> str:
@@ -124,7 +120,7 @@ def _labels(labels: pd.Index, codes: Tensor) -> str:
         digest.update("".join(texts).encode(errors="surrogatepass"))
     for part in codes.split(CHUNK):
         digest.update(part.cpu().numpy().astype("<i8", copy=False).tobytes())
-    return _short(digest)
+    return digest.hexdigest()[:LETTERS]
 
 
 def _whole(labels: pd.Index) -> np.ndarray | None:

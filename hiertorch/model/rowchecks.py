@@ -7,7 +7,6 @@ Note [Rows without a likelihood]
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -84,29 +83,29 @@ def check_likelihood(model: Densities, reads: Reads, rows: Data, data: Data) -> 
 
 def _check_parameters(model: Densities, reads: Reads, rows: Data, data: Data) -> None:
     """That no row's own columns make a parameter of its likelihood impossible."""
+
+    def where(numbers: Sequence[int]) -> Callable[[int], str]:
+        return lambda row: data.row_text(numbers[row])
+
     v, response = model.values(reads.values), reads.response
     assert response is not None
     chains = chains_of(v)
     shape = (chains, rows.n_rows)
     numbers = spread_rows(data.n_rows, rows.n_rows, torch.device("cpu")).tolist()
     with validation(False):
-        refuse_fixed(response, shape, partial(_row_text, numbers))
+        refuse_fixed(response, shape, where(numbers))
         if len(at := _suspects(response, shape)[:SUSPECTS]):
             draws = max(chains, min(TRIES, NUMBERS // sum(x[0].numel() for x in v.values())))
             more = model.sample_prior(data, draws, torch.Generator(data.device).manual_seed(1))
             again, some = model.likelihood(model.values(more), rows.take(at)), [numbers[i] for i in at.tolist()]
             of = f"{draws} draws from the prior"
-            refuse_shares(again, (draws, len(at)), partial(_row_text, some), of, least=1.0)
+            refuse_shares(again, (draws, len(at)), where(some), of, least=1.0)
         if rows is data or not _reads_rows(response, shape):
             return
         for start in range(0, data.n_rows, ROWS):
             block = data.rows(start, min(start + ROWS, data.n_rows))
             one = model.likelihood(v, block)
-            refuse_fixed(one, (chains, block.n_rows), partial(_row_text, range(start, start + block.n_rows)))
-
-
-def _row_text(numbers: Sequence[int], row: int) -> str:
-    return f"row {numbers[row]} (from 0)"
+            refuse_fixed(one, (chains, block.n_rows), where(range(start, start + block.n_rows)))
 
 
 def _check_shape(response: object, wanted: tuple[int, int]) -> None:
