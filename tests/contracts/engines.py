@@ -22,7 +22,7 @@ from hiertorch.run.store import Store
 from hiertorch.run.task import Task, settled
 from hiertorch.runtime.validating import validation
 
-RUN: dict[str, Any] = {"chains": 4, "warmup": 20, "draws": 40, "thin": 1, "seed": 7}
+RUN: dict[str, Any] = {"chains": 4, "warmup": 10, "draws": 20, "thin": 1, "seed": 7}
 SCHOOLS = ht.Data(
     [1.0, 0.2, 0.7, 2.1, 1.4, -0.3, 0.5, 1.1],
     groups={"school": list("abcabdda")},
@@ -77,8 +77,8 @@ class EngineContract:
 
     @pytest.fixture(autouse=True)
     def short_windows(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of 20 sweeps, so that short runs have several."""
-        monkeypatch.setattr(self.engine, "window", lambda engine, *, warming: 20)
+        """Of 10 sweeps, so that short runs have several."""
+        monkeypatch.setattr(self.engine, "window", lambda engine, *, warming: 10)
 
     @classmethod
     def run(cls, **options: Any) -> Posterior:
@@ -100,8 +100,8 @@ class EngineContract:
         assert all(not torch.equal(whole.draws[name], other.draws[name]) for name in whole.names)
 
     def test_the_seed_of_a_run_without_one_brings_it_back(self) -> None:
-        first = self.run(seed=None, draws=20)
-        assert_equal_draws(first, self.run(seed=first.run["seed"], draws=20))
+        first = self.run(seed=None, draws=10)
+        assert_equal_draws(first, self.run(seed=first.run["seed"], draws=10))
         assert first.run["seed"] != RUN["seed"]
 
     @classmethod
@@ -114,9 +114,9 @@ class EngineContract:
 
     @staticmethod
     def ran(engine: Engine, k: int) -> dict[str, Tensor]:
-        """Runs window k of five of 20 sweeps; gives its draws, and all that is known at its end."""
-        store, acceptance = Store(engine.values(), tuple(engine.values()), 20), Acceptance(engine.order)
-        engine.advance(20 * k, 20, 40, 1, store, acceptance)
+        """Runs window k of five of 10 sweeps; gives its draws, and all that is known at its end."""
+        store, acceptance = Store(engine.values(), tuple(engine.values()), 10), Acceptance(engine.order)
+        engine.advance(10 * k, 10, 20, 1, store, acceptance)
         if k in (1, 4):
             engine.check(store)
         found = {"height": engine.height(), "log density": store.log_density(), **engine.values()}
@@ -167,14 +167,14 @@ class EngineContract:
         curious, plain = Curious(), self.whole()
         assert_equal_draws(plain, self.run(monitors=[curious], log_dir=tmp_path, progress=True))
         assert curious.status == "finished"
-        assert [window.sweep for window in curious.windows] == [20, 40, 60]
+        assert [window.sweep for window in curious.windows] == [10, 20, 30]
         assert [window.phase for window in curious.windows] == ["warmup", "sampling", "sampling"]
         for window, values in zip(curious.windows, curious.values, strict=True):
             assert {name: x.shape[1:] for name, x in values.items()} == {n: x.shape[2:] for n, x in plain.draws.items()}
             assert list(window.values) == plain.names and len(window.values) == len(plain.names)
             assert window.log_density.shape == (4,)
             assert window.acceptance.keys() == plain.stats.acceptance.keys()
-            done = window.sweep - 20
+            done = window.sweep - 10
             if done <= 0:
                 assert window.draws == {} or window.drawn == 0
                 continue
@@ -188,17 +188,17 @@ class EngineContract:
 
     @pytest.mark.parametrize("keep", [None, ["mu_alpha", "sigma_alpha"]])
     def test_ctrl_c_gives_the_draws_so_far(self, keep: list[str] | None) -> None:
-        impatient, plain, done = Impatient(40), self.whole(), 20
+        impatient, plain, done = Impatient(20), self.whole(), 10
         part = self.run(monitors=[impatient], keep=keep)
         assert part.interrupted and not plain.interrupted
         assert impatient.status == part.run["status"] == "interrupted"
         assert part.n_draws == done and part.names == (keep or plain.names)
         assert_equal_draws(part, plain, of_b=slice(0, done))
-        assert f"The run was stopped by Ctrl-C after {done} of 40 draws: these are all there are." in part.warnings()
+        assert f"The run was stopped by Ctrl-C after {done} of 20 draws: these are all there are." in part.warnings()
         assert len(part.summary()) == len(plain.summary(part.names)) and "interrupted" in repr(part)
 
     def test_ctrl_c_leaves_the_acceptance_rates_of_the_draws_so_far(self) -> None:
-        part, plain = self.run(monitors=[Impatient(40)]), self.run(draws=20)
+        part, plain = self.run(monitors=[Impatient(20)]), self.run(draws=10)
         assert list(part.stats.acceptance) == list(plain.stats.acceptance) == list(self.whole().stats.acceptance)
         assert all(torch.equal(rates, plain.stats.acceptance[block]) for block, rates in part.stats.acceptance.items())
 
@@ -207,19 +207,19 @@ class EngineContract:
 
         def pressed(engine: Any, done: int, *arguments: Any) -> None:
             calls.append(done)
-            if done == 40:
+            if done == 20:
                 raise KeyboardInterrupt
             call(engine, done, *arguments)
 
         monkeypatch.setattr(self.engine, "advance", pressed)
         part = self.run()
-        assert calls == [0, 20, 40]
-        assert part.interrupted and part.n_draws == 20
-        assert_equal_draws(part, plain, of_b=slice(0, 20))
+        assert calls == [0, 10, 20]
+        assert part.interrupted and part.n_draws == 10
+        assert_equal_draws(part, plain, of_b=slice(0, 10))
 
     @pytest.mark.parametrize("keep", [None, ["mu_alpha", "sigma_alpha"]])
     def test_ctrl_c_in_warm_up_gives_an_empty_posterior(self, keep: list[str] | None) -> None:
-        posterior = self.run(keep=keep, monitors=[Impatient(20)])
+        posterior = self.run(keep=keep, monitors=[Impatient(10)])
         assert posterior.interrupted and posterior.n_draws == 0
         assert {name: x.shape[:2] for name, x in posterior.draws.items()} == dict.fromkeys(posterior.names, (4, 0))
-        assert "The run was stopped by Ctrl-C after 0 of 40 draws: these are all there are." in posterior.warnings()
+        assert "The run was stopped by Ctrl-C after 0 of 20 draws: these are all there are." in posterior.warnings()

@@ -19,7 +19,7 @@ class TestOrdinaryMoves(EngineContract):
     moved = ("mu_alpha", "sigma_alpha", "sigma_y", "beta", "alpha")
 
     def test_thinning_leaves_out_draws(self) -> None:
-        assert_equal_draws(self.run(draws=20, thin=2), self.whole(), of_b=slice(1, None, 2))
+        assert_equal_draws(self.run(draws=10, thin=2), self.whole(), of_b=slice(1, None, 2))
 
 
 class TestIntegratedOut(EngineContract):
@@ -30,11 +30,11 @@ class TestIntegratedOut(EngineContract):
         ((block, rates),) = self.whole().stats.acceptance.items()
         assert block == "collapsed(sigma_alpha, sigma_y)" and rates.shape == (4,)
 
-    @pytest.mark.parametrize("sweeps", [20, 40])
+    @pytest.mark.parametrize("sweeps", [10, 20])
     @pytest.mark.parametrize("keep", [None, ["mu_alpha", "sigma_alpha"]])
     def test_effects_are_drawn_again_for_the_draws_so_far(self, sweeps: int, keep: list[str] | None) -> None:
         part = self.run(keep=keep, monitors=[Impatient(sweeps)])
-        assert part.redraw("alpha").shape == (4, sweeps - 20, 4)
+        assert part.redraw("alpha").shape == (4, sweeps - 10, 4)
 
 
 class TestWhitened(EngineContract):
