@@ -140,7 +140,12 @@ def test_replications_have_the_moments_of_the_fit(posterior: Posterior, monkeypa
 
 def test_counts_are_discrete() -> None:
     y = np.random.default_rng(SEED).poisson(2.0, 50)
-    found = closing(sampled(CompletePooling(family="poisson", priors="tutorial"), ht.Data(y)), PLENTY)
+    found = closing(
+        sampled(
+            CompletePooling(family="poisson", priors="tutorial"), ht.Data(y), chains=8, warmup=100, draws=250, seed=1
+        ),
+        PLENTY,
+    )
     assert found.discrete and found.replicated is not None
     np.testing.assert_array_equal(found.replicated, np.round(found.replicated))
     assert abs(found.replicated.mean() - y.mean()) < 5 * np.sqrt(2.0 / 50 + 2.0 / 2000)  # error rate 1e-6

@@ -162,7 +162,7 @@ ORDINARY = ("mixed_effects", "correlated_3", "nested_slopes", "crossed", "three_
             "row_weights", "two_errors", "held_mean", "large_mean")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ORDINARY)
+@pytest.mark.parametrize("name", [*ORDINARY[::2], *(pytest.param(n, marks=pytest.mark.slow) for n in ORDINARY[1::2])])
 def test_what_is_right_has_no_gap(name: str) -> None:
     example: Example = ZOO[name](3)
     posterior = ht.sample(example.model, example.data, **RUN)

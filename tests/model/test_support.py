@@ -211,7 +211,7 @@ def test_runs_agree_with_quadrature(name, compile):
     """At 5 standard errors of the mean, 7 cases: an error rate below 1e-5. Unruled, most are off by 0.2 at least."""
     prior, likelihood, y, log_density, ends = CASES[name]
     model, data = one(prior, likelihood), ht.Data(y=y)
-    settings = {"chains": 40, "warmup": 100, "draws": 200, "thin": 1, "seed": 1, "progress": False}
+    settings = {"chains": 40, "warmup": 60, "draws": 120, "thin": 1, "seed": 1, "progress": False}
     posterior = ht.sample(model, data, compile=compile, **settings)
 
     def weight(x, power=0):

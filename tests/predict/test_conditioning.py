@@ -126,7 +126,7 @@ def test_closed_form() -> None:
 
 
 @pytest.mark.parametrize("keep", [None, ("mu_alpha", "sigma_alpha", "beta", "sigma_y")], ids=["stored", "not stored"])
-@pytest.mark.parametrize("n", [1, 3, 8])
+@pytest.mark.parametrize("n", [1, pytest.param(3, marks=pytest.mark.slow), 8])
 def test_intercepts(n: int, keep: tuple[str, ...] | None) -> None:
     """Mean and sd; error rate 2e-3 a case. What is resampled agrees with what is weighted."""
     posterior = fitted("intercepts", keep)

@@ -20,7 +20,7 @@ from hiertorch.models import CompletePooling, VaryingIntercepts
 from hiertorch.posterior import Posterior
 
 SEED = 5
-SIZE = {"chains": 4, "draws": 250, "warmup": 300}
+SIZE = {"chains": 4, "draws": 250, "warmup": 120}
 
 
 def known(model, data, **draws):
