@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hiertorch.posterior import Posterior, concat
     from hiertorch.priorgrid import prior_grid
     from hiertorch.refits.monitoring import Monitoring, monitor
+    from hiertorch.run.until import Until
     from hiertorch.sampling import plan, sample
 
 __version__ = "0.1.0"
@@ -59,6 +60,7 @@ __all__ = [
     "RunFolderError",
     "SamplingError",
     "SamplingWarning",
+    "Until",
     "compare",
     "concat",
     "families",
@@ -94,6 +96,7 @@ PLACES = {
     "posterior": ("Posterior", "concat"),
     "priorgrid": ("prior_grid",),
     "refits.monitoring": ("Monitoring", "monitor"),
+    "run.until": ("Until",),
     "sampling": ("plan", "sample"),
 }
 """Module -> the public names in it, as above for type checkers."""

@@ -20,8 +20,9 @@ from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.choosing import choose
 from hiertorch.run.ending import Ending
 from hiertorch.run.engine import UnsuitedError
+from hiertorch.run.looks import Looks
 from hiertorch.run.options import Options
-from hiertorch.run.outcome import as_fit, so_far
+from hiertorch.run.outcome import as_fit, readable, so_far
 from hiertorch.run.plan import make_plan
 from hiertorch.run.run import doubted, run
 from hiertorch.run.schedule import few_threads
@@ -52,14 +53,15 @@ def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Resul
     with torch.no_grad(), validation(False), few_threads(plan, task.schedule), Signals() as signals:
         engine = task.engine
         _begin(task, model, data, options)
-        store = Store(engine.values(), task.info.shown, task.room, options.dtype)
+        store = Store(engine.values(), task.info.shown, task.room, options.dtype, task.most)
+        looks = Looks(task.schedule, task.goal)
         acceptance = Acceptance(engine.order)
         audience.start(task.info)
-        looked = partial(so_far, task, face)
-        ended = run(engine, task.schedule, store, acceptance, audience, looked, signals, compiled=task.compiled)
+        some, every = partial(so_far, task, face), partial(readable, task, store)
+        ended = run(engine, looks, store, acceptance, audience, some, every, signals, compiled=task.compiled)
         if not isinstance(ended.cause, AuditError | UnsuitedError):
             try:
-                found = face.of(as_fit(task, store, acceptance, ended))
+                found = face.of(as_fit(task, store, acceptance, ended, looks))
             except BaseException:
                 audience.stop("failed")
                 raise
@@ -106,7 +108,7 @@ def _close(found: Fit, task: Task, store: Store, ended: Ending, audience: Audien
     if task.info.alike and found.n_draws:  # here, so that its time is known; bar, dashboard and warnings share it
         began = time.perf_counter()
         ended.closing(signals, lambda: found.judgement)
-        found.run["seconds"]["judging"] = time.perf_counter() - began
+        found.run["seconds"]["judging"] += time.perf_counter() - began
     ended.closing(signals, lambda: audience.stop(ended.status, found))
     if doubt:
         ended.closing(signals, partial(warn, doubt))

@@ -15,6 +15,7 @@ from hiertorch.run.choosing import choose
 from hiertorch.run.engine import EngineMaker
 from hiertorch.run.options import Options
 from hiertorch.run.plan import MoveSpec, Plan
+from hiertorch.run.until import Until
 from hiertorch.runtime.surroundings import at_home
 
 
@@ -57,6 +58,7 @@ def sample(
     warmup: int | None = None,
     draws: int | None = None,
     thin: int | None = None,
+    until: Until | None = None,
     seed: int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float64,
@@ -72,8 +74,8 @@ def sample(
     start: Posterior | None = None,
     prior_only: bool = False,
 ) -> Posterior:
-    """Draws from p(latents | data) by adaptive Metropolis-Hastings: `warmup` sweeps that learn, then `draws` x `thin`
-    that do not.
+    """Draws from p(latents | data) by adaptive Metropolis-Hastings: `warmup` sweeps that learn, then others,
+    every `thin`-th of which gives a draw, until there are enough.
 
     Args:
         model: see `Model`; it is checked first, and not changed.
@@ -83,11 +85,16 @@ def sample(
             draw has (8 where a density takes milliseconds), and 8 to 64 of others, the fewer the more rows there are.
         warmup: sweeps during which proposals are tuned, pooled over chains. Left out: 100 of a collapsed model for
             every three dimensions that are sampled, and 500 of others, or 100 after `start`.
-        draws: of each chain. Left out: 1000, or fewer, at least 250, of a collapsed model with very many numbers a
-            draw. At most 32,000 of all chains together are stored, evenly thinned: whenever there are more, every
-            other one is dropped and the interval doubles. `posterior.run` says which "interval" it came to.
+        draws: of each chain. Left out, the run goes on until the worst parameter has an ESS of 1000 and an R-hat of
+            1.01, as with `until=ht.Until()`: for 200 draws at least, and 8000 at most, or fewer, at least 2000, of a
+            collapsed model with very many numbers a draw; of chains with data of their own, for an eighth of that most.
+            At most 32,000 of all chains together are stored, evenly thinned: whenever there are more, every other one
+            is dropped and the interval doubles. `posterior.run` says which "interval" it came to.
         thin: sweeps for each draw. Left out: 1, or 2 of models that don't collapse and have fewer than 100,000 rows
             times chains.
+        until: a goal, `ht.Until(ess=1000, rhat=1.01, seconds=60)`: the run looks at its draws after `draws` (200 if
+            left out), 1.5 times as many, and so on, and ends when every parameter has reached it. A warning says so
+            if a bound comes first, and `posterior.run["until"]` how it ended.
         seed: of all randomness; the same seed on the same machine gives the same draws. Left out: a random one,
             reported in `posterior.run`.
         device: "cpu", "cuda", ...; left out, where the data are.
@@ -122,8 +129,8 @@ def sample(
         RunFolderError: if `log_dir` can't be written.
     """
     options = Options(
-        chains=chains, warmup=warmup, draws=draws, thin=thin, seed=seed, device=device, dtype=dtype, keep=keep,
-        keep_all=keep_all, monitors=monitors, progress=progress, log_dir=log_dir, plan=plan, collapse=collapse,
-        compile=compile, init=init, start=start, prior_only=prior_only,
+        chains=chains, warmup=warmup, draws=draws, thin=thin, until=until, seed=seed, device=device, dtype=dtype,
+        keep=keep, keep_all=keep_all, monitors=monitors, progress=progress, log_dir=log_dir, plan=plan,
+        collapse=collapse, compile=compile, init=init, start=start, prior_only=prior_only,
     )  # fmt: skip
     return fit(model, data, options, Posterior)

@@ -30,7 +30,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 import hiertorch.models  # noqa: F401  so that a config may name a ready model by its class name alone
 from hiertorch.data.sources import Reader, read_table
 from hiertorch.data.table import Data
-from hiertorch.errors import ConfigError, RunFolderError
+from hiertorch.errors import ConfigError, HiertorchError, RunFolderError
 from hiertorch.model.model import Model
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE, keep
@@ -39,6 +39,7 @@ from hiertorch.sampling import sample
 from hiertorch.wording import closest
 
 EVENTS = "events.out.tfevents"
+GOAL = "sample.until"
 RUN_FILES = (DRAWS_FILE, "draws.npz", "summary.csv", f"{EVENTS}.*", f"chain_*/{EVENTS}.*")
 
 
@@ -74,7 +75,12 @@ def load(argv: Sequence[str] | None = None) -> Config:
     parser = _parser()
     values = parsed(parser, argv)
     overwrite = values.pop("overwrite")
-    made = parser.instantiate(values)
+    try:
+        made = parser.instantiate(values)
+    except HiertorchError:
+        raise
+    except ValueError as error:  # of a part that checks itself, such as a goal
+        raise ConfigError(_sentence(str(error), values.keys())) from error
     columns, settings = sections(made)
     source, reader = columns.pop("source"), columns.pop("reader")
     log_dir = None if values.log_dir is None else Path(values.log_dir)
@@ -141,7 +147,8 @@ def _fill(folder: Path, new: bool, config: Config, posterior: Posterior | None) 
             keep(posterior, folder / DRAWS_FILE)
             posterior.summary().to_csv(folder / "summary.csv", index_label="parameter")
             resolved = {name: posterior.run[name] for name in ("chains", "warmup", "draws", "thin", "device")}
-            (folder / "config.yaml").write_text(config.yaml(**resolved, compile=posterior.run["compiled"]))
+            resolved |= {"until": None, "compile": posterior.run["compiled"]}  # it ended after these draws
+            (folder / "config.yaml").write_text(config.yaml(**resolved))
         elif new:
             shutil.rmtree(folder, ignore_errors=True)
         else:
@@ -237,6 +244,8 @@ def _sentence(report: str, known: Iterable[str]) -> str:
     for part in re.split(r"\n +- ", re.split(r"\n +Given value type:", alternatives)[0])[1:]:
         if part.startswith(("Problem with given class_path", "Import path")):
             report = head + part
+        elif part.startswith(f"{GOAL.rpartition('.')[2]}: "):
+            return f"sample.{part.strip()}"
     keys = re.findall(r'Parser key "([^"]+)":', report)
     types = re.findall(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|typing\.(\w+\[.*?\]))", report)
     found = re.search(r"(?:Given|Got) value: (.*)", report)
@@ -244,12 +253,18 @@ def _sentence(report: str, known: Iterable[str]) -> str:
         r"(?:Group '(\S+)' does not accept option|Option|unrecognized arguments:) (?:'|--)([\w.]+)", report
     )
     if keys and types and found:
-        expected = " or ".join(_YAML_WORDS.get(name, name) for name in map("".join, types))
-        return f"{'.init_args.'.join(keys)}: expected {expected}, found {found[1]}."
+        words = [_YAML_WORDS.get(name, name) for name in map("".join, types)]
+        expected = " or ".join(["keys such as {ess: 1000}"] * (keys == [GOAL]) + words)
+        return f"{_joined(keys)}: expected {expected}, found {found[1]}."
     if unknown:
-        key = ".init_args.".join([*keys, ".".join(filter(None, unknown.groups()))])
+        key = _joined([*keys, ".".join(filter(None, unknown.groups()))])
         return f"{key}: there is no such key.{closest(key, known)} --help lists the keys."
     return " ".join(re.sub(r'Parser key "([^"]+)":', r"\1:", report).split()) + ". --help lists the keys."
+
+
+def _joined(keys: Sequence[str]) -> str:
+    """The key of an argument within classes, which stand in `init_args`, or within the goal of a run."""
+    return ".".join(keys) if keys[0] == GOAL else ".init_args.".join(keys)
 
 
 _YAML_WORDS = {

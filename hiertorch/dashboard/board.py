@@ -107,19 +107,20 @@ class Board:
         with self.governor.spending():
             self._add(snapshots, overhead)
         last = snapshots[-1]
+        sweeps = last.foreseen or self.run.sweeps
         if not self._enough(last):
             return
-        if self._looks.may(last.sweep, self.run.sweeps):
+        if self._looks.may(last.sweep, sweeps):
             with self._looks.turn(last.sweep):
                 self._see(last, last.sweep, last.drawn)
                 if not self._barred:  # a single histogram, at the end, makes no picture
                     self._histograms(last.sweep)
         if self.look is None:
             return
-        if self._tables.may(last.sweep, self.run.sweeps):
+        if self._tables.may(last.sweep, sweeps):
             with self._tables.turn(last.sweep):
                 self._tell(last, "running")
-        if self._figures.may(last.sweep, self.run.sweeps):
+        if self._figures.may(last.sweep, sweeps):
             with self._figures.turn(last.sweep):
                 self._show(last)
 
@@ -174,7 +175,7 @@ class Board:
         point = scores.convergence(look, self._judgement) | scores.means(look, self._paths)
         if (seconds := (s.time - self._warm) * drawn / s.drawn) > 0:
             point["perf/ess_per_s"] = point["metric/ess_per_s"] = point["metric/ess_min"] / seconds
-        point["perf/eta_s"] = self.governor.passed * (self.run.sweeps - sweep) / s.sweep
+        point["perf/eta_s"] = self.governor.passed * ((s.foreseen or self.run.sweeps) - sweep) / s.sweep
         self._scalars(sweep, point | (self._try("pooling", lambda: self._pooled(s, draws)) or {}))
 
     def _pooled(self, s: Snapshot, draws: Mapping[str, torch.Tensor], *, alone: bool = False) -> dict[str, float]:

@@ -72,6 +72,7 @@ class Curves:
         points: list[Snapshot] = []
         known: list[Point] = []
         for s in snapshots:
+            self.stride = max(self.stride, -(-(s.foreseen or 0) // POINTS))
             for block, rate in s.rates.items():
                 self._rates.setdefault(block, []).append(rate)
             if s.sweep >= self._next or (last and s is snapshots[-1]):

@@ -50,8 +50,9 @@ parameters |
     | `1_run/...`, `2_summary/...` | main | texts: settings, model, verdict, posterior, groups that mix worst |
     | `figures/rank`, `forest`, `shrinkage`, `pair`, `funnel`, `acceptance`, `predictive`, `pareto_k` | main | images |
 
-    A step is a sweep, warm-up included; a tag has at most 400 points and 50 histograms. The sampler only hands copies
-    over: one thread writes, and looks at convergence every 5 s at most, makes tables every 10 s and figures every 30 s,
+    A step is a sweep, warm-up included; a tag has at most 400 points and 50 histograms, or up to four times as many if
+    a run goes far beyond its first look at its goal (`ht.Until`). The sampler only hands copies over: one thread
+    writes, and looks at convergence every 5 s at most, makes tables every 10 s and figures every 30 s,
     within its share of the run's time. The last look is at all draws and parameters, as in the posterior's summary.
     What only a finished run can tell is written at its end.
 

@@ -82,7 +82,7 @@ def verdict(
         return
     chains, where = len(last.log_density), "at" if status == "running" else "after"
     yield (
-        f"**{status.capitalize()}** {where} {last.sweep} of {run.sweeps} sweeps of {chains} chains in "
+        f"**{status.capitalize()}** {where} {last.sweep} of {last.foreseen or run.sweeps} sweeps of {chains} chains in "
         f"{seconds:.1f} s, with {last.drawn} draws a chain."
     )
     if not run.alike:

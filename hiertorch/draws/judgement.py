@@ -149,6 +149,8 @@ def diagnostics_of(posterior: LabelledDraws) -> pd.DataFrame:
 def _of_the_run(posterior: LabelledDraws) -> Iterator[str]:
     if posterior.interrupted:
         yield posterior.stopped
+    if short := (posterior.run.get("until") or {}).get("short"):
+        yield short
     if posterior.n_draws < diagnostics.MIN_DRAWS:
         least = diagnostics.MIN_DRAWS
         yield f"R-hat and ESS need at least {least} draws in each chain, and there are {posterior.n_draws}: take more."

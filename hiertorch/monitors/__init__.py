@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 from hiertorch.monitors.audience import Audience
-from hiertorch.monitors.base import Monitor, RunInfo, Window, parameter_names
+from hiertorch.monitors.base import Monitor, RunInfo, Seen, Window, parameter_names
 from hiertorch.monitors.progress import ProgressBar
 
 if TYPE_CHECKING:
     from hiertorch.dashboard.monitor import TensorBoardMonitor
 
-__all__ = ["Audience", "Monitor", "ProgressBar", "RunInfo", "TensorBoardMonitor", "Window", "parameter_names"]
+__all__ = ["Audience", "Monitor", "ProgressBar", "RunInfo", "Seen", "TensorBoardMonitor", "Window", "parameter_names"]
 
 
 def __getattr__(name: str) -> object:

@@ -50,6 +50,8 @@ class Form(NamedTuple):
     rate: str
 
 
+SHORT = Form(False, False, 16, 0, True, "", "")  # only while something falls short: how far goes before how it is made
+
 # The first that fits is taken.
 FORMS = (
     Form(True, True, 60, 60, True, "accept", " sweeps/s"),
@@ -59,6 +61,7 @@ FORMS = (
     Form(False, True, 24, 0, True, "accept", "/s"),
     Form(False, False, 24, 0, True, "accept", "/s"),
     Form(False, False, 16, 0, True, "accept", "/s"),
+    SHORT,
     Form(False, False, 16, 0, False, "accept", "/s"),
     Form(False, False, 12, 0, False, "acc", "/s"),
     Form(False, False, 10, 0, False, "acc", "/s"),
@@ -101,7 +104,8 @@ class Bar(tqdm):
         if not self.terminal:
             return self._line(WHOLE)
         width = self._width()
-        lines = (self._line(form, width) for form in FORMS)
+        short = any(found is not None and found.bad for found in (self.rhat, self.ess))
+        lines = (self._line(form, width) for form in FORMS if short or form is not SHORT)
         line = next((line for line in lines if disp_len(line) <= width), None)
         return self.phase[:width] if line is None else line
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from hiertorch.draws.fit import Fit
+from hiertorch.draws.judgement import Worst
 from hiertorch.draws.naming import parameter_text
 from hiertorch.draws.spacing import evenly
+from hiertorch.draws.summaries import LIMITS
 
 FEWEST = 8  # draws a chain, below which convergence says nothing
 
@@ -30,7 +32,7 @@ class RunInfo:
     labels: Mapping[str, pandas.Index]  # plate -> group labels
     event_labels: Mapping[str, tuple[tuple[Hashable, ...], ...]]
     blocks: Mapping[str, str | None]  # block -> plate of its groups (None: per chain)
-    sweeps: int  # in the whole run, warm-up included
+    sweeps: int  # in the whole run, warm-up included; of one that goes on until a goal is reached, to its first look
     findings: tuple[str, ...] = ()  # what the model asks for and the data lack: "warning: school: only 3 groups ..."
     priors: Mapping[str, str] = field(default_factory=dict)  # latent -> its prior in numbers, where the data chose it
     stored: tuple[str, ...] | None = None  # latents whose draws are kept; None: all
@@ -38,11 +40,21 @@ class RunInfo:
     thin: int = 1  # sweeps for each draw, of which those in `Window.draws` may be every second, fourth, ...
     earlier: int = 0  # sweeps of the runs that this one goes on from
     alike: bool = True  # all chains have the same data; else they are no draws of one posterior, and nothing mixes
+    rhat: float = LIMITS["r_hat"]  # that is good enough, of every parameter,
+    ess: float = LIMITS["ess_bulk"]  # as are so many effective draws, of all chains together
 
     @property
     def shown(self) -> tuple[str, ...]:
         """Latents that can be followed all the way: effects that are not stored can't."""
         return self.names if self.stored is None else tuple(name for name in self.names if name in self.stored)
+
+
+class Seen(NamedTuple):
+    """What a run that goes on until a goal is reached saw when it looked at its draws: the worst of the parameters."""
+
+    draws: int  # made by each chain
+    rhat: Worst
+    ess: Worst  # in bulk or tails
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,8 @@ class Window:
     interval: int = 1  # draws that a stored one stands for; it doubles when there are more than are kept
     tuning: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # block -> what it has learnt
     so_far: Callable[[Mapping[str, Tensor]], Fit] | None = None  # some of the draws with their model and data
+    foreseen: int | None = None  # sweeps of the whole run, of one that goes on until a goal is reached
+    seen: Seen | None = None  # by the last look of such a run
 
     def copied(self) -> "Window":
         """The same for a monitor that may write into what it is given: tensors are copied when they are looked at."""

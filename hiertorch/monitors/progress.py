@@ -1,5 +1,6 @@
 """A progress bar: phase, time left, the worst R-hat, the smallest ESS, acceptance and rate, in one line."""
 
+import math
 import sys
 import textwrap
 import time
@@ -11,17 +12,16 @@ import torch
 
 from hiertorch.draws.diagnostics import convergence
 from hiertorch.draws.fit import Fit
-from hiertorch.draws.summaries import LIMITS
+from hiertorch.draws.judgement import Worst
 from hiertorch.errors import SamplingError
 from hiertorch.monitors.bar import Bar, Finding, columns
-from hiertorch.monitors.base import FEWEST, Monitor, RunInfo, Watch, Window, watch
+from hiertorch.monitors.base import FEWEST, Monitor, RunInfo, Seen, Watch, Window, watch
 from hiertorch.monitors.governor import Governor, Tier
 
 PHASES = {"warmup": "warm-up"}
 PARAMETERS = 50
 DRAWS = 100  # a chain, that a look should have at least
 VALUES, COST = 250_000, 0.05  # that one look may sort, and the seconds of it on one core
-RHAT, ESS = LIMITS["r_hat"], LIMITS["ess_bulk"]  # of all chains together
 WIDTH = 110  # of what is said before the bar
 TIED = "\N{NO-BREAK SPACE}"  # where no line ends
 
@@ -31,7 +31,9 @@ class ProgressBar(Monitor):
 
     Counted are sweeps; at the end, `64 x 500 draws`, what is stored. R-hat is the worst and ESS the smallest (in bulk
     or tails). One that is not good enough yet shows its threshold: 1.01, and 400 effective draws of all chains
-    together. The acceptance is the mean over blocks, chains and groups in the last window.
+    together, or the goal of a run that goes on until it is reached (`ht.Until`), as in `ESS 620 < 1,000 (tau)`. Such a
+    run shows what it sees at its own looks as well, and counts the sweeps that it will take as it seems then. The
+    acceptance is the mean over blocks, chains and groups in the last window.
 
     At the end they are those of all parameters from all stored draws, as `posterior.diagnostics()` has them. Until then
     they are of the population-level parameters and, if these are fewer than 50, of some groups', looked at every 5 s at
@@ -64,6 +66,7 @@ class ProgressBar(Monitor):
         self._run = run
         self._looks = Tier(Governor(self.share, spent=time.perf_counter), every=5.0, cost=COST)
         self._watch: Watch | None = None
+        self._seen: Seen | None = None
         self._last: Window | None = None
         stream = self.stream or sys.stderr
         for text in _heading(run):
@@ -78,7 +81,12 @@ class ProgressBar(Monitor):
         if self._bar is None:
             return
         self._last = window
-        if window.drawn >= FEWEST and self._run.alike:
+        if window.foreseen is not None:
+            self._bar.sweeps = self._bar.total = max(window.foreseen, window.sweep)
+        if window.seen is not None and window.seen is not self._seen:
+            self._seen = window.seen
+            self._show(self._bar, window.seen.rhat, window.seen.ess)
+        elif window.drawn >= FEWEST and self._run.alike:
             if self._watch is None:
                 few = min(PARAMETERS, max(1, VALUES // (len(window.log_density) * DRAWS)))
                 self._watch = watch(replace(self._run, names=self._run.shown), window.values, few)
@@ -109,17 +117,30 @@ class ProgressBar(Monitor):
             bar.close()
             bar.window = None
 
-    @staticmethod
-    def _conclude(bar: Bar, posterior: Fit) -> None:
+    def _conclude(self, bar: Bar, posterior: Fit) -> None:
         """What is known of all draws."""
         found = posterior.judgement
         bar.rhat = bar.ess = None
-        bar.part = f"of {found.part}" if found.part else ""
         if found.known:
-            bar.ess = Finding("ESS", f"{found.ess.value:,.0f}", f" < {ESS}", found.ess.name, found.ess.value < ESS)
-            if posterior.chains > 1:
-                value, name = found.rhat
-                bar.rhat = Finding("R-hat", f"{value:.3f}", f" > {RHAT}", name, value > RHAT)
+            self._show(bar, found.rhat if posterior.chains > 1 else None, found.ess)
+        bar.part = f"of {found.part}" if found.part else ""
+
+    def _show(self, bar: Bar, rhat: Worst | None, ess: Worst, *, thinned: str = "") -> None:
+        """The worst of both, held against what is good enough; an ESS of thinned draws is a lower bound.
+
+        Args:
+            bar: the bar.
+            rhat: None, or NaN, of a single chain.
+            ess: of all draws, or of some.
+            thinned: of how many, if they are some.
+        """
+        least, most = self._run.ess, self._run.rhat
+        if rhat is not None and not math.isnan(rhat.value):
+            name = " ".join(rhat.name.split())
+            bar.rhat = Finding("R-hat", f"{rhat.value:.3f}", f" > {most:g}", name, rhat.value > most)
+        few, name = not thinned and ess.value < least, " ".join(ess.name.split())
+        bar.ess = Finding("ESS", f"{'≥' * bool(thinned)}{ess.value:,.0f}", f" < {least:,.0f}", name, few)
+        bar.part = thinned
 
     def _look(self, bar: Bar, watched: Watch, window: Window) -> None:
         with self._looks.turn(window.sweep):
@@ -130,12 +151,9 @@ class ProgressBar(Monitor):
             if thinned := draws.shape[1] < window.drawn:
                 ess = ess.clamp(max=draws[..., 0].numel())  # more would be noise: what is between was not looked at
             worst, least = int(rhat.argmax()), int(ess.argmin())
-        names = [" ".join(name.split()) for name in (watched.names[worst], watched.names[least])]
-        if len(draws) > 1:  # R-hat compares chains
-            bar.rhat = Finding("R-hat", f"{rhat[worst]:.3f}", f" > {RHAT}", names[0], bool(rhat[worst] > RHAT))
-        bar.part = f"of {draws[..., 0].numel():,} draws" if thinned else ""
-        few = not thinned and bool(ess[least] < ESS)
-        bar.ess = Finding("ESS", f"{'≥' * thinned}{ess[least]:,.0f}", f" < {ESS}", names[1], few)
+        found = [Worst(float(x[k]), watched.names[k]) for x, k in ((rhat, worst), (ess, least))]
+        compared = found[0] if len(draws) > 1 else None  # R-hat compares chains
+        self._show(bar, compared, found[1], thinned=f"of {draws[..., 0].numel():,} draws" if thinned else "")
 
 
 def _heading(run: RunInfo) -> Iterator[str]:

@@ -54,6 +54,9 @@ WALK = (0.1, 2.4)
 MOST_AT_ONCE = 20_000
 """Proposals in a window."""
 
+MOST_SWEEPS = 240
+"""Sweeps in a window: a run that goes on until a goal is reached looks at its draws between windows only."""
+
 HELD_BACK = 8_380_000
 """Single precision numbers in a tensor of nearly 32 MiB. From having freed one, glibc knows not to hand blocks up to
 that size back to the system after every batch, whose pages would have to be cleared again for the next one: a third of
@@ -134,7 +137,8 @@ class Independence(Engine):
         tensors busy.
         """
         wanted = min(MOST_AT_ONCE, 8 * self.move.collapsed.batch)
-        return CYCLE if warming else self.cycle * max(1, wanted // (self.cycle * self.chains))
+        many = min(wanted // self.chains, MOST_SWEEPS)
+        return CYCLE if warming else self.cycle * max(1, many // self.cycle)
 
     def prepare(self, *, compiled: bool) -> None:
         """Nothing to record or compile."""

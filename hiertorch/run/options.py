@@ -16,6 +16,7 @@ from hiertorch.errors import OptionError, SamplingError
 from hiertorch.monitors import Monitor
 from hiertorch.run.engine import EngineMaker
 from hiertorch.run.plan import MoveSpec, Plan
+from hiertorch.run.until import Until
 from hiertorch.wording import closest, listed
 
 HOOKS = ("start", "window", "stop")
@@ -33,6 +34,7 @@ class Options:
     warmup: int | None = None
     draws: int | None = None
     thin: int | None = None
+    until: Until | None = None
     seed: int | None = None
     device: torch.device | str | None = None
     dtype: torch.dtype = torch.float64
@@ -53,6 +55,8 @@ class Options:
             check_count(name, getattr(self, name), none="for a default", error=SamplingError)
         for name in ("keep_all", "progress", "collapse", "prior_only"):
             check_flag(name, getattr(self, name), error=SamplingError)
+        if self.until is not None and not isinstance(self.until, Until):
+            raise SamplingError(f"until must be an ht.Until, such as ht.Until(ess=1000), found {self.until!r}.")
         check_seed(self.seed, error=SamplingError)
         if self.dtype not in (torch.float32, torch.float64):
             raise SamplingError(f"dtype must be torch.float64 or torch.float32, found {self.dtype!r}.")

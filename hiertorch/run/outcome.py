@@ -1,16 +1,18 @@
 """From the pieces of a run to what people are given: some of the draws while it goes on, all of them at its end."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
-from hiertorch.draws.labelled import Stats
+from hiertorch.draws.labelled import LabelledDraws, Stats
 from hiertorch.errors import warn
 from hiertorch.gaussian.redraw import Redraw
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.ending import Ending
+from hiertorch.run.looks import Looks
 from hiertorch.run.store import Store
 from hiertorch.run.task import Task, fits
 from hiertorch.runtime.interruption import ended_by
@@ -19,27 +21,35 @@ from hiertorch.runtime.interruption import ended_by
 def so_far(task: Task, face: type[Fit], draws: Mapping[str, Tensor]) -> Fit:
     """Some of the draws while the run goes on, `(chains, draws, size, *event)`, with their model and data."""
     info, like = task.info, next(iter(draws.values()))
-    nothing = Stats({}, {}, like.new_zeros(like.shape[:2]), {})
     return face(
         draws,
         plates=info.plates,
         labels=info.labels,
         event_labels=info.event_labels,
-        stats=nothing,
+        stats=_nothing(like),
         run={"model": info.model},
         origin=Fitted(task.plan.target.model, task.plan.data, like),
     )
 
 
-def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending) -> Fit:
-    """The draws of the latents that are kept, with everything that a reader needs."""
-    plan, info, engine = task.plan, task.info, task.engine
-    rates = {engine.blocks[k]: mean for k, mean in acceptance.rates().items()}
-    stored = store.draws()
-    draws, effects = {name: stored[name] for name in task.names}, None
-    model = plan.target.model
-    fitted = Fitted(model, plan.data, stored[task.names[0]])
-    derived = _derived(fitted, stored)
+def _nothing(like: Tensor) -> Stats:
+    """Of draws like these `(chains, draws, ...)`."""
+    return Stats({}, {}, like.new_zeros(like.shape[:2]), {})
+
+
+class Given(NamedTuple):
+    """What people are given: the draws of the latents that are kept, and of what the model derives of them."""
+
+    draws: Mapping[str, Tensor]
+    plates: Mapping[str, str | None]
+    event_labels: Mapping[str, tuple[tuple[Hashable, ...], ...]]
+    trouble: str  # that deriving has met
+
+
+def given(task: Task, stored: Mapping[str, Tensor]) -> Given:
+    """From the stored draws `(chains, draws, size, *event)`."""
+    info, model = task.info, task.plan.target.model
+    derived, trouble = _derived(Fitted(model, task.plan.data, stored[task.names[0]]), stored)
     plates = {**info.plates, **{name: model.derived[name].plate for name in derived}}
     event_labels = {
         **info.event_labels,
@@ -49,6 +59,30 @@ def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending) -> F
             if (found := model.derived[name].labels) and fits(found, derived[name].shape[3:])
         },
     }
+    return Given({**{name: stored[name] for name in task.names}, **derived}, plates, event_labels, trouble)
+
+
+def readable(task: Task, store: Store) -> LabelledDraws:
+    """The draws so far, by the names of their parameters."""
+    found = given(task, store.draws())
+    return LabelledDraws(
+        found.draws,
+        plates=found.plates,
+        labels=task.info.labels,
+        event_labels=found.event_labels,
+        stats=_nothing(found.draws[task.names[0]]),
+        run={},
+    )
+
+
+def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending, looks: Looks) -> Fit:
+    """The draws of the latents that are kept, with everything that a reader needs."""
+    plan, info, engine = task.plan, task.info, task.engine
+    rates = {engine.blocks[k]: mean for k, mean in acceptance.rates().items()}
+    stored, effects = store.draws(), None
+    found = given(task, stored)
+    if found.trouble:
+        warn(found.trouble)
     if plan.collapsed is not None:
         population = {name: x for name, x in stored.items() if info.plates[name] is None}
         if population and plan.collapsed.collapsed.sets == 1:
@@ -66,6 +100,7 @@ def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending) -> F
         "collapsed": plan.collapsed is not None,  # whose log density is that of what was not integrated out
         "priors": dict(info.priors),
         **info.settings,
+        **(looks.facts(asked=task.asked, chains=info.settings["chains"]) if looks.goal is not None else {}),
         "seconds": dict(ended.seconds),
         "status": ended.status,
         **({} if ended.cause is None else {"ended_by": ended_by(ended.cause)}),
@@ -75,30 +110,34 @@ def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending) -> F
         **({"nan_example": acceptance.example} if acceptance.example else {}),
         "impossible": {name: list(pair) for name, pair in plan.target.met.found().items()},
     }
-    return Fit(
-        {**draws, **derived},
-        plates=plates,
+    fit = Fit(
+        found.draws,
+        plates=found.plates,
         labels=info.labels,
-        event_labels=event_labels,
+        event_labels=found.event_labels,
         stats=stats,
         run=run,
         interrupted=ended.cause is not None,
         unstored=effects,
-        origin=fitted,
-        more={name: x for name, x in stored.items() if name not in draws},
+        origin=Fitted(plan.target.model, plan.data, stored[task.names[0]]),
+        more={name: x for name, x in stored.items() if name not in task.names},
         tuning=engine.learnt(),
         positions={} if plan.collapsed is not None else {n: x for n, x in engine.values().items() if n not in stored},
     )
+    if looks.over and looks.columns:
+        fit.columns = looks.columns  # of the same draws
+    return fit
 
 
-def _derived(fitted: Fitted, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the model derives of its latents. The user's code may fail here, which must not cost the draws."""
+def _derived(fitted: Fitted, stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """What the model derives of its latents, and what went wrong. The user's code may fail here, which must not cost
+    the draws.
+    """
     try:
-        return fitted.derived(stored)
+        return fitted.derived(stored), ""
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
-        warn(
+        return {}, (
             f"what {type(fitted.model).__name__} derives of its latents could not be computed ({found}), and the "
             "posterior is without it."
         )
-        return {}

@@ -6,23 +6,25 @@ from collections.abc import Callable, Mapping
 import torch
 
 from hiertorch.draws.fit import Fit
+from hiertorch.draws.labelled import LabelledDraws
 from hiertorch.gaussian.audit import AuditError
 from hiertorch.monitors import Monitor, Window
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.ending import Ending
 from hiertorch.run.engine import Engine
-from hiertorch.run.schedule import Schedule
+from hiertorch.run.looks import Looks
 from hiertorch.run.store import Store
 from hiertorch.runtime.interruption import Signals
 
 
 def run(
     engine: Engine,
-    schedule: Schedule,
+    looks: Looks,
     store: Store,
     acceptance: Acceptance,
     audience: Monitor,
     so_far: Callable[[Mapping[str, torch.Tensor]], Fit],
+    read: Callable[[], LabelledDraws],
     signals: Signals,
     *,
     compiled: bool,
@@ -32,26 +34,32 @@ def run(
 
     Args:
         engine: has begun.
-        schedule: how long.
+        looks: say how long.
         store: for the draws.
         acceptance: for the rates, of the engine's `order`.
         audience: is told of every window.
         so_far: makes a fit of some of the draws, for those who watch.
+        read: gives the stored draws as people get them, to be looked at.
         signals: end the run, wherever its chains are.
         compiled: whether to compile the pass over the rows.
     """
-    seconds = {"compile": 0.0, "warmup": 0.0, "sampling": 0.0}
+    schedule, seconds = looks.schedule, {"compile": 0.0, "warmup": 0.0, "sampling": 0.0, "judging": 0.0}
     began = time.perf_counter()
     done, cause = 0, None
     try:
         engine.prepare(compiled=compiled)
         seconds["compile"] = time.perf_counter() - began
-        while done < schedule.sweeps:
+        while not looks.over:
             warming = done < schedule.warmup
-            end = min(done + engine.window(warming=warming), schedule.warmup if warming else schedule.sweeps)
+            end = int(min(done + engine.window(warming=warming), schedule.warmup if warming else looks.last))
             engine.advance(done, end - done, schedule.warmup, schedule.thin, store, acceptance)
             done = end
-            if done in (schedule.warmup, schedule.sweeps):
+            if not warming:
+                turned = time.perf_counter()
+                spent = turned - began - seconds["compile"] - seconds["warmup"]
+                looks.after(done, spent, read)
+                seconds["judging"] += time.perf_counter() - turned
+            if done == schedule.warmup or looks.over:
                 engine.check(store)
             phase = "warmup" if warming else "sampling"
             rates = {engine.blocks[k].name: mean for k, mean in acceptance.window(sampling=not warming).items()}
@@ -69,6 +77,8 @@ def run(
                     interval=store.interval,
                     tuning=engine.learnt(),
                     so_far=so_far,
+                    foreseen=looks.sweeps,
+                    seen=looks.seen,
                 )
             )
             seconds[phase] += time.perf_counter() - began - sum(seconds.values())

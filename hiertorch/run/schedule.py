@@ -1,14 +1,17 @@
 """How many chains, warm-up sweeps and draws: what the user asked for, or what the model's size asks for."""
 
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from hiertorch.errors import SamplingError
 from hiertorch.run.plan import Plan
+from hiertorch.run.until import Until
 from hiertorch.runtime.memory import free
 from hiertorch.runtime.workers import one_thread
 
@@ -26,7 +29,16 @@ WARMUP = 500
 """Sweeps of warm-up of ordinary moves."""
 
 DRAWS = 1000
-"""Draws of each chain."""
+"""Draws of each chain, of a run whose length nothing else says."""
+
+FIRST, STEADY = 100, 960
+"""Draws of each chain at the first look of a run that goes on until a goal is reached: FIRST at least, and STEADY over
+the root of the chains. R-hat of n independent draws of each of c chains has an error of about 1 / (n sqrt(c)), which
+this makes 0.001, so that the worst of thousands of parameters that mix perfectly is still below 1.005.
+"""
+
+TIMES = 8
+"""Draws of such a run at most, over those that it would have if nothing else said its length."""
 
 THIN_BELOW = 100_000
 """Rows times chains below which there are two sweeps a draw, which cost little there. R-hat below 1.01 needs some 100
@@ -112,9 +124,35 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
     return Schedule(chains, warmup or COLLAPSED_WARMUP * max(1, -(-plan.collapsed.width // 3)), draws, thin or 1)
 
 
+def aimed(usual: Schedule, until: Until, draws: int | None) -> tuple[Schedule, Until]:
+    """The run up to its first look, and the goal with its bounds filled in.
+
+    Args:
+        usual: how long the run would be without a goal.
+        until: the goal.
+        draws: of each chain at the first look, if the user says so.
+    """
+    first = draws or min(usual.draws, max(FIRST, math.ceil(STEADY / usual.chains**0.5)))
+    if until.draws is None and until.seconds is None:
+        until = replace(until, draws=TIMES * max(usual.draws, first))
+    return usual._replace(draws=min(first, until.draws or first)), until
+
+
 def room(run: Schedule, *, every: bool) -> int:
     """Draws of each chain that there is room for; the store thins what is more."""
     return run.draws if every else min(run.draws, max(LEAST, KEPT // run.chains))
+
+
+def most_room(plan: Plan, usual: Schedule, until: Until, names: tuple[str, ...], *, every: bool) -> float:
+    """Draws of each chain that there may be room for in a run that goes on until a goal is reached: as many as the
+    longest run without one has, unless these were more than MOST_STORED numbers and than the usual run has; and twice
+    as many as the goal asks effective draws, since of draws that are thinned there are no more.
+    """
+    if every:
+        return until.draws or math.inf
+    memory = MOST_STORED // max(1, _numbers(plan, names) * usual.chains)
+    wanted = max(LEAST, min(KEPT // usual.chains, max(usual.draws, memory)))
+    return max(wanted, 4 * math.ceil(until.ess / usual.chains))  # which is between half full and full
 
 
 def wants_compiling(plan: Plan, run: Schedule) -> bool:

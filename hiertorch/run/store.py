@@ -13,21 +13,28 @@ from torch import Tensor
 class Store:
     """The last of every `interval` draws of the named latents of every chain, filled as they come.
 
-    Where there is room for all draws the interval is 1. When the room is full and one more comes, every other draw is
-    dropped and the interval doubles, so that whatever the length of a run it is between half full and full of evenly
-    spaced draws. Draws are written once: what `draws` gave stays as it is, also when others take its place.
+    Where there is room for all draws the interval is 1. When the room is full and one more comes, it is made twice as
+    large, up to the most that there may be. When that is full, every other draw is dropped and the interval doubles,
+    so that whatever the length of a run it is between half full and full of evenly spaced draws. Draws are written
+    once: what `draws` gave stays as it is, also when others take its place.
 
     Args:
         values: gives shapes, `(chains, size, *event)`, dtype and device of these latents.
         names: the latents to keep.
         draws: how many draws of each chain there is room for.
         dtype: of the stored draws, if not that of the values.
+        most: how many there may be room for at most; if left out, so many.
     """
 
     def __init__(
-        self, values: Mapping[str, Tensor], names: tuple[str, ...], draws: int, dtype: torch.dtype | None = None
+        self,
+        values: Mapping[str, Tensor],
+        names: tuple[str, ...],
+        draws: int,
+        dtype: torch.dtype | None = None,
+        most: float | None = None,
     ) -> None:
-        self.names, self._room = names, draws
+        self.names, self._most = names, most or draws
         self._made = 0  # draws, stored or not
         first = values[names[0]]
         self._held = _Held(
@@ -48,10 +55,12 @@ class Store:
     def wanted(self, more: int) -> range:
         """Which of the next `more` draws, counted from 0, are to be stored: there is room for them afterwards."""
         made, interval = self._made + more, self.interval
-        while made // interval > self._room:
+        while made // interval > self._most:
             interval *= 2
         if interval > self.interval:
             self._held = self._held.thinned(interval // self.interval)
+        if (stored := made // interval) > (room := len(self._held.log_density)):
+            self._held = self._held.wider(int(min(self._most, max(stored, 2 * room))))
         first = interval - 1 - self._made % interval
         self._made = made
         return range(first, more, interval)
@@ -108,6 +117,18 @@ class _Held:
 
         rooms = {name: less(room) for name, room in self.rooms.items()}
         return _Held(rooms, less(self.log_density), self.number // times, self.interval * times)
+
+    def wider(self, draws: int) -> "_Held":
+        """The same draws, in rooms of their own for so many."""
+
+        def more(room: Tensor) -> Tensor:
+            new = room.new_empty(draws, *room.shape[1:])
+            new[: self.number] = room[: self.number]
+            return new
+
+        return _Held(
+            {name: more(x) for name, x in self.rooms.items()}, more(self.log_density), self.number, self.interval
+        )
 
 
 def _room(value: Tensor, draws: int, dtype: torch.dtype | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 import platform
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from hiertorch.advice.requirements import chosen_priors, grave, model_text, sentences
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import unsavable
+from hiertorch.draws.summaries import LIMITS
+from hiertorch.errors import SamplingError
 from hiertorch.model.model import Model
 from hiertorch.monitors import RunInfo
 from hiertorch.randomness import stream
@@ -21,14 +23,17 @@ from hiertorch.run.ordinary import Ordinary
 from hiertorch.run.plan import Plan
 from hiertorch.run.schedule import (
     Schedule,
+    aimed,
     check_memory,
     kept_names,
+    most_room,
     room,
     schedule,
     stored_names,
     wants_compiling,
 )
 from hiertorch.run.sweeps import Sweep
+from hiertorch.run.until import Until
 from hiertorch.run.whitened import Whitened
 
 SHORTER = 5
@@ -41,9 +46,12 @@ class Task:
 
     Attributes:
         plan: what is sampled, and how.
-        schedule: how long.
+        schedule: how long; with a goal, up to the first look.
+        goal: until when the run goes on, with its bounds; None for a run of fixed length.
+        asked: whether the user has set the goal.
         names: latents whose draws are given; others are stored for what follows from them.
-        room: draws of each chain that there is room for.
+        room: draws of each chain that there is room for,
+        most: and to which it may grow.
         engine: what runs; it has not begun.
         generator: of all random numbers of the draws.
         compiled: whether to compile the pass over the rows.
@@ -53,8 +61,11 @@ class Task:
 
     plan: Plan
     schedule: Schedule
+    goal: Until | None
+    asked: bool
     names: tuple[str, ...]
     room: int
+    most: float
     engine: Engine
     generator: torch.Generator
     compiled: bool
@@ -75,16 +86,24 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
     """
     data, start, of_rows = plan.data, options.start, (plan.data.y, plan.data.weights)
     alike = all(x is None or x.dim() == 1 for x in of_rows)  # else chains are parts of a run, such as folds
-    asked = (options.chains, options.warmup, options.draws, options.thin)
-    run = Schedule(*map(int, schedule(plan, *asked)))
+    until = _until(options, alike)
+    asked = (options.chains, options.warmup, options.draws if until is None else None, options.thin)
+    usual = Schedule(*map(int, schedule(plan, *asked)))
     if start is not None and options.warmup is None and plan.collapsed is None:  # whose warm-up takes no time
-        run = run._replace(warmup=-(-run.warmup // SHORTER))
-    most = room(run, every=options.keep_all or not alike)
-    names = kept_names(plan, run, options.keep, most)
+        usual = usual._replace(warmup=-(-usual.warmup // SHORTER))
+    every = options.keep_all or not alike
+    names = kept_names(plan, usual, options.keep, room(usual, every=every))
     stored = stored_names(plan, names)
-    check_memory(plan, run, stored, most, data.device, options.dtype)
+    if until is None:
+        run, goal, rooms = usual, None, room(usual, every=every)
+        most: float = rooms
+    else:
+        run, goal = aimed(usual, until, options.draws)
+        most = most_room(plan, usual, goal, stored, every=every)
+        rooms = int(min(run.draws, most))
+    check_memory(plan, run, stored, rooms, data.device, options.dtype)
     seed = secrets.randbits(63) if options.seed is None else int(options.seed)
-    wanted = options.compile is True or (options.compile == "auto" and wants_compiling(plan, run))
+    wanted = options.compile is True or (options.compile == "auto" and wants_compiling(plan, usual))
     compiled = wanted and plan.collapsed is None
     generator = stream(seed, "run", device=data.device)
     engine = _engine(plan, run.chains, generator)
@@ -93,6 +112,7 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
     priors = chosen_priors(target.model, plan.structure.reads)
     settings = {
         **run._asdict(),
+        **({} if goal is None else {"until": {"goal": asdict(goal)}}),
         "seed": seed,
         "device": str(data.device),
         "dtype": str(options.dtype).removeprefix("torch."),
@@ -121,10 +141,30 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
         thin=run.thin,
         earlier=int(start.run.get("sweeps", 0)) if isinstance(start, Fit) else 0,
         alike=alike,
+        rhat=LIMITS["r_hat"] if goal is None else goal.rhat,
+        ess=LIMITS["ess_bulk"] if goal is None else goal.ess,
     )
     unkept = unsavable(info.labels, info.event_labels)
     doubts = [*(grave(found) if alike else ()), *(f"the posterior can be used, but not saved: {x}" for x in unkept)]
-    return Task(plan, run, names, most, engine, generator, compiled, info, tuple(doubts))
+    return Task(
+        plan, run, goal, options.until is not None, names, rooms, most, engine, generator, compiled, info, tuple(doubts)
+    )
+
+
+def _until(options: Options, alike: bool) -> Until | None:
+    """The goal of a run: the user's, or the usual one where nothing says how many draws there are to be.
+
+    Raises:
+        SamplingError: for a goal where chains have data of their own.
+    """
+    if alike:
+        return Until() if options.until is None and options.draws is None else options.until
+    if options.until is not None:
+        raise SamplingError(
+            "until= asks whether chains agree, and here each has data of its own, so that none has to agree with "
+            "another; give draws= instead."
+        )
+    return None
 
 
 def fits(labels: tuple[tuple[object, ...], ...], event: tuple[int, ...]) -> bool:

@@ -21,7 +21,8 @@ from arviz_stats.base import array_stats
 from windows import SIZE, WARMUP
 from windows import feed as seen
 
-from hiertorch.monitors import ProgressBar
+from hiertorch.draws.judgement import Worst
+from hiertorch.monitors import ProgressBar, Seen
 from hiertorch.monitors.bar import shortened
 from hiertorch.monitors.governor import Governor, Tier
 
@@ -221,6 +222,42 @@ def test_above_the_bar_stand_priors_and_how_many_notes_there_are():
     stream = io.StringIO()
     feed(ProgressBar(stream), [], replace(RUN, findings=found[2:3]))
     assert stream.getvalue().splitlines()[0] == "1 note: data.check(model) lists it"
+
+
+def aiming(windows):
+    """What a run that goes on until an ESS of 1000 tells: it has looked after 30 and after 60 draws."""
+    looks = {
+        3: Seen(30, Worst(1.034, "tau  x"), Worst(212.4, "tau  x")),
+        6: Seen(60, Worst(1.004, "mu"), Worst(1620.0, "mu")),
+    }
+    seen, told = None, []
+    for k, window in enumerate(windows, start=1 - WARMUP):
+        seen = looks.get(k, seen)
+        told.append(replace(window, foreseen=100 if k < 3 else 240 if k < 6 else 100, seen=seen))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (80, "sampling 29%, 00:0S left, R-hat 1.034 > 1.01 (tau x), ESS 212 < 1,000, NaN 1"),
+        (160, "sampling |█████▊    | 70/240, 00:0S left, R-hat 1.034 > 1.01 (tau x), ESS 212 < 1,000 (tau x), NaN 1"),
+    ],
+)
+def test_a_run_with_a_goal_shows_the_worst_parameter_against_it(columns, expected):
+    stream = Terminal()
+    bar = ProgressBar(stream)
+    start_without_pause(bar, replace(RUN, sweeps=100, ess=1000.0), columns)
+    for window in aiming(make_windows(sampling=6)):
+        bar.window(window)
+    text = stream.getvalue()
+    bar.stop("failed")
+    states = [re.sub(r"00:0\d", "00:0S", re.sub(r"\|.*\|", "|B|", state)) for state in text.split("\r")]
+    expected = re.sub(r"\|.*\|", "|B|", expected)
+    at = next(k for k, state in enumerate(states) if state.startswith(expected))
+    assert "R-hat" not in states[at - 2] and ("50/100" in states[at - 2] or "50%" in states[at - 2])
+    assert "R-hat 1.004 (mu), ESS 1,620" in states[-1] and "< 1,000" not in states[-1]
+    assert "100/100" in states[-1] or "100%" in states[-1]
 
 
 # How it fits

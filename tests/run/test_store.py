@@ -169,6 +169,24 @@ def test_draws_that_are_looked_at_stay_as_they_are_when_others_take_their_place(
     assert torch.equal(density[0], torch.arange(1.0, 5.0, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("portions", [(1,) * 70, (3, 4, 1, 20, 2, 40), (70,), (5, 0, 65)])
+@pytest.mark.parametrize("most", [12, 70, 100, float("inf")])
+def test_the_room_grows_as_far_as_it_may_before_draws_are_thinned(most: float, portions: tuple[int, ...]) -> None:
+    store, done = Store(one(numbered(0, 1)[0], 0), tuple(SHAPES), 5, most=most), 0
+    for portion in portions:
+        before, seen = done, store.draws()
+        known = {name: x.clone() for name, x in seen.items()}
+        chosen = store.wanted(portion)
+        values, density = numbered(done, done + portion)
+        end = store.n_draws + len(chosen)
+        store.fill({n: x[chosen.start :: chosen.step] for n, x in values.items()}, density[list(chosen)], store.n_draws)
+        store.filled(end)
+        done += portion
+        assert_evenly_thinned(store, done, int(min(most, 10**6)))
+        assert before == 0 or all(torch.equal(x, known[name]) for name, x in seen.items())
+    assert store.interval == (8 if most == 12 else 1)
+
+
 # Acceptance
 
 
