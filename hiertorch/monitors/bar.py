@@ -50,7 +50,7 @@ class Form(NamedTuple):
     rate: str
 
 
-SHORT = Form(False, False, 16, 0, True, "", "")  # only while something falls short: how far goes before how it is made
+SHORT = (Form(False, False, 16, 0, True, "acc", ""), Form(False, False, 16, 0, True, "", ""))  # while something does
 
 # The first that fits is taken.
 FORMS = (
@@ -61,7 +61,7 @@ FORMS = (
     Form(False, True, 24, 0, True, "accept", "/s"),
     Form(False, False, 24, 0, True, "accept", "/s"),
     Form(False, False, 16, 0, True, "accept", "/s"),
-    SHORT,
+    *SHORT,
     Form(False, False, 16, 0, False, "accept", "/s"),
     Form(False, False, 12, 0, False, "acc", "/s"),
     Form(False, False, 10, 0, False, "acc", "/s"),
@@ -105,7 +105,7 @@ class Bar(tqdm):
             return self._line(WHOLE)
         width = self._width()
         short = any(found is not None and found.bad for found in (self.rhat, self.ess))
-        lines = (self._line(form, width) for form in FORMS if short or form is not SHORT)
+        lines = (self._line(form, width) for form in FORMS if short or form not in SHORT)
         line = next((line for line in lines if disp_len(line) <= width), None)
         return self.phase[:width] if line is None else line
 

@@ -65,7 +65,7 @@ def given(task: Task, stored: Mapping[str, Tensor]) -> Given:
 def readable(task: Task, store: Store) -> LabelledDraws:
     """The draws so far, by the names of their parameters."""
     found = given(task, store.draws())
-    return LabelledDraws(
+    return Fit(
         found.draws,
         plates=found.plates,
         labels=task.info.labels,

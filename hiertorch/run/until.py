@@ -1,7 +1,4 @@
-"""The goal of a run that goes on until the worst parameter is known well enough, and when it looks whether it is there.
-
-docs/decisions.md: A run looks at its draws, and ends when they suffice.
-"""
+"""The goal of a run that goes on until the worst parameter is known well enough, and when it looks at its draws."""
 
 import math
 from collections.abc import Iterator

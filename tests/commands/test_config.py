@@ -16,6 +16,7 @@ from hiertorch.data.sources import read_table
 from hiertorch.errors import ConfigError, DataError, ModelError, RunFolderError
 from hiertorch.models import EightSchools, VaryingIntercepts
 from hiertorch.posterior import Posterior
+from hiertorch.run.until import Until
 from hiertorch.sampling import sample
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
@@ -381,6 +382,34 @@ def test_the_kept_config_repeats_the_run(folder, seed):
     again = run(load(["--config", "out/config.yaml", "--log_dir", "again"]))
     np.testing.assert_array_equal(first["alpha"], again["alpha"])
     assert Path("again/config.yaml").read_text() == Path("out/config.yaml").read_text().replace(": out", ": again")
+
+
+def test_a_goal_is_read_by_keys_and_what_came_of_it_is_kept(folder):
+    """The kept config has the number of draws, and gives the same again."""
+    goal = ["--sample.until.ess", "40", "--sample.until", "{rhat: 1.5}", "--sample.draws", "10", "--sample.chains", "8"]
+    config = fit(*goal)
+    assert config.settings["until"] == Until(ess=40, rhat=1.5) and fit().settings["until"] is None
+    first = run(config)
+    assert first.run["until"]["ended"] == "goal" and first.run["draws"] >= 50
+    assert f"draws: {first.run['draws']}\n" in Path("out/config.yaml").read_text()
+    assert "until: null\n" in Path("out/config.yaml").read_text()
+    again = run(load(["--config", "out/config.yaml", "--log_dir", "again"]))
+    np.testing.assert_array_equal(first["alpha"], again["alpha"])
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--sample.until.ess=-3", "sample.until: ess is a number of effective draws, such as 1000; found -3.0."),
+        ("--sample.until.ess=many", "sample.until.ess: expected float, found many."),
+        ("--sample.until.foo=3", "sample.until.foo: there is no such key."),
+        ("--sample.until=5", "sample.until: expected keys such as {ess: 1000} or null, found 5."),
+    ],
+)
+def test_a_goal_that_is_wrong(folder, option, sentence):
+    with pytest.raises(ConfigError) as error:
+        fit(option)
+    assert str(error.value).startswith(sentence)
 
 
 def test_another_seed_gives_other_draws(folder):

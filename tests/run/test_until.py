@@ -15,7 +15,6 @@ from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
 from hiertorch.density.structure import Structure
-from hiertorch.draws.labelled import LabelledDraws
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
 from hiertorch.moves.metropolis import Info
@@ -195,15 +194,7 @@ def test_what_is_known_of_a_model_is_what_its_posterior_says() -> None:
     posterior = sampled(model, data, collapse=True, seed=1, chains=32, draws=50, until=Until(ess=800, rhat=1.02))
     assert posterior.run["until"]["ended"] == "goal" and "spread" in posterior.names
     assert posterior.diagnostics().loc["ess_bulk", "worst"] >= 800
-    again = LabelledDraws(
-        posterior.draws,
-        plates=posterior.plates,
-        labels=posterior.labels,
-        event_labels=posterior.event_labels,
-        stats=posterior.stats,
-        run={},
-    )
-    for name, columns in again.columns.items():
+    for name, columns in posterior.changed().columns.items():
         for column, x in columns.items():
             torch.testing.assert_close(posterior.columns[name][column], x, rtol=0, atol=0, equal_nan=True)
 
@@ -212,21 +203,21 @@ def test_what_is_known_of_a_model_is_what_its_posterior_says() -> None:
 
 
 def test_the_room_grows_and_then_thins_as_that_of_a_fixed_run() -> None:
-    options: dict[str, Any] = {"chains": 400, "until": Until(ess=1e6, draws=300)}
+    options: dict[str, Any] = {"chains": 400, "until": Until(ess=1e6, draws=170)}
     with pytest.warns(ht.SamplingWarning, match="short of its goal"):
         posterior = run(draws=20, **options)
-    fixed = run(chains=400, draws=300)
-    assert (posterior.n_draws, posterior.interval) == (300, 1)  # since the goal asks for more than is kept by default
-    assert (fixed.n_draws, fixed.interval) == (75, 4)
+    fixed = run(chains=400, draws=170)
+    assert (posterior.n_draws, posterior.interval) == (170, 1)  # since the goal asks for more than is kept by default
+    assert (fixed.n_draws, fixed.interval) == (42, 4)
     for name in fixed.names:
         assert torch.equal(posterior.draws[name][:, 3::4], fixed.draws[name])
     with pytest.warns(ht.SamplingWarning, match="short of its goal"):
-        posterior = run(apart=0.5, draws=20, chains=400, until=Until(ess=400, draws=300))
-    assert_equal_draws(posterior, run(apart=0.5, chains=400, draws=300))
+        posterior = run(apart=0.5, draws=20, chains=400, until=Until(ess=400, draws=170))
+    assert_equal_draws(posterior, run(apart=0.5, chains=400, draws=170))
     assert posterior.interval == 4
     with pytest.warns(ht.SamplingWarning, match="short of its goal"):
-        posterior = run(apart=0.5, draws=20, chains=400, until=Until(ess=400, draws=300), keep_all=True)
-    assert (posterior.n_draws, posterior.interval) == (300, 1)
+        posterior = run(apart=0.5, draws=20, chains=400, until=Until(ess=400, draws=170), keep_all=True)
+    assert (posterior.n_draws, posterior.interval) == (170, 1)
 
 
 def test_room_is_bounded_by_memory_and_by_the_goal() -> None:
