@@ -86,15 +86,17 @@ def sample(
         warmup: sweeps during which proposals are tuned, pooled over chains. Left out: 100 of a collapsed model for
             every three dimensions that are sampled, and 500 of others, or 100 after `start`.
         draws: of each chain. Left out, the run goes on until the worst parameter has an ESS of 1000 and an R-hat of
-            1.01, as with `until=ht.Until()`: for 200 draws at least, and 8000 at most, or fewer, at least 2000, of a
-            collapsed model with very many numbers a draw; of chains with data of their own, for an eighth of that most.
-            At most 32,000 of all chains together are stored, evenly thinned: whenever there are more, every other one
-            is dropped and the interval doubles. `posterior.run` says which "interval" it came to.
+            1.01, as with `until=ht.Until()`, and for 8000 draws at most: 3200 of a model whose likelihood is replaced
+            by a Gaussian surrogate in its proposals, 2000 or more of a collapsed one with very many numbers a draw.
+            Chains with data of their own make an eighth of that most. At most 32,000 of all chains together are stored,
+            evenly thinned: whenever there are more, every other one is dropped and the interval doubles.
+            `posterior.run` says which "interval" it came to.
         thin: sweeps for each draw. Left out: 1, or 2 of models that don't collapse and have fewer than 100,000 rows
             times chains.
-        until: a goal, `ht.Until(ess=1000, rhat=1.01, seconds=60)`: the run looks at its draws after `draws` (200 if
-            left out), 1.5 times as many, and so on, and ends when every parameter has reached it. A warning says so
-            if a bound comes first, and `posterior.run["until"]` how it ended.
+        until: a goal, `ht.Until(ess=1000, rhat=1.01, seconds=60)`: the run looks at its draws after `draws` of each
+            chain (left out: 960 over the root of the chains, at least 100), 1.5 times as many, and so on, at the end of
+            a window of sweeps, and ends when every parameter that is kept has reached the goal. A warning says so if a
+            bound comes first, and `posterior.run["until"]` how it ended.
         seed: of all randomness; the same seed on the same machine gives the same draws. Left out: a random one,
             reported in `posterior.run`.
         device: "cpu", "cuda", ...; left out, where the data are.
