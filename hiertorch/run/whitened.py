@@ -153,9 +153,10 @@ class Whitened(Engine):
     def _of_level(self, level: int) -> Tensor:
         return self._normal(self.ladder.widths[level], self.ladder.sizes[level])
 
-    def _log_uniform(self, *shape: int) -> Tensor:
+    def _uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers on (0, 1]."""
         like = self.surrogate.data.y
-        return -torch.empty(shape, dtype=like.dtype, device=like.device).exponential_(generator=self.generator)
+        return torch.rand(shape, generator=self.generator, dtype=like.dtype, device=like.device).neg_().add_(1.0)
 
     def _weights(self, position: Tensor, rungs: Rungs, effects: Sequence[Tensor]) -> Tensor:
         if self.closed is not None:
@@ -202,7 +203,7 @@ class Whitened(Engine):
         chains, (first, *_) = self.chains, self.order
         walks = [t % CYCLE == CYCLE - 1 for t in range(sweeps)]
         proposals = self._proposals(sweeps - sum(walks))
-        log_uniform = self._log_uniform(sweeps, chains)
+        log_uniform = self._uniform(sweeps, chains).log_()
         for t, walk in enumerate(walks):
             infos = {first: self._population(self._walked() if walk else next(proposals), log_uniform[t], walk=walk)}
             for level in reversed(range(len(self.parents) + 1)):
@@ -249,13 +250,13 @@ class Whitened(Engine):
         """The numbers of all groups of a level anew, each decided by itself."""
         at, ladder = self.at, self.ladder
         noise = self._of_level(level)
-        chi = 2.0 * self._log_uniform(FREEDOM // 2, *noise.shape[1:]).sum(0).neg()
-        noise = noise * (FREEDOM / chi).sqrt()
+        chi = self._uniform(FREEDOM // 2, *noise.shape[1:]).prod(0).log_().mul_(-2.0 / FREEDOM)  # over its mean
+        noise = noise * chi.rsqrt_()
         every, coarser = (*at.noise[:level], noise, *at.noise[level + 1 :]), at.effects[level + 1 :]
         effects = ladder.down(at.rungs.levels, every, coarser)
         weights = self._weights(at.position, at.rungs, effects)
         ratio = self._summed(weights - at.weights, level) + _heavier(at.noise[level]) - _heavier(noise)
-        accepted, accept, nan = _decided(ratio, self._log_uniform(*ratio.shape))
+        accepted, accept, nan = _decided(ratio, self._uniform(*ratio.shape).log_())
         masks = [accepted]
         for m in reversed(range(level)):
             masks.insert(0, masks[0][self.parents[m]])
