@@ -7,7 +7,7 @@ is not used, and the reason is given.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import lcm
 
 import torch
@@ -33,8 +33,10 @@ MANY_ROWS = 100_000
 """Above which the two are compared at two places instead of four."""
 
 
-def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
-    """The model with effects and coefficients integrated out, or the reason why it can't be."""
+def collapse(model: Model, data: Data, reads: Reads, kept: Collection[str] = ()) -> Collapsed | str:
+    """The model with effects and coefficients integrated out, but for latents that are to be kept; or the reason why it
+    can't be.
+    """
     if data.dtype != torch.float64:
         model, data = copy.deepcopy(model).double(), data.to(dtype=torch.float64)
     try:
@@ -43,7 +45,7 @@ def collapse(model: Model, data: Data, reads: Reads) -> Collapsed | str:
             sets = [
                 data.of_chains(d % own) for d in range(lcm(own, *(latent.turns for latent in model.latents.values())))
             ]
-            found = Collapsed(find(model, sets[0], reads), data, sets)
+            found = Collapsed(find(model, sets[0], reads, kept), data, sets)
             _verify(found)
     except NotAffine as reason:
         return str(reason)

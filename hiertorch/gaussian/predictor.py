@@ -9,7 +9,7 @@ What is found here serves proposals alone (`hiertorch.gaussian.surrogate`): a pr
 sampler slower, never wrong.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -60,64 +60,94 @@ class Predictor(NamedTuple):
 
     offset: Tensor  # (rows,)
     columns: dict[str, Tensor]  # latent -> (rows, numbers)
+    others: tuple[str, ...]  # latents with a normal prior that rows read in another way
 
 
 def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
-    """The linear predictor of a likelihood.
+    """The linear predictor of a likelihood: that of its distribution with the usual link, or else what all derivatives
+    of a row's log density are proportional to.
 
     Raises:
         NotAffine: with the reason, if there is none.
     """
-    natural = PREDICTORS.get(type(reads.response)) if reads.response is not None else None
-    if natural is None:
-        what = "unknown" if reads.response is None else type(reads.response).__name__
-        raise NotAffine(f"no linear predictor is known of rows whose likelihood is {what}")
-    names = tuple(model.latents)
+    names = [name for name in model.latents if name in reads.likelihood]
+    drawn = {name: x.to(data.dtype) for name, x in reads.values.items()}
+    normal = {name for name in names if normal_root(reads.distributions[name]) is not None}
+    effects = [name for name in names if model.latents[name].plate is not None]
+    if odd := [name for name in effects if name not in normal]:
+        raise NotAffine(f"rows read {odd[0]!r}, which varies over groups, and whose prior is not normal")
+    if not effects:
+        raise NotAffine("rows read no effects with a normal prior")
+    natural = None if reads.response is None else PREDICTORS.get(type(reads.response))
 
-    def eta(values: Mapping[str, Tensor]) -> Tensor:
-        found = natural(model.likelihood(Values(dict(values), names), data))
+    def of_rows(values: Mapping[str, Tensor]) -> Tensor:
+        v = Values(dict(values), tuple(model.latents))
+        found = model.log_likelihood(v, data) if natural is None else natural(model.likelihood(v, data))
         return found.expand(len(next(iter(values.values()))), data.n_rows)
 
-    normal = [name for name in names if normal_root(reads.distributions[name]) is not None]
-    candidates = [name for name in names if name in reads.likelihood]
-    for name in candidates:
-        if name not in normal and model.latents[name].plate is not None:
-            raise NotAffine(f"rows read {name!r}, which varies over groups, and whose prior is not normal")
-    drawn = {name: x.to(data.dtype) for name, x in reads.values.items()}
+    candidates = [*effects, *(name for name in names if name not in effects)]
+    if natural is None:
+        return _by_density(of_rows, drawn, effects, candidates, normal, data)
     base = {name: torch.zeros_like(x[:1]) if name in normal else x[:1] for name, x in drawn.items()}
-    linear = [name for name in candidates if name in normal]
-    held = [name for name in candidates if name not in normal]
-    if not any(model.latents[name].plate is not None for name in linear):
-        raise NotAffine("rows read no effects with a normal prior")
-    found = _linear(eta, base, drawn, linear)
-    for name in held:  # numbers with another prior in which eta is linear all the same
-        one = _columns(eta, base, [name])[name]
-        moved = {**base, name: drawn[name]}
-        there = eta({key: x.expand(len(drawn[name]), *x.shape[1:]) for key, x in moved.items()})
-        along = (drawn[name] - base[name]).flatten(1) @ one.mT
-        if bool((one != 0).any()) and _close(there, eta(base) + along):
-            found[name] = one
-    offset = eta(base)[0] - sum((base[n].flatten(1) @ found[n].mT)[0] for n in found if n in held)
-    return Predictor(offset, found)
+    columns = {name: x for name in candidates for x in [_linear(of_rows, base, drawn, name)] if x is not None}
+    if curved := [name for name in effects if name not in columns]:
+        raise NotAffine(f"the predictor of the rows is not linear in {curved[0]!r}")
+    there = {name: drawn[name] if name in columns else x.expand_as(drawn[name]) for name, x in base.items()}
+    along = sum(_along({n: x - base[n] for n, x in there.items()}, name, x, data, model) for name, x in columns.items())
+    if not _close(of_rows(there), of_rows(base) + along):
+        raise NotAffine("the predictor of the rows is not linear in effects and coefficients together")
+    zero = sum(_along(base, name, x, data, model) for name, x in columns.items())
+    others = tuple(name for name in candidates if name in normal and name not in columns)
+    return Predictor((of_rows(base) - zero)[0], columns, others)
 
 
-def _linear(
-    eta: Rows, base: Mapping[str, Tensor], drawn: Mapping[str, Tensor], names: Sequence[str]
-) -> dict[str, Tensor]:
-    """Columns of latents that eta is linear in together."""
-    found = _columns(eta, base, names)
-    chains = len(next(iter(drawn.values())))
-    along = {name: drawn[name] if name in names else x.expand(chains, *x.shape[1:]) for name, x in base.items()}
-    directions = {name: along[name] for name in names}
+def _linear(of_rows: Rows, base: Mapping[str, Tensor], drawn: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """Columns `(rows, numbers)` of a latent; None if eta is not linear in it."""
+    chains = len(drawn[name])
+    fixed = {key: x.expand(chains, *x.shape[1:]) for key, x in base.items()}
+    half, whole = ({**fixed, name: base[name] + s * (drawn[name] - base[name])} for s in (0.5, 1.0))
+    zero = of_rows(base)
+    first, second = of_rows(half) - zero, of_rows(whole) - zero
+    return _columns(of_rows, base, [name])[name] if _close(2.0 * first, second) else None
 
-    def moved(size: Tensor) -> Tensor:
-        return eta({**along, **{name: size * x for name, x in directions.items()}})
 
-    one, zero = torch.ones((), dtype=torch.float64, device=next(iter(found.values())).device), eta(base)
-    first, second = moved(0.5 * one) - zero, moved(one) - zero
-    if not (bool(second.isfinite().all()) and _close(2.0 * first, second)):
-        raise NotAffine("the predictor of the rows is not linear in effects and coefficients")
-    return found
+def _along(values: Mapping[str, Tensor], name: str, columns: Tensor, data: Data, model: Model) -> Tensor:
+    """What a latent adds to eta, `(chains, rows)`."""
+    x, plate = values[name].reshape(*values[name].shape[:2], -1), model.latents[name].plate
+    return x[:, 0] @ columns.mT if plate is None else (x[:, data[plate]] * columns).sum(2)
+
+
+def _by_density(
+    terms: Rows,
+    drawn: Mapping[str, Tensor],
+    effects: Sequence[str],
+    candidates: Sequence[str],
+    normal: Container[str],
+    data: Data,
+) -> Predictor:
+    """Columns as ratios of derivatives of log densities, which are those of eta where a row has one predictor: they are
+    the same at all draws from the prior. The largest of a row's effects has the column 1.
+    """
+    places = [{name: x[i : i + 1] for name, x in drawn.items()} for i in range(len(next(iter(drawn.values()))))]
+    found = [_columns(terms, place, candidates) for place in places]
+    slopes = {name: torch.stack([columns[name] for columns in found]).nan_to_num(0.0, 0.0, 0.0) for name in candidates}
+    own = torch.cat([slopes[name] for name in effects], 2)  # (places, rows, numbers)
+    row = torch.arange(data.n_rows, device=own.device)
+    number = own.abs().amax(0).argmax(1)
+    reference = own[:, row, number]  # (places, rows)
+    place = reference.abs().argmax(0)
+    at = reference[place, row]
+    columns, others = {}, []
+    for name, slope in slopes.items():
+        ratio = torch.where((at != 0).unsqueeze(1), slope[place, row] / torch.where(at == 0, 1.0, at).unsqueeze(1), 0.0)
+        gap = (slope - ratio * reference.unsqueeze(2)).abs()
+        if bool((gap <= CLOSE * (slope.abs() + (ratio * reference.unsqueeze(2)).abs() + gap.new_tensor(1e-9))).all()):
+            columns[name] = ratio
+        elif name in effects:
+            raise NotAffine(f"rows do not read {name!r} by one linear predictor")
+        elif name in normal:
+            others.append(name)
+    return Predictor(data.y.new_zeros(data.n_rows), columns, tuple(others))
 
 
 def _columns(eta: Rows, base: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

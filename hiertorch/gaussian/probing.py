@@ -15,7 +15,7 @@ some rows; `hiertorch.gaussian.discovery` then holds the whole factorisation aga
 rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from math import prod
 
@@ -45,14 +45,14 @@ MOST_STRATA = 6
 """Kinds of rows whose scales are different functions of the latents."""
 
 
-def find(model: Model, data: Data, reads: Reads) -> Affine:
-    """What the model is linear-Gaussian in.
+def find(model: Model, data: Data, reads: Reads, kept: Collection[str] = ()) -> Affine:
+    """What the model is linear-Gaussian in; latents that are `kept` are not to be integrated out.
 
     Raises:
         NotAffine: with the reason, if it is not.
     """
     coordinates, rows = coordinates_of(model, reads), some_rows(data)
-    normal = [name for name in model.latents if normal_root(reads.distributions[name]) is not None]
+    normal = [n for n in model.latents if n not in kept and normal_root(reads.distributions[n]) is not None]
     _refuse(model, reads, normal)
     space = Space(coordinates).to(data.device, data.dtype)
     probes = _probes(model, data, rows, reads, normal, space)

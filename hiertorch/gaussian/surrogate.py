@@ -93,7 +93,9 @@ class Surrogate:
         ones = torch.ones(data.n_rows, dtype=data.dtype, device=data.device)
         response = Normal(torch.zeros_like(ones), ones)
         seen = replace(reads, likelihood=frozenset(self.predictor.columns), response=response)
-        found = collapse(self.model, self.data.replace(y=torch.zeros_like(ones), weights=ones), seen)
+        found = collapse(
+            self.model, self.data.replace(y=torch.zeros_like(ones), weights=ones), seen, self.predictor.others
+        )
         if isinstance(found, str):
             raise NotAffine(found)
         if not found.grams.levels:
