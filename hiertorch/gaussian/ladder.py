@@ -57,11 +57,9 @@ class Ladder:
         self.sizes = [part.size for part in grams.levels]
         index, sums, k = self.elimination.finest.index, grams.packed[0], self.widths[0]
         self.tails = sums[index[:k, grams.width - grams.tail :]]  # (K, tail, groups)
-        self.bases = [grams.bases[part.plate] for part in grams.levels]
-        ends = [sum(self.widths[: m + 1]) for m in range(len(self.widths))]
-        self.finest_couplings = tuple(
-            self._between(0, m, sums[index[:k, a:b]].unsqueeze(3)) for m, (a, b) in enumerate(pairwise(ends), 1)
-        )
+        self.bases = [grams.bases[part.plate][:, :, None, None] for part in grams.levels]
+        self.still = all(part.plate not in collapsed.affine.turning for part in grams.levels)
+        self.finest_couplings = self._coupled(self.bases)
         self.above = [self._above(level) for level in range(len(self.sizes))]
         self.parts = (*grams.levels, *grams.crossed, *([grams.population] if grams.population else []))
         self.constant = float(grams.log_scale.sum()) - 0.5 * log(2.0 * pi) * self.numbers
@@ -84,7 +82,7 @@ class Ladder:
         spreads, roots = self.collapsed.spreads(values, noise.shape[1])
         reduced = self.elimination.reduce(spreads)
         u = self.root.drawn(reduced, noise, None) if self.root.width else noise
-        return self._rungs(spreads, roots, reduced, u)
+        return self._rungs(values, spreads, roots, reduced, u)
 
     def at(self, values: Mapping[str, Tensor], tail: Tensor) -> tuple[Rungs, Tensor]:
         """The same where crossed effects and coefficients `(R, batch)` are known, and their standard normal numbers."""
@@ -95,7 +93,7 @@ class Ladder:
             standard = {part.plate: _unrooted(roots[part.plate], x) for part, x in self._apart(tail).items()}
             u = self.root.joined(spreads, standard)
         noise = product(reduced.root, u.unsqueeze(1), transpose=True).squeeze(1) - reduced.centre if len(u) else u
-        return self._rungs(spreads, roots, reduced, u), noise
+        return self._rungs(values, spreads, roots, reduced, u), noise
 
     def down(self, rungs: Sequence[Rung], noise: Sequence[Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
         """Effects `(K, groups, batch)` of all levels, finest first.
@@ -132,14 +130,21 @@ class Ladder:
         ]
         return sum(parts[1:], parts[0])
 
-    def _rungs(self, spreads: Spreads, roots: Mapping[str | None, Tensor], reduced: Reduced, u: Tensor) -> Rungs:
+    def _rungs(
+        self,
+        values: Mapping[str, Tensor],
+        spreads: Spreads,
+        roots: Mapping[str | None, Tensor],
+        reduced: Reduced,
+        u: Tensor,
+    ) -> Rungs:
         grams, elimination = self.grams, self.elimination
         coordinates = self.root.turn(spreads, u.unsqueeze(1)).squeeze(1) if len(u) else u  # of columns
         right = torch.cat([-coordinates[grams.n_crossed :], -spreads.held, torch.ones_like(spreads.factors[:1])])
         volume = -log_diagonal(reduced.root) if len(u) else torch.zeros_like(reduced.log_marginal)
         for part in self.parts:
             volume = volume + log_diagonal(roots[part.plate]).expand(part.size, -1).sum(0)
-        levels = []
+        levels, bases = [], self._bases(values, spreads)
         for level, k in enumerate(self.widths):
             if level == 0:
                 inner = elimination.finest.inner(spreads.levels[0], spreads.factors.square().reciprocal())
@@ -149,19 +154,20 @@ class Ladder:
                 if grams.n_crossed:
                     crossed = [matrix @ coordinates[: grams.n_crossed] for matrix in elimination.sums.crossed[0]]
                     left = left - torch.stack(crossed)
-                couplings = self.finest_couplings
+                couplings = self.finest_couplings if self.still else self._coupled(bases)
             else:
                 gram = reduced.grams[level - 1]
                 inner = packed(identity_plus(around(spreads.levels[level], gram[:k, :k])))
                 left = product(gram[:k, -len(right) :], right[:, None, None]).squeeze(1)
                 ends = [sum(self.widths[level : m + 1]) for m in range(level, len(self.widths))]
                 couplings = tuple(
-                    self._between(level, m, gram[:k, a:b]) for m, (a, b) in enumerate(pairwise(ends), level + 1)
+                    _between(bases[level], bases[m], gram[:k, a:b])
+                    for m, (a, b) in enumerate(pairwise(ends), level + 1)
                 )
             lower = factor(inner, k)
             root = roots[grams.levels[level].plate]
             half = solve_lower(lower, root.transpose(0, 1).expand(lower.shape))
-            levels.append(Rung(half, _times(half, _turned(self.bases[level], left)), couplings))
+            levels.append(Rung(half, _times(half, _times(bases[level].transpose(0, 1), left)), couplings))
             volume = volume - log_diagonal(lower).sum(0)
         standard = self.root.parts(spreads, u) if len(u) else {}
         tail = [product(roots[part.plate], standard[part.plate].unsqueeze(1)).squeeze(1) for part in self._root_parts]
@@ -169,12 +175,25 @@ class Ladder:
         every = torch.cat([*(x.flatten(0, 1) for x in tail), held])
         return Rungs(reduced.log_marginal, volume, every, tuple(levels))
 
-    def _between(self, level: int, other: int, gram: Tensor) -> Tensor:
-        """Products of columns of two levels `(K, M, groups, batch)`, from their coordinates to the columns as they are:
-        T' G T.
-        """
-        mine, others = self.bases[level], self.bases[other]
-        return torch.einsum("ji,jkgb,kl->ilgb", mine, gram, others)
+    def _bases(self, values: Mapping[str, Tensor], spreads: Spreads) -> list[Tensor]:
+        """From innovations of each level to coordinates of its columns, `(K, K, 1, batch or 1)`."""
+        if self.still:
+            return self.bases
+        affine, batch = self.collapsed.affine, spreads.factors.shape[1]
+        found = []
+        for part, base in zip(self.grams.levels, self.bases, strict=True):
+            turned = affine.turned(part, values, batch)
+            found.append(base if turned is None else product(base, turned))
+        return found
+
+    def _coupled(self, bases: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """`finest_couplings` where columns depend on the rest, `(K, K_m, groups, batch)`."""
+        index, sums, k = self.elimination.finest.index, self.grams.packed[0], self.widths[0]
+        ends = [sum(self.widths[: m + 1]) for m in range(len(self.widths))]
+        return tuple(
+            _between(bases[0], bases[m], sums[index[:k, a:b]].unsqueeze(3))
+            for m, (a, b) in enumerate(pairwise(ends), 1)
+        )
 
     @property
     def _root_parts(self) -> tuple[Part, ...]:
@@ -219,9 +238,9 @@ def _solved(half: Tensor, x: Tensor) -> Tensor:
     return torch.linalg.solve(half.permute(2, 3, 1, 0), x.movedim(0, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, 0)
 
 
-def _turned(base: Tensor, x: Tensor) -> Tensor:
-    """T' x for x `(K, groups, batch)`."""
-    return base[0, 0] * x if len(base) == 1 else torch.einsum("ji,jnb->inb", base, x)
+def _between(mine: Tensor, others: Tensor, gram: Tensor) -> Tensor:
+    """Products of columns of two levels, from those of their coordinates, `(K, M, groups, batch)`."""
+    return product(mine, product(gram, others), transpose=True)
 
 
 def _unrooted(root: Tensor, x: Tensor) -> Tensor:

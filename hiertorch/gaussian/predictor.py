@@ -19,6 +19,7 @@ from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine, normal_root
+from hiertorch.gaussian.logarithms import Logarithms
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
@@ -54,6 +55,9 @@ Number = tuple[str, int]
 Rows = Callable[[Mapping[str, Tensor]], Tensor]
 """Something of each row, `(chains, rows)`, of values of all latents."""
 
+Moving = Callable[[Mapping[str, Tensor], Data], Tensor]
+"""eta of some rows, `(chains, rows)`, of values of all latents."""
+
 
 class Predictor(NamedTuple):
     """eta = offset + sum over latents of their numbers times their columns."""
@@ -61,6 +65,9 @@ class Predictor(NamedTuple):
     offset: Tensor  # (rows,)
     columns: dict[str, Tensor]  # latent -> (rows, numbers)
     others: tuple[str, ...]  # latents with a normal prior that rows read in another way
+    moving: Moving | None = (
+        None  # eta itself, where the columns depend on other latents; `columns` are those at one place
+    )
 
 
 def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
@@ -90,15 +97,30 @@ def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
         return _by_density(of_rows, drawn, effects, candidates, normal, data)
     base = {name: torch.zeros_like(x[:1]) if name in normal else x[:1] for name, x in drawn.items()}
     columns = {name: x for name in candidates for x in [_linear(of_rows, base, drawn, name)] if x is not None}
+    columns = {name: x for name, x in columns.items() if name in effects or bool((x != 0).any())}
     if curved := [name for name in effects if name not in columns]:
         raise NotAffine(f"the predictor of the rows is not linear in {curved[0]!r}")
     there = {name: drawn[name] if name in columns else x.expand_as(drawn[name]) for name, x in base.items()}
-    along = sum(_along({n: x - base[n] for n, x in there.items()}, name, x, data, model) for name, x in columns.items())
+    moved = {name: x - base[name] for name, x in there.items()}
+    along = torch.stack([_along(moved, name, x, data, model) for name, x in columns.items()]).sum(0)
     if not _close(of_rows(there), of_rows(base) + along):
         raise NotAffine("the predictor of the rows is not linear in effects and coefficients together")
     zero = sum(_along(base, name, x, data, model) for name, x in columns.items())
     others = tuple(name for name in candidates if name in normal and name not in columns)
-    return Predictor((of_rows(base) - zero)[0], columns, others)
+    without = {name: base[name].expand_as(x) if name in columns else x for name, x in drawn.items()}
+    if _close(of_rows(drawn) - of_rows(without), along):
+        return Predictor((of_rows(base) - zero)[0], columns, others)
+    # Where eta does not depend on a latent after all, as on the shape beside the odds of counts, it is held fixed.
+    fixed = {name: {**drawn, name: base[name].expand_as(drawn[name])} for name in candidates if name not in normal}
+    unread = [name for name, values in fixed.items() if _close(of_rows(values), of_rows(drawn))]
+    here = {name: base[name] for name in unread}
+
+    def moving(values: Mapping[str, Tensor], rows: Data) -> Tensor:
+        fixed = {n: here[n].expand_as(x) if n in here else x for n, x in values.items()}
+        with Logarithms():
+            return natural(model.likelihood(Values(fixed, tuple(model.latents)), rows))
+
+    return Predictor((of_rows(base) - zero)[0], columns, (), moving)
 
 
 def _linear(of_rows: Rows, base: Mapping[str, Tensor], drawn: Mapping[str, Tensor], name: str) -> Tensor | None:

@@ -95,16 +95,21 @@ class RowDerivatives:
 
     def __call__(self, values: Mapping[str, Tensor]) -> Moments:
         """Sums over the chains of values `(chains, size, *event)`."""
-        eta = self.model.eta(Values(dict(values), tuple(values)), self.data)
-        here = self.terms(values)
+        eta, here = self._eta(values), self.terms(values)
         first, second = torch.zeros_like(here), torch.zeros_like(here)
         for (name, j), rows, column in self.along:
             h = STEP / float(column[rows].abs().median())
-            up, down = (self.terms({**values, name: _moved(values[name], j, s * h)}) for s in (1.0, -1.0))
-            step = torch.where(rows, h * column, 1.0)
+            above, below = ({**values, name: _moved(values[name], j, s * h)} for s in (1.0, -1.0))
+            up, down = self.terms(above), self.terms(below)
+            step = torch.where(rows, 0.5 * (self._eta(above) - self._eta(below)), 1.0)
             first = torch.where(rows, (up - down) / (2.0 * step), first)
             second = torch.where(rows, (2.0 * here - up - down) / step.square(), second)
+        finite = first.isfinite() & second.isfinite()  # a chain whose eta does not move says nothing
+        first, second = torch.where(finite, first, 0.0), torch.where(finite, second, 0.0)
         return Moments(len(here), eta.expand_as(here).sum(0), first.sum(0), second.sum(0))
+
+    def _eta(self, values: Mapping[str, Tensor]) -> Tensor:
+        return self.model.eta(Values(dict(values), tuple(values)), self.data)
 
 
 def _moved(x: Tensor, j: int, by: float) -> Tensor:

@@ -41,7 +41,7 @@ class SurrogateModel(Model):
     def __init__(self, model: Model, predictor: Predictor) -> None:
         super().__init__()
         self.stands_for = model
-        self.read = tuple(predictor.columns)
+        self.read, self.moving = tuple(predictor.columns), predictor.moving
         for name, latent in model.latents.items():
             setattr(self, name, latent)
 
@@ -55,6 +55,8 @@ class SurrogateModel(Model):
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """`(chains, rows)`."""
+        if self.moving is not None:
+            return self.moving(v, data)
         eta = data[OFFSET].unsqueeze(0)
         for name in self.read:
             x, plate = v[name].reshape(*v[name].shape[:2], -1), self.latents[name].plate

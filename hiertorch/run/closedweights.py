@@ -106,7 +106,7 @@ def closed_weights(
     """The closed form of a model's rows, if there is one, and it is theirs."""
     response = structure.reads.response
     form = None if response is None else FORMS.get(type(response))
-    if form is None:
+    if form is None or surrogate.predictor.moving is not None:
         return None
     ones = torch.ones_like(surrogate.data.y)
     weigh.set_sites(0.0 * ones, ones)

@@ -92,7 +92,21 @@ class Crossed(ht.Model):
         return NegativeBinomial(v.phi, logits=eta - v.phi.log())
 
 
-@pytest.fixture(params=[Plain, Nested, Levels, Crossed])
+class NonCentred(ht.Model):
+    """Effects are scales times standard normal numbers, so that columns depend on the rest."""
+
+    mu = ht.Latent(Normal(0.0, 2.0))
+    tau = ht.Latent(Gamma(2.0, 2.0))
+    sigma = ht.Latent(Gamma(2.0, 2.0), event=2)
+    hall = ht.Latent(Normal(0.0, 1.0), plate="hall")
+    z = ht.Latent(Normal(0.0, 1.0), plate="group", event=2)
+
+    def likelihood(self, v, data):
+        own = ((v.sigma * v.z)[:, data.group] * data.X).sum(-1)
+        return Poisson(1.5 * (v.mu + own + v.tau * v.hall[:, data.hall]).exp())
+
+
+@pytest.fixture(params=[Plain, Nested, Levels, Crossed, NonCentred])
 def found(request):
     """A surrogate with sites at random, values of the rest, standard normal numbers, and what follows from them."""
     with torch.no_grad(), validation(False):
