@@ -93,7 +93,7 @@ class Blocks:
         self._parts: list[_Part] = []
         for at, part in enumerate(effects):
             ones = part.ones()
-            owned = _of_groups(part.group, group, size)
+            owned = of_groups(part.group, group, size)
             if owned is not None and all(ones):
                 self._shared.append((at, owned))
                 continue
@@ -224,7 +224,7 @@ def _cut(group: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, list[_Sp
     return np.concatenate([none, *rows]), np.concatenate([none, *owner]), spans
 
 
-def _of_groups(part: Tensor, group: Tensor, size: int) -> Tensor | None:
+def of_groups(part: Tensor, group: Tensor, size: int) -> Tensor | None:
     """What each group has for group of another grouping, `(size,)`, 0 for those without rows; None where rows of one
     group differ.
     """

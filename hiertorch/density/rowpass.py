@@ -3,7 +3,9 @@
 A pass over the rows is what a sweep of the whitened engine costs, so nothing else is done in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +32,8 @@ class RowPass:
         n_finest: the number of those groups; some may have no rows.
         weights: of the rows, `(rows,)`; None for ones.
         rows: "float64", or "float32" for rows in single and sums over blocks of them in double precision.
+        compiled: whether a compiled loop passes over the rows; None for where there is one, which is on the CPU with
+            Numba (`hiertorch[fast]`).
     """
 
     def __init__(
@@ -46,10 +50,12 @@ class RowPass:
         weights: Tensor | None = None,
         *,
         rows: str = "float64",
+        compiled: bool | None = None,
     ) -> None:
         self.form = kind(y, columns, weights)
         self.levels, self.crossed = tuple(levels), tuple(crossed)
         self._offset, self._design, self._dtype = offset, design, getattr(torch, rows)
+        self.compiled = can_compile(design.device) if compiled is None else compiled
         self._finest = self._sums(finest, n_finest)
         self._parents = [_segments(_parent(part, finest, n_finest), part.size) for part in self.levels]
         self._others: dict[int, Sums] = {}
@@ -97,22 +103,35 @@ class RowPass:
         return torch.segment_reduce(finest[order], "sum", lengths=lengths, axis=0, initial=0.0)
 
     def _sums(self, group: Tensor, size: int) -> "Sums":
+        loops = _loops() if self.compiled else Blocks
         effects = (*self.levels, *self.crossed)
-        return Sums(self.form, Blocks(self._offset, self._design, effects, group, size, self._dtype), group)
+        return Sums(self.form, loops(self._offset, self._design, effects, group, size, self._dtype), group)
+
+
+class PassedRows(Protocol):
+    """Rows in the order of one grouping, as `hiertorch.density.rowblocks.Blocks` holds them."""
+
+    size: int
+
+    def set_numbers(self, numbers: Numbers) -> None:
+        """See `Blocks.set_numbers`."""
+
+    def sums(self, form: RowForm, root: Tensor, effects: Sequence[Tensor], chain: tuple[Tensor, Tensor]) -> Tensor:
+        """See `Blocks.sums`."""
 
 
 class Sums:
     """Row weights summed by one grouping."""
 
-    def __init__(self, form: RowForm, blocks: Blocks, group: Tensor) -> None:
-        self._form, self._blocks, self._group = form, blocks, group
+    def __init__(self, form: RowForm, rows: PassedRows, group: Tensor) -> None:
+        self._form, self._rows, self._group = form, rows, group
         self._constant = form.linear.new_zeros(())
 
     def set_sites(self, z: Tensor, w: Tensor) -> None:
         """See `RowPass.sites`."""
         form = self._form
-        self._blocks.set_numbers(Numbers(form.linear - w * z, 0.5 * w, form.first, form.second))
-        order, lengths = _segments(self._group, self._blocks.size)
+        self._rows.set_numbers(Numbers(form.linear - w * z, 0.5 * w, form.first, form.second))
+        order, lengths = _segments(self._group, self._rows.size)
         squares = (0.5 * w * z.square()).double()[order]
         self._constant = torch.segment_reduce(squares, "sum", lengths=lengths, initial=0.0).unsqueeze(1)  # (groups, 1)
 
@@ -121,8 +140,19 @@ class Sums:
         self, root: Tensor, effects: Sequence[Tensor], crossed: Sequence[Tensor], parameters: Parameters
     ) -> Tensor:
         """See `RowPass.weights`."""
-        sums = self._blocks.sums(self._form, root, [*effects, *crossed], self._form.chain(parameters))
+        sums = self._rows.sums(self._form, root, [*effects, *crossed], self._form.chain(parameters))
         return sums + self._constant
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether there is a compiled loop for rows on a device."""
+    return device.type == "cpu" and find_spec("numba") is not None
+
+
+def _loops() -> Callable[..., PassedRows]:
+    from hiertorch.density.rowloops import Loops  # an extra, and half a second to import
+
+    return Loops
 
 
 def _segments(group: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """Row weights, summed by group: by a loop over rows with SciPy."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -125,16 +127,20 @@ def part_without_eta(family, y, rows):
     }[family]()
 
 
+COMPILED = pytest.param(True, marks=pytest.mark.skipif(find_spec("numba") is None, reason="needs hiertorch[fast]"))
+
+
+@pytest.mark.parametrize("compiled", [False, COMPILED])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("structure", ["none", "one", "slopes", "nested", "crossed"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sums_are_those_of_scipy(family, structure, weighted):
+def test_sums_are_those_of_scipy(family, structure, weighted, compiled):
     rows = Rows(structure)
     kind, y, columns, parameters, log_density = given(rows, family)
     weight = rows.weights if weighted else np.ones(rows.n)
     without = weight[:, None] * part_without_eta(family, y, rows)
     terms = weight[:, None] * log_density - without + rows.surrogate()
-    built = rows.built(kind, y, columns, rows.weights if weighted else None)
+    built = rows.built(kind, y, columns, rows.weights if weighted else None, compiled=compiled)
     found = built.weights(*rows.at(), parameters)
     group, size = (rows.group, rows.groups) if rows.levels else (np.zeros(rows.n, int), 1)
     assert found.dtype == torch.float64
