@@ -2,25 +2,25 @@
 the size rows times chains in memory.
 
 Note [Loops along chains]
-For a block of at most 32 chains eta of four rows at a time is built in buffers on the stack, which a compiler knows to
-lie apart, so that all loops run along chains in vector instructions. exp and log are written out, since a call of the
-library's would stop that: with k = round(x / log 2), exp x = 2^k p(x - k log 2) for a polynomial p, and 2^k is an
-addition to the bits of the exponent; log is that of fdlibm (Sun Microsystems 1993, e_log.c). Both are good to two units
-in the last place.
+For a block of 32 chains, or of 8, eta of four rows at a time is built in buffers on the stack, which a compiler knows
+to lie apart, so that all loops run along chains in vector instructions. exp and log are written out, since a call of a
+library would stop that: with k = round(x / log 2), exp x = 2^k p(x - k log 2) for a polynomial p, and 2^k is an
+addition to the bits of the exponent; log is that of fdlibm (Sun Microsystems 1993, e_log.c). Both are good to some
+units in the last place.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit
-from numba.core import cgutils, types
+from numba import carray, njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from hiertorch.families.rowforms import EXPONENTIAL, LOGISTIC, STUDENT, UNIT
 
-WIDTH = 32
-"""Chains of a block."""
+WIDTHS = (32, 8)
+"""Chains of a block: many, and a vector of the processor."""
 
 FLUSH = 16
 """Rows after which sums in the precision of rows are added to those in double precision, and the logarithm of a product
@@ -106,12 +106,12 @@ def log(x: float) -> float:
 
 
 LOG2E, MAGIC, HIGH, LOW = 1.4426950408889634, 6755399441055744.0, 0.693147180369123816490, 1.90821492927058770002e-10
-"""1 / log 2, 1.5 times 2^52, to which numbers are rounded, and log 2 in two parts; the same in single precision."""
+"""1 / log 2, 1.5 times 2^52, to which numbers are rounded, and log 2 in two parts."""
 
-LOG2E_32, MAGIC_32, HIGH_32, LOW_32, ONE_32, TWO_32, HALF_32, LEAST_32, MOST_32, BIASED_32 = (
-    np.float32(x)
-    for x in (LOG2E, 12582912.0, 0.693145751953125, 1.428606765330187e-06, 1, 2, 0.5, -87, 88, 2**23 + 127)
+LOG2E_32, MAGIC_32, HIGH_32, LOW_32, ONE_32, TWO_32, HALF_32, LEAST_32, MOST_32, BIASED_32 = np.array(
+    [LOG2E, 12582912.0, 0.693145751953125, 1.428606765330187e-06, 1, 2, 0.5, -87, 88, 2**23 + 127], np.float32
 )
+"""The same and others in single precision."""
 
 E = (
     1.0, 1.0000000000000067, 0.5000000000000006, 0.16666666666554406, 0.04166666666657314, 0.008333333385667782,
@@ -121,9 +121,11 @@ E = (
 """exp on -log(2) / 2 to log(2) / 2, interpolated at the zeros of a Chebyshev polynomial: error 3e-16."""
 
 E_32 = tuple(
-    np.float32(x)
-    for x in (1.0, 1.000000037716214, 0.5000000047117757, 0.16666415514653277, 0.04166635289677516,
-              0.008375126398153335, 0.0013941108433972674)
+    np.array(
+        [1.0, 1.000000037716214, 0.5000000047117757, 0.16666415514653277, 0.04166635289677516, 0.008375126398153335,
+         0.0013941108433972674],
+        np.float32,
+    )
 )  # fmt: skip
 """The same to 2e-8."""
 
@@ -133,7 +135,7 @@ L = (
 )  # fmt: skip
 """fdlibm's coefficients of the logarithm."""
 
-L_32 = tuple(np.float32(x) for x in (0.66666662693, 0.40000972152, 0.28498786688, 0.24279078841))
+L_32 = tuple(np.array([0.66666662693, 0.40000972152, 0.28498786688, 0.24279078841], np.float32))
 """The same in single precision (e_logf.c of FreeBSD)."""
 
 
@@ -149,10 +151,10 @@ def _exp(x: types.Float) -> Callable[[float], float]:
         return _times_power(p, big)
 
     def single(x: float) -> float:
-        x = min(max(x, LEAST_32), MOST_32)
-        big = x * LOG2E_32 + MAGIC_32
+        near = min(max(x, LEAST_32), MOST_32)
+        big = near * LOG2E_32 + MAGIC_32
         k = big - MAGIC_32
-        r = (x - k * HIGH_32) - k * LOW_32
+        r = (near - k * HIGH_32) - k * LOW_32
         p = E_32[4] + r * (E_32[5] + r * E_32[6])
         p = E_32[0] + r * (E_32[1] + r * (E_32[2] + r * (E_32[3] + r * p)))
         return _times_power(p, big)
@@ -183,119 +185,127 @@ def _log(x: types.Float) -> Callable[[float], float]:
     return double if x == types.float64 else single
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
-def add_rows(
-    code: int, begin: int, end: int, start: np.ndarray, numbers: np.ndarray, design: np.ndarray, shared: np.ndarray,
-    own: np.ndarray, own_design: np.ndarray, values: np.ndarray, chain: np.ndarray, out: np.ndarray,
-) -> None:  # fmt: skip
-    """Sums over the rows of the groups from `begin` to `end`, for all chains.
+def loop(width: int) -> Callable[..., None]:
+    """The loop for blocks of so many chains, which a compiler then keeps in registers."""
 
-    Args:
-        code: of g (`hiertorch.families.rowforms`).
-        begin: the first group,
-        end: and the one behind the last.
-        start: the first row of each group, and the number of rows, `(groups + 1,)`.
-        numbers: offset, half, linear, first and second of each row, `(rows, 5)`.
-        design: `(rows, P)`, P even.
-        shared: places among the values of what all rows of a group have, `(groups, S)`.
-        own: places among the values of what single rows have, `(rows, T)`,
-        own_design: and what each is multiplied by.
-        values: `(blocks, places, width)`, the first P places those of the design.
-        chain: chain_0, chain_1 and 0 (not a number for a chain whose values are not finite), `(blocks, 3, width)`.
-        out: `(blocks, groups, width)` in double precision.
-    """
-    number = values.dtype.type
-    zero, one, half_one = number(0.0), number(1.0), number(0.5)
-    width = values.shape[2]
-    total = carray(_buffer(out, 32), 32)
-    base, part, product = (
-        carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32)
-    )  # fmt: skip
-    zeroth, first_chain = carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32)
-    eta = carray(_buffer(values, 128), 128)  # of four rows
-    for b in range(values.shape[0]):
-        for c in range(width):
-            zeroth[c], first_chain[c] = chain[b, 0, c], chain[b, 1, c]
-        for g in range(begin, end):
+    @njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+    def add_rows(
+        code: int, begin: int, end: int, start: np.ndarray, numbers: np.ndarray, design: np.ndarray, shared: np.ndarray,
+        own: np.ndarray, own_design: np.ndarray, values: np.ndarray, chain: np.ndarray, out: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Sums over the rows of the groups from `begin` to `end`, for all chains.
+
+        Args:
+            code: of g (`hiertorch.families.rowforms`).
+            begin: the first group,
+            end: and the one behind the last.
+            start: the first row of each group, and the number of rows, `(groups + 1,)`.
+            numbers: offset, half, linear, first and second of each row, `(rows, 5)`.
+            design: `(rows, P)`, P even.
+            shared: places among the values of what all rows of a group have, `(groups, S)`.
+            own: places among the values of what single rows have, `(rows, T)`,
+            own_design: and what each is multiplied by.
+            values: `(blocks, places, width)`, the first P places those of the design.
+            chain: chain_0, chain_1 and 0 (not a number for a chain whose values are not finite), `(blocks, 3, width)`.
+            out: `(blocks, groups, width)` in double precision.
+        """
+        number = values.dtype.type
+        zero, one, half_one = number(0.0), number(1.0), number(0.5)
+        total = carray(_buffer(out, 32), 32)
+        base, part, product = (
+            carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32)
+        )  # fmt: skip
+        zeroth, first_chain = carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32)
+        eta = carray(_buffer(values, 128), 128)  # of four rows
+        for b in range(values.shape[0]):
             for c in range(width):
-                base[c], part[c], product[c] = chain[b, 2, c], zero, one
-                total[c] = 0.0
-            for s in range(shared.shape[1]):
-                place = shared[g, s]
+                zeroth[c], first_chain[c] = chain[b, 0, c], chain[b, 1, c]
+            for g in range(begin, end):
                 for c in range(width):
-                    base[c] += values[b, place, c]
-            i, last, since = start[g], start[g + 1] - 1, 0
-            while i <= last:
-                count = min(last - i + 1, 4)
-                if count > 1:
-                    i1, i2, i3 = i + 1, min(i + 2, last), min(i + 3, last)
-                    o0, o1, o2, o3 = numbers[i, 0], numbers[i1, 0], numbers[i2, 0], numbers[i3, 0]
+                    base[c], part[c], product[c] = chain[b, 2, c], zero, one
+                    total[c] = 0.0
+                for s in range(shared.shape[1]):
+                    place = shared[g, s]
                     for c in range(width):
-                        eta[c] = base[c] + o0
-                        eta[32 + c] = base[c] + o1
-                        eta[64 + c] = base[c] + o2
-                        eta[96 + c] = base[c] + o3
-                    for p in range(design.shape[1]):
-                        x0, x1, x2, x3 = design[i, p], design[i1, p], design[i2, p], design[i3, p]
+                        base[c] += values[b, place, c]
+                i, last, since = start[g], start[g + 1] - 1, 0
+                while i <= last:
+                    count = min(last - i + 1, 4)
+                    if count > 1:
+                        i1, i2, i3 = i + 1, min(i + 2, last), min(i + 3, last)
+                        o0, o1, o2, o3 = numbers[i, 0], numbers[i1, 0], numbers[i2, 0], numbers[i3, 0]
                         for c in range(width):
-                            value = values[b, p, c]
-                            eta[c] += x0 * value
-                            eta[32 + c] += x1 * value
-                            eta[64 + c] += x2 * value
-                            eta[96 + c] += x3 * value
-                else:
-                    o0 = numbers[i, 0]
-                    for c in range(width):
-                        eta[c] = base[c] + o0
-                    for p in range(design.shape[1]):
-                        x0 = design[i, p]
-                        for c in range(width):
-                            eta[c] += x0 * values[b, p, c]
-                for r in range(count):
-                    row, at = i + r, 32 * r
-                    for t in range(own.shape[1]):
-                        place, x0 = own[row, t], own_design[row, t]
-                        for c in range(width):
-                            eta[at + c] += x0 * values[b, place, c]
-                    half, linear = numbers[row, 1], numbers[row, 2]
-                    first, second = numbers[row, 3], numbers[row, 4]
-                    if code == UNIT:
-                        for c in range(width):
-                            x = eta[at + c]
-                            away = abs(x)
-                            part[c] += (half * x + linear) * x - half_one * away
-                            product[c] *= one + exp(-away)
-                    elif code == LOGISTIC:
-                        for c in range(width):
-                            x = eta[at + c]
-                            y = x + zeroth[c]
-                            soft = max(y, zero) + log(one + exp(-abs(y)))
-                            part[c] += (half * x + linear) * x - (first + second * first_chain[c]) * soft
-                    elif code == EXPONENTIAL:
-                        for c in range(width):
-                            x = eta[at + c]
-                            part[c] += (half * x + linear) * x - first * exp(x)
-                    elif code == STUDENT:
-                        for c in range(width):
-                            x = eta[at + c]
-                            y = first - x
-                            away = log(one + zeroth[c] * y * y)
-                            part[c] += (half * x + linear) * x - second * first_chain[c] * away
+                            eta[c] = base[c] + o0
+                            eta[32 + c] = base[c] + o1
+                            eta[64 + c] = base[c] + o2
+                            eta[96 + c] = base[c] + o3
+                        for p in range(design.shape[1]):
+                            x0, x1, x2, x3 = design[i, p], design[i1, p], design[i2, p], design[i3, p]
+                            for c in range(width):
+                                value = values[b, p, c]
+                                eta[c] += x0 * value
+                                eta[32 + c] += x1 * value
+                                eta[64 + c] += x2 * value
+                                eta[96 + c] += x3 * value
                     else:
+                        o0 = numbers[i, 0]
                         for c in range(width):
-                            x = eta[at + c]
-                            y = first - x
-                            part[c] += (half * x + linear) * x - second * zeroth[c] * y * y
-                i += count
-                since += count
-                if since >= FLUSH - 3 or i > last:
-                    since = 0
-                    for c in range(width):
-                        total[c] += part[c]
-                        part[c] = zero
-                    if code == UNIT:
+                            eta[c] = base[c] + o0
+                        for p in range(design.shape[1]):
+                            x0 = design[i, p]
+                            for c in range(width):
+                                eta[c] += x0 * values[b, p, c]
+                    for r in range(count):
+                        row, at = i + r, 32 * r
+                        for t in range(own.shape[1]):
+                            place, x0 = own[row, t], own_design[row, t]
+                            for c in range(width):
+                                eta[at + c] += x0 * values[b, place, c]
+                        half, linear = numbers[row, 1], numbers[row, 2]
+                        first, second = numbers[row, 3], numbers[row, 4]
+                        if code == UNIT:
+                            for c in range(width):
+                                x = eta[at + c]
+                                away = abs(x)
+                                part[c] += (half * x + linear) * x - half_one * away
+                                product[c] *= one + exp(-away)
+                        elif code == LOGISTIC:
+                            for c in range(width):
+                                x = eta[at + c]
+                                y = x + zeroth[c]
+                                soft = max(y, zero) + log(one + exp(-abs(y)))
+                                part[c] += (half * x + linear) * x - (first + second * first_chain[c]) * soft
+                        elif code == EXPONENTIAL:
+                            for c in range(width):
+                                x = eta[at + c]
+                                part[c] += (half * x + linear) * x - first * exp(x)
+                        elif code == STUDENT:
+                            for c in range(width):
+                                x = eta[at + c]
+                                y = first - x
+                                away = log(one + zeroth[c] * y * y)
+                                part[c] += (half * x + linear) * x - second * first_chain[c] * away
+                        else:
+                            for c in range(width):
+                                x = eta[at + c]
+                                y = first - x
+                                part[c] += (half * x + linear) * x - second * zeroth[c] * y * y
+                    i += count
+                    since += count
+                    if since >= FLUSH - 3 or i > last:
+                        since = 0
                         for c in range(width):
-                            total[c] -= log(product[c])
-                            product[c] = one
-            for c in range(width):
-                out[b, g, c] = total[c]
+                            total[c] += part[c]
+                            part[c] = zero
+                        if code == UNIT:
+                            for c in range(width):
+                                total[c] -= log(product[c])
+                                product[c] = one
+                for c in range(width):
+                    out[b, g, c] = total[c]
+
+    return add_rows
+
+
+LOOPS = {width: loop(width) for width in WIDTHS}
+"""Width -> its loop, compiled when it is first called, and kept on disk."""

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from hiertorch.density.rowblocks import Effects, Numbers, of_groups
-from hiertorch.density.rowkernel import WIDTH, add_rows
+from hiertorch.density.rowkernel import LOOPS
 from hiertorch.families.rowforms import RowForm
 from hiertorch.runtime.workers import each
 
-VECTOR = 8
-"""Chains are filled up to whole vectors of the processor, of so many."""
+COST = {32: 1.0, 8: 1.6}
+"""Of a chain in blocks of so many (measured)."""
 
 SHARED = 4_000_000
 """Rows times chains of a pass from which on several workers share its groups: some milliseconds of one, beside which it
@@ -63,8 +63,8 @@ class Loops:
     def sums(self, form: RowForm, root: Tensor, effects: Sequence[Tensor], chain: tuple[Tensor, Tensor]) -> Tensor:
         """The sums, `(groups, chains)` in double precision, given r `(P, chains)` and u `(K, groups, chains)` each."""
         chains = root.shape[1]
-        blocks = -(-chains // WIDTH)
-        width = -(-chains // (blocks * VECTOR)) * VECTOR
+        width = min(LOOPS, key=lambda width: COST[width] * width * -(-chains // width))
+        blocks = -(-chains // width)
         flat = torch.cat([root, *(u.flatten(0, 1) for u in effects)])  # (places, chains)
         finite = flat.sum(0) + chain[0] + chain[1]
         scalars = torch.stack([*(x.expand(chains) for x in chain), finite - finite])
@@ -72,7 +72,7 @@ class Loops:
         out = torch.empty(blocks, self.size, width, dtype=torch.float64)
 
         def work(groups: tuple[int, int]) -> None:
-            add_rows(
+            LOOPS[width](
                 form.code, *groups, self._start, self._numbers, self._design, self._shared, self._own,
                 self._own_design, values.numpy(), scalars.numpy(), out.numpy(),
             )  # fmt: skip
