@@ -93,9 +93,8 @@ def _response_findings(model: Model, data: Data, draws: Values, generator: torch
         if len(expected) < DRAWS // 2:
             continue
         low, high = float(expected.min()), float(expected.max())
-        outside = (found > high + CLOSE * abs(high)) | (found < low / slack) & (y != y[:, :1]).any(
-            -1
-        )  # a constant y is told already
+        varies = (y != y[:, :1]).any(-1)  # a constant y is told already
+        outside = (found > high + CLOSE * abs(high)) | (found < low / slack) & varies
         if 2 * int(outside.sum()) > len(found):  # of data sets by chain, most
             typical = float(found.median())
             finding = (

@@ -10,7 +10,7 @@ from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 
 
-def positive(data: Data, column: str, what: str) -> None:
+def positive(data: Data, column: str | None, what: str) -> None:
     """Raises a DataError unless all values of a column are above 0."""
     if (x := _column(data, column)) is not None:
         _refuse(data, f"column {column!r}", x, ~(x > 0), f"{what} are above 0")
@@ -29,9 +29,9 @@ def at_most(data: Data, column: str, what: str) -> None:
         _refuse(data, f"the response {data.name!r}", data.y, bad, what, beside=column)
 
 
-def _column(data: Data, column: str) -> Tensor | None:
+def _column(data: Data, column: str | None) -> Tensor | None:
     """A column `(numbers, rows)`, of one number a row if it is no matrix; None if it is left out."""
-    return data.columns[column].reshape(data.n_rows, -1).T if column in data.columns else None
+    return data.columns[column].reshape(data.n_rows, -1).T if column and column in data.columns else None
 
 
 def _refuse(data: Data, what: str, x: Tensor, bad: Tensor, expected: str, beside: str | None = None) -> None:

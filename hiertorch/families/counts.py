@@ -42,8 +42,7 @@ class Counts(Family):
 
     def check_columns(self, data: Data) -> None:
         """Exposures are above 0."""
-        if self.exposure is not None:
-            admissible.positive(data, self.exposure, "exposures")
+        admissible.positive(data, self.exposure, "exposures")
 
     def draw_columns(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Exposures, uniform on 0.5 to 2."""

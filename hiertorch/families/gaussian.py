@@ -53,8 +53,7 @@ class Gaussian(Family):
 
     def check_columns(self, data: Data) -> None:
         """Standard errors are above 0."""
-        if self.se is not None:
-            admissible.positive(data, self.se, "standard errors")
+        admissible.positive(data, self.se, "standard errors")
 
     def draw_columns(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Standard errors, uniform on 0.5 to 1.5."""

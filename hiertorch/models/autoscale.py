@@ -56,6 +56,9 @@ INTERCEPTS = ("alpha", "mu", "mu_alpha", "mu_alpha0")
 COEFFICIENTS = ("beta", "mu_beta", "gamma")
 """With which the names of latents begin that multiply columns."""
 
+GAPS = ("sigma_time", "phi")
+"""Latents whose unit is a matter of how far apart times are, in structures that have times."""
+
 Columns = tuple[str, ...]
 """Whose product a coefficient multiplies; none of an intercept."""
 
@@ -64,23 +67,19 @@ SHARE = 0.2
 
 
 def autoscaled(
-    latents: Mapping[str, Latent],
-    names: Iterable[str],
-    family: Family,
-    offset: str | None,
-    times: Mapping[str, str | None],
+    latents: Mapping[str, Latent], names: Iterable[str], family: Family, offset: str | None, time: str | None
 ) -> dict[str, "Autoscaled"]:
-    """Latent -> its prior scaled by the data, for those of these latents whose prior is fixed and has a unit.
+    """Latent -> its prior scaled by the data, for latents of a ready structure whose prior is fixed and has a unit.
 
     Args:
-        latents: of a ready structure.
+        latents: all of them.
         names: those that have the structure's or the family's own prior.
         family: of the rows.
         offset: a column.
-        times: latent -> the grouping of times whose gaps its unit is a matter of, None if there is none.
+        time: the grouping of times, if the structure has one.
     """
     fixed = {name: one for name, one in latents.items() if isinstance(one.prior, Distribution)}
-    roles = {name: "gap" if times[name] else _role(name, family) for name in fixed}
+    roles = {name: "gap" if time and name in GAPS else _role(name, family) for name in fixed}
     columns = {name: _columns(latent) for name, latent in fixed.items()}
     found = {}
     for name in names:
@@ -88,7 +87,8 @@ def autoscaled(
             beside = [part for other in fixed if roles[other] == role for part in columns[other]]
             more = [[tuple(sorted({*one} - {*own})) for one in beside if {*one} > {*own}] for own in columns[name]]
             shape = tuple(len(axis) for axis in latents[name].axes)
-            found[name] = Autoscaled(name, role, family, offset, times[name], columns[name], more, shape)
+            times = time if role == "gap" else None
+            found[name] = Autoscaled(name, role, family, offset, times, columns[name], more, shape)
     return found
 
 

@@ -52,6 +52,7 @@ class Regression(Designed):
 
     takes_priors = True
     eta_text = ""  # for print; `build` says it
+    time: str | None = None  # the grouping of times, of structures that have one
 
     def __init__(
         self,
@@ -153,10 +154,6 @@ class Regression(Designed):
         if scaled and own is None:
             self._ready.add(name)
 
-    def times_of(self, name: str) -> str | None:
-        """The grouping of times whose gaps a latent's unit is a matter of; None for all that have none."""
-        return None
-
     def drop(self, name: str) -> None:
         """Leaves a latent of the class body out."""
         if name in self.latents:
@@ -183,8 +180,7 @@ class Regression(Designed):
             )
         own = priors if isinstance(priors, Mapping) else {}
         ready = [name for name in self.latents if name in self._ready and name not in own]
-        times = {name: self.times_of(name) for name in self.latents}
-        chosen = autoscaled(self.latents, ready, self.family, self.offset, times)
+        chosen = autoscaled(self.latents, ready, self.family, self.offset, self.time)
         for name, prior in chosen.items():
             self._set_prior(name, prior, prior.text)
         for name, given in own.items():

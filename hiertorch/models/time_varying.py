@@ -38,6 +38,7 @@ class TimeVarying(Grouped):
         family, offset, priors: see `hiertorch.models.Regression`.
     """
 
+    time: str
     mu_alpha0 = Latent(Normal(0.0, 5.0))
     sigma_alpha = Latent(Gamma(1.0, 1.0))
     sigma_time = Latent(Gamma(1.0, 1.0))
@@ -78,10 +79,6 @@ class TimeVarying(Grouped):
     def design(self) -> Design:
         """With the grouping whose labels are times."""
         return replace(super().design(), times=(self.time,))
-
-    def times_of(self, name: str) -> str | None:
-        """The spread of steps and the correlation of neighbours depend on how far apart times are."""
-        return self.time if name in ("sigma_time", "phi") else None
 
     def paths(self, v: Values, data: Data) -> Distribution:
         """Prior of alpha, `(chains, groups)` of vectors `(times,)`: its root has a column for each shock, which acts on
