@@ -14,7 +14,7 @@ import torch
 from hiertorch.comparison.elpd import Found, Rows, named, total
 from hiertorch.criticism.predictive import PredictiveCheck
 from hiertorch.criticism.replications import from_posterior
-from hiertorch.dashboard.loo import LeftOutError, SlowError, loo, seconds_a_draw
+from hiertorch.dashboard.loo import LeftOutError, SlowError, check_redrawn, loo
 from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pareto import good_k
@@ -124,10 +124,9 @@ def _replicated(
     if overrides(model, "log_likelihood"):
         raise LeftOutError("the model overrides log_likelihood, and its likelihood alone may not say what y is like")
     needed = (data.n_rows + DATA_SETS * len(shown)) * SIMULATION
-    thinned = Pointwise(posterior, 1)
-    needed += DATA_SETS * seconds_a_draw(thinned, seconds)
     if needed > seconds:
         raise SlowError(needed, seconds)
+    check_redrawn(Pointwise(posterior, 1), DATA_SETS)
     replications = from_posterior(posterior, DATA_SETS, "known", 0)
     if len(shown) < data.n_rows:
         replications.data = data.take(shown)

@@ -26,11 +26,8 @@ EASY = 0.25
 COST, RANGE = 50e-9, 4.0
 """Seconds of a row and draw, a first guess, measured as above; models are between so many times less and more."""
 
-REDRAWN = 25e-9
-"""Seconds of an effect of one group that is drawn again, the least; measured as above with egsingle."""
-
-HELD, PROBED = 2**23, 64
-"""Numbers of effects drawn again that are held, 64 MB, and the draws by which their cost is told."""
+HELD = 2**23
+"""Numbers of effects drawn again that are held, 64 MB; with one or two effects a group, one takes some 25 to 65 ns."""
 
 CHUNK = 2**18
 """Rows x draws at once: 2 MB a temporary, about as much as the cache of a core holds."""
@@ -90,9 +87,9 @@ def loo(posterior: Fit, seconds: float) -> tuple[Rows, Found]:
         pointwise = _thinned(posterior, rows, began + SAFETY * seconds - time.thread_time(), rate)
         if pointwise.number < SMALLEST:
             raise LeftOutError(f"it needs {SMALLEST} draws or more; found {pointwise.number}")
-        latest = began + LATEST * seconds
-        _hold(pointwise, latest)
-        source = Timed(pointwise, latest)
+        check_redrawn(pointwise, pointwise.number)
+        pointwise.hold()
+        source = Timed(pointwise, began + LATEST * seconds)
         if not len(source.index):
             raise LeftOutError("no row says anything of the latents")
         found, _ = elpd.loo(source, _efficiency(pointwise))
@@ -123,27 +120,9 @@ def _efficiency(pointwise: Pointwise) -> float:
     return 1.0 if len(pointwise.draw) < DEPENDABLE else min(1.0, relative_efficiency(pointwise, PARAMETERS))
 
 
-def _hold(pointwise: Pointwise, until: float) -> None:
-    """Draw effects again that were not stored, once for all rows, if there is time."""
-    seconds = until - time.thread_time()
-    needed = seconds_a_draw(pointwise, seconds) * pointwise.number
-    if needed > seconds:
-        raise SlowError(needed, seconds)
-    pointwise.hold()
-
-
-def seconds_a_draw(pointwise: Pointwise, seconds: float) -> float:
-    """That it takes to draw all effects again which were not stored, by one draw of some chains; 0 if all were."""
-    if pointwise.redraw is None:
-        return 0.0
-    names, data = pointwise.together, pointwise.data
-    groups = sum(data.size(str(pointwise.model.latents[name].plate)) for name in names)
-    if groups * pointwise.number > HELD:
-        raise LeftOutError(f"the effects of {groups:,} groups were not stored, too many to draw all of them again")
-    if (least := groups * pointwise.number * REDRAWN) > seconds:
-        raise SlowError(least, seconds)
-    chains = min(PROBED, pointwise.chains)
-    few = pointwise.redraw.taken(slice(chains), slice(1))
-    began = time.thread_time()
-    few.draws(names)
-    return (time.thread_time() - began) / chains
+def check_redrawn(pointwise: Pointwise, draws: int) -> None:
+    """Raises a LeftOutError if effects that were not stored are too many to draw all again, by so many draws."""
+    values = pointwise.posterior.fitted.reads.values
+    effects = sum(values[name][0].numel() for name in pointwise.together)
+    if effects * draws > HELD:
+        raise LeftOutError(f"{effects:,} effects of groups were not stored, too many to draw all of them again")
