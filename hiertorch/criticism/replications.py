@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
@@ -37,10 +36,9 @@ class Replications:
             _, v = next(self._blocks(1))
             if not overrides(model, "simulate"):
                 refuse_own_likelihood(model, v, data, "simulated responses")
-            likelihood, first = model.likelihood(v, data), next(iter(v.values()))
-        numbers = max(likelihood.batch_shape[-1], data.n_rows, *(math.prod(x.shape[1:]) for x in v.values()))
+            self.likelihood = model.likelihood(v, data)
+        numbers = max(self.likelihood.batch_shape[-1], data.n_rows, *(math.prod(x.shape[1:]) for x in v.values()))
         self.block = max(1, NUMBERS // numbers)
-        self.likelihood, self.device = likelihood, first.device
 
     @property
     def discrete(self) -> bool:
@@ -73,10 +71,11 @@ class Replications:
 
     def mean(self) -> Tensor:
         """E[y_i], averaged over the latents of all replications: `(rows,)`."""
-        total = torch.zeros(self.data.n_rows, dtype=torch.float64, device=self.device)
+        total = torch.zeros(self.data.n_rows, dtype=torch.float64, device=self.data.device)
         with torch.no_grad(), validation(False):
             for _, v in self._blocks(self.block):
-                total += self._likelihood(v).mean.double().sum(0)
+                mean = self.model.likelihood(v, self.data).mean.double()
+                total += mean.expand(len(next(iter(v.values()))), self.data.n_rows).sum(0)
         return total / self.draws
 
     def _blocks(self, size: int) -> Iterator[tuple[torch.Generator, Values]]:
@@ -84,10 +83,6 @@ class Replications:
         for start in range(0, self.draws, size):
             v = self._source(start, min(start + size, self.draws), generator)
             yield generator, self.model.values(v)
-
-    def _likelihood(self, v: Values) -> Distribution:
-        chains = len(next(iter(v.values())))
-        return self.model.likelihood(v, self.data).expand(torch.Size((chains, self.data.n_rows)))
 
     def _one_by_one(self, v: Values, generator: torch.Generator) -> Tensor:
         """Each replication for itself, so that one that can't be simulated takes no other with it."""

@@ -39,7 +39,8 @@ class Audience(Monitor):
                     monitor.stop("failed")
                 except Exception as another:
                     problems.append(_given_up(monitor, another))
-                _say(problems)
+                for problem in problems:
+                    warn(problem)
 
     def stop(self, status: str, posterior: Fit | None = None) -> None:
         """See `Monitor.stop`. All are told, and then Ctrl-C or SystemExit, which one of them met, is raised."""
@@ -52,15 +53,11 @@ class Audience(Monitor):
             except BaseException as error:
                 ended.append(error)
         self._started = []
-        _say(problems)
+        for problem in problems:
+            warn(problem)
         if ended:
             raise ended[0]
 
 
 def _given_up(monitor: Monitor, error: Exception) -> str:
     return f"{type(monitor).__name__} stopped watching: {type(error).__name__}: {error}. The draws are not affected."
-
-
-def _say(problems: Iterable[str]) -> None:
-    for problem in problems:
-        warn(problem)

@@ -120,7 +120,7 @@ def _variances(
 
 
 def _with_effects(
-    model: Model, data: Data, population: Mapping[str, Tensor], name: str | None = None, shift: Tensor | None = None
+    model: Model, data: Data, population: Mapping[str, Tensor], name: str | None = None, shift: Tensor | float = 0.0
 ) -> Values:
     """All latents, group-level ones at the mean of their prior given those before; one of them shifted."""
     values: dict[str, Tensor] = {}
@@ -130,10 +130,8 @@ def _with_effects(
             values[key] = population[key]
             continue
         prior = model.prior(key, model.values(values), data)
-        mean = prior_mean(prior)
-        values[key] = mean.expand(draws, data.size(latent.plate), *prior.event_shape)
-        if key == name and shift is not None:
-            values[key] = values[key] + shift
+        mean = prior_mean(prior).expand(draws, data.size(latent.plate), *prior.event_shape)
+        values[key] = mean + shift if key == name else mean
     return model.values(values)
 
 

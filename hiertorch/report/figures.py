@@ -49,11 +49,7 @@ def chosen(x: Tensor, odd: bool) -> list[int]:
 
 def traces(draws: Mapping[str, Tensor], odd: Mapping[str, bool]) -> bytes:
     """Draws of some parameters one after another, name -> `(chains, draws)`; `odd` says which have chains at odds."""
-
-    def trace(axes: "Axes", x: np.ndarray) -> None:
-        axes.plot(x.T, linewidth=0.7)
-
-    return _panels(draws, odd, TRACED, trace)
+    return _panels(draws, odd, TRACED, lambda axes, x: axes.plot(x.T, linewidth=0.7))
 
 
 def ranks(draws: Mapping[str, Tensor], odd: Mapping[str, bool]) -> bytes:
@@ -70,7 +66,7 @@ def ranks(draws: Mapping[str, Tensor], odd: Mapping[str, bool]) -> bytes:
 
 
 def _panels(
-    draws: Mapping[str, Tensor], odd: Mapping[str, bool], most: int, draw: Callable[["Axes", np.ndarray], None]
+    draws: Mapping[str, Tensor], odd: Mapping[str, bool], most: int, draw: Callable[["Axes", np.ndarray], object]
 ) -> bytes:
     """A panel for each parameter, of some chains and at most so many draws of each."""
     figure, panels = grid(len(draws), 2, 4.6, 2.2)
