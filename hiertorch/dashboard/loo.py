@@ -122,7 +122,7 @@ def _efficiency(pointwise: Pointwise) -> float:
 
 def check_redrawn(pointwise: Pointwise, draws: int) -> None:
     """Raises a LeftOutError if effects that were not stored are too many to draw all again, by so many draws."""
-    values = pointwise.posterior.fitted.reads.values
-    effects = sum(values[name][0].numel() for name in pointwise.together)
+    fitted = pointwise.posterior.fitted
+    effects = sum(fitted.reads.values[name][0].numel() for name in pointwise.together)
     if effects * draws > HELD:
         raise LeftOutError(f"{effects:,} effects of groups were not stored, too many to draw all of them again")

@@ -96,6 +96,9 @@ def test_effects_that_were_not_stored_are_drawn_again(monkeypatch: pytest.Monkey
     assert found.k is not None and found.replicated is not None
     np.testing.assert_allclose(found.k, k, atol=1e-8, rtol=0)
     assert np.abs(found.replicated.mean(0) - data.y.numpy()).max() < 10  # y goes from 0 to 590
+    monkeypatch.setattr(loo, "HELD", 200 * data.size("school") - 1)  # too few for 200 replications, and for 800 draws
+    why = f"{data.size('school')} effects of groups were not stored, too many to draw all of them again."
+    assert closing(posterior, PLENTY).notes == (f"PSIS-LOO left out: {why}", f"Replications left out: {why}")
 
 
 def test_rows_of_weight_0_are_no_rows() -> None:
