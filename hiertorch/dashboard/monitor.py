@@ -28,28 +28,23 @@ class TensorBoardMonitor(Monitor):
 
     | tag | run | what |
     |---|---|---|
-    | `convergence/rhat_max`, `rhat_p95`, `n_bad_rhat` | main | R-hat, of the worst and of 95 % of all parameters; \
-above 1.01 |
-    | `convergence/rhat_max_minus_1`, `rhat_p95_minus_1`, `rhat_limit_minus_1` | main | the same less 1, up to 0.05, \
-to be read; 0.01 |
-    | `convergence/ess_bulk_min`, `ess_tail_min`, `ess_median`, `mcse_over_sd_max` | main | effective draws; Monte \
-Carlo error |
-    | `posterior/<parameter>/mean`, `q05`, `q95`, and a histogram | main | of the draws so far; effects of groups in \
-`posterior_groups/` |
+    | `convergence/rhat_max`, `rhat_p95`, `n_bad_rhat` | main | R-hat: the worst, that of 95 %, how many above 1.01 |
+    | `convergence/rhat_max_minus_1`, `rhat_p95_minus_1`, `rhat_limit_minus_1` | main | the same less 1, up to 0.05 |
+    | `convergence/ess_bulk_min`, `ess_tail_min`, `ess_median`, `mcse_over_sd_max` | main | effective draws; MCSE |
+    | `posterior/<parameter>/mean`, `q05`, `q95`, and a histogram | main | of the draws so far |
     | `pooling/<level>`, `variance/<level>/of_y`, `share` | main | pooling factors; variances of y by level |
-    | `trace/<parameter>`, `sampler/log_prob` | chain | draws of 24 parameters, effects of groups in `trace_groups/`; \
-log density |
+    | `trace/<parameter>`, `sampler/log_prob` | chain | draws of 24 parameters; log density |
     | `trace_quantiles/<parameter>/q05`, `q50`, `q95` | main | over all chains, if there are more than 8 |
     | `sampler/accept_rate`, `esjd`, `stuck_max` | chain | acceptance; relative squared jumps; draws at one density |
     | `sampler/block/<block>/accept_rate` | main, chain | by block; by group as a histogram, `accept_by_group` |
     | `sampler/block/<block>/step_scale`, `sampler/adapt_delta` | main | size of random walks, its last change |
     | `sampler/phase`, `sampler/nan_log_density` | main | 0 in warm-up, 1 in sampling; NaN log densities so far |
     | `perf/draws_per_s`, `ess_per_s`, `eta_s`, `monitor_share` | main | speed, seconds left, cost of watching |
-    | `metric/elpd_loo`, `rhat_max`, `ess_min`, `ess_per_s`; `p_loo` | main | columns of the HParams tab; effective \
-parameters |
+    | `metric/elpd_loo`, `p_loo`, `rhat_max`, `ess_min`, `ess_per_s` | main | columns of HParams; effective parameters |
     | `1_run/...`, `2_summary/...` | main | texts: settings, model, verdict, posterior, groups that mix worst |
     | `figures/rank`, `forest`, `shrinkage`, `pair`, `funnel`, `acceptance`, `predictive`, `pareto_k` | main | images |
 
+    Effects of groups are in `trace_groups/` and `posterior_groups/`.
     A step is a sweep, warm-up included; a tag has at most 400 points and 50 histograms, or up to four times as many if
     a run goes far beyond its first look at its goal (`ht.Until`). The sampler only hands copies over: one thread
     writes, and looks at convergence every 5 s at most, makes tables every 10 s and figures every 30 s,
