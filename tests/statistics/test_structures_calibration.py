@@ -25,18 +25,6 @@ from torch import Tensor
 
 import hiertorch as ht
 from hiertorch.families import Binomial, Gaussian, NegativeBinomial, Poisson
-from hiertorch.models import (
-    CompletePooling,
-    CorrelatedEffects,
-    Crossed,
-    HierarchicalPriors,
-    MixedEffects,
-    Nested,
-    NoPooling,
-    TimeVarying,
-    VaryingIntercepts,
-    VaryingSlopes,
-)
 from hiertorch.posterior import Posterior
 
 pytestmark = pytest.mark.slow
@@ -62,42 +50,50 @@ class Case(NamedTuple):
 
 def uneven(priors: Mapping[str, str], **options: Any) -> Case:
     """Varying intercepts with one predictor, of some family."""
-    return Case(VaryingIntercepts("school", ["x"], priors=priors, **options))
+    return Case(ht.models.VaryingIntercepts("school", ["x"], priors=priors, **options))
 
 
 GAUSSIAN = {
-    "complete pooling": Case(CompletePooling(["x"], priors={"alpha": SLOPE, "beta": SLOPE, "sigma_y": NOISE}), 1, 12),
-    "no pooling": Case(NoPooling("school", ["x"], priors={"alpha": UNIT, "beta": UNIT, "sigma_y": NOISE})),
+    "complete pooling": Case(
+        ht.models.CompletePooling(["x"], priors={"alpha": SLOPE, "beta": SLOPE, "sigma_y": NOISE}), 1, 12
+    ),
+    "no pooling": Case(ht.models.NoPooling("school", ["x"], priors={"alpha": UNIT, "beta": UNIT, "sigma_y": NOISE})),
     "varying intercepts": uneven({**INTERCEPTS, "sigma_y": NOISE, "gamma": UNIT}, group_predictors=["u"]),
     "varying slopes": Case(
-        VaryingSlopes("school", ["x"], priors={"alpha": SLOPE, "mu_beta": UNIT, "sigma_beta": SCALE, "sigma_y": NOISE})
+        ht.models.VaryingSlopes(
+            "school", ["x"], priors={"alpha": SLOPE, "mu_beta": UNIT, "sigma_beta": SCALE, "sigma_y": NOISE}
+        )
     ),
-    "mixed effects": Case(MixedEffects("school", ["x"], priors=BOTH)),
-    "correlated effects, lkj": Case(CorrelatedEffects("school", ["x"], priors=BOTH), 6, 4),
-    "correlated effects, lkj, three": Case(CorrelatedEffects("school", ["x", "z"], priors=BOTH), 6, 5),
-    "correlated effects, uniform": Case(CorrelatedEffects("school", ["x"], correlation="uniform", priors=BOTH), 6, 4),
+    "mixed effects": Case(ht.models.MixedEffects("school", ["x"], priors=BOTH)),
+    "correlated effects, lkj": Case(ht.models.CorrelatedEffects("school", ["x"], priors=BOTH), 6, 4),
+    "correlated effects, lkj, three": Case(ht.models.CorrelatedEffects("school", ["x", "z"], priors=BOTH), 6, 5),
+    "correlated effects, uniform": Case(
+        ht.models.CorrelatedEffects("school", ["x"], correlation="uniform", priors=BOTH), 6, 4
+    ),
     "hierarchical priors": Case(
-        HierarchicalPriors(
+        ht.models.HierarchicalPriors(
             "school", ["x"], priors={"mu_alpha": UNIT, "beta": SLOPE, "lambda_alpha": SCALE, "lambda_y": SCALE}
         )
     ),
     "time-varying, random walk": Case(
-        TimeVarying("school", "year", ["x"], priors={**PATHS, "sigma_time": SCALE}),
+        ht.models.TimeVarying("school", "year", ["x"], priors={**PATHS, "sigma_time": SCALE}),
         {"school": 4, "year": [1, 2, 4, 5]},
         [4, 5, 6, 3],
     ),
     "time-varying, AR(1)": Case(
-        TimeVarying("school", "year", ["x"], dynamics="ar1", priors=PATHS),
+        ht.models.TimeVarying("school", "year", ["x"], dynamics="ar1", priors=PATHS),
         {"school": 4, "year": [1, 2, 4, 5]},
         [4, 5, 6, 3],
     ),
     "nested": Case(
-        Nested(["school", "class"], ["x"], priors={**LEVELS, "sigma_school": SCALE, "sigma_class": SCALE}),
+        ht.models.Nested(["school", "class"], ["x"], priors={**LEVELS, "sigma_school": SCALE, "sigma_class": SCALE}),
         {"school": 3, "class": 2},
         [2, 3, 4, 5, 3, 4],
     ),
     "crossed": Case(
-        Crossed(["student", "lecturer"], ["x"], priors={**LEVELS, "sigma_student": SCALE, "sigma_lecturer": SCALE}),
+        ht.models.Crossed(
+            ["student", "lecturer"], ["x"], priors={**LEVELS, "sigma_student": SCALE, "sigma_lecturer": SCALE}
+        ),
         {"student": 4, "lecturer": 3},
         6,
     ),
@@ -187,7 +183,7 @@ def test_truths_of_another_model_are_noticed(run: Callable[..., dict], sample: S
     """The truth has slopes with twice the spread that the fitted model expects."""
     case = CASES["varying slopes"]
     priors = {"alpha": SLOPE, "mu_beta": UNIT, "sigma_beta": "Gamma(3, 1.5)", "sigma_y": NOISE}
-    wider = VaryingSlopes("school", ["x"], priors=priors)
+    wider = ht.models.VaryingSlopes("school", ["x"], priors=priors)
     found = failures(run(case, sample, DATA_SETS, simulated_by=wider))
     assert any(what.startswith("sigma_beta") for what in found)
     assert found
