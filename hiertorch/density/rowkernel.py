@@ -206,7 +206,7 @@ def loop(width: int) -> Callable[..., None]:
             own: places among the values of what single rows have, `(rows, T)`,
             own_design: and what each is multiplied by.
             values: `(blocks, places, width)`, the first P places those of the design.
-            chain: chain_0, chain_1 and 0 (not a number for a chain whose values are not finite), `(blocks, 3, width)`.
+            chain: chain_0 and chain_1, `(blocks, 2, width)`.
             out: `(blocks, groups, width)` in double precision.
         """
         number = values.dtype.type
@@ -216,13 +216,19 @@ def loop(width: int) -> Callable[..., None]:
             carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32)
         )  # fmt: skip
         zeroth, first_chain = carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32)
-        eta = carray(_buffer(values, 128), 128)  # of four rows
+        odd, eta = carray(_buffer(values, 32), 32), carray(_buffer(values, 128), 128)  # eta of four rows
         for b in range(values.shape[0]):
             for c in range(width):
                 zeroth[c], first_chain[c] = chain[b, 0, c], chain[b, 1, c]
+                odd[c] = zeroth[c] + first_chain[c]
+            for place in range(values.shape[1]):
+                for c in range(width):
+                    odd[c] += values[b, place, c]
+            for c in range(width):
+                odd[c] -= odd[c]  # 0, or not a number for a chain whose values are not finite
             for g in range(begin, end):
                 for c in range(width):
-                    base[c], part[c], product[c] = chain[b, 2, c], zero, one
+                    base[c], part[c], product[c] = odd[c], zero, one
                     total[c] = 0.0
                 for s in range(shared.shape[1]):
                     place = shared[g, s]

@@ -66,8 +66,7 @@ class Loops:
         width = min(LOOPS, key=lambda width: COST[width] * width * -(-chains // width))
         blocks = -(-chains // width)
         flat = torch.cat([root, *(u.flatten(0, 1) for u in effects)])  # (places, chains)
-        finite = flat.sum(0) + chain[0] + chain[1]
-        scalars = torch.stack([*(x.expand(chains) for x in chain), finite - finite])
+        scalars = torch.stack([x.expand(chains) for x in chain])
         values, scalars = (self._blocked(x, blocks, width) for x in (flat, scalars))
         out = torch.empty(blocks, self.size, width, dtype=torch.float64)
 

@@ -5,11 +5,12 @@ A pass over the rows is what a sweep of the whitened engine costs, so nothing el
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from hiertorch.density.equalrows import equal_rows, summed
 from hiertorch.density.rowblocks import Blocks, Effects, Numbers
 from hiertorch.families.rowforms import Parameters, RowForm
 
@@ -34,6 +35,9 @@ class RowPass:
         rows: "float64", or "float32" for rows in single and sums over blocks of them in double precision.
         compiled: whether a compiled loop passes over the rows; None for where there is one, which is on the CPU with
             Numba (`hiertorch[fast]`).
+
+    Attributes:
+        rows: the number of rows that are held: those with equal predictors are added up, where that spares enough.
     """
 
     def __init__(
@@ -54,18 +58,29 @@ class RowPass:
     ) -> None:
         self.form = kind(y, columns, weights)
         self.levels, self.crossed = tuple(levels), tuple(crossed)
-        self._offset, self._design, self._dtype = offset, design, getattr(torch, rows)
         self.compiled = can_compile(design.device) if compiled is None else compiled
-        self._finest = self._sums(finest, n_finest)
         self._parents = [_segments(_parent(part, finest, n_finest), part.size) for part in self.levels]
+        self._dtype, self._place, self.rows = getattr(torch, rows), None, len(y)
+        effects = self._effects = (*self.levels, *self.crossed)
+        if self.form.worth:
+            offsets = [] if offset is None else [offset]
+            differ = (finest, *offsets, design, *(x for part in effects for x in (part.group, part.design)))
+            place, one = equal_rows(differ)
+            if len(one) <= self.form.worth * len(y):
+                self._place, self.rows, self.form = place, len(one), self.form.merged(place, len(one))
+                offset, design, finest = None if offset is None else offset[one], design[one], finest[one]
+                self._effects = tuple(part.take(one) for part in effects)
+        self._offset, self._design = offset, design
+        self._finest = self._sums(finest, n_finest)
         self._others: dict[int, Sums] = {}
-        self._sites: tuple[Tensor, Tensor] | None = None
+        self._sites: Sites | None = None
 
     def sites(self, z: Tensor, w: Tensor) -> None:
         """Sets the surrogate's sites, `(rows,)` each."""
-        self._sites = z, w
+        parts = (-w * z, 0.5 * w, 0.5 * w * z.square())
+        self._sites = Sites(*(x if self._place is None else summed(x, self._place, self.rows) for x in parts))
         for sums in (self._finest, *self._others.values()):
-            sums.set_sites(z, w)
+            sums.set_sites(self._sites)
 
     def weights(
         self, root: Tensor, effects: Sequence[Tensor], crossed: Sequence[Tensor], parameters: Parameters
@@ -90,9 +105,9 @@ class RowPass:
         """
         at = next(i for i, other in enumerate((*self.levels, *self.crossed)) if other is part)
         if at not in self._others:
-            self._others[at] = self._sums(part.group, part.size)
+            self._others[at] = self._sums(self._effects[at].group, part.size)
             if self._sites is not None:
-                self._others[at].set_sites(*self._sites)
+                self._others[at].set_sites(self._sites)
         return self._others[at]
 
     def added(self, finest: Tensor, level: int) -> Tensor:
@@ -104,8 +119,15 @@ class RowPass:
 
     def _sums(self, group: Tensor, size: int) -> "Sums":
         loops = _loops() if self.compiled else Blocks
-        effects = (*self.levels, *self.crossed)
-        return Sums(self.form, loops(self._offset, self._design, effects, group, size, self._dtype), group)
+        return Sums(self.form, loops(self._offset, self._design, self._effects, group, size, self._dtype), group)
+
+
+class Sites(NamedTuple):
+    """w_i (z_i - eta_i)^2 / 2 = (half_i eta_i + linear_i) eta_i + constant_i, `(rows,)` each."""
+
+    linear: Tensor
+    half: Tensor
+    constant: Tensor
 
 
 class PassedRows(Protocol):
@@ -127,13 +149,13 @@ class Sums:
         self._form, self._rows, self._group = form, rows, group
         self._constant = form.linear.new_zeros(())
 
-    def set_sites(self, z: Tensor, w: Tensor) -> None:
+    def set_sites(self, sites: Sites) -> None:
         """See `RowPass.sites`."""
         form = self._form
-        self._rows.set_numbers(Numbers(form.linear - w * z, 0.5 * w, form.first, form.second))
+        self._rows.set_numbers(Numbers(form.linear + sites.linear, sites.half, form.first, form.second))
         order, lengths = _segments(self._group, self._rows.size)
-        squares = (0.5 * w * z.square()).double()[order]
-        self._constant = torch.segment_reduce(squares, "sum", lengths=lengths, initial=0.0).unsqueeze(1)  # (groups, 1)
+        constant = torch.segment_reduce(sites.constant.double()[order], "sum", lengths=lengths, initial=0.0)
+        self._constant = constant.unsqueeze(1)  # (groups, 1)
 
     @torch.no_grad()
     def weights(
@@ -141,7 +163,7 @@ class Sums:
     ) -> Tensor:
         """See `RowPass.weights`."""
         sums = self._rows.sums(self._form, root, [*effects, *crossed], self._form.chain(parameters))
-        return sums + self._constant
+        return sums.add_(self._constant)
 
 
 def can_compile(device: torch.device) -> bool:

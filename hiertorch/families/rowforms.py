@@ -10,10 +10,11 @@ are. Terms without eta are summed over the rows apart (`RowForm.constants`), ove
 A family names its form (`Family.row_form`); whoever knows the distribution alone takes one from here.
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -41,14 +42,15 @@ class RowForm:
     Attributes:
         columns: names of row columns beside y.
         parameters: names of the latents of rows.
-        additive: whether the three numbers of rows with equal eta can be added up.
+        worth: the share of rows down to which adding up the numbers of rows with equal eta pays; 0 where they can't be
+            added up.
         code: of g.
         linear, first, second: the numbers of a row, `(rows,)`.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
     parameters: ClassVar[tuple[str, ...]] = ()
-    additive: ClassVar[bool] = False
+    worth: float = 0.0
     code: int
     linear: Tensor
     first: Tensor
@@ -68,6 +70,16 @@ class RowForm:
         """The sum over all rows of the terms without eta, `(chains,)` or `()`."""
         raise NotImplementedError
 
+    def merged(self, place: Tensor, places: int) -> Self:
+        """The form of fewer rows, with numbers added up by place `(rows,)`."""
+        new = copy.copy(self)
+        new.set_numbers(*(x.new_zeros(places).index_add_(0, place, x) for x in (self.linear, self.first, self.second)))
+        return new
+
+    def set_numbers(self, linear: Tensor, first: Tensor, second: Tensor) -> None:
+        """Sets the numbers of a row, `(rows,)` each."""
+        self.linear, self.first, self.second = linear, first, second
+
     def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, Tensor]) -> Tensor:
         """The sum of g over the first axis of eta `(n, ..., chains)`, given the numbers of its rows `(n, ..., 1)`."""
         raise NotImplementedError
@@ -78,13 +90,17 @@ class Logistic(RowForm):
     ones.
     """
 
-    additive = True
+    def merged(self, place: Tensor, places: int) -> Self:
+        """With y and n added up."""
+        new = copy.copy(self)
+        new.linear = self.linear + 0.5 if self.code == UNIT else self.linear
+        return super(Logistic, new).merged(place, places)
 
-    def numbers(self, linear: Tensor, first: Tensor, second: Tensor) -> None:
-        """Sets the numbers of a row; rows that all have n = 1 have a shorter form, y - 1/2 and log(2 cosh(eta / 2))."""
+    def set_numbers(self, linear: Tensor, first: Tensor, second: Tensor) -> None:
+        """Rows that all have n = 1 have a shorter form, y - 1/2 and log(2 cosh(eta / 2))."""
         unit = bool((first == 1.0).all()) and not bool(second.any())
-        self.code, self.linear = (UNIT, linear - 0.5) if unit else (LOGISTIC, linear)
-        self.first, self.second = first, second
+        self.code, self.worth = (UNIT, 0.5) if unit else (LOGISTIC, 0.8)  # the latter takes a logarithm of each row
+        super().set_numbers(linear - 0.5 if unit else linear, first, second)
 
     def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, Tensor]) -> Tensor:
         """-(first + second chain_1) log(1 + exp(eta + chain_0)); where n = 1, -|eta| / 2 - log(1 + exp(-|eta|)), with
@@ -102,7 +118,7 @@ class Bernoulli(Logistic):
 
     def __init__(self, y: Tensor, columns: Parameters, weights: Tensor | None = None) -> None:
         super().__init__(y, columns, weights)
-        self.numbers(self.weights * y, self.weights, torch.zeros_like(y))
+        self.set_numbers(self.weights * y, self.weights, torch.zeros_like(y))
 
     def constants(self, parameters: Parameters) -> Tensor:
         """0."""
@@ -117,7 +133,7 @@ class Binomial(Logistic):
     def __init__(self, y: Tensor, columns: Parameters, weights: Tensor | None = None) -> None:
         super().__init__(y, columns, weights)
         trials = _column(columns, "trials", y)
-        self.numbers(self.weights * y, self.weights * trials, torch.zeros_like(y))
+        self.set_numbers(self.weights * y, self.weights * trials, torch.zeros_like(y))
         ways = (trials + 1.0).lgamma() - (y + 1.0).lgamma() - (trials - y + 1.0).lgamma()
         self._constant = self.weights @ ways
 
@@ -133,7 +149,7 @@ class NegativeBinomial(Logistic):
 
     def __init__(self, y: Tensor, columns: Parameters, weights: Tensor | None = None) -> None:
         super().__init__(y, columns, weights)
-        self.numbers(self.weights * y, self.weights * y, self.weights)
+        self.set_numbers(self.weights * y, self.weights * y, self.weights)
         self._distinct, place = y.unique(return_inverse=True)
         self._weight = torch.zeros_like(self._distinct).index_add_(0, place, self.weights)  # of each distinct response
 
@@ -151,12 +167,12 @@ class NegativeBinomial(Logistic):
 class Poisson(RowForm):
     """Of mean exp(eta): y_i eta_i - exp eta_i."""
 
-    additive = True
+    worth = 0.8
 
     def __init__(self, y: Tensor, columns: Parameters, weights: Tensor | None = None) -> None:
         super().__init__(y, columns, weights)
         self.code = EXPONENTIAL
-        self.linear, self.first, self.second = self.weights * y, self.weights, torch.zeros_like(y)
+        self.set_numbers(self.weights * y, self.weights, torch.zeros_like(y))
         self._constant = -(self.weights @ (y + 1.0).lgamma())
 
     def constants(self, parameters: Parameters) -> Tensor:
@@ -176,7 +192,7 @@ class StudentT(RowForm):
     def __init__(self, y: Tensor, columns: Parameters, weights: Tensor | None = None) -> None:
         super().__init__(y, columns, weights)
         self.code = STUDENT
-        self.linear, self.first, self.second = torch.zeros_like(y), y, self.weights
+        self.set_numbers(torch.zeros_like(y), y, self.weights)
         self._total = self.weights.sum()
 
     def chain(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -205,7 +221,7 @@ class Normal(RowForm):
         super().__init__(y, columns, weights)
         self.code = SQUARE
         se = _column(columns, "se", y)
-        self.linear, self.first, self.second = torch.zeros_like(y), y, 0.5 * self.weights / se.square()
+        self.set_numbers(torch.zeros_like(y), y, 0.5 * self.weights / se.square())
         self._total = self.weights.sum()
         self._constant = -(self.weights @ se.log()) - 0.5 * math.log(2.0 * math.pi) * self._total
 

@@ -153,3 +153,100 @@ def test_sums_are_those_of_scipy(family, structure, weighted, compiled):
         np.testing.assert_allclose(built.by(part).weights(*rows.at(), parameters), by, rtol=1e-10, atol=1e-10)
         if at < len(rows.levels):
             np.testing.assert_allclose(built.added(found, at), by, rtol=1e-10, atol=1e-10)
+
+
+def several(rows, chains):
+    """The latents of the chains again and again."""
+    at = torch.arange(chains) % CHAINS
+    root, effects, items = rows.at()
+    return root[:, at], [u[..., at] for u in effects], [u[..., at] for u in items]
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="needs hiertorch[fast]")
+@pytest.mark.parametrize("chains", [1, 8, 40])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_compiled_loop_is_plain_torch(family, chains):
+    """In all that it does at once: several blocks of chains, and chains that fill none."""
+    rows = Rows("crossed", seed=1)
+    kind, y, columns, parameters, _ = given(rows, family)
+    parameters = {name: x[torch.arange(chains) % CHAINS] for name, x in parameters.items()}
+    loops, plain = (rows.built(kind, y, columns, compiled=compiled) for compiled in (True, False))
+    assert loops.compiled and not plain.compiled
+    one, other = (built.weights(*several(rows, chains), parameters) for built in (loops, plain))
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12 * other.abs().max().item())
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="needs hiertorch[fast]")
+def test_workers_change_nothing(monkeypatch):
+    from hiertorch.density import rowloops
+
+    rows = Rows("nested")
+    kind, y, columns, parameters, _ = given(rows, "poisson")
+    built = rows.built(kind, y, columns, compiled=True)
+    alone = built.weights(*rows.at(), parameters)
+    monkeypatch.setattr(rowloops, "SHARED", 0)
+    assert torch.equal(built.weights(*rows.at(), parameters), alone)
+
+
+@pytest.mark.parametrize("compiled", [False, COMPILED])
+@pytest.mark.parametrize("family", ["bernoulli", "poisson", "negative_binomial", "student_t"])
+def test_a_chain_that_is_not_finite_has_no_weights(family, compiled):
+    """And no other chain knows of it."""
+    rows = Rows("one")
+    kind, y, columns, parameters, _ = given(rows, family)
+    built = rows.built(kind, y, columns, compiled=compiled)
+    root, effects, items = rows.at()
+    before = built.weights(root, effects, items, parameters)
+    root[0, 1], root[0, 3] = torch.nan, torch.inf
+    after = built.weights(root, effects, items, parameters)
+    filled = torch.tensor(np.bincount(rows.group, minlength=rows.groups) > 0)
+    assert not torch.isfinite(after[filled][:, [1, 3]]).any() and not (after == torch.inf).any()
+    assert torch.equal(after[:, [0, 2, 4]], before[:, [0, 2, 4]])
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(*COMPILED.values, marks=[*COMPILED.marks, pytest.mark.slow])])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_in_single_precision(family, compiled):
+    """Errors are those of rounding eta, of size 10, and of row terms, of size 100, to 24 bits."""
+    rows = Rows("slopes")
+    kind, y, columns, parameters, _ = given(rows, family)
+    exact, single = (
+        rows.built(kind, y, columns, compiled=compiled, rows=dtype).weights(*rows.at(), parameters)
+        for dtype in ("float64", "float32")
+    )
+    assert single.dtype == torch.float64
+    error, size = (single - exact).abs(), exact.abs().max()
+    assert 0.0 < error.max() < 3e-6 * size
+
+
+@pytest.mark.parametrize("compiled", [False, COMPILED])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("structure", ["slopes", "crossed"])
+@pytest.mark.parametrize("family", ["bernoulli", "binomial", "poisson", "negative_binomial"])
+def test_equal_rows_are_added_up(family, structure, weighted, compiled):
+    """Columns have a few values: the sums are those of all rows, by SciPy, with sites that differ within equal rows."""
+    rows = Rows(structure, groups=5)
+    rows.design, rows.offset = rows.design.round(), rows.offset.round()
+    rows.levels, rows.crossed = (
+        [(np.sign(design), group % 4, size) for design, group, size in parts] for parts in (rows.levels, rows.crossed)
+    )
+    rows.group = rows.group % 4
+    kind, y, columns, parameters, log_density = given(rows, family)
+    weight = rows.weights if weighted else np.ones(rows.n)
+    without = weight[:, None] * part_without_eta(family, y, rows)
+    terms = weight[:, None] * log_density - without + rows.surrogate()
+    built = rows.built(kind, y, columns, rows.weights if weighted else None, compiled=compiled)
+    assert built.rows < 0.5 * rows.n
+    found = built.weights(*rows.at(), parameters)
+    np.testing.assert_allclose(found, by_group(terms, rows.group, rows.groups), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(built.constants(parameters).expand(CHAINS), without.sum(0), rtol=1e-10, atol=1e-10)
+    for part, (_, group, size) in zip((*built.levels, *built.crossed), [*rows.levels, *rows.crossed], strict=True):
+        by = by_group(terms, group, size)
+        np.testing.assert_allclose(built.by(part).weights(*rows.at(), parameters), by, rtol=1e-10, atol=1e-10)
+
+
+def test_rows_that_differ_are_not_added_up():
+    rows = Rows("one")
+    for family in FAMILIES:
+        kind, y, columns, _, _ = given(rows, family)
+        assert rows.built(kind, y, columns).rows == rows.n
