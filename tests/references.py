@@ -106,6 +106,28 @@ def positive(log_points: np.ndarray, density: np.ndarray) -> Reference:
     return Reference(np.array([mean]), np.array([sd]), {p: np.array([quantile(p)]) for p in PROBABILITIES})
 
 
+def p_values(found: dict[str, np.ndarray], known: dict[str, np.ndarray]) -> dict[str, float]:
+    """Of draws against draws of the same distribution, made apart: two-sided tests of mean and variance of the normal
+    scores that draws have among the known ones, and of the Kolmogorov-Smirnov distance.
+
+    Args:
+        found: name of a function -> its values at independent draws.
+        known: the same of known draws, sorted.
+    """
+    result = {}
+    for name, x in found.items():
+        if not np.isfinite(x).all():
+            return {f"{name} is finite": 0.0}
+        n, m = len(x), len(known[name])
+        left, right = np.searchsorted(known[name], x), np.searchsorted(known[name], x, "right")
+        z = special.ndtri(((left + right) / 2 + 0.5) / (m + 1))
+        inflation = 1 + n / m  # the exact draws are draws as well
+        result[f"mean of {name}"] = 2 * stats.norm.sf(abs(z.mean()) * (n / inflation) ** 0.5)
+        result[f"variance of {name}"] = 2 * stats.norm.sf(abs((z**2).mean() - 1) * (n / inflation / 2) ** 0.5)
+        result[f"distribution of {name}"] = stats.ks_2samp(x, known[name], method="asymp").pvalue
+    return result
+
+
 def eight_schools(y: np.ndarray, se: np.ndarray, m0: float, s0: float, tau: Any) -> dict[str, Reference]:
     """mu, tau, theta | y where y_j ~ Normal(theta_j, se_j), theta_j ~ Normal(mu, tau), mu ~ Normal(m0, s0).
 

@@ -85,7 +85,12 @@ class Ladder:
         return self._rungs(values, spreads, roots, reduced, u)
 
     def at(self, values: Mapping[str, Tensor], tail: Tensor) -> tuple[Rungs, Tensor]:
-        """The same where crossed effects and coefficients `(R, batch)` are known, and their standard normal numbers."""
+        """The same where crossed effects and coefficients are known, and their standard normal numbers `(R, batch)`.
+
+        Args:
+            values: of the rest.
+            tail: `(R, batch)`, as `Rungs` has it; coefficients that are held stand among the rest as well.
+        """
         spreads, roots = self.collapsed.spreads(values, tail.shape[1])
         reduced = self.elimination.reduce(spreads)
         u = tail.new_zeros(0, tail.shape[1])
@@ -212,12 +217,6 @@ class Ladder:
         for part, x in (*zip(self.grams.levels, effects, strict=True), *self._apart(tail).items()):
             found |= part.split(x)
         return found
-
-    def joined(self, innovations: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The inverse of `innovations`: of the root `(R, batch)` and of levels."""
-        root = [part.join(innovations).flatten(0, 1) for part in self._root_parts]
-        levels = [part.join(innovations) for part in self.grams.levels]
-        return torch.cat(root) if root else levels[0].new_zeros(0, levels[0].shape[2]), levels
 
 
 def _times(matrix: Tensor, x: Tensor) -> Tensor:

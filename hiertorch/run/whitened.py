@@ -129,11 +129,13 @@ class Whitened(Engine):
             tuple(self._of_level(k) for k in range(len(self.parents) + 1)),
         )
         density, rungs = standing.evaluate(self.ladder, position, root)
-        proposal = self.proposal.log_density(self.tuning, position)
-        square, effects = root.square().sum(0), tuple(self.ladder.down(rungs.levels, noise))
-        self.at = Place(
-            position, density, proposal, rungs, square, noise, effects, self._weights(position, rungs, effects)
-        )
+        effects = tuple(self.ladder.down(rungs.levels, noise))
+        weights = self._weights(position, rungs, effects)
+        self.at = Place(position, density, density, rungs, root.square().sum(0), noise, effects, weights)
+        if any(name not in standing.rest for name in given):  # others stay where the surrogate has them
+            values = {**self.values(), **self.target.space.constrain(given)}
+            self.at = self._standing_at(position, *standing.apart(self.ladder.collapsed, values))
+        self.at = self.at._replace(proposal=self.proposal.log_density(self.tuning, position))
         if bad := int((~torch.isfinite(self.height())).sum()):
             raise SamplingError(
                 f"the log density is not finite where {bad} of {self.chains} chains start (init: "
@@ -282,16 +284,14 @@ class Whitened(Engine):
             self.tuning, self.walk = self.proposal.fit(every), scale_of(every)
         moments, self.seen, self.moments, at = self.moments, [], None, self.at
         if moments is not None:
-            innovations = self.ladder.innovations(at.rungs.tail, at.effects)
             self._take_sites(moments.sites())
-            at = self._standing_at(at.position, innovations)
+            at = self._standing_at(at.position, at.rungs.tail, at.effects)
         self.at = at._replace(proposal=self.proposal.log_density(self.tuning, at.position))
 
-    def _standing_at(self, position: Tensor, innovations: Mapping[str, Tensor]) -> Place:
-        """The place of given theta and effects under the present sites; what is proposed is to be filled in."""
+    def _standing_at(self, position: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Place:
+        """The place of given theta, root and effects under the present sites; what is proposed is to be filled in."""
         free = self.standing.space.split(position)
         values = self.standing.space.constrain(free)
-        tail, effects = self.ladder.joined(innovations)
         rungs, root = self.ladder.at(values, tail)
         density = self.standing.with_prior(free, values, rungs.log_marginal)
         noise = tuple(self.ladder.up(rungs.levels, effects))

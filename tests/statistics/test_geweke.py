@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 from builders import MOVED, PUPILS, plan_for
-from scipy import special, stats
+from references import p_values
 from torch import Tensor
 
 import hiertorch as ht
@@ -180,22 +180,6 @@ def exact(case: Case, chains: int, generator: torch.Generator) -> dict[str, np.n
     """The functions at many joint draws, sorted."""
     parts = [evaluate(case, *joint(case.model, chains, generator)) for _ in range(EXACT)]
     return {name: np.sort(np.concatenate([part[name] for part in parts])) for name in parts[0]}
-
-
-def p_values(found: dict[str, np.ndarray], known: dict[str, np.ndarray]) -> dict[str, float]:
-    """Of three tests for each function. See Note [What is compared]."""
-    result = {}
-    for name, x in found.items():
-        if not np.isfinite(x).all():
-            return {f"{name} is finite": 0.0}
-        n, m = len(x), len(known[name])
-        left, right = np.searchsorted(known[name], x), np.searchsorted(known[name], x, "right")
-        z = special.ndtri(((left + right) / 2 + 0.5) / (m + 1))
-        inflation = 1 + n / m  # the exact draws are draws as well
-        result[f"mean of {name}"] = 2 * stats.norm.sf(abs(z.mean()) * (n / inflation) ** 0.5)
-        result[f"variance of {name}"] = 2 * stats.norm.sf(abs((z**2).mean() - 1) * (n / inflation / 2) ** 0.5)
-        result[f"distribution of {name}"] = stats.ks_2samp(x, known[name], method="asymp").pvalue
-    return result
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,325 @@
+"""Whitened runs leave the posterior as it is, whatever the sites, and engines that are broken do not.
+
+Note [Exact starts]
+Data of a few rows have so large a likelihood that draws from the prior, kept with the probability likelihood over its
+bound, are thousands of independent draws from the posterior itself. Chains begin there, at all latents, and go through
+a short warm-up and some sweeps with what it learnt; then they are compared with other such draws. Nothing has to
+converge, and thousands of chains show what a single run would hide. What warm-up learns hangs on each of these chains
+by one part in thousands, far below what is seen. So few rows are far from what a Gaussian surrogate says of them: what
+is exact here is exact where it fits better.
+
+Error rates are 1e-3 a case, two-sided, over all functions and tests (Bonferroni; `references.p_values`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from references import p_values
+from scipy import stats
+from torch import Tensor
+from torch.distributions import (
+    Bernoulli,
+    Binomial,
+    Gamma,
+    LKJCholesky,
+    LogNormal,
+    MultivariateNormal,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
+    Uniform,
+)
+
+import hiertorch as ht
+from hiertorch.model.latent import Values
+from hiertorch.run import whitened
+from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.folded import Folded
+from hiertorch.run.store import Store
+from hiertorch.run.whitened import Whitened
+from hiertorch.runtime.validating import validation
+
+ALPHA = 1e-3
+CHAINS, KNOWN = 3000, 20_000
+WARMUP, SWEEPS = 40, 20
+BATCH = 250_000  # draws from the prior at once
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_in_sampling() -> Iterator[None]:
+    """Without gradients and argument checks, as `ht.sample` calls engines."""
+    with torch.no_grad(), validation(False):
+        yield
+
+
+class Intercepts(ht.Model):
+    mu = ht.Latent(Normal(0.0, 1.5))
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    alpha = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        return Bernoulli(logits=v.alpha[:, data.group])
+
+
+class Slopes(ht.Model):
+    """Two correlated effects, a coefficient with heavy tails, and a scale that may be 0."""
+
+    beta = ht.Latent(StudentT(3.0, 0.0, 1.0))
+    sd = ht.Latent(Gamma(1.0, 1.0), event=2)
+    L = ht.Latent(LKJCholesky(2, 1.0))
+    b = ht.Latent(
+        lambda v: MultivariateNormal(torch.zeros(2, dtype=v.sd.dtype), scale_tril=v.sd[..., None] * v.L), plate="group"
+    )
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        own = v.b[:, data.group]
+        return Bernoulli(logits=own[..., 0] + own[..., 1] * data.x + v.beta * data.z)
+
+
+class Nested(ht.Model):
+    """Groups in halls, and an effect of each row."""
+
+    mu = ht.Latent(Normal(0.0, 1.0))
+    s = ht.Latent(Gamma(2.0, 3.0), event=3)
+    hall = ht.Latent(lambda v: Normal(v.mu, v.s[..., 0]), plate="hall")
+    group = ht.Latent(lambda v, data: Normal(v.hall[:, data.parents("group", "hall")], v.s[..., 1]), plate="group")
+    own = ht.Latent(lambda v: Normal(0.0, v.s[..., 2]), plate="row")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        return Poisson((v.group[:, data.group] + v.own[:, data.row]).exp())
+
+
+class Crossed(ht.Model):
+    mu = ht.Latent(Normal(0.0, 1.0))
+    beta = ht.Latent(Normal(0.0, 1.0))
+    tau = ht.Latent(Gamma(2.0, 2.0))
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    item = ht.Latent(lambda v: Normal(0.0, v.tau), plate="item")
+    alpha = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        return Bernoulli(logits=v.alpha[:, data.group] + v.item[:, data.item] + v.beta * data.x)
+
+
+class Counts(ht.Model):
+    """With a parameter of rows, an offset, and effects in the direction of x."""
+
+    mu = ht.Latent(Normal(0.0, 1.0))
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    phi = ht.Latent(LogNormal(0.5, 0.7))
+    b = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        return NegativeBinomial(v.phi, logits=v.b[:, data.group] * data.x + 0.3 * data.z - v.phi.log())
+
+
+class HeavyTails(ht.Model):
+    mu = ht.Latent(Normal(0.0, 1.0))
+    tau = ht.Latent(Gamma(2.0, 2.0))
+    scale = ht.Latent(Uniform(0.5, 2.0))
+    a = ht.Latent(lambda v: Normal(v.mu, v.tau), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        return StudentT(3.0, v.a[:, data.group], v.scale)
+
+
+class Trials(ht.Model):
+    """Some rows have no trials, some no weight."""
+
+    mu = ht.Latent(Normal(0.0, 1.5))
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    alpha = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        return Binomial(data.trials, logits=v.alpha[:, data.group])
+
+
+X, Z = [0.5, -1.0, 1.5, 0.2, -0.6, 1.0], [1.0, 0.0, -1.0, 1.0, 0.5, 0.0]
+THREE = {"group": [0, 0, 1, 1, 2, 2]}
+Y = [1.0, 0.0, 1.0, 1.0, 1.0, 0.0]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its few rows, and the largest value that their likelihood takes, in logarithms."""
+
+    model: ht.Model
+    data: ht.Data
+    ceiling: float = 0.0
+
+
+def of_counts(y: list[float]) -> float:
+    """The largest likelihood of a Poisson distribution, which no negative binomial one exceeds."""
+    return float(stats.poisson.logpmf(y, y).sum())
+
+
+COUNTS, TIMES, TRIALS = [2.0, 0.0, 1.0, 0.0, 4.0], [0.3, -0.4, 1.2, 2.4], [3.0, 0.0, 2.0, 1.0, 2.0, 4.0]
+CASES = {
+    "intercepts": Case(Intercepts(), ht.Data(Y, groups=THREE)),
+    "all 0": Case(Intercepts(), ht.Data([0.0] * 6, groups=THREE)),
+    "a group without rows": Case(
+        Intercepts(), ht.Data(Y, groups={"group": [0, 0, 1, 1, 3, 3]}, labels={"group": range(4)})
+    ),
+    "slopes": Case(Slopes(), ht.Data(Y, groups=THREE, x=X, z=Z)),
+    "nested": Case(
+        Nested(),
+        ht.Data(COUNTS, groups={"row": range(5), "group": [0, 1, 2, 2, 3], "hall": [0, 0, 1, 1, 1]}),
+        of_counts(COUNTS),
+    ),
+    "crossed": Case(Crossed(), ht.Data(Y, groups={**THREE, "item": [0, 1, 0, 1, 0, 1]}, x=X)),
+    "negative binomial": Case(Counts(), ht.Data(COUNTS, groups={"group": [0, 0, 1, 1, 2]}, x=X[:5], z=Z[:5]),
+                              of_counts(COUNTS)),
+    "heavy tails": Case(HeavyTails(), ht.Data(TIMES, groups={"group": [0, 0, 1, 2]}),
+                        4 * float(stats.t(3, 0, 0.5).logpdf(0.0))),
+    "trials": Case(
+        Trials(), ht.Data([1.0, 0.0, 2.0, 0.0, 0.0, 1.0], groups=THREE, trials=TRIALS, weights=[1, 1, 1, 2, 1, 0])
+    ),
+}  # fmt: skip
+
+
+@cache
+def exact(name: str) -> tuple[Values, Values]:
+    """Independent draws from the posterior: CHAINS to start from, and KNOWN others. See Note [Exact starts]."""
+    case, generator, kept = CASES[name], torch.Generator().manual_seed(3), list[dict[str, Tensor]]()
+    weights = torch.ones_like(case.data.y) if case.data.weights is None else case.data.weights
+    while sum(len(v["mu" if "mu" in v else "beta"]) for v in kept) < CHAINS + KNOWN:
+        v = case.model.sample_prior(case.data, BATCH, generator)
+        height = case.model.log_likelihood(v, case.data) @ weights - case.ceiling
+        assert bool((height <= 1e-9).all())
+        keep = torch.rand(BATCH, generator=generator, dtype=height.dtype).log() < height
+        kept.append({key: x[keep] for key, x in v.items()})
+    every = {key: torch.cat([v[key] for v in kept]) for key in kept[0]}
+    starts, known = ({k: x[a:b] for k, x in every.items()} for a, b in ((0, CHAINS), (CHAINS, CHAINS + KNOWN)))
+    return Values(starts), Values(known)
+
+
+def evaluate(case: Case, v: Values) -> dict[str, np.ndarray]:
+    """Every element of every latent, and the terms of the density, each `(draws,)`."""
+    found = {f"{name}[{i}]": x for name, value in v.items() for i, x in enumerate(value.flatten(1).unbind(1))}
+    found |= {f"log p({name})": case.model.log_prior_term(name, v, case.data).sum(-1) for name in v}
+    terms = case.model.log_likelihood(v, case.data)
+    found |= {"log likelihood": terms.sum(1), "first row": terms[:, 0], "last row": terms[:, -1]}
+    return {name: x.numpy() for name, x in found.items() if x.std() > 1e-9}  # not constants
+
+
+Break = Callable[[Whitened, pytest.MonkeyPatch], None]
+
+
+def engine_of(case: Case, chains: int, seed: int = 5) -> Whitened:
+    plan = ht.plan(case.model, case.data)
+    assert plan.surrogate is not None, str(plan)
+    return Whitened(plan.structure, plan.surrogate, chains, torch.Generator().manual_seed(seed))
+
+
+def advanced(engine: Whitened, done: int, sweeps: int, warmup: int) -> dict[str, Tensor]:
+    """The draws of some sweeps, of each chain the last."""
+    store, acceptance = Store(engine.values(), tuple(engine.values()), sweeps), Acceptance(engine.order)
+    engine.advance(done, sweeps, warmup, 1, store, acceptance)
+    for k, rate in acceptance.window(sampling=True).items():
+        assert float(rate.mean()) > 0.02, engine.blocks[k]
+    return store.draws()
+
+
+def failures(name: str, broken: Break | None = None, patch: pytest.MonkeyPatch | None = None) -> dict[str, float]:
+    """The tests that an engine fails after a warm-up and some sweeps from exact draws; broken after warm-up, if so."""
+    case = CASES[name]
+    starts, known = exact(name)
+    engine = engine_of(case, CHAINS)
+    engine.begin(dict(starts), None)
+    engine.prepare(compiled=False)
+    engine.advance(0, WARMUP, WARMUP, 1, Store(engine.values(), engine.target.names, 1), Acceptance(engine.order))
+    if broken is not None and patch is not None:
+        broken(engine, patch)
+    advanced(engine, WARMUP, SWEEPS, WARMUP)
+    p = p_values(
+        evaluate(case, Values(dict(engine.values()))), {n: np.sort(x) for n, x in evaluate(case, known).items()}
+    )
+    return {what: value for what, value in p.items() if not value > ALPHA / len(p)}
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name == "intercepts" else pytest.mark.slow) for name in CASES
+])  # fmt: skip
+def test_the_posterior_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fourth sweep walks, as every 25th does else. Error rate 1e-3 a case."""
+    monkeypatch.setattr(whitened, "CYCLE", 4)
+    assert not failures(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_posterior_stays_by_the_users_own_density(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the closed form of the rows. Error rate 1e-3 a case."""
+    monkeypatch.setattr(whitened, "closed_weights", lambda *_: None)
+    assert not failures(name)
+
+
+def without_surrogate(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+    """Ratios of the rows' density alone."""
+    assert engine.closed is not None
+    rows, z = engine.closed.rows, engine.sites[0]
+    rows.sites(z, torch.zeros_like(z))
+    engine.at = engine.at._replace(
+        weights=engine.closed(engine.at.position, engine.at.rungs.tail, engine.at.effects)
+    )  # of the sites as they are now
+
+
+def without_moving_along(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+    """Numbers of groups are kept, and their effects as well, when the population moves."""
+    right = engine.ladder.down
+
+    def down(rungs: Any, noise: Any, known: Any = ()) -> Any:
+        return list(engine.at.effects) if noise is engine.at.noise else right(rungs, noise, known)
+
+    patch.setattr(engine.ladder, "down", down)
+
+
+def without_ratio_of_tails(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+    """Numbers of groups from a Student distribution, taken for normal."""
+    patch.setattr(whitened, "_heavier", lambda noise: torch.zeros_like(noise[0]))
+
+
+def without_fold(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+    """Proposals are folded, their density is not."""
+    right = Folded.log_density
+
+    def log_density(folded: Folded, tuning: Mapping[str, Tensor], u: Tensor) -> Tensor:
+        plain = Folded([False] * folded.width)
+        x, scales = u.clone(), folded.folded
+        x[:, scales] = x[:, scales].exp()
+        return right(plain, tuning, x) + u[:, scales].sum(1)
+
+    patch.setattr(Folded, "log_density", log_density)
+
+
+def walks_as_proposals(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+    """Walks accepted as if they had been proposed from afar."""
+    right = engine._population
+    patch.setattr(engine, "_population", lambda *args, walk: right(*args, walk=False))
+
+
+BROKEN: dict[str, tuple[str, Break]] = {
+    "missing surrogate term": ("intercepts", without_surrogate),
+    "effects stay": ("intercepts", without_moving_along),
+    "Student for normal": ("intercepts", without_ratio_of_tails),
+    "Student for normal, two numbers": ("slopes", without_ratio_of_tails),
+    "forgotten fold": ("slopes", without_fold),
+    "walks as proposals": ("intercepts", walks_as_proposals),
+}
+
+
+@pytest.mark.parametrize("how", [
+    pytest.param(how, marks=() if how in ("missing surrogate term", "effects stay") else pytest.mark.slow)
+    for how in BROKEN
+])  # fmt: skip
+def test_broken_engines_are_noticed(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learnt as they should be, then broken."""
+    monkeypatch.setattr(whitened, "CYCLE", 2)
+    name, break_it = BROKEN[how]
+    assert failures(name, break_it, monkeypatch)
