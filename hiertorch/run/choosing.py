@@ -19,9 +19,9 @@ from hiertorch.run.engine import EngineMaker, check_engine
 from hiertorch.run.plan import MoveSpec, Plan, collapsed_plan, make_plan, whitened_plan
 from hiertorch.runtime.validating import validation
 
-MOST_LEFT = 20
-"""Dimensions beside what is integrated out up to which a model is collapsed unasked: with 46 (correlations of nine
-effects) one proposal in ten was accepted.
+MOST_LEFT = 60
+"""Dimensions beside what is integrated out up to which a model is collapsed unasked (measured up to 56, the scales and
+correlations of ten effects).
 """
 
 

@@ -10,6 +10,7 @@ does depend on it: where proposals fit badly, the walk keeps the chain moving, a
 Accept with min(1, pi(u') q(u) / (pi(u) q(u'))) (Tierney 1994, section 2.3.3). Proposals start at the modes of the
 density with the curvature there, and are fitted again to the draws of all chains at the end of each window of warm-up
 but the last (Haario et al. 2001; Holden, Hauge & Holden 2009, for independence proposals); then they are frozen.
+Where many dimensions are left, proposals change blocks of them (`hiertorch.run.blocks`), and do wait.
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from hiertorch.moves.metropolis import Info, Tuning
 from hiertorch.randomness import stream
 from hiertorch.run import proposals
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.blocks import MOST_TOGETHER, sweep_in_blocks
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import Block, Engine, filed, inside
 from hiertorch.run.importance import found_around_modes
@@ -94,6 +96,11 @@ class Independence(Engine):
         self.seen: list[Tensor] = []  # that proposals are fitted to, (n, d) each
         self.last = like.new_empty(0)  # positions of the last window of warm-up, (sweeps, chains, d)
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether too many dimensions are left for proposals that change all of them."""
+        return self.move.width > MOST_TOGETHER
+
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Positions and proposals that an earlier run has found, or those found around modes. Of starting values only
         those of the rest count, since all others are drawn outright. See `Engine.begin`.
@@ -119,6 +126,9 @@ class Independence(Engine):
                 "latents."
             )
         self.seen = [pool]
+        if self.in_blocks and earlier is None:  # to so few candidates as weigh anything, no proposal can be fitted
+            self.seen, self.tuning, self.walk = [], proposal, proposal["root"]
+            return
         self.tuning, self.walk = self._fitted(self.seen, proposal)
 
     @staticmethod
@@ -165,6 +175,8 @@ class Independence(Engine):
             for _ in range(sweeps):
                 acceptance.add([Info(like.new_ones(chains, 1), zero, None)])
             return like.expand(sweeps, *like.shape), self.log_density.expand(sweeps, chains)
+        if self.in_blocks:
+            return self._run_blocks(sweeps, acceptance)
         walks = [t % self.cycle == self.cycle - 1 for t in range(sweeps)]
         number = (sweeps - sum(walks)) * chains
         proposed, spread = proposals.propose_and_weigh(self.tuning, number, self.generator)
@@ -198,6 +210,20 @@ class Independence(Engine):
             heights.append(height)
         return torch.stack(places), torch.stack(heights)
 
+    def _run_blocks(self, sweeps: int, acceptance: Acceptance) -> tuple[Tensor, Tensor]:
+        """The same by blocks."""
+        at, height, places, heights = self.place, self.log_density, [], []
+        for t in range(sweeps):
+            if t % self.cycle == self.cycle - 1:
+                log_uniform = -torch.empty_like(height).exponential_(generator=self.generator)
+                at, height, accept, nan = self._walk(at, height, log_uniform)
+            else:
+                at, height, accept, nan = sweep_in_blocks(self.move, self.tuning, at, height, self.generator)
+            acceptance.add([Info(accept.unsqueeze(1), nan, None)])
+            places.append(at)
+            heights.append(height)
+        return torch.stack(places), torch.stack(heights)
+
     def _walk(self, at: Tensor, height: Tensor, log_uniform: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One random walk step: place, log density, acceptance probability, and how many densities were NaN."""
         d, chains, source = self.move.width, self.chains, self.generator
@@ -219,7 +245,8 @@ class Independence(Engine):
             self.seen, self.last = [], positions
             return
         self.seen.append(positions.flatten(0, 1))
-        while len(self.seen) > WINDOWS and sum(map(len, self.seen[1:])) >= FITTED:
+        enough = max(FITTED, 2 * self.move.width**2)  # there are half so many covariances
+        while len(self.seen) > WINDOWS and sum(map(len, self.seen[1:])) >= enough:
             self.seen.pop(0)
         self.tuning, self.walk = self._fitted(self.seen, self.tuning)
 

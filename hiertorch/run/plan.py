@@ -23,6 +23,7 @@ from hiertorch.moves.base import Move
 from hiertorch.moves.groupwise import Groupwise
 from hiertorch.moves.joint import Centred, Joint
 from hiertorch.moves.noncentred import NonCentred, descendants
+from hiertorch.run.blocks import BLOCK, MOST_TOGETHER
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import EngineMaker, named
 from hiertorch.run.whitened import blocks_of
@@ -214,6 +215,7 @@ def collapsed_plan(structure: Structure, found: Collapsed) -> Plan:
     """The plan of a model that `hiertorch.gaussian.collapse` integrates effects and coefficients out of."""
     move = CollapsedMove(structure.target, found)
     why = "all others are integrated out" if found.rest else "nothing is left to sample"
+    why += f", in blocks of {BLOCK}" if move.width > MOST_TOGETHER else ""
     return Plan(structure, (Step(move, 1, why),))
 
 

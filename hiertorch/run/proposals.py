@@ -42,20 +42,34 @@ def propose(tuning: Tuning, number: int, generator: torch.Generator | None) -> T
 
 def propose_and_weigh(tuning: Tuning, number: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Independent proposals u `(number, d)`, and log q(u), which costs little when u has just been made."""
-    location, root = tuning["location"], tuning["root"]
+    t = standard(number, len(tuning["location"]), generator, tuning["root"])
+    x = tuning["shift"] + t @ tuning["root"].mT
+    y = ((x.asinh() + tuning["skew"]) / tuning["tail"]).sinh()
+    return tuning["location"] + tuning["scale"] * y, log_standard(t) + _log_slope(tuning, x, y) - _log_root(tuning)
+
+
+def standard(number: int, d: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """Draws of t `(number, d)`, of the type of another tensor."""
 
     def uniform(*shape: int) -> Tensor:  # on (0, 1]
-        return 1.0 - torch.rand(shape, generator=generator, dtype=root.dtype, device=root.device)
+        return 1.0 - torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
 
-    t = torch.randn(number, len(location), generator=generator, dtype=root.dtype, device=root.device)
+    t = torch.randn(number, d, generator=generator, dtype=like.dtype, device=like.device)
     # A chi-squared number with df degrees of freedom is -2 log(u_1 .. u_(df/2)).
     u = uniform(max(df for _, df, _ in COMPONENTS) // 2, number)
     first = uniform(number) < COMPONENTS[0][0]
     scales = [scale * (-2.0 / df * u[: df // 2].prod(0).log()).rsqrt() for _, df, scale in COMPONENTS]
-    t = t * torch.where(first, scales[0], scales[1]).unsqueeze(1)
-    x = tuning["shift"] + t @ root.mT
-    y = ((x.asinh() + tuning["skew"]) / tuning["tail"]).sinh()
-    return location + tuning["scale"] * y, _log_density(tuning, x, y, t)
+    return t * torch.where(first, scales[0], scales[1]).unsqueeze(1)
+
+
+def log_standard(t: Tensor) -> Tensor:
+    """Their log density, `(number,)`."""
+    d, square = t.shape[-1], t.square().sum(1)
+    parts = []
+    for share, df, scale in COMPONENTS:
+        constant = log(share) + lgamma((df + d) / 2) - lgamma(df / 2) - 0.5 * d * log(df * pi) - d * log(scale)
+        parts.append(constant - 0.5 * (df + d) * torch.log1p(square / (df * scale**2)))
+    return torch.logaddexp(*parts)
 
 
 def density(tuning: Tuning, u: Tensor) -> Tensor:
@@ -63,21 +77,39 @@ def density(tuning: Tuning, u: Tensor) -> Tensor:
     d = u.shape[-1]
     if d == 0:
         return u.new_zeros(len(u))
+    x, y, t = _inverted(tuning, u)
+    return log_standard(t) + _log_slope(tuning, x, y) - _log_root(tuning)
+
+
+def standardised(tuning: Tuning, u: Tensor) -> tuple[Tensor, Tensor]:
+    """t of u `(number, d)`, and log |dt/du| `(number,)`."""
+    x, y, t = _inverted(tuning, u)
+    return t, _log_slope(tuning, x, y) - _log_root(tuning)
+
+
+def placed(tuning: Tuning, t: Tensor) -> tuple[Tensor, Tensor]:
+    """u of t `(number, d)`, and log |dt/du| `(number,)`."""
+    x = tuning["shift"] + t @ tuning["root"].mT
+    y = ((x.asinh() + tuning["skew"]) / tuning["tail"]).sinh()
+    return tuning["location"] + tuning["scale"] * y, _log_slope(tuning, x, y) - _log_root(tuning)
+
+
+def _inverted(tuning: Tuning, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x, y and t: u is y without location and scale, y is x without skew and tail, x is t without correlation."""
     y = (u - tuning["location"]) / tuning["scale"]
     x = (tuning["tail"] * y.asinh() - tuning["skew"]).sinh()
-    inverse = torch.linalg.solve_triangular(tuning["root"], _eye(d, u), upper=False)  # of few dimensions
-    return _log_density(tuning, x, y, (x - tuning["shift"]) @ inverse.mT)
+    inverse = torch.linalg.solve_triangular(tuning["root"], _eye(u.shape[1], u), upper=False)  # of few dimensions
+    return x, y, (x - tuning["shift"]) @ inverse.mT
 
 
-def _log_density(tuning: Tuning, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
-    """log q(u), where y is u without location and scale, x without skew and tail, t without correlation."""
-    d, square = t.shape[-1], t.square().sum(1)
-    parts = []
-    for share, df, scale in COMPONENTS:
-        constant = log(share) + lgamma((df + d) / 2) - lgamma(df / 2) - 0.5 * d * log(df * pi) - d * log(scale)
-        parts.append(constant - 0.5 * (df + d) * torch.log1p(square / (df * scale**2)))
+def _log_slope(tuning: Tuning, x: Tensor, y: Tensor) -> Tensor:
+    """log |dx/du|, summed over coordinates."""
     slope = tuning["tail"] / tuning["scale"] * ((1.0 + x.square()) / (1.0 + y.square())).sqrt()
-    return torch.logaddexp(*parts) + slope.log().sum(-1) - tuning["root"].diagonal().log().sum()
+    return slope.log().sum(-1)
+
+
+def _log_root(tuning: Tuning) -> Tensor:
+    return tuning["root"].diagonal().log().sum()
 
 
 def fit(draws: Tensor) -> Tuning:
