@@ -25,6 +25,7 @@ from torch import Tensor
 from hiertorch.data.table import Data
 from hiertorch.density.space import Space
 from hiertorch.density.structure import coordinates_of
+from hiertorch.density.target import Target
 from hiertorch.errors import SamplingError
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse, differences
@@ -159,6 +160,18 @@ def audit(collapsed: Collapsed, space: Space, draws: Mapping[str, Tensor], seed:
         time.perf_counter() - began,
         {name: values[name][worst].flatten().tolist() for name in names},
     )
+
+
+def audit_densities(target: Target, values: Mapping[str, Tensor], height: Tensor) -> Audit:
+    """Holds the log densities `(chains,)` that a run has of values of all latents against the model's own."""
+    began = time.perf_counter()
+    own = target.log_density(target.space.join(target.space.unconstrain(values)))
+    off = (height - own).abs().nan_to_num(torch.inf)
+    worst = int(off.argmax())
+    names = [name for name, c in target.space.coordinates.items() if c.plate is None]
+    allowed = LIMIT + ROUNDING * float(own.abs().nan_to_num(0.0, 0.0, 0.0).max())
+    at = {name: values[name][worst].flatten().tolist() for name in names}
+    return Audit(float(off[worst]), allowed, len(off), time.perf_counter() - began, at)
 
 
 def _completed(

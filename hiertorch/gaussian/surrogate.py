@@ -35,19 +35,21 @@ class SurrogateModel(Model):
 
     Args:
         model: what it stands for.
+        data: what that is fitted to, which its priors may read.
         predictor: eta.
     """
 
-    def __init__(self, model: Model, predictor: Predictor) -> None:
+    def __init__(self, model: Model, data: Data, predictor: Predictor) -> None:
         super().__init__()
         self.stands_for = model
+        self.__dict__["fitted"] = data
         self.read, self.moving = tuple(predictor.columns), predictor.moving
         for name, latent in model.latents.items():
             setattr(self, name, latent)
 
     def prior(self, name: str, v: Values, data: Data | None = None) -> Distribution:
-        """That of the model."""
-        return self.stands_for.prior(name, v, data)
+        """That of the model, on its own response, by which it may be scaled."""
+        return self.stands_for.prior(name, v, self.__dict__["fitted"])
 
     def likelihood(self, v: Values, data: Data) -> Distribution:
         """Normal(eta, 1); weights of the rows are those of the sites."""
@@ -91,7 +93,7 @@ class Surrogate:
             raise NotAffine("chains have priors of their own")
         self.predictor = find_predictor(model, data, reads)
         columns = {OFFSET: self.predictor.offset} | {column_of(n): x for n, x in self.predictor.columns.items()}
-        self.model, self.data = SurrogateModel(model, self.predictor), data.with_columns(columns)
+        self.model, self.data = SurrogateModel(model, data, self.predictor), data.with_columns(columns)
         ones = torch.ones(data.n_rows, dtype=data.dtype, device=data.device)
         response = Normal(torch.zeros_like(ones), ones)
         seen = replace(reads, likelihood=frozenset(self.predictor.columns), response=response)

@@ -28,6 +28,7 @@ from torch import Tensor
 from hiertorch.density.initial import read_init
 from hiertorch.density.structure import Structure
 from hiertorch.errors import SamplingError
+from hiertorch.gaussian.audit import Audit, audit_densities
 from hiertorch.gaussian.ladder import Ladder, Rungs
 from hiertorch.gaussian.sites import Moments, RowDerivatives
 from hiertorch.gaussian.surrogate import Surrogate
@@ -313,11 +314,18 @@ class Whitened(Engine):
         store.filled(store.n_draws + len(chosen))
 
     def check(self, store: Store) -> None:
-        """Whether chains move often enough, at the end of warm-up, and once more at the end of the run.
+        """Whether chains move often enough, at the end of warm-up; and there and at the end of the run, whether their
+        log density is the model's own.
 
         Raises:
-            UnsuitedError: if they do not.
+            UnsuitedError: if they do not, or it is not.
         """
+        found = audit_densities(self.target, self.values(), self.height())
+        self.audit = found if self.audit is None else self.audit + found
+        if not found.sound:
+            raise UnsuitedError(
+                f"the log density of the run and that of the model differ by {found.gap:.3g} at draws of the run itself"
+            )
         if not store.n_draws and self.accepted and (rate := float(torch.stack(self.accepted).mean())) < LEAST_ACCEPTED:
             raise UnsuitedError(
                 f"a Gaussian surrogate does not fit the rows of this model: {100 * rate:.1f} % of its proposals were "
@@ -340,6 +348,7 @@ class Whitened(Engine):
         found |= filed("at", self.at.tensors()) | filed("tuning", self.tuning)
         found |= filed("seen", {str(k): x for k, x in enumerate(self.seen)})
         found |= {"accepted": torch.stack(self.accepted)} if self.accepted else {}
+        found |= filed("audit", self.audit.tensors()) if self.audit is not None else {}
         if self.moments is not None:
             found |= filed("moments", self.moments.tensors())
         return found
@@ -352,6 +361,8 @@ class Whitened(Engine):
         seen, moments = inside("seen", state), inside("moments", state)
         self.seen = [seen[str(k)] for k in range(len(seen))]
         self.accepted = list(state["accepted"].unbind()) if "accepted" in state else []
+        audited = inside("audit", state)
+        self.audit = Audit.of(audited) if audited else None
         self.moments = Moments.of(moments) if moments else None
         self.generator.set_state(state["generator"])
 
