@@ -10,6 +10,7 @@ units in the last place.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from llvmlite import ir
@@ -185,18 +186,29 @@ def _log(x: types.Float) -> Callable[[float], float]:
     return double if x == types.float64 else single
 
 
-def loop(width: int) -> Callable[..., None]:
-    """The loop for blocks of so many chains, which a compiler then keeps in registers."""
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """The function, compiled for vector instructions; kept on disk where there is a place for it."""
+    options = {"nogil": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # neither beside this file nor in the user's own folder can anything be written
+        return njit(**options)(function)
 
-    @njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+
+@cache
+def loop(code: int, width: int) -> Callable[..., None]:
+    """The loop for one g (`hiertorch.families.rowforms`) and blocks of so many chains, which a compiler then keeps in
+    registers. It is compiled when it is first called, in some seconds, and kept on disk.
+    """
+
+    @compiled
     def add_rows(
-        code: int, begin: int, end: int, start: np.ndarray, numbers: np.ndarray, design: np.ndarray, shared: np.ndarray,
+        begin: int, end: int, start: np.ndarray, numbers: np.ndarray, design: np.ndarray, shared: np.ndarray,
         own: np.ndarray, own_design: np.ndarray, values: np.ndarray, chain: np.ndarray, out: np.ndarray,
     ) -> None:  # fmt: skip
         """Sums over the rows of the groups from `begin` to `end`, for all chains.
 
         Args:
-            code: of g (`hiertorch.families.rowforms`).
             begin: the first group,
             end: and the one behind the last.
             start: the first row of each group, and the number of rows, `(groups + 1,)`.
@@ -311,7 +323,3 @@ def loop(width: int) -> Callable[..., None]:
                     out[b, g, c] = total[c]
 
     return add_rows
-
-
-LOOPS = {width: loop(width) for width in WIDTHS}
-"""Width -> its loop, compiled when it is first called, and kept on disk."""

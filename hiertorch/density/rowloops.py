@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.density.rowblocks import Effects, Numbers, of_groups
-from hiertorch.density.rowkernel import LOOPS
+from hiertorch.density.rowkernel import WIDTHS, loop
 from hiertorch.families.rowforms import RowForm
 from hiertorch.runtime.workers import each
 
@@ -63,16 +63,18 @@ class Loops:
     def sums(self, form: RowForm, root: Tensor, effects: Sequence[Tensor], chain: tuple[Tensor, Tensor]) -> Tensor:
         """The sums, `(groups, chains)` in double precision, given r `(P, chains)` and u `(K, groups, chains)` each."""
         chains = root.shape[1]
-        width = min(LOOPS, key=lambda width: COST[width] * width * -(-chains // width))
+        width = min(WIDTHS, key=lambda width: COST[width] * width * -(-chains // width))
         blocks = -(-chains // width)
         flat = torch.cat([root, *(u.flatten(0, 1) for u in effects)])  # (places, chains)
         scalars = torch.stack([x.expand(chains) for x in chain])
         values, scalars = (self._blocked(x, blocks, width) for x in (flat, scalars))
         out = torch.empty(blocks, self.size, width, dtype=torch.float64)
 
+        add_rows = loop(form.code, width)
+
         def work(groups: tuple[int, int]) -> None:
-            LOOPS[width](
-                form.code, *groups, self._start, self._numbers, self._design, self._shared, self._own,
+            add_rows(
+                *groups, self._start, self._numbers, self._design, self._shared, self._own,
                 self._own_design, values.numpy(), scalars.numpy(), out.numpy(),
             )  # fmt: skip
 

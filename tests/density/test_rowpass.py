@@ -163,8 +163,11 @@ def several(rows, chains):
 
 
 @pytest.mark.skipif(find_spec("numba") is None, reason="needs hiertorch[fast]")
-@pytest.mark.parametrize("chains", [1, 8, 40])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "chains"),
+    [(family, 3) for family in FAMILIES]
+    + [pytest.param(family, 40, marks=() if family == "bernoulli" else pytest.mark.slow) for family in FAMILIES],
+)  # blocks of 32 chains are compiled apart, in seconds
 def test_the_compiled_loop_is_plain_torch(family, chains):
     """In all that it does at once: several blocks of chains, and chains that fill none."""
     rows = Rows("crossed", seed=1)
