@@ -101,8 +101,8 @@ class EngineContract:
 
     def test_a_run_until_a_goal_has_the_draws_of_one_of_fixed_length(self) -> None:
         """It looks at the end of windows, and cuts none short."""
-        long = self.run(draws=15, until=ht.Until(ess=1e9, draws=40))
-        assert long.run["until"]["looks"] == 3 and long.n_draws == long.run["draws"] == 40
+        long = self.run(draws=7, until=ht.Until(ess=1e9, draws=20))
+        assert long.run["until"]["looks"] == 2 and long.n_draws == long.run["draws"] == 20
         assert_equal_draws(long, self.whole())
 
     def test_the_seed_of_a_run_without_one_brings_it_back(self) -> None:
