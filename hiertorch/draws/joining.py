@@ -149,7 +149,7 @@ def _run(parts: Sequence[Fit], joined: list[dict[str, object]], each: int) -> di
         "ended_by": stopped.get("ended_by"),
     }
     return {
-        **runs[0],
+        **{key: value for key, value in runs[0].items() if key != "until"},  # how that one ended
         **{key: value for key, value in found.items() if value is not None},
         "collapsed": runs[0].get("collapsed") if len({run.get("collapsed") for run in runs}) == 1 else None,
         "thin": thin,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hiertorch.draws import summaries
 from hiertorch.draws.diagnostics import MIN_DRAWS, convergence
-from hiertorch.draws.judgement import WHOLE, Worst
+from hiertorch.draws.judgement import GROUPS, WHOLE, Worst
 from hiertorch.draws.labelled import LabelledDraws
 from hiertorch.draws.spacing import evenly
 from hiertorch.monitors.base import Seen
@@ -130,11 +130,11 @@ class Looks:
                 return seen
         columns: dict[str, Columns] = {}
         rhat, ess = _Extreme(-math.inf), _Extreme(math.inf)
-        total = sum(x.numel() for x in draws.draws.values())
+        many = sum(x.numel() for x in draws.draws.values()) > WHOLE
         for name, x in sorted(draws.draws.items(), key=lambda one: (draws.plates[one[0]] is not None, one[1].numel())):
             if not self.over and draws.plates[name] is not None and (ess.value < goal.ess or rhat.value > goal.rhat):
                 break
-            at = evenly(x.shape[2], max(1, x.shape[2] * WHOLE // total), x.device)  # of very many groups some
+            at = evenly(x.shape[2], GROUPS if many else x.shape[2], x.device)  # as many as are judged at the end
             some = x if len(at) == x.shape[2] else x[:, :, at]
             found = summaries.columns(some)
             if some is x:

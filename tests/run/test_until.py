@@ -199,6 +199,22 @@ def test_what_is_known_of_a_model_is_what_its_posterior_says() -> None:
             torch.testing.assert_close(posterior.columns[name][column], x, rtol=0, atol=0, equal_nan=True)
 
 
+def test_of_very_many_groups_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are judged at the end."""
+    monkeypatch.setattr("hiertorch.run.looks.WHOLE", 1000)
+    monkeypatch.setattr("hiertorch.draws.judgement.WHOLE", 1000)
+    monkeypatch.setattr("hiertorch.run.looks.GROUPS", 3)
+    monkeypatch.setattr("hiertorch.draws.judgement.GROUPS", 3)
+    data = ht.Data(torch.arange(40.0) % 7, groups={"school": [k % 8 for k in range(40)]})
+    model = VaryingIntercepts("school", [], priors="tutorial")
+    posterior = sampled(model, data, collapse=True, seed=1, chains=32, draws=50, until=Until(ess=800, rhat=1.02))
+    found = posterior.run["until"]
+    assert found["ended"] == "goal" and "of 11 parameters" in posterior.judgement.part
+    assert found["ess"]["parameter"] == posterior.judgement.ess.name
+    more = sampled(model, data, collapse=True, seed=2, chains=2, draws=posterior.n_draws)
+    assert "until" not in ht.concat([posterior, more]).run  # how one of them ended
+
+
 # What is kept
 
 
