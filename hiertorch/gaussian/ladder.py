@@ -55,8 +55,9 @@ class Ladder:
         self.root, grams = self.elimination.root, collapsed.grams
         self.widths = [part.width for part in grams.levels]
         self.sizes = [part.size for part in grams.levels]
-        index, sums, k = self.elimination.finest.index, grams.packed[0], self.widths[0]
-        self.tails = sums[index[:k, grams.width - grams.tail :]]  # (K, tail, groups)
+        index, sums = self.elimination.finest.index, grams.packed[0]
+        finest = self.widths[0] if self.widths else 0
+        self.tails = sums[index[:finest, grams.width - grams.tail :]]  # (K, tail, groups)
         self.bases = [grams.bases[part.plate][:, :, None, None] for part in grams.levels]
         self.still = all(part.plate not in collapsed.affine.turning for part in grams.levels)
         self.finest_couplings = self._coupled(self.bases)
@@ -193,6 +194,8 @@ class Ladder:
 
     def _coupled(self, bases: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """`finest_couplings` where columns depend on the rest, `(K, K_m, groups, batch)`."""
+        if not bases:
+            return ()
         index, sums, k = self.elimination.finest.index, self.grams.packed[0], self.widths[0]
         ends = [sum(self.widths[: m + 1]) for m in range(len(self.widths))]
         return tuple(

@@ -83,8 +83,8 @@ def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
     effects = [name for name in names if model.latents[name].plate is not None]
     if odd := [name for name in effects if name not in normal]:
         raise NotAffine(f"rows read {odd[0]!r}, which varies over groups, and whose prior is not normal")
-    if not effects:
-        raise NotAffine("rows read no effects with a normal prior")
+    if not normal:
+        raise NotAffine("rows read no latent with a normal prior")
     natural = None if reads.response is None else PREDICTORS.get(type(reads.response))
 
     def of_rows(values: Mapping[str, Tensor]) -> Tensor:
@@ -94,7 +94,7 @@ def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
 
     candidates = [*effects, *(name for name in names if name not in effects)]
     if natural is None:
-        return _by_density(of_rows, drawn, effects, candidates, normal, data)
+        return _by_density(of_rows, drawn, effects or sorted(normal), candidates, normal, data)
     base = {name: torch.zeros_like(x[:1]) if name in normal else x[:1] for name, x in drawn.items()}
     columns = {name: x for name in candidates for x in [_linear(of_rows, base, drawn, name)] if x is not None}
     columns = {name: x for name, x in columns.items() if name in effects or bool((x != 0).any())}

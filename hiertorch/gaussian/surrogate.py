@@ -102,8 +102,6 @@ class Surrogate:
         )
         if isinstance(found, str):
             raise NotAffine(found)
-        if not found.grams.levels:
-            raise NotAffine("there are no effects of groups")
         self.first = found
 
     @property
@@ -117,8 +115,9 @@ class Surrogate:
     @property
     def why(self) -> tuple[str, str]:
         """Reasons, in words: of the first of these, and of the others."""
-        finest = self.first.grams.levels[0].plate
-        first = f"a Gaussian surrogate of the rows says where they are; effects of {finest} move along"
+        levels = self.first.grams.levels
+        first = "a Gaussian surrogate of the rows says where they are"
+        first += f"; effects of {levels[0].plate} move along" if levels else ""
         return first, "groups are independent in the coordinates in which the surrogate is standard normal"
 
     def given(self, z: Tensor, w: Tensor) -> Collapsed:

@@ -24,6 +24,9 @@ MOST_LEFT = 60
 correlations of ten effects).
 """
 
+MOST_PROPOSED = 20
+"""Dimensions that a whitened model proposes at once, unasked."""
+
 
 def choose(
     model: Model,
@@ -96,7 +99,7 @@ def _surrogate(structure: Structure, *, asked: bool) -> Surrogate | str:
     except NotAffine as reason:
         return str(reason)
     left = sum(c.size * c.width for name, c in target.space.coordinates.items() if name in found.first.rest)
-    return found if asked or left <= MOST_LEFT else f"{left} dimensions are left, more than {MOST_LEFT}"
+    return found if asked or left <= MOST_PROPOSED else f"{left} dimensions are left, more than {MOST_PROPOSED}"
 
 
 def _alone(asked: object, model: Model, wanted: str) -> bool:

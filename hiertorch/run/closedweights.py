@@ -72,9 +72,11 @@ class ClosedWeights:
         anchored = affine.coefficients(affine.anchor, 1)[:, 0] @ held
         whole = self.model.likelihood(self.composed.zeros(affine.anchor, 1), data)
         columns = {name: part(whole).expand(1, data.n_rows)[0] for name, part in form.columns.items()}
+        one = torch.zeros(data.n_rows, dtype=torch.long, device=data.device)
+        group = data[str(grams.levels[0].plate)] if grams.levels else one
         self.rows = RowPass(
             form.kind, structure.target.data.y, columns, mean - anchored, fixed.mT.contiguous(), levels, crossed,
-            data[str(grams.levels[0].plate)], grams.levels[0].size, structure.target.data.weights,
+            group, grams.levels[0].size if grams.levels else 1, structure.target.data.weights,
         )  # fmt: skip
 
     def set_sites(self, z: Tensor, w: Tensor) -> None:

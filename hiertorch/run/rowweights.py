@@ -22,17 +22,19 @@ class RowWeights:
     Args:
         structure: of the model on its data.
         surrogate: knows eta.
-        plate: the finest one.
+        plate: the finest one; None if there is none, and all rows are one group.
     """
 
-    def __init__(self, structure: Structure, surrogate: Surrogate, plate: str) -> None:
+    def __init__(self, structure: Structure, surrogate: Surrogate, plate: str | None) -> None:
         self.target, self.model = structure.target, surrogate.model
-        blocked = Rows(surrogate.data, (plate,))
+        plates = () if plate is None else (plate,)
+        blocked = Rows(surrogate.data, plates)
         if not agrees(self.target, blocked, probe(self.target, structure.reads)):
-            blocked = Rows(surrogate.data, (plate,), blocked=False)
-        self.rows, self.size = blocked, surrogate.data.size(plate)
-        cells = blocked.cell_groups[plate]
-        self.of_cell = None if blocked.n_cells == self.size and bool((cells.diff() == 1).all()) else cells
+            blocked = Rows(surrogate.data, plates, blocked=False)
+        self.rows, self.size = blocked, 1 if plate is None else surrogate.data.size(plate)
+        cells = None if plate is None else blocked.cell_groups[plate]
+        whole = cells is None or (blocked.n_cells == self.size and bool((cells.diff() == 1).all()))
+        self.of_cell = None if whole else cells
         self.names = tuple(
             name for name in self.target.names
             if name in self.target.likelihood_reads or name in surrogate.predictor.columns

@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
     def height(self, constant: float) -> Tensor:
         """log p(latents, y) on unconstrained space, `(chains,)`, given the constant of the ladder."""
-        square = self.square + torch.stack([x.square().sum((0, 1)) for x in self.noise]).sum(0)
+        square = self.square + sum(x.square().sum((0, 1)) for x in self.noise)
         return self.density + self.weights.sum(0) - 0.5 * square - self.rungs.log_volume + constant
 
     def tensors(self) -> dict[str, Tensor]:
@@ -41,8 +41,7 @@ class Place(NamedTuple):
         found |= {"log_marginal": self.rungs.log_marginal, "log_volume": self.rungs.log_volume, "tail": self.rungs.tail}
         for k, (noise, effects, rung) in enumerate(zip(self.noise, self.effects, self.rungs.levels, strict=True)):
             found |= {f"noise{k}": noise, f"effects{k}": effects, f"half{k}": rung.half, f"middle{k}": rung.middle}
-            if k:  # those of the finest level follow from the sites
-                found |= {f"coupling{k},{m}": x for m, x in enumerate(rung.couplings)}
+            found |= {f"coupling{k},{m}": x for m, x in enumerate(rung.couplings)}
         return found
 
     @classmethod
@@ -52,7 +51,9 @@ class Place(NamedTuple):
         rungs = []
         for k in levels:
             above = range(len(ladder.widths) - k - 1)
-            coupled = tuple(tensors[f"coupling{k},{m}"] for m in above) if k else ladder.finest_couplings
+            coupled = tuple(tensors[f"coupling{k},{m}"] for m in above)
+            if not k and ladder.still:  # the same object at all places, so that none is chosen
+                coupled = ladder.finest_couplings
             rungs.append(Rung(tensors[f"half{k}"], tensors[f"middle{k}"], coupled))
         return cls(
             tensors["position"],

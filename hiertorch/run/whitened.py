@@ -95,7 +95,7 @@ class Whitened(Engine):
         super().__init__(structure, chains, generator)
         self.surrogate, grams = surrogate, surrogate.first.grams
         self.standing = Standing(self.target, surrogate.first.rest)
-        self.parents = grams.parents
+        self.parents, self.levels = grams.parents, range(len(grams.levels))
         self.blocks = blocks_of(surrogate)
         self.order = tuple(range(len(self.blocks)))
         scales = [
@@ -104,7 +104,7 @@ class Whitened(Engine):
             for _ in range(c.size * c.width)
         ]
         self.proposal = Folded(scales)
-        self.weigh = RowWeights(structure, surrogate, str(grams.levels[0].plate))
+        self.weigh = RowWeights(structure, surrogate, grams.levels[0].plate if grams.levels else None)
         self.closed = closed_weights(structure, surrogate, self.standing, self.weigh)
         self.derivatives = RowDerivatives(self.weigh.terms, surrogate)
         self.tuning: dict[str, Tensor] = {}
@@ -127,7 +127,7 @@ class Whitened(Engine):
             position[:, slices[name]] = given[name].flatten(1)
         root, noise = (
             self._normal(self.ladder.root.width),
-            tuple(self._of_level(k) for k in range(len(self.parents) + 1)),
+            tuple(self._of_level(k) for k in self.levels),
         )
         density, rungs = standing.evaluate(self.ladder, position, root)
         effects = tuple(self.ladder.down(rungs.levels, noise))
@@ -209,7 +209,7 @@ class Whitened(Engine):
         log_uniform = self._uniform(sweeps, chains).log_()
         for t, walk in enumerate(walks):
             infos = {first: self._population(self._walked() if walk else next(proposals), log_uniform[t], walk=walk)}
-            for level in reversed(range(len(self.parents) + 1)):
+            for level in reversed(self.levels):
                 infos[1 + level] = self._groups(level)
             acceptance.add([infos[k] for k in self.order])
             yield self.at

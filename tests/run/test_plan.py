@@ -474,13 +474,13 @@ REASONS = [
     ),
     (
         Many("school", priors="tutorial"),
-        "82 dimensions are left beside what can be integrated out, more than 20",
+        "82 dimensions are left beside what can be integrated out, more than 60",
         "82 dimensions are left, more than 20",
     ),
     (
         OneScale(),
         "the mean of the likelihood is linear in no latent with a normal prior",
-        "rows read no effects with a normal prior",
+        "rows read no latent with a normal prior",
     ),
 ]
 
