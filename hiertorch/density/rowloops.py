@@ -10,7 +10,7 @@ from torch import Tensor
 from hiertorch.density.rowblocks import Effects, Numbers, of_groups
 from hiertorch.density.rowkernel import WIDTHS, loop
 from hiertorch.families.rowforms import RowForm
-from hiertorch.runtime.workers import each
+from hiertorch.runtime.workers import MOST, each
 
 COST = {32: 1.0, 8: 1.6}
 """Of a chain in blocks of so many (measured)."""
@@ -20,8 +20,8 @@ SHARED = 4_000_000
 costs little to begin them.
 """
 
-PIECES = 2
-"""Of a pass that is shared."""
+PIECES = MOST
+"""Of a pass that is shared, whatever the number of cores."""
 
 
 class Loops:
