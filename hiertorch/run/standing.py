@@ -28,6 +28,7 @@ class Place(NamedTuple):
     noise: tuple[Tensor, ...]  # of levels, (K, groups, chains)
     effects: tuple[Tensor, ...]  # likewise
     weights: Tensor  # lw, (groups of the finest level, chains)
+    heavy: tuple[Tensor, ...]  # log t(noise) - log N(noise) of levels, (groups, chains)
 
     def height(self, constant: float) -> Tensor:
         """log p(latents, y) on unconstrained space, `(chains,)`, given the constant of the ladder."""
@@ -41,6 +42,7 @@ class Place(NamedTuple):
         found |= {"log_marginal": self.rungs.log_marginal, "log_volume": self.rungs.log_volume, "tail": self.rungs.tail}
         for k, (noise, effects, rung) in enumerate(zip(self.noise, self.effects, self.rungs.levels, strict=True)):
             found |= {f"noise{k}": noise, f"effects{k}": effects, f"half{k}": rung.half, f"middle{k}": rung.middle}
+            found[f"heavy{k}"] = self.heavy[k]
             found |= {f"coupling{k},{m}": x for m, x in enumerate(rung.couplings)}
         return found
 
@@ -64,6 +66,7 @@ class Place(NamedTuple):
             tuple(tensors[f"noise{k}"] for k in levels),
             tuple(tensors[f"effects{k}"] for k in levels),
             tensors["weights"],
+            tuple(tensors[f"heavy{k}"] for k in levels),
         )
 
     def where(self, accepted: Tensor, other: "Place") -> "Place":
@@ -93,6 +96,7 @@ class Place(NamedTuple):
             each_of(self.noise, other.noise),
             each_of(self.effects, other.effects),
             chosen(self.weights, other.weights),
+            each_of(self.heavy, other.heavy),
         )
 
 

@@ -132,7 +132,8 @@ class Whitened(Engine):
         density, rungs = standing.evaluate(self.ladder, position, root)
         effects = tuple(self.ladder.down(rungs.levels, noise))
         weights = self._weights(position, rungs, effects)
-        self.at = Place(position, density, density, rungs, root.square().sum(0), noise, effects, weights)
+        heavy = tuple(_heavier(x) for x in noise)
+        self.at = Place(position, density, density, rungs, root.square().sum(0), noise, effects, weights, heavy)
         if any(name not in standing.rest for name in given):  # others stay where the surrogate has them
             values = {**self.values(), **self.target.space.constrain(given)}
             self.at = self._standing_at(position, *standing.apart(self.ladder.collapsed, values))
@@ -245,7 +246,7 @@ class Whitened(Engine):
         ratio = (weights - at.weights).sum(0) + density - at.density
         accepted, accept, nan = _decided(ratio if walk else ratio - spread + at.proposal, log_uniform)
         self.accepted.append(accept.mean())
-        there = Place(position, density, spread, rungs, square, at.noise, effects, weights)
+        there = Place(position, density, spread, rungs, square, at.noise, effects, weights, at.heavy)
         self.at = there.where(accepted, at)
         return Info(accept.unsqueeze(1), nan, None)
 
@@ -258,7 +259,8 @@ class Whitened(Engine):
         every, coarser = (*at.noise[:level], noise, *at.noise[level + 1 :]), at.effects[level + 1 :]
         effects = ladder.down(at.rungs.levels, every, coarser)
         weights = self._weights(at.position, at.rungs, effects)
-        ratio = self._summed(weights - at.weights, level) + _heavier(at.noise[level]) - _heavier(noise)
+        heavy = _heavier(noise)
+        ratio = self._summed(weights - at.weights, level).add_(at.heavy[level]).sub_(heavy)
         accepted, accept, nan = _decided(ratio, self._uniform(*ratio.shape).log_())
         masks = [accepted]
         for m in reversed(range(level)):
@@ -267,6 +269,7 @@ class Whitened(Engine):
         moved = tuple(torch.where(mask, new, old) for mask, new, old in both)
         self.at = at._replace(
             noise=(*at.noise[:level], torch.where(accepted, noise, at.noise[level]), *at.noise[level + 1 :]),
+            heavy=(*at.heavy[:level], torch.where(accepted, heavy, at.heavy[level]), *at.heavy[level + 1 :]),
             effects=(*moved, *coarser),
             weights=torch.where(masks[0], weights, at.weights),
         )
@@ -297,7 +300,8 @@ class Whitened(Engine):
         density = self.standing.with_prior(free, values, rungs.log_marginal)
         noise = tuple(self.ladder.up(rungs.levels, effects))
         weights = self._weights(position, rungs, effects)
-        return Place(position, density, density, rungs, root.square().sum(0), noise, tuple(effects), weights)
+        heavy = tuple(_heavier(x) for x in noise)
+        return Place(position, density, density, rungs, root.square().sum(0), noise, tuple(effects), weights, heavy)
 
     def _store(self, places: Sequence[Place], store: Store) -> None:
         chosen = [places[i] for i in store.wanted(len(places))]
@@ -381,11 +385,13 @@ def _ends(warmup: int) -> list[int]:
 
 def _decided(ratio: Tensor, log_uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What is accepted, with what probability, and how many ratios were NaN."""
-    sound = torch.nan_to_num(ratio, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    return log_uniform < sound, sound.clamp(max=0.0).exp(), ratio.isnan().sum()
+    bad = ratio.isnan().sum()
+    sound = ratio.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    accepted = log_uniform < sound
+    return accepted, sound.clamp_(max=0.0).exp_(), bad
 
 
 def _heavier(noise: Tensor) -> Tensor:
     """log t(e) - log N(e) up to a constant, by group: `(K, groups, chains)` to `(groups, chains)`."""
-    square = noise.square().sum(0)
-    return 0.5 * square - 0.5 * (FREEDOM + len(noise)) * torch.log1p(square / FREEDOM)
+    square = noise[0].square() if len(noise) == 1 else noise.square().sum(0)
+    return (square / FREEDOM).log1p_().mul_(-0.5 * (FREEDOM + len(noise))).add_(square, alpha=0.5)
