@@ -259,7 +259,14 @@ class Collapsed:
 
     def log_conditional(self, values: Mapping[str, Tensor]) -> Tensor:
         """log p(linear | rest, y), `(chains,)`, of values of all latents."""
+        return self._log_conditional(values, *self._reduced(values, _chains(values)))
+
+    def log_both(self, values: Mapping[str, Tensor]) -> Tensor:
+        """log p(y | rest) + log p(linear | rest, y), `(chains,)`, of values of all latents, from one elimination."""
         spreads, reduced = self._reduced(values, _chains(values))
+        return reduced.log_marginal + self._log_conditional(values, spreads, reduced)
+
+    def _log_conditional(self, values: Mapping[str, Tensor], spreads: Spreads, reduced: Reduced) -> Tensor:
         standard, jacobian = dict[str | None, Tensor](), torch.zeros_like(reduced.log_marginal)
         for part in self.composed.parts:
             standard[part.plate], root = self._standardised(part, values)

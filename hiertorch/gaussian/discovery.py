@@ -75,7 +75,7 @@ def differences(collapsed: Collapsed, values: Mapping[str, Tensor], chains: int)
     """
     composed, data = collapsed.composed, _repeated(collapsed, chains)
     v = Values({name: values[name] for name in composed.names}, composed.names)
-    factorised = collapsed.log_marginal(values) + collapsed.log_conditional(values)
+    factorised = collapsed.log_both(values)
     for name in collapsed.rest:
         factorised = factorised + composed.model.log_prior_term(name, v, composed.data).sum(-1)
     density = composed.model.log_prior(v, composed.data)

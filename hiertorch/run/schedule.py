@@ -69,8 +69,10 @@ BLOCKS_WARMUP, BLOCKS_DRAWS = 200, 300
 more than a hundred each.
 """
 
-FEW_CHAINS = 8
-"""Chains of a collapsed model of which each density takes milliseconds."""
+FEW_CHAINS, FEW_SWEEPS = 8, 40
+"""Chains, and sweeps of warm-up for every three dimensions, of a collapsed model of which each density takes long: its
+proposals are fitted to the candidates for a start already.
+"""
 
 KEPT = 32_000
 """Draws of all chains together that are stored at most, more than which no summary can use: Monte Carlo errors are then
@@ -123,7 +125,8 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
         chains = chains or 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))
         return Schedule(chains, warmup or WARMUP, draws or DRAWS, thin or (2 if rows * chains < THIN_BELOW else 1))
     if plan.collapsed.collapsed.dear:
-        return Schedule(chains or FEW_CHAINS, warmup or COLLAPSED_WARMUP, draws or FEWEST, thin or 1)
+        warmup = warmup or FEW_SWEEPS * max(1, -(-plan.collapsed.width // 3))
+        return Schedule(chains or FEW_CHAINS, warmup, draws or FEWEST, thin or 1)
     numbers = plan.space.dim
     if plan.collapsed.width > MOST_TOGETHER:
         warmup, draws = warmup or BLOCKS_WARMUP, draws or BLOCKS_DRAWS
