@@ -117,16 +117,13 @@ class Standing:
         """log pi_s `(n,)` and all that follows from theta `(n, d)` and the root's numbers `(R, n)`."""
         size = ladder.collapsed.batch
 
-        def evaluated(piece: tuple[Tensor, Tensor]) -> tuple[Tensor, Rungs]:
-            free = self.space.split(piece[0])
-            values = self.space.constrain(free)
-            rungs = ladder.rungs(values, piece[1])
-            return self.with_prior(free, values, rungs.log_marginal), rungs
+        def evaluated(piece: tuple[Tensor, Tensor]) -> Rungs:
+            return ladder.rungs(self.constrained(piece[0]), piece[1])
 
         found = list(each(evaluated, list(zip(position.split(size), root.split(size, 1), strict=True)), root.device))
-        if len(found) == 1:
-            return found[0]
-        return torch.cat([density for density, _ in found]), joined([rungs for _, rungs in found])
+        rungs = found[0] if len(found) == 1 else joined(found)
+        free = self.space.split(position)  # at once: the cost of priors is that of calling them
+        return self.with_prior(free, self.space.constrain(free), rungs.log_marginal), rungs
 
     def with_prior(self, free: Mapping[str, Tensor], values: Mapping[str, Tensor], marginal: Tensor) -> Tensor:
         """log pi_s, of its marginal likelihood `(n,)` and unconstrained and constrained parts of theta."""
