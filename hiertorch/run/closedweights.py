@@ -83,23 +83,28 @@ class ClosedWeights:
         """Sites `(rows,)` in the order of the data."""
         self.rows.sites(z, w)
 
-    def __call__(self, position: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Tensor:
+    def parameters(self, position: Tensor) -> Tensor:
+        """What rows take from theta `(n, d)`, in as few calls of the model as there are: parameters of the form, and
+        the sum of the terms without eta, `(parameters + 1, n)`.
+        """
+        found: dict[str, Tensor] = {}
+        n = len(position)
+        if self.form.parameters:
+            values = self.composed.zeros(self.standing.constrained(position), n)
+            response = self.model.likelihood(values, self.witness)
+            found = {name: part(response).expand(n, 1)[:, 0] for name, part in self.form.parameters.items()}
+        return torch.stack([*found.values(), self.rows.constants(found).expand(n)])
+
+    def __call__(self, parameters: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Tensor:
         """The sums; terms of the rows that theta alone decides stand with the first group."""
-        parameters, at, crossed = self._parameters(position), 0, []
+        at, crossed = 0, []
         for width, size in self.crossed:
             crossed.append(tail[at : at + width * size].unflatten(0, (width, size)))
             at += width * size
-        found = self.rows.weights(tail[at:], effects, crossed, parameters)
-        found[0] += self.rows.constants(parameters)
+        own = dict(zip(self.form.parameters, parameters, strict=False))  # the last is no parameter
+        found = self.rows.weights(tail[at:], effects, crossed, own)
+        found[0] += parameters[-1]
         return found
-
-    def _parameters(self, position: Tensor) -> dict[str, Tensor]:
-        """Of the form, `(chains,)` each."""
-        if not self.form.parameters:
-            return {}
-        chains = len(position)
-        response = self.model.likelihood(self.composed.zeros(self.standing.constrained(position), chains), self.witness)
-        return {name: part(response).expand(chains, 1)[:, 0] for name, part in self.form.parameters.items()}
 
 
 def closed_weights(
@@ -119,7 +124,8 @@ def closed_weights(
         found = ClosedWeights(form, structure, surrogate, standing)
         found.set_sites(0.0 * ones, ones)
         given = [
-            found(standing.position(values), *standing.apart(surrogate.first, values)) for values in (drawn, other)
+            found(found.parameters(standing.position(values)), *standing.apart(surrogate.first, values))
+            for values in (drawn, other)
         ]
     except (RuntimeError, IndexError, ValueError):  # such as parameters that differ from row to row
         return None

@@ -23,6 +23,7 @@ class Place(NamedTuple):
     position: Tensor  # theta, unconstrained, (chains, d)
     density: Tensor  # log pi_s(theta), (chains,)
     proposal: Tensor  # log q(theta), (chains,)
+    rows: Tensor  # what the closed form of rows takes from theta, (m, chains)
     rungs: Rungs
     square: Tensor  # of the root's numbers, summed, (chains,)
     noise: tuple[Tensor, ...]  # of levels, (K, groups, chains)
@@ -37,7 +38,7 @@ class Place(NamedTuple):
 
     def tensors(self) -> dict[str, Tensor]:
         """The same as named tensors, which `of` takes."""
-        own = {"position", "density", "proposal", "square", "weights"}
+        own = {"position", "density", "proposal", "rows", "square", "weights"}
         found = {name: x for name, x in self._asdict().items() if name in own}
         found |= {"log_marginal": self.rungs.log_marginal, "log_volume": self.rungs.log_volume, "tail": self.rungs.tail}
         for k, (noise, effects, rung) in enumerate(zip(self.noise, self.effects, self.rungs.levels, strict=True)):
@@ -61,6 +62,7 @@ class Place(NamedTuple):
             tensors["position"],
             tensors["density"],
             tensors["proposal"],
+            tensors["rows"],
             Rungs(tensors["log_marginal"], tensors["log_volume"], tensors["tail"], tuple(rungs)),
             tensors["square"],
             tuple(tensors[f"noise{k}"] for k in levels),
@@ -86,6 +88,7 @@ class Place(NamedTuple):
             torch.where(accepted.unsqueeze(1), self.position, other.position),
             chosen(self.density, other.density),
             chosen(self.proposal, other.proposal),
+            chosen(self.rows, other.rows),
             Rungs(
                 chosen(self.rungs.log_marginal, other.rungs.log_marginal),
                 chosen(self.rungs.log_volume, other.rungs.log_volume),

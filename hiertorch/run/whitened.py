@@ -74,8 +74,8 @@ POOL = 4_000
 WIDER = 1.3
 """Times the spread of these: the first proposal."""
 
-Proposal = tuple[Tensor, Tensor, Tensor, Rungs, Tensor]
-"""theta `(chains, d)`, log pi_s, log q, rungs, and the square of the root's numbers."""
+Proposal = tuple[Tensor, Tensor, Tensor, Tensor, Rungs, Tensor]
+"""theta `(chains, d)`, log pi_s, log q, what rows take from theta, rungs, and the square of the root's numbers."""
 
 
 class Whitened(Engine):
@@ -125,15 +125,12 @@ class Whitened(Engine):
         position, slices = pool[: self.chains].clone(), standing.space.slices
         for name in (name for name in given if name in standing.rest):
             position[:, slices[name]] = given[name].flatten(1)
-        root, noise = (
-            self._normal(self.ladder.root.width),
-            tuple(self._of_level(k) for k in self.levels),
-        )
+        root, noise = self._normal(self.ladder.root.width), tuple(self._of_level(k) for k in self.levels)
         density, rungs = standing.evaluate(self.ladder, position, root)
         effects = tuple(self.ladder.down(rungs.levels, noise))
-        weights = self._weights(position, rungs, effects)
-        heavy = tuple(_heavier(x) for x in noise)
-        self.at = Place(position, density, density, rungs, root.square().sum(0), noise, effects, weights, heavy)
+        rows, heavy = self._of_rows(position), tuple(_heavier(x) for x in noise)
+        weights, square = self._weights(position, rows, rungs, effects), root.square().sum(0)
+        self.at = Place(position, density, density, rows, rungs, square, noise, effects, weights, heavy)
         if any(name not in standing.rest for name in given):  # others stay where the surrogate has them
             values = {**self.values(), **self.target.space.constrain(given)}
             self.at = self._standing_at(position, *standing.apart(self.ladder.collapsed, values))
@@ -162,9 +159,12 @@ class Whitened(Engine):
         like = self.surrogate.data.y
         return torch.rand(shape, generator=self.generator, dtype=like.dtype, device=like.device).neg_().add_(1.0)
 
-    def _weights(self, position: Tensor, rungs: Rungs, effects: Sequence[Tensor]) -> Tensor:
+    def _of_rows(self, position: Tensor) -> Tensor:
+        return position.new_zeros(0, len(position)) if self.closed is None else self.closed.parameters(position)
+
+    def _weights(self, position: Tensor, rows: Tensor, rungs: Rungs, effects: Sequence[Tensor]) -> Tensor:
         if self.closed is not None:
-            return self.closed(position, rungs.tail, effects)
+            return self.closed(rows, rungs.tail, effects)
         return self.weigh(self.standing.values(self.ladder, position, rungs.tail, effects))
 
     def window(self, *, warming: bool) -> int:
@@ -177,7 +177,7 @@ class Whitened(Engine):
         """Records (and compiles) the pass over the rows."""
         if self.closed is None:
             self.weigh.record(compiled=compiled)
-        self._weights(self.at.position, self.at.rungs, self.at.effects)
+        self._weights(self.at.position, self.at.rows, self.at.rungs, self.at.effects)
         self.target.met.clear()
 
     def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, acceptance: Acceptance) -> None:
@@ -227,7 +227,8 @@ class Whitened(Engine):
             return iter(())
         density, rungs = self.standing.evaluate(self.ladder, position, root)
         spread, square = self.proposal.log_density(self.tuning, position), root.square().sum(0)
-        apart = (position.split(chains), density.split(chains), spread.split(chains))
+        rows = self._of_rows(position).split(chains, 1)
+        apart = (position.split(chains), density.split(chains), spread.split(chains), rows)
         return zip(*apart, split(rungs, chains), square.split(chains), strict=True)
 
     def _walked(self) -> Proposal:
@@ -240,13 +241,13 @@ class Whitened(Engine):
 
     def _population(self, proposed: Proposal, log_uniform: Tensor, *, walk: bool) -> Info:
         """theta and the root anew; groups keep their numbers."""
-        at, (position, density, spread, rungs, square) = self.at, proposed
+        at, (position, density, spread, rows, rungs, square) = self.at, proposed
         effects = tuple(self.ladder.down(rungs.levels, at.noise))
-        weights = self._weights(position, rungs, effects)
+        weights = self._weights(position, rows, rungs, effects)
         ratio = (weights - at.weights).sum(0) + density - at.density
         accepted, accept, nan = _decided(ratio if walk else ratio - spread + at.proposal, log_uniform)
         self.accepted.append(accept.mean())
-        there = Place(position, density, spread, rungs, square, at.noise, effects, weights, at.heavy)
+        there = Place(position, density, spread, rows, rungs, square, at.noise, effects, weights, at.heavy)
         self.at = there.where(accepted, at)
         return Info(accept.unsqueeze(1), nan, None)
 
@@ -258,7 +259,7 @@ class Whitened(Engine):
         noise = noise * chi.rsqrt_()
         every, coarser = (*at.noise[:level], noise, *at.noise[level + 1 :]), at.effects[level + 1 :]
         effects = ladder.down(at.rungs.levels, every, coarser)
-        weights = self._weights(at.position, at.rungs, effects)
+        weights = self._weights(at.position, at.rows, at.rungs, effects)
         heavy = _heavier(noise)
         ratio = self._summed(weights - at.weights, level).add_(at.heavy[level]).sub_(heavy)
         accepted, accept, nan = _decided(ratio, self._uniform(*ratio.shape).log_())
@@ -299,9 +300,9 @@ class Whitened(Engine):
         rungs, root = self.ladder.at(values, tail)
         density = self.standing.with_prior(free, values, rungs.log_marginal)
         noise = tuple(self.ladder.up(rungs.levels, effects))
-        weights = self._weights(position, rungs, effects)
-        heavy = tuple(_heavier(x) for x in noise)
-        return Place(position, density, density, rungs, root.square().sum(0), noise, tuple(effects), weights, heavy)
+        rows, heavy = self._of_rows(position), tuple(_heavier(x) for x in noise)
+        weights, square = self._weights(position, rows, rungs, effects), root.square().sum(0)
+        return Place(position, density, density, rows, rungs, square, noise, tuple(effects), weights, heavy)
 
     def _store(self, places: Sequence[Place], store: Store) -> None:
         chosen = [places[i] for i in store.wanted(len(places))]

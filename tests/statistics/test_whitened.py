@@ -266,7 +266,7 @@ def without_surrogate(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
     rows, z = engine.closed.rows, engine.sites[0]
     rows.sites(z, torch.zeros_like(z))
     engine.at = engine.at._replace(
-        weights=engine.closed(engine.at.position, engine.at.rungs.tail, engine.at.effects)
+        weights=engine.closed(engine.at.rows, engine.at.rungs.tail, engine.at.effects)
     )  # of the sites as they are now
 
 
