@@ -65,9 +65,8 @@ class Predictor(NamedTuple):
     offset: Tensor  # (rows,)
     columns: dict[str, Tensor]  # latent -> (rows, numbers)
     others: tuple[str, ...]  # latents with a normal prior that rows read in another way
-    moving: Moving | None = (
-        None  # eta itself, where the columns depend on other latents; `columns` are those at one place
-    )
+    shifting: tuple[str, ...] = ()  # latents of the population that shift sites, such as thresholds
+    moving: Moving | None = None  # eta itself, where columns depend on other latents; `columns` are those at one place
 
 
 def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
@@ -120,7 +119,7 @@ def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
         with Logarithms():
             return natural(model.likelihood(Values(fixed, tuple(model.latents)), rows))
 
-    return Predictor((of_rows(base) - zero)[0], columns, (), moving)
+    return Predictor((of_rows(base) - zero)[0], columns, (), moving=moving)
 
 
 def _linear(of_rows: Rows, base: Mapping[str, Tensor], drawn: Mapping[str, Tensor], name: str) -> Tensor | None:
@@ -169,7 +168,8 @@ def _by_density(
             raise NotAffine(f"rows do not read {name!r} by one linear predictor")
         elif name in normal:
             others.append(name)
-    return Predictor(data.y.new_zeros(data.n_rows), columns, tuple(others))
+    shifting = tuple(name for name, slope in slopes.items() if name not in columns and bool((slope != 0).any()))
+    return Predictor(data.y.new_zeros(data.n_rows), columns, tuple(others), shifting)
 
 
 def _columns(eta: Rows, base: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

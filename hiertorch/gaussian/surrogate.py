@@ -6,7 +6,10 @@ A row's *site* is (z_i, w_i). Once sites are chosen, the model with the response
 likelihood is conditionally Gaussian, and all of `hiertorch.gaussian.collapse` serves it.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +33,20 @@ def column_of(name: str) -> str:
     return f"{name} in the predictor"
 
 
+class Sites(NamedTuple):
+    """What stands for the rows.
+
+    Attributes:
+        z: responses, `(rows,)`.
+        w: weights, `(rows,)`.
+        shifts: latent -> what its numbers take from eta, `(rows, numbers)`: as thresholds move, so do sites.
+    """
+
+    z: Tensor
+    w: Tensor
+    shifts: Mapping[str, Tensor]
+
+
 class SurrogateModel(Model):
     """A model with its priors as they are, and Normal(eta, 1) rows.
 
@@ -43,7 +60,7 @@ class SurrogateModel(Model):
         super().__init__()
         self.stands_for = model
         self.__dict__["fitted"] = data
-        self.read, self.moving = tuple(predictor.columns), predictor.moving
+        self.read, self.moving = (*predictor.columns, *predictor.shifting), predictor.moving
         for name, latent in model.latents.items():
             setattr(self, name, latent)
 
@@ -93,16 +110,22 @@ class Surrogate:
             raise NotAffine("chains have priors of their own")
         self.predictor = find_predictor(model, data, reads)
         columns = {OFFSET: self.predictor.offset} | {column_of(n): x for n, x in self.predictor.columns.items()}
-        self.model, self.data = SurrogateModel(model, data, self.predictor), data.with_columns(columns)
         ones = torch.ones(data.n_rows, dtype=data.dtype, device=data.device)
+        widths = {name: prod(reads.values[name].shape[2:]) for name in self.predictor.shifting}
+        columns |= {column_of(name): ones.unsqueeze(1).expand(-1, width) for name, width in widths.items()}  # any
+        self.model, self.data = SurrogateModel(model, data, self.predictor), data.with_columns(columns)
         response = Normal(torch.zeros_like(ones), ones)
-        seen = replace(reads, likelihood=frozenset(self.predictor.columns), response=response)
+        seen = replace(reads, likelihood=frozenset(self.model.read), response=response)
         found = collapse(
             self.model, self.data.replace(y=torch.zeros_like(ones), weights=ones), seen, self.predictor.others
         )
         if isinstance(found, str):
             raise NotAffine(found)
         self.first = found
+        still = {name: ones.new_zeros(data.n_rows, width) for name, width in widths.items()}
+        self.data = self.data.with_columns({column_of(name): x for name, x in still.items()})
+        if still:
+            self.first = self.given(Sites(torch.zeros_like(ones), ones, still))
 
     @property
     def members(self) -> list[tuple[str, ...]]:
@@ -120,9 +143,10 @@ class Surrogate:
         first += f"; effects of {levels[0].plate} move along" if levels else ""
         return first, "groups are independent in the coordinates in which the surrogate is standard normal"
 
-    def given(self, z: Tensor, w: Tensor) -> Collapsed:
-        """The Gaussian model with these sites, `(rows,)` each."""
+    def given(self, sites: Sites) -> Collapsed:
+        """The Gaussian model with these sites."""
         affine = self.first.affine
-        data = self.data.replace(y=z, weights=w)
+        data = self.data.with_columns({column_of(name): x for name, x in sites.shifts.items()})
+        data = data.replace(y=sites.z, weights=sites.w)
         composed = Composed(affine.composed.model, data, affine.composed.parts)
         return Collapsed(replace(affine, composed=composed), data, [data])

@@ -16,7 +16,7 @@ from hiertorch.density.rowpass import RowPass
 from hiertorch.density.structure import Structure
 from hiertorch.families import rowforms
 from hiertorch.families.rowforms import RowForm
-from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Standing
 
@@ -79,9 +79,9 @@ class ClosedWeights:
             group, grams.levels[0].size if grams.levels else 1, structure.target.data.weights,
         )  # fmt: skip
 
-    def set_sites(self, z: Tensor, w: Tensor) -> None:
-        """Sites `(rows,)` in the order of the data."""
-        self.rows.sites(z, w)
+    def set_sites(self, sites: Sites) -> None:
+        """Takes sites, in the order of the data."""
+        self.rows.sites(sites.z, sites.w)
 
     def parameters(self, position: Tensor) -> Tensor:
         """What rows take from theta `(n, d)`, in as few calls of the model as there are: parameters of the form, and
@@ -113,16 +113,17 @@ def closed_weights(
     """The closed form of a model's rows, if there is one, and it is theirs."""
     response = structure.reads.response
     form = None if response is None else FORMS.get(type(response))
-    if form is None or surrogate.predictor.moving is not None:
+    if form is None or surrogate.predictor.moving is not None or surrogate.predictor.shifting:
         return None
     ones = torch.ones_like(surrogate.data.y)
-    weigh.set_sites(0.0 * ones, ones)
+    sites = Sites(0.0 * ones, ones, {})
+    weigh.set_sites(sites)
     drawn = {name: x.to(ones) for name, x in structure.reads.values.items()}
     other = {name: x if name in standing.rest else x.roll(1, 0) for name, x in drawn.items()}
     own = [weigh(values) for values in (drawn, other)]
     try:
         found = ClosedWeights(form, structure, surrogate, standing)
-        found.set_sites(0.0 * ones, ones)
+        found.set_sites(sites)
         given = [
             found(found.parameters(standing.position(values)), *standing.apart(surrogate.first, values))
             for values in (drawn, other)

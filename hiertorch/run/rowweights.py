@@ -12,7 +12,7 @@ from torch import Tensor
 from hiertorch.density.recording import record
 from hiertorch.density.rows import Rows
 from hiertorch.density.structure import Structure, agrees, probe
-from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.gaussian.surrogate import Sites, Surrogate, column_of
 from hiertorch.model.latent import Values
 
 
@@ -39,13 +39,15 @@ class RowWeights:
             name for name in self.target.names
             if name in self.target.likelihood_reads or name in surrogate.predictor.columns
         )  # fmt: skip
-        self.z = self.w = surrogate.data.y.new_zeros(0)
+        self.shifting = surrogate.predictor.shifting
+        self.given: tuple[Tensor, ...] = ()  # z, w, and shifts, in the order of the rows that are held
         self._recorded: Callable[..., Tensor] | None = None
         self.recording = self.compiled = False
 
-    def set_sites(self, z: Tensor, w: Tensor) -> None:
-        """Sites `(rows,)` in the order of the data."""
-        self.z, self.w = z[self.rows.source], w[self.rows.source]
+    def set_sites(self, sites: Sites) -> None:
+        """Takes sites, in the order of the data."""
+        every = (sites.z, sites.w, *(sites.shifts[name] for name in self.shifting))
+        self.given = tuple(x[self.rows.source] for x in every)
 
     def terms(self, values: Mapping[str, Tensor]) -> Tensor:
         """Weighted log densities in the order of the data, `(chains, rows)`."""
@@ -57,7 +59,7 @@ class RowWeights:
 
     def __call__(self, values: Mapping[str, Tensor]) -> Tensor:
         """`(groups, chains)`, of values `(chains, size, *event)` of all latents."""
-        args = (self.z, self.w, *(values[name] for name in self.names))
+        args = (*self.given, *(values[name] for name in self.names))
         if not self.recording:
             blocks = self._blocks(*args)
         else:
@@ -70,8 +72,10 @@ class RowWeights:
         return cells.new_zeros(self.size, len(cells)).index_copy(0, self.of_cell, cells.mT)
 
     def _blocks(self, z: Tensor, w: Tensor, *tensors: Tensor) -> Tensor:
-        v = Values(dict(zip(self.names, tensors, strict=True)), self.target.names)
-        data = self.rows.data
+        shifts, latents = tensors[: len(self.shifting)], tensors[len(self.shifting) :]
+        v = Values(dict(zip(self.names, latents, strict=True)), self.target.names)
+        moved = {column_of(name): x for name, x in zip(self.shifting, shifts, strict=True)}
+        data = self.rows.data.with_columns(moved) if moved else self.rows.data
         eta = self.model.eta(v, data)
         terms = self.target.row_terms(v, data) + 0.5 * w * (z - eta).square()
         return self.rows.sum_blocks(terms, fused=self.compiled)

@@ -31,7 +31,7 @@ from hiertorch.errors import SamplingError
 from hiertorch.gaussian.audit import Audit, audit_densities
 from hiertorch.gaussian.ladder import Ladder, Rungs
 from hiertorch.gaussian.sites import Moments, RowDerivatives
-from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.closedweights import closed_weights
@@ -142,9 +142,9 @@ class Whitened(Engine):
                 "these latents."
             )
 
-    def _take_sites(self, sites: tuple[Tensor, Tensor]) -> None:
-        self.sites, self.ladder = sites, Ladder(self.surrogate.given(*sites))
-        (self.closed or self.weigh).set_sites(*sites)
+    def _take_sites(self, sites: Sites) -> None:
+        self.sites, self.ladder = sites, Ladder(self.surrogate.given(sites))
+        (self.closed or self.weigh).set_sites(sites)
 
     def _normal(self, *shape: int) -> Tensor:
         """Standard normal numbers `(*shape, chains)`."""
@@ -349,7 +349,8 @@ class Whitened(Engine):
 
     def state(self) -> dict[str, Tensor]:
         """Places of chains, sites, proposals with what they are fitted to next, and the generator."""
-        found = {"z": self.sites[0], "w": self.sites[1], "walk": self.walk, "generator": self.generator.get_state()}
+        found = {"z": self.sites.z, "w": self.sites.w, "walk": self.walk, "generator": self.generator.get_state()}
+        found |= filed("shifts", self.sites.shifts)
         found |= filed("at", self.at.tensors()) | filed("tuning", self.tuning)
         found |= filed("seen", {str(k): x for k, x in enumerate(self.seen)})
         found |= {"accepted": torch.stack(self.accepted)} if self.accepted else {}
@@ -360,7 +361,7 @@ class Whitened(Engine):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Engine.restore`."""
-        self._take_sites((state["z"], state["w"]))
+        self._take_sites(Sites(state["z"], state["w"], inside("shifts", state)))
         self.walk, self.tuning = state["walk"], inside("tuning", state)
         self.at = Place.of(inside("at", state), self.ladder)
         seen, moments = inside("seen", state), inside("moments", state)

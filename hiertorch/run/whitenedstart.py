@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hiertorch.gaussian.ladder import Ladder
 from hiertorch.gaussian.sites import RowDerivatives
-from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.randomness import stream
 from hiertorch.run.standing import Standing
 
@@ -45,7 +45,7 @@ def found_around_mode(
     terms: Callable[[Mapping[str, Tensor]], Tensor],
     derivatives: RowDerivatives,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+) -> tuple[Tensor, Tensor, Sites]:
     """theta `(d,)`, its spread by coordinate `(d,)`, and sites.
 
     Args:
@@ -69,7 +69,7 @@ def found_around_mode(
     own, rows = ([i for i, x in enumerate(of_rows) if x == wanted] for wanted in (False, True))
     moments = derivatives(_drawn(standing, Ladder(surrogate.first), theta, 0, source))
     for turn in range(TURNS):
-        ladder = Ladder(surrogate.given(*moments.sites(LONGEST_SITE if turn < NEAR else None)))
+        ladder = Ladder(surrogate.given(moments.sites(LONGEST_SITE if turn < NEAR else None)))
         for _ in range(STEPS if own else 0):
             places = _stencil(theta, own)
             heights, _ = standing.evaluate(ladder, places, places.new_zeros(ladder.root.width, len(places)))

@@ -1,12 +1,15 @@
 """Effects as functions of standard normal numbers, and back: held against the model's own densities."""
 
 import math
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch.distributions import (
     Bernoulli,
+    Distribution,
     Gamma,
     LKJCholesky,
     MultivariateNormal,
@@ -14,11 +17,14 @@ from torch.distributions import (
     Normal,
     Poisson,
     StudentT,
+    constraints,
 )
 
 import hiertorch as ht
+from hiertorch.density.structure import analyse
 from hiertorch.gaussian.ladder import Ladder
-from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.gaussian.sites import RowDerivatives
+from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import Values
 from hiertorch.runtime.validating import validation
@@ -106,6 +112,57 @@ class NonCentred(ht.Model):
         return Poisson(1.5 * (v.mu + own + v.tau * v.hall[:, data.hall]).exp())
 
 
+class Ordered(Distribution):
+    """0, 1 or 2 by two thresholds (..., 2) for eta plus logistic noise."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, eta, thresholds):
+        self.eta, self.thresholds = eta, thresholds
+        super().__init__(eta.shape, validate_args=False)
+
+    @property
+    def support(self):
+        return constraints.integer_interval(0, 2)
+
+    def log_prob(self, y):
+        above = torch.sigmoid(self.eta.unsqueeze(-1) - self.thresholds.unsqueeze(1))  # P(y > 0), P(y > 1)
+        p = torch.stack([1.0 - above[..., 0], above[..., 0] - above[..., 1], above[..., 1]], -1)
+        return p.log().gather(-1, y.long().expand(self.eta.shape).unsqueeze(-1)).squeeze(-1)
+
+
+class Ordinal(ht.Model):
+    """A distribution of the user's own, and thresholds that shift all sites."""
+
+    first = ht.Latent(Normal(-0.5, 1.0))
+    gap = ht.Latent(Gamma(3.0, 2.0))
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    beta = ht.Latent(Normal(0.0, 0.5))
+    alpha = ht.Latent(lambda v: Normal(0.0, v.sigma), plate="group")
+
+    def likelihood(self, v, data):
+        eta = 2.0 * v.alpha[:, data.group] + v.beta * data.X[:, 1]
+        return Ordered(eta, torch.cat([v.first, v.first + v.gap], -1))
+
+
+def test_thresholds_shift_sites():
+    """A row's site moves with the first threshold as eta does: d^2 log f / d eta d first = -d^2 log f / d eta^2."""
+    with torch.no_grad(), validation(False):
+        model, data = Ordinal(), rows()
+        reads = inspect(model, data)[0]
+        surrogate = Surrogate(model, data, reads)
+        assert set(surrogate.predictor.columns) == {"alpha", "beta"}  # up to a factor by row, here 2
+        assert set(surrogate.predictor.shifting) == {"first", "gap"} and set(surrogate.predictor.others) == {"first"}
+        torch.testing.assert_close(2.0 * surrogate.predictor.columns["beta"][:, 0], data.X[:, 1])
+        terms = partial(analyse(model, data, reads).target.row_terms, data=data)
+        values = model.sample_prior(data, 6, torch.Generator().manual_seed(1))
+        moments = RowDerivatives(terms, surrogate)(dict(values))
+        torch.testing.assert_close(moments.mixed["first"][:, 0], 0.5 * moments.second, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            moments.sites().shifts["first"], torch.full((120, 1), -0.5).double(), rtol=1e-3, atol=1e-3
+        )
+
+
 @pytest.fixture(params=[Plain, Nested, Levels, Crossed, NonCentred])
 def found(request):
     """A surrogate with sites at random, values of the rest, standard normal numbers, and what follows from them."""
@@ -114,7 +171,7 @@ def found(request):
         surrogate = Surrogate(model, data, inspect(model, data)[0])
         source = torch.Generator().manual_seed(1)
         z, w = torch.randn(2, 120, generator=source, dtype=torch.float64)
-        collapsed = surrogate.given(z, w.exp())
+        collapsed = surrogate.given(Sites(z, w.exp(), {}))
         ladder = Ladder(collapsed)
         drawn = model.sample_prior(data, CHAINS, source)
         rest = {name: drawn[name] for name in collapsed.rest}
