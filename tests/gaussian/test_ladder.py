@@ -146,21 +146,24 @@ class Ordinal(ht.Model):
 
 
 def test_thresholds_shift_sites():
-    """A row's site moves with the first threshold as eta does: d^2 log f / d eta d first = -d^2 log f / d eta^2."""
+    """The first one moves eta itself. The distance to the second moves the sites of rows above it as eta does, and not
+    those of rows below both: d^2 log f / d eta d gap = -d^2 log f / d eta^2, and 0.
+    """
     with torch.no_grad(), validation(False):
         model, data = Ordinal(), rows()
+        data = data.replace(y=torch.arange(120.0) % 3)
         reads = inspect(model, data)[0]
         surrogate = Surrogate(model, data, reads)
-        assert set(surrogate.predictor.columns) == {"alpha", "beta"}  # up to a factor by row, here 2
-        assert set(surrogate.predictor.shifting) == {"first", "gap"} and set(surrogate.predictor.others) == {"first"}
-        torch.testing.assert_close(2.0 * surrogate.predictor.columns["beta"][:, 0], data.X[:, 1])
+        columns = surrogate.predictor.columns  # up to a factor, which here is 2
+        assert set(columns) == {"alpha", "beta", "first"} and surrogate.predictor.shifting == ("gap",)
+        torch.testing.assert_close(2.0 * columns["beta"][:, 0], data.X[:, 1])
+        torch.testing.assert_close(columns["first"], torch.full((120, 1), -0.5, dtype=torch.float64))
         terms = partial(analyse(model, data, reads).target.row_terms, data=data)
         values = model.sample_prior(data, 6, torch.Generator().manual_seed(1))
         moments = RowDerivatives(terms, surrogate)(dict(values))
-        torch.testing.assert_close(moments.mixed["first"][:, 0], 0.5 * moments.second, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(
-            moments.sites().shifts["first"], torch.full((120, 1), -0.5).double(), rtol=1e-3, atol=1e-3
-        )
+        mixed = moments.mixed["gap"][:, 0]
+        torch.testing.assert_close(mixed[data.y == 2.0], 0.5 * moments.second[data.y == 2.0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(mixed[data.y == 0.0], 0.0 * mixed[data.y == 0.0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(params=[Plain, Nested, Levels, Crossed, NonCentred])
