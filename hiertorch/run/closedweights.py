@@ -23,6 +23,9 @@ from hiertorch.run.standing import Standing
 CLOSE = 1e-9
 """Relative difference of sums by group, up to which a form is that of the model."""
 
+ROUNDED = 1e-14
+"""Relative size of an offset that is nothing but rounding."""
+
 Parts = Mapping[str, Callable[..., Tensor]]
 
 
@@ -43,6 +46,11 @@ FORMS: dict[type[Distribution], Form] = {
     distributions.Normal: Form(rowforms.Normal, {}, {"scale": lambda d: d.scale}),
 }
 """Distribution -> its form."""
+
+
+def has_form(response: Distribution | None) -> bool:
+    """Whether the rows of a distribution have a closed form, so that no pass over them is compiled by torch."""
+    return type(response) in FORMS
 
 
 class ClosedWeights:
@@ -74,8 +82,10 @@ class ClosedWeights:
         columns = {name: part(whole).expand(1, data.n_rows)[0] for name, part in form.columns.items()}
         one = torch.zeros(data.n_rows, dtype=torch.long, device=data.device)
         group = data[str(grams.levels[0].plate)] if grams.levels else one
+        offset = mean - anchored
+        still = bool((offset.abs() <= ROUNDED * (1.0 + mean.abs().amax())).all())  # 0 up to rounding
         self.rows = RowPass(
-            form.kind, structure.target.data.y, columns, mean - anchored, fixed.mT.contiguous(), levels, crossed,
+            form.kind, structure.target.data.y, columns, None if still else offset, fixed.mT.contiguous(), levels, crossed,
             group, grams.levels[0].size if grams.levels else 1, structure.target.data.weights,
         )  # fmt: skip
 

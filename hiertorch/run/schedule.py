@@ -11,6 +11,7 @@ import torch
 
 from hiertorch.errors import SamplingError
 from hiertorch.run.blocks import MOST_TOGETHER
+from hiertorch.run.closedweights import has_form
 from hiertorch.run.plan import Plan
 from hiertorch.run.until import Until
 from hiertorch.runtime.memory import free
@@ -168,7 +169,7 @@ def most_room(plan: Plan, usual: Schedule, until: Until, names: tuple[str, ...],
 
 def wants_compiling(plan: Plan, run: Schedule) -> bool:
     """Whether a run is long enough for compiling the pass over the rows to pay, and there is a compiler to do it."""
-    if plan.collapsed is not None:
+    if plan.collapsed is not None or (plan.surrogate is not None and has_form(plan.structure.reads.response)):
         return False
     if plan.data.device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         return False
