@@ -85,8 +85,8 @@ class ClosedWeights:
         offset = mean - anchored
         still = bool((offset.abs() <= ROUNDED * (1.0 + mean.abs().amax())).all())  # 0 up to rounding
         self.rows = RowPass(
-            form.kind, structure.target.data.y, columns, None if still else offset, fixed.mT.contiguous(), levels, crossed,
-            group, grams.levels[0].size if grams.levels else 1, structure.target.data.weights,
+            form.kind, structure.target.data.y, columns, None if still else offset, fixed.mT.contiguous(), levels,
+            crossed, group, grams.levels[0].size if grams.levels else 1, structure.target.data.weights,
         )  # fmt: skip
 
     def set_sites(self, sites: Sites) -> None:
