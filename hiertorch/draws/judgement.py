@@ -131,6 +131,11 @@ def _some(posterior: LabelledDraws) -> tuple[LabelledDraws, int, int]:
     return posterior.changed(draws={name: x[:, ::step] for name, x in draws.items()}, labels=labels), seen, step
 
 
+LONG_STAY = 50
+"""Sweeps in a row in which a chain, or a group of it, was refused everything, from which on a reader is told: engines
+that watch it propose nearly independent draws, most of which are accepted.
+"""
+
 OFTEN = 0.01
 """Share of proposals with impossible parameters from which on a reader is told."""
 
@@ -169,6 +174,14 @@ def _of_the_run(posterior: LabelledDraws) -> Iterator[str]:
                 f"{name[:1].upper()}{name[1:]} was impossible at {count / of:.0%} of the places where it was computed: "
                 "such proposals were rejected, as they must be. A prior that keeps to what is possible, or a link "
                 "such as exp, wastes none."
+            )
+    for block, stay in posterior.run.get("stays", {}).items():
+        if stay["sweeps"] > LONG_STAY:
+            whose = f" of {stay['plate']} {stay['group']!r}" if "group" in stay else ""
+            yield (
+                f"Block {block!r}{whose} stayed where it was for {stay['sweeps']} sweeps in chain {stay['chain']} "
+                "(counted from 0): there are fewer draws of the tails than it seems, which R-hat and ESS may not show. "
+                "Run a longer warm-up and more draws, and compare with collapse=False."
             )
     if broken := [name for name, x in posterior.draws.items() if not x.isfinite().all()]:
         yield (

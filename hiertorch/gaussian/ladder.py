@@ -128,6 +128,12 @@ class Ladder:
             found.append(noise)
         return found
 
+    def summed(self, x: Tensor, level: int) -> Tensor:
+        """Sums by group of a level `(groups, batch)` of numbers by group of the finest one."""
+        for m in range(level):
+            x = x.new_zeros(self.sizes[m + 1], x.shape[1]).index_add(0, self.grams.parents[m], x)
+        return x
+
     def _of_coarser(self, level: int, couplings: Sequence[Tensor], effects: Sequence[Tensor]) -> Tensor:
         """sum_m G_lm x_m, `(K, groups, batch)`."""
         parts = [

@@ -115,6 +115,12 @@ class Engine(ABC):
         """Block -> what warm-up has learnt for it, which a posterior keeps for runs that start from it."""
         return {}
 
+    def stays(self) -> dict[str, Tensor]:
+        """Block -> the longest time, in sweeps after warm-up, for which each chain, or group of a chain, was refused
+        everything: `(chains,)` or `(groups, chains)`; of an engine that watches it.
+        """
+        return {}
+
     @abstractmethod
     def values(self) -> Mapping[str, Tensor]:
         """The last sweep's values of all latents, in order: `(chains, size, *event)`."""

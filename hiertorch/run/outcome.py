@@ -13,6 +13,7 @@ from hiertorch.gaussian.redraw import Redraw
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.ending import Ending
 from hiertorch.run.looks import Looks
+from hiertorch.run.stays import facts
 from hiertorch.run.store import Store
 from hiertorch.run.task import Task, fits
 from hiertorch.runtime.interruption import ended_by
@@ -108,6 +109,7 @@ def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending, look
         "interval": store.interval,
         **({} if info.alike else {"own_data": True}),  # each chain has its own
         **({"nan_example": acceptance.example} if acceptance.example else {}),
+        **({"stays": stays} if (stays := facts(engine.stays(), stats.blocks, info.labels)) else {}),
         "impossible": {name: list(pair) for name, pair in plan.target.met.found().items()},
     }
     fit = Fit(

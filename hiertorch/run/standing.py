@@ -116,6 +116,15 @@ class Standing:
         self.space = Space({name: target.space.coordinates[name] for name in rest})
         self.width = self.space.dim
 
+    @property
+    def scales(self) -> list[bool]:
+        """Which numbers of theta are logarithms of scales that no row reads."""
+        return [
+            c.bounds is not None and c.bounds[0] == 0.0 and not self.target.reads_rows([name])
+            for name, c in self.space.coordinates.items()
+            for _ in range(c.size * c.width)
+        ]
+
     def evaluate(self, ladder: Ladder, position: Tensor, root: Tensor) -> tuple[Tensor, Rungs]:
         """log pi_s `(n,)` and all that follows from theta `(n, d)` and the root's numbers `(R, n)`."""
         size = ladder.collapsed.batch
@@ -149,6 +158,12 @@ class Standing:
         """All latents, `(n, size, *event)`."""
         innovations = ladder.innovations(tail, effects)
         return ladder.collapsed.composed.values(self.constrained(position), innovations, len(position))
+
+    def values_of(self, ladder: Ladder, places: Sequence[Place]) -> Mapping[str, Tensor]:
+        """All latents at places, one after the other, `(places * chains, size, *event)`."""
+        position, tail = torch.cat([p.position for p in places]), torch.cat([p.rungs.tail for p in places], 1)
+        effects = [torch.cat(of_level, 2) for of_level in zip(*(p.effects for p in places), strict=True)]
+        return self.values(ladder, position, tail, effects)
 
     def apart(self, collapsed: Collapsed, values: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The inverse of `values`, given all latents: the root, and effects of levels."""

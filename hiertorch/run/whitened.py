@@ -15,12 +15,13 @@ After Christensen, Roberts & Skold (2006, section 4) and Papaspiliopoulos, Rober
 a centring chosen by the user, it follows from the data, group by group. Proposals of theta depend on no chain, so that
 those of a window of sweeps are made in one batch, as in `hiertorch.run.independence`.
 
-Warm-up has rounds, each twice as long as the one before. After each, sites are averaged over the draws of all chains
-and proposals are fitted to them; effects stay where they are. Then everything is frozen.
+Warm-up has rounds (`hiertorch.run.rounds`). After each, sites are averaged over the draws of all chains and proposals
+are fitted to them; numbers of groups are adjusted to theta (`hiertorch.run.adjusted`) if the population moves seldom,
+and groups that stayed long have heavier tails (`hiertorch.run.heavytails`). Effects stay where they are. Then
+everything is frozen.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -30,25 +31,23 @@ from hiertorch.density.structure import Structure
 from hiertorch.errors import SamplingError
 from hiertorch.gaussian.audit import Audit, audit_densities
 from hiertorch.gaussian.ladder import Ladder, Rungs
-from hiertorch.gaussian.sites import Moments, RowDerivatives
+from hiertorch.gaussian.sites import RowDerivatives
 from hiertorch.gaussian.surrogate import Sites, Surrogate
-from hiertorch.moves.metropolis import Info
+from hiertorch.moves.metropolis import Info, decide
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.adjusted import Adjusted, fitted, wanted
 from hiertorch.run.closedweights import closed_weights
 from hiertorch.run.engine import Block, Engine, UnsuitedError, filed, inside
 from hiertorch.run.folded import Folded
+from hiertorch.run.heavytails import FREEDOM, HeavyTails
 from hiertorch.run.proposals import scale_of
+from hiertorch.run.rounds import LOOK_EVERY, Round, ends
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place, Standing, split
+from hiertorch.run.stays import Stays
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
 from hiertorch.run.whitenedstart import found_around_mode
-
-ROUNDS = (30, 60, 120, 240)
-"""Sweeps of the rounds of a warm-up of 450; longer or shorter ones keep these shares."""
-
-LOOK_EVERY = 4
-"""Sweeps between draws that sites are averaged over."""
 
 CYCLE = 25
 """Sweeps of which the last moves theta by a random walk: a chain that no proposal frees moves on."""
@@ -58,9 +57,6 @@ WINDOW_NUMBERS = 6_000_000
 
 WINDOW_SWEEPS = 50
 """Sweeps of a window, at most."""
-
-FREEDOM = 8
-"""Degrees of freedom of the proposals of groups."""
 
 LEAST_ACCEPTED = 0.05
 """Share of proposals of the population, below which ordinary moves serve better."""
@@ -98,20 +94,16 @@ class Whitened(Engine):
         self.parents, self.levels = grams.parents, range(len(grams.levels))
         self.blocks = blocks_of(surrogate)
         self.order = tuple(range(len(self.blocks)))
-        scales = [
-            c.bounds is not None and c.bounds[0] == 0.0 and not self.target.reads_rows([name])
-            for name, c in self.standing.space.coordinates.items()
-            for _ in range(c.size * c.width)
-        ]
-        self.proposal = Folded(scales)
+        self.proposal = Folded(self.standing.scales)
         self.weigh = RowWeights(structure, surrogate, grams.levels[0].plate if grams.levels else None)
         self.closed = closed_weights(structure, surrogate, self.standing, self.weigh)
         self.derivatives = RowDerivatives(self.weigh.terms, surrogate)
         self.tuning: dict[str, Tensor] = {}
         self.walk = surrogate.data.y.new_zeros(self.standing.width, self.standing.width)  # the root of its covariance
-        self.seen: list[Tensor] = []  # positions of this round
-        self.moments: Moments | None = None
-        self.accepted: list[Tensor] = []  # share of chains in each sweep of this round
+        self.tails = HeavyTails()
+        self.adjusted: Adjusted | None = None
+        self.round, self.counted = Round(), Stays()
+        self.poor = False  # whether proposals of the population were accepted too seldom in the last round
 
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Around a mode of the surrogate, whose sites are found with it; see `Engine.begin`."""
@@ -127,10 +119,9 @@ class Whitened(Engine):
             position[:, slices[name]] = given[name].flatten(1)
         root, noise = self._normal(self.ladder.root.width), tuple(self._of_level(k) for k in self.levels)
         density, rungs = standing.evaluate(self.ladder, position, root)
-        effects = tuple(self.ladder.down(rungs.levels, noise))
-        rows, heavy = self._of_rows(position), tuple(_heavier(x) for x in noise)
-        weights, square = self._weights(position, rows, rungs, effects), root.square().sum(0)
-        self.at = Place(position, density, density, rows, rungs, square, noise, effects, weights, heavy)
+        rows, heavy = self._of_rows(position), self._heavy(noise)
+        effects, weights, rungs = self._down(position, rows, rungs, noise)
+        self.at = Place(position, density, density, rows, rungs, root.square().sum(0), noise, effects, weights, heavy)
         if any(name not in standing.rest for name in given):  # others stay where the surrogate has them
             values = {**self.values(), **self.target.space.constrain(given)}
             self.at = self._standing_at(position, *standing.apart(self.ladder.collapsed, values))
@@ -162,6 +153,21 @@ class Whitened(Engine):
     def _of_rows(self, position: Tensor) -> Tensor:
         return position.new_zeros(0, len(position)) if self.closed is None else self.closed.parameters(position)
 
+    def _heavy(self, noise: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(self.tails.heavier(x, level) for level, x in enumerate(noise))
+
+    def _down(
+        self, position: Tensor, rows: Tensor, rungs: Rungs, noise: tuple[Tensor, ...], known: tuple[Tensor, ...] = ()
+    ) -> tuple[tuple[Tensor, ...], Tensor, Rungs]:
+        """Effects, weights, and rungs whose volume is that of the numbers that are kept."""
+        if self.adjusted is None:
+            effects = tuple(self.ladder.down(rungs.levels, noise, known))
+            return effects, self._weights(position, rows, rungs, effects), rungs
+        e, more, volume = self.adjusted.numbers(position, noise[0])
+        effects = tuple(self.ladder.down(rungs.levels, (e, *noise[1:]), known))
+        weights = self._weights(position, rows, rungs, effects) + more
+        return effects, weights, rungs._replace(log_volume=rungs.log_volume + volume)
+
     def _weights(self, position: Tensor, rows: Tensor, rungs: Rungs, effects: Sequence[Tensor]) -> Tensor:
         if self.closed is not None:
             return self.closed(rows, rungs.tail, effects)
@@ -183,24 +189,32 @@ class Whitened(Engine):
     def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, acceptance: Acceptance) -> None:
         """See `Engine.advance`."""
         if done >= warmup:
-            places = list(self._run(sweeps, acceptance))
+            places, self.round = list(self._run(sweeps, acceptance)), Round()
             self._store(places[-(done - warmup + 1) % thin :: thin], store)
             return
-        ends = _ends(warmup)
+        until = ends(warmup)
         for sweep in range(done, done + sweeps):
-            begin, end = max(e for e in (0, *ends) if e <= sweep), min(e for e in ends if e > sweep)
+            begin, end = max(e for e in (0, *until) if e <= sweep), min(e for e in until if e > sweep)
             if sweep == begin:
-                self.accepted = []
+                self.round = Round()
             if sweep in (done, begin):
                 window = self._run(min(end, done + sweeps) - sweep, acceptance)
             next(window)
             if sweep - begin >= (end - begin) // 4:  # what is left of the start is forgotten
-                self.seen.append(self.at.position)
-                if end != ends[-1] and (sweep - begin) % LOOK_EVERY == 0:
-                    found = self.derivatives(self.values())
-                    self.moments = found if self.moments is None else self.moments.plus(found)
+                self._see(look=(sweep - begin) % LOOK_EVERY == 0, last=end == until[-1])
             if sweep + 1 == end:
                 self._learn()
+
+    def _see(self, *, look: bool, last: bool) -> None:
+        """Notes what a sweep of warm-up has come to; sites are not learnt in the last round."""
+        now, at = self.round, self.at
+        now.positions.append(at.position)
+        if look and self.poor:
+            now.thetas.append(at.position)
+            e = at.noise[0]
+            now.numbers.append(e if self.adjusted is None else self.adjusted.numbers(at.position, e)[0])
+        if look and not last:
+            now.add(self.derivatives(self.values()))
 
     def _run(self, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep."""
@@ -242,27 +256,26 @@ class Whitened(Engine):
     def _population(self, proposed: Proposal, log_uniform: Tensor, *, walk: bool) -> Info:
         """theta and the root anew; groups keep their numbers."""
         at, (position, density, spread, rows, rungs, square) = self.at, proposed
-        effects = tuple(self.ladder.down(rungs.levels, at.noise))
-        weights = self._weights(position, rows, rungs, effects)
+        effects, weights, rungs = self._down(position, rows, rungs, at.noise)
         ratio = (weights - at.weights).sum(0) + density - at.density
-        accepted, accept, nan = _decided(ratio if walk else ratio - spread + at.proposal, log_uniform)
-        self.accepted.append(accept.mean())
+        log_q = torch.zeros_like(spread) if walk else at.proposal - spread
+        accepted, info = decide(ratio, log_uniform, None, log_q)
+        self.round.accepted.append(info.accept.mean())
+        self.counted.add(0, accepted)
         there = Place(position, density, spread, rows, rungs, square, at.noise, effects, weights, at.heavy)
         self.at = there.where(accepted, at)
-        return Info(accept.unsqueeze(1), nan, None)
+        return info._replace(accept=info.accept.unsqueeze(1))
 
     def _groups(self, level: int) -> Info:
         """The numbers of all groups of a level anew, each decided by itself."""
-        at, ladder = self.at, self.ladder
-        noise = self._of_level(level)
-        chi = self._uniform(FREEDOM // 2, *noise.shape[1:]).prod(0).log_().mul_(-2.0 / FREEDOM)  # over its mean
-        noise = noise * chi.rsqrt_()
+        at, tails = self.at, self.tails
+        normal = self._of_level(level)
+        noise = tails.drawn(normal, self._uniform(FREEDOM // 2, *normal.shape[1:]), level)
         every, coarser = (*at.noise[:level], noise, *at.noise[level + 1 :]), at.effects[level + 1 :]
-        effects = ladder.down(at.rungs.levels, every, coarser)
-        weights = self._weights(at.position, at.rows, at.rungs, effects)
-        heavy = _heavier(noise)
-        ratio = self._summed(weights - at.weights, level).add_(at.heavy[level]).sub_(heavy)
-        accepted, accept, nan = _decided(ratio, self._uniform(*ratio.shape).log_())
+        effects, weights, _ = self._down(at.position, at.rows, at.rungs, every, coarser)
+        ratio, heavy = self.ladder.summed(weights - at.weights, level), tails.heavier(noise, level)
+        accepted, info = decide(ratio, self._uniform(*ratio.shape).log_(), None, at.heavy[level] - heavy)
+        self.counted.add(1 + level, accepted)
         masks = [accepted]
         for m in reversed(range(level)):
             masks.insert(0, masks[0][self.parents[m]])
@@ -274,24 +287,26 @@ class Whitened(Engine):
             effects=(*moved, *coarser),
             weights=torch.where(masks[0], weights, at.weights),
         )
-        return Info(accept.mT, nan, None)
-
-    def _summed(self, weights: Tensor, level: int) -> Tensor:
-        """By groups of a level, of sums by groups of the finest one."""
-        for m in range(level):
-            weights = weights.new_zeros(self.ladder.sizes[m + 1], self.chains).index_add(0, self.parents[m], weights)
-        return weights
+        return info._replace(accept=info.accept.mT)
 
     def _learn(self) -> None:
         """Proposals from the positions of a round, sites from its draws; effects stay where they are."""
-        every = torch.cat(self.seen)
+        at, seen = self.at, self.round
+        every, moments = torch.cat(seen.positions), seen.moments
         if len(every) >= FEWEST * (1 + self.standing.width):
             self.tuning, self.walk = self.proposal.fit(every), scale_of(every)
-        moments, self.seen, self.moments, at = self.moments, [], None, self.at
+        for level in self.levels:
+            self.tails.widen(level, self.counted.longest[1 + level])
+        self.counted.forget()
+        before, poor = self.adjusted, wanted(seen.rate, at.noise)
+        if seen.numbers and (poor or before is not None):
+            self.adjusted = fitted(torch.cat(seen.thetas), torch.cat(seen.numbers, 2), at.rungs.levels[0])
+        self.poor = poor
         if moments is not None:
             self._take_sites(moments.sites())
+        if moments is not None or self.adjusted is not before:
             at = self._standing_at(at.position, at.rungs.tail, at.effects)
-        self.at = at._replace(proposal=self.proposal.log_density(self.tuning, at.position))
+        self.at = at._replace(proposal=self.proposal.log_density(self.tuning, at.position), heavy=self._heavy(at.noise))
 
     def _standing_at(self, position: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Place:
         """The place of given theta, root and effects under the present sites; what is proposed is to be filled in."""
@@ -300,19 +315,20 @@ class Whitened(Engine):
         rungs, root = self.ladder.at(values, tail)
         density = self.standing.with_prior(free, values, rungs.log_marginal)
         noise = tuple(self.ladder.up(rungs.levels, effects))
-        rows, heavy = self._of_rows(position), tuple(_heavier(x) for x in noise)
-        weights, square = self._weights(position, rows, rungs, effects), root.square().sum(0)
+        rows = self._of_rows(position)
+        weights = self._weights(position, rows, rungs, effects)
+        if self.adjusted is not None:
+            noise = (self.adjusted.back(position, noise[0]), *noise[1:])
+            _, more, volume = self.adjusted.numbers(position, noise[0])
+            weights, rungs = weights + more, rungs._replace(log_volume=rungs.log_volume + volume)
+        square, heavy = root.square().sum(0), self._heavy(noise)
         return Place(position, density, density, rows, rungs, square, noise, tuple(effects), weights, heavy)
 
     def _store(self, places: Sequence[Place], store: Store) -> None:
         chosen = [places[i] for i in store.wanted(len(places))]
         if not chosen:
             return
-        position, tail = (
-            torch.cat(x, axis) for x, axis in (([p.position for p in chosen], 0), ([p.rungs.tail for p in chosen], 1))
-        )
-        effects = [torch.cat(of_level, 2) for of_level in zip(*(p.effects for p in chosen), strict=True)]
-        values = self.standing.values(self.ladder, position, tail, effects)
+        values = self.standing.values_of(self.ladder, chosen)
         kept = {name: values[name].unflatten(0, (len(chosen), -1)) for name in store.names}
         heights = torch.stack([place.height(self.ladder.constant) for place in chosen])
         store.fill(kept, heights, store.n_draws)
@@ -331,12 +347,16 @@ class Whitened(Engine):
             raise UnsuitedError(
                 f"the log density of the run and that of the model differ by {found.gap:.3g} at draws of the run itself"
             )
-        if not store.n_draws and self.accepted and (rate := float(torch.stack(self.accepted).mean())) < LEAST_ACCEPTED:
+        if not store.n_draws and (rate := self.round.rate) < LEAST_ACCEPTED:
             raise UnsuitedError(
                 f"a Gaussian surrogate does not fit the rows of this model: {100 * rate:.1f} % of its proposals were "
                 "accepted in the last round of warm-up"
             )
-        self.accepted = []
+        self.round = Round()
+
+    def stays(self) -> dict[str, Tensor]:
+        """See `Engine.stays`."""
+        return {self.blocks[k].name: x for k, x in self.counted.longest.items()}
 
     def values(self) -> Mapping[str, Tensor]:
         """The last sweep's values, `(chains, size, *event)`."""
@@ -352,11 +372,11 @@ class Whitened(Engine):
         found = {"z": self.sites.z, "w": self.sites.w, "walk": self.walk, "generator": self.generator.get_state()}
         found |= filed("shifts", self.sites.shifts)
         found |= filed("at", self.at.tensors()) | filed("tuning", self.tuning)
-        found |= filed("seen", {str(k): x for k, x in enumerate(self.seen)})
-        found |= {"accepted": torch.stack(self.accepted)} if self.accepted else {}
+        found |= filed("round", self.round.tensors()) | filed("stays", self.counted.tensors())
+        found |= filed("tails", self.tails.tensors())
+        found["poor"] = torch.tensor(self.poor, device="cpu")
+        found |= filed("adjusted", self.adjusted.tensors()) if self.adjusted is not None else {}
         found |= filed("audit", self.audit.tensors()) if self.audit is not None else {}
-        if self.moments is not None:
-            found |= filed("moments", self.moments.tensors())
         return found
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -364,12 +384,12 @@ class Whitened(Engine):
         self._take_sites(Sites(state["z"], state["w"], inside("shifts", state)))
         self.walk, self.tuning = state["walk"], inside("tuning", state)
         self.at = Place.of(inside("at", state), self.ladder)
-        seen, moments = inside("seen", state), inside("moments", state)
-        self.seen = [seen[str(k)] for k in range(len(seen))]
-        self.accepted = list(state["accepted"].unbind()) if "accepted" in state else []
+        self.round, self.counted = Round.of(inside("round", state)), Stays.of(inside("stays", state))
+        self.tails = HeavyTails.of(inside("tails", state))
+        self.poor, adjusted = bool(state["poor"]), inside("adjusted", state)
+        self.adjusted = Adjusted.of(adjusted) if adjusted else None
         audited = inside("audit", state)
         self.audit = Audit.of(audited) if audited else None
-        self.moments = Moments.of(moments) if moments else None
         self.generator.set_state(state["generator"])
 
 
@@ -378,22 +398,3 @@ def blocks_of(surrogate: Surrogate) -> tuple[Block, ...]:
     plates = (None, *(part.plate for part in surrogate.first.grams.levels))
     both = zip(surrogate.members, plates, strict=True)
     return tuple(Block(f"whitened({', '.join(names)})", plate) for names, plate in both)
-
-
-def _ends(warmup: int) -> list[int]:
-    """Sweeps after which the rounds of a warm-up end."""
-    return sorted({max(1, round(warmup * end / sum(ROUNDS))) for end in accumulate(ROUNDS)})
-
-
-def _decided(ratio: Tensor, log_uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What is accepted, with what probability, and how many ratios were NaN."""
-    bad = ratio.isnan().sum()
-    sound = ratio.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    accepted = log_uniform < sound
-    return accepted, sound.clamp_(max=0.0).exp_(), bad
-
-
-def _heavier(noise: Tensor) -> Tensor:
-    """log t(e) - log N(e) up to a constant, by group: `(K, groups, chains)` to `(groups, chains)`."""
-    square = noise[0].square() if len(noise) == 1 else noise.square().sum(0)
-    return (square / FREEDOM).log1p_().mul_(-0.5 * (FREEDOM + len(noise))).add_(square, alpha=0.5)

@@ -38,9 +38,12 @@ from torch.distributions import (
 
 import hiertorch as ht
 from hiertorch.model.latent import Values
-from hiertorch.run import whitened
+from hiertorch.moves.metropolis import Info
+from hiertorch.run import heavytails, whitened
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.adjusted import Adjusted
 from hiertorch.run.folded import Folded
+from hiertorch.run.heavytails import HEAVIER, HeavyTails
 from hiertorch.run.store import Store
 from hiertorch.run.whitened import Whitened
 from hiertorch.runtime.validating import validation
@@ -119,7 +122,7 @@ class Counts(ht.Model):
         return NegativeBinomial(v.phi, logits=v.b[:, data.group] * data.x + 0.3 * data.z - v.phi.log())
 
 
-class HeavyTails(ht.Model):
+class Outliers(ht.Model):
     mu = ht.Latent(Normal(0.0, 1.0))
     tau = ht.Latent(Gamma(2.0, 2.0))
     scale = ht.Latent(Uniform(0.5, 2.0))
@@ -175,7 +178,7 @@ CASES = {
     "crossed": Case(Crossed(), ht.Data(Y, groups={**THREE, "item": [0, 1, 0, 1, 0, 1]}, x=X)),
     "negative binomial": Case(Counts(), ht.Data(COUNTS, groups={"group": [0, 0, 1, 1, 2]}, x=X[:5], z=Z[:5]),
                               of_counts(COUNTS)),
-    "heavy tails": Case(HeavyTails(), ht.Data(TIMES, groups={"group": [0, 0, 1, 2]}),
+    "heavy tails": Case(Outliers(), ht.Data(TIMES, groups={"group": [0, 0, 1, 2]}),
                         4 * float(stats.t(3, 0, 0.5).logpdf(0.0))),
     "trials": Case(
         Trials(), ht.Data([1.0, 0.0, 2.0, 0.0, 0.0, 1.0], groups=THREE, trials=TRIALS, weights=[1, 1, 1, 2, 1, 0])
@@ -260,6 +263,34 @@ def test_the_posterior_stays_by_the_users_own_density(name: str, monkeypatch: py
     assert not failures(name)
 
 
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name == "all 0" else pytest.mark.slow) for name in ("all 0", "slopes", "nested")
+])  # fmt: skip
+def test_the_posterior_stays_while_numbers_of_groups_are_adjusted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To theta, by far too much, and drawn with heavier tails, however well chains move. Error rate 1e-3 a case."""
+    far_too_much(monkeypatch)
+    assert not failures(name, adjusted, monkeypatch)
+
+
+def far_too_much(patch: pytest.MonkeyPatch) -> None:
+    """Any coefficients are exact: these are none that fit."""
+
+    def fitted(position: Tensor, noise: Tensor, rung: Any) -> Adjusted:
+        own, generator = noise.shape[:2], torch.Generator().manual_seed(8)
+        column, slopes = (torch.rand(*own, n, generator=generator, dtype=noise.dtype) for n in (1, position.shape[1]))
+        return Adjusted(position.mean(0), position.std(0), column, slopes, column - 0.5, 0.4 * (slopes - 0.5))
+
+    patch.setattr("hiertorch.run.adjusted.POOR", 2.0)
+    patch.setattr(heavytails, "LONG", 4)
+    patch.setattr(whitened, "fitted", fitted)
+
+
+def adjusted(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+    """Nothing is broken, but there is something to break."""
+    assert engine.adjusted is not None
+    assert any(float(freedom.min()) == HEAVIER for freedom in engine.tails.freedom.values())
+
+
 def without_surrogate(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
     """Ratios of the rows' density alone."""
     assert engine.closed is not None
@@ -270,8 +301,22 @@ def without_surrogate(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
     )  # of the sites as they are now
 
 
+def population_alone(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+    """Groups are left where they are: what moves the population must be right by itself."""
+    nothing = Info(torch.ones(CHAINS, 1), torch.zeros(()), None)
+    patch.setattr(engine, "_groups", lambda level: nothing)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["intercepts", "slopes", "nested"])
+def test_the_posterior_stays_while_the_population_alone_moves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Error rate 1e-3 a case."""
+    assert not failures(name, population_alone, monkeypatch)
+
+
 def without_moving_along(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
     """Numbers of groups are kept, and their effects as well, when the population moves."""
+    population_alone(engine, patch)
     right = engine.ladder.down
 
     def down(rungs: Any, noise: Any, known: Any = ()) -> Any:
@@ -282,7 +327,7 @@ def without_moving_along(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
 
 def without_ratio_of_tails(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
     """Numbers of groups from a Student distribution, taken for normal."""
-    patch.setattr(whitened, "_heavier", lambda noise: torch.zeros_like(noise[0]))
+    patch.setattr(HeavyTails, "heavier", lambda tails, noise, level: torch.zeros_like(noise[0]))
 
 
 def without_fold(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
@@ -304,6 +349,21 @@ def walks_as_proposals(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(engine, "_population", lambda *args, walk: right(*args, walk=False))
 
 
+def without_change_of_variables(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+    """Numbers of groups adjusted to theta, as if they had been so before."""
+    adjusted(engine, patch)
+    right = Adjusted.numbers
+
+    def numbers(own: Adjusted, position: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        e, more, volume = right(own, position, eps)
+        return e, torch.zeros_like(more), volume
+
+    patch.setattr(Adjusted, "numbers", numbers)
+    assert engine.adjusted is not None
+    _, more, _ = right(engine.adjusted, engine.at.position, engine.at.noise[0])
+    engine.at = engine.at._replace(weights=engine.at.weights - more)
+
+
 BROKEN: dict[str, tuple[str, Break]] = {
     "missing surrogate term": ("intercepts", without_surrogate),
     "effects stay": ("intercepts", without_moving_along),
@@ -311,6 +371,7 @@ BROKEN: dict[str, tuple[str, Break]] = {
     "Student for normal, two numbers": ("slopes", without_ratio_of_tails),
     "forgotten fold": ("slopes", without_fold),
     "walks as proposals": ("intercepts", walks_as_proposals),
+    "no change of variables": ("all 0", without_change_of_variables),
 }
 
 
@@ -321,5 +382,8 @@ BROKEN: dict[str, tuple[str, Break]] = {
 def test_broken_engines_are_noticed(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learnt as they should be, then broken."""
     monkeypatch.setattr(whitened, "CYCLE", 2)
+    monkeypatch.setattr("hiertorch.run.adjusted.POOR", 0.0)
+    if how == "no change of variables":
+        far_too_much(monkeypatch)
     name, break_it = BROKEN[how]
     assert failures(name, break_it, monkeypatch)

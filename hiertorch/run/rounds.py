@@ -1,0 +1,67 @@
+"""Rounds of a whitened warm-up: each twice as long as the one before, at whose end everything is learnt anew."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from hiertorch.gaussian.sites import Moments
+from hiertorch.run.engine import filed, inside
+
+ROUNDS = (30, 60, 120, 240)
+"""Sweeps of the rounds of a warm-up of 450; longer or shorter ones keep these shares."""
+
+LOOK_EVERY = 4
+"""Sweeps between draws that sites are averaged over."""
+
+
+def ends(warmup: int) -> list[int]:
+    """Sweeps after which the rounds of a warm-up end."""
+    return sorted({max(1, round(warmup * end / sum(ROUNDS))) for end in accumulate(ROUNDS)})
+
+
+@dataclass
+class Round:
+    """What one round has seen.
+
+    Attributes:
+        positions: theta of all chains, `(chains, d)`, sweep by sweep.
+        moments: from which sites follow.
+        thetas: theta of some sweeps, to which numbers of groups may be adjusted,
+        numbers: and these, `(K, groups, chains)`.
+        accepted: share of the proposals of the population in each sweep.
+    """
+
+    positions: list[Tensor] = field(default_factory=list)
+    moments: Moments | None = None
+    thetas: list[Tensor] = field(default_factory=list)
+    numbers: list[Tensor] = field(default_factory=list)
+    accepted: list[Tensor] = field(default_factory=list)
+
+    def add(self, moments: Moments) -> None:
+        """Those of one sweep."""
+        self.moments = moments if self.moments is None else self.moments.plus(moments)
+
+    @property
+    def rate(self) -> float:
+        """Share of the proposals of the population that were accepted; waits for the device."""
+        return float(torch.stack(self.accepted).mean()) if self.accepted else 1.0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The same as named tensors, which `of` takes."""
+        found = {} if self.moments is None else filed("moments", self.moments.tensors())
+        for name in ("positions", "thetas", "numbers", "accepted"):
+            found |= filed(name, {str(k): x for k, x in enumerate(getattr(self, name))})
+        return found
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Round":
+        """What such tensors hold."""
+        found, moments = cls(), inside("moments", tensors)
+        found.moments = Moments.of(moments) if moments else None
+        for name in ("positions", "thetas", "numbers", "accepted"):
+            held = inside(name, tensors)
+            getattr(found, name).extend(held[str(k)] for k in range(len(held)))
+        return found
