@@ -13,8 +13,14 @@ from hiertorch.run.engine import filed, inside
 ROUNDS = (30, 60, 120, 240)
 """Sweeps of the rounds of a warm-up of 450; longer or shorter ones keep these shares."""
 
-LOOK_EVERY = 4
-"""Sweeps between draws that sites are averaged over."""
+NUMBERED = 4
+"""Sweeps between those whose numbers of groups are kept for being adjusted."""
+
+LOOKED, FEW_LOOKED = 128, 32
+"""Draws of a round, of all chains together, that sites are averaged over; and so many of very large data."""
+
+LARGE = 2_000_000
+"""Rows times chains, above which data are very large."""
 
 
 def ends(warmup: int) -> list[int]:
@@ -65,3 +71,9 @@ class Round:
             held = inside(name, tensors)
             getattr(found, name).extend(held[str(k)] for k in range(len(held)))
         return found
+
+
+def looks_every(sweeps: int, chains: int, rows: int) -> int:
+    """Sweeps of a round between those whose draws sites are averaged over."""
+    wanted = FEW_LOOKED if rows * chains > LARGE else LOOKED
+    return max(1, (sweeps - sweeps // 4) * chains // wanted)

@@ -41,7 +41,7 @@ from hiertorch.run.engine import Block, Engine, UnsuitedError, filed, inside
 from hiertorch.run.folded import Folded
 from hiertorch.run.heavytails import FREEDOM, HeavyTails
 from hiertorch.run.proposals import scale_of
-from hiertorch.run.rounds import LOOK_EVERY, Round, ends
+from hiertorch.run.rounds import NUMBERED, Round, ends, looks_every
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place, Standing, split
 from hiertorch.run.stays import Stays
@@ -201,7 +201,8 @@ class Whitened(Engine):
                 window = self._run(min(end, done + sweeps) - sweep, acceptance)
             next(window)
             if sweep - begin >= (end - begin) // 4:  # what is left of the start is forgotten
-                self._see(look=(sweep - begin) % LOOK_EVERY == 0, last=end == until[-1])
+                every = looks_every(end - begin, self.chains, self.target.data.n_rows)
+                self._see(look=(end - 1 - sweep) % every == 0, last=end == until[-1])
             if sweep + 1 == end:
                 self._learn()
 
@@ -209,7 +210,7 @@ class Whitened(Engine):
         """Notes what a sweep of warm-up has come to; sites are not learnt in the last round."""
         now, at = self.round, self.at
         now.positions.append(at.position)
-        if look and self.poor:
+        if self.poor and len(now.positions) % NUMBERED == 0:
             now.thetas.append(at.position)
             e = at.noise[0]
             now.numbers.append(e if self.adjusted is None else self.adjusted.numbers(at.position, e)[0])

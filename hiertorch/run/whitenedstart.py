@@ -17,8 +17,11 @@ TURNS = 12
 NEAR = 6
 """Turns in which steps of sites are bounded."""
 
-DRAWS = 24
-"""Of the surrogate, over which sites are averaged."""
+DRAWS, FEW_DRAWS = 24, 4
+"""Of the surrogate, over which sites are averaged; and so many of very large data."""
+
+LARGE = 4_000_000
+"""Rows times draws that are held at once."""
 
 PRIOR = 64
 """Draws from the prior whose middle theta starts from."""
@@ -66,6 +69,7 @@ def found_around_mode(
         for name, c in space.coordinates.items()
         for _ in range(c.size * c.width)
     ]
+    number = DRAWS if DRAWS * target.data.n_rows <= LARGE else FEW_DRAWS
     own, rows = ([i for i, x in enumerate(of_rows) if x == wanted] for wanted in (False, True))
     moments = derivatives(_drawn(standing, Ladder(surrogate.first), theta, 0, source))
     for turn in range(TURNS):
@@ -74,7 +78,7 @@ def found_around_mode(
             places = _stencil(theta, own)
             heights, _ = standing.evaluate(ladder, places, places.new_zeros(ladder.root.width, len(places)))
             theta, curvature = _climbed(heights, theta, curvature, own)
-        values = _drawn(standing, ladder, theta, DRAWS if turn >= NEAR // 2 else 0, source)
+        values = _drawn(standing, ladder, theta, number if turn >= NEAR // 2 else 0, source)
         if rows:
             heights = torch.stack([_of_rows(standing, terms, values, place) for place in _stencil(theta, rows)])
             theta, curvature = _climbed(heights, theta, curvature, rows)
