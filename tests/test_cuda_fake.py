@@ -14,7 +14,17 @@ import torch
 from builders import numbers
 from fake_cuda import CUDA, ToGpu, assert_on_gpu, fake_mode
 from torch._subclasses.fake_tensor import DataDependentOutputException
-from torch.distributions import Bernoulli, Gamma, HalfNormal, LKJCholesky, MultivariateNormal, Normal, Poisson, StudentT
+from torch.distributions import (
+    Bernoulli,
+    Gamma,
+    HalfNormal,
+    LKJCholesky,
+    MultivariateNormal,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
+)
 from torch.utils._pytree import tree_leaves, tree_map
 from windows import RUN, make_windows
 from zoo import example
@@ -34,6 +44,8 @@ from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.store import Store
 from hiertorch.run.sweeps import Sweep
 from hiertorch.run.warmstart import warm_start
+from hiertorch.run.whitened import Whitened
+from hiertorch.runtime.validating import validation
 
 CHAINS = 6
 
@@ -251,6 +263,62 @@ def test_several_data_sets_stay_on_the_gpu(name, monkeypatch):
         marginal = there.log_marginal(rest)
         assert_on_gpu(drawn, marginal)
         assert marginal.shape == (6,)
+
+
+# What moves in the coordinates of a surrogate
+
+
+class Counts(ht.Model):
+    """Schools in districts, a coefficient, and raters across."""
+
+    mu = ht.Latent(Normal(0.0, 1.0))
+    scales = ht.Latent(Gamma(2.0, 1.0), event=3)
+    phi = ht.Latent(Gamma(2.0, 1.0))
+    beta = ht.Latent(Normal(0.0, 1.0))
+    rater = ht.Latent(lambda v: Normal(0.0, v.scales[..., 0]), plate="rater")
+    district = ht.Latent(lambda v: Normal(v.mu, v.scales[..., 1]), plate="district")
+    school = ht.Latent(
+        lambda v, data: Normal(v.district[:, data.parents("school", "district")], v.scales[..., 2]), plate="school"
+    )
+
+    def likelihood(self, v, data):
+        eta = v.school[:, data.school] + v.rater[:, data.rater] + v.beta * data.x
+        return NegativeBinomial(v.phi, logits=eta - v.phi.log())
+
+
+@pytest.mark.parametrize(("model", "form"), [(Correlated, "closed"), (Counts, "the user's own")])
+def test_whitened_sweeps_stay_on_the_gpu(model, form, monkeypatch):
+    """Begun on the CPU, where values can be looked at; then sweeps of warm-up and sampling, numbers of groups adjusted,
+    wait for no value.
+    """
+    monkeypatch.setattr("hiertorch.run.adjusted.POOR", 2.0)
+    monkeypatch.setattr("hiertorch.run.adjusted.LEAST", -1.0)
+    monkeypatch.setattr("hiertorch.run.heavytails.LONG", 1)
+    monkeypatch.setattr("hiertorch.density.rowpass.can_compile", lambda _: False)  # as on a GPU
+    if form != "closed":
+        monkeypatch.setattr("hiertorch.run.whitened.closed_weights", lambda *_: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)
+        plan = ht.plan(model(), school_data())
+    assert plan.surrogate is not None
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad(), validation(False):
+        engine = Whitened(plan.structure, plan.surrogate, CHAINS, generator)
+        assert (engine.closed is None) == (form != "closed")
+        engine.begin({}, None)
+        engine.advance(0, 60, 300, 1, Store(engine.values(), engine.target.names, 1), Acceptance(engine.order))
+        assert engine.adjusted is not None and engine.tails.freedom
+    engine.generator = None  # a fake GPU has no random numbers
+    with fake_mode():
+        with ToGpu():
+            there = copy.deepcopy(engine, {id(engine.target): engine.target.to(CUDA)})
+        assert_on_gpu(there.at.tensors())
+        counter, store = Acceptance(there.order), Store(there.values(), there.target.names, 26)
+        there.advance(60, 26, 300, 1, store, counter)
+        there.advance(300, 26, 300, 1, store, counter)
+        assert_on_gpu(there.at.tensors(), there.values(), there.height(), there.stays(), there.round.tensors())
+        assert_on_gpu(counter.window(sampling=True), counter.rates(), counter.nan, store.draws(), store.log_density())
+        assert store.n_draws == 26
 
 
 # What comes out

@@ -92,7 +92,7 @@ class Along(NamedTuple):
     name: str
     at: int
     rows: Tensor  # which, (rows,)
-    column: Tensor  # of all rows, (rows,)
+    step: float  # of the number, for a small one of eta
 
 
 class RowDerivatives:
@@ -116,7 +116,8 @@ class RowDerivatives:
             best = max(seen, key=lambda number: int(seen[number].sum()))
             if not bool(seen[best].any()):
                 break
-            self.along.append(Along(*best, seen[best], every[best]))
+            step = STEP / float(every[best][seen[best]].abs().median())
+            self.along.append(Along(*best, seen[best], step))
             left = left & ~seen[best]
 
     def __call__(self, values: Mapping[str, Tensor]) -> Moments:
@@ -135,8 +136,8 @@ class RowDerivatives:
 
     def _moved(self, values: Mapping[str, Tensor], along: "Along") -> tuple[Tensor, Tensor, Tensor]:
         """The rows' log densities where eta is a little higher, and lower, and by how much, `(chains, rows)`."""
-        h = STEP / float(along.column[along.rows].abs().median())
-        above, below = ({**values, along.name: _shifted(values[along.name], along.at, s * h)} for s in (1.0, -1.0))
+        steps = (along.step, -along.step)
+        above, below = ({**values, along.name: _shifted(values[along.name], along.at, by)} for by in steps)
         step = torch.where(along.rows, 0.5 * (self._eta(above) - self._eta(below)), 1.0)
         return self.terms(above), self.terms(below), step
 

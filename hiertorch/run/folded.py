@@ -51,8 +51,8 @@ class Folded:
         uniform = torch.rand(FREEDOM // 2, number, generator=generator, dtype=root.dtype, device=root.device)
         chi = -2.0 * (1.0 - uniform).log().sum(0)  # chi-squared
         x = mean + (normal * (FREEDOM / chi).sqrt().unsqueeze(1)) @ root.mT
-        if self.folded:
-            x[:, self.folded] = x[:, self.folded].abs().clamp(min=SMALLEST).log()
+        for i in self.folded:
+            x[:, i] = x[:, i].abs().clamp(min=SMALLEST).log()
         return x
 
     def log_density(self, tuning: Mapping[str, Tensor], u: Tensor) -> Tensor:
@@ -69,11 +69,14 @@ class Folded:
             square = ((turned - mean) @ inverse.mT).square().sum(1)
             each.append(torch.log1p(square / FREEDOM))
         total = torch.stack(each).mul(-0.5 * (FREEDOM + d)).logsumexp(0)
-        return constant - root.diagonal().log().sum() + total + u[:, self.folded].sum(1)
+        for i in self.folded:
+            total = total + u[:, i]
+        return constant - root.diagonal().log().sum() + total
 
     def _natural(self, u: Tensor) -> Tensor:
         if not self.folded:
             return u
         x = u.clone()
-        x[:, self.folded] = x[:, self.folded].exp()
+        for i in self.folded:
+            x[:, i] = x[:, i].exp()
         return x

@@ -33,7 +33,7 @@ class HeavyTails:
         freedom, some = self.freedom.get(level), HEAVIER // 2
         if freedom is None:
             return normal * uniform.prod(0).log_().mul_(-2.0 / FREEDOM).rsqrt_()  # chi-squared over its mean
-        product = uniform[:some].prod(0) * torch.where(freedom == FREEDOM, uniform[some:].prod(0), 1.0)
+        product = uniform[:some].prod(0) * uniform[some:].prod(0).masked_fill_(freedom != FREEDOM, 1.0)
         return normal * product.log_().mul_(-2.0 / freedom).rsqrt_()
 
     def heavier(self, noise: Tensor, level: int) -> Tensor:

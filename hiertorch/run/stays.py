@@ -25,8 +25,8 @@ class Stays:
 
     def add(self, k: int, accepted: Tensor) -> None:
         """What of a block was accepted in one sweep."""
-        now = self.now.get(k)
-        self.now[k] = now = (~accepted).int() if now is None else torch.where(accepted, 0, now + 1)
+        now, refused = self.now.get(k), accepted.logical_not()
+        self.now[k] = now = refused.to(torch.int32) if now is None else (now + 1).mul_(refused)
         longest = self.longest.get(k)
         self.longest[k] = now if longest is None else torch.maximum(longest, now)
 

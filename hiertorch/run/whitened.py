@@ -248,10 +248,8 @@ class Whitened(Engine):
 
     def _walked(self) -> Proposal:
         """From where the chains are."""
-        at, d = self.at, self.standing.width
-        position = (
-            at.position + (self.tuning["root"].new_tensor(d).clamp(min=1).rsqrt() * self._normal(d).mT) @ self.walk.mT
-        )
+        d = self.standing.width
+        position = self.at.position + max(1, d) ** -0.5 * self._normal(d).mT @ self.walk.mT
         return next(self._made(position, self._normal(self.ladder.root.width)))
 
     def _population(self, proposed: Proposal, log_uniform: Tensor, *, walk: bool) -> Info:
