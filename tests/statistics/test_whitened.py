@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 import torch
 from references import p_values
-from scipy import stats
+from scipy import special, stats
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
     Binomial,
+    Categorical,
     Gamma,
     LKJCholesky,
     LogNormal,
@@ -132,6 +133,20 @@ class Outliers(ht.Model):
         return StudentT(3.0, v.a[:, data.group], v.scale)
 
 
+class Ordered(ht.Model):
+    """Three grades by thresholds that are sampled; no family, a likelihood of a user's own."""
+
+    mu = ht.Latent(Normal(0.0, 1.0))
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    gap = ht.Latent(LogNormal(0.0, 0.5))
+    a = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        eta = v.a[:, data.group]
+        low, high = eta.neg().sigmoid(), (v.gap - eta).sigmoid()
+        return Categorical(probs=torch.stack([low, (high - low).clamp(min=1e-12), (1.0 - high).clamp(min=1e-12)], -1))
+
+
 class Trials(ht.Model):
     """Some rows have no trials, some no weight."""
 
@@ -180,6 +195,7 @@ CASES = {
                               of_counts(COUNTS)),
     "heavy tails": Case(Outliers(), ht.Data(TIMES, groups={"group": [0, 0, 1, 2]}),
                         4 * float(stats.t(3, 0, 0.5).logpdf(0.0))),
+    "ordinal": Case(Ordered(), ht.Data([0.0, 1.0, 2.0, 2.0], groups={"group": [0, 0, 1, 2]})),
     "trials": Case(
         Trials(), ht.Data([1.0, 0.0, 2.0, 0.0, 0.0, 1.0], groups=THREE, trials=TRIALS, weights=[1, 1, 1, 2, 1, 0])
     ),
@@ -289,6 +305,39 @@ def adjusted(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
     """Nothing is broken, but there is something to break."""
     assert engine.adjusted is not None
     assert any(float(freedom.min()) == HEAVIER for freedom in engine.tails.freedom.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learning", [False, True])
+def test_sites_that_go_on_learning_are_noticed(learning: bool) -> None:
+    """A chain whose sites and proposals follow where it is, sweep by sweep, against one whose are frozen. Means
+    and variances of all functions by Monte Carlo errors of batches; error rate 1e-3.
+    """
+    case, sweeps, batches = CASES["nested"], 1_600, 40
+    starts, known = exact("nested")
+    engine = engine_of(case, 1)
+    engine.begin({name: x[:1] for name, x in starts.items()}, None)
+    engine.prepare(compiled=False)
+    engine.advance(0, 200, 200, 1, Store(engine.values(), engine.target.names, 1), Acceptance(engine.order))
+    if not learning:
+        draws = advanced(engine, 200, sweeps, 200)
+    else:
+        store, acceptance = Store(engine.values(), engine.target.names, sweeps), Acceptance(engine.order)
+        for _ in range(sweeps):
+            engine.advance(200, 1, 200, 1, store, acceptance)
+            engine._take_sites(engine.derivatives(engine.values()).sites())
+            engine.at = engine._standing_at(engine.at.position, engine.at.rungs.tail, engine.at.effects)
+            engine.at = engine.at._replace(proposal=engine.proposal.log_density(engine.tuning, engine.at.position))
+        draws = store.draws()
+    found = evaluate(case, Values({name: x.flatten(0, 1) for name, x in draws.items()}))
+    p = {}
+    for name, x in evaluate(case, known).items():
+        scores = special.ndtri((np.searchsorted(np.sort(x), found[name]) + 0.5) / (len(x) + 1))
+        for what, values, expected in (("mean", scores, 0.0), ("variance", scores**2, 1.0)):
+            means = values.reshape(batches, -1).mean(1)
+            error = (means.var(ddof=1) / len(means) + (1 if what == "mean" else 2) / len(x)) ** 0.5
+            p[f"{what} of {name}"] = 2 * stats.t(len(means) - 1).sf(abs(means.mean() - expected) / error)
+    assert bool(min(p.values()) < ALPHA / len(p)) is learning, p
 
 
 def without_surrogate(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
