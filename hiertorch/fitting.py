@@ -52,7 +52,10 @@ def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Resul
     audience = Audience([*monitors, *board, *([ProgressBar()] if options.progress else [])])
     with torch.no_grad(), validation(False), few_threads(plan, task.schedule), Signals() as signals:
         engine = task.engine
-        _begin(task, model, data, options)
+        try:
+            _begin(task, model, data, options)
+        except UnsuitedError as error:
+            return _again(error, task, model, data, options, face)
         store = Store(engine.values(), task.info.shown, task.room, options.dtype, task.most)
         looks = Looks(task.schedule, task.goal)
         acceptance = Acceptance(engine.order)
@@ -69,15 +72,25 @@ def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Resul
             ended.give(found, signals, options.log_dir)
             return found
         audience.stop("discarded")
-        structure, whitened = analyse(model, data, plan.structure.reads), plan.surrogate is not None
-        ordinary = make_plan(structure, None, plan.note if whitened else str(ended.cause), str(ended.cause) * whitened)
     if signals.met:  # whoever wants the run to end does not want another one
         raise signals.met[0]
-    warn(f"{ended.cause}. {AGAIN}")
-    again = fit(model, data, replace(options, plan=ordinary, seed=task.seed, monitors=monitors, device=None), face)
-    if isinstance(ended.cause, AuditError):
-        again.run["audit"] = ended.cause.found.facts()
-    return again
+    return _again(ended.cause, task, model, data, replace(options, monitors=monitors), face)
+
+
+def _again(
+    cause: AuditError | UnsuitedError, task: Task, model: Model, data: Data, options: Options, face: type[Result]
+) -> Result:
+    """The run with ordinary moves, and why."""
+    plan, why = task.plan, str(cause)
+    structure = analyse(model, data, plan.structure.reads)
+    notes = (why, "") if plan.surrogate is None else (plan.note, why)
+    warn(f"{why}. {AGAIN}")
+    found = fit(
+        model, data, replace(options, plan=make_plan(structure, None, *notes), seed=task.seed, device=None), face
+    )
+    if isinstance(cause, AuditError):
+        found.run["audit"] = cause.found.facts()
+    return found
 
 
 def _placed(model: Model, data: Data, options: Options) -> tuple[Model, Data]:

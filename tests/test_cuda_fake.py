@@ -308,7 +308,7 @@ def test_whitened_sweeps_stay_on_the_gpu(model, form, monkeypatch):
         engine.begin({}, None)
         engine.advance(0, 60, 300, 1, Store(engine.values(), engine.target.names, 1), Acceptance(engine.order))
         assert engine.adjusted is not None and engine.tails.freedom
-    engine.generator = None  # a fake GPU has no random numbers
+    engine.generator = engine.numbers.generator = None  # a fake GPU has no random numbers
     with fake_mode():
         with ToGpu():
             there = copy.deepcopy(engine, {id(engine.target): engine.target.to(CUDA)})

@@ -205,6 +205,9 @@ def _check(candidates: Mapping[str, Fit | Criterion]) -> None:
 
 def _asked(candidates: Mapping[str, Fit | Criterion], kind: str | None, by: str | None) -> tuple[str, str]:
     """Kind and grouping, given or those of the criteria that are ready, which must be the same."""
+    for what, word in (("kind", kind), ("by", by)):
+        if word is not None and not isinstance(word, str):
+            raise DataError(f"{what}= is a word, as posterior.criterion has it; found {word!r}.")
     ready = {name: one for name, one in candidates.items() if isinstance(one, Criterion)}
     for name, one in ready.items():
         kind, by = one.kind if kind is None else kind, one.by if by is None else by

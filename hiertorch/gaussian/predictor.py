@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributions
+from torch.autograd import forward_ad
 from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
@@ -99,6 +100,8 @@ def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
     columns = {name: x for name, x in columns.items() if name in effects or bool((x != 0).any())}
     if curved := [name for name in effects if name not in columns]:
         raise NotAffine(f"the predictor of the rows is not linear in {curved[0]!r}")
+    if not normal & columns.keys():
+        raise NotAffine("the predictor of the rows is linear in no latent with a normal prior")
     there = {name: drawn[name] if name in columns else x.expand_as(drawn[name]) for name, x in base.items()}
     moved = {name: x - base[name] for name, x in there.items()}
     along = torch.stack([_along(moved, name, x, data, model) for name, x in columns.items()]).sum(0)
@@ -193,11 +196,14 @@ def _derivatives(eta: Rows, base: Mapping[str, Tensor], numbers: Sequence[Number
     for i, (name, j) in enumerate(numbers):
         along[name].view(chains, along[name].shape[1], -1)[i, :, j] = 1.0
 
-    def at(*tensors: Tensor) -> Tensor:
-        return eta(dict(zip(values, tensors, strict=True)))
-
-    found: Tensor = torch.func.jvp(at, tuple(values.values()), tuple(along.values()))[1]
-    return found
+    try:  # not torch.func.jvp, which imports the compiler
+        with forward_ad.dual_level():
+            here = eta({name: forward_ad.make_dual(x, along[name]) for name, x in values.items()})
+            found = forward_ad.unpack_dual(here).tangent
+    except Exception as error:  # of the user's code, or of an operation without a forward derivative
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise NotAffine(f"its likelihood can't be differentiated forwards ({why})") from error
+    return torch.zeros_like(here) if found is None else found
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

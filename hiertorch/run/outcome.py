@@ -109,7 +109,7 @@ def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending, look
         "interval": store.interval,
         **({} if info.alike else {"own_data": True}),  # each chain has its own
         **({"nan_example": acceptance.example} if acceptance.example else {}),
-        **({"stays": stays} if (stays := facts(engine.stays(), stats.blocks, info.labels)) else {}),
+        **({"stays": stays} if (stays := facts(engine.stays(), dict(engine.blocks), info.labels)) else {}),
         "impossible": {name: list(pair) for name, pair in plan.target.met.found().items()},
     }
     fit = Fit(

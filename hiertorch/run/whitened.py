@@ -36,6 +36,7 @@ from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info, decide
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.adjusted import Adjusted, fitted, wanted
+from hiertorch.run.candidates import Candidate, Candidates, Numbers
 from hiertorch.run.closedweights import closed_weights
 from hiertorch.run.engine import Block, Engine, UnsuitedError, filed, inside
 from hiertorch.run.folded import Folded
@@ -43,7 +44,7 @@ from hiertorch.run.heavytails import FREEDOM, HeavyTails
 from hiertorch.run.proposals import scale_of
 from hiertorch.run.rounds import NUMBERED, Round, ends, looks_every
 from hiertorch.run.rowweights import RowWeights
-from hiertorch.run.standing import Place, Standing, split
+from hiertorch.run.standing import Place, Standing
 from hiertorch.run.stays import Stays
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
@@ -70,8 +71,8 @@ POOL = 4_000
 WIDER = 1.3
 """Times the spread of these: the first proposal."""
 
-Proposal = tuple[Tensor, Tensor, Tensor, Tensor, Rungs, Tensor]
-"""theta `(chains, d)`, log pi_s, log q, what rows take from theta, rungs, and the square of the root's numbers."""
+TRIALS = 8
+"""Of starting places, each half as far from the mode as the one before, for chains whose density is not finite."""
 
 
 class Whitened(Engine):
@@ -95,6 +96,8 @@ class Whitened(Engine):
         self.blocks = blocks_of(surrogate)
         self.order = tuple(range(len(self.blocks)))
         self.proposal = Folded(self.standing.scales)
+        self.numbers = Numbers(generator, chains, surrogate.data.y)
+        self.candidates = Candidates(self.standing, self.proposal, self._of_rows, self.numbers)
         self.weigh = RowWeights(structure, surrogate, grams.levels[0].plate if grams.levels else None)
         self.closed = closed_weights(structure, surrogate, self.standing, self.weigh)
         self.derivatives = RowDerivatives(self.weigh.terms, surrogate)
@@ -114,41 +117,41 @@ class Whitened(Engine):
         pool = around.draw({"mean": mode, "root": spread.diag_embed()}, POOL, source)
         self.tuning = self.proposal.fit(pool, WIDER)
         given = read_init(self.target, self.chains, init)
+        self.at = self._started(pool, given, 1.0)
+        for attempt in range(1, TRIALS):  # nearer to the mode, where the density is not finite
+            if bool((sound := self.height().isfinite()).all()):
+                break
+            nearer = mode + 0.5**attempt * (pool.roll(-attempt * self.chains, 0) - mode)
+            self.at = self.at.where(sound, self._started(nearer, given, 0.5**attempt))
+        if bad := int((~torch.isfinite(self.height())).sum()):
+            what = f"the log density is not finite where {bad} of {self.chains} chains start"
+            if given:
+                raise SamplingError(f"{what} (init: {', '.join(given)}). Check init and the priors of these latents.")
+            raise UnsuitedError(f"{what}, by a Gaussian surrogate of the rows")
+
+    def _started(self, pool: Tensor, given: Mapping[str, Tensor], spread: float) -> Place:
+        """At the first positions of a pool and given values, others at the surrogate's draws, or nearer to its mean."""
+        standing = self.standing
         position, slices = pool[: self.chains].clone(), standing.space.slices
         for name in (name for name in given if name in standing.rest):
             position[:, slices[name]] = given[name].flatten(1)
-        root, noise = self._normal(self.ladder.root.width), tuple(self._of_level(k) for k in self.levels)
+        root = spread * self.numbers.normal(self.ladder.root.width)
+        noise = tuple(spread * self._of_level(k) for k in self.levels)
         density, rungs = standing.evaluate(self.ladder, position, root)
         rows, heavy = self._of_rows(position), self._heavy(noise)
         effects, weights, rungs = self._down(position, rows, rungs, noise)
-        self.at = Place(position, density, density, rows, rungs, root.square().sum(0), noise, effects, weights, heavy)
+        at = Place(position, density, density, rows, rungs, root.square().sum(0), noise, effects, weights, heavy)
         if any(name not in standing.rest for name in given):  # others stay where the surrogate has them
-            values = {**self.values(), **self.target.space.constrain(given)}
-            self.at = self._standing_at(position, *standing.apart(self.ladder.collapsed, values))
-        self.at = self.at._replace(proposal=self.proposal.log_density(self.tuning, position))
-        if bad := int((~torch.isfinite(self.height())).sum()):
-            raise SamplingError(
-                f"the log density is not finite where {bad} of {self.chains} chains start (init: "
-                f"{', '.join(given) or 'none'}; sampled: {', '.join(standing.rest)}). Check init and the priors of "
-                "these latents."
-            )
+            values = {**self._values_at(at), **self.target.space.constrain(given)}
+            at = self._standing_at(position, *standing.apart(self.ladder.collapsed, values))
+        return at._replace(proposal=self.proposal.log_density(self.tuning, position))
 
     def _take_sites(self, sites: Sites) -> None:
         self.sites, self.ladder = sites, Ladder(self.surrogate.given(sites))
         (self.closed or self.weigh).set_sites(sites)
 
-    def _normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers `(*shape, chains)`."""
-        like = self.surrogate.data.y
-        return torch.randn(*shape, self.chains, generator=self.generator, dtype=like.dtype, device=like.device)
-
     def _of_level(self, level: int) -> Tensor:
-        return self._normal(self.ladder.widths[level], self.ladder.sizes[level])
-
-    def _uniform(self, *shape: int) -> Tensor:
-        """Uniform numbers on (0, 1]."""
-        like = self.surrogate.data.y
-        return torch.rand(shape, generator=self.generator, dtype=like.dtype, device=like.device).neg_().add_(1.0)
+        return self.numbers.normal(self.ladder.widths[level], self.ladder.sizes[level])
 
     def _of_rows(self, position: Tensor) -> Tensor:
         return position.new_zeros(0, len(position)) if self.closed is None else self.closed.parameters(position)
@@ -219,40 +222,19 @@ class Whitened(Engine):
 
     def _run(self, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep."""
-        chains, (first, *_) = self.chains, self.order
+        first, *_ = self.order
         walks = [t % CYCLE == CYCLE - 1 for t in range(sweeps)]
-        proposals = self._proposals(sweeps - sum(walks))
-        log_uniform = self._uniform(sweeps, chains).log_()
+        offered, ladder = self.candidates.window(self.ladder, self.tuning, sweeps - sum(walks)), self.ladder
+        log_uniform = self.numbers.uniform(sweeps).log_()
         for t, walk in enumerate(walks):
-            infos = {first: self._population(self._walked() if walk else next(proposals), log_uniform[t], walk=walk)}
+            there = self.candidates.walked(ladder, self.tuning, self.at.position, self.walk) if walk else next(offered)
+            infos = {first: self._population(there, log_uniform[t], walk=walk)}
             for level in reversed(self.levels):
                 infos[1 + level] = self._groups(level)
             acceptance.add([infos[k] for k in self.order])
             yield self.at
 
-    def _proposals(self, sweeps: int) -> Iterator[Proposal]:
-        """For all chains, sweep by sweep."""
-        number = sweeps * self.chains
-        position = self.proposal.draw(self.tuning, number, self.generator)
-        return self._made(position, self._normal(self.ladder.root.width, sweeps).flatten(1))
-
-    def _made(self, position: Tensor, root: Tensor) -> Iterator[Proposal]:
-        chains = self.chains
-        if not len(position):
-            return iter(())
-        density, rungs = self.standing.evaluate(self.ladder, position, root)
-        spread, square = self.proposal.log_density(self.tuning, position), root.square().sum(0)
-        rows = self._of_rows(position).split(chains, 1)
-        apart = (position.split(chains), density.split(chains), spread.split(chains), rows)
-        return zip(*apart, split(rungs, chains), square.split(chains), strict=True)
-
-    def _walked(self) -> Proposal:
-        """From where the chains are."""
-        d = self.standing.width
-        position = self.at.position + max(1, d) ** -0.5 * self._normal(d).mT @ self.walk.mT
-        return next(self._made(position, self._normal(self.ladder.root.width)))
-
-    def _population(self, proposed: Proposal, log_uniform: Tensor, *, walk: bool) -> Info:
+    def _population(self, proposed: Candidate, log_uniform: Tensor, *, walk: bool) -> Info:
         """theta and the root anew; groups keep their numbers."""
         at, (position, density, spread, rows, rungs, square) = self.at, proposed
         effects, weights, rungs = self._down(position, rows, rungs, at.noise)
@@ -269,11 +251,11 @@ class Whitened(Engine):
         """The numbers of all groups of a level anew, each decided by itself."""
         at, tails = self.at, self.tails
         normal = self._of_level(level)
-        noise = tails.drawn(normal, self._uniform(FREEDOM // 2, *normal.shape[1:]), level)
+        noise = tails.drawn(normal, self.numbers.uniform(FREEDOM // 2, normal.shape[1]), level)
         every, coarser = (*at.noise[:level], noise, *at.noise[level + 1 :]), at.effects[level + 1 :]
         effects, weights, _ = self._down(at.position, at.rows, at.rungs, every, coarser)
         ratio, heavy = self.ladder.summed(weights - at.weights, level), tails.heavier(noise, level)
-        accepted, info = decide(ratio, self._uniform(*ratio.shape).log_(), None, at.heavy[level] - heavy)
+        accepted, info = decide(ratio, self.numbers.uniform(len(ratio)).log_(), None, at.heavy[level] - heavy)
         self.counted.add(1 + level, accepted)
         masks = [accepted]
         for m in reversed(range(level)):
@@ -359,7 +341,10 @@ class Whitened(Engine):
 
     def values(self) -> Mapping[str, Tensor]:
         """The last sweep's values, `(chains, size, *event)`."""
-        found = self.standing.values(self.ladder, self.at.position, self.at.rungs.tail, self.at.effects)
+        return self._values_at(self.at)
+
+    def _values_at(self, at: Place) -> Mapping[str, Tensor]:
+        found = self.standing.values(self.ladder, at.position, at.rungs.tail, at.effects)
         return {name: found[name] for name in self.target.names}
 
     def height(self) -> Tensor:

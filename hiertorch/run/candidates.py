@@ -1,0 +1,86 @@
+"""What whitened chains are offered: theta by a proposal that depends on no chain, or by a walk, and the root anew."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hiertorch.gaussian.ladder import Ladder, Rungs
+from hiertorch.run.folded import Folded
+from hiertorch.run.standing import Standing, split
+
+
+class Numbers:
+    """Random numbers of all chains.
+
+    Args:
+        generator: where they come from.
+        chains: how many there are, in the last axis.
+        like: of their dtype, on their device.
+    """
+
+    def __init__(self, generator: torch.Generator, chains: int, like: Tensor) -> None:
+        self.generator, self.chains, self.like = generator, chains, like.new_zeros(())
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers `(*shape, chains)`."""
+        like = self.like
+        return torch.randn(*shape, self.chains, generator=self.generator, dtype=like.dtype, device=like.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers on (0, 1], `(*shape, chains)`."""
+        like = self.like
+        found = torch.rand(*shape, self.chains, generator=self.generator, dtype=like.dtype, device=like.device)
+        return found.neg_().add_(1.0)
+
+
+class Candidate(NamedTuple):
+    """One for each chain."""
+
+    position: Tensor  # theta, (chains, d)
+    density: Tensor  # log pi_s(theta)
+    proposal: Tensor  # log q(theta)
+    rows: Tensor  # what rows take from theta
+    rungs: Rungs
+    square: Tensor  # of the root's numbers, summed
+
+
+class Candidates:
+    """See the module.
+
+    Args:
+        standing: what theta means.
+        proposal: q.
+        of_rows: what rows take from theta `(n, d)`, `(numbers, n)`.
+        numbers: random ones.
+    """
+
+    def __init__(
+        self, standing: Standing, proposal: Folded, of_rows: Callable[[Tensor], Tensor], numbers: Numbers
+    ) -> None:
+        self.standing, self.proposal, self.of_rows, self.numbers = standing, proposal, of_rows, numbers
+
+    def window(self, ladder: Ladder, tuning: Mapping[str, Tensor], sweeps: int) -> Iterator[Candidate]:
+        """For so many sweeps, made in one batch."""
+        if not sweeps:
+            return iter(())
+        number = sweeps * self.numbers.chains
+        position = self.proposal.draw(tuning, number, self.numbers.generator)
+        return self._made(ladder, tuning, position, self.numbers.normal(ladder.root.width, sweeps).flatten(1))
+
+    def walked(self, ladder: Ladder, tuning: Mapping[str, Tensor], at: Tensor, walk: Tensor) -> Candidate:
+        """A random walk from theta `(chains, d)`, whose steps have the root `walk` of their covariance."""
+        d = self.standing.width
+        position = at + max(1, d) ** -0.5 * self.numbers.normal(d).mT @ walk.mT
+        return next(self._made(ladder, tuning, position, self.numbers.normal(ladder.root.width)))
+
+    def _made(
+        self, ladder: Ladder, tuning: Mapping[str, Tensor], position: Tensor, root: Tensor
+    ) -> Iterator[Candidate]:
+        chains = self.numbers.chains
+        density, rungs = self.standing.evaluate(ladder, position, root)
+        spread, square = self.proposal.log_density(tuning, position), root.square().sum(0)
+        apart = (position.split(chains), density.split(chains), spread.split(chains))
+        rows = self.of_rows(position).split(chains, 1)
+        return map(Candidate, *apart, rows, split(rungs, chains), square.split(chains))
