@@ -86,13 +86,17 @@ def read(path: str | os.PathLike[str], kind: Kind) -> tuple[dict[str, object], d
         raise DataError(f"can't read {path}: {error.strerror or error}. {_advice(kind)}") from error
     if empty:
         raise DataError(f"{path} is empty: it was never written. {_advice(kind)}")
-    try:
-        return _opened(path, kind)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
-        why = f"is not {kind.what} saved by hiertorch, or it is damaged ({error})"
-        raise DataError(f"{path} {why}. {_advice(kind)}") from error
+    while True:
+        before = path.stat().st_ino
+        try:
+            return _opened(path, kind)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            if path.exists() and path.stat().st_ino != before:  # replaced meanwhile: header and numbers of two files
+                continue
+            why = f"is not {kind.what} saved by hiertorch, or it is damaged ({error})"
+            raise DataError(f"{path} {why}. {_advice(kind)}") from error
 
 
 def _opened(path: Path, kind: Kind) -> tuple[dict[str, object], dict[str, Tensor]]:
