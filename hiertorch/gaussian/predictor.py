@@ -9,6 +9,7 @@ What is found here serves proposals alone (`hiertorch.gaussian.surrogate`): a pr
 sampler slower, never wrong.
 """
 
+import threading
 from collections.abc import Callable, Container, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
@@ -50,6 +51,18 @@ PREDICTORS: dict[type[Distribution], Callable[..., Tensor]] = {
 }
 """What is linear in latents where a distribution has its usual link."""
 
+LOCATIONS = (
+    distributions.Normal,
+    distributions.StudentT,
+    distributions.Cauchy,
+    distributions.Laplace,
+    distributions.Gumbel,
+)
+"""Those of which eta is in units of y."""
+
+_alone = threading.Lock()
+"""Held while something is differentiated forwards, of which torch knows one level for all threads."""
+
 Number = tuple[str, int]
 """A latent and the flat index of one of its numbers, of all groups."""
 
@@ -58,6 +71,12 @@ Rows = Callable[[Mapping[str, Tensor]], Tensor]
 
 Moving = Callable[[Mapping[str, Tensor], Data], Tensor]
 """eta of some rows, `(chains, rows)`, of values of all latents."""
+
+
+def unit(response: Distribution | None, y: Tensor) -> float:
+    """The size of differences of eta that matter: 1, or the spread of y where eta is in its units."""
+    spread = float(y.std(correction=0)) if type(response) in LOCATIONS else 1.0
+    return spread if spread > 0 else 1.0
 
 
 class Predictor(NamedTuple):
@@ -197,7 +216,7 @@ def _derivatives(eta: Rows, base: Mapping[str, Tensor], numbers: Sequence[Number
         along[name].view(chains, along[name].shape[1], -1)[i, :, j] = 1.0
 
     try:  # not torch.func.jvp, which imports the compiler
-        with forward_ad.dual_level():
+        with _alone, forward_ad.dual_level():
             here = eta({name: forward_ad.make_dual(x, along[name]) for name, x in values.items()})
             found = forward_ad.unpack_dual(here).tangent
     except Exception as error:  # of the user's code, or of an operation without a forward derivative
@@ -207,5 +226,5 @@ def _derivatives(eta: Rows, base: Mapping[str, Tensor], numbers: Sequence[Number
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    size = 1.0 + max(float(a.abs().amax()), float(b.abs().amax()))
+    size = max(float(a.abs().amax()), float(b.abs().amax()), torch.finfo(a.dtype).tiny)
     return bool(((a - b).abs() <= CLOSE * size).all())

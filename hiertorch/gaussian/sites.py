@@ -19,7 +19,7 @@ from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.model.latent import Values
 
 STEP = 1e-3
-"""Of eta, in differences of the second order: their error is some 1e-9."""
+"""Of eta in its unit, in differences of the second order: their error is some 1e-9."""
 
 APART = 1e-3
 """Of latents that shift sites, in differences of slopes."""
@@ -77,7 +77,7 @@ class Moments(NamedTuple):
         if longest is not None:
             unit = longest / float(w[w > 0].median().sqrt()) if largest > 0 else longest
             w = w.maximum(first.abs() / unit)
-        w = w.clamp(min=max(largest * FLOOR, 1e-12))
+        w = w.clamp(min=largest * FLOOR if largest > 0 else FLOOR)
         z, shifts = eta + first / w, dict[str, Tensor]()
         for name, mixed in self.mixed.items():
             slope = (mixed / self.number).nan_to_num(0.0, 0.0, 0.0) / w.unsqueeze(1)  # of z in a number
@@ -116,7 +116,7 @@ class RowDerivatives:
             best = max(seen, key=lambda number: int(seen[number].sum()))
             if not bool(seen[best].any()):
                 break
-            step = STEP / float(every[best][seen[best]].abs().median())
+            step = STEP * surrogate.unit / float(every[best][seen[best]].abs().median())
             self.along.append(Along(*best, seen[best], step))
             left = left & ~seen[best]
 

@@ -19,7 +19,7 @@ from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Composed, NotAffine
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
-from hiertorch.gaussian.predictor import Predictor, find_predictor
+from hiertorch.gaussian.predictor import Predictor, find_predictor, unit
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
@@ -90,6 +90,7 @@ class Surrogate:
     Attributes:
         model: with normal rows.
         data: the rows, with the columns of the predictor.
+        unit: size of differences of eta that matter.
         first: with the response 0 and the weight 1 in all rows.
 
     Args:
@@ -121,7 +122,7 @@ class Surrogate:
         )
         if isinstance(found, str):
             raise NotAffine(found)
-        self.first = found
+        self.first, self.unit = found, unit(reads.response, data.y)
         still = {name: ones.new_zeros(data.n_rows, width) for name, width in widths.items()}
         self.data = self.data.with_columns({column_of(name): x for name, x in still.items()})
         if still:
