@@ -96,7 +96,7 @@ class Ladder:
         reduced = self.elimination.reduce(spreads)
         u = tail.new_zeros(0, tail.shape[1])
         if self.root.width:
-            standard = {part.plate: _unrooted(roots[part.plate], x) for part, x in self._apart(tail).items()}
+            standard = {part.plate: unrooted(roots[part.plate], x) for part, x in self.apart(tail).items()}
             u = self.root.joined(spreads, standard)
         noise = product(reduced.root, u.unsqueeze(1), transpose=True).squeeze(1) - reduced.centre if len(u) else u
         return self._rungs(values, spreads, roots, reduced, u), noise
@@ -156,7 +156,7 @@ class Ladder:
         volume = -log_diagonal(reduced.root) if len(u) else torch.zeros_like(reduced.log_marginal)
         for part in self.parts:
             volume = volume + log_diagonal(roots[part.plate]).expand(part.size, -1).sum(0)
-        levels, bases = [], self._bases(values, spreads)
+        levels, bases = [], self.bases_at(values, spreads)
         for level, k in enumerate(self.widths):
             if level == 0:
                 inner = elimination.finest.inner(spreads.levels[0], spreads.factors.square().reciprocal())
@@ -182,12 +182,12 @@ class Ladder:
             levels.append(Rung(half, _times(half, _times(bases[level].transpose(0, 1), left)), couplings))
             volume = volume - log_diagonal(lower).sum(0)
         standard = self.root.parts(spreads, u) if len(u) else {}
-        tail = [product(roots[part.plate], standard[part.plate].unsqueeze(1)).squeeze(1) for part in self._root_parts]
+        tail = [product(roots[part.plate], standard[part.plate].unsqueeze(1)).squeeze(1) for part in self.root_parts]
         held = spreads.held + grams.held_shift.unsqueeze(1)
         every = torch.cat([*(x.flatten(0, 1) for x in tail), held])
         return Rungs(reduced.log_marginal, volume, every, tuple(levels))
 
-    def _bases(self, values: Mapping[str, Tensor], spreads: Spreads) -> list[Tensor]:
+    def bases_at(self, values: Mapping[str, Tensor], spreads: Spreads) -> list[Tensor]:
         """From innovations of each level to coordinates of its columns, `(K, K, 1, batch or 1)`."""
         if self.still:
             return self.bases
@@ -210,12 +210,12 @@ class Ladder:
         )
 
     @property
-    def _root_parts(self) -> tuple[Part, ...]:
+    def root_parts(self) -> tuple[Part, ...]:
         return (*self.grams.crossed, *([self.grams.population] if self.grams.population is not None else []))
 
-    def _apart(self, tail: Tensor) -> dict[Part, Tensor]:
+    def apart(self, tail: Tensor) -> dict[Part, Tensor]:
         """Each part of the root, `(K, groups, batch)`."""
-        parts = self._root_parts
+        parts = self.root_parts
         sizes = [part.width * part.size for part in parts]
         pieces = tail[: sum(sizes)].split(sizes) if parts else ()
         return {part: x.unflatten(0, (part.width, part.size)) for part, x in zip(parts, pieces, strict=True)}
@@ -223,7 +223,7 @@ class Ladder:
     def innovations(self, tail: Tensor, effects: Sequence[Tensor]) -> dict[str, Tensor]:
         """What latents add to the means of their priors, name -> `(batch, size, *event)`."""
         found: dict[str, Tensor] = {}
-        for part, x in (*zip(self.grams.levels, effects, strict=True), *self._apart(tail).items()):
+        for part, x in (*zip(self.grams.levels, effects, strict=True), *self.apart(tail).items()):
             found |= part.split(x)
         return found
 
@@ -251,6 +251,6 @@ def _between(mine: Tensor, others: Tensor, gram: Tensor) -> Tensor:
     return product(mine, product(gram, others), transpose=True)
 
 
-def _unrooted(root: Tensor, x: Tensor) -> Tensor:
+def unrooted(root: Tensor, x: Tensor) -> Tensor:
     """R^-1 x for R `(K, K, groups or 1, batch)`, lower triangular, and x `(K, groups, batch)`."""
     return solve_lower(root.expand(-1, -1, x.shape[1], -1), x)
