@@ -107,14 +107,24 @@ class ClosedWeights:
 
     def __call__(self, parameters: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Tensor:
         """The sums; terms of the rows that theta alone decides stand with the first group."""
+        found = self.rows.weights(*self._read(parameters, tail, effects))
+        found[0] += parameters[-1]
+        return found
+
+    def by_crossed(self, k: int, parameters: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Tensor:
+        """The sums by the groups of a crossed plate, the k-th, `(groups, chains)`, without terms of theta alone."""
+        return self.rows.by(self.rows.crossed[k]).weights(*self._read(parameters, tail, effects))
+
+    def _read(
+        self, parameters: Tensor, tail: Tensor, effects: Sequence[Tensor]
+    ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor], dict[str, Tensor]]:
+        """What a pass over the rows takes."""
         at, crossed = 0, []
         for width, size in self.crossed:
             crossed.append(tail[at : at + width * size].unflatten(0, (width, size)))
             at += width * size
         own = dict(zip(self.form.parameters, parameters, strict=False))  # the last is no parameter
-        found = self.rows.weights(tail[at:], effects, crossed, own)
-        found[0] += parameters[-1]
-        return found
+        return tail[at:], effects, crossed, own
 
 
 def closed_weights(

@@ -131,10 +131,7 @@ class Whitened(Engine):
 
     def _started(self, pool: Tensor, given: Mapping[str, Tensor], spread: float) -> Place:
         """At the first positions of a pool and given values, others at the surrogate's draws, or nearer to its mean."""
-        standing = self.standing
-        position, slices = pool[: self.chains].clone(), standing.space.slices
-        for name in (name for name in given if name in standing.rest):
-            position[:, slices[name]] = given[name].flatten(1)
+        standing, position = self.standing, self._positions(pool, given)
         root = spread * self.numbers.normal(self.ladder.root.width)
         noise = tuple(spread * self._of_level(k) for k in self.levels)
         density, rungs = standing.evaluate(self.ladder, position, root)
@@ -145,6 +142,13 @@ class Whitened(Engine):
             values = {**self._values_at(at), **self.target.space.constrain(given)}
             at = self._standing_at(position, *standing.apart(self.ladder.collapsed, values))
         return at._replace(proposal=self.proposal.log_density(self.tuning, position))
+
+    def _positions(self, pool: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """The first positions of a pool, with given values."""
+        position, slices = pool[: self.chains].clone(), self.standing.space.slices
+        for name in (name for name in given if name in self.standing.rest):
+            position[:, slices[name]] = given[name].flatten(1)
+        return position
 
     def _take_sites(self, sites: Sites) -> None:
         self.sites, self.ladder = sites, Ladder(self.surrogate.given(sites))
@@ -295,15 +299,27 @@ class Whitened(Engine):
         values = self.standing.space.constrain(free)
         rungs, root = self.ladder.at(values, tail)
         density = self.standing.with_prior(free, values, rungs.log_marginal)
+        return self._settled(position, density, density, self._of_rows(position), rungs, root, effects)
+
+    def _settled(
+        self,
+        position: Tensor,
+        density: Tensor,
+        proposal: Tensor,
+        rows: Tensor,
+        rungs: Rungs,
+        root: Tensor,
+        effects: Sequence[Tensor],
+    ) -> Place:
+        """The place with numbers of groups and weights that belong to given effects."""
         noise = tuple(self.ladder.up(rungs.levels, effects))
-        rows = self._of_rows(position)
         weights = self._weights(position, rows, rungs, effects)
         if self.adjusted is not None:
             noise = (self.adjusted.back(position, noise[0]), *noise[1:])
             _, more, volume = self.adjusted.numbers(position, noise[0])
             weights, rungs = weights + more, rungs._replace(log_volume=rungs.log_volume + volume)
         square, heavy = root.square().sum(0), self._heavy(noise)
-        return Place(position, density, density, rows, rungs, square, noise, tuple(effects), weights, heavy)
+        return Place(position, density, proposal, rows, rungs, square, noise, tuple(effects), weights, heavy)
 
     def _store(self, places: Sequence[Place], store: Store) -> None:
         chosen = [places[i] for i in store.wanted(len(places))]

@@ -182,7 +182,7 @@ def test_crossed_groups_are_independent_given_all_else(found):
             torch.testing.assert_close(change, expected[group], rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize(("model", "number"), [(Judges, 2), (Wide, 1)])  # mu and years; the mean of judges' slopes
+@pytest.mark.parametrize(("model", "number"), [(Judges, 2), (Wide, 2)])  # mu and years; means of effects
 def test_ridges_are_drawn_from_their_conditional_distribution(model, number):
     """No row changes; with numbers e the log density falls by |e|^2 / 2 from where it is highest, at e = 0."""
     with torch.no_grad(), validation(False):
