@@ -41,6 +41,7 @@ from hiertorch.model.checks import inspect
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors.base import places, thinned, watch
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.crosswise import WhitenedCrosswise
 from hiertorch.run.store import Store
 from hiertorch.run.sweeps import Sweep
 from hiertorch.run.warmstart import warm_start
@@ -286,13 +287,17 @@ class Counts(ht.Model):
         return NegativeBinomial(v.phi, logits=eta - v.phi.log())
 
 
-@pytest.mark.parametrize(("model", "form"), [(Correlated, "closed"), (Counts, "the user's own")])
-def test_whitened_sweeps_stay_on_the_gpu(model, form, monkeypatch):
+@pytest.mark.parametrize(("model", "form", "many"), [
+    (Correlated, "closed", False), (Counts, "the user's own", False), (Counts, "closed", True)
+])  # fmt: skip
+def test_whitened_sweeps_stay_on_the_gpu(model, form, many, monkeypatch):
     """Begun on the CPU, where values can be looked at; then sweeps of warm-up and sampling, numbers of groups adjusted,
     wait for no value.
     """
     monkeypatch.setattr("hiertorch.run.adjusted.POOR", 2.0)
     monkeypatch.setattr("hiertorch.run.adjusted.LEAST", -1.0)
+    if many:
+        monkeypatch.setattr("hiertorch.gaussian.surrogate.MANY_CROSSED", 1)
     monkeypatch.setattr("hiertorch.run.heavytails.LONG", 1)
     monkeypatch.setattr("hiertorch.density.rowpass.can_compile", lambda _: False)  # as on a GPU
     if form != "closed":
@@ -303,7 +308,8 @@ def test_whitened_sweeps_stay_on_the_gpu(model, form, monkeypatch):
     assert plan.surrogate is not None
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad(), validation(False):
-        engine = Whitened(plan.structure, plan.surrogate, CHAINS, generator)
+        made = WhitenedCrosswise if many else Whitened
+        engine = made(plan.structure, plan.surrogate, CHAINS, generator)
         assert (engine.closed is None) == (form != "closed")
         engine.begin({}, None)
         engine.advance(0, 60, 300, 1, Store(engine.values(), engine.target.names, 1), Acceptance(engine.order))

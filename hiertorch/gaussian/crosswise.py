@@ -1,12 +1,12 @@
-"""Ladders that stand on crossed effects: these are given, and no matrix as wide as there are crossed effects is factored.
+"""Ladders that stand on crossed effects: these are given, and no matrix is factored that is as wide as they are many.
 
     v_j = C u_j,   u_j = A_j^-1 C' b_j + L_j'^-1 eps_j,   A_j = I + C' W_j C = L_j L_j'        of crossed effects
     log pi_s(theta, eps) = log p(z | theta, v) + sum_j (-|u_j|^2 / 2 - log|L_j|) + log p(theta)
 
 z: the surrogate's responses; p(z | theta, v): with the effects of the largest plate and coefficients integrated out,
 which for given v costs as much as without crossed plates. eps: numbers that crossed effects are functions of, beside
-theta. For W = 0 they would be effects in units of their prior, for large W effects themselves; for W_j and b_j near what
-the rows say of group j they hardly depend on theta (Papaspiliopoulos, Roberts & Skold 2003). Any are exact.
+theta. For W = 0 they would be effects in units of their prior, for large W effects themselves; for W_j and b_j near
+what the rows say of group j they hardly depend on theta (Papaspiliopoulos, Roberts & Skold 2007). Any are exact.
 
 Given theta, coefficients, and all other effects, those of a crossed plate are independent of one another under the
 surrogate, u_j ~ N(A_j^-1 h_j, A_j^-1) with A_j = I + C' G_jj C and h_j = C' (what the others leave of the response).
@@ -257,10 +257,9 @@ class Crosswise(Ladder):
             xx = (self.tail[:p, :p].flatten().unsqueeze(1) - self.pairs @ own).unflatten(0, (p, p))
             right = self.tail[:p, p:] @ behind - self.cross[:, n : n + p].mT @ v
             right = right - self.population_columns @ product(turned, taken.unsqueeze(1), transpose=True).flatten(0, 2)
-            gram = torch.cat([torch.cat([xx, right.unsqueeze(1)], 1), torch.cat([right.unsqueeze(0), gram[0][None]], 1)])
-        own_spreads = Spreads(
-            torch.ones_like(v[:1]), (), (), known.population, known.location, known.held[:0]
-        )
+            beside, below = right.unsqueeze(1), torch.cat([right.unsqueeze(0), gram[0][None]], 1)
+            gram = torch.cat([torch.cat([xx, beside], 1), below])
+        own_spreads = Spreads(torch.ones_like(v[:1]), (), (), known.population, known.location, known.held[:0])
         root, centre, least = self.root.reduce(gram, own_spreads)
         if p:
             if population is None:

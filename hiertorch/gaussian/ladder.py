@@ -211,6 +211,7 @@ class Ladder:
 
     @property
     def root_parts(self) -> tuple[Part, ...]:
+        """Crossed plates, and the population if there is one."""
         return (*self.grams.crossed, *([self.grams.population] if self.grams.population is not None else []))
 
     def apart(self, tail: Tensor) -> dict[Part, Tensor]:

@@ -65,7 +65,7 @@ class Ridges:
         p, d = len(population), len(columns)
         eye = torch.zeros(p, d, 1, 1, dtype=tail.dtype, device=tail.device)
         eye[columns, torch.arange(d, device=columns.device)] = 1.0
-        ours = torch.stack([unrooted(of_root, x.expand(-1, -1, batch)).squeeze(1) for x in eye.unbind(1)], 1)  # (P, D, batch)
+        ours = torch.stack([unrooted(of_root, x.expand(-1, -1, batch)).squeeze(1) for x in eye.unbind(1)], 1)
         theirs = torch.stack([unrooted(of_effects, x.unsqueeze(2).expand(-1, -1, batch)) for x in slopes.unbind(1)], 1)
         here = population + known.location
         precision = product(ours, ours, transpose=True) + product(theirs, theirs, transpose=True).sum(2)

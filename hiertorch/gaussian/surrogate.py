@@ -15,14 +15,21 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
+from hiertorch import wording
 from hiertorch.data.table import Data
-from hiertorch.gaussian.affine import Composed, NotAffine
+from hiertorch.gaussian.affine import Composed, NotAffine, Part
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.predictor import Predictor, find_predictor, unit
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
+
+MANY_CROSSED = 60
+"""Crossed effects from which on they move plate by plate (measured)."""
+
+MOST_PRODUCTS = 20_000_000
+"""Numbers that products of coefficients' columns by group may be, for that."""
 
 OFFSET = "offset of the predictor"
 """The column of the data that holds it."""
@@ -130,19 +137,50 @@ class Surrogate:
 
     @property
     def members(self) -> list[tuple[str, ...]]:
-        """Latents that move together: the rest with coefficients and crossed effects, then effects of each level."""
+        """Latents that move together: the rest with coefficients and few crossed effects, then effects of each of
+        `plates`.
+        """
         found = self.first
-        grouped = [tuple(part.events) for part in found.grams.levels]
+        grouped = [tuple(part.events) for part in self._parts]
         inside = {name for names in grouped for name in names}
         return [(*found.rest, *(name for name in found.linear if name not in inside)), *grouped]
 
     @property
-    def why(self) -> tuple[str, str]:
-        """Reasons, in words: of the first of these, and of the others."""
-        levels = self.first.grams.levels
+    def crosswise(self) -> bool:
+        """Whether so many effects are crossed that they move plate by plate (`hiertorch.gaussian.crosswise`)."""
+        grams = self.first.grams
+        width = grams.population.width if grams.population is not None else 0
+        products = (width * sum(part.width for part in grams.levels)) ** 2 * sum(part.size for part in grams.levels)
+        return grams.n_crossed >= MANY_CROSSED and len(grams.levels) == 1 and products <= MOST_PRODUCTS
+
+    @property
+    def _parts(self) -> list[Part]:
+        grams = self.first.grams
+        return [*grams.levels, *(grams.crossed if self.crosswise else ())]
+
+    @property
+    def plates(self) -> list[str]:
+        """Whose groups are decided one by one."""
+        return [str(part.plate) for part in self._parts]
+
+    @property
+    def passes(self) -> list[int]:
+        """Over the rows, for each of `members`: crossed effects need sums by their own plate before and after, and in
+        the end sums by the finest one.
+        """
+        levels = len(self.first.grams.levels)
+        found = [1] * (1 + levels) + [2] * (len(self._parts) - levels)
+        return [*found[:-1], 3] if self.crosswise else found
+
+    @property
+    def why(self) -> list[str]:
+        """Reasons, in words, for each of `members`."""
+        levels, parts = self.first.grams.levels, self._parts
         first = "a Gaussian surrogate of the rows says where they are"
-        first += f"; effects of {levels[0].plate} move along" if levels else ""
-        return first, "groups are independent in the coordinates in which the surrogate is standard normal"
+        first += f"; effects of {wording.listed([str(part.plate) for part in parts])} move along" if parts else ""
+        inside = "groups are independent in the coordinates in which the surrogate is standard normal"
+        across = "so many crossed effects move plate by plate, each near where the surrogate has it given all others"
+        return [first, *[inside] * len(levels), *[across] * (len(parts) - len(levels))]
 
     def given(self, sites: Sites) -> Collapsed:
         """The Gaussian model with these sites."""

@@ -91,13 +91,15 @@ def wanted(rate: float, noise: Sequence[Tensor]) -> bool:
 
 
 def fitted(position: Tensor, noise: Tensor, rung: Rung) -> Adjusted | None:
-    """The adjustment that fits draws; None if there is nothing to adjust.
+    """The adjustment that fits draws; None if there is nothing to adjust, or if there are too few draws.
 
     Args:
         position: theta, `(n, d)`.
         noise: e, `(K, groups, n)`.
         rung: of the finest level, at some of the draws.
     """
+    if len(position) <= 1 + position.shape[1]:
+        return None
     middle, spread = position.mean(0), position.std(0).clamp(min=1e-9)
     t = ((position - middle) / spread).clamp(-FARTHEST, FARTHEST)
     t = t - t.mean(0)

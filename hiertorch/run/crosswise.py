@@ -9,9 +9,9 @@ given theta and crossed effects (`hiertorch.gaussian.crosswise`). A sweep has th
 - Groups of the largest plate, as in `hiertorch.run.whitened`.
 - Crossed plates, one after the other: every group's effect anew around its own conditional mean under the surrogate,
   from a Student distribution, all other effects and theta as they are. Rows of a group have no other group of that
-  plate, so each is decided by itself, by its own rows: exp(sum of lw' - lw) N(e') t(e) / (N(e) t(e')). Then coefficients
-  and crossed effects are drawn along ridges, on which no row changes (`hiertorch.gaussian.ridges`), and numbers of the
-  largest plate's effects, which stay, are computed anew: they depend on what crossed effects leave of the rows.
+  plate, so each is decided by itself, by its own rows: exp(sum of lw' - lw) N(e') t(e) / (N(e) t(e')). Then
+  coefficients and crossed effects are drawn along ridges, on which no row changes (`hiertorch.gaussian.ridges`), and
+  numbers of the largest plate's effects, which stay, are computed anew: they depend on what is left of the rows.
 
 docs/decisions.md: Many crossed effects.
 """
@@ -30,17 +30,11 @@ from hiertorch.gaussian.ridges import Ridges
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info, decide
 from hiertorch.run.acceptance import Acceptance
-from hiertorch.run.engine import Block, filed, inside
+from hiertorch.run.engine import filed, inside
 from hiertorch.run.heavytails import FREEDOM
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place
 from hiertorch.run.whitened import CYCLE, Whitened
-
-MANY = 40
-"""Crossed effects from which on they are moved plate by plate (measured)."""
-
-MOST_PRODUCTS = 20_000_000
-"""Numbers of products of coefficients' columns by group, at most."""
 
 
 class Offered(NamedTuple):
@@ -69,15 +63,7 @@ class WhitenedCrosswise(Whitened):
 
     def __init__(self, structure: Structure, surrogate: Surrogate, chains: int, generator: torch.Generator) -> None:
         super().__init__(structure, surrogate, chains, generator)
-        grams = surrogate.first.grams
-        self.plates = [str(part.plate) for part in grams.crossed]
-        apart = {name for part in grams.crossed for name in part.events}
-        first, *levels = surrogate.members
-        kept = [(tuple(name for name in first if name not in apart), None)]
-        kept += [(names, part.plate) for names, part in zip(levels, grams.levels, strict=True)]
-        kept += [(tuple(part.events), part.plate) for part in grams.crossed]
-        self.blocks = tuple(Block(f"whitened({', '.join(names)})", plate) for names, plate in kept)
-        self.order = tuple(range(len(self.blocks)))
+        self.plates = [str(part.plate) for part in surrogate.first.grams.crossed]
         self.by_plate = [] if self.closed else [RowWeights(structure, surrogate, plate) for plate in self.plates]
         self.ridges = Ridges(surrogate.first.affine, Crosswise(surrogate.first))
         self.middles: Middles | None = None
@@ -228,11 +214,3 @@ class WhitenedCrosswise(Whitened):
         weights, right = (tuple(inside(name, state)[k] for k in numbers) for name in ("W", "b"))
         self.middles, self.known = Middles(weights, right), Known.of(inside("known", state))
         super().restore(state)
-
-
-def suits(surrogate: Surrogate) -> bool:
-    """Whether so many effects are crossed that they are moved plate by plate."""
-    grams = surrogate.first.grams
-    width = grams.population.width if grams.population is not None else 0
-    products = (width * sum(part.width for part in grams.levels)) ** 2 * sum(part.size for part in grams.levels)
-    return grams.n_crossed >= MANY and len(grams.levels) == 1 and products <= MOST_PRODUCTS

@@ -109,7 +109,7 @@ class Plan:
     def passes(self) -> int:
         """Passes over the rows in each sweep."""
         if self.surrogate is not None:
-            return len(blocks_of(self.surrogate))
+            return sum(self.surrogate.passes)
         return sum(step.move.passes * step.repeats for step in self.steps)
 
     @property
@@ -157,11 +157,12 @@ class Plan:
 
     def _whitened_rows(self, surrogate: Surrogate) -> list[tuple[str, ...]]:
         """What the table says of the moves of a whitened plan."""
-        coordinates, why, found = self.space.coordinates, surrogate.why, list[tuple[str, ...]]()
-        for block, names in zip(blocks_of(surrogate), surrogate.members, strict=True):
+        coordinates, found = self.space.coordinates, list[tuple[str, ...]]()
+        every = zip(blocks_of(surrogate), surrogate.members, surrogate.passes, surrogate.why, strict=True)
+        for block, names, passes, why in every:
             per = "chain" if block.plate is None else f"chain and {block.plate} ({self.data.size(block.plate):,})"
             dims = sum(coordinates[n].width * (1 if block.plate else coordinates[n].size) for n in names)
-            found.append((", ".join(names), "whitened", per, str(dims), "1", why[block.plate is not None]))
+            found.append((", ".join(names), "whitened", per, str(dims), str(passes), why))
         return found
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ from hiertorch.errors import SamplingError
 from hiertorch.model.model import Model
 from hiertorch.monitors import RunInfo
 from hiertorch.randomness import stream
-from hiertorch.run.crosswise import WhitenedCrosswise, suits
+from hiertorch.run.crosswise import WhitenedCrosswise
 from hiertorch.run.engine import Engine
 from hiertorch.run.independence import Independence
 from hiertorch.run.options import Options
@@ -180,7 +180,7 @@ def _engine(plan: Plan, chains: int, generator: torch.Generator) -> Engine:
     if plan.collapsed is not None:
         return Independence(plan.collapsed, chains, generator)
     if plan.surrogate is not None:
-        whitened = WhitenedCrosswise if suits(plan.surrogate) else Whitened
+        whitened = WhitenedCrosswise if plan.surrogate.crosswise else Whitened
         return whitened(plan.structure, plan.surrogate, chains, generator)
     return Ordinary(Sweep(plan, chains), generator)
 

@@ -394,7 +394,8 @@ class Whitened(Engine):
 
 
 def blocks_of(surrogate: Surrogate) -> tuple[Block, ...]:
-    """What is decided together: the population, then the groups of each level, finest first."""
-    plates = (None, *(part.plate for part in surrogate.first.grams.levels))
-    both = zip(surrogate.members, plates, strict=True)
+    """What is decided together: the population, then the groups of each level, finest first, and of crossed plates that
+    move by themselves.
+    """
+    both = zip(surrogate.members, (None, *surrogate.plates), strict=True)
     return tuple(Block(f"whitened({', '.join(names)})", plate) for names, plate in both)

@@ -69,11 +69,14 @@ class Impatient(Curious):
 
 
 class EngineContract:
-    """A subclass says which engine, and with which options `ht.sample` takes it for varying intercepts."""
+    """A subclass says which engine, and with which options `ht.sample` takes it for varying intercepts, or another
+    model.
+    """
 
     engine: type
     options: ClassVar[dict[str, Any]] = {}
     moved: tuple[str, ...]  # latents whose values are where their chain is, at whatever time one looks
+    data: ClassVar[ht.Data] = SCHOOLS
 
     @pytest.fixture(autouse=True)
     def short_windows(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +85,12 @@ class EngineContract:
 
     @classmethod
     def run(cls, **options: Any) -> Posterior:
-        model = VaryingIntercepts("school", ["x"], priors="tutorial")
-        return sampled(model, SCHOOLS, **{**RUN, **cls.options, **options})
+        return sampled(cls.model(), cls.data, **{**RUN, **cls.options, **options})
+
+    @classmethod
+    def model(cls) -> ht.Model:
+        """Has the latents mu_alpha, sigma_alpha, sigma_y, beta, and alpha of four schools."""
+        return VaryingIntercepts("school", ["x"], priors="tutorial")
 
     @classmethod
     @cache
@@ -114,8 +121,8 @@ class EngineContract:
     def task(cls) -> Task:
         """A run that has not begun."""
         options = Options(**{**RUN, "collapse": False, **cls.options})
-        model = VaryingIntercepts("school", ["x"], priors="tutorial")
-        plan = choose(model, SCHOOLS, options.plan, collapse=options.collapse)
+        model = cls.model()
+        plan = choose(model, cls.data, options.plan, collapse=options.collapse)
         return settled(model, plan, options)
 
     @staticmethod

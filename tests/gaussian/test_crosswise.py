@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Bernoulli, Gamma, Independent, LKJCholesky, MultivariateNormal, Normal, Poisson, StudentT
+from torch.distributions import (
+    Bernoulli,
+    Gamma,
+    Independent,
+    LKJCholesky,
+    MultivariateNormal,
+    Normal,
+    Poisson,
+    StudentT,
+)
 
 import hiertorch as ht
 from hiertorch.gaussian.cholesky import product
@@ -84,7 +93,7 @@ class Judges(ht.Model):
 
 
 class Found:
-    """A surrogate with sites at random, values of the rest, and a draw from the surrogate, by the ladder of the whole."""
+    """A surrogate with sites at random, values of the rest, and a draw by the ladder of all."""
 
     def __init__(self, model: ht.Model) -> None:
         self.model, self.data = model, rows()

@@ -4,11 +4,14 @@ from typing import Any, ClassVar
 
 import pytest
 from contracts.engines import RUN, SCHOOLS, EngineContract, Impatient, assert_equal_draws
+from torch.distributions import Gamma, Normal
 
 import hiertorch as ht
 from hiertorch.errors import SamplingWarning
+from hiertorch.model.latent import Values
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
+from hiertorch.run.crosswise import WhitenedCrosswise
 from hiertorch.run.independence import Independence
 from hiertorch.run.ordinary import Ordinary
 from hiertorch.run.whitened import Whitened
@@ -45,6 +48,45 @@ class TestWhitened(EngineContract):
     def test_groups_have_rates_of_their_own(self) -> None:
         population, groups = self.whole().stats.acceptance.values()
         assert population.shape == (4,) and groups.shape == (4, 4)
+
+
+class Rated(ht.Model):
+    """Varying intercepts, and raters across schools."""
+
+    mu_alpha = ht.Latent(Normal(0.0, 2.0))
+    sigma_alpha = ht.Latent(Gamma(5.0, 5.0))
+    tau = ht.Latent(Gamma(5.0, 5.0))
+    sigma_y = ht.Latent(Gamma(20.0, 20.0))
+    beta = ht.Latent(Normal(0.0, 2.0))
+    rater = ht.Latent(lambda v: Normal(0.0, v.tau), plate="rater")
+    alpha = ht.Latent(lambda v: Normal(v.mu_alpha, v.sigma_alpha), plate="school")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Normal:
+        return Normal(v.alpha[:, data.school] + v.rater[:, data.rater] + v.beta * data.x, v.sigma_y)
+
+
+class TestWhitenedCrosswise(EngineContract):
+    engine = WhitenedCrosswise
+    moved = ("mu_alpha", "sigma_alpha", "tau", "sigma_y", "beta", "rater", "alpha")
+    options: ClassVar[dict[str, Any]] = {"plan": [("whitened", list(moved))]}
+    data = ht.Data(SCHOOLS.y, groups={"school": list("abcabdda"), "rater": list("uvwuvvwu")}, x=SCHOOLS.x)
+
+    @classmethod
+    def model(cls) -> ht.Model:
+        return Rated()
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Three raters are many."""
+        monkeypatch.setattr("hiertorch.gaussian.surrogate.MANY_CROSSED", 1)
+
+    def test_groups_of_each_plate_have_rates_of_their_own(self) -> None:
+        population, schools, raters = self.whole().stats.acceptance.values()
+        assert population.shape == (4,) and schools.shape == (4, 4) and raters.shape == (4, 3)
+
+    def test_the_plan_says_so(self) -> None:
+        plan = str(ht.plan(self.model(), self.data, moves=self.options["plan"]))
+        assert "move plate by plate" in plan and "chain and rater (3)" in plan and "\n5 passes over" in plan
 
 
 class Clumsy(Monitor):

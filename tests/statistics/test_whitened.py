@@ -27,6 +27,7 @@ from torch.distributions import (
     Binomial,
     Categorical,
     Gamma,
+    Independent,
     LKJCholesky,
     LogNormal,
     MultivariateNormal,
@@ -111,6 +112,30 @@ class Crossed(ht.Model):
         return Bernoulli(logits=v.alpha[:, data.group] + v.item[:, data.item] + v.beta * data.x)
 
 
+class CrossedTrials(Crossed):
+    """Whose rows say more."""
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        return Binomial(data.trials, logits=v.alpha[:, data.group] + v.item[:, data.item] + v.beta * data.x)
+
+
+class Ratings(ht.Model):
+    """Two effects of each item, and days across both; days' columns depend on their scale."""
+
+    beta = ht.Latent(Normal(0.0, 1.0))
+    tau = ht.Latent(Gamma(2.0, 2.0), event=2)
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    spread = ht.Latent(Gamma(1.0, 1.0))
+    day = ht.Latent(Normal(0.0, 1.0), plate="day")
+    item = ht.Latent(lambda v: Independent(Normal(v.beta.unsqueeze(-1), v.tau), 1), plate="item")
+    alpha = ht.Latent(lambda v: Normal(0.0, v.sigma), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        own = v.item[:, data.item]
+        days = v.spread * v.day[:, data.day]
+        return Bernoulli(logits=v.alpha[:, data.group] + own[..., 0] + own[..., 1] * data.x + days)
+
+
 class Counts(ht.Model):
     """With a parameter of rows, an offset, and effects in the direction of x."""
 
@@ -177,6 +202,7 @@ def of_counts(y: list[float]) -> float:
     return float(stats.poisson.logpmf(y, y).sum())
 
 
+HITS = [3.0, 1.0, 4.0, 3.0, 2.0, 1.0]
 COUNTS, TIMES, TRIALS = [2.0, 0.0, 1.0, 0.0, 4.0], [0.3, -0.4, 1.2, 2.4], [3.0, 0.0, 2.0, 1.0, 2.0, 4.0]
 CASES = {
     "intercepts": Case(Intercepts(), ht.Data(Y, groups=THREE)),
@@ -191,6 +217,14 @@ CASES = {
         of_counts(COUNTS),
     ),
     "crossed": Case(Crossed(), ht.Data(Y, groups={**THREE, "item": [0, 1, 0, 1, 0, 1]}, x=X)),
+    "crossed trials": Case(
+        CrossedTrials(),
+        ht.Data(HITS, groups={**THREE, "item": [0, 1, 0, 1, 0, 1]}, x=X, trials=[6.0] * 6),
+        float(stats.binom(6, np.array(HITS) / 6).logpmf(HITS).sum()),
+    ),
+    "ratings": Case(
+        Ratings(), ht.Data(Y, groups={**THREE, "item": [0, 1, 0, 1, 0, 1], "day": [0, 0, 1, 0, 1, 1]}, x=X)
+    ),
     "negative binomial": Case(Counts(), ht.Data(COUNTS, groups={"group": [0, 0, 1, 1, 2]}, x=X[:5], z=Z[:5]),
                               of_counts(COUNTS)),
     "heavy tails": Case(Outliers(), ht.Data(TIMES, groups={"group": [0, 0, 1, 2]}),
@@ -230,10 +264,10 @@ def evaluate(case: Case, v: Values) -> dict[str, np.ndarray]:
 Break = Callable[[Whitened, pytest.MonkeyPatch], None]
 
 
-def engine_of(case: Case, chains: int, seed: int = 5) -> Whitened:
+def engine_of(case: Case, chains: int, seed: int = 5, made: type[Whitened] = Whitened) -> Whitened:
     plan = ht.plan(case.model, case.data)
     assert plan.surrogate is not None, str(plan)
-    return Whitened(plan.structure, plan.surrogate, chains, torch.Generator().manual_seed(seed))
+    return made(plan.structure, plan.surrogate, chains, torch.Generator().manual_seed(seed))
 
 
 def advanced(engine: Whitened, done: int, sweeps: int, warmup: int) -> dict[str, Tensor]:
@@ -245,11 +279,16 @@ def advanced(engine: Whitened, done: int, sweeps: int, warmup: int) -> dict[str,
     return store.draws()
 
 
-def failures(name: str, broken: Break | None = None, patch: pytest.MonkeyPatch | None = None) -> dict[str, float]:
+def failures(
+    name: str,
+    broken: Break | None = None,
+    patch: pytest.MonkeyPatch | None = None,
+    made: type[Whitened] = Whitened,
+) -> dict[str, float]:
     """The tests that an engine fails after a warm-up and some sweeps from exact draws; broken after warm-up, if so."""
     case = CASES[name]
     starts, known = exact(name)
-    engine = engine_of(case, CHAINS)
+    engine = engine_of(case, CHAINS, made=made)
     engine.begin(dict(starts), None)
     engine.prepare(compiled=False)
     engine.advance(0, WARMUP, WARMUP, 1, Store(engine.values(), engine.target.names, 1), Acceptance(engine.order))

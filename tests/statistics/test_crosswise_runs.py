@@ -1,0 +1,144 @@
+"""Chains that move crossed effects plate by plate leave the posterior as it is, and those that are broken do not.
+
+As in `test_whitened`, see Note [Exact starts] there: error rates are 1e-3 a case, two-sided.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from test_whitened import CASES, adjusted, advanced, engine_of, failures, far_too_much
+from torch import Tensor
+
+from hiertorch.gaussian.ridges import Ridges
+from hiertorch.moves.metropolis import Info
+from hiertorch.run import crosswise, whitened
+from hiertorch.run.crosswise import WhitenedCrosswise
+from hiertorch.run.heavytails import HeavyTails
+from hiertorch.runtime.validating import validation
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two items are many."""
+    monkeypatch.setattr("hiertorch.gaussian.surrogate.MANY_CROSSED", 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_in_sampling() -> Iterator[None]:
+    """Without gradients and argument checks, as `ht.sample` calls engines."""
+    with torch.no_grad(), validation(False):
+        yield
+
+
+def found(name: str, patch: pytest.MonkeyPatch, broken: Any = None) -> dict[str, float]:
+    """Every fourth sweep walks."""
+    patch.setattr(crosswise, "CYCLE", 4)
+    return failures(name, broken, patch, WhitenedCrosswise)
+
+
+@pytest.mark.parametrize(
+    "name", ["crossed trials", *(pytest.param(x, marks=pytest.mark.slow) for x in ("crossed", "ratings"))]
+)
+def test_the_posterior_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not found(name, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["crossed", "ratings"])
+def test_the_posterior_stays_by_the_users_own_density(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whitened, "closed_weights", lambda *_: None)
+    assert not found(name, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["crossed", "ratings"])
+def test_the_posterior_stays_while_numbers_of_groups_are_adjusted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    far_too_much(monkeypatch)
+    assert not found(name, monkeypatch, adjusted)
+
+
+def nothing(*_: Any) -> Info:
+    return Info(torch.ones(3000, 1), torch.zeros(()), None)
+
+
+def one_at_a_time(*names: str) -> Callable[..., None]:
+    """Breaks nothing: what is left out moves nothing."""
+
+    def broken(engine: WhitenedCrosswise, patch: pytest.MonkeyPatch) -> None:
+        for name in names:
+            patch.setattr(engine, name, lambda *_, **__: nothing())
+
+    return broken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["crossed", "ratings"])
+@pytest.mark.parametrize("left_out", [("_groups", "_across"), ("_groups", "_anew"), ("_across", "_anew")])
+def test_each_move_is_right_by_itself(name: str, left_out: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside draws along ridges."""
+    assert not found(name, monkeypatch, one_at_a_time(*left_out))
+
+
+def nothing_follows(engine: WhitenedCrosswise, patch: pytest.MonkeyPatch) -> None:
+    """What depends on crossed effects is as it was before they moved."""
+    patch.setattr(engine, "_along", lambda: None)
+
+
+def student_for_normal(engine: WhitenedCrosswise, patch: pytest.MonkeyPatch) -> None:
+    """Crossed effects from a Student distribution, taken for normal."""
+    right = HeavyTails.heavier
+
+    def heavier(tails: HeavyTails, noise: Tensor, level: int) -> Tensor:
+        return right(tails, noise, level) if level == 0 else torch.zeros_like(noise[0])
+
+    patch.setattr(HeavyTails, "heavier", heavier)
+
+
+def ridges_of_effects(engine: WhitenedCrosswise, patch: pytest.MonkeyPatch) -> None:
+    """Coefficients stay when crossed effects are drawn along a ridge."""
+    right, start = Ridges.draw, engine.ladder.grams.n_crossed
+
+    def draw(ridges: Ridges, ridge: Any, ladder: Any, known: Any, tail: Tensor, noise: Tensor) -> Tensor:
+        return torch.cat([right(ridges, ridge, ladder, known, tail, noise)[:start], tail[start:]])
+
+    patch.setattr(Ridges, "draw", draw)
+
+
+BROKEN = {
+    "nothing follows": nothing_follows,
+    "Student for normal": student_for_normal,
+    "ridges of effects alone": ridges_of_effects,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", BROKEN)
+def test_broken_engines_are_noticed(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learnt as they should be, then broken."""
+    assert found("crossed trials", monkeypatch, BROKEN[how])
+
+
+@pytest.mark.parametrize("forgotten", [None, "noise", "weights", "density", "square", "rungs"])
+def test_places_are_what_follows_from_where_chains_are(forgotten: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From theta, crossed effects, coefficients, and effects; not if something is as it was before they moved."""
+    engine = engine_of(CASES["ratings"], 20, made=WhitenedCrosswise)
+    engine.begin({}, None)
+    advanced(engine, 0, 30, 30)
+    right = engine._along
+
+    def along() -> None:
+        before = engine.at._asdict()
+        right()
+        if forgotten is not None:
+            tail = engine.at.rungs.tail
+            engine.at = engine.at._replace(**{forgotten: before[forgotten]})
+            engine.at = engine.at._replace(rungs=engine.at.rungs._replace(tail=tail))
+
+    monkeypatch.setattr(engine, "_along", along)
+    advanced(engine, 30, 10, 30)
+    at = engine.at
+    again = engine._standing_at(at.position, at.rungs.tail, at.effects)._replace(proposal=at.proposal).tensors()
+    same = all(torch.allclose(x, again[name], rtol=1e-9, atol=1e-9) for name, x in at.tensors().items())
+    assert same is (forgotten is None)
