@@ -296,6 +296,8 @@ def test_whitened_sweeps_stay_on_the_gpu(model, form, many, monkeypatch):
     """
     monkeypatch.setattr("hiertorch.run.adjusted.POOR", 2.0)
     monkeypatch.setattr("hiertorch.run.adjusted.LEAST", -1.0)
+    for module in ("whitened", "crosswise"):
+        monkeypatch.setattr(f"hiertorch.run.{module}.CYCLE", 4)
     if many:
         monkeypatch.setattr("hiertorch.gaussian.surrogate.MANY_CROSSED", 1)
     monkeypatch.setattr("hiertorch.run.heavytails.LONG", 1)
@@ -319,12 +321,12 @@ def test_whitened_sweeps_stay_on_the_gpu(model, form, many, monkeypatch):
         with ToGpu():
             there = copy.deepcopy(engine, {id(engine.target): engine.target.to(CUDA)})
         assert_on_gpu(there.at.tensors())
-        counter, store = Acceptance(there.order), Store(there.values(), there.target.names, 26)
-        there.advance(60, 26, 300, 1, store, counter)
-        there.advance(300, 26, 300, 1, store, counter)
+        counter, store = Acceptance(there.order), Store(there.values(), there.target.names, 5)
+        there.advance(60, 5, 300, 1, store, counter)
+        there.advance(300, 5, 300, 1, store, counter)
         assert_on_gpu(there.at.tensors(), there.values(), there.height(), there.stays(), there.round.tensors())
         assert_on_gpu(counter.window(sampling=True), counter.rates(), counter.nan, store.draws(), store.log_density())
-        assert store.n_draws == 26
+        assert store.n_draws == 5
 
 
 # What comes out

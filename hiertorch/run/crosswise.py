@@ -96,6 +96,8 @@ class WhitenedCrosswise(Whitened):
         self.known = ladder.known(self.standing.constrained(at.position), self.chains)
         ladder.middles = self.middles = middles_of(ladder, self.known, at.rungs.tail)
         self.at = self._standing_at(at.position, at.rungs.tail, at.effects)._replace(proposal=at.proposal)
+        for k in range(len(self.plates)):
+            self._by_plate(k, at.rungs.tail)  # which arranges rows, so that no sweep has to
 
     def prepare(self, *, compiled: bool) -> None:
         """See `Whitened.prepare`."""
