@@ -48,6 +48,11 @@ def inverse(entries: Tensor, size: int) -> tuple[list[Tensor], Tensor]:
         determinant = a * b - c * c
         scale = determinant.reciprocal()
         return [b * scale, -c * scale, a * scale], 0.5 * determinant.log()
+    if size > UNROLLED:
+        lower, bad = torch.linalg.cholesky_ex(_first(entries[square_index(size, entries.device)]))
+        halves = torch.where(bad == 0, lower.diagonal(dim1=-2, dim2=-1).log().sum(-1), torch.nan)
+        a, b = torch.triu_indices(size, size, device=entries.device)
+        return list(torch.cholesky_inverse(lower).flatten(-2)[..., a * size + b].movedim(-1, 0)), halves
     lower = factor(entries, size)
     half = solve_lower(lower, _eye(size, lower).expand(lower.shape))
     return list(packed(product(half, half, transpose=True))), log_diagonal(lower)

@@ -234,12 +234,8 @@ def _congruence(left: Tensor, *, classes_last: bool) -> Tensor:
     """left S left' as a linear function of the packed S, for left `(K, K, n)`: a matrix `(pairs n, pairs)` that it is
     multiplied by from the left, or `(pairs, pairs n)` from the right.
     """
-    ab = [(a, b) for a in range(len(left)) for b in range(a, len(left))]
-    rows = [
-        torch.stack(
-            [left[i, a] * left[j, b] + (left[i, b] * left[j, a] if a < b else 0.0) for a, b in ab],
-            -1 if classes_last else 0,
-        )
-        for i, j in ab
-    ]
-    return torch.cat(rows, 0 if classes_last else 1)
+    a, b = torch.triu_indices(len(left), len(left), device=left.device)
+    i, j = a.unsqueeze(1), b.unsqueeze(1)
+    other = (a < b).to(left.dtype).unsqueeze(1) * left[i, b] * left[j, a]
+    entries = torch.addcmul(other, left[i, a], left[j, b])  # (pairs of ij, pairs of ab, n)
+    return entries.transpose(1, 2).flatten(0, 1) if classes_last else entries.transpose(0, 1).flatten(1)

@@ -26,7 +26,7 @@ from hiertorch.moves.metropolis import Info, Tuning
 from hiertorch.randomness import stream
 from hiertorch.run import proposals
 from hiertorch.run.acceptance import Acceptance
-from hiertorch.run.blocks import MOST_TOGETHER, sweep_in_blocks
+from hiertorch.run.blocks import MOST_TOGETHER, first_number, next_number, sweep_in_blocks
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import Block, Engine, filed, inside
 from hiertorch.run.importance import found_around_modes
@@ -93,13 +93,10 @@ class Independence(Engine):
         self.tuning: Tuning = {}
         self.walk = like.new_empty(0)  # root of the random walk's covariance
         self.cycle = CYCLE
+        self.parts = first_number(move.width)  # blocks in which a proposal changes what is left
+        self.rate = like.new_ones(())  # share of these proposals that were accepted in the last window
         self.seen: list[Tensor] = []  # that proposals are fitted to, (n, d) each
         self.last = like.new_empty(0)  # positions of the last window of warm-up, (sweeps, chains, d)
-
-    @property
-    def in_blocks(self) -> bool:
-        """Whether too many dimensions are left for proposals that change all of them."""
-        return self.move.width > MOST_TOGETHER
 
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Positions and proposals that an earlier run has found, or those found around modes. Of starting values only
@@ -126,7 +123,7 @@ class Independence(Engine):
                 "latents."
             )
         self.seen = [pool]
-        if self.in_blocks and earlier is None:  # to so few candidates as weigh anything, no proposal can be fitted
+        if self.parts > 1 and earlier is None:  # to so few candidates as weigh anything, no proposal can be fitted
             self.seen, self.tuning, self.walk = [], proposal, proposal["root"]
             return
         self.tuning, self.walk = self._fitted(self.seen, proposal)
@@ -175,7 +172,7 @@ class Independence(Engine):
             for _ in range(sweeps):
                 acceptance.add([Info(like.new_ones(chains, 1), zero, None)])
             return like.expand(sweeps, *like.shape), self.log_density.expand(sweeps, chains)
-        if self.in_blocks:
+        if self.parts > 1:
             return self._run_blocks(sweeps, acceptance)
         walks = [t % self.cycle == self.cycle - 1 for t in range(sweeps)]
         number = (sweeps - sum(walks)) * chains
@@ -190,7 +187,7 @@ class Independence(Engine):
         bad = (sound != weight).sum(1) if not bool(torch.isfinite(weight).all()) else None
         at, height = self.place, self.log_density
         here = height - proposals.density(self.tuning, at[:, :d])
-        places, heights = [], []
+        places, heights, accepts = [], [], []
         used = 0
         for t, walk in enumerate(walks):
             if walk:
@@ -200,6 +197,7 @@ class Independence(Engine):
                 ratio = sound[used] - here
                 accepted = log_uniform[t] < ratio
                 accept = ratio.clamp(max=0.0).exp()
+                accepts.append(accept)
                 here = torch.where(accepted, sound[used], here)
                 height = torch.where(accepted, density[used], height)
                 at = torch.where(accepted.unsqueeze(1), proposed[used], at)
@@ -208,20 +206,25 @@ class Independence(Engine):
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)
             heights.append(height)
+        self.rate = torch.stack(accepts).mean() if accepts else self.rate
         return torch.stack(places), torch.stack(heights)
 
     def _run_blocks(self, sweeps: int, acceptance: Acceptance) -> tuple[Tensor, Tensor]:
         """The same by blocks."""
-        at, height, places, heights = self.place, self.log_density, [], []
+        at, height, places, heights, accepts = self.place, self.log_density, [], [], []
         for t in range(sweeps):
             if t % self.cycle == self.cycle - 1:
                 log_uniform = -torch.empty_like(height).exponential_(generator=self.generator)
                 at, height, accept, nan = self._walk(at, height, log_uniform)
             else:
-                at, height, accept, nan = sweep_in_blocks(self.move, self.tuning, at, height, self.generator)
+                at, height, accept, nan = sweep_in_blocks(
+                    self.move, self.tuning, at, height, self.parts, self.generator
+                )
+                accepts.append(accept)
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)
             heights.append(height)
+        self.rate = torch.stack(accepts).mean() if accepts else self.rate
         return torch.stack(places), torch.stack(heights)
 
     def _walk(self, at: Tensor, height: Tensor, log_uniform: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -241,6 +244,8 @@ class Independence(Engine):
         """Fits proposals to the draws of the last windows of warm-up, and to those that the start was chosen from while
         these are few; not after the last window.
         """
+        if self.parts > 1 or self.move.width > MOST_TOGETHER:
+            self.parts = next_number(self.parts, float(self.rate), self.move.width)
         if last or self.move.width == 0:
             self.seen, self.last = [], positions
             return
@@ -308,7 +313,7 @@ class Independence(Engine):
         """Places of chains, the proposals with the draws that they are fitted to, what was audited, and generators."""
         found = {"place": self.place, "log_density": self.log_density, "walk": self.walk, "last": self.last}
         found |= filed("tuning", self.tuning) | filed("seen", {str(k): x for k, x in enumerate(self.seen)})
-        found["cycle"] = torch.tensor(self.cycle, device="cpu")
+        found |= {"cycle": torch.tensor(self.cycle, device="cpu"), "parts": torch.tensor(self.parts, device="cpu")}
         found |= filed("generators", {name: source.get_state() for name, source in self.generators.items()})
         if self.audit is not None:
             found |= filed("audit", self.audit.tensors())
@@ -320,7 +325,7 @@ class Independence(Engine):
         self.walk, self.last = state["walk"], state["last"]
         self.tuning, seen, audited = (inside(folder, state) for folder in ("tuning", "seen", "audit"))
         self.seen = [seen[str(k)] for k in range(len(seen))]
-        self.cycle = int(state["cycle"])
+        self.cycle, self.parts = int(state["cycle"]), int(state["parts"])
         for name, source in self.generators.items():
             source.set_state(state[f"generators/{name}"])
         self.audit = Audit.of(audited) if audited else None
