@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.gaussian.cholesky import (
+    UNROLLED,
     around,
     factor,
     inverse,
@@ -56,7 +57,7 @@ class FinestSums(NamedTuple):
     inverse: Tensor  # U'^-1, (K, K, classes)
     outer: Tensor  # U S U' of all classes as a matrix that is multiplied by the packed S, (pairs classes, pairs)
     base: Tensor  # (strata, targets); this and the next see `hiertorch.gaussian.transfer`
-    transfer: tuple[Tensor, ...]  # each (targets, classes)
+    transfer: tuple[Tensor, ...]  # each (targets, classes); of many effects side by side
     two: tuple[Tensor, ...]  # see `_two`
 
 
@@ -80,6 +81,8 @@ class Finest:
         if grams.levels:
             self._classify(alike=alike)
             base, transfer = self._first_level()
+            if self.width > UNROLLED and all(x.layout == torch.strided for x in transfer):
+                transfer = [torch.cat(transfer, 1)]  # one product of matrices for all pairs
             self.sums = self.sums._replace(base=base, transfer=tuple(transfer))
         if self.strata == 1 and self.width == 2 and all(x.layout == torch.strided for x in self.sums.transfer):
             self.sums = self.sums._replace(two=self._two())
@@ -200,6 +203,8 @@ class Finest:
 
     def _transferred(self, sources: Sequence[Tensor]) -> Tensor:
         """The transfer matrices times their sources, summed."""
+        if len(self.sums.transfer) < len(sources):
+            return self.sums.transfer[0] @ torch.stack(list(sources)).flatten(0, 1)
         parts = [matrix @ source for matrix, source in zip(self.sums.transfer, sources, strict=True)]
         return sum(parts[1:], parts[0])
 

@@ -10,10 +10,11 @@ does depend on it: where proposals fit badly, the walk keeps the chain moving, a
 Accept with min(1, pi(u') q(u) / (pi(u) q(u'))) (Tierney 1994, section 2.3.3). Proposals start at the modes of the
 density with the curvature there, and are fitted again to the draws of all chains at the end of each window of warm-up
 but the last (Haario et al. 2001; Holden, Hauge & Holden 2009, for independence proposals); then they are frozen.
-Where many dimensions are left, proposals change blocks of them (`hiertorch.run.blocks`), and do wait.
+Where many dimensions are left, proposals for blocks of them stand beside these or, while few would be accepted, in
+their place (`hiertorch.run.blocks`), and do wait; and slopes of the density help to fit them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from hiertorch.moves.metropolis import Info, Tuning
 from hiertorch.randomness import stream
 from hiertorch.run import proposals
 from hiertorch.run.acceptance import Acceptance
-from hiertorch.run.blocks import MOST_TOGETHER, first_number, next_number, sweep_in_blocks
+from hiertorch.run.blocks import MOST_TOGETHER, TOGETHER, sweep_in_blocks
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import Block, Engine, filed, inside
 from hiertorch.run.importance import found_around_modes
@@ -52,6 +53,14 @@ FITTED = 1_000
 
 WALK = (0.1, 2.4)
 """Sizes of the random walk, log-uniform between these, over sqrt(dimensions), in units of the draws' covariance."""
+
+SLOPED = 8
+"""Slopes a dimension that are computed in a window of warm-up, where many dimensions are left."""
+
+SOME = 2
+"""Blocks of many dimensions that are offered after each proposal for all of them: what keeps a chain where it is lies in
+a few dimensions as a rule, from which a block that has them moves on.
+"""
 
 MOST_AT_ONCE = 20_000
 """Proposals in a window."""
@@ -93,9 +102,10 @@ class Independence(Engine):
         self.tuning: Tuning = {}
         self.walk = like.new_empty(0)  # root of the random walk's covariance
         self.cycle = CYCLE
-        self.parts = first_number(move.width)  # blocks in which a proposal changes what is left
-        self.rate = like.new_ones(())  # share of these proposals that were accepted in the last window
+        self.wide = move.width > MOST_TOGETHER
+        self.in_blocks = self.wide  # whether proposals change blocks of what is left, until all of it can be
         self.seen: list[Tensor] = []  # that proposals are fitted to, (n, d) each
+        self.sloped: list[Tensor] = []  # some of them beside their slopes, (n, 2 d) each, if d is large
         self.last = like.new_empty(0)  # positions of the last window of warm-up, (sweeps, chains, d)
 
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
@@ -123,17 +133,18 @@ class Independence(Engine):
                 "latents."
             )
         self.seen = [pool]
-        if self.parts > 1 and earlier is None:  # to so few candidates as weigh anything, no proposal can be fitted
+        if self.wide and earlier is None:  # to so few candidates as weigh anything, no proposal can be fitted
             self.seen, self.tuning, self.walk = [], proposal, proposal["root"]
             return
         self.tuning, self.walk = self._fitted(self.seen, proposal)
 
     @staticmethod
-    def _fitted(draws: list[Tensor], otherwise: Tuning) -> tuple[Tuning, Tensor]:
-        """Proposal and random walk from draws, or as they were if the draws don't allow a fit."""
+    def _fitted(draws: list[Tensor], otherwise: Tuning, sloped: Sequence[Tensor] = ()) -> tuple[Tuning, Tensor]:
+        """Proposal and random walk from draws, and from slopes; or as they were if these don't allow a fit."""
         every = torch.cat(draws)
+        slopes = torch.cat(list(sloped)).chunk(2, 1) if sloped else ()
         try:
-            tuning, walk = proposals.fit(every), proposals.scale_of(every)
+            tuning, walk = proposals.fit(every, *slopes), proposals.scale_of(every)
         except torch.linalg.LinAlgError:
             return otherwise, otherwise["root"]
         sound = all(bool(x.isfinite().all()) for x in (*tuning.values(), walk))
@@ -156,7 +167,7 @@ class Independence(Engine):
         places, densities = self._run(sweeps, acceptance)
         self.place, self.log_density = places[-1], densities[-1]
         if done < warmup:
-            self._learn(places[..., : self.move.width], last=done + sweeps >= warmup)
+            self._learn(places[..., : self.move.width], densities, last=done + sweeps >= warmup)
             moved = (places[1:] != places[:-1]).any(2).double().mean()
             self.cycle = SELDOM if done + sweeps >= warmup and bool(moved > FIT) else CYCLE
             return
@@ -172,7 +183,7 @@ class Independence(Engine):
             for _ in range(sweeps):
                 acceptance.add([Info(like.new_ones(chains, 1), zero, None)])
             return like.expand(sweeps, *like.shape), self.log_density.expand(sweeps, chains)
-        if self.parts > 1:
+        if self.in_blocks:
             return self._run_blocks(sweeps, acceptance)
         walks = [t % self.cycle == self.cycle - 1 for t in range(sweeps)]
         number = (sweeps - sum(walks)) * chains
@@ -187,44 +198,45 @@ class Independence(Engine):
         bad = (sound != weight).sum(1) if not bool(torch.isfinite(weight).all()) else None
         at, height = self.place, self.log_density
         here = height - proposals.density(self.tuning, at[:, :d])
-        places, heights, accepts = [], [], []
+        places, heights = [], []
         used = 0
         for t, walk in enumerate(walks):
             if walk:
-                at, height, accept, nan = self._walk(at, height, log_uniform[t])
+                at, height, accept, nan = (
+                    sweep_in_blocks(self.move, self.tuning, at, height, self.generator)
+                    if self.wide
+                    else self._walk(at, height, log_uniform[t])
+                )
                 here = height - proposals.density(self.tuning, at[:, :d])
             else:
                 ratio = sound[used] - here
                 accepted = log_uniform[t] < ratio
                 accept = ratio.clamp(max=0.0).exp()
-                accepts.append(accept)
                 here = torch.where(accepted, sound[used], here)
                 height = torch.where(accepted, density[used], height)
                 at = torch.where(accepted.unsqueeze(1), proposed[used], at)
                 nan = zero if bad is None else bad[used]
                 used += 1
+                if self.wide:
+                    at, height, _, more = sweep_in_blocks(self.move, self.tuning, at, height, self.generator, SOME)
+                    here, nan = height - proposals.density(self.tuning, at[:, :d]), nan + more
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)
             heights.append(height)
-        self.rate = torch.stack(accepts).mean() if accepts else self.rate
         return torch.stack(places), torch.stack(heights)
 
     def _run_blocks(self, sweeps: int, acceptance: Acceptance) -> tuple[Tensor, Tensor]:
         """The same by blocks."""
-        at, height, places, heights, accepts = self.place, self.log_density, [], [], []
+        at, height, places, heights = self.place, self.log_density, [], []
         for t in range(sweeps):
             if t % self.cycle == self.cycle - 1:
                 log_uniform = -torch.empty_like(height).exponential_(generator=self.generator)
                 at, height, accept, nan = self._walk(at, height, log_uniform)
             else:
-                at, height, accept, nan = sweep_in_blocks(
-                    self.move, self.tuning, at, height, self.parts, self.generator
-                )
-                accepts.append(accept)
+                at, height, accept, nan = sweep_in_blocks(self.move, self.tuning, at, height, self.generator)
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)
             heights.append(height)
-        self.rate = torch.stack(accepts).mean() if accepts else self.rate
         return torch.stack(places), torch.stack(heights)
 
     def _walk(self, at: Tensor, height: Tensor, log_uniform: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -240,20 +252,35 @@ class Independence(Engine):
         height = torch.where(accepted, density, height)
         return torch.where(accepted.unsqueeze(1), there, at), height, sound.clamp(max=0.0).exp(), (sound != ratio).sum()
 
-    def _learn(self, positions: Tensor, *, last: bool) -> None:
+    def _learn(self, positions: Tensor, densities: Tensor, *, last: bool) -> None:
         """Fits proposals to the draws of the last windows of warm-up, and to those that the start was chosen from while
         these are few; not after the last window.
         """
-        if self.parts > 1 or self.move.width > MOST_TOGETHER:
-            self.parts = next_number(self.parts, float(self.rate), self.move.width)
         if last or self.move.width == 0:
-            self.seen, self.last = [], positions
+            self.seen, self.sloped, self.last = [], [], positions
             return
         self.seen.append(positions.flatten(0, 1))
+        if self.wide:
+            self.sloped.append(self._with_slopes(self.seen[-1]))
         enough = max(FITTED, 2 * self.move.width**2)  # there are half so many covariances
         while len(self.seen) > WINDOWS and sum(map(len, self.seen[1:])) >= enough:
             self.seen.pop(0)
-        self.tuning, self.walk = self._fitted(self.seen, self.tuning)
+        del self.sloped[: -max(WINDOWS, -(-len(self.sloped) // 2))]
+        self.tuning, self.walk = self._fitted(self.seen, self.tuning, self.sloped)
+        if self.wide:
+            self.in_blocks = proposals.accepted(self.tuning, self.seen[-1], densities.flatten()) < TOGETHER
+
+    def _with_slopes(self, positions: Tensor) -> Tensor:
+        """Some of these positions, and the slopes of the log density there, `(n, 2 d)`, where they are finite."""
+        move, found = self.move, []
+        some = positions[:: max(1, len(positions) // (SLOPED * move.width))]
+        with torch.enable_grad():
+            for part in some.split(max(1, move.collapsed.batch // 2)):
+                moving = part.detach().requires_grad_()
+                (slope,) = torch.autograd.grad(move.log_density(moving).sum(), moving)
+                found.append(torch.cat([part, slope], 1))
+        every = torch.cat(found)
+        return every[every.isfinite().all(1)]
 
     def _store(self, places: Tensor, densities: Tensor, store: Store) -> None:
         """Stores places `(n, chains, d + m)` but those that are thinned out, with effects and coefficients drawn."""
@@ -312,8 +339,10 @@ class Independence(Engine):
     def state(self) -> dict[str, Tensor]:
         """Places of chains, the proposals with the draws that they are fitted to, what was audited, and generators."""
         found = {"place": self.place, "log_density": self.log_density, "walk": self.walk, "last": self.last}
-        found |= filed("tuning", self.tuning) | filed("seen", {str(k): x for k, x in enumerate(self.seen)})
-        found |= {"cycle": torch.tensor(self.cycle, device="cpu"), "parts": torch.tensor(self.parts, device="cpu")}
+        found |= filed("tuning", self.tuning)
+        for name, some in (("seen", self.seen), ("sloped", self.sloped)):
+            found |= filed(name, {str(k): x for k, x in enumerate(some)})
+        found |= {"cycle": torch.tensor(self.cycle, device="cpu"), "blocks": torch.tensor(self.in_blocks, device="cpu")}
         found |= filed("generators", {name: source.get_state() for name, source in self.generators.items()})
         if self.audit is not None:
             found |= filed("audit", self.audit.tensors())
@@ -323,9 +352,11 @@ class Independence(Engine):
         """See `Engine.restore`."""
         self.place, self.log_density = state["place"], state["log_density"]
         self.walk, self.last = state["walk"], state["last"]
-        self.tuning, seen, audited = (inside(folder, state) for folder in ("tuning", "seen", "audit"))
-        self.seen = [seen[str(k)] for k in range(len(seen))]
-        self.cycle, self.parts = int(state["cycle"]), int(state["parts"])
+        self.tuning, audited = inside("tuning", state), inside("audit", state)
+        self.seen, self.sloped = (
+            [held[str(k)] for k in range(len(held))] for held in (inside("seen", state), inside("sloped", state))
+        )
+        self.cycle, self.in_blocks = int(state["cycle"]), bool(state["blocks"])
         for name, source in self.generators.items():
             source.set_state(state[f"generators/{name}"])
         self.audit = Audit.of(audited) if audited else None

@@ -4,7 +4,9 @@
 
 t: a mixture of two Student distributions, the second wide (Jones & Pewsey 2009, eq. 2, for the margins; heavy tails
 keep the ratio of target to proposal bounded, without which an independence sampler gets stuck: Tierney 1994, section
-2.3.3). Margins are fitted by quantiles, root and shift by moments.
+2.3.3). Margins are fitted by quantiles, root and shift by moments of draws or, of many dimensions, by these and by moments
+of the target's slopes, whose covariance is the inverse of that of a normal target's draws: some d draws say then what
+d^2 do without (Seyboldt, Carlson & Carpenter 2026, on mass matrices by Fisher divergence).
 
 docs/decisions.md: Margins by quantiles.
 """
@@ -21,6 +23,12 @@ COMPONENTS = ((0.97, 20, 1.0), (0.03, 4, 2.0))
 
 PROBABILITIES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
 """Of the quantiles that margins are fitted by."""
+
+SLOPES = 3
+"""The least number of slopes a dimension that anything is fitted to."""
+
+EFFECTIVE = 0.2
+"""Independent draws, as a part of those that are fitted to."""
 
 SKEWS = torch.linspace(-1.6, 1.6, 33, dtype=torch.float64, device="cpu")
 """Skews that are tried."""
@@ -81,6 +89,17 @@ def density(tuning: Tuning, u: Tensor) -> Tensor:
     return log_standard(t) + _log_slope(tuning, x, y) - _log_root(tuning)
 
 
+def accepted(tuning: Tuning, u: Tensor, log_density: Tensor) -> float:
+    """Share of proposals that chains would accept, E min(q(u) / p(u), q(u') / p(u')) over draws u, u' of p, given these
+    `(n, d)` and log p up to a constant.
+    """
+    ratio = (density(tuning, u) - log_density).sort().values
+    ratio = (ratio - ratio.amax()).exp()  # E of it is what makes q a density
+    n = len(ratio)
+    pairs = torch.arange(2 * n - 1, 0, -2, dtype=u.dtype, device=u.device)  # of which each is the smaller
+    return float((ratio * pairs).sum() / n / ratio.sum())
+
+
 def standardised(tuning: Tuning, u: Tensor) -> tuple[Tensor, Tensor]:
     """t of u `(number, d)`, and log |dt/du| `(number,)`."""
     x, y, t = _inverted(tuning, u)
@@ -112,8 +131,8 @@ def _log_root(tuning: Tuning) -> Tensor:
     return tuning["root"].diagonal().log().sum()
 
 
-def fit(draws: Tensor) -> Tuning:
-    """The proposal that fits draws `(number, d)`, d >= 1."""
+def fit(draws: Tensor, places: Tensor | None = None, slopes: Tensor | None = None) -> Tuning:
+    """The proposal that fits draws `(number, d)`, d >= 1, and the target's slopes at some places, `(m, d)` each."""
     p = draws.new_tensor(PROBABILITIES)
     z = torch.special.ndtri(p)
     quantiles = torch.quantile(_thinned(draws), p, 0)  # (points, d)
@@ -143,7 +162,41 @@ def fit(draws: Tensor) -> Tuning:
     x = x.clamp(-6.0, 6.0)
     covariance = torch.cov(x.mT).reshape(x.shape[1], x.shape[1])
     floor = 1e-8 * _eye(x.shape[1], x)
-    return {**tuning, "shift": x.mean(0), "root": torch.linalg.cholesky(covariance + floor)}
+    found = {**tuning, "shift": x.mean(0), "root": torch.linalg.cholesky(covariance + floor)}
+    if places is None or slopes is None or len(places) < SLOPES * draws.shape[1]:
+        return found
+    other = {**tuning, **_by_slopes(tuning, places, slopes)}
+    # Moments of draws flatter themselves by half a unit of log density a parameter, spread over independent draws.
+    flattered = 0.25 * draws.shape[1] * (draws.shape[1] + 3) / (EFFECTIVE * len(draws))
+    better = density(other, draws).mean() > density(found, draws).mean() - 2.0 * flattered
+    return other if bool(better) else found
+
+
+def _by_slopes(tuning: Tuning, places: Tensor, slopes: Tensor) -> Tuning:
+    """Shift and root from places u and slopes of their log density there: of x, A its covariance and B that of its
+    slopes, the root of the geometric mean of A and B^-1, which takes B to A.
+    """
+    y = (places - tuning["location"]) / tuning["scale"]
+    x = (tuning["tail"] * y.asinh() - tuning["skew"]).sinh()
+    with torch.enable_grad():
+        moving = x.detach().requires_grad_()
+        y = ((moving.asinh() + tuning["skew"]) / tuning["tail"]).sinh()
+        u = tuning["location"] + tuning["scale"] * y
+        (g,) = torch.autograd.grad((slopes * u).sum() - _log_slope(tuning, moving, y).sum(), moving)
+    centred, turned = x - x.mean(0), g - g.mean(0)
+    a, b = centred.mT @ centred / len(x), turned.mT @ turned / len(x)
+    half, inverse = _powers(a)
+    middle, _ = _powers(inverse @ torch.linalg.inv(b) @ inverse)
+    covariance = half @ middle @ half
+    root = torch.linalg.cholesky(0.5 * (covariance + covariance.mT))
+    return {"shift": x.mean(0) + covariance @ g.mean(0), "root": root}
+
+
+def _powers(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Square root of a covariance, and its inverse."""
+    sizes, axes = torch.linalg.eigh(0.5 * (matrix + matrix.mT))
+    roots = sizes.clamp(min=1e-12 * sizes.amax()).sqrt()
+    return (axes * roots) @ axes.mT, (axes / roots) @ axes.mT
 
 
 def scale_of(draws: Tensor) -> Tensor:
