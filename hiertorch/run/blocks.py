@@ -12,14 +12,15 @@ whose difference from that of the proposal has terms of three coordinates, a blo
 three tenths.
 """
 
+from collections.abc import Callable
 from math import ceil
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hiertorch.moves.metropolis import Tuning
 from hiertorch.run import proposals
-from hiertorch.run.collapsed import CollapsedMove
 
 MOST_TOGETHER = 20
 """Dimensions up to which a proposal changes all of them from the first: proposals that were fitted to few draws miss in
@@ -40,28 +41,62 @@ def blocks_of(d: int) -> int:
     return ceil(d / BLOCK)
 
 
-def sweep_in_blocks(
-    move: CollapsedMove, tuning: Tuning, place: Tensor, height: Tensor, generator: torch.Generator, some: int | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Places `(chains, d + m)` and log densities after one proposal for every block, the mean acceptance probability
-    `(chains,)`, and how many densities were NaN.
+class Offered(NamedTuple):
+    """A proposal that changes a block.
+
+    Attributes:
+        position: `(chains, d)`.
+        before: log q(t_B) + log |dt/du| where chains are, `(chains,)`.
+        after: the same of the proposal.
     """
-    d, chains = move.width, len(place)
-    t, slope = proposals.standardised(tuning, place[:, :d])
-    order = torch.randperm(d, generator=generator, device=place.device)
-    accepts, nans = [], []
-    for block in order.tensor_split(blocks_of(d))[:some]:
-        fresh = proposals.standard(chains, len(block), generator, place)
-        moved = t.index_copy(1, block, fresh)
-        u, slope_there = proposals.placed(tuning, moved)
-        there, density = move.evaluate(u)
-        here = height - slope - proposals.log_standard(t[:, block])
-        ratio = density - slope_there - proposals.log_standard(fresh) - here
+
+    position: Tensor
+    before: Tensor
+    after: Tensor
+
+
+def dealt(d: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """All coordinates in blocks, anew each time."""
+    return torch.randperm(d, generator=generator, device=generator.device).tensor_split(blocks_of(d))
+
+
+def offered(tuning: Tuning, position: Tensor, block: Tensor, generator: torch.Generator) -> Offered:
+    """A new value of a block of t, where chains are at `position`."""
+    t, slope = proposals.standardised(tuning, position)
+    fresh = proposals.standard(len(t), len(block), generator, t)
+    there, slope_there = proposals.placed(tuning, t.index_copy(1, block, fresh))
+    before, after = proposals.log_standard(t[:, block]), proposals.log_standard(fresh)
+    return Offered(there, slope + before, slope_there + after)
+
+
+def sweep_in_blocks(
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    tuning: Tuning,
+    place: Tensor,
+    height: Tensor,
+    generator: torch.Generator,
+    some: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Places `(chains, d + m)` and log densities after one proposal for every block, or for some, the mean acceptance
+    probability `(chains,)`, and how many densities were NaN.
+
+    Args:
+        evaluate: places, whose first d numbers are a position, and log densities of positions `(chains, d)`.
+        tuning: q.
+        place: where chains are.
+        height: log densities there.
+        generator: of all random numbers.
+        some: how many blocks, all if left out.
+    """
+    d, accepts, nans = len(tuning["location"]), [], []
+    for block in dealt(d, generator)[:some]:
+        position, before, after = offered(tuning, place[:, :d], block, generator)
+        there, density = evaluate(position)
+        ratio = density - after - height + before
         sound = torch.where(torch.isfinite(ratio), ratio, -torch.inf)
         log_uniform = -torch.empty_like(height).exponential_(generator=generator)
         accepted = log_uniform < sound
-        height, slope = torch.where(accepted, density, height), torch.where(accepted, slope_there, slope)
-        t, place = (torch.where(accepted.unsqueeze(1), new, old) for new, old in ((moved, t), (there, place)))
+        height, place = torch.where(accepted, density, height), torch.where(accepted.unsqueeze(1), there, place)
         accepts.append(sound.clamp(max=0.0).exp())
         nans.append((sound != ratio).sum())
     return place, height, torch.stack(accepts).mean(0), torch.stack(nans).sum()

@@ -203,7 +203,7 @@ class Independence(Engine):
         for t, walk in enumerate(walks):
             if walk:
                 at, height, accept, nan = (
-                    sweep_in_blocks(self.move, self.tuning, at, height, self.generator)
+                    sweep_in_blocks(self.move.evaluate, self.tuning, at, height, self.generator)
                     if self.wide
                     else self._walk(at, height, log_uniform[t])
                 )
@@ -218,7 +218,7 @@ class Independence(Engine):
                 nan = zero if bad is None else bad[used]
                 used += 1
                 if self.wide:
-                    at, height, _, more = sweep_in_blocks(self.move, self.tuning, at, height, self.generator, SOME)
+                    at, height, _, more = sweep_in_blocks(self.move.evaluate, self.tuning, at, height, self.generator, SOME)
                     here, nan = height - proposals.density(self.tuning, at[:, :d]), nan + more
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)
@@ -233,7 +233,7 @@ class Independence(Engine):
                 log_uniform = -torch.empty_like(height).exponential_(generator=self.generator)
                 at, height, accept, nan = self._walk(at, height, log_uniform)
             else:
-                at, height, accept, nan = sweep_in_blocks(self.move, self.tuning, at, height, self.generator)
+                at, height, accept, nan = sweep_in_blocks(self.move.evaluate, self.tuning, at, height, self.generator)
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)
             heights.append(height)

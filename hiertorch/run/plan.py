@@ -216,7 +216,7 @@ def collapsed_plan(structure: Structure, found: Collapsed) -> Plan:
     """The plan of a model that `hiertorch.gaussian.collapse` integrates effects and coefficients out of."""
     move = CollapsedMove(structure.target, found)
     why = "all others are integrated out" if found.rest else "nothing is left to sample"
-    why += f", in blocks of {BLOCK}" if move.width > MOST_TOGETHER else ""
+    why += f", all at once and in blocks of {BLOCK}" if move.width > MOST_TOGETHER else ""
     return Plan(structure, (Step(move, 1, why),))
 
 
