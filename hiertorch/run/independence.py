@@ -58,8 +58,8 @@ SLOPED = 8
 """Slopes a dimension that are computed in a window of warm-up, where many dimensions are left."""
 
 SOME = 2
-"""Blocks of many dimensions that are offered after each proposal for all of them: what keeps a chain where it is lies in
-a few dimensions as a rule, from which a block that has them moves on.
+"""Blocks of many dimensions that are offered after each proposal for all of them: what keeps a chain where it is lies
+in a few dimensions as a rule, from which a block that has them moves on.
 """
 
 MOST_AT_ONCE = 20_000
@@ -218,7 +218,9 @@ class Independence(Engine):
                 nan = zero if bad is None else bad[used]
                 used += 1
                 if self.wide:
-                    at, height, _, more = sweep_in_blocks(self.move.evaluate, self.tuning, at, height, self.generator, SOME)
+                    at, height, _, more = sweep_in_blocks(
+                        self.move.evaluate, self.tuning, at, height, self.generator, SOME
+                    )
                     here, nan = height - proposals.density(self.tuning, at[:, :d]), nan + more
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)

@@ -4,9 +4,9 @@
 
 t: a mixture of two Student distributions, the second wide (Jones & Pewsey 2009, eq. 2, for the margins; heavy tails
 keep the ratio of target to proposal bounded, without which an independence sampler gets stuck: Tierney 1994, section
-2.3.3). Margins are fitted by quantiles, root and shift by moments of draws or, of many dimensions, by these and by moments
-of the target's slopes, whose covariance is the inverse of that of a normal target's draws: some d draws say then what
-d^2 do without (Seyboldt, Carlson & Carpenter 2026, on mass matrices by Fisher divergence).
+2.3.3). Margins are fitted by quantiles, root and shift by moments of draws or, of many dimensions, by these and by
+moments of the target's slopes, whose covariance is the inverse of that of a normal target's draws: some d draws say
+then what d^2 do without (as nutpie adapts mass matrices, by Fisher divergence).
 
 docs/decisions.md: Margins by quantiles.
 """

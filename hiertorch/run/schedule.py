@@ -100,10 +100,9 @@ class Schedule(NamedTuple):
 
 
 WIDE = Schedule(chains=16, warmup=200, draws=300, thin=3)
-"""Of a collapsed model of which many dimensions are left, unless the user says otherwise: a sweep of 56 dimensions gives
-0.08 effective draws in three evaluations of the density, and a chain of less than a hundred tells little.
+"""Of a collapsed model of which many dimensions are left, unless the user says otherwise: a sweep of 56 gives 0.08
+effective draws in three evaluations of the density, and chains that have less than a hundred each tell little.
 """
-
 
 
 def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | None, thin: int | None) -> Schedule:
