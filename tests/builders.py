@@ -384,5 +384,6 @@ def ten_schools(response: str = "y") -> ht.Data:
 
 def numbers(sweep: Sweep, window: int, like: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """The random numbers of some sweeps, of one generator for all chains."""
-    shape = (sweep.chains, window * (sweep.n_normal + sweep.n_uniform))
-    return sweep.numbers(torch.rand(shape, generator=generator, dtype=torch.float64, device=like.device), like)
+    shape = (window * (sweep.n_normal + sweep.n_uniform), sweep.chains)
+    uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=like.device).clamp(min=2.0**-54)
+    return sweep.numbers(uniform, like)

@@ -287,6 +287,13 @@ class Counts(ht.Model):
         return NegativeBinomial(v.phi, logits=eta - v.phi.log())
 
 
+class AnyNumbers:
+    """In place of `ChainStreams`."""
+
+    def uniform(self, number):
+        return torch.rand(number, CHAINS, dtype=torch.float64, device=CUDA)
+
+
 @pytest.mark.parametrize(("model", "form", "many"), [
     (Correlated, "closed", False), (Counts, "the user's own", False), (Counts, "closed", True)
 ])  # fmt: skip
@@ -316,7 +323,7 @@ def test_whitened_sweeps_stay_on_the_gpu(model, form, many, monkeypatch):
         engine.begin({}, None)
         engine.advance(0, 60, 300, 1, Store(engine.values(), engine.target.names, 1), Acceptance(engine.order))
         assert engine.adjusted is not None and engine.tails.freedom
-    engine.generator = engine.numbers.generator = None  # a fake GPU has no random numbers
+    engine.generator, engine.numbers.streams = None, AnyNumbers()  # a fake GPU has no generators
     with fake_mode():
         with ToGpu():
             there = copy.deepcopy(engine, {id(engine.target): engine.target.to(CUDA)})

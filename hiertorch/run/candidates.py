@@ -1,38 +1,37 @@
 """What whitened chains are offered: theta by a proposal that depends on no chain, or by a walk, and the root anew."""
 
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hiertorch.gaussian.ladder import Ladder, Rungs
-from hiertorch.run.folded import Folded
+from hiertorch.randomness import ChainStreams, normal
+from hiertorch.run.folded import FREEDOM, Folded
 from hiertorch.run.standing import Standing, split
 
 
 class Numbers:
-    """Random numbers of all chains.
+    """Random numbers of all chains, of each from a stream of its own.
 
     Args:
-        generator: where they come from.
+        generator: whose seed names the streams.
         chains: how many there are, in the last axis.
         like: of their dtype, on their device.
     """
 
     def __init__(self, generator: torch.Generator, chains: int, like: Tensor) -> None:
-        self.generator, self.chains, self.like = generator, chains, like.new_zeros(())
+        self.streams, self.chains, self.dtype = ChainStreams(generator, chains), chains, like.dtype
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers `(*shape, chains)`."""
-        like = self.like
-        return torch.randn(*shape, self.chains, generator=self.generator, dtype=like.dtype, device=like.device)
+        return normal(self.streams.uniform(prod(shape))).to(self.dtype).view(*shape, self.chains)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform numbers on (0, 1], `(*shape, chains)`."""
-        like = self.like
-        found = torch.rand(*shape, self.chains, generator=self.generator, dtype=like.dtype, device=like.device)
-        return found.neg_().add_(1.0)
+        """Uniform numbers on (0, 1), `(*shape, chains)`."""
+        return self.streams.uniform(prod(shape)).to(self.dtype).view(*shape, self.chains)
 
 
 class Candidate(NamedTuple):
@@ -65,9 +64,13 @@ class Candidates:
         """For so many sweeps, made in one batch."""
         if not sweeps:
             return iter(())
-        number = sweeps * self.numbers.chains
-        position = self.proposal.draw(tuning, number, self.numbers.generator)
+        position = self.positions(tuning, sweeps)
         return self._made(ladder, tuning, position, self.numbers.normal(ladder.root.width, sweeps).flatten(1))
+
+    def positions(self, tuning: Mapping[str, Tensor], sweeps: int) -> Tensor:
+        """theta from the proposal, for so many sweeps of all chains: `(sweeps x chains, d)`."""
+        normal, uniform = self.numbers.normal(self.standing.width, sweeps), self.numbers.uniform(FREEDOM // 2, sweeps)
+        return self.proposal.placed(tuning, normal.flatten(1).mT, uniform.flatten(1))
 
     def walked(self, ladder: Ladder, tuning: Mapping[str, Tensor], at: Tensor, walk: Tensor) -> Candidate:
         """A random walk from theta `(chains, d)`, whose steps have the root `walk` of their covariance."""

@@ -55,7 +55,7 @@ class WhitenedCrosswise(Whitened):
         structure: of the model on its data.
         surrogate: the Gaussian model that stands for it, with crossed plates.
         chains: how many run side by side.
-        generator: of all random numbers of the draws.
+        generator: of where chains start; its seed names their streams.
     """
 
     ladder: Crosswise
@@ -116,7 +116,7 @@ class WhitenedCrosswise(Whitened):
     def _run(self, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep."""
         walks = [t % CYCLE == CYCLE - 1 for t in range(sweeps)]
-        offered = self._offered(self.proposal.draw(self.tuning, (sweeps - sum(walks)) * self.chains, self.generator))
+        offered = self._offered(self.candidates.positions(self.tuning, sweeps - sum(walks)))
         log_uniform = self.numbers.uniform(sweeps).log_()
         for t, walk in enumerate(walks):
             there = self._walked() if walk else next(offered)

@@ -46,10 +46,15 @@ class Folded:
 
     def draw(self, tuning: Mapping[str, Tensor], number: int, generator: torch.Generator) -> Tensor:
         """`(number, d)`."""
-        mean, root = tuning["mean"], tuning["root"]
+        root = tuning["root"]
         normal = torch.randn(number, self.width, generator=generator, dtype=root.dtype, device=root.device)
         uniform = torch.rand(FREEDOM // 2, number, generator=generator, dtype=root.dtype, device=root.device)
-        chi = -2.0 * (1.0 - uniform).log().sum(0)  # chi-squared
+        return self.placed(tuning, normal, 1.0 - uniform)
+
+    def placed(self, tuning: Mapping[str, Tensor], normal: Tensor, uniform: Tensor) -> Tensor:
+        """The same of standard normal numbers `(number, d)` and uniform ones on (0, 1], `(FREEDOM / 2, number)`."""
+        mean, root = tuning["mean"], tuning["root"]
+        chi = -2.0 * uniform.log().sum(0)  # chi-squared
         x = mean + (normal * (FREEDOM / chi).sqrt().unsqueeze(1)) @ root.mT
         for i in self.folded:
             x[:, i] = x[:, i].abs().clamp(min=SMALLEST).log()

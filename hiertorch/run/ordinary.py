@@ -116,7 +116,7 @@ class Ordinary(Engine):
         for k, part in enumerate(self.learning):
             found |= filed(f"learning/{k}", part.state())
         counts = torch.tensor([self.before, self.looks], device="cpu")
-        return {**found, "counts": counts, "streams": self.streams.state()}
+        return {**found, "counts": counts, **filed("streams", self.streams.state())}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Engine.restore`."""
@@ -128,4 +128,4 @@ class Ordinary(Engine):
         fresh = [move.learning(self.at) for move in self.sweep.moves]
         self.learning = [part.restored(inside(f"learning/{k}", state)) for k, part in enumerate(fresh)]
         self.before, self.looks = state["counts"].tolist()
-        self.streams.restore(state["streams"])
+        self.streams.restore(inside("streams", state))

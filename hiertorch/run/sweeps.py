@@ -33,11 +33,11 @@ class Sweep:
         n_uniform, chains)`, of the dtype of another tensor.
 
         Args:
-            uniform: on [0, 1), `(chains, window x (n_normal + n_uniform))`, those of a sweep side by side.
+            uniform: on (0, 1), `(window x (n_normal + n_uniform), chains)`, those of a sweep one after the other.
             like: the other tensor.
         """
-        each = uniform.mT.contiguous().unflatten(0, (-1, self.n_normal + self.n_uniform))
-        z, log_uniform = normal(each[:, : self.n_normal]), (-each[:, self.n_normal :]).log1p()
+        each = uniform.unflatten(0, (-1, self.n_normal + self.n_uniform))
+        z, log_uniform = normal(each[:, : self.n_normal]), each[:, self.n_normal :].log()
         return z.to(like.dtype), log_uniform.to(like.dtype)
 
     def noises(self, normals: Tensor, log_uniform: Tensor) -> list[Noise]:
@@ -88,8 +88,8 @@ class Sweep:
         self.plan.target.record(compiled=compiled)
         device = state.cells.device
         some = torch.rand(
-            self.chains,
             self.n_normal + self.n_uniform,
+            self.chains,
             generator=torch.Generator(device),
             dtype=torch.float64,
             device=device,

@@ -82,7 +82,7 @@ class Whitened(Engine):
         structure: of the model on its data.
         surrogate: the Gaussian model that stands for it.
         chains: how many run side by side.
-        generator: of all random numbers of the draws.
+        generator: of where chains start; its seed names their streams.
     """
 
     at: Place
@@ -368,9 +368,9 @@ class Whitened(Engine):
         return self.at.height(self.ladder.constant)
 
     def state(self) -> dict[str, Tensor]:
-        """Places of chains, sites, proposals with what they are fitted to next, and the generator."""
-        found = {"z": self.sites.z, "w": self.sites.w, "walk": self.walk, "generator": self.generator.get_state()}
-        found |= filed("shifts", self.sites.shifts)
+        """Places of chains, sites, proposals with what they are fitted to next, and the streams."""
+        found = {"z": self.sites.z, "w": self.sites.w, "walk": self.walk}
+        found |= filed("streams", self.numbers.streams.state()) | filed("shifts", self.sites.shifts)
         found |= filed("at", self.at.tensors()) | filed("tuning", self.tuning)
         found |= filed("round", self.round.tensors()) | filed("stays", self.counted.tensors())
         found |= filed("tails", self.tails.tensors())
@@ -390,7 +390,7 @@ class Whitened(Engine):
         self.adjusted = Adjusted.of(adjusted) if adjusted else None
         audited = inside("audit", state)
         self.audit = Audit.of(audited) if audited else None
-        self.generator.set_state(state["generator"])
+        self.numbers.streams.restore(inside("streams", state))
 
 
 def blocks_of(surrogate: Surrogate) -> tuple[Block, ...]:

@@ -1,5 +1,8 @@
 """Chains draw from streams of their own: the same ones, however many others run and however many sweeps at once."""
 
+from typing import Any
+
+import pytest
 import torch
 from builders import numbers
 from contracts.engines import RUN, SCHOOLS
@@ -10,24 +13,34 @@ from hiertorch.models import VaryingIntercepts
 from hiertorch.randomness import ChainStreams, normal
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.choosing import choose
+from hiertorch.run.engine import Engine
 from hiertorch.run.options import Options
 from hiertorch.run.ordinary import Ordinary
 from hiertorch.run.store import Store
 from hiertorch.run.task import settled
 from hiertorch.runtime.validating import validation
 
-MANY, FEW = 7, 3
+MANY, FEW = 11, 3
+"""Chains, of two streams and of one."""
+
+LATENTS = ["mu_alpha", "sigma_alpha", "sigma_y", "beta", "alpha"]
+OPTIONS: dict[str, dict[str, Any]] = {"ordinary": {}, "whitened": {"plan": [("whitened", LATENTS)]}}
+
+
+def engine_of(kind: str, chains: int) -> Engine:
+    model = VaryingIntercepts("school", ["x"], priors="tutorial")
+    options = Options(**{**RUN, "chains": chains, "collapse": False, **OPTIONS[kind]})
+    plan = choose(model, SCHOOLS, options.plan, collapse=options.collapse)
+    return settled(model, plan, options).engine
 
 
 def ordinary(chains: int) -> Ordinary:
-    model = VaryingIntercepts("school", ["x"], priors="tutorial")
-    plan = choose(model, SCHOOLS, None, collapse=False)
-    engine = settled(model, plan, Options(**{**RUN, "chains": chains, "collapse": False})).engine
+    engine = engine_of("ordinary", chains)
     assert isinstance(engine, Ordinary)
     return engine
 
 
-def advance(engine: Ordinary, windows: list[int], done: int) -> list[Tensor]:
+def advance(engine: Engine, windows: list[int], done: int) -> list[Tensor]:
     """Heights of chains after windows of so many sweeps, of which the first 40 are warm-up."""
     store, acceptance = Store(engine.values(), tuple(engine.values()), 400), Acceptance(engine.order)
     found = []
@@ -38,14 +51,25 @@ def advance(engine: Ordinary, windows: list[int], done: int) -> list[Tensor]:
     return found
 
 
-def test_a_chain_does_not_depend_on_how_many_others_run() -> None:
+def of_few(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state of the first chains, along whichever axis they are, and of their stream."""
+    found = {}
+    for name, x in state.items():
+        for axis in (axis for axis in range(x.dim()) if x.shape[axis] == MANY):
+            x = x.narrow(axis, 0, FEW)
+        found[name] = x[:1] if name == "streams/at" else x
+    return found
+
+
+@pytest.mark.parametrize("kind", list(OPTIONS))
+def test_a_chain_does_not_depend_on_how_many_others_run(kind: str) -> None:
     """Once warm-up is over, which pools over chains. Sums over other numbers of chains may round otherwise."""
     with torch.no_grad(), validation(False):
-        many, few = ordinary(MANY), ordinary(FEW)
+        many, few = engine_of(kind, MANY), engine_of(kind, FEW)
         many.begin({}, None)
         many.prepare(compiled=False)
         advance(many, [20, 20], 0)
-        few.restore({name: x[:FEW] if x.dim() and len(x) == MANY else x for name, x in many.state().items()})
+        few.restore(of_few(many.state()))
         few.prepare(compiled=False)
         whole, part = (torch.stack(advance(one, [25, 25], 40)) for one in (many, few))
     torch.testing.assert_close(part, whole[:, :FEW], rtol=1e-9, atol=1e-9)
@@ -54,19 +78,25 @@ def test_a_chain_does_not_depend_on_how_many_others_run() -> None:
 
 def test_it_does_not_matter_how_many_numbers_are_taken_at_once() -> None:
     generator = torch.Generator().manual_seed(1)
-    one, other, more = (ChainStreams(generator, chains) for chains in (3, 3, 5))
+    one, other, more = (ChainStreams(generator, chains) for chains in (3, 3, 20))
     whole = one.uniform(60)
-    assert torch.equal(torch.cat([other.uniform(n) for n in (7, 1, 32, 20)], 1), whole)
-    assert torch.equal(more.uniform(60)[:3], whole)
+    assert torch.equal(torch.cat([other.uniform(n) for n in (7, 1, 32, 20)]), whole)
+    every = more.uniform(60)
+    assert every.shape == (60, 20) and len(every.unique()) == every.numel()
+    assert torch.equal(every[:, :3], whole)
+    assert torch.equal(ChainStreams(generator, 16).uniform(60), every[:, :16])
+    blocks = [one.uniform(n) for n in (9, 50_000, 60_000)]
+    assert torch.equal(other.uniform(110_009), torch.cat(blocks))  # of several blocks
     other.restore(one.state())
     assert torch.equal(one.uniform(5), other.uniform(5))
 
 
 def test_numbers_have_their_distributions() -> None:
     """By the test of Kolmogorov and Smirnov, each by chance once in a thousand; none is infinite, whatever is drawn."""
-    z = normal(torch.rand(100_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
-    assert stats.kstest(z, "norm").pvalue > 1e-3
-    assert bool(normal(torch.tensor([0.0, 1.0 - 2.0**-53], dtype=torch.float64)).isfinite().all())
+    uniform = ChainStreams(torch.Generator().manual_seed(1), 10).uniform(10_000)
+    assert stats.kstest(normal(uniform).flatten(), "norm").pvalue > 1e-3
+    ends = torch.tensor([2.0**-54, 1.0 - 2.0**-53], dtype=torch.float64)
+    assert bool(normal(ends).isfinite().all()) and bool((ends.log() < 0.0).all())
     found = numbers(ordinary(4).sweep, 2_000, torch.zeros(1, dtype=torch.float64), torch.Generator().manual_seed(2))
     assert stats.kstest(found[0].flatten(), "norm").pvalue > 1e-3
     assert stats.kstest(-found[1].flatten(), "expon").pvalue > 1e-3
