@@ -57,7 +57,7 @@ def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Resul
         except UnsuitedError as error:
             return _again(error, task, model, data, options, face)
         store = Store(engine.values(), task.info.shown, task.room, options.dtype, task.most)
-        looks = Looks(task.schedule, task.goal)
+        looks = Looks(task.schedule, task.goal, task.until_settled)
         acceptance = Acceptance(engine.order)
         audience.start(task.info)
         some, every = partial(so_far, task, face), partial(readable, task, store)

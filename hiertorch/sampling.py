@@ -84,7 +84,9 @@ def sample(
         chains: run side by side in one batch. Left out: 16 to 256 of a collapsed model, the fewer the more numbers a
             draw has (8 where a density takes milliseconds), and 8 to 64 of others, the fewer the more rows there are.
         warmup: sweeps during which proposals are tuned, pooled over chains. Left out: 100 of a collapsed model for
-            every three dimensions that are sampled, and 500 of others, or 100 after `start`.
+            every three dimensions that are sampled; 40 to 200 of one whose likelihood is replaced by a Gaussian
+            surrogate in its proposals, until these have settled (`hiertorch.run.rounds`); and 500 of others, or 100
+            after `start`. `posterior.run` says how many it came to.
         draws: of each chain. Left out, the run goes on until the worst parameter has an ESS of 1000 and an R-hat of
             1.01, as with `until=ht.Until()`, and for 8000 draws at most: 3200 of a model whose likelihood is replaced
             by a Gaussian surrogate in its proposals, 2000 or more of a collapsed one with very many numbers a draw.

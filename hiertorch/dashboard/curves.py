@@ -98,7 +98,7 @@ class Curves:
 
     def _drawn(self, s: Snapshot, *, last: bool) -> None:
         """Stored draws since the last time."""
-        warmup, apart = self._run.warmup, self._apart(s)
+        warmup, apart = self._warmup(s), self._apart(s)
         first = max(0, -(-(self._traced + self.stride - warmup) // apart) - 1)
         at = np.arange(first, s.drawn, -(-self.stride // apart))
         if last and warmup + s.drawn * apart > (warmup + (at[-1] + 1) * apart if len(at) else self._traced):
@@ -182,11 +182,14 @@ class Curves:
         point = {f"sampler/block/{self._blocks.get(b, b)}/step_scale": float(np.exp(x)) for b, x in scales.items()}
         return point | ({"sampler/adapt_delta": max(changes)} if changes else {})
 
+    def _warmup(self, s: Snapshot) -> int:
+        return self._run.warmup if s.warmup is None else s.warmup
+
     def _jumps(self, s: Snapshot) -> list[dict[str, float]]:
         """By chain: E (x' - x)^2 / 2 Var x of successive draws, averaged over traces, which is 1 if they are
         independent; and the longest run of draws at one log density.
         """
-        warmup, apart = self._run.warmup, self._apart(s)
+        warmup, apart = self._warmup(s), self._apart(s)
         start = max((self._jumped - warmup) // apart, s.drawn - SUCCESSIVE, 0)
         if s.trace is not None or s.drawn - start < 3:
             return []

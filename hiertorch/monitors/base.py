@@ -36,7 +36,7 @@ class RunInfo:
     findings: tuple[str, ...] = ()  # what the model asks for and the data lack: "warning: school: only 3 groups ..."
     priors: Mapping[str, str] = field(default_factory=dict)  # latent -> its prior in numbers, where the data chose it
     stored: tuple[str, ...] | None = None  # latents whose draws are kept; None: all
-    warmup: int = 0  # sweeps of it
+    warmup: int = 0  # sweeps of it, at most
     thin: int = 1  # sweeps for each draw, of which those in `Window.draws` may be every second, fourth, ...
     earlier: int = 0  # sweeps of the runs that this one goes on from
     alike: bool = True  # all chains have the same data; else they are no draws of one posterior, and nothing mixes
@@ -75,6 +75,7 @@ class Window:
     so_far: Callable[[Mapping[str, Tensor]], Fit] | None = None  # some of the draws with their model and data
     foreseen: int | None = None  # sweeps of the whole run, of one that goes on until a goal is reached
     seen: Seen | None = None  # by the last look of such a run
+    warmup: int | None = None  # sweeps of warm-up, once it is over; None: as many as was said before
 
     def copied(self) -> "Window":
         """The same for a monitor that may write into what it is given: tensors are copied when they are looked at."""

@@ -40,8 +40,8 @@ class Engine(ABC):
     1. `begin`, or `restore` for a run that goes on, so that the chains stand somewhere;
     2. `prepare`, whose time is told apart from that of sampling;
     3. again and again: `window`, how many sweeps it would like to run; `advance`, which runs so many or fewer, all in
-       warm-up or all after it; `check`, when warm-up and run end; `look`; then `values`, `height` and `learnt`, for
-       monitors, which change nothing.
+       warm-up or all after it; `settled`, after a window of warm-up; `check`, when warm-up and run end; `look`; then
+       `values`, `height` and `learnt`, for monitors, which change nothing.
 
     Chains do not depend on what is stored of them or looked at. Tensors are made on the device of the data, and nothing
     waits for the device but at the end of a window.
@@ -107,6 +107,12 @@ class Engine(ABC):
             AuditError: if they are not of this model: they are discarded, and ordinary moves run instead.
             UnsuitedError: if the engine moves too seldom, likewise.
         """
+
+    def settled(self) -> bool:
+        """Whether what warm-up learns has settled. Asked after each window of a warm-up whose length was left open,
+        which ends there if so; what was learnt has to be frozen then.
+        """
+        return False
 
     def look(self, acceptance: Acceptance) -> None:  # noqa: B027
         """May look for an example of a NaN density in the last window, if some were met."""

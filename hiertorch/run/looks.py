@@ -32,6 +32,7 @@ class Looks:
     Args:
         schedule: its draws are all there will be or, with a goal, those of the first look.
         goal: with its bounds filled in.
+        until_settled: whether warm-up ends before its schedule if the engine has settled.
 
     Attributes:
         foreseen: draws at which the run will probably end.
@@ -44,6 +45,7 @@ class Looks:
 
     schedule: Schedule
     goal: Until | None = None
+    until_settled: bool = False
     foreseen: int = field(init=False)
     number: int = 0
     seen: Seen | None = None
@@ -60,6 +62,10 @@ class Looks:
         """The sweep at which the run ends at the latest."""
         run, most = self.schedule, self.schedule.draws if self.goal is None else self.goal.draws
         return math.inf if most is None else run.warmup + most * run.thin
+
+    def warmed(self, done: int) -> None:
+        """Warm-up ends after so many sweeps."""
+        self.schedule = self.schedule._replace(warmup=done)
 
     @property
     def sweeps(self) -> int:

@@ -101,6 +101,7 @@ def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending, look
         "collapsed": plan.collapsed is not None,  # whose log density is that of what was not integrated out
         "priors": dict(info.priors),
         **info.settings,
+        "warmup": looks.schedule.warmup,
         **(looks.facts(asked=task.asked, chains=info.settings["chains"]) if looks.goal is not None else {}),
         "seconds": dict(ended.seconds),
         "status": ended.status,

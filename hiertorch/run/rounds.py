@@ -1,4 +1,6 @@
-"""Rounds of a whitened warm-up: each twice as long as the one before, at whose end everything is learnt anew."""
+"""Rounds of a whitened warm-up: each twice as long as the one before, at whose end everything is learnt anew; and when
+no more of them are needed.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +12,19 @@ from torch import Tensor
 from hiertorch.gaussian.sites import Moments
 from hiertorch.run.engine import filed, inside
 
+LONGEST_WARMUP = 200
+"""Sweeps of warm-up, unless it has settled before: of every form measured, proposals and sites have by then."""
+
 ROUNDS = (30, 60, 120, 240)
 """Sweeps of the rounds of a warm-up of 450; longer or shorter ones keep these shares."""
+
+GAIN = 0.03
+"""Of the share of accepted proposals of the population: what learning must have gained for more of it to be worth its
+sweeps, twice the error of a share that 32 chains find in 27 sweeps.
+"""
+
+HIGH = 0.75
+"""Share of accepted proposals to which no learning adds what its sweeps would cost."""
 
 NUMBERED = 4
 """Sweeps between those whose numbers of groups are kept for being adjusted."""
@@ -54,6 +67,21 @@ class Round:
     def rate(self) -> float:
         """Share of the proposals of the population that were accepted; waits for the device."""
         return float(torch.stack(self.accepted).mean()) if self.accepted else 1.0
+
+    def settled(self, before: float | None, longest: int) -> bool:
+        """Whether warm-up may end with this round: of its proposals of the population most are accepted, or hardly more
+        than in the round before; and nobody has stayed in one place for half of it.
+
+        All this is known before the first draw that is kept, and what comes later does not depend on it but through
+        what was learnt, which is frozen: whenever warm-up ends, draws are of the posterior.
+
+        Args:
+            before: the rate of the round before; None of the first round, which ends no warm-up.
+            longest: sweeps of the longest stay of a chain, or of one of its groups.
+        """
+        if before is None or 2 * longest > len(self.accepted):
+            return False
+        return (rate := self.rate) >= HIGH or rate <= before + GAIN
 
     def tensors(self) -> dict[str, Tensor]:
         """The same as named tensors, which `of` takes."""

@@ -43,23 +43,25 @@ def run(
         signals: end the run, wherever its chains are.
         compiled: whether to compile the pass over the rows.
     """
-    schedule, seconds = looks.schedule, {"compile": 0.0, "warmup": 0.0, "sampling": 0.0, "judging": 0.0}
+    seconds = {"compile": 0.0, "warmup": 0.0, "sampling": 0.0, "judging": 0.0}
     began = time.perf_counter()
     done, cause = 0, None
     try:
         engine.prepare(compiled=compiled)
         seconds["compile"] = time.perf_counter() - began
         while not looks.over:
-            warming = done < schedule.warmup
+            warming = done < (schedule := looks.schedule).warmup
             end = int(min(done + engine.window(warming=warming), schedule.warmup if warming else looks.last))
             engine.advance(done, end - done, schedule.warmup, schedule.thin, store, acceptance)
             done = end
+            if warming and looks.until_settled and engine.settled():
+                looks.warmed(done)
             if not warming:
                 turned = time.perf_counter()
                 spent = turned - began - seconds["compile"] - seconds["warmup"]
                 looks.after(done, spent, read)
                 seconds["judging"] += time.perf_counter() - turned
-            if done == schedule.warmup or looks.over:
+            if done == looks.schedule.warmup or looks.over:
                 engine.check(store)
             phase = "warmup" if warming else "sampling"
             rates = {engine.blocks[k].name: mean for k, mean in acceptance.window(sampling=not warming).items()}
@@ -79,6 +81,7 @@ def run(
                     so_far=so_far,
                     foreseen=looks.sweeps,
                     seen=looks.seen,
+                    warmup=None if warming else schedule.warmup,
                 )
             )
             seconds[phase] += time.perf_counter() - began - sum(seconds.values())
@@ -86,7 +89,7 @@ def run(
     except BaseException as error:
         signals.hold()
         cause = error
-        acceptance.window(sampling=done > schedule.warmup)
+        acceptance.window(sampling=done > looks.schedule.warmup)
     return Ending(done, seconds, cause)
 
 

@@ -13,6 +13,7 @@ from hiertorch.errors import SamplingError
 from hiertorch.run.blocks import MOST_TOGETHER
 from hiertorch.run.closedweights import has_form
 from hiertorch.run.plan import Plan
+from hiertorch.run.rounds import LONGEST_WARMUP
 from hiertorch.run.until import Until
 from hiertorch.runtime.memory import free
 from hiertorch.runtime.workers import one_thread
@@ -55,9 +56,6 @@ than ten.
 
 FEWEST = 250
 """Draws of each chain of a collapsed model, at least."""
-
-WHITENED_WARMUP = 200
-"""Sweeps of warm-up of a whitened model: of every form measured, proposals and sites have settled by then."""
 
 WHITENED_DRAWS = 400
 """Draws of each chain of a whitened model, of which some half are effective."""
@@ -121,7 +119,7 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
     if plan.surrogate is not None:
         rows = max(plan.held_rows, plan.space.dim)
         chains = chains or 1 << max(3, min(5, int(NUMBERS / rows).bit_length() - 1))
-        return Schedule(chains, warmup or WHITENED_WARMUP, draws or WHITENED_DRAWS, thin or 1)
+        return Schedule(chains, warmup or LONGEST_WARMUP, draws or WHITENED_DRAWS, thin or 1)
     if plan.collapsed is None:
         rows = max(plan.held_rows, plan.space.dim)
         chains = chains or 1 << max(3, min(6, int(NUMBERS / rows).bit_length() - 1))

@@ -50,6 +50,7 @@ class Task:
         schedule: how long; with a goal, up to the first look.
         goal: until when the run goes on, with its bounds; None for a run of fixed length.
         asked: whether the user has set the goal.
+        until_settled: whether warm-up may end before its schedule, since the user has not said how long it is.
         names: latents whose draws are given; others are stored for what follows from them.
         room: draws of each chain that there is room for,
         most: and to which it may grow.
@@ -64,6 +65,7 @@ class Task:
     schedule: Schedule
     goal: Until | None
     asked: bool
+    until_settled: bool
     names: tuple[str, ...]
     room: int
     most: float
@@ -148,8 +150,9 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
     unkept = unsavable(info.labels, info.event_labels)
     doubts = [*(grave(found) if alike else ()), *(f"the posterior can be used, but not saved: {x}" for x in unkept)]
     return Task(
-        plan, run, goal, options.until is not None, names, rooms, most, engine, generator, compiled, info, tuple(doubts)
-    )
+        plan, run, goal, options.until is not None, options.warmup is None, names, rooms, most, engine, generator,
+        compiled, info, tuple(doubts),
+    )  # fmt: skip
 
 
 def _until(options: Options, alike: bool) -> Until | None:

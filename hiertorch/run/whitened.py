@@ -17,8 +17,8 @@ those of a window of sweeps are made in one batch, as in `hiertorch.run.independ
 
 Warm-up has rounds (`hiertorch.run.rounds`). After each, sites are averaged over the draws of all chains and proposals
 are fitted to them; numbers of groups are adjusted to theta (`hiertorch.run.adjusted`) if the population moves seldom,
-and groups that stayed long have heavier tails (`hiertorch.run.heavytails`). Effects stay where they are. Then
-everything is frozen.
+and groups that stayed long have heavier tails (`hiertorch.run.heavytails`). Effects stay where they are.
+After the round that shows that all has settled everything is frozen.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ from hiertorch.run.engine import Block, Engine, UnsuitedError, filed, inside
 from hiertorch.run.folded import Folded
 from hiertorch.run.heavytails import FREEDOM, HeavyTails
 from hiertorch.run.proposals import scale_of
-from hiertorch.run.rounds import NUMBERED, Round, ends, looks_every
+from hiertorch.run.rounds import LONGEST_WARMUP, NUMBERED, Round, ends, looks_every
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place, Standing
 from hiertorch.run.stays import Stays
@@ -107,6 +107,9 @@ class Whitened(Engine):
         self.adjusted: Adjusted | None = None
         self.round, self.counted = Round(), Stays()
         self.poor = False  # whether proposals of the population were accepted too seldom in the last round
+        self.rate: float | None = None  # the share that were accepted
+        self.ahead = ends(LONGEST_WARMUP)[0]  # sweeps to the end of a round
+        self.still = False  # whether all has settled with the round that has just ended
 
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Around a mode of the surrogate, whose sites are found with it; see `Engine.begin`."""
@@ -184,7 +187,8 @@ class Whitened(Engine):
         """Sweeps whose proposals are made in one batch."""
         ladder = self.ladder
         numbers = ladder.root.width + sum(k * (k + 2) * n for k, n in zip(ladder.widths, ladder.sizes, strict=True))
-        return max(1, min(WINDOW_SWEEPS, WINDOW_NUMBERS // (numbers * self.chains)))
+        most = min(WINDOW_SWEEPS, self.ahead) if warming else WINDOW_SWEEPS
+        return max(1, min(most, WINDOW_NUMBERS // (numbers * self.chains)))
 
     def prepare(self, *, compiled: bool) -> None:
         """Records (and compiles) the pass over the rows."""
@@ -199,7 +203,7 @@ class Whitened(Engine):
             places, self.round = list(self._run(sweeps, acceptance)), Round()
             self._store(places[-(done - warmup + 1) % thin :: thin], store)
             return
-        until = ends(warmup)
+        until, self.still = ends(warmup), False
         for sweep in range(done, done + sweeps):
             begin, end = max(e for e in (0, *until) if e <= sweep), min(e for e in until if e > sweep)
             if sweep == begin:
@@ -212,6 +216,7 @@ class Whitened(Engine):
                 self._see(look=(end - 1 - sweep) % every == 0, last=end == until[-1])
             if sweep + 1 == end:
                 self._learn()
+        self.ahead = next((e for e in until if e > done + sweeps), warmup) - done - sweeps
 
     def _see(self, *, look: bool, last: bool) -> None:
         """Notes what a sweep of warm-up has come to; sites are not learnt in the last round."""
@@ -282,11 +287,13 @@ class Whitened(Engine):
             self.tuning, self.walk = self.proposal.fit(every), scale_of(every)
         for level in self.levels:
             self.tails.widen(level, self.counted.longest[1 + level])
+        rate, longest = seen.rate, max(int(x.max()) for x in self.counted.longest.values())
         self.counted.forget()
-        before, poor = self.adjusted, wanted(seen.rate, at.noise)
+        before, poor = self.adjusted, wanted(rate, at.noise)
         if seen.numbers and (poor or before is not None):
             self.adjusted = fitted(torch.cat(seen.thetas), torch.cat(seen.numbers, 2), at.rungs.levels[0])
         self.poor = poor
+        self.still, self.rate = seen.settled(self.rate, longest) and self.adjusted is before, rate
         if moments is not None:
             self._take_sites(moments.sites())
         if moments is not None or self.adjusted is not before:
@@ -351,6 +358,10 @@ class Whitened(Engine):
             )
         self.round = Round()
 
+    def settled(self) -> bool:
+        """With the round that the last window has ended; see `Round.settled`."""
+        return self.still
+
     def stays(self) -> dict[str, Tensor]:
         """See `Engine.stays`."""
         return {self.blocks[k].name: x for k, x in self.counted.longest.items()}
@@ -374,7 +385,8 @@ class Whitened(Engine):
         found |= filed("at", self.at.tensors()) | filed("tuning", self.tuning)
         found |= filed("round", self.round.tensors()) | filed("stays", self.counted.tensors())
         found |= filed("tails", self.tails.tensors())
-        found["poor"] = torch.tensor(self.poor, device="cpu")
+        found["flags"] = torch.tensor([self.poor, self.still, self.ahead], device="cpu")
+        found |= {} if self.rate is None else {"rate": torch.tensor(self.rate, dtype=torch.float64, device="cpu")}
         found |= filed("adjusted", self.adjusted.tensors()) if self.adjusted is not None else {}
         found |= filed("audit", self.audit.tensors()) if self.audit is not None else {}
         return found
@@ -386,7 +398,9 @@ class Whitened(Engine):
         self.at = Place.of(inside("at", state), self.ladder)
         self.round, self.counted = Round.of(inside("round", state)), Stays.of(inside("stays", state))
         self.tails = HeavyTails.of(inside("tails", state))
-        self.poor, adjusted = bool(state["poor"]), inside("adjusted", state)
+        adjusted, (poor, still, self.ahead) = inside("adjusted", state), state["flags"].tolist()
+        self.poor, self.still = bool(poor), bool(still)
+        self.rate = float(state["rate"]) if "rate" in state else None
         self.adjusted = Adjusted.of(adjusted) if adjusted else None
         audited = inside("audit", state)
         self.audit = Audit.of(audited) if audited else None

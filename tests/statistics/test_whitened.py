@@ -46,6 +46,7 @@ from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.adjusted import Adjusted
 from hiertorch.run.folded import Folded
 from hiertorch.run.heavytails import HEAVIER, HeavyTails
+from hiertorch.run.rounds import LONGEST_WARMUP
 from hiertorch.run.store import Store
 from hiertorch.run.whitened import Whitened
 from hiertorch.runtime.validating import validation
@@ -284,17 +285,26 @@ def failures(
     broken: Break | None = None,
     patch: pytest.MonkeyPatch | None = None,
     made: type[Whitened] = Whitened,
+    settles: bool = False,
 ) -> dict[str, float]:
-    """The tests that an engine fails after a warm-up and some sweeps from exact draws; broken after warm-up, if so."""
+    """The tests that an engine fails after a warm-up and some sweeps from exact draws; broken after warm-up, if so.
+    Warm-up has WARMUP sweeps, or ends where the engine has settled.
+    """
     case = CASES[name]
     starts, known = exact(name)
     engine = engine_of(case, CHAINS, made=made)
     engine.begin(dict(starts), None)
     engine.prepare(compiled=False)
-    engine.advance(0, WARMUP, WARMUP, 1, Store(engine.values(), engine.target.names, 1), Acceptance(engine.order))
+    store, acceptance = Store(engine.values(), engine.target.names, 1), Acceptance(engine.order)
+    done, most = 0, LONGEST_WARMUP if settles else WARMUP
+    while done < most and not (settles and engine.settled()):
+        ahead = engine.ahead if settles else WARMUP
+        engine.advance(done, ahead, most, 1, store, acceptance)
+        done += ahead
+    assert not settles or done < most
     if broken is not None and patch is not None:
         broken(engine, patch)
-    advanced(engine, WARMUP, SWEEPS, WARMUP)
+    advanced(engine, done, SWEEPS, done)
     p = p_values(
         evaluate(case, Values(dict(engine.values()))), {n: np.sort(x) for n, x in evaluate(case, known).items()}
     )
@@ -308,6 +318,13 @@ def test_the_posterior_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     """Every fourth sweep walks, as every 25th does else. Error rate 1e-3 a case."""
     monkeypatch.setattr(whitened, "CYCLE", 4)
     assert not failures(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_posterior_stays_where_warm_up_ends_by_itself(name: str) -> None:
+    """Error rate 1e-3 a case."""
+    assert not failures(name, settles=True)
 
 
 @pytest.mark.slow
