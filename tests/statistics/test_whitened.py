@@ -46,7 +46,7 @@ from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.adjusted import Adjusted
 from hiertorch.run.folded import Folded
 from hiertorch.run.heavytails import HEAVIER, HeavyTails
-from hiertorch.run.rounds import LONGEST_WARMUP
+from hiertorch.run.rounds import LONGEST_WARMUP, Round
 from hiertorch.run.store import Store
 from hiertorch.run.whitened import Whitened
 from hiertorch.runtime.validating import validation
@@ -322,8 +322,10 @@ def test_the_posterior_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_the_posterior_stays_where_warm_up_ends_by_itself(name: str) -> None:
-    """Error rate 1e-3 a case."""
+def test_the_posterior_stays_where_warm_up_ends_by_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long anybody stays: of so many chains one always does. Error rate 1e-3 a case."""
+    rule = Round.settled
+    monkeypatch.setattr(Round, "settled", lambda now, before, _: rule(now, before, 0))
     assert not failures(name, settles=True)
 
 
