@@ -26,7 +26,7 @@ from hiertorch.moves.noncentred import NonCentred, descendants
 from hiertorch.run.blocks import BLOCK, MOST_TOGETHER
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import EngineMaker, named
-from hiertorch.run.whitened import blocks_of
+from hiertorch.run.whitenedstart import blocks_of
 
 MoveSpec = Move | tuple[Move, int] | tuple[str, Sequence[str]] | tuple[str, Sequence[str], int]
 """What a user may ask for: a move, or the kind of one and the latents of its block; and how often it runs in a sweep (1

@@ -5,6 +5,7 @@ no more of them are needed.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,6 +40,30 @@ LARGE = 2_000_000
 def ends(warmup: int) -> list[int]:
     """Sweeps after which the rounds of a warm-up end."""
     return sorted({max(1, round(warmup * end / sum(ROUNDS))) for end in accumulate(ROUNDS)})
+
+
+class Course(NamedTuple):
+    """How far warm-up has come."""
+
+    ahead: int = ends(LONGEST_WARMUP)[0]  # sweeps to the end of a round
+    rate: float | None = None  # of the round before; see `Round.rate`
+    poor: bool = False  # whether that is too low
+    settled: bool = False  # with the round that has just ended
+
+    def after(self, done: int, warmup: int) -> "Course":
+        """The same after so many sweeps."""
+        return self._replace(ahead=next((end for end in ends(warmup) if end > done), warmup) - done)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The same as named tensors, which `of` takes."""
+        known = {name: float(x) for name, x in self._asdict().items() if x is not None}
+        return {name: torch.tensor(x, dtype=torch.float64, device="cpu") for name, x in known.items()}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Course":
+        """What such tensors hold."""
+        ahead, poor, settled = (int(tensors[name]) for name in ("ahead", "poor", "settled"))
+        return cls(ahead, float(tensors["rate"]) if "rate" in tensors else None, bool(poor), bool(settled))
 
 
 @dataclass

@@ -38,17 +38,17 @@ from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.adjusted import Adjusted, fitted, wanted
 from hiertorch.run.candidates import Candidate, Candidates, Numbers
 from hiertorch.run.closedweights import closed_weights
-from hiertorch.run.engine import Block, Engine, UnsuitedError, filed, inside
+from hiertorch.run.engine import Engine, UnsuitedError, filed, inside
 from hiertorch.run.folded import Folded
 from hiertorch.run.heavytails import FREEDOM, HeavyTails
 from hiertorch.run.proposals import scale_of
-from hiertorch.run.rounds import LONGEST_WARMUP, NUMBERED, Round, ends, looks_every
+from hiertorch.run.rounds import NUMBERED, Course, Round, ends, looks_every
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place, Standing
 from hiertorch.run.stays import Stays
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
-from hiertorch.run.whitenedstart import found_around_mode
+from hiertorch.run.whitenedstart import blocks_of, found_around_mode
 
 CYCLE = 25
 """Sweeps of which the last moves theta by a random walk: a chain that no proposal frees moves on."""
@@ -106,10 +106,7 @@ class Whitened(Engine):
         self.tails = HeavyTails()
         self.adjusted: Adjusted | None = None
         self.round, self.counted = Round(), Stays()
-        self.poor = False  # whether proposals of the population were accepted too seldom in the last round
-        self.rate: float | None = None  # the share that were accepted
-        self.ahead = ends(LONGEST_WARMUP)[0]  # sweeps to the end of a round
-        self.still = False  # whether all has settled with the round that has just ended
+        self.course = Course()
 
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Around a mode of the surrogate, whose sites are found with it; see `Engine.begin`."""
@@ -187,7 +184,7 @@ class Whitened(Engine):
         """Sweeps whose proposals are made in one batch."""
         ladder = self.ladder
         numbers = ladder.root.width + sum(k * (k + 2) * n for k, n in zip(ladder.widths, ladder.sizes, strict=True))
-        most = min(WINDOW_SWEEPS, self.ahead) if warming else WINDOW_SWEEPS
+        most = min(WINDOW_SWEEPS, self.course.ahead) if warming else WINDOW_SWEEPS
         return max(1, min(most, WINDOW_NUMBERS // (numbers * self.chains)))
 
     def prepare(self, *, compiled: bool) -> None:
@@ -203,7 +200,7 @@ class Whitened(Engine):
             places, self.round = list(self._run(sweeps, acceptance)), Round()
             self._store(places[-(done - warmup + 1) % thin :: thin], store)
             return
-        until, self.still = ends(warmup), False
+        until, self.course = ends(warmup), self.course._replace(settled=False)
         for sweep in range(done, done + sweeps):
             begin, end = max(e for e in (0, *until) if e <= sweep), min(e for e in until if e > sweep)
             if sweep == begin:
@@ -216,13 +213,13 @@ class Whitened(Engine):
                 self._see(look=(end - 1 - sweep) % every == 0, last=end == until[-1])
             if sweep + 1 == end:
                 self._learn()
-        self.ahead = next((e for e in until if e > done + sweeps), warmup) - done - sweeps
+        self.course = self.course.after(done + sweeps, warmup)
 
     def _see(self, *, look: bool, last: bool) -> None:
         """Notes what a sweep of warm-up has come to; sites are not learnt in the last round."""
         now, at = self.round, self.at
         now.positions.append(at.position)
-        if self.poor and len(now.positions) % NUMBERED == 0:
+        if self.course.poor and len(now.positions) % NUMBERED == 0:
             now.thetas.append(at.position)
             e = at.noise[0]
             now.numbers.append(e if self.adjusted is None else self.adjusted.numbers(at.position, e)[0])
@@ -292,8 +289,8 @@ class Whitened(Engine):
         before, poor = self.adjusted, wanted(rate, at.noise)
         if seen.numbers and (poor or before is not None):
             self.adjusted = fitted(torch.cat(seen.thetas), torch.cat(seen.numbers, 2), at.rungs.levels[0])
-        self.poor = poor
-        self.still, self.rate = seen.settled(self.rate, longest) and self.adjusted is before, rate
+        settled = seen.settled(self.course.rate, longest) and self.adjusted is before
+        self.course = self.course._replace(poor=poor, rate=rate, settled=settled)
         if moments is not None:
             self._take_sites(moments.sites())
         if moments is not None or self.adjusted is not before:
@@ -360,7 +357,7 @@ class Whitened(Engine):
 
     def settled(self) -> bool:
         """With the round that the last window has ended; see `Round.settled`."""
-        return self.still
+        return self.course.settled
 
     def stays(self) -> dict[str, Tensor]:
         """See `Engine.stays`."""
@@ -384,9 +381,7 @@ class Whitened(Engine):
         found |= filed("streams", self.numbers.streams.state()) | filed("shifts", self.sites.shifts)
         found |= filed("at", self.at.tensors()) | filed("tuning", self.tuning)
         found |= filed("round", self.round.tensors()) | filed("stays", self.counted.tensors())
-        found |= filed("tails", self.tails.tensors())
-        found["flags"] = torch.tensor([self.poor, self.still, self.ahead], device="cpu")
-        found |= {} if self.rate is None else {"rate": torch.tensor(self.rate, dtype=torch.float64, device="cpu")}
+        found |= filed("tails", self.tails.tensors()) | filed("course", self.course.tensors())
         found |= filed("adjusted", self.adjusted.tensors()) if self.adjusted is not None else {}
         found |= filed("audit", self.audit.tensors()) if self.audit is not None else {}
         return found
@@ -398,18 +393,8 @@ class Whitened(Engine):
         self.at = Place.of(inside("at", state), self.ladder)
         self.round, self.counted = Round.of(inside("round", state)), Stays.of(inside("stays", state))
         self.tails = HeavyTails.of(inside("tails", state))
-        adjusted, (poor, still, self.ahead) = inside("adjusted", state), state["flags"].tolist()
-        self.poor, self.still = bool(poor), bool(still)
-        self.rate = float(state["rate"]) if "rate" in state else None
+        self.course, adjusted = Course.of(inside("course", state)), inside("adjusted", state)
         self.adjusted = Adjusted.of(adjusted) if adjusted else None
         audited = inside("audit", state)
         self.audit = Audit.of(audited) if audited else None
         self.numbers.streams.restore(inside("streams", state))
-
-
-def blocks_of(surrogate: Surrogate) -> tuple[Block, ...]:
-    """What is decided together: the population, then the groups of each level, finest first, and of crossed plates that
-    move by themselves.
-    """
-    both = zip(surrogate.members, (None, *surrogate.plates), strict=True)
-    return tuple(Block(f"whitened({', '.join(names)})", plate) for names, plate in both)

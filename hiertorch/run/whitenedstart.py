@@ -1,4 +1,4 @@
-"""Where whitened chains begin: sites and a mode of the surrogate, found in turns."""
+"""Where whitened chains begin: sites and a mode of the surrogate, found in turns; and what they decide."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,6 +9,7 @@ from hiertorch.gaussian.ladder import Ladder
 from hiertorch.gaussian.sites import RowDerivatives
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.randomness import stream
+from hiertorch.run.engine import Block
 from hiertorch.run.standing import Standing
 
 TURNS = 12
@@ -135,3 +136,11 @@ def _repeated(standing: Standing, theta: Tensor, values: Mapping[str, Tensor]) -
     """Constrained theta, once for each chain of some values."""
     chains = len(next(iter(values.values())))
     return {name: x.expand(chains, *x.shape[1:]) for name, x in standing.constrained(theta.unsqueeze(0)).items()}
+
+
+def blocks_of(surrogate: Surrogate) -> tuple[Block, ...]:
+    """What is decided together: the population, then the groups of each level, finest first, and of crossed plates that
+    move by themselves.
+    """
+    both = zip(surrogate.members, (None, *surrogate.plates), strict=True)
+    return tuple(Block(f"whitened({', '.join(names)})", plate) for names, plate in both)

@@ -9,7 +9,7 @@ from torch.distributions import Bernoulli, HalfNormal, Normal
 import hiertorch as ht
 from hiertorch.model.latent import Values
 from hiertorch.monitors import Monitor, Window
-from hiertorch.run.rounds import Round, ends
+from hiertorch.run.rounds import Course, Round, ends
 from hiertorch.run.whitened import Whitened
 
 SMALL: dict[str, Any] = {"chains": 16, "seed": 1, "progress": False}
@@ -82,15 +82,14 @@ def test_a_warm_up_that_does_not_settle_has_an_end(data: ht.Data, monkeypatch: p
 
 def test_a_restored_engine_settles_alike(data: ht.Data) -> None:
     """What it compares with, and where its round ends, are part of its state."""
-    plan, states = ht.plan(Intercepts(), data), []
+    plan = ht.plan(Intercepts(), data)
     assert plan.surrogate is not None
     engines = [Whitened(plan.structure, plan.surrogate, 8, torch.Generator().manual_seed(1)) for _ in range(2)]
-    engines[0].rate, engines[0].still, engines[0].ahead = 0.5, True, 7
+    engines[0].course = Course(ahead=7, rate=0.5, settled=True)
     with torch.no_grad():
         for engine in engines:
-            rate, still, ahead = engine.rate, engine.still, engine.ahead
             engine.begin({}, None)
-            assert (engine.rate, engine.still, engine.ahead) == (rate, still, ahead)
         engines[1].restore(engines[0].state())
-        states = [(e.rate, e.settled(), e.window(warming=True)) for e in engines]
-    assert states[0] == states[1] == (0.5, True, 7)
+    assert engines[1].course == engines[0].course == Course(ahead=7, rate=0.5, settled=True)
+    assert engines[1].settled() and engines[1].window(warming=True) == 7
+    assert Course.of(Course().tensors()) == Course()
