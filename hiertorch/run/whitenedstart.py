@@ -13,7 +13,12 @@ from hiertorch.run.engine import Block
 from hiertorch.run.standing import Standing
 
 TURNS = 12
-"""Of sites and mode."""
+"""Of sites and mode, at most."""
+
+STILL = 0.2
+"""Steps of theta in a turn, in units of its spread, and of eta in those of its sites, below which turns end: chains
+begin far wider around both.
+"""
 
 NEAR = 6
 """Turns in which steps of sites are bounded."""
@@ -74,6 +79,7 @@ def found_around_mode(
     own, rows = ([i for i, x in enumerate(of_rows) if x == wanted] for wanted in (False, True))
     moments = derivatives(_drawn(standing, Ladder(surrogate.first), theta, 0, source))
     for turn in range(TURNS):
+        before, eta = theta, moments.eta / moments.number
         ladder = Ladder(surrogate.given(moments.sites(LONGEST_SITE if turn < NEAR else None)))
         for _ in range(STEPS if own else 0):
             places = _stencil(theta, own)
@@ -85,6 +91,11 @@ def found_around_mode(
             theta, curvature = _climbed(heights, theta, curvature, rows)
             values |= _repeated(standing, theta, values)
         moments = derivatives(values)
+        weight = (moments.second / moments.number).clamp(min=0.0)
+        moved = (weight * (moments.eta / moments.number - eta).square()).mean().sqrt()
+        still = (theta - before).abs() * curvature.clamp(min=FLOOR).sqrt() < STILL
+        if turn >= NEAR and bool(still.all() & (moved < STILL)):
+            break
     return theta, curvature.clamp(min=FLOOR).rsqrt(), moments.sites()
 
 
