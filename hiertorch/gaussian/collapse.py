@@ -46,9 +46,10 @@ class Collapsed:
         affine: what probing found, on the first data set.
         data: with a chain axis on response or weights if there are several.
         sets: the data sets.
+        reduces: whether densities are asked for; if not, it serves `hiertorch.gaussian.crosswise` alone.
     """
 
-    def __init__(self, affine: Affine, data: Data, sets: Sequence[Data]) -> None:
+    def __init__(self, affine: Affine, data: Data, sets: Sequence[Data], *, reduces: bool = True) -> None:
         self.affine, self.composed, self.data, self.sets = affine, affine.composed, data, len(sets)
         self.grams, *more = gather(affine, sets)
         self._standard: tuple[Tensor, Tensor] | None = None  # root of the population's prior, and C^-1 b0
@@ -58,7 +59,9 @@ class Collapsed:
         self.linear = tuple(name for name in self.composed.names if name in self.composed.part)
         finest = self.grams.levels[0].events if self.grams.levels else ()
         alike = all(name in affine.shared for name in finest)
-        self.elimination = Eliminations([self.grams, *more]) if more else Elimination(self.grams, alike=alike)
+        self.elimination = (
+            Eliminations([self.grams, *more]) if more else Elimination(self.grams, alike=alike, reduces=reduces)
+        )
         self.n_noise = self.elimination.noise_from(0)
 
     def _is_settled(self, part: Part | None) -> bool:

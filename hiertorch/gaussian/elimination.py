@@ -99,13 +99,14 @@ class Elimination:
     Args:
         grams: the sums.
         alike: whether the prior of the finest level's effects has the same spread in all groups.
+        reduces: whether it is asked for `reduce`; if not, much is spared where plates are crossed.
     """
 
     apart = False  # whether results are written beside one another and joined at the end: see `normal_draw`
 
-    def __init__(self, grams: Grams, *, alike: bool = True) -> None:
+    def __init__(self, grams: Grams, *, alike: bool = True, reduces: bool = True) -> None:
         self.grams, self.root = grams, Root(grams)
-        self.finest = Finest(grams, alike=alike)
+        self.finest = Finest(grams, alike=alike, eliminates=reduces)
         self.widths = [part.width for part in grams.levels]
         entries, shape = grams.entries, (self.finest.groups, grams.n_crossed)
         crossed = () if entries is None else tuple(

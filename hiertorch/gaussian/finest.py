@@ -68,9 +68,10 @@ class Finest:
     Args:
         grams: the sums.
         alike: whether the prior of its effects has the same spread in all groups.
+        eliminates: whether it is asked for `eliminated`, which needs the most of what is arranged.
     """
 
-    def __init__(self, grams: Grams, *, alike: bool) -> None:
+    def __init__(self, grams: Grams, *, alike: bool, eliminates: bool = True) -> None:
         self.grams = grams
         self.strata, _, self.groups = grams.packed.shape
         self.index = square_index(grams.width, grams.packed.device)
@@ -80,11 +81,17 @@ class Finest:
         self.sums = FinestSums(grams.packed, none, none, none, none, none, none, grams.left.sum(2), (), ())
         if grams.levels:
             self._classify(alike=alike)
+        if grams.levels and eliminates:
             base, transfer = self._first_level()
             if self.width > UNROLLED and all(x.layout == torch.strided for x in transfer):
                 transfer = [torch.cat(transfer, 1)]  # one product of matrices for all pairs
             self.sums = self.sums._replace(base=base, transfer=tuple(transfer))
-        if self.strata == 1 and self.width == 2 and all(x.layout == torch.strided for x in self.sums.transfer):
+        if (
+            eliminates
+            and self.strata == 1
+            and self.width == 2
+            and all(x.layout == torch.strided for x in self.sums.transfer)
+        ):
             self.sums = self.sums._replace(two=self._two())
 
     def given(self, sums: FinestSums) -> "Finest":

@@ -188,4 +188,4 @@ class Surrogate:
         data = self.data.with_columns({column_of(name): x for name, x in sites.shifts.items()})
         data = data.replace(y=sites.z, weights=sites.w)
         composed = Composed(affine.composed.model, data, affine.composed.parts)
-        return Collapsed(replace(affine, composed=composed), data, [data])
+        return Collapsed(replace(affine, composed=composed), data, [data], reduces=not self.crosswise)

@@ -24,6 +24,9 @@ MOST_LEFT = 60
 correlations of ten effects).
 """
 
+MOST_FACTORED = 300
+"""Effects of crossed plates that are factored for each density of a collapsed model, unasked."""
+
 MOST_PROPOSED = 20
 """Dimensions that a whitened model proposes at once, unasked."""
 
@@ -49,6 +52,11 @@ def choose(
     with torch.no_grad(), validation(False):
         if alone or (moves is None and collapse and not prior_only):
             found = "the likelihood is left out" if prior_only else _collapsed(model, data, reads, asked=alone)
+            if isinstance(found, Plan) and not alone and (crossed := _many_crossed(found)):
+                structure = analyse(model, data, reads)
+                made = _surrogate(structure, asked=False)
+                if isinstance(made, Surrogate) and made.crosswise:
+                    return whitened_plan(structure, made, crossed)
             if isinstance(found, Plan):
                 return found
             if alone:
@@ -81,6 +89,15 @@ def _collapsed(model: Model, data: Data, reads: Reads, *, asked: bool) -> Plan |
     if asked or left <= MOST_LEFT:
         return plan
     return f"{left} dimensions are left beside what can be integrated out, more than {MOST_LEFT}"
+
+
+def _many_crossed(plan: Plan) -> str:
+    """Why a model that can be collapsed is better whitened, in words; "" if it is not."""
+    assert plan.collapsed is not None
+    grams = plan.collapsed.collapsed.grams
+    if grams.n_crossed <= MOST_FACTORED:
+        return ""
+    return f"{grams.n_crossed:,} effects are crossed with those of {grams.levels[0].plate!r}, and move faster by plate"
 
 
 def _surrogate(structure: Structure, *, asked: bool) -> Surrogate | str:

@@ -25,16 +25,19 @@ from torch import Tensor
 from hiertorch.density.structure import Structure
 from hiertorch.gaussian.cholesky import product, solve_lower, solve_upper
 from hiertorch.gaussian.crosswise import Crosswise, Known, Middles, middles_of
-from hiertorch.gaussian.ladder import Ladder
 from hiertorch.gaussian.ridges import Ridges
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info, decide
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.crosswisestart import Sweep, Sweeping
 from hiertorch.run.engine import filed, inside
 from hiertorch.run.heavytails import FREEDOM
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place
 from hiertorch.run.whitened import CYCLE, Whitened
+
+STARTING = 20
+"""Sweeps of the surrogate by itself, from its means on, that chains start from."""
 
 
 class Offered(NamedTuple):
@@ -73,16 +76,19 @@ class WhitenedCrosswise(Whitened):
         super().begin(init, None)
         self._centre()
 
+    def _around_mode(self, source: torch.Generator) -> tuple[Tensor, Tensor, Sites]:
+        return self._found(Sweeping(self.surrogate, self.standing, self.ridges, source), source)
+
     def _started(self, pool: Tensor, given: Mapping[str, Tensor], spread: float) -> Place:
-        """See `Whitened`; the surrogate draws crossed effects together with all others, this once."""
-        standing, position = self.standing, self._positions(pool, given)
-        ladder, normal = Ladder(self.ladder.collapsed), self.numbers.normal
-        rungs = ladder.rungs(standing.constrained(position), spread * normal(ladder.root.width))
-        tail, effects = rungs.tail, ladder.down(rungs.levels, [spread * self._of_level(k) for k in self.levels])
+        """See `Whitened`; the surrogate draws effects and coefficients by some sweeps of its own."""
+        standing, position, ladder = self.standing, self._positions(pool, given), self.ladder
+        known = ladder.known(standing.constrained(position), self.chains)
+        sweeping = Sweep(ladder, self.ridges, lambda *shape: spread * self.numbers.normal(*shape))
+        tail, effects = sweeping.many(known, sweeping.nowhere(known), STARTING)
         if any(name not in standing.rest for name in given):
-            values = {**standing.values(ladder, position, tail, effects), **self.target.space.constrain(given)}
-            tail, effects = standing.apart(ladder.collapsed, values)
-        at = self._standing_at(position, tail, effects)
+            values = {**standing.values(ladder, position, tail, [effects]), **self.target.space.constrain(given)}
+            tail, (effects,) = standing.apart(ladder.collapsed, values)
+        at = self._standing_at(position, tail, [effects])
         return at._replace(proposal=self.proposal.log_density(self.tuning, position))
 
     def _take_sites(self, sites: Sites) -> None:

@@ -48,7 +48,7 @@ from hiertorch.run.standing import Place, Standing
 from hiertorch.run.stays import Stays
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
-from hiertorch.run.whitenedstart import blocks_of, found_around_mode
+from hiertorch.run.whitenedstart import Explored, Whole, blocks_of, found_around_mode, starting
 
 CYCLE = 25
 """Sweeps of which the last moves theta by a random walk: a chain that no proposal frees moves on."""
@@ -111,7 +111,7 @@ class Whitened(Engine):
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Around a mode of the surrogate, whose sites are found with it; see `Engine.begin`."""
         standing, source = self.standing, self.generator
-        mode, spread, sites = found_around_mode(self.surrogate, standing, self.weigh.terms, self.derivatives, source)
+        mode, spread, sites = self._around_mode(starting(source, self.target.data.device))
         self._take_sites(sites)
         around = Folded([False] * standing.width)
         pool = around.draw({"mean": mode, "root": spread.diag_embed()}, POOL, source)
@@ -128,6 +128,15 @@ class Whitened(Engine):
             if given:
                 raise SamplingError(f"{what} (init: {', '.join(given)}). Check init and the priors of these latents.")
             raise UnsuitedError(f"{what}, by a Gaussian surrogate of the rows")
+
+    def _around_mode(self, source: torch.Generator) -> tuple[Tensor, Tensor, Sites]:
+        """See `found_around_mode`."""
+        whole = Whole(self.surrogate, self.standing, source)
+        return self._found(whole, source)
+
+    def _found(self, explored: Explored, source: torch.Generator) -> tuple[Tensor, Tensor, Sites]:
+        surrogate, terms = self.surrogate, self.weigh.terms
+        return found_around_mode(explored, surrogate, self.standing, terms, self.derivatives, source)
 
     def _started(self, pool: Tensor, given: Mapping[str, Tensor], spread: float) -> Place:
         """At the first positions of a pool and given values, others at the surrogate's draws, or nearer to its mean."""

@@ -1,6 +1,7 @@
 """Where whitened chains begin: sites and a mode of the surrogate, found in turns; and what they decide."""
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -48,24 +49,80 @@ FLOOR = 1.0
 """Least curvature that is believed."""
 
 
-def found_around_mode(
-    surrogate: Surrogate,
-    standing: Standing,
-    terms: Callable[[Mapping[str, Tensor]], Tensor],
-    derivatives: RowDerivatives,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor, Sites]:
-    """theta `(d,)`, its spread by coordinate `(d,)`, and sites.
+class Explored(Protocol):
+    """What is asked of the surrogate on the way to its mode."""
+
+    def take(self, sites: Sites, theta: Tensor) -> None:
+        """From now on it has these sites, near theta `(d,)`."""
+
+    def heights(self, places: Tensor) -> Tensor:
+        """log pi_s at theta `(n, d)`, up to a constant: `(n,)`."""
+
+    def drawn(self, theta: Tensor, number: int) -> dict[str, Tensor]:
+        """Values of all latents, drawn from the surrogate at theta; its mean if `number` is 0."""
+
+
+class Whole:
+    """The surrogate with all effects and coefficients integrated out; drawn in antithetic pairs.
 
     Args:
         surrogate: for any sites.
         standing: what theta means.
+        generator: of random numbers.
+    """
+
+    def __init__(self, surrogate: Surrogate, standing: Standing, generator: torch.Generator) -> None:
+        self.surrogate, self.standing, self.generator = surrogate, standing, generator
+        self.ladder = Ladder(surrogate.first)
+
+    def take(self, sites: Sites, theta: Tensor) -> None:
+        """See `Explored`."""
+        self.ladder = Ladder(self.surrogate.given(sites))
+
+    def heights(self, places: Tensor) -> Tensor:
+        """See `Explored`."""
+        return self.standing.evaluate(self.ladder, places, places.new_zeros(self.ladder.root.width, len(places)))[0]
+
+    def drawn(self, theta: Tensor, number: int) -> dict[str, Tensor]:
+        """See `Explored`."""
+        standing, ladder, source = self.standing, self.ladder, self.generator
+
+        def noise(*shape: int) -> Tensor:
+            if not number:
+                return theta.new_zeros(*shape, 1)
+            half = torch.randn(*shape, number // 2, generator=source, dtype=theta.dtype, device=theta.device)
+            return torch.cat([half, -half], -1)
+
+        position = theta.expand(max(1, number), -1)
+        rungs = ladder.rungs(standing.constrained(position), noise(ladder.root.width))
+        effects = ladder.down(rungs.levels, [noise(k, n) for k, n in zip(ladder.widths, ladder.sizes, strict=True)])
+        return dict(standing.values(ladder, position, rungs.tail, effects))
+
+
+def starting(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """The stream of random numbers of the start, which that of the draws names by its seed."""
+    return stream(generator.initial_seed(), "start", device=device)
+
+
+def found_around_mode(
+    explored: Explored,
+    surrogate: Surrogate,
+    standing: Standing,
+    terms: Callable[[Mapping[str, Tensor]], Tensor],
+    derivatives: RowDerivatives,
+    source: torch.Generator,
+) -> tuple[Tensor, Tensor, Sites]:
+    """theta `(d,)`, its spread by coordinate `(d,)`, and sites.
+
+    Args:
+        explored: the surrogate.
+        surrogate: which latents move the predictor.
+        standing: what theta means.
         terms: weighted log densities of the rows, `(chains, rows)`, of values of all latents.
         derivatives: of these in eta.
-        generator: whose seed names the stream of random numbers.
+        source: of random numbers.
     """
     space, target = standing.space, standing.target
-    source = stream(generator.initial_seed(), "start", device=target.data.device)
     prior = target.model.sample_prior(target.data, PRIOR, source)
     drawn = standing.position(prior)
     theta = torch.where(drawn.isfinite(), drawn, torch.nan).nanmedian(0).values
@@ -77,15 +134,13 @@ def found_around_mode(
     ]
     number = DRAWS if DRAWS * target.data.n_rows <= LARGE else FEW_DRAWS
     own, rows = ([i for i, x in enumerate(of_rows) if x == wanted] for wanted in (False, True))
-    moments = derivatives(_drawn(standing, Ladder(surrogate.first), theta, 0, source))
+    moments = derivatives(explored.drawn(theta, 0))
     for turn in range(TURNS):
         before, eta = theta, moments.eta / moments.number
-        ladder = Ladder(surrogate.given(moments.sites(LONGEST_SITE if turn < NEAR else None)))
+        explored.take(moments.sites(LONGEST_SITE if turn < NEAR else None), theta)
         for _ in range(STEPS if own else 0):
-            places = _stencil(theta, own)
-            heights, _ = standing.evaluate(ladder, places, places.new_zeros(ladder.root.width, len(places)))
-            theta, curvature = _climbed(heights, theta, curvature, own)
-        values = _drawn(standing, ladder, theta, number if turn >= NEAR // 2 else 0, source)
+            theta, curvature = _climbed(explored.heights(_stencil(theta, own)), theta, curvature, own)
+        values = explored.drawn(theta, number if turn >= NEAR // 2 else 0)
         if rows:
             heights = torch.stack([_of_rows(standing, terms, values, place) for place in _stencil(theta, rows)])
             theta, curvature = _climbed(heights, theta, curvature, rows)
@@ -97,23 +152,6 @@ def found_around_mode(
         if turn >= NEAR and bool(still.all() & (moved < STILL)):
             break
     return theta, curvature.clamp(min=FLOOR).rsqrt(), moments.sites()
-
-
-def _drawn(
-    standing: Standing, ladder: Ladder, theta: Tensor, number: int, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Values of all latents, drawn from the surrogate at theta in antithetic pairs; its mean if `number` is 0."""
-
-    def noise(*shape: int) -> Tensor:
-        if not number:
-            return theta.new_zeros(*shape, 1)
-        half = torch.randn(*shape, number // 2, generator=generator, dtype=theta.dtype, device=theta.device)
-        return torch.cat([half, -half], -1)
-
-    position = theta.expand(max(1, number), -1)
-    rungs = ladder.rungs(standing.constrained(position), noise(ladder.root.width))
-    effects = ladder.down(rungs.levels, [noise(k, n) for k, n in zip(ladder.widths, ladder.sizes, strict=True)])
-    return dict(standing.values(ladder, position, rungs.tail, effects))
 
 
 def _stencil(theta: Tensor, some: list[int]) -> Tensor:
