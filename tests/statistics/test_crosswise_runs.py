@@ -6,11 +6,15 @@ As in `test_whitened`, see Note [Exact starts] there: error rates are 1e-3 a cas
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from arviz_stats.base import array_stats
+from scipy import stats
 from test_whitened import CASES, adjusted, advanced, engine_of, failures, far_too_much
 from torch import Tensor
 
+import hiertorch as ht
 from hiertorch.gaussian.ridges import Ridges
 from hiertorch.moves.metropolis import Info
 from hiertorch.run import crosswise, whitened
@@ -142,3 +146,26 @@ def test_places_are_what_follows_from_where_chains_are(forgotten: str | None, mo
     again = engine._standing_at(at.position, at.rungs.tail, at.effects)._replace(proposal=at.proposal).tensors()
     same = all(torch.allclose(x, again[name], rtol=1e-9, atol=1e-9) for name, x in at.tensors().items())
     assert same is (forgotten is None)
+
+
+@pytest.mark.slow
+def test_normal_rows_with_many_crossed_effects_are_whitened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the plan says; means and sds are those of a run whose effects are integrated out. Error rate 1e-3."""
+    random = np.random.default_rng(4)
+    group, item = random.integers(0, 20, 240), random.integers(0, 5, 240)
+    effects = random.normal(0.0, 1.0, 20)[group] + random.normal(0.0, 0.7, 5)[item]
+    data = ht.Data(1.0 + effects + random.normal(0.0, 0.8, 240), groups={"group": group, "item": item})
+    model = ht.models.Crossed(["group", "item"])
+    whole = ht.sample(model, data, seed=1, chains=8, draws=1500, progress=False)
+    monkeypatch.setattr("hiertorch.run.choosing.MOST_FACTORED", 4)
+    plan = ht.plan(model, data)
+    assert plan.surrogate is not None and "5 effects are crossed with those of 'group'" in str(plan)
+    own = ht.sample(model, data, seed=1, chains=16, warmup=200, draws=600, progress=False)
+    units = []
+    for name in whole.names:
+        both = [np.asarray(p.draws[name]).reshape(p.chains, p.n_draws, -1) for p in (own, whole)]
+        for a, b in zip(*(x.transpose(2, 0, 1) for x in both), strict=True):
+            for method, of in (("mean", np.mean), ("sd", np.std)):
+                error = np.hypot(*(float(array_stats.mcse(x, method=method)) for x in (a, b)))
+                units.append(float((of(a) - of(b)) / error))
+    assert max(map(abs, units)) < float(stats.norm.isf(0.5e-3 / len(units)))
