@@ -33,8 +33,7 @@ class Sweep:
 
     def nowhere(self, known: Known) -> Tensor:
         """Crossed effects and coefficients, `(R + held, batch)`, that are 0, or the means of their priors."""
-        ladder, zero = self.ladder, self.normal(0)
-        batch = zero.shape[1]
+        ladder, zero, batch = self.ladder, known.held, known.held.shape[1]
         eps = [zero.new_zeros(part.width, part.size, batch) for part in ladder.crossed]
         return ladder.drawn(known, eps, zero.new_zeros(ladder.root.width, batch)).tail
 
