@@ -42,9 +42,9 @@ def found(name: str, patch: pytest.MonkeyPatch, broken: Any = None) -> dict[str,
     return failures(name, broken, patch, WhitenedCrosswise)
 
 
-@pytest.mark.parametrize(
-    "name", ["crossed trials", *(pytest.param(x, marks=pytest.mark.slow) for x in ("crossed", "ratings"))]
-)
+@pytest.mark.parametrize("name", [
+    "crossed", *(pytest.param(x, marks=pytest.mark.slow) for x in ("crossed trials", "ratings"))
+])  # fmt: skip
 def test_the_posterior_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not found(name, monkeypatch)
 
@@ -124,7 +124,9 @@ def test_broken_engines_are_noticed(how: str, monkeypatch: pytest.MonkeyPatch) -
     assert found("crossed trials", monkeypatch, BROKEN[how])
 
 
-@pytest.mark.parametrize("forgotten", [None, "noise", "weights", "density", "square", "rungs"])
+@pytest.mark.parametrize("forgotten", [
+    None, "noise", *(pytest.param(x, marks=pytest.mark.slow) for x in ("weights", "density", "square", "rungs"))
+])  # fmt: skip
 def test_places_are_what_follows_from_where_chains_are(forgotten: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """From theta, crossed effects, coefficients, and effects; not if something is as it was before they moved."""
     engine = engine_of(CASES["ratings"], 20, made=WhitenedCrosswise)
