@@ -165,6 +165,8 @@ class Affine:
         held: (latent of the rest, flat index) of each held coefficient.
         shared: latents whose prior has the same spread in all groups.
         settled: latents of which neither the prior's spread nor the columns depend on the rest.
+        scaled: latents of which the prior's spread is the anchor's times one number, and the columns do not depend on
+            the rest.
         lean: whether one chain of zeros serves the priors for all chains.
         anchor: values `(1, 1, *event)` of the rest.
         probes: values of the rest, `(probes, 1, *event)`, the anchor's first.
@@ -178,6 +180,7 @@ class Affine:
     held: tuple[tuple[str, int], ...]
     shared: frozenset[str]
     settled: frozenset[str]
+    scaled: frozenset[str]
     lean: bool
     anchor: dict[str, Tensor]
     probes: dict[str, Tensor]
@@ -225,6 +228,16 @@ class Affine:
             whole[start:end, start:end] = root
             start = end
         return whole
+
+    def scales(self, part: Part, rest: Mapping[str, Tensor], chains: int) -> Tensor:
+        """Spreads of a part whose latents are all scaled, over those at the anchor, `(width, chains)`."""
+        v, anchor = self.composed.zeros(rest, 1 if self.lean else chains), self.composed.zeros(self.anchor, 1)
+        found = []
+        for name, width in part.widths.items():
+            there, here = (self.composed.root(name, x)[:, 0, 0, 0] for x in (v, anchor))
+            ratio = there / here
+            found.append(torch.where(there > 0, ratio, torch.nan).expand(width, chains))
+        return torch.cat(found)
 
     def turned(self, part: Part, rest: Mapping[str, Tensor], chains: int) -> Tensor | None:
         """The matrix `(width, width, 1, chains)` that takes a part's design at the anchor to that at the rest."""

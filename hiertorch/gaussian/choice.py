@@ -10,7 +10,7 @@ innovations: a latent of L is the mean of its prior plus its innovation, see `hi
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -30,6 +30,7 @@ class Choice:
         held: latents of the rest in which the mean is linear, where all innovations are 0.
         coefficients: latent that is integrated out -> what its coefficients in the mean are, in latents of the rest.
         settled: latents that are integrated out of which neither the prior's spread nor the coefficients read anything.
+        scaled: those of which the spread may be a number times data.
         pieces: of the model, with the innovations of these latents.
     """
 
@@ -37,6 +38,7 @@ class Choice:
     held: frozenset[str]
     coefficients: dict[str, Sum]
     settled: frozenset[str]
+    scaled: frozenset[str]
     pieces: Pieces
 
 
@@ -80,7 +82,16 @@ def choose(
         raise NotAffine(f"the mean of the likelihood is not affine in {wording.quoted(sorted(reads(bad)))}")
     coefficients = {name: _coefficients(name, pieces.mean) for name in linear}
     settled = frozenset(name for name in linear if not reads(pieces.roots[name]) and not reads(coefficients[name]))
-    return Choice(tuple(linear), reads(offset), coefficients, settled, pieces)
+    numbers = {name for name, latent in latents.items() if latent.plate is None and not prod(sizes[name]) > 1}
+    scaled = frozenset(
+        name for name in linear if not reads(coefficients[name]) and _is_number(pieces.roots[name], numbers)
+    )
+    return Choice(tuple(linear), reads(offset), coefficients, settled, scaled, pieces)
+
+
+def _is_number(root: Sum, numbers: Collection[str]) -> bool:
+    """Whether a root is data times a product of numbers."""
+    return all(not inside([term]) and set(term.factors) <= set(numbers) for term in root) and len(root) == 1
 
 
 def _coefficients(name: str, mean: Sum) -> Sum:

@@ -65,11 +65,13 @@ class Collapsed:
         self.n_noise = self.elimination.noise_from(0)
 
     def _is_settled(self, part: Part | None) -> bool:
-        """Whether many coefficients have a prior, and columns, that do not depend on the rest."""
-        return part is not None and part.width > WIDE and all(name in self.affine.settled for name in part.events)
+        """Whether many coefficients have columns that do not depend on the rest, and a prior of which a scale may."""
+        return part is not None and part.width > WIDE and all(name in self.affine.scaled for name in part.events)
 
     def _standardise(self) -> None:
-        """Takes the population's columns in units of its prior, once, so that C is the identity ever after."""
+        """Takes the population's columns in units of its prior, once, so that C is the identity ever after, or diagonal
+        where scales are left.
+        """
         part = self.grams.population
         assert part is not None
         spread, root = self._spread(part, self.affine.anchor, 1)
@@ -107,6 +109,10 @@ class Collapsed:
         if self._standard is not None:
             roots[None], one = self._standard
             population, location = None, one.expand(-1, chains)
+            part = grams.population
+            if part is not None and not all(name in affine.settled for name in part.events):
+                population = affine.scales(part, values, chains)
+                roots[None], location = roots[None] * population.unsqueeze(1), location / population
         elif grams.population is not None:
             spread, root = both[None]
             population = spread[:, :, 0]

@@ -36,7 +36,7 @@ from hiertorch.gaussian.cholesky import (
 )
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.ladder import Ladder, Rung, Rungs, unrooted
-from hiertorch.gaussian.root import Root, Spreads
+from hiertorch.gaussian.root import Root, Spreads, times
 from hiertorch.gaussian.transfer import matrix_of
 
 
@@ -221,7 +221,7 @@ class Crosswise(Ladder):
     def _coordinates(self, known: Known, population: Tensor) -> Tensor:
         """Of the population's columns, `(P, batch)`, less their shift."""
         own = known.population
-        return population if own is None else product(own, population.unsqueeze(1)).squeeze(1)
+        return population if own is None else times(own, population.unsqueeze(1)).squeeze(1)
 
     def _finished(
         self,

@@ -85,7 +85,9 @@ def find(model: Model, data: Data, reads: Reads, kept: Collection[str] = ()) -> 
         name for name, root in roots.items() if _is_shared(root, not are_smooth(choice.pieces.roots[name]))
     )
     lean = _lean(composed, here, roots)
-    return Affine(composed, rest, held, shared, choice.settled, lean, anchor, here, strata, witnesses, turning)
+    return Affine(
+        composed, rest, held, shared, choice.settled, choice.scaled, lean, anchor, here, strata, witnesses, turning
+    )
 
 
 def _lean(composed: Composed, here: Mapping[str, Tensor], roots: Mapping[str, Tensor]) -> bool:

@@ -22,7 +22,8 @@ class Spreads(NamedTuple):
     factors: Tensor  # f, (strata, batch)
     levels: tuple[Tensor, ...]  # C_l, (K, K, groups or 1, batch)
     crossed: tuple[Tensor, ...]  # the same for crossed plates
-    population: Tensor | None  # C of the population's coefficients, (P, P, batch); None where it is the identity
+    population: Tensor | None  # C of the population's coefficients, (P, P, batch), or its diagonal, (P, batch); None
+    # where it is the identity
     location: Tensor  # C^-1 b0, (P, batch)
     held: Tensor  # coefficients less their shift, (held, batch)
 
@@ -77,7 +78,7 @@ class Root:
             start = end
         if start < len(x):
             own = spreads.population
-            found.append(x[start:] if own is None else product(own, x[start:], transpose=transpose))
+            found.append(x[start:] if own is None else times(own, x[start:], transpose=transpose))
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def drawn(self, reduced: Reduced, noise: Tensor, coefficients: Tensor | None) -> Tensor:
@@ -105,3 +106,8 @@ class Root:
             found[part.plate] = u[start:end].unflatten(0, (part.width, part.size))
             start = end
         return found | ({None: (u[start:] + spreads.location).unsqueeze(1)} if self.population else {})
+
+
+def times(own: Tensor, x: Tensor, *, transpose: bool = False) -> Tensor:
+    """C x, or C' x, of the population's C `(P, P, batch)` or its diagonal `(P, batch)`."""
+    return own.unsqueeze(1) * x if own.dim() == 2 else product(own, x, transpose=transpose)
