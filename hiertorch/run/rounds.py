@@ -24,7 +24,7 @@ GAIN = 0.03
 sweeps, twice the error of a share that 32 chains find in 27 sweeps.
 """
 
-HIGH = 0.75
+HIGH = 0.8
 """Share of accepted proposals to which no learning adds what its sweeps would cost."""
 
 NUMBERED = 4
