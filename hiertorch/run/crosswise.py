@@ -35,6 +35,7 @@ from hiertorch.run.heavytails import FREEDOM
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place
 from hiertorch.run.whitened import CYCLE, Whitened
+from hiertorch.run.whitenedstart import Explored
 
 STARTING = 20
 """Sweeps of the surrogate by itself, from its means on, that chains start from."""
@@ -76,8 +77,8 @@ class WhitenedCrosswise(Whitened):
         super().begin(init, None)
         self._centre()
 
-    def _around_mode(self, source: torch.Generator) -> tuple[Tensor, Tensor, Sites]:
-        return self._found(Sweeping(self.surrogate, self.standing, self.ridges, source), source)
+    def _explored(self, source: torch.Generator) -> Explored:
+        return Sweeping(self.surrogate, self.standing, self.ridges, source)
 
     def _started(self, pool: Tensor, given: Mapping[str, Tensor], spread: float) -> Place:
         """See `Whitened`; the surrogate draws effects and coefficients by some sweeps of its own."""

@@ -111,7 +111,9 @@ class Whitened(Engine):
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Around a mode of the surrogate, whose sites are found with it; see `Engine.begin`."""
         standing, source = self.standing, self.generator
-        mode, spread, sites = self._around_mode(starting(source, self.target.data.device))
+        explored = self._explored(start := starting(source, self.target.data.device))
+        parts = (self.surrogate, standing, self.weigh.terms, self.derivatives, start)
+        mode, spread, sites = found_around_mode(explored, *parts)
         self._take_sites(sites)
         around = Folded([False] * standing.width)
         pool = around.draw({"mean": mode, "root": spread.diag_embed()}, POOL, source)
@@ -129,14 +131,8 @@ class Whitened(Engine):
                 raise SamplingError(f"{what} (init: {', '.join(given)}). Check init and the priors of these latents.")
             raise UnsuitedError(f"{what}, by a Gaussian surrogate of the rows")
 
-    def _around_mode(self, source: torch.Generator) -> tuple[Tensor, Tensor, Sites]:
-        """See `found_around_mode`."""
-        whole = Whole(self.surrogate, self.standing, source)
-        return self._found(whole, source)
-
-    def _found(self, explored: Explored, source: torch.Generator) -> tuple[Tensor, Tensor, Sites]:
-        surrogate, terms = self.surrogate, self.weigh.terms
-        return found_around_mode(explored, surrogate, self.standing, terms, self.derivatives, source)
+    def _explored(self, source: torch.Generator) -> Explored:
+        return Whole(self.surrogate, self.standing, source)
 
     def _started(self, pool: Tensor, given: Mapping[str, Tensor], spread: float) -> Place:
         """At the first positions of a pool and given values, others at the surrogate's draws, or nearer to its mean."""
@@ -315,15 +311,9 @@ class Whitened(Engine):
         return self._settled(position, density, density, self._of_rows(position), rungs, root, effects)
 
     def _settled(
-        self,
-        position: Tensor,
-        density: Tensor,
-        proposal: Tensor,
-        rows: Tensor,
-        rungs: Rungs,
-        root: Tensor,
+        self, position: Tensor, density: Tensor, q: Tensor, rows: Tensor, rungs: Rungs, root: Tensor,
         effects: Sequence[Tensor],
-    ) -> Place:
+    ) -> Place:  # fmt: skip
         """The place with numbers of groups and weights that belong to given effects."""
         noise = tuple(self.ladder.up(rungs.levels, effects))
         weights = self._weights(position, rows, rungs, effects)
@@ -332,7 +322,7 @@ class Whitened(Engine):
             _, more, volume = self.adjusted.numbers(position, noise[0])
             weights, rungs = weights + more, rungs._replace(log_volume=rungs.log_volume + volume)
         square, heavy = root.square().sum(0), self._heavy(noise)
-        return Place(position, density, proposal, rows, rungs, square, noise, tuple(effects), weights, heavy)
+        return Place(position, density, q, rows, rungs, square, noise, tuple(effects), weights, heavy)
 
     def _store(self, places: Sequence[Place], store: Store) -> None:
         chosen = [places[i] for i in store.wanted(len(places))]
