@@ -36,7 +36,7 @@ HALF_ROOT = {types.float64: 0x3FE6A09E667F3BCD, types.float32: 0x3F3504F3}
 
 
 @intrinsic(prefer_literal=True)
-def _buffer(context, like, length):  # type: ignore[no-untyped-def]
+def buffer(context, like, length):  # type: ignore[no-untyped-def]
     """A pointer to numbers of an array's kind on the stack, as many as a literal says."""
     size = length.literal_value
 
@@ -223,12 +223,12 @@ def loop(code: int, width: int) -> Callable[..., None]:
         """
         number = values.dtype.type
         zero, one, half_one = number(0.0), number(1.0), number(0.5)
-        total = carray(_buffer(out, 32), 32)
+        total = carray(buffer(out, 32), 32)
         base, part, product = (
-            carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32)
+            carray(buffer(values, 32), 32), carray(buffer(values, 32), 32), carray(buffer(values, 32), 32)
         )  # fmt: skip
-        zeroth, first_chain = carray(_buffer(values, 32), 32), carray(_buffer(values, 32), 32)
-        odd, eta = carray(_buffer(values, 32), 32), carray(_buffer(values, 128), 128)  # eta of four rows
+        zeroth, first_chain = carray(buffer(values, 32), 32), carray(buffer(values, 32), 32)
+        odd, eta = carray(buffer(values, 32), 32), carray(buffer(values, 128), 128)  # eta of four rows
         for b in range(values.shape[0]):
             for c in range(width):
                 zeroth[c], first_chain[c] = chain[b, 0, c], chain[b, 1, c]

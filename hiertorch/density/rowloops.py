@@ -60,6 +60,10 @@ class Loops:
         linear, half, first, second = (x[self._rows].to(self.dtype) for x in numbers)
         self._numbers = torch.stack([self._offset, half, linear, first, second], 1).contiguous().numpy()
 
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """What the compiled loop takes of the rows: start, numbers, design, shared, own, own_design."""
+        return self._start, self._numbers, self._design, self._shared, self._own, self._own_design
+
     def sums(self, form: RowForm, root: Tensor, effects: Sequence[Tensor], chain: tuple[Tensor, Tensor]) -> Tensor:
         """The sums, `(groups, chains)` in double precision, given r `(P, chains)` and u `(K, groups, chains)` each."""
         chains = root.shape[1]
@@ -73,10 +77,7 @@ class Loops:
         add_rows = loop(form.code, width)
 
         def work(groups: tuple[int, int]) -> None:
-            add_rows(
-                *groups, self._start, self._numbers, self._design, self._shared, self._own,
-                self._own_design, values.numpy(), scalars.numpy(), out.numpy(),
-            )  # fmt: skip
+            add_rows(*groups, *self.arrays(), values.numpy(), scalars.numpy(), out.numpy())
 
         for _ in each(work, self._pieces(len(self._rows) * chains), root.device):
             pass

@@ -38,6 +38,7 @@ class RowPass:
 
     Attributes:
         rows: the number of rows that are held: those with equal predictors are added up, where that spares enough.
+        finest: the sums by finest group.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class RowPass:
                 offset, design, finest = None if offset is None else offset[one], design[one], finest[one]
                 self._effects = tuple(part.take(one) for part in effects)
         self._offset, self._design = offset, design
-        self._finest = self._sums(finest, n_finest)
+        self.finest = self._sums(finest, n_finest)
         self._others: dict[int, Sums] = {}
         self._sites: Sites | None = None
 
@@ -79,7 +80,7 @@ class RowPass:
         """Sets the surrogate's sites, `(rows,)` each."""
         parts = (-w * z, 0.5 * w, 0.5 * w * z.square())
         self._sites = Sites(*(x if self._place is None else summed(x, self._place, self.rows) for x in parts))
-        for sums in (self._finest, *self._others.values()):
+        for sums in (self.finest, *self._others.values()):
             sums.set_sites(self._sites)
 
     def weights(
@@ -93,7 +94,7 @@ class RowPass:
             crossed: the same of crossed effects.
             parameters: of the form, `(chains,)` each.
         """
-        return self._finest.weights(root, effects, crossed, parameters)
+        return self.finest.weights(root, effects, crossed, parameters)
 
     def constants(self, parameters: Parameters) -> Tensor:
         """What `weights` leaves out, summed over all rows, `(chains,)` or `()`."""
@@ -143,27 +144,32 @@ class PassedRows(Protocol):
 
 
 class Sums:
-    """Row weights summed by one grouping."""
+    """Row weights summed by one grouping.
+
+    Attributes:
+        rows: those that are passed over.
+        constant: what that leaves out, of each group, `(groups, 1)`.
+    """
 
     def __init__(self, form: RowForm, rows: PassedRows, group: Tensor) -> None:
-        self._form, self._rows, self._group = form, rows, group
-        self._constant = form.linear.new_zeros(())
+        self._form, self.rows, self._group = form, rows, group
+        self.constant = form.linear.new_zeros(())
 
     def set_sites(self, sites: Sites) -> None:
         """See `RowPass.sites`."""
         form = self._form
-        self._rows.set_numbers(Numbers(form.linear + sites.linear, sites.half, form.first, form.second))
-        order, lengths = _segments(self._group, self._rows.size)
+        self.rows.set_numbers(Numbers(form.linear + sites.linear, sites.half, form.first, form.second))
+        order, lengths = _segments(self._group, self.rows.size)
         constant = torch.segment_reduce(sites.constant.double()[order], "sum", lengths=lengths, initial=0.0)
-        self._constant = constant.unsqueeze(1)  # (groups, 1)
+        self.constant = constant.unsqueeze(1)  # (groups, 1)
 
     @torch.no_grad()
     def weights(
         self, root: Tensor, effects: Sequence[Tensor], crossed: Sequence[Tensor], parameters: Parameters
     ) -> Tensor:
         """See `RowPass.weights`."""
-        sums = self._rows.sums(self._form, root, [*effects, *crossed], self._form.chain(parameters))
-        return sums.add_(self._constant)
+        sums = self.rows.sums(self._form, root, [*effects, *crossed], self._form.chain(parameters))
+        return sums.add_(self.constant)
 
 
 def can_compile(device: torch.device) -> bool:

@@ -24,9 +24,9 @@ class Acceptance:
         self.nan: dict[int, Tensor] = {}
         self.example = ""  # of a NaN density, in words
 
-    def add(self, infos: list[Info]) -> None:
-        """One sweep's infos."""
-        self._sweeps += 1
+    def add(self, infos: list[Info], sweeps: int = 1) -> None:
+        """One sweep's infos, or sums of those of some sweeps."""
+        self._sweeps += sweeps
         for k, info in zip(self._order, infos, strict=True):
             self._sums[k] = self._sums[k] + info.accept if k in self._sums else info.accept
             self.nan[k] = self.nan[k] + info.nan if k in self.nan else info.nan

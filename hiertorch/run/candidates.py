@@ -9,8 +9,9 @@ from torch import Tensor
 
 from hiertorch.gaussian.ladder import Ladder, Rungs
 from hiertorch.randomness import ChainStreams, normal
+from hiertorch.run import standing
 from hiertorch.run.folded import FREEDOM, Folded
-from hiertorch.run.standing import Standing, split
+from hiertorch.run.standing import Standing
 
 
 class Numbers:
@@ -35,7 +36,7 @@ class Numbers:
 
 
 class Candidate(NamedTuple):
-    """One for each chain."""
+    """One for each chain, or for each chain in each of some sweeps, one sweep after the other."""
 
     position: Tensor  # theta, (chains, d)
     density: Tensor  # log pi_s(theta)
@@ -62,8 +63,10 @@ class Candidates:
 
     def window(self, ladder: Ladder, tuning: Mapping[str, Tensor], sweeps: int) -> Iterator[Candidate]:
         """For so many sweeps, made in one batch."""
-        if not sweeps:
-            return iter(())
+        return split(self.batch(ladder, tuning, sweeps), self.numbers.chains) if sweeps else iter(())
+
+    def batch(self, ladder: Ladder, tuning: Mapping[str, Tensor], sweeps: int) -> Candidate:
+        """The same side by side: those of a sweep for all chains, then those of the next one."""
         position = self.positions(tuning, sweeps)
         return self._made(ladder, tuning, position, self.numbers.normal(ladder.root.width, sweeps).flatten(1))
 
@@ -76,14 +79,16 @@ class Candidates:
         """A random walk from theta `(chains, d)`, whose steps have the root `walk` of their covariance."""
         d = self.standing.width
         position = at + max(1, d) ** -0.5 * self.numbers.normal(d).mT @ walk.mT
-        return next(self._made(ladder, tuning, position, self.numbers.normal(ladder.root.width)))
+        return self._made(ladder, tuning, position, self.numbers.normal(ladder.root.width))
 
-    def _made(
-        self, ladder: Ladder, tuning: Mapping[str, Tensor], position: Tensor, root: Tensor
-    ) -> Iterator[Candidate]:
-        chains = self.numbers.chains
+    def _made(self, ladder: Ladder, tuning: Mapping[str, Tensor], position: Tensor, root: Tensor) -> Candidate:
         density, rungs = self.standing.evaluate(ladder, position, root)
         spread, square = self.proposal.log_density(tuning, position), root.square().sum(0)
-        apart = (position.split(chains), density.split(chains), spread.split(chains))
-        rows = self.of_rows(position).split(chains, 1)
-        return map(Candidate, *apart, rows, split(rungs, chains), square.split(chains))
+        return Candidate(position, density, spread, self.of_rows(position), rungs, square)
+
+
+def split(batch: Candidate, chains: int) -> Iterator[Candidate]:
+    """The candidates of each sweep."""
+    apart = (batch.position.split(chains), batch.density.split(chains), batch.proposal.split(chains))
+    rungs = standing.split(batch.rungs, chains)
+    return map(Candidate, *apart, batch.rows.split(chains, 1), rungs, batch.square.split(chains))

@@ -111,6 +111,11 @@ class ClosedWeights:
         found[0] += parameters[-1]
         return found
 
+    def chain(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """chain_0 and chain_1 of the form, and the terms that theta alone decides."""
+        own = dict(zip(self.form.parameters, parameters, strict=False))
+        return *self.rows.form.chain(own), parameters[-1]
+
     def by_crossed(self, k: int, parameters: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Tensor:
         """The sums by the groups of a crossed plate, the k-th, `(groups, chains)`, without terms of theta alone."""
         return self.rows.by(self.rows.crossed[k]).weights(*self._read(parameters, tail, effects))

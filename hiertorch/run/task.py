@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from hiertorch.advice.requirements import chosen_priors, grave, model_text, sentences
+from hiertorch.density.rowpass import can_compile
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import unsavable
 from hiertorch.draws.summaries import LIMITS
 from hiertorch.errors import SamplingError
+from hiertorch.gaussian.surrogate import Surrogate
 from hiertorch.model.model import Model
 from hiertorch.monitors import RunInfo
 from hiertorch.randomness import stream
@@ -183,8 +185,7 @@ def _engine(plan: Plan, chains: int, generator: torch.Generator) -> Engine:
     if plan.collapsed is not None:
         return Independence(plan.collapsed, chains, generator)
     if plan.surrogate is not None:
-        whitened = WhitenedCrosswise if plan.surrogate.crosswise else Whitened
-        return whitened(plan.structure, plan.surrogate, chains, generator)
+        return _whitened(plan.surrogate, chains)(plan.structure, plan.surrogate, chains, generator)
     return Ordinary(Sweep(plan, chains), generator)
 
 
@@ -196,3 +197,14 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+def _whitened(surrogate: Surrogate, chains: int) -> type[Whitened]:
+    """The engine for a model that a Gaussian stands for."""
+    if surrogate.crosswise:
+        return WhitenedCrosswise
+    if not can_compile(surrogate.data.y.device):
+        return Whitened
+    from hiertorch.run.compiled import WhitenedCompiled  # imports an extra
+
+    return WhitenedCompiled if WhitenedCompiled.serves(surrogate, chains) else Whitened

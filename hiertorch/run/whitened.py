@@ -50,7 +50,7 @@ from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
 from hiertorch.run.whitenedstart import Explored, Whole, blocks_of, found_around_mode, starting
 
-CYCLE = 25
+CYCLE = 50
 """Sweeps of which the last moves theta by a random walk: a chain that no proposal frees moves on."""
 
 WINDOW_NUMBERS = 6_000_000

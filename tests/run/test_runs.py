@@ -11,6 +11,7 @@ from hiertorch.errors import SamplingWarning
 from hiertorch.model.latent import Values
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
+from hiertorch.run.compiled import WhitenedCompiled
 from hiertorch.run.crosswise import WhitenedCrosswise
 from hiertorch.run.independence import Independence
 from hiertorch.run.ordinary import Ordinary
@@ -48,6 +49,15 @@ class TestWhitened(EngineContract):
     def test_groups_have_rates_of_their_own(self) -> None:
         population, groups = self.whole().stats.acceptance.values()
         assert population.shape == (4,) and groups.shape == (4, 4)
+
+
+class TestWhitenedCompiled(TestWhitened):
+    engine = WhitenedCompiled
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Four chains are enough."""
+        monkeypatch.setattr("hiertorch.run.compiled.FEWEST", 1)
 
 
 class Rated(ht.Model):

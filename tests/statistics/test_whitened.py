@@ -41,7 +41,7 @@ from torch.distributions import (
 import hiertorch as ht
 from hiertorch.model.latent import Values
 from hiertorch.moves.metropolis import Info
-from hiertorch.run import heavytails, whitened
+from hiertorch.run import compiled, heavytails, whitened
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.adjusted import Adjusted
 from hiertorch.run.folded import Folded
@@ -315,9 +315,29 @@ def failures(
     pytest.param(name, marks=() if name == "intercepts" else pytest.mark.slow) for name in CASES
 ])  # fmt: skip
 def test_the_posterior_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fourth sweep walks, as every 25th does else. Error rate 1e-3 a case."""
+    """Every fourth sweep walks, as every 50th does else. Error rate 1e-3 a case."""
     monkeypatch.setattr(whitened, "CYCLE", 4)
     assert not failures(name)
+
+
+ONE_LEVEL = ("intercepts", "all 0", "a group without rows", "slopes", "negative binomial", "heavy tails", "trials")
+"""Cases whose sweeps are compiled."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_LEVEL)
+def test_the_posterior_stays_in_compiled_sweeps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fourth sweep walks; the last block of chains is not full; nothing is adjusted to theta. Error rate 1e-3 a
+    case.
+    """
+    monkeypatch.setattr(compiled, "CYCLE", 4)
+    monkeypatch.setattr("hiertorch.run.adjusted.POOR", 0.0)
+    assert not failures(name, is_compiled, monkeypatch, made=compiled.WhitenedCompiled)
+
+
+def is_compiled(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+    """Nothing is broken."""
+    assert isinstance(engine, compiled.WhitenedCompiled) and engine.compiled
 
 
 @pytest.mark.slow
@@ -495,3 +515,33 @@ def test_broken_engines_are_noticed(how: str, monkeypatch: pytest.MonkeyPatch) -
         far_too_much(monkeypatch)
     name, break_it = BROKEN[how]
     assert failures(name, break_it, monkeypatch)
+
+
+def compiled_walks(*given: Any) -> tuple[Any, ...]:
+    """Walks accepted as if they had been proposed from afar."""
+    return (*given[:3], False, *given[4:])
+
+
+def compiled_numbers(*given: Any) -> tuple[Any, ...]:
+    """The random numbers of the sweep before, again and again."""
+    given[6][:] = np.arange(4, dtype=np.uint64)[:, None]
+    return given
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [compiled_walks, compiled_numbers])
+def test_broken_compiled_sweeps_are_noticed(change: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learnt as they should be, then broken."""
+    monkeypatch.setattr(compiled, "CYCLE", 2)
+    right = compiled.sweeps
+
+    def broken(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(compiled, "sweeps", lambda code: lambda *given: right(code)(*change(*given)))
+
+    assert failures("intercepts", broken, monkeypatch, made=compiled.WhitenedCompiled)
+
+
+@pytest.mark.slow
+def test_compiled_sweeps_without_surrogate_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ratios of the rows' density alone."""
+    assert failures("intercepts", without_surrogate, monkeypatch, made=compiled.WhitenedCompiled)
