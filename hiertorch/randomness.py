@@ -9,8 +9,8 @@ Note [One law of streams]
     Chains draw from streams of their own, chain c from lane c % 8 of the stream ("chains", c // 8). All their numbers
     are made of uniform ones that are taken in order, eight at a time, one for each lane. Given where it starts and what
     warm-up has learnt, which is pooled over chains, a chain so is the same however many others run; and on the CPU
-    however many numbers are taken at once. (A generator for each chain would take a thirteenth of the time of a
-    collapsed model.)
+    however many numbers are taken at once. Proposals of a collapsed model, which are made for all chains and sweeps in
+    one batch, share one stream.
 
 Note [Generators for distributions]
     `torch.distributions` take no generator. Every random operation of torch can be told which one to use; a dispatch
