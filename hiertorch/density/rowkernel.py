@@ -7,10 +7,17 @@ to lie apart, so that all loops run along chains in vector instructions. exp and
 library would stop that: with k = round(x / log 2), exp x = 2^k p(x - k log 2) for a polynomial p, and 2^k is an
 addition to the bits of the exponent; log is that of fdlibm (Sun Microsystems 1993, e_log.c). Both are good to some
 units in the last place.
+
+Note [Names of compiled functions]
+Numba tells functions apart by their names, by the types of what they take, and by a number that each process counts
+from 0 on: those that were kept on disk by two processes may have the same number, and of two functions that are equal
+in all three, one is called in the place of the other, without a word. So every form of a loop has a name of its own. By
+its name and its source file it is found on disk again; a function whose free variables are compiled functions never is.
 """
 
 from collections.abc import Callable
 from functools import cache
+from types import FunctionType
 
 import numpy as np
 from llvmlite import ir
@@ -186,13 +193,22 @@ def _log(x: types.Float) -> Callable[[float], float]:
     return double if x == types.float64 else single
 
 
-def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """The function, compiled for vector instructions; kept on disk where there is a place for it."""
+def compiled(function: Callable[..., None], name: str, **calls: Callable[..., None]) -> Callable[..., None]:
+    """The function, compiled for vector instructions; kept on disk where there is a place for it.
+
+    Args:
+        function: what is compiled.
+        name: tells it from others of the same code; see the note [Names of compiled functions].
+        calls: what stands for global names of its module.
+    """
+    assert isinstance(function, FunctionType)
+    own = FunctionType(function.__code__, function.__globals__ | calls, name, None, function.__closure__)
+    own.__qualname__ = name
     options = {"nogil": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        return njit(cache=True, **options)(own)
     except RuntimeError:  # neither beside this file nor in the user's own folder can anything be written
-        return njit(**options)(function)
+        return njit(**options)(own)
 
 
 @cache
@@ -201,7 +217,6 @@ def loop(code: int, width: int) -> Callable[..., None]:
     registers. It is compiled when it is first called, in some seconds, and kept on disk.
     """
 
-    @compiled
     def add_rows(
         begin: int, end: int, start: np.ndarray, numbers: np.ndarray, design: np.ndarray, shared: np.ndarray,
         own: np.ndarray, own_design: np.ndarray, values: np.ndarray, chain: np.ndarray, out: np.ndarray,
@@ -322,4 +337,4 @@ def loop(code: int, width: int) -> Callable[..., None]:
                 for c in range(width):
                     out[b, g, c] = total[c]
 
-    return add_rows
+    return compiled(add_rows, f"add_rows_{code}_{width}")

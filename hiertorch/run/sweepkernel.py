@@ -14,6 +14,8 @@ Note [Random numbers of a compiled window]
 
 from collections.abc import Callable
 from functools import cache
+from hashlib import blake2s
+from inspect import getsource
 from math import factorial, pi
 
 import numpy as np
@@ -21,11 +23,17 @@ from llvmlite import ir
 from numba import njit, types, uint64
 from numba.extending import intrinsic
 
+from hiertorch.density import rowkernel
 from hiertorch.density.rowkernel import compiled, exp, log, loop
+from hiertorch.families import rowforms
+from hiertorch.run import heavytails
 from hiertorch.run.heavytails import FREEDOM, HEAVIER
 
 WIDTH = 32
 """Chains of a block."""
+
+SOURCE = blake2s("".join(map(getsource, (rowkernel, rowforms, heavytails))).encode(), digest_size=4).hexdigest()
+"""Of the code that is compiled together with that of this file, of which alone Numba sees that it has changed."""
 
 part = njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
 """Compiles what the loop calls."""
@@ -177,148 +185,151 @@ def decide(
         longest[c] = max(longest[c], stay[c])
 
 
+def add_rows(*given: object) -> None:
+    """Sums over the rows: what `hiertorch.density.rowkernel.loop` makes of a form stands here."""
+    raise NotImplementedError
+
+
+def advance(
+    first: int, live: int, number: int, walk: bool, offers: tuple[np.ndarray, ...], chains: tuple[np.ndarray, ...],
+    state: np.ndarray, stays: tuple[np.ndarray, ...], rows: tuple[np.ndarray, ...], freedom: np.ndarray,
+    constant: np.ndarray, taken: np.ndarray, rates: np.ndarray, wrong: np.ndarray, slots: np.ndarray,
+    kept: np.ndarray, beyond: np.ndarray,
+) -> None:  # fmt: skip
+    """Some sweeps of the chains from `first` on, `live` of them, at most WIDTH.
+
+    Args:
+        first: chain of the block,
+        live: and how many there are.
+        number: of sweeps.
+        walk: whether what is offered is a random walk, whose proposal density is left out of the ratio.
+        offers: what is offered, sweep by sweep and chain by chain within, `(n, number * chains)` each: density,
+            proposal density, chain_0, chain_1 and constant of rows; r; B; p.
+        chains: where chains are, `(n, chains)` each, written into: the same, then numbers of groups, their log
+            t - log N, effects, weights.
+        state: of the random numbers, `(4, chains)`, written into.
+        stays: present and longest ones of the population `(1, chains)` and of groups `(groups, chains)`.
+        rows: what `hiertorch.density.rowkernel.loop` takes of them.
+        freedom: degrees of freedom of each group's proposals, `(groups,)`.
+        constant: what sums over rows leave out, `(groups,)`.
+        taken: which offer each chain stands on after each sweep, -1 for none of these, `(number, chains)`.
+        rates: sums of acceptance probabilities by sweep, then by group, `(number + groups, chains)`.
+        wrong: log ratios that are no number, of the population and of groups, `(2, chains)`.
+        slots: where each sweep's effects are kept, or -1, `(number,)`.
+        kept: `(K groups, slots, chains)`.
+        beyond: sum of the weights less half the squares of numbers of groups, `(slots + 1, chains)`, that of the
+            last sweep again.
+    """
+    every, groups, n_root = taken.shape[1], len(freedom), len(offers[1])
+    scalars, half, middle = (
+        np.zeros((5, WIDTH)),
+        np.zeros((len(offers[2]), WIDTH)),
+        np.zeros((len(offers[3]), WIDTH)),
+    )
+    scalars_there, half_there, middle_there = np.zeros((5, WIDTH)), np.zeros(half.shape), np.zeros(middle.shape)
+    noise, noise_there = np.zeros(middle.shape), np.zeros(middle.shape)
+    heavy, heavy_there = np.zeros((groups, WIDTH)), np.zeros((groups, WIDTH))
+    weights, sums = np.zeros((groups, WIDTH)), np.zeros((1, groups, WIDTH))
+    values, trial = np.zeros((1, n_root + len(middle), WIDTH)), np.zeros((1, n_root + len(middle), WIDTH))
+    state_here, words = np.zeros((4, WIDTH), np.uint64), np.zeros(WIDTH, np.uint64)
+    found, bad = np.zeros((number + groups, WIDTH)), np.zeros((2, WIDTH))
+    stay, longest = np.zeros((1 + groups, WIDTH), np.int32), np.zeros((1 + groups, WIDTH), np.int32)
+    accept, totals, on = np.zeros(WIDTH), np.zeros((1, WIDTH)), np.zeros(WIDTH, np.int64)
+    total, scale = totals[0], np.zeros((1, 2, WIDTH))
+    for c in range(WIDTH):
+        on[c] = -1
+    load(scalars, chains[0], first, live)
+    load(values[0, :n_root], chains[1], first, live)
+    load(half, chains[2], first, live)
+    load(middle, chains[3], first, live)
+    load(noise, chains[4], first, live)
+    load(heavy, chains[5], first, live)
+    load(values[0, n_root:], chains[6], first, live)
+    load(weights, chains[7], first, live)
+    load(stay, stays[0], first, live)
+    load(longest, stays[1], first, live)
+    load(state_here, state, first, live)
+    for t in range(number):
+        for step in range(2):  # the population, for which groups keep their numbers; then groups
+            if step == 0:
+                at = t * every + first
+                load(scalars_there, offers[0], at, live)
+                load(trial[0, :n_root], offers[1], at, live)
+                load(half_there, offers[2], at, live)
+                load(middle_there, offers[3], at, live)
+                down(trial[0, n_root:], half_there, middle_there, noise, groups)
+            else:
+                load(trial[0, :n_root], values[0], 0, WIDTH)
+                load(scalars_there, scalars, 0, WIDTH)
+                draw(noise_there, heavy_there, state_here, freedom)
+                down(trial[0, n_root:], half, middle, noise_there, groups)
+            load(scale[0], scalars_there[2:4], 0, WIDTH)
+            add_rows(0, groups, *rows, trial, scale, sums)
+            for c in range(WIDTH):
+                sums[0, 0, c] += scalars_there[4, c]
+            for g in range(groups):
+                for c in range(WIDTH):
+                    sums[0, g, c] += constant[g]
+            if step == 0:
+                for c in range(WIDTH):
+                    total[c] = scalars_there[0, c] - scalars[0, c]
+                    if not walk:
+                        total[c] += scalars[1, c] - scalars_there[1, c]
+                for g in range(groups):
+                    for c in range(WIDTH):
+                        total[c] += sums[0, g, c] - weights[g, c]
+                draw_words(state_here, words)
+                decide(total, words, accept, found[t], bad[0], stay[0], longest[0])
+                for c in range(WIDTH):
+                    on[c] = t if accept[c] > 0.5 else on[c]
+                for c in range(live):
+                    taken[t, first + c] = on[c]
+                choose(scalars, scalars_there, accept)
+                choose(half, half_there, accept)
+                choose(middle, middle_there, accept)
+                choose(values[0], trial[0], accept)
+                choose(weights, sums[0], accept)
+            else:
+                for g in range(groups):
+                    for c in range(WIDTH):
+                        total[c] = sums[0, g, c] - weights[g, c] + heavy[g, c] - heavy_there[g, c]
+                    draw_words(state_here, words)
+                    decide(total, words, accept, found[number + g], bad[1], stay[1 + g], longest[1 + g])
+                    choose(weights[g:], sums[0, g : g + 1], accept)
+                    choose(heavy[g:], heavy_there[g : g + 1], accept)
+                    for r in range(g, len(noise), groups):
+                        choose(noise[r:], noise_there[r : r + 1], accept)
+                        choose(values[0, n_root + r :], trial[0, n_root + r : n_root + r + 1], accept)
+        slot = slots[t]
+        if slot >= 0 or t == number - 1:
+            for c in range(WIDTH):
+                total[c] = 0.0
+            for r in range(len(noise)):
+                for c in range(WIDTH):
+                    total[c] -= 0.5 * noise[r, c] * noise[r, c]
+            for g in range(groups):
+                for c in range(WIDTH):
+                    total[c] += weights[g, c]
+            if slot >= 0:
+                save(beyond[slot : slot + 1], totals, first, live)
+                save(kept[:, slot], values[0, n_root:], first, live)
+    save(beyond[len(beyond) - 1 :], totals, first, live)
+    save(chains[0], scalars, first, live)
+    save(chains[1], values[0, :n_root], first, live)
+    save(chains[2], half, first, live)
+    save(chains[3], middle, first, live)
+    save(chains[4], noise, first, live)
+    save(chains[5], heavy, first, live)
+    save(chains[6], values[0, n_root:], first, live)
+    save(chains[7], weights, first, live)
+    save(stays[0], stay, first, live)
+    save(stays[1], longest, first, live)
+    save(state, state_here, first, live)
+    save(rates, found, first, live)
+    save(wrong, bad, first, live)
+
+
 @cache
 def sweeps(code: int) -> Callable[..., None]:
-    """The sweeps of a block, for rows with one g (`hiertorch.families.rowforms`)."""
-    add_rows = loop(code, WIDTH)
-
-    @compiled
-    def advance(
-        first: int, live: int, number: int, walk: bool, offers: tuple[np.ndarray, ...], chains: tuple[np.ndarray, ...],
-        state: np.ndarray, stays: tuple[np.ndarray, ...], rows: tuple[np.ndarray, ...], freedom: np.ndarray,
-        constant: np.ndarray, taken: np.ndarray, rates: np.ndarray, wrong: np.ndarray, slots: np.ndarray,
-        kept: np.ndarray, beyond: np.ndarray,
-    ) -> None:  # fmt: skip
-        """Some sweeps of the chains from `first` on, `live` of them, at most WIDTH.
-
-        Args:
-            first: chain of the block,
-            live: and how many there are.
-            number: of sweeps.
-            walk: whether what is offered is a random walk, whose proposal density is left out of the ratio.
-            offers: what is offered, sweep by sweep and chain by chain within, `(n, number * chains)` each: density,
-                proposal density, chain_0, chain_1 and constant of rows; r; B; p.
-            chains: where chains are, `(n, chains)` each, written into: the same, then numbers of groups, their log
-                t - log N, effects, weights.
-            state: of the random numbers, `(4, chains)`, written into.
-            stays: present and longest ones of the population `(1, chains)` and of groups `(groups, chains)`.
-            rows: what `hiertorch.density.rowkernel.loop` takes of them.
-            freedom: degrees of freedom of each group's proposals, `(groups,)`.
-            constant: what sums over rows leave out, `(groups,)`.
-            taken: which offer each chain stands on after each sweep, -1 for none of these, `(number, chains)`.
-            rates: sums of acceptance probabilities by sweep, then by group, `(number + groups, chains)`.
-            wrong: log ratios that are no number, of the population and of groups, `(2, chains)`.
-            slots: where each sweep's effects are kept, or -1, `(number,)`.
-            kept: `(K groups, slots, chains)`.
-            beyond: sum of the weights less half the squares of numbers of groups, `(slots + 1, chains)`, that of the
-                last sweep again.
-        """
-        every, groups, n_root = taken.shape[1], len(freedom), len(offers[1])
-        scalars, half, middle = (
-            np.zeros((5, WIDTH)),
-            np.zeros((len(offers[2]), WIDTH)),
-            np.zeros((len(offers[3]), WIDTH)),
-        )
-        scalars_there, half_there, middle_there = np.zeros((5, WIDTH)), np.zeros(half.shape), np.zeros(middle.shape)
-        noise, noise_there = np.zeros(middle.shape), np.zeros(middle.shape)
-        heavy, heavy_there = np.zeros((groups, WIDTH)), np.zeros((groups, WIDTH))
-        weights, sums = np.zeros((groups, WIDTH)), np.zeros((1, groups, WIDTH))
-        values, trial = np.zeros((1, n_root + len(middle), WIDTH)), np.zeros((1, n_root + len(middle), WIDTH))
-        state_here, words = np.zeros((4, WIDTH), np.uint64), np.zeros(WIDTH, np.uint64)
-        found, bad = np.zeros((number + groups, WIDTH)), np.zeros((2, WIDTH))
-        stay, longest = np.zeros((1 + groups, WIDTH), np.int32), np.zeros((1 + groups, WIDTH), np.int32)
-        accept, totals, on = np.zeros(WIDTH), np.zeros((1, WIDTH)), np.zeros(WIDTH, np.int64)
-        total, scale = totals[0], np.zeros((1, 2, WIDTH))
-        for c in range(WIDTH):
-            on[c] = -1
-        load(scalars, chains[0], first, live)
-        load(values[0, :n_root], chains[1], first, live)
-        load(half, chains[2], first, live)
-        load(middle, chains[3], first, live)
-        load(noise, chains[4], first, live)
-        load(heavy, chains[5], first, live)
-        load(values[0, n_root:], chains[6], first, live)
-        load(weights, chains[7], first, live)
-        load(stay, stays[0], first, live)
-        load(longest, stays[1], first, live)
-        load(state_here, state, first, live)
-        for t in range(number):
-            for step in range(2):  # the population, for which groups keep their numbers; then groups
-                if step == 0:
-                    at = t * every + first
-                    load(scalars_there, offers[0], at, live)
-                    load(trial[0, :n_root], offers[1], at, live)
-                    load(half_there, offers[2], at, live)
-                    load(middle_there, offers[3], at, live)
-                    down(trial[0, n_root:], half_there, middle_there, noise, groups)
-                else:
-                    load(trial[0, :n_root], values[0], 0, WIDTH)
-                    load(scalars_there, scalars, 0, WIDTH)
-                    draw(noise_there, heavy_there, state_here, freedom)
-                    down(trial[0, n_root:], half, middle, noise_there, groups)
-                load(scale[0], scalars_there[2:4], 0, WIDTH)
-                add_rows(0, groups, *rows, trial, scale, sums)
-                for c in range(WIDTH):
-                    sums[0, 0, c] += scalars_there[4, c]
-                for g in range(groups):
-                    for c in range(WIDTH):
-                        sums[0, g, c] += constant[g]
-                if step == 0:
-                    for c in range(WIDTH):
-                        total[c] = scalars_there[0, c] - scalars[0, c]
-                        if not walk:
-                            total[c] += scalars[1, c] - scalars_there[1, c]
-                    for g in range(groups):
-                        for c in range(WIDTH):
-                            total[c] += sums[0, g, c] - weights[g, c]
-                    draw_words(state_here, words)
-                    decide(total, words, accept, found[t], bad[0], stay[0], longest[0])
-                    for c in range(WIDTH):
-                        on[c] = t if accept[c] > 0.5 else on[c]
-                    for c in range(live):
-                        taken[t, first + c] = on[c]
-                    choose(scalars, scalars_there, accept)
-                    choose(half, half_there, accept)
-                    choose(middle, middle_there, accept)
-                    choose(values[0], trial[0], accept)
-                    choose(weights, sums[0], accept)
-                else:
-                    for g in range(groups):
-                        for c in range(WIDTH):
-                            total[c] = sums[0, g, c] - weights[g, c] + heavy[g, c] - heavy_there[g, c]
-                        draw_words(state_here, words)
-                        decide(total, words, accept, found[number + g], bad[1], stay[1 + g], longest[1 + g])
-                        choose(weights[g:], sums[0, g : g + 1], accept)
-                        choose(heavy[g:], heavy_there[g : g + 1], accept)
-                        for r in range(g, len(noise), groups):
-                            choose(noise[r:], noise_there[r : r + 1], accept)
-                            choose(values[0, n_root + r :], trial[0, n_root + r : n_root + r + 1], accept)
-            slot = slots[t]
-            if slot >= 0 or t == number - 1:
-                for c in range(WIDTH):
-                    total[c] = 0.0
-                for r in range(len(noise)):
-                    for c in range(WIDTH):
-                        total[c] -= 0.5 * noise[r, c] * noise[r, c]
-                for g in range(groups):
-                    for c in range(WIDTH):
-                        total[c] += weights[g, c]
-                if slot >= 0:
-                    save(beyond[slot : slot + 1], totals, first, live)
-                    save(kept[:, slot], values[0, n_root:], first, live)
-        save(beyond[len(beyond) - 1 :], totals, first, live)
-        save(chains[0], scalars, first, live)
-        save(chains[1], values[0, :n_root], first, live)
-        save(chains[2], half, first, live)
-        save(chains[3], middle, first, live)
-        save(chains[4], noise, first, live)
-        save(chains[5], heavy, first, live)
-        save(chains[6], values[0, n_root:], first, live)
-        save(chains[7], weights, first, live)
-        save(stays[0], stay, first, live)
-        save(stays[1], longest, first, live)
-        save(state, state_here, first, live)
-        save(rates, found, first, live)
-        save(wrong, bad, first, live)
-
-    return advance
+    """`advance` for rows with one g (`hiertorch.families.rowforms`)."""
+    return compiled(advance, f"advance_{code}_{SOURCE}", add_rows=loop(code, WIDTH))

@@ -39,11 +39,6 @@ from hiertorch.run.sweeps import Sweep
 from hiertorch.run.until import Until
 from hiertorch.run.whitened import Whitened
 
-COMPILED_SWEEPS = False
-"""Whether sweeps of whitened runs are compiled: not yet, for in a process that had run other forms of rows the draws of
-compiled sweeps were wrong (`tests/statistics/test_whitened.py`).
-"""
-
 SHORTER = 5
 """Times the usual warm-up is longer than that of a run which starts from another one."""
 
@@ -208,7 +203,7 @@ def _whitened(surrogate: Surrogate, chains: int) -> type[Whitened]:
     """The engine for a model that a Gaussian stands for."""
     if surrogate.crosswise:
         return WhitenedCrosswise
-    if not COMPILED_SWEEPS or not can_compile(surrogate.data.y.device):
+    if not can_compile(surrogate.data.y.device):
         return Whitened
     from hiertorch.run.compiled import WhitenedCompiled  # imports an extra
 

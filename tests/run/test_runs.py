@@ -58,7 +58,6 @@ class TestWhitenedCompiled(TestWhitened):
     def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Four chains are enough."""
         monkeypatch.setattr("hiertorch.run.compiled.FEWEST", 1)
-        monkeypatch.setattr("hiertorch.run.task.COMPILED_SWEEPS", True)
 
 
 class Rated(ht.Model):

@@ -324,7 +324,7 @@ ONE_LEVEL = ("intercepts", "all 0", "a group without rows", "slopes", "negative 
 """Cases whose sweeps are compiled."""
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_LEVEL)
 def test_the_posterior_stays_in_compiled_sweeps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fourth sweep walks; the last block of chains is not full; nothing is adjusted to theta. Error rate 1e-3 a
@@ -528,7 +528,7 @@ def compiled_numbers(*given: Any) -> tuple[Any, ...]:
     return given
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [compiled_walks, compiled_numbers])
 def test_broken_compiled_sweeps_are_noticed(change: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Learnt as they should be, then broken."""
@@ -541,7 +541,7 @@ def test_broken_compiled_sweeps_are_noticed(change: Callable[..., Any], monkeypa
     assert failures("intercepts", broken, monkeypatch, made=compiled.WhitenedCompiled)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_compiled_sweeps_without_surrogate_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ratios of the rows' density alone."""
     assert failures("intercepts", without_surrogate, monkeypatch, made=compiled.WhitenedCompiled)
