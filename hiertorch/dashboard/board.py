@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 PAGES = 45  # of tier 2 in a run, and some more at its end: TensorBoard shows 50 histograms
 LOOKS = 3  # of a short run, at its end
-CLOSING = 3.0  # seconds for PSIS-LOO and replications at the end of a run; more of a run of minutes
+CLOSING = 0.6  # seconds for PSIS-LOO and replications at the end of a run; more of a run of minutes
 GLANCED = 200  # draws that tell how groups are pooled
 BARRED = 4_000  # numbers of a histogram
 
@@ -101,6 +101,14 @@ class Board:
         return traces
 
     # While a run goes on
+
+    @staticmethod
+    def prepare() -> None:
+        """Imports what the end of every run needs, and loads matplotlib's fonts, while the sampler works."""
+        with contextlib.suppress(Exception):  # which is met again, and told, where it is needed
+            from hiertorch.dashboard import closing, figures, panels  # noqa: F401
+
+            panels.Sheet("", note="ready").says("")
 
     def add(self, snapshots: Sequence[Snapshot], overhead: float) -> None:
         """What is new, and what is due; `overhead` are the seconds that the sampler has lost by making snapshots."""

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hiertorch.dashboard.sheet import BLACK, BLUE, GREY, LARGEST, ORANGE, PALE, Sheet, name
+from hiertorch.dashboard.sheet import AREA, BLACK, BLUE, DASHES, DISC, GREY, LARGEST, LINE, ORANGE, PALE, Sheet, name
 
 REPLICATIONS, VALUES = 100, 120_000  # of which at most a figure is made
 BARS, CELLS = 30, 128
 SHOWN, ABOVE = 1_000, 300  # rows below and above the limit of k
+BAND = "#c7dfed"  # blue, as it shines through
 COMMON, FAR = 0.7, 10.0  # the limit of k that is known best, and what it is drawn up to
 
 
@@ -43,9 +44,10 @@ def _frequencies(sheet: Sheet, y: np.ndarray, replicated: np.ndarray, low: float
     middle = low + wide * np.arange(bars) + (wide - 1) / 2
     seen = _shares(np.floor((y[None] - low) / wide), bars)[0]
     q05, median, q95 = np.quantile(_shares(np.floor((replicated - low) / wide), bars), [0.05, 0.5, 0.95], axis=0)
-    sheet.axes.bar(middle, seen, 0.8 * wide, color=PALE, label="data")
+    sheet.axes.bar(middle, seen, 0.8 * wide, color=PALE)
     sheet.axes.vlines(middle, q05, q95, BLUE, linewidth=1.5 if bars > 12 else 2.2)
-    sheet.dots(middle, median, 24.0 if bars > 12 else 48.0, BLUE, label="median and 5-95 %")
+    sheet.dots(middle, median, 24.0 if bars > 12 else 48.0, BLUE)
+    sheet.key = [(AREA, PALE, "data"), (DISC, BLUE, "median and 5-95 %")]
     sheet.axes.locator_params("x", integer=True)
 
 
@@ -65,9 +67,10 @@ def _densities(sheet: Sheet, y: np.ndarray, replicated: np.ndarray, low: float, 
     seen, every = (_shares(x, CELLS) @ kernel / cell for x in at_end)
     q05, median, q95 = np.quantile(every, [0.05, 0.5, 0.95], axis=0)
     x = low + (at + 0.5) * cell
-    sheet.axes.plot(x, seen[0], color=BLACK, linewidth=1.8, label="data", zorder=3.0)
-    sheet.axes.fill_between(x, q05, q95, color=BLUE, alpha=0.22, linewidth=0.0, label="5-95 %")
-    sheet.axes.plot(x, median, color=BLUE, linewidth=1.5, label="median")
+    sheet.axes.plot(x, seen[0], color=BLACK, linewidth=1.8, zorder=3.0)
+    sheet.axes.fill_between(x, q05, q95, color=BAND, linewidth=0.0)
+    sheet.axes.plot(x, median, color=BLUE, linewidth=1.5)
+    sheet.key = [(LINE, BLACK, "data"), (AREA, BAND, "5-95 %"), (LINE, BLUE, "median")]
 
 
 def _shares(cells: np.ndarray, count: int) -> np.ndarray:
@@ -98,8 +101,10 @@ def pareto_k(k: np.ndarray, labels: Sequence[str], limit: float) -> bytes:
     every = max(1, -(-len(below) // SHOWN))
     size, alpha = (32.0, 0.8) if len(known) <= 200 else (12.0, 0.5)
     if abs(limit - COMMON) > 0.005:
-        sheet.axes.axhline(COMMON, color=GREY, linestyle="--", linewidth=1.2, label=f"{COMMON}")
-    sheet.axes.axhline(limit, color=ORANGE, linewidth=1.6, label=f"limit {limit:.3g}")
+        sheet.axes.axhline(COMMON, color=GREY, linestyle="--", linewidth=1.2)
+        sheet.key = [(DASHES, GREY, f"{COMMON}")]
+    sheet.axes.axhline(limit, color=ORANGE, linewidth=1.6)
+    sheet.key.append((LINE, ORANGE, f"limit {limit:.3g}"))
     sheet.dots(below[::every] + 1.0, height[below[::every]], size, BLUE, alpha)
     sheet.dots(above[:ABOVE] + 1.0, height[above[:ABOVE]], 1.6 * size, ORANGE)
     sheet.axes.set_ylim(bottom - 0.03 * (top - bottom), top)
@@ -109,6 +114,6 @@ def pareto_k(k: np.ndarray, labels: Sequence[str], limit: float) -> bytes:
     if len(above):
         sheet.caption = f"worst: {', '.join(f'{name(labels[row], 14)} {k[row]:.3g}' for row in above[:3])}"
     if every > 1:
-        sheet.axes.set_xlabel(f"{sheet.axes.get_xlabel()} (one in {every} of those below)")
+        sheet.x_label += f" (one in {every} of those below)"
     sheet.note = f"{len(above)} of {len(known)} above {limit:.3g}"
     return sheet.png()

@@ -20,7 +20,7 @@ MOST, DRAWS, FEWEST, SMALLEST = 4_000, 1_000, 300, 25
 more, and the least of all.
 """
 
-EASY = 0.25
+EASY = 0.1
 """Seconds that more draws than are wanted may take."""
 
 COST, RANGE = 50e-9, 4.0

@@ -124,7 +124,7 @@ class TensorBoardMonitor(Monitor):
             if self._traces is None:
                 self._traces = self._board.begin(window)
             if self._worker is None:
-                self._worker = Worker(self._handle)
+                self._worker = Worker(self._handle, self._board.prepare)
             self._worker.put(snapshot(window, self._traces))
         except Exception as error:  # whatever it is, a picture is not worth the run
             self._error = error

@@ -5,7 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hiertorch.dashboard.sheet import BLACK, BLUE, CHAINS, GREY, LIGHT, ORANGE, Sheet, finite, name
+from hiertorch.dashboard.sheet import (
+    AREA,
+    BLACK,
+    BLUE,
+    CHAINS,
+    DASHES,
+    DISC,
+    GREY,
+    LIGHT,
+    LINE,
+    ORANGE,
+    Sheet,
+    finite,
+    name,
+)
 from hiertorch.draws.ranks import ERROR, band, differences
 from hiertorch.draws.spacing import evenly
 from hiertorch.draws.summaries import LIMITS
@@ -43,15 +57,16 @@ def rank(x: np.ndarray, parameter: str) -> bytes:
     outside, inside = np.split(order, [int((excess > 1e-12).sum())])
     at, lines = np.array([0.0, *points, 1.0]), np.pad(lines, ((0, 0), (1, 1)))
     sheet.note = f"{len(outside)} of {len(x)} chains outside"
-    sheet.axes.fill_between(at, np.pad(low, 1), np.pad(high, 1), color=LIGHT, label=f"{1 - ERROR:.0%} band")
+    sheet.axes.fill_between(at, np.pad(low, 1), np.pad(high, 1), color=LIGHT)
     sheet.axes.axhline(0.0, color=GREY, linewidth=0.8)
+    sheet.key = [(AREA, LIGHT, f"{1 - ERROR:.0%} band")]
     for chain in inside[:: max(1, -(-len(inside) // INSIDE))]:  # more of them would be a grey block
         sheet.axes.plot(at, lines[chain], color="#969696", linewidth=1.0)
     for chain in outside[NAMED : NAMED + INSIDE]:
         sheet.axes.plot(at, lines[chain], color=BLACK, linewidth=1.0)
     for k, chain in enumerate(np.sort(outside[:NAMED])):
-        label = f"{'' if k else 'chain '}{chains[chain]}"
-        sheet.axes.plot(at, lines[chain], color=CHAINS[k], linewidth=1.6, label=label)
+        sheet.axes.plot(at, lines[chain], color=CHAINS[k], linewidth=1.6)
+        sheet.key.append((LINE, CHAINS[k], f"{'' if k else 'chain '}{chains[chain]}"))
     sheet.axes.set_xlim(0.0, 1.0)
     return sheet.png()
 
@@ -72,16 +87,14 @@ def forest(names: Sequence[str], mean: np.ndarray, levels: np.ndarray, rhat: np.
         return sheet.says("nothing to draw: no interval is finite")
     bad = rhat[at.astype(int)] > RHAT
     for colour, which in ((BLUE, ~bad), (ORANGE, bad)):
-        label = f"R-hat above {RHAT}, worst {rhat[rhat > RHAT].max():.3g}" if colour == ORANGE and bad.any() else None
         sheet.axes.hlines(at[which], low[which], high[which], colour, linewidth=1.5)
         sheet.axes.hlines(at[which], inner_low[which], inner_high[which], colour, linewidth=4.0)
-        sheet.dots(mean[which], at[which], 36.0 if shown > 8 else 54.0, colour, label=label, edge="white")
-    rows = [name(each) for each in names[:shown]] + [f"… and {len(names) - shown} more"] * (shown < len(names))
-    sheet.axes.set_yticks(range(len(rows)), rows, fontsize=11.0 if len(rows) <= 12 else 8.5)
-    for label_, each in zip(sheet.axes.get_yticklabels(), rhat > RHAT, strict=False):
-        label_.set_color(ORANGE if each else BLACK)
-    sheet.axes.set_ylim(len(rows) - 0.4, -0.6)
-    sheet.axes.grid(False, axis="y")
+        sheet.dots(mean[which], at[which], 36.0 if shown > 8 else 54.0, colour, edge="white")
+    if bad.any():
+        sheet.key = [(DISC, ORANGE, f"R-hat above {RHAT}, worst {rhat[rhat > RHAT].max():.3g}")]
+    sheet.rows = [(name(each), ORANGE if r > RHAT else BLACK) for each, r in zip(names, rhat, strict=False)]
+    sheet.rows += [(f"… and {len(names) - shown} more", BLACK)] * (shown < len(names))
+    sheet.axes.set_ylim(len(sheet.rows) - 0.4, -0.6)
     if low.min() < 0 < high.max():
         sheet.axes.axvline(0.0, color=GREY, linewidth=0.8, zorder=0.5)
     return sheet.png()
@@ -103,9 +116,11 @@ def shrinkage(alone: np.ndarray, pooled: np.ndarray, population: float, rows: np
     order = np.argsort(-areas, kind="stable")  # small ones on top
     inner, outer = order[~beyond[order]], order[beyond[order]]
     sheet.note = f"{many(len(alone), 'group')}{f' ({len(outer)} further out)' if len(outer) else ''}"
-    sheet.axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1.2, label="no pooling")
+    sheet.axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1.2)
+    sheet.key = [(DASHES, GREY, "no pooling")]
     if np.isfinite(population):
-        sheet.axes.axhline(population, color=ORANGE, linewidth=1.6, label="population")
+        sheet.axes.axhline(population, color=ORANGE, linewidth=1.6)
+        sheet.key.append((LINE, ORANGE, "population"))
     sheet.dots(alone[inner], pooled[inner], areas[inner], BLUE, 0.55)
     sheet.dots(np.clip(alone[outer], low, high), pooled[outer], np.maximum(30.0, areas[outer]), "white", edge=BLUE)
     ends = np.append(pooled, population if np.isfinite(population) else pooled[0])
@@ -149,8 +164,8 @@ def _scatter(sheet: Sheet, x: np.ndarray, y: np.ndarray, chain: np.ndarray) -> b
     size, alpha = (16.0, 0.6) if len(x) > 200 else (28.0, 0.75)
     sheet.dots(x[order], y[order], size, colours, alpha)
     names = [f"{'' if k else 'chain '}{each:.0f}" for k, each in enumerate(chains)]
-    for colour, label in zip(CHAINS, names if few else [f"{len(chains)} chains"], strict=False):
-        sheet.dots(x[:0], y[:0], 28.0, colour, label=label)
+    labels = names if few else [f"{len(chains)} chains"]
+    sheet.key = [(DISC, colour, label) for colour, label in zip(CHAINS, labels, strict=False)]
     return sheet.png()
 
 
@@ -164,7 +179,8 @@ def acceptance(rates: np.ndarray, names: Sequence[str], block: str) -> bytes:
         return sheet.says("nothing to draw: no rate is finite")
     order, some = np.argsort(rates, kind="stable"), _some(len(rates), GROUPS)
     size, alpha = (40.0, 0.9) if len(rates) <= 100 else (12.0, 0.6)
-    sheet.axes.axhline(rates.mean(), color=ORANGE, linewidth=1.6, label=f"mean {rates.mean():.2f}")
+    sheet.axes.axhline(rates.mean(), color=ORANGE, linewidth=1.6)
+    sheet.key = [(LINE, ORANGE, f"mean {rates.mean():.2f}")]
     sheet.dots(some + 1.0, rates[order[some]], size, BLUE, alpha)
     sheet.axes.set_ylim(-0.02, 1.02)
     sheet.axes.locator_params("x", integer=True)

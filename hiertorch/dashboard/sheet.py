@@ -8,12 +8,16 @@ docs/decisions.md: Figures of the dashboard are matplotlib's, by objects.
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
+from matplotlib.transforms import BboxBase, IdentityTransform
 
 from hiertorch.monitors.bar import shortened
 
@@ -23,8 +27,8 @@ SIZE, DPI = (576, 384), 100
 TITLE, LABEL, TICK = 14.5, 12.0, 11.0
 """Sizes of letters in points, legible at half the size."""
 
-EDGE, TOP, BOTTOM = 10, 66, 60
-"""Pixels that stay empty at the sides, and that title, legend and the lower axis have room for."""
+EDGE, TOP, BOTTOM, GAP = 10, 66, 60, 7
+"""Pixels that stay empty at the sides, that title, key and the lower axis have room for, and between words."""
 
 NAMES, WIDE = 26, 60
 """Columns of a name at the left axis, and of a line, in letters of which some are wider than others."""
@@ -32,30 +36,39 @@ NAMES, WIDE = 26, 60
 FONT, MISSING = "DejaVu Sans", "\N{WHITE SQUARE}"
 """The font that comes with matplotlib, and what stands for characters that it lacks."""
 
+LINE, DASHES, DISC, AREA = (
+    "\u2501\u2501",
+    "\u2013 \u2013",
+    "\u25cf",
+    "\u25a0",
+)  # a heavy line, en dashes, a circle, a square
+"""Signs of a key."""
+
 LARGEST = 1e100
 """What is larger is drawn there: spans must not overflow."""
 
-BLUE, ORANGE, BLACK, GREY, LIGHT, PALE = "#0072b2", "#d55e00", "#222222", "#787878", "#dedede", "#bebebe"
+BLUE, ORANGE, BLACK, GREY, LIGHT, PALE, PALER = (
+    "#0072b2", "#d55e00", "#222222", "#787878", "#dedede", "#bebebe", "#eaeaea"
+)  # fmt: skip
 CHAINS = (BLUE, "#e69f00", "#009e73", "#cc79a7", ORANGE, "#56b4e9", BLACK, "#c8be28")
 """Colours that colour-blind readers can tell apart (Okabe & Ito 2008); their yellow is darker, to be seen on white."""
 
 
 class Sheet:
-    """One pair of axes under a title, to be drawn on by `axes`, whose labeled artists make the legend. A title that is
-    too long is shortened; the note at its right, in grey, never is.
+    """One pair of axes under a title, to be drawn on by `axes`; `key` says what signs mean, in signs, their colours and
+    words. A title that is too long is shortened; the note at its right, in grey, never is.
     """
 
     def __init__(self, title: str, x_label: str = "", y_label: str = "", note: str = "") -> None:
         self.title, self.note, self.caption = title, note, ""
+        self.x_label, self.y_label = x_label, y_label
+        self.key: list[tuple[str, str, str]] = []
+        self.rows: list[tuple[str, str]] = []
+        """Names at the left axis and their colours, from the top; without them there are numbers."""
         self.figure = Figure((SIZE[0] / DPI, SIZE[1] / DPI), dpi=DPI, facecolor="white")
-        self.axes = self.figure.add_axes((0.0, BOTTOM / SIZE[1], 1.0, 1 - (TOP + BOTTOM) / SIZE[1]), facecolor="white")
-        self.axes.set_xlabel(name(x_label, 2 * NAMES), fontsize=LABEL, color=BLACK)
-        self.axes.set_ylabel(name(y_label), fontsize=LABEL, color=BLACK)
-        self.axes.spines[["top", "right"]].set_visible(False)
-        self.axes.spines[["bottom", "left"]].set_color(GREY)
-        self.axes.tick_params(labelsize=TICK, labelcolor=BLACK, color=GREY)
-        self.axes.grid(color="#eaeaea", linewidth=0.8)
-        self.axes.set_axisbelow(True)
+        self._canvas = FigureCanvasAgg(self.figure)
+        self.axes = self.figure.add_axes((0.0, BOTTOM / SIZE[1], 1.0, 1 - (TOP + BOTTOM) / SIZE[1]))
+        self.axes.set_axis_off()  # five artists a tick, each laid out three times, were half of a figure's time
         self.axes.locator_params(nbins=6)
 
     def dots(
@@ -65,50 +78,77 @@ class Sheet:
         areas: float | np.ndarray,
         colours: str | Sequence[str],
         alpha: float = 1.0,
-        label: str | None = None,
         edge: str = "none",
     ) -> None:
         """Discs of areas in square points, one for all or one each; whole at the axes' ends, and over what is there."""
-        clipped = not len(x)  # without points one is drawn in the figure's corner
-        self.axes.scatter(
-            x, y, areas, colours, alpha=alpha, label=label, edgecolors=edge, linewidths=1.2, zorder=3.0, clip_on=clipped
-        )
+        if len(x):
+            self.axes.scatter(
+                x, y, areas, colours, alpha=alpha, edgecolors=edge, linewidths=1.2, zorder=3.0, clip_on=False
+            )
 
     def says(self, sentence: str) -> bytes:
         """A PNG without axes, where nothing can be drawn: the sentence says why."""
         self.axes.set_visible(False)
-        self.figure.text(0.5, 0.5, name(sentence, WIDE), fontsize=LABEL, color=GREY, ha="center", va="center")
+        self._write(SIZE[0] / 2, SIZE[1] / 2, name(sentence, WIDE), LABEL, GREY, ha="center", va="center")
         return self.png()
 
     def png(self) -> bytes:
         """The figure as a PNG, its axes as wide as the words beside them leave room for."""
-        (width, height), write = SIZE, self.figure.text
-        canvas, top, row = FigureCanvasAgg(self.figure), 1 - EDGE / height, 1 - 0.75 * TOP / height
-        note = write(1 - EDGE / width, top, self.note, size=TICK, color=GREY, ha="right", va="top")
-        title = write(EDGE / width, top, name(self.title, WIDE), size=TITLE, color=BLACK, va="top")
-        caption = write(EDGE / width, row, name(self.caption, WIDE), size=TICK, color=BLACK, va="center")
-        handles, labels = self.axes.get_legend_handles_labels()
-        legend = self.figure.legend(
-            handles, labels, loc="center right", bbox_to_anchor=(1 - EDGE / width, row), ncols=max(1, len(handles)),
-            frameon=False, fontsize=TICK, labelcolor=BLACK, borderpad=0.0, borderaxespad=0.0, handlelength=1.0,
-            handletextpad=0.4, columnspacing=0.9, scatterpoints=1,
-        )  # fmt: skip
-        for text in self.figure.findobj(Text):
-            assert isinstance(text, Text)
-            text.set(parse_math=False, usetex=False, fontfamily=FONT)  # names of groups may have a typesetter's signs
-        renderer = canvas.get_renderer()
-        _fit(title, width - 3 * EDGE - note.get_window_extent(renderer).width, renderer)
-        _fit(caption, width - 3 * EDGE - legend.get_window_extent(renderer).width, renderer)
-        words = self.axes.yaxis.get_tightbbox(renderer)
-        left = EDGE + (0.0 if words is None else -words.x0)
-        axes = self.axes.get_position()
-        self.axes.set_position((left / width, axes.y0, 1 - (left + 2 * EDGE) / width, axes.height))
-        self.axes.xaxis.get_tightbbox(renderer)  # which finds the power of ten that stands beside the label
-        power = self.axes.xaxis.get_offset_text().get_window_extent(renderer).width
-        _fit(self.axes.xaxis.label, self.axes.bbox.width - 2 * (power + EDGE), renderer)
+        (width, height), row = SIZE, SIZE[1] - 0.75 * TOP
+        note = self._write(width - EDGE, height - EDGE, self.note, TICK, GREY, ha="right", va="top")
+        title = self._write(EDGE, height - EDGE, name(self.title, WIDE), TITLE, va="top")
+        _fit(title, width - 3 * EDGE - _box(note).width)
+        right = width - EDGE + GAP
+        for sign, colour, words in reversed(self.key):
+            for text, color, gap in ((words, BLACK, 2 * GAP), (sign, colour, GAP)):
+                if text:
+                    right = _box(self._write(right - gap, row, text, TICK, color, ha="right", va="center")).x0
+        caption = self._write(EDGE, row, name(self.caption, WIDE), TICK, va="center")
+        _fit(caption, right - 3 * EDGE)
+        if self.axes.get_visible():
+            self._frame()
         file = io.BytesIO()
-        canvas.print_png(file, pil_kwargs={"compress_level": 1})
+        self._canvas.print_png(file, pil_kwargs={"compress_level": 1})
         return file.getvalue()
+
+    def _frame(self) -> None:
+        """Edges, a grid, and the words and numbers beside them."""
+        (width, height), axes = SIZE, self.axes
+        low, high = BOTTOM, height - TOP
+        label = self._write(EDGE, (low + high) / 2, name(self.y_label), LABEL, va="center", rotation=90)
+        power, numbers = _numbers(axes.yaxis)
+        rows = self.rows or [(text, BLACK) for text in numbers.values()]
+        size = TICK if len(rows) <= 12 else 8.5
+        texts = [self._write(0, 0, text, size, colour, ha="right", va="center_baseline") for text, colour in rows]
+        left = max((_box(text).width for text in texts), default=0.0) + _box(label).x1 + GAP * (1 + bool(self.y_label))
+        right = width - 2 * EDGE
+        axes.set_position((left / width, low / height, (right - left) / width, (high - low) / height))
+        at = range(len(rows)) if self.rows else numbers
+        across = [y for _, y in axes.transData.transform([(0.0, y) for y in at])] if len(rows) else []
+        for text, y in zip(texts, across, strict=True):
+            text.set_position((left - GAP, y))
+        self._write(left, high + GAP / 2, power, TICK, va="bottom")
+        power, numbers = _numbers(axes.xaxis)
+        up = [x for x, _ in axes.transData.transform([(x, 0.0) for x in numbers])] if numbers else []
+        for text, x in zip(numbers.values(), up, strict=True):
+            self._write(x, low - GAP, text, TICK, ha="center", va="top")
+        beside = _box(self._write(right, EDGE, power, TICK, ha="right")).width
+        label = self._write((left + right) / 2, EDGE, name(self.x_label, 2 * NAMES), LABEL, ha="center")
+        _fit(label, right - left - 2 * (beside + EDGE))
+        grid = [[(x, low), (x, high)] for x in up] + [[(left, y), (right, y)] for y in across if not self.rows]
+        lines = [*grid, [(left, high), (left, low)], [(left, low), (right, low)]]
+        colours = [PALER] * len(grid) + [GREY, GREY]
+        # Behind the axes, which have no face; in pixels, as all that is not data.
+        self.figure.add_artist(
+            LineCollection(lines, colors=colours, linewidths=0.8, zorder=-1.0, transform=IdentityTransform())
+        )
+
+    def _write(self, x: float, y: float, text: str, size: float, color: str = BLACK, **set: Any) -> Text:
+        """Words at a place in pixels; names of groups may have a typesetter's signs."""
+        return self.figure.text(
+            x, y, text, size=size, color=color, family=FONT, parse_math=False, usetex=False,
+            transform=IdentityTransform(), **set,
+        )  # fmt: skip
 
 
 def name(text: str, columns: int = NAMES) -> str:
@@ -124,7 +164,22 @@ def finite(*columns: np.ndarray | Sequence[float]) -> list[np.ndarray]:
     return list(np.clip(table[:, np.isfinite(table).all(0)], -LARGEST, LARGEST))
 
 
-def _fit(text: Text, room: float, renderer: RendererAgg) -> None:
+def _numbers(axis: Axis) -> tuple[str, dict[float, str]]:
+    """The power of ten that numbers of an axis share, and where they stand in it."""
+    low, high = sorted(axis.get_view_interval())
+    places, formatter = axis.get_major_locator()(), axis.get_major_formatter()
+    texts = formatter.format_ticks(places)
+    room = 1e-9 * (high - low)
+    there = {x: text for x, text in zip(places, texts, strict=True) if low - room <= x <= high + room}
+    return formatter.get_offset(), there
+
+
+def _box(text: Text) -> BboxBase:
+    """Where it stands, in pixels."""
+    return text.get_window_extent()
+
+
+def _fit(text: Text, room: float) -> None:
     """Shortens a text that is wider than its room in pixels."""
-    while (wide := text.get_window_extent(renderer).width) > room and (long := len(text.get_text())) > 1:
+    while (wide := _box(text).width) > room and (long := len(text.get_text())) > 1:
         text.set_text(shortened(text.get_text(), min(long - 1, int(long * room / wide))))

@@ -21,12 +21,14 @@ T = TypeVar("T")
 
 
 class Worker(Generic[T]):
-    """A thread that hands a list of what has come in since the last time, in order, to a function that must not raise,
-    at most once in `every` seconds.
+    """A thread that first prepares, then hands a list of what has come in since the last time, in order, to a function,
+    at most once in `every` seconds. Neither of the two may raise.
     """
 
-    def __init__(self, handle: Callable[[list[T]], None], every: float = 1.0) -> None:
-        self._handle, self._every = handle, every
+    def __init__(
+        self, handle: Callable[[list[T]], None], prepare: Callable[[], None] = lambda: None, every: float = 1.0
+    ) -> None:
+        self._handle, self._prepare, self._every = handle, prepare, every
         self._waiting: deque[T] = deque(maxlen=HELD)
         self._called, self._ended = threading.Event(), False
         # A daemon, so that a process that is told to exit does.
@@ -53,6 +55,7 @@ class Worker(Generic[T]):
         return self._taken()
 
     def _work(self) -> None:
+        self._prepare()
         while True:
             self._called.wait(self._every)
             self._called.clear()

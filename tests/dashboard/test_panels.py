@@ -38,12 +38,8 @@ def drawn(monkeypatch) -> list[Sheet]:
 
 def words(made: Sheet) -> list[Text]:
     """What can be read."""
-    hidden = set() if made.axes.get_visible() else set(made.axes.findobj(Text))
-    for axis in (made.axes.xaxis, made.axes.yaxis):
-        low, high = sorted(axis.get_view_interval())
-        labels = zip(axis.get_ticklabels(), axis.get_ticklocs(), strict=True)
-        hidden |= {label for label, place in labels if not low <= place <= high}
-    texts = [text for text in made.figure.findobj(Text) if isinstance(text, Text) and text not in hidden]
+    unseen = set(made.axes.findobj(Text))  # matplotlib's own ticks and labels
+    texts = [text for text in made.figure.findobj(Text) if isinstance(text, Text) and text not in unseen]
     return [text for text in texts if text.get_visible() and text.get_text()]
 
 
@@ -67,7 +63,7 @@ def sentence(made: Sheet) -> str:
 
 
 def legend(made: Sheet) -> list[str]:
-    return made.axes.get_legend_handles_labels()[1]
+    return [words for _, _, words in made.key]
 
 
 def lines(made: Sheet, colour: str) -> list[np.ndarray]:
@@ -116,9 +112,30 @@ def test_what_the_font_lacks_is_a_square_and_no_name_is_typeset():
     assert sheet.name("two\n lines\x00") == "two lines"
     assert sheet.name("σ² ≤ 北", 60) == "σ² ≤ □"
     made = Sheet("$\\alpha$", "$x$ and $y^{", "$1", "")
-    made.axes.plot([0.0, 1.0], [0.0, 1.0], label="$b$")
+    made.rows, made.key, made.caption = [("$a$", BLACK), ("$b", BLUE)], [(sheet.LINE, BLUE, "$b$")], "$c$"
     made.png()
-    assert not any(text.get_parse_math() or text.get_usetex() for text in made.figure.findobj(Text))  # type: ignore[attr-defined]
+    assert {"$a$", "$b", "$b$", "$c$", "$1"} <= {text.get_text() for text in words(made)}
+    assert not any(text.get_parse_math() or text.get_usetex() for text in words(made))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 3e7])
+def test_numbers_stand_where_matplotlib_has_them(scale):
+    made = Sheet("")
+    made.axes.plot(scale * np.array([-3.0, 2.2, 7.1]), scale * np.array([1.0, 11.0, -4.0]) + 1e8 * scale)
+    made.png()
+    ours = [text for text in words(made) if text.get_text()]
+    made.axes.set_axis_on()
+    made.axes.xaxis.get_tightbbox(FigureCanvasAgg(made.figure).get_renderer())
+    made.axes.yaxis.get_tightbbox(FigureCanvasAgg(made.figure).get_renderer())
+    found = {(text.get_text(), round(text.get_position()[k], 3)) for k in (0, 1) for text in ours}
+    axes = made.axes
+    for k, axis in enumerate((axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        assert axis.get_offset_text().get_text() in {"", *(text.get_text() for text in ours)}
+        for tick in axis.get_major_ticks():
+            if low <= tick.get_loc() <= high:
+                pixel = axes.transData.transform([tick.get_loc()] * 2)[k]
+                assert (tick.label1.get_text(), round(pixel, 3)) in found
 
 
 # Ranks
@@ -183,8 +200,7 @@ def test_forest_marks_what_has_not_mixed(drawn):
         assert thin == {row: [mean[row] - 2, mean[row] + 2] for row in rows}
         assert thick == {row: [mean[row] - 1, mean[row] + 1] for row in rows}
         np.testing.assert_array_equal(dots(drawn[0], colour), np.column_stack([mean[rows], rows]))
-    shown = [(label.get_text(), label.get_color()) for label in drawn[0].axes.get_yticklabels()]
-    assert shown == [("mu", BLACK), ("tau", ORANGE), ("a", BLACK), ("b", BLACK)]
+    assert drawn[0].rows == [("mu", BLACK), ("tau", ORANGE), ("a", BLACK), ("b", BLACK)]
     assert legend(drawn[0]) == ["R-hat above 1.01, worst 1.05"]
     low, high = drawn[0].axes.get_ylim()
     assert low > 3 and high < 0  # from the top
@@ -193,7 +209,7 @@ def test_forest_marks_what_has_not_mixed(drawn):
 def test_forest_says_how_many_more_there_are(drawn):
     names = [f"alpha[county {k}]" for k in range(31)]
     panels.forest(names, *spread(np.arange(31.0), np.ones(31)))
-    assert [label.get_text() for label in drawn[0].axes.get_yticklabels()] == [*names[:17], "… and 14 more"]
+    assert [text for text, _ in drawn[0].rows] == [*names[:17], "… and 14 more"]
 
 
 def test_shrinkage(drawn):
