@@ -98,7 +98,7 @@ class Sheet:
         note = self._write(width - EDGE, height - EDGE, self.note, TICK, GREY, ha="right", va="top")
         title = self._write(EDGE, height - EDGE, name(self.title, WIDE), TITLE, va="top")
         _fit(title, width - 3 * EDGE - _box(note).width)
-        right = width - EDGE + GAP
+        right = float(width - EDGE + GAP)
         for sign, colour, words in reversed(self.key):
             for text, color, gap in ((words, BLACK, 2 * GAP), (sign, colour, GAP)):
                 if text:
@@ -130,8 +130,8 @@ class Sheet:
         self._write(left, high + GAP / 2, power, TICK, va="bottom")
         power, numbers = _numbers(axes.xaxis)
         up = [x for x, _ in axes.transData.transform([(x, 0.0) for x in numbers])] if numbers else []
-        for text, x in zip(numbers.values(), up, strict=True):
-            self._write(x, low - GAP, text, TICK, ha="center", va="top")
+        for words, x in zip(numbers.values(), up, strict=True):
+            self._write(x, low - GAP, words, TICK, ha="center", va="top")
         beside = _box(self._write(right, EDGE, power, TICK, ha="right")).width
         label = self._write((left + right) / 2, EDGE, name(self.x_label, 2 * NAMES), LABEL, ha="center")
         _fit(label, right - left - 2 * (beside + EDGE))
@@ -167,7 +167,7 @@ def finite(*columns: np.ndarray | Sequence[float]) -> list[np.ndarray]:
 def _numbers(axis: Axis) -> tuple[str, dict[float, str]]:
     """The power of ten that numbers of an axis share, and where they stand in it."""
     low, high = sorted(axis.get_view_interval())
-    places, formatter = axis.get_major_locator()(), axis.get_major_formatter()
+    places, formatter = list(axis.get_major_locator()()), axis.get_major_formatter()
     texts = formatter.format_ticks(places)
     room = 1e-9 * (high - low)
     there = {x: text for x, text in zip(places, texts, strict=True) if low - room <= x <= high + room}

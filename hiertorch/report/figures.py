@@ -29,7 +29,8 @@ OWN, POOLED = "#c25b12", "#1f5fa8"
 def png(figure: "Figure", dpi: int = 110) -> bytes:
     """A figure as a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
+    # Without a tight box, for which everything is drawn twice: layouts are constrained.
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
 
 

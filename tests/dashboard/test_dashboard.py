@@ -373,12 +373,12 @@ def test_the_worker_hands_over_everything_in_order_and_never_blocks():
         gate.wait(10.0)
         handled.extend(items)
 
-    worker = Worker(handle, every=1e-3)
+    worker = Worker(handle, lambda: handled.append("prepared"), every=1e-3)
     for k in range(3_000):
         worker.put(k)  # while the thread stands still
     gate.set()
     left = worker.end()
-    assert handled + left == list(range(3_000)) and not worker._thread.is_alive()
+    assert handled + left == ["prepared", *range(3_000)] and not worker._thread.is_alive()
 
 
 def test_the_end_does_not_wait_for_ever():
