@@ -76,10 +76,11 @@ from hiertorch.gaussian.cholesky import (
     plus_identity,
     product,
     solve_lower,
+    square_index,
 )
 from hiertorch.gaussian.finest import Finest, FinestSums
 from hiertorch.gaussian.grams import Grams
-from hiertorch.gaussian.root import Reduced, Root, Spreads
+from hiertorch.gaussian.root import Drawn, Reduced, Root, Spreads
 from hiertorch.gaussian.transfer import matrix_of
 
 
@@ -107,6 +108,7 @@ class Elimination:
     def __init__(self, grams: Grams, *, alike: bool = True, reduces: bool = True) -> None:
         self.grams, self.root = grams, Root(grams)
         self.finest = Finest(grams, alike=alike, eliminates=reduces)
+        self.place = square_index(grams.width - self.finest.width, grams.packed.device)  # of targets
         self.widths = [part.width for part in grams.levels]
         entries, shape = grams.entries, (self.finest.groups, grams.n_crossed)
         crossed = () if entries is None else tuple(
@@ -123,24 +125,43 @@ class Elimination:
 
     def reduce(self, spreads: Spreads) -> Reduced:
         """log p(y | rest) with effects and coefficients integrated out, and what drawing them needs."""
-        grams, precision = self.grams, spreads.factors.square().reciprocal()
+        total, kept, gram = self._without_effects(spreads, *self._without_finest(spreads))
+        lower, centre, quadratic = self.root.reduce(gram, spreads)
+        return Reduced(total - log_diagonal(lower) - 0.5 * quadratic, kept, lower, centre)
+
+    def drawn(self, spreads: Spreads, noise: Tensor) -> Drawn:
+        """The same, and the root drawn with standard normal noise `(R, batch)`."""
+        total, targets = self._without_finest(spreads)
+        kept: tuple[Tensor, ...] = ()
+        found = self.root.of_packed(targets, self.place, spreads, noise) if len(self.grams.levels) < 2 else None
+        if found is None:
+            total, kept, gram = self._without_effects(spreads, total, targets)
+            found = self.root.reduced_and_drawn(gram, spreads, noise)
+        half, quadratic, u = found
+        return Drawn(total - half - 0.5 * quadratic, kept, half, u)
+
+    def _without_finest(self, spreads: Spreads) -> tuple[Tensor, Tensor]:
+        """What the finest effects have to do with log p(y | rest), and the targets that are left."""
+        precision = spreads.factors.square().reciprocal()
         total = -(self.sums.weight @ spreads.factors.log()) - self.sums.log_scale
-        kept = []
-        if grams.levels:
-            half, targets = self.finest.eliminated(spreads.levels[0], precision)
-            total = total - half
-        else:
-            targets = self.finest.sums.base.mT @ precision
-        gram = self.finest.square(targets)
-        for level in range(1, len(grams.levels)):
+        if not self.grams.levels:
+            return total, self.finest.sums.base.mT @ precision
+        half, targets = self.finest.eliminated(spreads.levels[0], precision)
+        return total - half, targets
+
+    def _without_effects(
+        self, spreads: Spreads, total: Tensor, targets: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        """The same of all effects, with Gram matrices of levels above the finest, and that of the root."""
+        kept, gram = [], self.finest.square(targets)
+        for level in range(1, len(self.grams.levels)):
             kept.append(gram)
             k = self.widths[level]
             lower = plus_identity(around(spreads.levels[level], gram[:k, :k]))
             half = solve_lower(lower, product(spreads.levels[level], gram[:k, k:], transpose=True))
             total = total - log_diagonal(lower).sum(0)
             gram = self._up(gram[k:, k:] - product(half, half, transpose=True), level)
-        lower, centre, quadratic = self.root.reduce(gram[:, :, 0], spreads)
-        return Reduced(total - log_diagonal(lower) - 0.5 * quadratic, tuple(kept), lower, centre)
+        return total, tuple(kept), gram[:, :, 0]
 
     def _up(self, gram: Tensor, level: int) -> Tensor:
         """Sums over the groups of a level by their parents, `(q, q, groups, batch)`."""

@@ -104,13 +104,14 @@ class Finest:
         """Half the log determinants of A, summed over groups `(batch,)`, and the targets left `(n, batch)`, given
         C `(K, K, groups or 1, batch)` and W `(strata, batch)`.
         """
+        base = self.sums.base.mT @ precision
         if self.strata > 1:
-            halves, change = self._taken(spread, precision)
+            halves, targets = self._taken(spread, precision, base)
         elif self.sums.two and spread.shape[2] == 1:
-            halves, change = self._between_two(spread[:, :, 0], precision)
+            halves, targets = self._between_two(spread[:, :, 0], precision, base)
         else:
-            halves, change = self._between(spread, precision)
-        return self.sums.members @ halves, self.sums.base.mT @ precision + change
+            halves, targets = self._between(spread, precision, base)
+        return self.sums.members @ halves, targets
 
     def _classify(self, *, alike: bool) -> None:
         """Classes of groups with equal Gram matrices at the finest level."""
@@ -173,8 +174,8 @@ class Finest:
         turned = own.mT @ _congruence(spread[:, :, 0].transpose(0, 1), classes_last=False)
         return _one_plus(turned.unflatten(1, (len(own), -1)).transpose(0, 1), precision, k)
 
-    def _between(self, spread: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
-        """Half the log determinants by class, and what the targets have from between groups."""
+    def _between(self, spread: Tensor, precision: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        """Half the log determinants by class, and the targets: base, and what they have from between groups."""
         k = self.width
         if spread.shape[2] > 1:
             spread = product(self.sums.root.unsqueeze(3), spread)  # U C
@@ -183,7 +184,7 @@ class Finest:
             covariance = packed(product(spread[:, :, 0], spread[:, :, 0].transpose(0, 1)))
             inner = (self.sums.outer @ covariance).unflatten(0, (-1, self.classes))
         entries, halves = inverse(_one_plus(inner, precision, k), k)
-        return halves, self._transferred(entries) * precision
+        return halves, self._transferred([x * precision for x in entries], base)
 
     def _two(self) -> tuple[Tensor, Tensor]:
         """Of two effects a group with one covariance S: the determinants of A as a matrix `(classes, 5)` times
@@ -198,7 +199,7 @@ class Finest:
         changes = [t00 * b - t01 * c + t11 * a for a, c, b in zip(*inner, strict=True)]
         return determinants, torch.stack([t00 + t11, *changes])
 
-    def _between_two(self, spread: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    def _between_two(self, spread: Tensor, precision: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
         """As `_between`, in one pass over classes with each of the two matrices."""
         matrix, changes = self.sums.two
         s = packed(product(spread, spread.transpose(0, 1))) * precision
@@ -206,25 +207,26 @@ class Finest:
         features = torch.cat([torch.ones_like(root), s, root.square()])
         determinants = matrix @ features
         between = (changes.flatten(0, 1) @ determinants.reciprocal()).unflatten(0, (4, -1))
-        return 0.5 * determinants.log(), (between * features[:4].unsqueeze(1)).sum(0) * precision
+        return 0.5 * determinants.log(), base + (between * features[:4].unsqueeze(1)).sum(0) * precision
 
-    def _transferred(self, sources: Sequence[Tensor]) -> Tensor:
-        """The transfer matrices times their sources, summed."""
+    def _transferred(self, sources: Sequence[Tensor], base: Tensor) -> Tensor:
+        """The transfer matrices times their sources, summed up with the base `(targets, batch)`."""
         if len(self.sums.transfer) < len(sources):
-            return self.sums.transfer[0] @ torch.stack(list(sources)).flatten(0, 1)
-        parts = [matrix @ source for matrix, source in zip(self.sums.transfer, sources, strict=True)]
-        return sum(parts[1:], parts[0])
+            return torch.addmm(base, self.sums.transfer[0], torch.stack(list(sources)).flatten(0, 1))
+        for matrix, source in zip(self.sums.transfer, sources, strict=True):
+            base = torch.addmm(base, matrix, source) if matrix.layout == torch.strided else base + matrix @ source
+        return base
 
-    def _taken(self, spread: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
-        """Half the log determinants by class, and what eliminating the finest level takes from the targets."""
+    def _taken(self, spread: Tensor, precision: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        """Half the log determinants by class, and the targets: base less what eliminating the finest level takes."""
         lower = factor(self.inner(spread, precision), self.width)
         half = solve_lower(lower, spread.transpose(0, 1).expand(lower.shape))
         inner = product(half, half, transpose=True)  # S
         columns = [(s, i) for s in range(self.strata) for i in range(self.width)]
         sources = [
-            precision[s] * precision[t] * inner[i, j] for x, (s, i) in enumerate(columns) for t, j in columns[x:]
+            -precision[s] * precision[t] * inner[i, j] for x, (s, i) in enumerate(columns) for t, j in columns[x:]
         ]
-        return log_diagonal(lower), -self._transferred(sources)
+        return log_diagonal(lower), self._transferred(sources, base)
 
     def square(self, targets: Tensor) -> Tensor:
         """Targets `(n, batch)` as the Gram matrix of what is left, `(q, q, groups, batch)`."""

@@ -22,7 +22,7 @@ from hiertorch.gaussian.affine import Part
 from hiertorch.gaussian.cholesky import around, factor, identity_plus, log_diagonal, packed, product, solve_lower
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.elimination import Elimination
-from hiertorch.gaussian.root import Reduced, Spreads
+from hiertorch.gaussian.root import Drawn, Spreads
 
 
 class Rung(NamedTuple):
@@ -81,9 +81,7 @@ class Ladder:
     def rungs(self, values: Mapping[str, Tensor], noise: Tensor) -> Rungs:
         """At values `(batch, 1, *event)` of the rest, with standard normal numbers of the root `(R, batch)`."""
         spreads, roots = self.collapsed.spreads(values, noise.shape[1])
-        reduced = self.elimination.reduce(spreads)
-        u = self.root.drawn(reduced, noise, None) if self.root.width else noise
-        return self._rungs(values, spreads, roots, reduced, u)
+        return self._rungs(values, spreads, roots, self.elimination.drawn(spreads, noise))
 
     def at(self, values: Mapping[str, Tensor], tail: Tensor) -> tuple[Rungs, Tensor]:
         """The same where crossed effects and coefficients are known, and their standard normal numbers `(R, batch)`.
@@ -99,7 +97,8 @@ class Ladder:
             standard = {part.plate: unrooted(roots[part.plate], x) for part, x in self.apart(tail).items()}
             u = self.root.joined(spreads, standard)
         noise = product(reduced.root, u.unsqueeze(1), transpose=True).squeeze(1) - reduced.centre if len(u) else u
-        return self._rungs(values, spreads, roots, reduced, u), noise
+        half = log_diagonal(reduced.root)
+        return self._rungs(values, spreads, roots, Drawn(reduced.log_marginal, reduced.grams, half, u)), noise
 
     def down(self, rungs: Sequence[Rung], noise: Sequence[Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
         """Effects `(K, groups, batch)` of all levels, finest first.
@@ -147,13 +146,12 @@ class Ladder:
         values: Mapping[str, Tensor],
         spreads: Spreads,
         roots: Mapping[str | None, Tensor],
-        reduced: Reduced,
-        u: Tensor,
+        drawn: Drawn,
     ) -> Rungs:
-        grams, elimination = self.grams, self.elimination
+        grams, elimination, u = self.grams, self.elimination, drawn.root
         coordinates = self.root.turn(spreads, u.unsqueeze(1)).squeeze(1) if len(u) else u  # of columns
         right = torch.cat([-coordinates[grams.n_crossed :], -spreads.held, torch.ones_like(spreads.factors[:1])])
-        volume = -log_diagonal(reduced.root) if len(u) else torch.zeros_like(reduced.log_marginal)
+        volume = -drawn.half
         for part in self.parts:
             volume = volume + log_diagonal(roots[part.plate]).expand(part.size, -1).sum(0)
         levels, bases = [], self.bases_at(values, spreads)
@@ -168,7 +166,7 @@ class Ladder:
                     left = left - torch.stack(crossed)
                 couplings = self.finest_couplings if self.still else self._coupled(bases)
             else:
-                gram = reduced.grams[level - 1]
+                gram = drawn.grams[level - 1]
                 inner = packed(identity_plus(around(spreads.levels[level], gram[:k, :k])))
                 left = product(gram[:k, -len(right) :], right[:, None, None]).squeeze(1)
                 ends = [sum(self.widths[level : m + 1]) for m in range(level, len(self.widths))]
@@ -185,7 +183,7 @@ class Ladder:
         tail = [product(roots[part.plate], standard[part.plate].unsqueeze(1)).squeeze(1) for part in self.root_parts]
         held = spreads.held + grams.held_shift.unsqueeze(1)
         every = torch.cat([*(x.flatten(0, 1) for x in tail), held])
-        return Rungs(reduced.log_marginal, volume, every, tuple(levels))
+        return Rungs(drawn.log_marginal, volume, every, tuple(levels))
 
     def bases_at(self, values: Mapping[str, Tensor], spreads: Spreads) -> list[Tensor]:
         """From innovations of each level to coordinates of its columns, `(K, K, 1, batch or 1)`."""

@@ -12,8 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hiertorch.gaussian.cholesky import plus_identity, product, solve_lower, solve_upper
+from hiertorch.density.rowpass import can_compile
+from hiertorch.gaussian.cholesky import UNROLLED, log_diagonal, plus_identity, product, solve_lower, solve_upper
 from hiertorch.gaussian.grams import Grams
+
+MOST_LOOPED = 64
+"""Rows of the largest root that is drawn by a compiled loop, whose numbers stay in a cache."""
 
 
 class Spreads(NamedTuple):
@@ -37,6 +41,15 @@ class Reduced(NamedTuple):
     centre: Tensor  # L^-1 h of the root, (R, batch)
 
 
+class Drawn(NamedTuple):
+    """A batch after elimination, with the root drawn: all that effects given it take."""
+
+    log_marginal: Tensor  # log p(y | rest), (batch,)
+    grams: tuple[Tensor, ...]  # of levels above the finest: (q, q, groups, batch)
+    half: Tensor  # log |L| of the root, (batch,)
+    root: Tensor  # standardised coefficients and effects less location, (R, batch)
+
+
 class Root:
     """The algebra of the root, R coefficients and effects wide.
 
@@ -47,9 +60,54 @@ class Root:
     def __init__(self, grams: Grams) -> None:
         self.crossed, self.population, self.n_crossed = grams.crossed, grams.population, grams.n_crossed
         self.width = grams.n_crossed + (grams.population.width if grams.population else 0)
+        double = grams.packed.dtype == torch.float64
+        self.loops = UNROLLED < self.width <= MOST_LOOPED and double and can_compile(grams.packed.device)
 
     def reduce(self, gram: Tensor, spreads: Spreads) -> tuple[Tensor, Tensor, Tensor]:
         """L, L^-1 h, and what the best fit leaves of y' y, from the root's Gram matrix `(q, q, batch)`."""
+        inner, h, left = self._system(gram, spreads)
+        if self.width == 0:
+            return inner, h, left
+        lower = plus_identity(inner)
+        centre = solve_lower(lower, h)
+        return lower, centre, left - centre.square().sum(0)
+
+    def reduced_and_drawn(self, gram: Tensor, spreads: Spreads, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log |L|, what the best fit leaves of y' y, and standardised coefficients and effects less location, `(R,
+        batch)`, from standard normal noise.
+        """
+        inner, h, left = self._system(gram, spreads)
+        if self.width == 0:
+            return torch.zeros_like(left), left, noise
+        if self.loops:
+            numbers = torch.cat([inner.flatten(0, 1), h])
+            place = torch.arange(len(numbers)).view(-1, self.width)
+            half, square, u = self._looped(numbers, place, h.new_zeros(self.width), noise)
+            return half, left - square, u
+        lower = plus_identity(inner)
+        centre = solve_lower(lower, h)
+        return log_diagonal(lower), left - centre.square().sum(0), solve_upper(lower, centre + noise)
+
+    def of_packed(
+        self, packed: Tensor, place: Tensor, spreads: Spreads, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The same, from the Gram matrix's numbers `(n, batch)` and where among them each of its entries is, `(q, q)`,
+        if that is all a compiled loop has to know.
+        """
+        if not self.loops or self.crossed or spreads.population is not None or len(spreads.held):
+            return None
+        shift = spreads.location[:, 0]  # the same for all of a batch, as C is
+        of = torch.cat([place[:-1, :-1], place[-1:, :-1]])
+        half, square, u = self._looped(packed, of, shift, noise)
+        return half, packed[place[-1, -1]] + shift.square().sum() - square, u
+
+    def _looped(self, numbers: Tensor, place: Tensor, shift: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        from hiertorch.gaussian.factorloops import factored  # an extra, and half a second to import
+
+        return factored(numbers, place, shift, noise)
+
+    def _system(self, gram: Tensor, spreads: Spreads) -> tuple[Tensor, Tensor, Tensor]:
+        """A less the identity, h, and y' y less what held coefficients explain."""
         width = self.width
         right = gram[:, -1]
         for i, c in enumerate(spreads.held):
@@ -64,9 +122,7 @@ class Root:
         )
         h = self.turn(spreads, right[:width].unsqueeze(1), transpose=True).squeeze(1)
         h[width - len(spreads.location) :] -= spreads.location
-        lower = plus_identity(inner)
-        centre = solve_lower(lower, h)
-        return lower, centre, left - centre.square().sum(0)
+        return inner, h, left
 
     def turn(self, spreads: Spreads, x: Tensor, *, transpose: bool = False) -> Tensor:
         """C x, or C' x: `(R, m, batch)`, block by block."""
