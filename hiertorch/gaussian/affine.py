@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from hiertorch.data.table import Data
+from hiertorch.gaussian.slots import MOST_NUMBERS, MOST_SLOTS, Slots, with_slots
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 
@@ -32,6 +33,9 @@ PROBED_ROWS = 20_000
 
 STEP = 2.0**100
 """Of differences; see Note [Probing] in `hiertorch.gaussian.probing`."""
+
+AT_ONCE = 4_000_000
+"""Rows times numbers along which the mean is moved at once."""
 
 
 class NotAffine(Exception):  # noqa: N818 - an answer, not an error
@@ -152,6 +156,32 @@ class Composed:
         columns = ((means[:-1] - means[-1:]) / STEP).split([part.width for part in self.parts])
         return means[-1], {part.plate: x for part, x in zip(self.parts, columns, strict=True)}
 
+    def slots(self, rest: Mapping[str, Tensor], part: Part, data: Data) -> Slots:
+        """The groups of a plate that each row reads, and its columns of them, at one value of the rest.
+
+        Raises:
+            NotAffine: if they are too many.
+        """
+        numbers = part.width * part.size
+        if numbers * data.n_rows > MOST_NUMBERS:
+            raise NotAffine(
+                f"rows read several groups of {part.plate!r}, and {data.n_rows:,} rows times {numbers:,} numbers of "
+                f"these are more than {MOST_NUMBERS:,}"
+            )
+        eye = STEP * torch.eye(numbers, numbers + 1, dtype=self.data.dtype, device=self.data.device)
+        along = part.split(eye.unflatten(0, (part.width, part.size)))
+        many = {name: x.expand(numbers + 1, *x.shape[1:]) for name, x in rest.items()}
+        found, size = None, max(1, AT_ONCE // numbers)
+        for start in range(0, data.n_rows, size):
+            means = self.mean(many, along, data.rows(start, min(start + size, data.n_rows)), numbers + 1)
+            columns = ((means[:-1] - means[-1:]) / STEP).unflatten(0, (part.width, part.size))
+            some = Slots.of(columns.permute(2, 1, 0))
+            found = some if found is None else found.joined(some)
+            if found.number > MOST_SLOTS:
+                raise NotAffine(f"rows read {found.number} groups of {part.plate!r}, more than {MOST_SLOTS}")
+        assert found is not None  # there are rows
+        return found
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -173,6 +203,7 @@ class Affine:
         strata: log scale at each probe over that at the anchor, `(strata, probes)`.
         witnesses: a row of each stratum.
         turning: plate -> rows, and the pseudo-inverse `(width, rows)` of their design.
+        slots: plate of which rows read several groups -> which, and their columns.
     """
 
     composed: Composed
@@ -187,6 +218,11 @@ class Affine:
     strata: Tensor
     witnesses: Data
     turning: dict[str | None, tuple[Data, Tensor]]
+    slots: dict[str, Slots]
+
+    def slotted(self, data: Data) -> Data:
+        """The rows with their slots, see `hiertorch.gaussian.slots`."""
+        return with_slots(data, self.slots)
 
     def factors(self, rest: Mapping[str, Tensor], chains: int) -> Tensor:
         """f: the scale of each stratum over that at the anchor, `(strata, chains)`."""

@@ -2,7 +2,7 @@
 
 The dense columns of a row are [Z_1 | Z_2 .. | X | H | y]: designs of its groups' effects from the finest plate up, of
 the population's coefficients, of held coefficients, and the response. Effects of *crossed* plates, those that do not
-nest, have one column for each group, nearly all of them 0.
+nest or of which rows read several groups, have one column for each group, nearly all of them 0.
 
 Note [Coordinates]
 Sums of squares of raw columns lose the digits that matter when a column's mean is far from 0. So each part's design is
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, Part, some_rows
+from hiertorch.gaussian.slots import slots_of
 
 CHUNK_NUMBERS = 2_000_000
 """Rows times columns that are held at once."""
@@ -36,7 +37,8 @@ class Columns(NamedTuple):
     """What sums over some rows are made of."""
 
     dense: Tensor  # (width, rows)
-    crossed: Tensor  # the entry that is not 0 of each row's crossed columns, (sum of crossed widths, rows)
+    crossed: Tensor  # entries of each row's crossed columns that are not 0, (entries, rows)
+    places: Tensor  # the crossed columns in which they stand, (entries, rows)
     precision: Tensor  # w / s^2; 0 in other strata than the row's, (strata, rows)
     weight: Tensor  # w, likewise
     log_scale: Tensor  # w (log s + log(2 pi) / 2), (rows,)
@@ -59,10 +61,13 @@ class Reader:
         self, affine: Affine, levels: Sequence[Part], crossed: Sequence[Part], population: Part | None
     ) -> None:
         self.affine, self.levels, self.crossed, self.population = affine, levels, crossed, population
-        rows = some_rows(affine.composed.data)
+        rows = some_rows(affine.slotted(affine.composed.data))
         weight = _precision(affine.composed.scale(affine.anchor, rows, 1)[0], rows)
         mean, designs = affine.composed.design(affine.anchor, rows)
         self.bases = {plate: _basis(columns, weight) for plate, columns in designs.items()}
+        for plate in affine.slots:
+            own = slots_of(rows, plate)
+            self.bases[plate] = _basis(own.weight.flatten(0, 1).mT, weight.repeat_interleave(own.number))
         self.width = sum(part.width for part in levels) + (population.width if population else 0) + len(affine.held) + 1
         fixed, response = self._fixed(rows, mean, designs)
         settled = [name in affine.settled for name in (population.widths if population else ())]
@@ -76,9 +81,9 @@ class Reader:
         best[free] = _fit(fixed[free], response, weight)
         self.shift, self.held_shift = best[: len(best) - len(affine.held)], best[len(best) - len(affine.held) :]
 
-    def _q(self, part: Part, designs: dict[str | None, Tensor]) -> Tensor:
+    def _q(self, part: Part, design: Tensor) -> Tensor:
         """A part's columns in the coordinates of Note [Coordinates]."""
-        return torch.linalg.solve_triangular(self.bases[part.plate].mT, designs[part.plate], upper=False)
+        return torch.linalg.solve_triangular(self.bases[part.plate].mT, design, upper=False)
 
     def _fixed(self, rows: Data, mean: Tensor, designs: dict[str | None, Tensor]) -> tuple[Tensor, Tensor]:
         """Raw columns of the population's and of the held coefficients, and the response where all of these are 0."""
@@ -87,20 +92,33 @@ class Reader:
         response = rows.y - mean + affine.coefficients(affine.anchor, 1)[:, 0] @ held
         return (held if self.population is None else torch.cat([designs[None], held])), response
 
-    def columns(self, rows: Data) -> tuple[Tensor, Tensor]:
-        """All dense columns `(width, rows)`, and those of the crossed plates."""
+    def columns(self, rows: Data) -> tuple[Tensor, Tensor, Tensor]:
+        """All dense columns `(width, rows)`, entries of crossed columns, and their places."""
         mean, designs = self.affine.composed.design(self.affine.anchor, rows)
         fixed, response = self._fixed(rows, mean, designs)
         response = response - torch.cat([self.shift, self.held_shift]) @ fixed
         parts = [*self.levels, *([] if self.population is None else [self.population])]
         dense = torch.cat(
-            [*(self._q(part, designs) for part in parts), fixed[len(self.shift) :], response.unsqueeze(0)]
+            [*(self._q(part, designs[part.plate]) for part in parts), fixed[len(self.shift) :], response.unsqueeze(0)]
         )
-        return dense, torch.cat([self._q(part, designs) for part in self.crossed] or [dense[:0]])
+        entries, places, start = [dense[:0]], [torch.zeros_like(dense[:0], dtype=torch.long)], 0
+        for part in self.crossed:
+            for group, design in self._slots(part, rows, designs):
+                entries.append(self._q(part, design))
+                places += [(start + k * part.size + group).unsqueeze(0) for k in range(part.width)]
+            start += part.size * part.width
+        return dense, torch.cat(entries), torch.cat(places)
+
+    def _slots(self, part: Part, rows: Data, designs: dict[str | None, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Groups of a plate that rows read, `(rows,)`, and their columns `(width, rows)`, slot by slot."""
+        if part.plate not in self.affine.slots:
+            return [(rows[str(part.plate)], designs[part.plate])]
+        group, weight = slots_of(rows, part.plate)
+        return [(own, x.mT) for own, x in zip(group.unbind(1), weight.unbind(1), strict=True)]
 
     def read(self, rows: Data) -> Columns:
         """All that sums over rows are made of."""
-        dense, crossed = self.columns(rows)
+        dense, crossed, places = self.columns(rows)
         scale = self.affine.composed.scale(self.affine.anchor, rows, 1)[0]
         weight = torch.ones_like(scale) if rows.weights is None else rows.weights.expand(rows.n_rows)
         log_scale = torch.where(weight == 0, 0.0, weight * (scale.log() + 0.5 * log(2.0 * pi)))
@@ -108,7 +126,7 @@ class Reader:
         if (strata := len(self.affine.strata)) > 1:
             inside = self.affine.stratum(rows) == torch.arange(strata, device=rows.device).unsqueeze(1)
             precision, weight = torch.where(inside, precision, 0.0), torch.where(inside, weight, 0.0)
-        return Columns(dense, crossed, precision, weight, log_scale)
+        return Columns(dense, crossed, places, precision, weight, log_scale)
 
 
 def _precision(scale: Tensor, rows: Data) -> Tensor:

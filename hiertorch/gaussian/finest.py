@@ -37,7 +37,7 @@ from hiertorch.gaussian.cholesky import (
     square_index,
 )
 from hiertorch.gaussian.grams import Grams
-from hiertorch.gaussian.transfer import of_crossed, of_nested
+from hiertorch.gaussian.transfer import of_crossed, of_nested, of_root
 
 RANK = 1e-12
 """Eigenvalues below this part of the largest are taken for 0, as is what varies within groups below it."""
@@ -78,7 +78,8 @@ class Finest:
         self.width = grams.levels[0].width if grams.levels else 0
         self.classes = 0
         none = grams.packed.new_zeros(0)
-        self.sums = FinestSums(grams.packed, none, none, none, none, none, none, grams.left.sum(2), (), ())
+        base = of_root(grams) if grams.crossed and not grams.levels else grams.left.sum(2)
+        self.sums = FinestSums(grams.packed, none, none, none, none, none, none, base, (), ())
         if grams.levels:
             self._classify(alike=alike)
         if grams.levels and eliminates:

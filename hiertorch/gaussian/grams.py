@@ -3,7 +3,7 @@
 The columns are those of `hiertorch.gaussian.columns`. Products with crossed ones are kept as sparse entries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -15,7 +15,7 @@ from hiertorch import wording
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.cholesky import square_index
-from hiertorch.gaussian.columns import Reader, chunks
+from hiertorch.gaussian.columns import Columns, Reader, chunks
 
 MOST_CROSSED = 3_000
 """Effects that are factored densely beside those of the largest plate."""
@@ -52,7 +52,7 @@ class Grams:
     left: Tensor  # (strata, pairs, groups of the next level, or 1): the other pairs, row by row
     weight: Tensor  # sum of w, (strata, groups)
     log_scale: Tensor  # sum of w (log s + log(2 pi) / 2), (groups,)
-    entries: Entries | None = None
+    entries: Entries | None = None  # where there are levels and crossed plates
     cross: Tensor | None = None  # crossed columns by themselves and by dense ones, (strata, crossed, crossed + tail)
 
     @cached_property
@@ -96,23 +96,30 @@ class Grams:
         return replace(self, packed=packed, left=square[..., a, b].mT.contiguous(), cross=cross)
 
 
-def _arrange(parts: Sequence[Part], data: Data) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """Plates from the finest up if each nests in the next; else the largest alone, and the others as crossed.
+def _arrange(
+    parts: Sequence[Part], data: Data, several: Container[str | None]
+) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Plates from the finest up if each nests in the next; else the largest alone, and the others as crossed, as are
+    those of which rows read `several` groups.
 
     Raises:
         NotAffine: if more effects would have to be factored densely than is reasonable.
     """
     plates = sorted((part for part in parts if part.plate is not None), key=lambda part: -part.size)
+    shared, plates = [p for p in plates if p.plate in several], [p for p in plates if p.plate not in several]
     names = [str(part.plate) for part in plates]
-    if all(data.nests(fine, coarse) for fine, coarse in pairwise(names)):
+    if not shared and all(data.nests(fine, coarse) for fine, coarse in pairwise(names)):
         return tuple(plates), ()
-    crossed = tuple(plates[1:])
+    crossed = (*plates[1:], *shared)
     if (number := sum(part.size * part.width for part in crossed)) > MOST_CROSSED:
+        why = f"the groupings {wording.quoted(names)} do not nest" if not shared else (
+            f"rows read several groups of {wording.quoted([str(part.plate) for part in shared])}"
+        )  # fmt: skip
         raise NotAffine(
-            f"the groupings {wording.quoted(names)} do not nest, and {number:,} effects beside those of "
-            f"{names[0]!r} are more than {MOST_CROSSED:,}, which take too long to factor"
+            f"{why}, and {number:,} effects{f' beside those of {names[0]!r}' if names else ''} are more than "
+            f"{MOST_CROSSED:,}, which take too long to factor"
         )
-    return (plates[0],), crossed
+    return tuple(plates[:1]), crossed
 
 
 def gather(affine: Affine, sets: Sequence[Data]) -> list[Grams]:
@@ -122,7 +129,7 @@ def gather(affine: Affine, sets: Sequence[Data]) -> list[Grams]:
         NotAffine: if the likelihood reads its rows together.
     """
     composed, data = affine.composed, affine.composed.data
-    levels, crossed = _arrange(composed.parts, data)
+    levels, crossed = _arrange(composed.parts, data, affine.slots)
     population = composed.parts[0] if composed.parts and composed.parts[0].plate is None else None
     reader = Reader(affine, levels, crossed, population)
     return [_gathered(reader, one) for one in sets]
@@ -133,7 +140,7 @@ def _gathered(reader: Reader, data: Data) -> Grams:
     affine, levels, crossed, population = reader.affine, tuple(reader.levels), tuple(reader.crossed), reader.population
     parents = tuple(data.parents(str(fine.plate), str(coarse.plate)) for fine, coarse in pairwise(levels))
     sums = _Sums(reader, data)
-    for chunk in chunks(data, reader.width + 4):
+    for chunk in chunks(affine.slotted(data), reader.width + 4):
         sums.add(chunk)
     packed, left = sums.pairs(parents[0] if parents else None)
     return Grams(
@@ -176,7 +183,7 @@ class _Sums:
             self._by_group(rows, weighted[:, self.a] * dense[:, self.b], self.packed[s])
             self._behind(rows, dense, weighted, s)
             if self.cross is not None:
-                self._cross(rows, dense, read.crossed, precision, s)
+                self._cross(rows, dense, read, precision, s)
 
     def _by_group(self, rows: Data, terms: Tensor, into: Tensor) -> None:
         """Adds terms `(rows, n)`, sorted by group, to `(groups, n)`."""
@@ -213,30 +220,24 @@ class _Sums:
             return own, left.sum(2, keepdim=True)
         return own, left.new_zeros(*left.shape[:2], self.above).index_add_(2, parent, left)
 
-    def _cross(self, rows: Data, dense: Tensor, crossed: Tensor, precision: Tensor, s: int) -> None:
-        """Adds products with crossed columns, found by their numbers."""
-        reader = self.reader
-        columns: list[Tensor] = []
-        start = 0
-        for part in reader.crossed:
-            codes = rows[str(part.plate)]
-            columns += [start + k * part.size + codes for k in range(part.width)]
-            start += part.size * part.width
+    def _cross(self, rows: Data, dense: Tensor, read: Columns, precision: Tensor, s: int) -> None:
+        """Adds products with crossed columns, found by their places."""
         assert self.cross is not None
-        own = sum(part.width for part in reader.levels)
+        start = self.cross.shape[1]
         flat = self.cross[s, :, :start].reshape(-1)
-        group = rows[str(reader.levels[0].plate)]
-        for m, z in zip(columns, crossed, strict=True):
+        for m, z in zip(read.places, read.crossed, strict=True):
             weighted = (dense * precision.unsqueeze(1)) * z.unsqueeze(1)
-            for n, other in zip(columns, crossed, strict=True):
+            for n, other in zip(read.places, read.crossed, strict=True):
                 flat.index_add_(0, m * start + n, precision * z * other)
-            self.cross[s, :, start:].index_add_(0, m, weighted[:, own:])
-            self._found.append((group * start + m, _spread(weighted[:, :own], s, self.strata)))
+            self.cross[s, :, start:].index_add_(0, m, weighted[:, self.own :])
+            if self.reader.levels:
+                group = rows[str(self.reader.levels[0].plate)]
+                self._found.append((group * start + m, _spread(weighted[:, : self.own], s, self.strata)))
         self.cross[s, :, :start] = flat.unflatten(0, (start, start))
 
     def entries(self) -> Entries | None:
         """The products of the finest plate with crossed columns, each pair once."""
-        if self.cross is None:
+        if self.cross is None or not self.reader.levels:
             return None
         keys, where = torch.unique(torch.cat([key for key, _ in self._found]), return_inverse=True)
         values = torch.cat([value for _, value in self._found])

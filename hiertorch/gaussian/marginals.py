@@ -43,6 +43,8 @@ class Marginals:
     """
 
     def __init__(self, affine: Affine) -> None:
+        if affine.slots:
+            raise NotAffine(f"rows read several groups of {wording.quoted(list(affine.slots))}")
         self.affine, self.composed, self.data = affine, affine.composed, affine.composed.data
         self.parts = {part.plate: part for part in self.composed.parts if part.plate is not None}
         population = next((part for part in self.composed.parts if part.plate is None), None)

@@ -31,7 +31,7 @@ from hiertorch.gaussian.affine import Affine, Composed, NotAffine, Part, normal_
 from hiertorch.gaussian.choice import Choice, choose
 from hiertorch.gaussian.pieces import prior_reads, trace
 from hiertorch.gaussian.probes import spread
-from hiertorch.gaussian.proofs import CLOSE, check_groups, check_seen, check_trace, close, count
+from hiertorch.gaussian.proofs import CLOSE, check_seen, check_trace, close, count, find_slots
 from hiertorch.gaussian.terms import Term, are_smooth
 from hiertorch.gaussian.terms import reads as read_by
 from hiertorch.model.declared import overrides
@@ -73,7 +73,7 @@ def find(model: Model, data: Data, reads: Reads, kept: Collection[str] = ()) -> 
     anchor = {name: x[:1] for name, x in here.items()}
     check_trace(composed, choice, here, rows)
     designs = {part: _designs(composed, part, choice, here, rows) for part in composed.parts}
-    check_groups(composed, designs, here, rows)
+    slots = find_slots(composed, designs, here, rows)
     held = _held(composed, choice, here, rows)
     strata, of_row = _strata(composed, choice, here, rows)
     first = [int((of_row == s).nonzero()[0]) for s in range(len(strata))]
@@ -86,8 +86,9 @@ def find(model: Model, data: Data, reads: Reads, kept: Collection[str] = ()) -> 
     )
     lean = _lean(composed, here, roots)
     return Affine(
-        composed, rest, held, shared, choice.settled, choice.scaled, lean, anchor, here, strata, witnesses, turning
-    )
+        composed, rest, held, shared, choice.settled, choice.scaled, lean, anchor, here, strata, witnesses, turning,
+        slots,
+    )  # fmt: skip
 
 
 def _lean(composed: Composed, here: Mapping[str, Tensor], roots: Mapping[str, Tensor]) -> bool:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from hiertorch import wording
 from hiertorch.data.table import Data
-from hiertorch.gaussian.affine import STEP, Composed, NotAffine, Part
+from hiertorch.gaussian.affine import STEP, Composed, NotAffine, Part, some_rows
 from hiertorch.gaussian.choice import Choice
+from hiertorch.gaussian.slots import Slots, slots_of, with_slots
 from hiertorch.gaussian.terms import Sum, inside
 from hiertorch.gaussian.terms import reads as read_by
 from hiertorch.model.latent import Values
@@ -86,18 +87,29 @@ def check_seen(
             raise NotAffine(f"{what} depend on {name!r}, but were seen to change with it nowhere")
 
 
-def check_groups(composed: Composed, designs: Mapping[Part, Tensor], here: Mapping[str, Tensor], rows: Data) -> None:
-    """Raises where a row reads other groups than its own."""
-    generator = torch.Generator(rows.device).manual_seed(1)
+def find_slots(
+    composed: Composed, designs: Mapping[Part, Tensor], here: Mapping[str, Tensor], rows: Data
+) -> dict[str, Slots]:
+    """What all rows of the data read of the plates of which some read other groups than their own."""
+    found, generator = dict[str, Slots](), torch.Generator(rows.device).manual_seed(1)
     for part, design in designs.items():
         if part.plate is None:
             continue
+        one = [{name: x[i : i + 1] for name, x in here.items()} for i in range(count(here))]
         t = torch.randn(part.width, part.size, 1, dtype=rows.dtype, device=rows.device, generator=generator)
-        for i, columns in enumerate(design):
-            one = {name: x[i : i + 1] for name, x in here.items()}
-            slope = composed.difference(one, {}, part.split(STEP * t), rows, 1)[0] / STEP
-            if not close(slope, (columns * t[:, rows[part.plate], 0]).sum(0)):
-                raise NotAffine(f"rows read groups of {part.plate!r} other than their own")
+
+        def slope(at: Mapping[str, Tensor], part: Part = part, t: Tensor = t) -> Tensor:
+            return composed.difference(at, {}, part.split(STEP * t), rows, 1)[0] / STEP
+
+        own = t[:, rows[part.plate], 0]
+        if all(close(slope(at), (columns * own).sum(0)) for at, columns in zip(one, design, strict=False)):
+            continue
+        found[part.plate] = composed.slots(one[0], part, composed.data)
+        read = slots_of(some_rows(with_slots(composed.data, found)), part.plate).read(t.permute(2, 1, 0))[0]
+        if not all(close(slope(at), read) for at in one):
+            names = wording.quoted([*part.events])
+            raise NotAffine(f"rows read several groups of {part.plate!r}, with coefficients of {names} that change")
+    return found
 
 
 def close(a: Tensor, b: Tensor) -> bool:

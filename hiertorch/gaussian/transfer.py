@@ -59,14 +59,10 @@ def of_nested(grams: Grams, columns: Columns, of_group: Tensor, classes: int) ->
 
 def of_crossed(grams: Grams, columns: Columns, of_group: Tensor, classes: int) -> tuple[Tensor, list[Tensor]]:
     """The same where all other plates stand in the root: targets are entries of its full Gram matrix."""
-    k, tail, strata = grams.levels[0].width, grams.tail, len(grams.packed)
-    assert grams.entries is not None and grams.cross is not None
+    k, tail = grams.levels[0].width, grams.tail
+    assert grams.entries is not None
     n, groups, device = grams.n_crossed, len(of_group), of_group.device
-    width = n + tail
-    base = grams.packed.new_zeros(strata, width, width)
-    base[:, :n] = grams.cross
-    base[:, n:, :n] = grams.cross[:, :, n:].mT
-    base[:, n:, n:] = grams.left[:, square_index(tail, device), 0]
+    width, base = n + tail, of_root(grams)
     dense = torch.stack([torch.stack([grams.pair(i, k + a) for i in range(k)], 1) for a in range(tail)], -1)
     every = torch.arange(groups, device=device)
     group = torch.cat([grams.entries.group, every.repeat_interleave(tail)])
@@ -89,7 +85,18 @@ def of_crossed(grams: Grams, columns: Columns, of_group: Tensor, classes: int) -
             both = value[x, left] * value[y, right]
             both = both if x == y else both + value[y, left] * value[x, right]
             transfer.append(matrix_of(rows, of_pair, both, (width * width, classes)))
-    return base.flatten(1), transfer
+    return base, transfer
+
+
+def of_root(grams: Grams) -> Tensor:
+    """The Gram matrix of crossed columns and of those behind them, flat: `(strata, targets)`."""
+    assert grams.cross is not None
+    n, tail = grams.n_crossed, grams.tail
+    base = grams.packed.new_zeros(len(grams.packed), n + tail, n + tail)
+    base[:, :n] = grams.cross
+    base[:, n:, :n] = grams.cross[:, :, n:].mT
+    base[:, n:, n:] = grams.left[:, square_index(tail, base.device), 0]
+    return base.flatten(1)
 
 
 def matrix_of(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
