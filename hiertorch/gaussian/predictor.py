@@ -3,14 +3,15 @@
     eta_i = o_i + sum_k x_ik v_k[group of i],     y_i ~ F(eta_i, phi)
 
 v: latents of which each row reads those of its own groups; phi: what else the likelihood reads. The coefficients are
-derivatives of eta, found by differentiating the user's likelihood forwards along one number of all groups at once.
+derivatives of eta, found by differentiating the user's likelihood forwards along one number of all groups at once; and
+along one number of one group where rows read several groups of a plate (`hiertorch.gaussian.slots`).
 
 What is found here serves proposals alone (`hiertorch.gaussian.surrogate`): a predictor that misses something makes a
 sampler slower, never wrong.
 """
 
 import threading
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from torch.distributions import Distribution
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine, normal_root
 from hiertorch.gaussian.logarithms import Logarithms
+from hiertorch.gaussian.slots import MOST_NUMBERS, MOST_SLOTS, Slots
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
@@ -63,8 +65,8 @@ LOCATIONS = (
 _alone = threading.Lock()
 """Held while something is differentiated forwards, of which torch knows one level for all threads."""
 
-Number = tuple[str, int]
-"""A latent and the flat index of one of its numbers, of all groups."""
+Number = tuple[str, int | slice, int]
+"""A latent, one group or all, and the flat index of one of its numbers."""
 
 Rows = Callable[[Mapping[str, Tensor]], Tensor]
 """Something of each row, `(chains, rows)`, of values of all latents."""
@@ -83,15 +85,27 @@ class Predictor(NamedTuple):
     """eta = offset + sum over latents of their numbers times their columns."""
 
     offset: Tensor  # (rows,)
-    columns: dict[str, Tensor]  # latent -> (rows, numbers)
+    columns: dict[str, Tensor]  # latent -> (rows, numbers); those of which a row reads its own group
+    slots: dict[str, Slots]  # latents of which rows read several groups
     others: tuple[str, ...]  # latents with a normal prior that rows read in another way
     shifting: tuple[str, ...] = ()  # latents of the population that shift sites, such as thresholds
     moving: Moving | None = None  # eta itself, where columns depend on other latents; `columns` are those at one place
 
+    @property
+    def linear(self) -> tuple[str, ...]:
+        """Latents that eta is linear in."""
+        return (*self.columns, *self.slots)
 
-def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
+
+def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[str] = ()) -> Predictor:
     """The linear predictor of a likelihood: that of its distribution with the usual link, or else what all derivatives
     of a row's log density are proportional to.
+
+    Args:
+        model: whose likelihood it is.
+        data: what that is fitted to.
+        reads: who reads whom.
+        several: plates of which rows may read several groups.
 
     Raises:
         NotAffine: with the reason, if there is none.
@@ -112,10 +126,12 @@ def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
         return found.expand(len(next(iter(values.values()))), data.n_rows)
 
     candidates = [*effects, *(name for name in names if name not in effects)]
+    codes = {n: data[plate] for n in effects for plate in [str(model.latents[n].plate)] if plate not in several}
+    apart = [name for name in effects if name not in codes]
     if natural is None:
-        return _by_density(of_rows, drawn, effects or sorted(normal), candidates, normal, data)
+        return _by_density(of_rows, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
     base = {name: torch.zeros_like(x[:1]) if name in normal else x[:1] for name, x in drawn.items()}
-    columns = {name: x for name in candidates for x in [_linear(of_rows, base, drawn, name)] if x is not None}
+    columns = {name: x for name in candidates for x in [_linear(of_rows, base, drawn, name, apart)] if x is not None}
     columns = {name: x for name, x in columns.items() if name in effects or bool((x != 0).any())}
     if curved := [name for name in effects if name not in columns]:
         raise NotAffine(f"the predictor of the rows is not linear in {curved[0]!r}")
@@ -123,14 +139,16 @@ def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
         raise NotAffine("the predictor of the rows is linear in no latent with a normal prior")
     there = {name: drawn[name] if name in columns else x.expand_as(drawn[name]) for name, x in base.items()}
     moved = {name: x - base[name] for name, x in there.items()}
-    along = torch.stack([_along(moved, name, x, data, model) for name, x in columns.items()]).sum(0)
+    along = torch.stack([_along(moved[name], x, codes.get(name)) for name, x in columns.items()]).sum(0)
     if not _close(of_rows(there), of_rows(base) + along):
         raise NotAffine("the predictor of the rows is not linear in effects and coefficients together")
-    zero = sum(_along(base, name, x, data, model) for name, x in columns.items())
+    zero = sum(_along(base[name], x, codes.get(name)) for name, x in columns.items())
     others = tuple(name for name in candidates if name in normal and name not in columns)
     without = {name: base[name].expand_as(x) if name in columns else x for name, x in drawn.items()}
+    offset = (of_rows(base) - zero)[0]
+    columns, slots = _split(columns, apart, model, data)
     if _close(of_rows(drawn) - of_rows(without), along):
-        return Predictor((of_rows(base) - zero)[0], columns, others)
+        return Predictor(offset, columns, slots, others)
     # Where eta does not depend on a latent after all, as on the shape beside the odds of counts, it is held fixed.
     fixed = {name: {**drawn, name: base[name].expand_as(drawn[name])} for name in candidates if name not in normal}
     unread = [name for name, values in fixed.items() if _close(of_rows(values), of_rows(drawn))]
@@ -141,23 +159,45 @@ def find_predictor(model: Model, data: Data, reads: Reads) -> Predictor:
         with Logarithms():
             return natural(model.likelihood(Values(fixed, tuple(model.latents)), rows))
 
-    return Predictor((of_rows(base) - zero)[0], columns, (), moving=moving)
+    return Predictor(offset, columns, slots, (), moving=moving)
 
 
-def _linear(of_rows: Rows, base: Mapping[str, Tensor], drawn: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """Columns `(rows, numbers)` of a latent; None if eta is not linear in it."""
+def _linear(
+    of_rows: Rows, base: Mapping[str, Tensor], drawn: Mapping[str, Tensor], name: str, apart: Container[str]
+) -> Tensor | None:
+    """Columns of a latent, as `_columns` has them; None if eta is not linear in it."""
     chains = len(drawn[name])
     fixed = {key: x.expand(chains, *x.shape[1:]) for key, x in base.items()}
     half, whole = ({**fixed, name: base[name] + s * (drawn[name] - base[name])} for s in (0.5, 1.0))
     zero = of_rows(base)
     first, second = of_rows(half) - zero, of_rows(whole) - zero
-    return _columns(of_rows, base, [name])[name] if _close(2.0 * first, second) else None
+    return _columns(of_rows, base, [name], apart)[name] if _close(2.0 * first, second) else None
 
 
-def _along(values: Mapping[str, Tensor], name: str, columns: Tensor, data: Data, model: Model) -> Tensor:
-    """What a latent adds to eta, `(chains, rows)`."""
-    x, plate = values[name].reshape(*values[name].shape[:2], -1), model.latents[name].plate
-    return x[:, 0] @ columns.mT if plate is None else (x[:, data[plate]] * columns).sum(2)
+def _along(x: Tensor, columns: Tensor, codes: Tensor | None) -> Tensor:
+    """What a latent adds to eta, `(chains, rows)`, given the group of each row, or None where columns are of all."""
+    return x.flatten(1) @ columns.mT if codes is None else (x.reshape(*x.shape[:2], -1)[:, codes] * columns).sum(2)
+
+
+def _split(
+    columns: Mapping[str, Tensor], apart: Container[str], model: Model, data: Data
+) -> tuple[dict[str, Tensor], dict[str, Slots]]:
+    """Columns of latents of which rows read their own group, and slots of the others."""
+    own, slots = dict[str, Tensor](), dict[str, Slots]()
+    for name, x in columns.items():
+        plate = model.latents[name].plate
+        if name not in apart or plate is None:
+            own[name] = x
+            continue
+        found = Slots.of(x.unflatten(1, (data.size(plate), -1)))
+        if found.number > MOST_SLOTS:
+            raise NotAffine(f"rows read {found.number} groups of {plate!r}, more than {MOST_SLOTS}")
+        group, weight = found
+        if found.number == 1 and bool(((group[:, 0] == data[plate]) | (weight[:, 0] == 0).all(1)).all()):
+            own[name] = weight[:, 0]
+        else:
+            slots[name] = found
+    return own, slots
 
 
 def _by_density(
@@ -166,13 +206,15 @@ def _by_density(
     effects: Sequence[str],
     candidates: Sequence[str],
     normal: Container[str],
+    model: Model,
     data: Data,
+    apart: Sequence[str],
 ) -> Predictor:
     """Columns as ratios of derivatives of log densities, which are those of eta where a row has one predictor: they are
     the same at all draws from the prior. The largest of a row's effects has the column 1.
     """
     places = [{name: x[i : i + 1] for name, x in drawn.items()} for i in range(len(next(iter(drawn.values()))))]
-    found = [_columns(terms, place, candidates) for place in places]
+    found = [_columns(terms, place, candidates, apart) for place in places]
     slopes = {name: torch.stack([columns[name] for columns in found]).nan_to_num(0.0, 0.0, 0.0) for name in candidates}
     own = torch.cat([slopes[name] for name in effects], 2)  # (places, rows, numbers)
     row = torch.arange(data.n_rows, device=own.device)
@@ -191,20 +233,30 @@ def _by_density(
         elif name in normal:
             others.append(name)
     shifting = tuple(name for name, slope in slopes.items() if name not in columns and bool((slope != 0).any()))
-    return Predictor(data.y.new_zeros(data.n_rows), columns, tuple(others), shifting)
+    columns, slots = _split(columns, apart, model, data)
+    return Predictor(data.y.new_zeros(data.n_rows), columns, slots, tuple(others), shifting)
 
 
-def _columns(eta: Rows, base: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """d eta / d number, of all groups at once, at one place `(1, size, *event)`: latent -> `(rows, numbers)`."""
-    numbers = [(name, j) for name in names for j in range(prod(base[name].shape[2:]))]
-    rows = eta(base).shape[1]
+def _columns(eta: Rows, base: Mapping[str, Tensor], names: Sequence[str], apart: Container[str]) -> dict[str, Tensor]:
+    """d eta / d number, of all groups at once, at one place `(1, size, *event)`: latent -> `(rows, numbers)`; of each
+    group by itself for latents that are taken `apart`: `(rows, groups x numbers)`.
+    """
+    rows, numbers, widths = eta(base).shape[1], list[Number](), list[int]()
+    for name in names:
+        every: Sequence[int | slice] = range(base[name].shape[1]) if name in apart else [slice(None)]
+        widths.append(len(every) * prod(base[name].shape[2:]))
+        if name in apart and rows * widths[-1] > MOST_NUMBERS:
+            raise NotAffine(
+                f"rows read several groups of {name!r}, and {rows:,} rows times {widths[-1]:,} numbers of these are "
+                f"more than {MOST_NUMBERS:,}"
+            )
+        numbers += [(name, group, j) for group in every for j in range(prod(base[name].shape[2:]))]
     pieces = []
     per = max(1, AT_ONCE // rows)
     for start in range(0, len(numbers), per):
         pieces.append(_derivatives(eta, base, numbers[start : start + per]))
-    every = torch.cat(pieces).mT
-    widths = [prod(base[name].shape[2:]) for name in names]
-    return {name: x.contiguous() for name, x in zip(names, every.split(widths, 1), strict=True)}
+    columns = torch.cat(pieces).mT.split(widths, 1)
+    return {name: x.contiguous() for name, x in zip(names, columns, strict=True)}
 
 
 def _derivatives(eta: Rows, base: Mapping[str, Tensor], numbers: Sequence[Number]) -> Tensor:
@@ -212,8 +264,8 @@ def _derivatives(eta: Rows, base: Mapping[str, Tensor], numbers: Sequence[Number
     chains = len(numbers)
     values = {name: x.expand(chains, *x.shape[1:]).contiguous() for name, x in base.items()}
     along = {name: torch.zeros_like(x) for name, x in values.items()}
-    for i, (name, j) in enumerate(numbers):
-        along[name].view(chains, along[name].shape[1], -1)[i, :, j] = 1.0
+    for i, (name, group, j) in enumerate(numbers):
+        along[name].view(chains, along[name].shape[1], -1)[i, group, j] = 1.0
 
     try:  # not torch.func.jvp, which imports the compiler
         with _alone, forward_ad.dual_level():

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hiertorch.data.table import Data
+from hiertorch.gaussian.predictor import Predictor
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.model.latent import Values
 
@@ -26,6 +28,9 @@ APART = 1e-3
 
 SEEN = 0.1
 """A row's derivative is taken along a number whose column is at least this part of the row's largest."""
+
+DIRECTIONS = 4
+"""Of the groups of a plate of which rows read several, each group with a step of its own."""
 
 FLOOR = 1e-6
 """Least weight of a site, as a part of the largest."""
@@ -87,12 +92,12 @@ class Moments(NamedTuple):
 
 
 class Along(NamedTuple):
-    """A number of a latent along which rows are differentiated."""
+    """A direction of a latent along which rows are differentiated."""
 
     name: str
-    at: int
+    direction: Tensor  # (groups or 1, numbers)
     rows: Tensor  # which, (rows,)
-    step: float  # of the number, for a small one of eta
+    step: float  # for a small one of eta
 
 
 class RowDerivatives:
@@ -105,19 +110,19 @@ class RowDerivatives:
 
     def __init__(self, terms: Callable[[Mapping[str, Tensor]], Tensor], surrogate: Surrogate) -> None:
         self.terms, self.model, self.data = terms, surrogate.model, surrogate.data
-        columns = surrogate.predictor.columns
-        every = {(name, j): x for name, own in columns.items() for j, x in enumerate(own.unbind(1))}
-        largest = torch.stack([x.abs().amax(1) for x in columns.values()]).amax(0)
+        every = _directions(surrogate.predictor, self.data)
+        largest = torch.stack([x.abs() for _, _, x in every]).amax(0)
         self.shifting = surrogate.predictor.shifting
         self.along: list[Along] = []
         left = largest > 0
         while bool(left.any()):
-            seen = {number: (x.abs() >= SEEN * largest) & left for number, x in every.items()}
-            best = max(seen, key=lambda number: int(seen[number].sum()))
+            seen = [(x.abs() >= SEEN * largest) & left for _, _, x in every]
+            best = max(range(len(every)), key=lambda i: int(seen[i].sum()))
             if not bool(seen[best].any()):
                 break
-            step = STEP * surrogate.unit / float(every[best][seen[best]].abs().median())
-            self.along.append(Along(*best, seen[best], step))
+            name, direction, x = every[best]
+            step = STEP * surrogate.unit / float(x[seen[best]].abs().median())
+            self.along.append(Along(name, direction, seen[best], step))
             left = left & ~seen[best]
 
     def __call__(self, values: Mapping[str, Tensor]) -> Moments:
@@ -137,19 +142,19 @@ class RowDerivatives:
     def _moved(self, values: Mapping[str, Tensor], along: "Along") -> tuple[Tensor, Tensor, Tensor]:
         """The rows' log densities where eta is a little higher, and lower, and by how much, `(chains, rows)`."""
         steps = (along.step, -along.step)
-        above, below = ({**values, along.name: _shifted(values[along.name], along.at, by)} for by in steps)
+        above, below = ({**values, along.name: _shifted(values[along.name], along.direction, by)} for by in steps)
         step = torch.where(along.rows, 0.5 * (self._eta(above) - self._eta(below)), 1.0)
         return self.terms(above), self.terms(below), step
 
     def _mixed(self, values: Mapping[str, Tensor], name: str) -> Tensor:
         """d^2 log f / d eta d number summed over chains, `(rows, numbers)`."""
         found = []
-        for j in range(values[name].flatten(1).shape[1]):
+        for one in torch.eye(values[name].flatten(1).shape[1], dtype=self.data.dtype, device=self.data.device):
             total = torch.zeros(self.data.n_rows, dtype=self.data.dtype, device=self.data.device)
             for along in self.along:
                 slopes = []
                 for sign in (1.0, -1.0):
-                    up, down, step = self._moved({**values, name: _shifted(values[name], j, sign * APART)}, along)
+                    up, down, step = self._moved({**values, name: _shifted(values[name], one, sign * APART)}, along)
                     slopes.append((up - down) / (2.0 * step))
                 mixed = ((slopes[0] - slopes[1]) / (2.0 * APART)).nan_to_num(0.0, 0.0, 0.0).sum(0)
                 total = torch.where(along.rows, mixed, total)
@@ -160,7 +165,25 @@ class RowDerivatives:
         return self.model.eta(Values(dict(values), tuple(values)), self.data)
 
 
-def _shifted(x: Tensor, j: int, by: float) -> Tensor:
-    moved = x.clone(memory_format=torch.contiguous_format)
-    moved.view(*x.shape[:2], -1)[:, :, j] += by
-    return moved
+def _directions(predictor: Predictor, data: Data) -> list[tuple[str, Tensor, Tensor]]:
+    """Latents with directions `(groups or 1, numbers)`, and what a step does to eta of the rows: each number of all
+    groups; where rows read several groups, whose parts may cancel, by random steps of the groups.
+    """
+    found = []
+    for name, own in predictor.columns.items():
+        found += [(name, one.unsqueeze(0), x) for one, x in zip(_eye(own), own.unbind(1), strict=True)]
+    source = torch.Generator(data.device).manual_seed(0)
+    for name, (group, weight) in predictor.slots.items():
+        for one in _eye(weight):
+            for _ in range(DIRECTIONS):
+                step = torch.randn(int(group.max()) + 1, 1, generator=source, dtype=data.dtype, device=data.device)
+                found.append((name, step * one, (weight @ one * step[group, 0]).sum(1)))
+    return found
+
+
+def _eye(columns: Tensor) -> Tensor:
+    return torch.eye(columns.shape[-1], dtype=columns.dtype, device=columns.device)
+
+
+def _shifted(x: Tensor, direction: Tensor, by: float) -> Tensor:
+    return x + by * direction.reshape(-1, *x.shape[2:])

@@ -56,8 +56,8 @@ class Slots(NamedTuple):
         return Slots(*(torch.cat([filled(a), filled(b)]) for a, b in zip(self, others, strict=True)))
 
     def read(self, effects: Tensor) -> Tensor:
-        """What effects `(chains, groups, K)` add to the rows, `(chains, rows)`."""
-        return (effects[:, self.group] * self.weight).sum((2, 3))
+        """What effects `(chains, groups, *event)` add to the rows, `(chains, rows)`."""
+        return (effects.reshape(*effects.shape[:2], -1)[:, self.group] * self.weight).sum((2, 3))
 
 
 def with_slots(data: Data, slots: Mapping[str, Slots]) -> Data:

@@ -6,7 +6,7 @@ A row's *site* is (z_i, w_i). Once sites are chosen, the model with the response
 likelihood is conditionally Gaussian, and all of `hiertorch.gaussian.collapse` serves it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from math import prod
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from hiertorch.gaussian.affine import Composed, NotAffine, Part
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.predictor import Predictor, find_predictor, unit
+from hiertorch.gaussian.slots import slots_of, with_slots
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
@@ -68,6 +69,7 @@ class SurrogateModel(Model):
         self.stands_for = model
         self.__dict__["fitted"] = data
         self.read, self.moving = (*predictor.columns, *predictor.shifting), predictor.moving
+        self.slots = tuple(predictor.slots)
         for name, latent in model.latents.items():
             setattr(self, name, latent)
 
@@ -88,6 +90,8 @@ class SurrogateModel(Model):
             x, plate = v[name].reshape(*v[name].shape[:2], -1), self.latents[name].plate
             columns = data[column_of(name)]
             eta = eta + (x[:, 0] @ columns.mT if plate is None else (x[:, data[plate]] * columns).sum(2))
+        for name in self.slots:
+            eta = eta + slots_of(data, name).read(v[name])
         return eta
 
 
@@ -104,26 +108,28 @@ class Surrogate:
         model: whose likelihood is not normal.
         data: what it is fitted to.
         reads: who reads whom in it.
+        several: plates of which rows may read several groups.
 
     Raises:
         NotAffine: with the reason, if there is none.
     """
 
-    def __init__(self, model: Model, data: Data, reads: Reads) -> None:
+    def __init__(self, model: Model, data: Data, reads: Reads, several: Collection[str] = ()) -> None:
         if data.dtype != torch.float64:
             raise NotAffine("the data are in single precision")
         if any(x is not None and x.dim() == 2 for x in (data.y, data.weights)):
             raise NotAffine("chains have data of their own")
         if any(latent.turns > 1 for latent in model.latents.values()):
             raise NotAffine("chains have priors of their own")
-        self.predictor = find_predictor(model, data, reads)
+        self.predictor = find_predictor(model, data, reads, several)
         columns = {OFFSET: self.predictor.offset} | {column_of(n): x for n, x in self.predictor.columns.items()}
         ones = torch.ones(data.n_rows, dtype=data.dtype, device=data.device)
         widths = {name: prod(reads.values[name].shape[2:]) for name in self.predictor.shifting}
         columns |= {column_of(name): ones.unsqueeze(1).expand(-1, width) for name, width in widths.items()}  # any
-        self.model, self.data = SurrogateModel(model, data, self.predictor), data.with_columns(columns)
+        self.model = SurrogateModel(model, data, self.predictor)
+        self.data = with_slots(data.with_columns(columns), self.predictor.slots)
         response = Normal(torch.zeros_like(ones), ones)
-        seen = replace(reads, likelihood=frozenset(self.model.read), response=response)
+        seen = replace(reads, likelihood=frozenset((*self.model.read, *self.model.slots)), response=response)
         found = collapse(
             self.model, self.data.replace(y=torch.zeros_like(ones), weights=ones), seen, self.predictor.others
         )
@@ -151,7 +157,8 @@ class Surrogate:
         grams = self.first.grams
         width = grams.population.width if grams.population is not None else 0
         products = (width * sum(part.width for part in grams.levels)) ** 2 * sum(part.size for part in grams.levels)
-        return grams.n_crossed >= MANY_CROSSED and len(grams.levels) == 1 and products <= MOST_PRODUCTS
+        crossed = len(grams.levels) == 1 and not self.first.affine.slots  # of which groups are independent
+        return grams.n_crossed >= MANY_CROSSED and crossed and products <= MOST_PRODUCTS
 
     @property
     def _parts(self) -> list[Part]:
@@ -178,6 +185,8 @@ class Surrogate:
         levels, parts = self.first.grams.levels, self._parts
         first = "a Gaussian surrogate of the rows says where they are"
         first += f"; effects of {wording.listed([str(part.plate) for part in parts])} move along" if parts else ""
+        if slots := self.first.affine.slots:
+            first += f"; rows read several groups of {wording.listed(slots)}, whose effects depend on each other"
         inside = "groups are independent in the coordinates in which the surrogate is standard normal"
         across = "so many crossed effects move plate by plate, each near where the surrogate has it given all others"
         return [first, *[inside] * len(levels), *[across] * (len(parts) - len(levels))]

@@ -108,13 +108,12 @@ def _surrogate(structure: Structure, *, asked: bool) -> Surrogate | str:
     for method in ("log_prob", "log_likelihood", "log_prior_term"):
         if overrides(target.model, method):
             return f"the model overrides {method}"
-    if structure.mixed:
-        plate, reason = next(iter(structure.mixed.items()))
-        return f"groups of {plate!r} are not independent ({reason})"
     try:
-        found = Surrogate(target.model, target.data, structure.reads)
+        found = Surrogate(target.model, target.data, structure.reads, structure.mixed)
     except NotAffine as reason:
         return str(reason)
+    if plates := [plate for plate in found.plates if plate in structure.mixed]:
+        return f"groups of {plates[0]!r} are not independent ({structure.mixed[plates[0]]})"
     left = sum(c.size * c.width for name, c in target.space.coordinates.items() if name in found.first.rest)
     return found if asked or left <= MOST_PROPOSED else f"{left} dimensions are left, more than {MOST_PROPOSED}"
 

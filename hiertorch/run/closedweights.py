@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, distributions
 from torch.distributions import Distribution
 
+from hiertorch.data.table import Data
 from hiertorch.density.rowblocks import Effects
 from hiertorch.density.rowpass import RowPass
 from hiertorch.density.structure import Structure
 from hiertorch.families import rowforms
 from hiertorch.families.rowforms import RowForm
+from hiertorch.gaussian.affine import Part
+from hiertorch.gaussian.slots import Slots
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Standing
@@ -70,12 +73,16 @@ class ClosedWeights:
         mean, designs = self.composed.design(affine.anchor, data)
         held = affine.held_columns(data)
         fixed = torch.cat([*([designs[None]] if grams.population is not None else []), held])
-        effects = [
-            Effects(designs[part.plate].mT.contiguous(), data[str(part.plate)], part.size)
-            for part in (*grams.levels, *grams.crossed)
-        ]
-        levels, crossed = effects[: len(grams.levels)], effects[len(grams.levels) :]
-        self.crossed = [(part.width, part.size) for part in grams.crossed]
+        levels, crossed = (
+            [
+                Effects(x.contiguous(), group, p.size)
+                for p in parts
+                for group, x in _slots(affine.slots, p, designs, data)
+            ]
+            for parts in (grams.levels, grams.crossed)
+        )
+        slots = {plate: own.number for plate, own in affine.slots.items()}
+        self.crossed = [(part.width, part.size, slots.get(str(part.plate), 1)) for part in grams.crossed]
         self.witness = data.take(torch.zeros(1, dtype=torch.long, device=data.device))
         anchored = affine.coefficients(affine.anchor, 1)[:, 0] @ held
         whole = self.model.likelihood(self.composed.zeros(affine.anchor, 1), data)
@@ -125,11 +132,22 @@ class ClosedWeights:
     ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor], dict[str, Tensor]]:
         """What a pass over the rows takes."""
         at, crossed = 0, []
-        for width, size in self.crossed:
-            crossed.append(tail[at : at + width * size].unflatten(0, (width, size)))
+        for width, size, slots in self.crossed:
+            crossed += [tail[at : at + width * size].unflatten(0, (width, size))] * slots
             at += width * size
         own = dict(zip(self.form.parameters, parameters, strict=False))  # the last is no parameter
         return tail[at:], effects, crossed, own
+
+
+def _slots(
+    slots: Mapping[str, Slots], part: Part, designs: Mapping[str | None, Tensor], data: Data
+) -> list[tuple[Tensor, Tensor]]:
+    """Groups of a plate that rows read, `(rows,)`, and their columns `(rows, width)`, slot by slot."""
+    plate = str(part.plate)
+    if plate not in slots:
+        return [(data[plate], designs[plate].mT)]
+    group, weight = slots[plate]
+    return list(zip(group.unbind(1), weight.unbind(1), strict=True))
 
 
 def closed_weights(

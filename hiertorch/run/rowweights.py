@@ -37,7 +37,7 @@ class RowWeights:
         self.of_cell = None if whole else cells
         self.names = tuple(
             name for name in self.target.names
-            if name in self.target.likelihood_reads or name in surrogate.predictor.columns
+            if name in self.target.likelihood_reads or name in surrogate.predictor.linear
         )  # fmt: skip
         self.shifting = surrogate.predictor.shifting
         self.given: tuple[Tensor, ...] = ()  # z, w, and shifts, in the order of the rows that are held

@@ -128,7 +128,7 @@ def found_around_mode(
     theta = torch.where(drawn.isfinite(), drawn, torch.nan).nanmedian(0).values
     curvature = torch.ones_like(theta)
     of_rows = [
-        target.reads_rows([name]) and name not in surrogate.predictor.columns
+        target.reads_rows([name]) and name not in surrogate.predictor.linear
         for name, c in space.coordinates.items()
         for _ in range(c.size * c.width)
     ]
