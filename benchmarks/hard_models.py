@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from memberships import matches, schools
 from reporting import machine, versions
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, HalfNormal, LogNormal, MultivariateNormal, Normal, Poisson
@@ -90,12 +91,24 @@ class Members(ht.Model):
 
 
 def members() -> Made:
-    rng = np.random.default_rng(40)
-    first, second = rng.integers(0, 40, (2, 1_000))
-    first[:40] = np.arange(40)
-    school = rng.normal(0.0, 1.0, 40)
-    y = rng.random(1_000) < 1.0 / (1.0 + np.exp(-0.3 - 0.5 * (school[first] + school[second])))
-    return Members(), ht.Data(y=y.astype(float), groups={"first": first}, second=second.astype(float))
+    y, first, second = schools()
+    return Members(), ht.Data(y=y, groups={"first": first}, second=second.astype(float))
+
+
+class Players(ht.Model):
+    """Who wins, by the difference of two skills (Bradley & Terry 1952)."""
+
+    tau = ht.Latent(HalfNormal(2.0))
+    skill = ht.Latent(lambda v: Normal(0.0, v.tau), plate="one")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Distribution:
+        """Bernoulli rows."""
+        return Bernoulli(logits=v.skill[:, data["one"]] - v.skill[:, data["other"].long()])
+
+
+def players() -> Made:
+    y, one, other = matches()
+    return Players(), ht.Data(y=y, groups={"one": one}, other=other.astype(float))
 
 
 class Field(ht.Model):
@@ -226,6 +239,7 @@ CASES: dict[str, tuple[str, Callable[[], Made]]] = {
     "poisson_50": ("Poisson, 50 predictors, 100 groups", lambda: poisson(100)),
     "poisson_50_pooled": ("Poisson, 50 predictors, no groups", lambda: poisson(0)),
     "members": ("Bernoulli, two of 40 schools a row", members),
+    "players": ("Bernoulli, 300 matches of 20 players", players),
     "gp_60": ("Gaussian process, 60 places, Normal rows", lambda: field(60, 3)),
     "gp_80": ("Gaussian process, 80 places, Normal rows", lambda: field(80, 3)),
     "gp_60_counts": ("Gaussian process, 60 places, Poisson rows", lambda: field(60, 3, counts=True)),

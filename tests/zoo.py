@@ -880,14 +880,6 @@ class ScaleOfEffect(Intercepts):
         return Normal(alpha + v.beta * data.x, v.sigma_y * alpha.exp())
 
 
-class Centred(Intercepts):
-    """Effects that are centred at their average, so that every row reads all of them."""
-
-    def likelihood(self, v, data):
-        alpha = v.alpha - v.alpha.mean(1, keepdim=True)
-        return Normal(v.mu + alpha[:, data.school] + v.beta * data.x, v.sigma_y)
-
-
 class OwnDensity(Intercepts):
     """The whole density written by the user."""
 
@@ -1056,7 +1048,6 @@ REFUSED: dict[str, tuple[ht.Model, ht.Data, tuple[str, ...]]] = {  # model, data
     "quadratic": _refused(Quadratic(), "alpha", "affine"),
     "exponential": _refused(Exponential(), "alpha", "affine"),
     "scale_of_effect": _refused(ScaleOfEffect(), "alpha", "scale"),
-    "mixed_groups": _refused(Centred(), "groups"),
     "own_density": _refused(OwnDensity(), "log_prob"),
     "own_rows": _refused(OwnRows(), "log_likelihood"),
     "own_prior": _refused(OwnPrior(), "log_prior_term"),

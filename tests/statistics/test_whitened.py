@@ -12,7 +12,7 @@ Error rates are 1e-3 a case, two-sided, over all functions and tests (Bonferroni
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -39,11 +39,13 @@ from torch.distributions import (
 )
 
 import hiertorch as ht
+from hiertorch.gaussian.slots import Slots
 from hiertorch.model.latent import Values
 from hiertorch.moves.metropolis import Info
 from hiertorch.run import compiled, heavytails, whitened
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.adjusted import Adjusted
+from hiertorch.run.closedweights import FORMS, ClosedWeights
 from hiertorch.run.folded import Folded
 from hiertorch.run.heavytails import HEAVIER, HeavyTails
 from hiertorch.run.rounds import LONGEST_WARMUP, Round
@@ -184,6 +186,31 @@ class Trials(ht.Model):
         return Binomial(data.trials, logits=v.alpha[:, data.group])
 
 
+class Matches(ht.Model):
+    """Two players a row, one of them at home (Bradley & Terry 1952)."""
+
+    beta = ht.Latent(Normal(0.0, 1.0))
+    tau = ht.Latent(Gamma(2.0, 2.0))
+    skill = ht.Latent(lambda v: Normal(0.0, v.tau), plate="player")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        return Bernoulli(logits=v.beta + v.skill[:, data.player] - v.skill[:, data.guest])
+
+
+class Tutors(ht.Model):
+    """Groups, and two tutors a row in unequal parts, with slopes."""
+
+    mu = ht.Latent(Normal(0.0, 1.0))
+    tau = ht.Latent(Gamma(2.0, 2.0), event=2)
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    u = ht.Latent(lambda v: Independent(Normal(torch.zeros_like(v.tau), v.tau), 1), plate="tutor")
+    alpha = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        own = 0.7 * v.u[:, data.tutor] + 0.3 * v.u[:, data.other]
+        return Bernoulli(logits=v.alpha[:, data.group] + own[..., 0] + own[..., 1] * data.x)
+
+
 X, Z = [0.5, -1.0, 1.5, 0.2, -0.6, 1.0], [1.0, 0.0, -1.0, 1.0, 0.5, 0.0]
 THREE = {"group": [0, 0, 1, 1, 2, 2]}
 Y = [1.0, 0.0, 1.0, 1.0, 1.0, 0.0]
@@ -225,6 +252,10 @@ CASES = {
     ),
     "ratings": Case(
         Ratings(), ht.Data(Y, groups={**THREE, "item": [0, 1, 0, 1, 0, 1], "day": [0, 0, 1, 0, 1, 1]}, x=X)
+    ),
+    "matches": Case(Matches(), ht.Data(Y, groups={"player": [0, 0, 1, 1, 2, 2], "guest": [1, 2, 2, 0, 0, 1]})),
+    "tutors": Case(
+        Tutors(), ht.Data(Y, groups={**THREE, "tutor": [0, 1, 0, 1, 0, 1], "other": [1, 1, 0, 0, 1, 0]}, x=X)
     ),
     "negative binomial": Case(Counts(), ht.Data(COUNTS, groups={"group": [0, 0, 1, 1, 2]}, x=X[:5], z=Z[:5]),
                               of_counts(COUNTS)),
@@ -429,6 +460,16 @@ def without_surrogate(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
     )  # of the sites as they are now
 
 
+def without_second_slots(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
+    """Rows read the first of their groups alone."""
+    found = engine.surrogate.first
+    slots = {plate: Slots(x.group, x.weight * torch.tensor([[1.0], [0.0]])) for plate, x in found.affine.slots.items()}
+    patch.setattr(found, "affine", replace(found.affine, slots=slots))
+    engine.closed = ClosedWeights(FORMS[Bernoulli], engine.structure, engine.surrogate, engine.standing)
+    engine.closed.set_sites(engine.sites)
+    engine.at = engine.at._replace(weights=engine.closed(engine.at.rows, engine.at.rungs.tail, engine.at.effects))
+
+
 def population_alone(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
     """Groups are left where they are: what moves the population must be right by itself."""
     nothing = Info(torch.ones(CHAINS, 1), torch.zeros(()), None)
@@ -497,6 +538,8 @@ BROKEN: dict[str, tuple[str, Break]] = {
     "effects stay": ("intercepts", without_moving_along),
     "Student for normal": ("intercepts", without_ratio_of_tails),
     "Student for normal, two numbers": ("slopes", without_ratio_of_tails),
+    "second slots forgotten": ("matches", without_second_slots),
+    "missing surrogate term, several groups a row": ("tutors", without_surrogate),
     "forgotten fold": ("slopes", without_fold),
     "walks as proposals": ("intercepts", walks_as_proposals),
     "no change of variables": ("all 0", without_change_of_variables),
