@@ -513,7 +513,7 @@ def test_a_plan_says_why_it_is_not_collapsed(model, reason, another):
 
 def test_both_reasons_stand_below_each_other():
     whitened, last, but_one = str(ht.plan(Verbose(), school_data())).splitlines()[:-4:-1]
-    assert whitened == "not whitened: the predictor of the rows is not linear in 'effect_of_rater'"
+    assert whitened == "not whitened: the predictor of the rows is not linear in effects and coefficients together"
     assert last == "not collapsed: the mean of the likelihood is not affine in 'effect_of_rater'"
     assert but_one.startswith("no groupwise move for 'rater'")
 

@@ -462,10 +462,10 @@ def without_surrogate(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
 
 def without_second_slots(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
     """Rows read the first of their groups alone."""
-    found = engine.surrogate.first
+    found, structure = engine.surrogate.first, ht.plan(CASES["matches"].model, CASES["matches"].data).structure
     slots = {plate: Slots(x.group, x.weight * torch.tensor([[1.0], [0.0]])) for plate, x in found.affine.slots.items()}
     patch.setattr(found, "affine", replace(found.affine, slots=slots))
-    engine.closed = ClosedWeights(FORMS[Bernoulli], engine.structure, engine.surrogate, engine.standing)
+    engine.closed = ClosedWeights(FORMS[Bernoulli], structure, engine.surrogate, engine.standing)
     engine.closed.set_sites(engine.sites)
     engine.at = engine.at._replace(weights=engine.closed(engine.at.rows, engine.at.rungs.tail, engine.at.effects))
 
