@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hiertorch.density.state import State
     from hiertorch.posterior import Posterior
 
-pytest.register_assert_rewrite("contracts", "references", "server", "windows", "zoo")
+pytest.register_assert_rewrite("contracts", "exactstarts", "references", "server", "windows", "zoo")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -40,6 +40,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def as_in_sampling() -> Iterator[None]:
+    """Without gradients and argument checks, as `ht.sample` calls engines."""
+    import torch
+
+    from hiertorch.runtime.validating import validation
+
+    with torch.no_grad(), validation(False):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.declaring import Declaring
-from hiertorch.model.drawing import Share, draw_latents, fits, refuse_impossible
+from hiertorch.model.drawing import Share, broadcasts, draw_latents, refuse_impossible
 from hiertorch.model.latent import Values, chains_of, known, unnoted
 from hiertorch.model.support import Condition, density, impossible
 from hiertorch.model.tolerance import attempted
@@ -113,7 +113,7 @@ def prior_density(model: Densities, name: str, v: Values, data: Data | None = No
         raise ModelError(f"latent {name!r} needs a value of shape (chains, size, *event), found {found}.")
     term, conditions = density(model.prior(name, v, data), value, known(v))
     shape = value.shape[:2]
-    if not fits(term.shape, shape):
+    if not broadcasts(term.shape, shape):
         raise ModelError(
             f"the prior of {name!r} gives a log density of shape {tuple(term.shape)} for values "
             f"{tuple(value.shape)}; expected (chains, size) = {tuple(shape)}. For a vector use "
@@ -128,7 +128,7 @@ def row_density(model: Densities, v: Values, data: Data, *, checked: bool = Fals
     """
     distribution, wanted = attempted(model.likelihood, v, data), (chains_of(v), data.n_rows)
     terms, found = density(distribution, data.y, known(v), checked=checked)
-    if terms.dim() > 2 or not fits(terms.shape[-1:], wanted[-1:]):
+    if terms.dim() > 2 or not broadcasts(terms.shape[-1:], wanted[-1:]):
         raise ModelError(
             f"the log density of the likelihood, {type(distribution).__name__}, has shape {tuple(terms.shape)}; "
             f"expected (chains, rows) = {wanted}."

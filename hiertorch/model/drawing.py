@@ -115,7 +115,7 @@ def refuse_impossible(distribution: Distribution, chains: int, what: str) -> Non
         raise ModelError(f"{what} at {float(mask.double().mean()):.0%} of the values: {Share(condition, mask).text}.")
 
 
-def fits(shape: Sequence[int], target: Sequence[int]) -> bool:
+def broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:
     """Whether a shape broadcasts to another."""
     padded = (1,) * (len(target) - len(shape)) + tuple(shape)
     return len(padded) == len(target) and all(a in (1, b) for a, b in zip(padded, target, strict=True))
@@ -129,7 +129,7 @@ def _draw(what: str, distribution: Distribution, shape: tuple[int, int], data: D
             f"{what}, {family}, is discrete; Metropolis-Hastings moves here need a continuous latent: sum it out in "
             "the likelihood."
         )
-    if not fits(distribution.batch_shape, shape):
+    if not broadcasts(distribution.batch_shape, shape):
         raise ModelError(
             f"{what} has batch shape {tuple(distribution.batch_shape)}; expected one that broadcasts to (chains, size) "
             f"= {shape}. For a vector use Independent(..., 1) or event=."

@@ -19,7 +19,7 @@ from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.declared import overrides
 from hiertorch.model.densities import Densities
-from hiertorch.model.drawing import fits
+from hiertorch.model.drawing import broadcasts
 from hiertorch.model.latent import chains_of
 from hiertorch.model.reads import Reads
 from hiertorch.model.support import Condition, conditions, has_one_support, violated
@@ -119,7 +119,7 @@ def _check_shape(response: object, wanted: tuple[int, int]) -> None:
             f"likelihood returned a distribution with event shape {tuple(response.event_shape)}; expected one "
             "response a row: batch shape (chains, rows) and no event."
         )
-    if not fits(response.batch_shape, wanted):
+    if not broadcasts(response.batch_shape, wanted):
         raise ModelError(
             f"likelihood returned batch shape {tuple(response.batch_shape)}; expected (chains, rows) = {wanted}. "
             "Group effects are read row by row as v.alpha[:, data.school], and columns as data.x."

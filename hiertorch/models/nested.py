@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -68,7 +69,8 @@ class Nested(Regression):
                 self.add(f"gamma_{plate}", Independent(Normal(zeros, 2.0), 1), labels=[columns], scaled=True)
             around = self.around(plate)
             text = " + ".join([around or "0", *([f"gamma_{plate} . ({', '.join(columns)})"] if columns else [])])
-            self.add(f"alpha_{plate}", _Level(plate, around, columns), plate, text=f"Normal({text}, sigma_{plate})")
+            prior = partial(_level, plate, around, columns)
+            self.add(f"alpha_{plate}", prior, plate, text=f"Normal({text}, sigma_{plate})")
         finest = self.plates[-1]
         self.eta_text = self.terms(f"alpha_{finest}[{finest}]", beta=self.predictors)
 
@@ -119,19 +121,13 @@ class Crossed(Nested):
         return sum(effects, start=v.mu) + self.shared(v, data)
 
 
-class _Level:
+def _level(plate: str, around: str | None, columns: tuple[str, ...], v: Values, data: Data) -> Distribution:
     """alpha_p ~ Normal(what it is drawn around + u' gamma_p, sigma_p)."""
-
-    def __init__(self, plate: str, around: str | None, columns: tuple[str, ...]) -> None:
-        self.plate, self.around, self.columns = plate, around, columns
-
-    def __call__(self, v: Values, data: Data) -> Distribution:
-        plate, around = self.plate, self.around
-        mean: Tensor | float = 0.0
-        if around is not None:
-            parent = around.removeprefix("alpha_")
-            mean = v[around] if parent == around else v[around][:, data.parents(plate, parent)]
-        if self.columns:
-            u = torch.stack([data.group_values(name, plate) for name in self.columns], -1)  # (groups, U)
-            mean = mean + (v[f"gamma_{plate}"] @ u.mT).squeeze(1)
-        return Normal(mean, v[f"sigma_{plate}"])
+    mean: Tensor | float = 0.0
+    if around is not None:
+        parent = around.removeprefix("alpha_")
+        mean = v[around] if parent == around else v[around][:, data.parents(plate, parent)]
+    if columns:
+        u = torch.stack([data.group_values(name, plate) for name in columns], -1)  # (groups, U)
+        mean = mean + (v[f"gamma_{plate}"] @ u.mT).squeeze(1)
+    return Normal(mean, v[f"sigma_{plate}"])

@@ -5,9 +5,8 @@ its lambda is too small by some lambda / S.
 
 Note [Beside a run]
     This is called from another thread than the one that samples: it draws no random numbers and leaves torch's settings
-    as they are. Gradients are recorded or not for each thread. Validation of distributions is off in all threads at
-    once (`hiertorch.model.latent.validation`): it is off already while chains move, and a run must wait for whoever
-    looks at it before it ends.
+    as they are. Gradients are recorded, and arguments of distributions checked, for each thread by itself
+    (`hiertorch.runtime.validating`).
 """
 
 import math

@@ -53,15 +53,15 @@ class Effects:
                 names.setdefault(latent.plate, []).append(name)
         return cls(model, data, names)
 
-    def chain(self, plate: str) -> list[str]:
+    def nest(self, plate: str) -> list[str]:
         """Plates with effects that nest in one another and all in this one, the finest first and this one last."""
         data = self.data
         inner = [p for p in self.names if p != plate and data.nests(p, plate) and not data.nests(plate, p)]
-        chain: list[str] = [plate]
+        nest: list[str] = [plate]
         for p in sorted(inner, key=data.size):
-            if data.nests(p, chain[0]):
-                chain.insert(0, p)
-        return chain
+            if data.nests(p, nest[0]):
+                nest.insert(0, p)
+        return nest
 
     def leaves(self, v: Mapping[str, Tensor], plates: Sequence[str]) -> dict[str, Tensor]:
         """Values, of which the effects of these plates are differentiated for."""
@@ -146,40 +146,40 @@ def gradient(of: Tensor, leaves: list[Tensor], *, again: bool = False) -> Tensor
 def blocks_of(
     effects: Effects,
     v: Mapping[str, Tensor],
-    chain: Sequence[str],
+    nest: Sequence[str],
     priors: Sequence[str],
     *,
     rows: bool = True,
     signs: Tensor | None = None,
 ) -> Blocks:
-    """Precisions of the effects of a chain of plates given the rest, by rows and the priors of some plates. Sums over
-    groups are differentiated, since groups are independent; with signs for the groups of the last plate these come out
-    again if they are.
+    """Precisions of the effects of a nest of plates (`Effects.nest`) given the rest, by rows and the priors of some
+    plates. Sums over groups are differentiated, since groups are independent; with signs for the groups of the last
+    plate these come out again if they are.
     """
-    values = effects.leaves(v, chain)
-    leaves = {plate: [values[name] for name in effects.names[plate]] for plate in chain}
+    values = effects.leaves(v, nest)
+    leaves = {plate: [values[name] for name in effects.names[plate]] for plate in nest}
     terms = effects.prior_terms(values, priors)
     density = torch.stack([*terms, _row_term(effects, values)] if rows else terms).sum()
     blocks: Blocks = {}
-    for i, coarse in enumerate(chain):
+    for i, coarse in enumerate(nest):
         first = gradient(density, leaves[coarse], again=True)
-        for fine in chain[: i + 1]:
+        for fine in nest[: i + 1]:
             columns = []
             for k in range(first.shape[-1]):
-                entry = first[..., k] if signs is None or coarse != chain[-1] else first[..., k] * signs
+                entry = first[..., k] if signs is None or coarse != nest[-1] else first[..., k] * signs
                 columns.append(gradient(entry.sum(), leaves[fine]))
             blocks[coarse, fine] = -torch.stack(columns, -2)
     return blocks
 
 
-def reduced(blocks: Blocks, data: Data, chain: Sequence[str]) -> Blocks:
+def reduced(blocks: Blocks, data: Data, nest: Sequence[str]) -> Blocks:
     """The blocks of the last plate alone, the effects of the others integrated out."""
     blocks = dict(blocks)
-    for i, fine in enumerate(chain[:-1]):
+    for i, fine in enumerate(nest[:-1]):
         inverse = torch.linalg.inv(blocks[fine, fine])
-        for middle in chain[i + 1 :]:
+        for middle in nest[i + 1 :]:
             parents, across = data.parents(fine, middle), inverse @ blocks[middle, fine].mT
             for coarse in [coarse for coarse, other in blocks if other == middle]:
                 less = blocks[coarse, fine] @ across
                 blocks[coarse, middle] = blocks[coarse, middle].index_add(1, parents, less, alpha=-1.0)
-    return {(coarse, fine): x for (coarse, fine), x in blocks.items() if fine == chain[-1]}
+    return {(coarse, fine): x for (coarse, fine), x in blocks.items() if fine == nest[-1]}

@@ -55,14 +55,14 @@ def shrinkage(effects: Effects, values: Mapping[str, Tensor]) -> tuple[dict[str,
         if why := untold(effects, {name: x[:1] for name, x in values.items()}, plate):
             without[plate] = why
             continue
-        chain, widths = effects.chain(plate), _widths(effects, values)
-        each = max(1, NUMBERS // max(data.n_rows, *(data.size(p) * widths[p] ** 2 for p in chain)))
+        nest, widths = effects.nest(plate), _widths(effects, values)
+        each = max(1, NUMBERS // max(data.n_rows, *(data.size(p) * widths[p] ** 2 for p in nest)))
         parts = []
         for part in at.split(each):
             v = {name: x[part] for name, x in values.items()}
             with torch.enable_grad(), validation(False):
-                prior = reduced(blocks_of(effects, v, chain, chain, rows=False), data, chain)[plate, plate]
-                both = reduced(blocks_of(effects, v, chain, chain), data, chain)[plate, plate]
+                prior = reduced(blocks_of(effects, v, nest, nest, rows=False), data, nest)[plate, plate]
+                both = reduced(blocks_of(effects, v, nest, nest), data, nest)[plate, plate]
             scale = prior.diagonal(dim1=-2, dim2=-1).rsqrt()  # tiny scales beside large ones keep their digits
             unit = scale.unsqueeze(-1) * scale.unsqueeze(-2)
             before = torch.linalg.inv(prior * unit).diagonal(dim1=-2, dim2=-1)
@@ -77,13 +77,13 @@ def untold(effects: Effects, values: Mapping[str, Tensor], plate: str) -> str | 
     density that couples the groups, as by a prior of neighbours; looked up at one value of all latents, `(1, size,
     *event)`.
     """
-    data, chain, widths = effects.data, effects.chain(plate), _widths(effects, values)
-    if (widest := max(widths[p] for p in chain)) > WIDEST:
+    data, nest, widths = effects.data, effects.nest(plate), _widths(effects, values)
+    if (widest := max(widths[p] for p in nest)) > WIDEST:
         return f"{widest} effects a group are too many"
     generator = torch.Generator(data.device).manual_seed(0)
     signs = torch.randint(0, 2, (data.size(plate),), generator=generator, device=data.device).to(data.dtype) * 2 - 1
     with torch.enable_grad(), validation(False):
-        block, other = (blocks_of(effects, values, chain, chain, signs=x)[plate, plate] for x in (None, signs))
+        block, other = (blocks_of(effects, values, nest, nest, signs=x)[plate, plate] for x in (None, signs))
     atol = float(block.abs().max()) * 1e-9
     return None if torch.allclose(other * signs[:, None, None], block, rtol=1e-6, atol=atol) else COUPLED
 
@@ -98,12 +98,12 @@ def no_pooling(
     from its classes. NaN where the rows do not tell: fewer rows than effects, a predictor that is constant in the
     group, a group of successes alone; and of groups that need more `steps`.
     """
-    chain, names = effects.chain(plate), effects.names[plate]
+    nest, names = effects.nest(plate), effects.names[plate]
     v = {name: x.clone() for name, x in values.items()}
     first = settled = None
     for _ in range(steps):
         with torch.enable_grad(), validation(False):
-            blocks = reduced(_scored(effects, v, chain), effects.data, chain)
+            blocks = reduced(_scored(effects, v, nest), effects.data, nest)
         step, variance = _step(blocks[SCORE, plate].squeeze(-2), blocks[plate, plate])
         first = variance.sqrt() if first is None else first  # later ones grow without end where there is no estimate
         settled = (step.abs() < SETTLED * first).all(-1, keepdim=True)
@@ -121,14 +121,14 @@ def _widths(effects: Effects, values: Mapping[str, Tensor]) -> dict[str, int]:
     return {p: sum(values[name][0, 0].numel() for name in names) for p, names in effects.names.items()}
 
 
-def _scored(effects: Effects, v: Mapping[str, Tensor], chain: Sequence[str]) -> Blocks:
+def _scored(effects: Effects, v: Mapping[str, Tensor], nest: Sequence[str]) -> Blocks:
     """The information of rows and of all priors but the last plate's, with the gradients of both, of one draw."""
     model, data = effects.model, effects.data
-    values = effects.leaves(v, chain)
+    values = effects.leaves(v, nest)
     rows = weighted(model.log_likelihood(model.values(values), data), data.weights).sum()
-    density = torch.stack([rows, *effects.prior_terms(values, chain[:-1])]).sum()
-    blocks = blocks_of(effects, v, chain, chain[:-1])
-    for plate in chain:
+    density = torch.stack([rows, *effects.prior_terms(values, nest[:-1])]).sum()
+    blocks = blocks_of(effects, v, nest, nest[:-1])
+    for plate in nest:
         blocks[SCORE, plate] = gradient(density, [values[name] for name in effects.names[plate]]).unsqueeze(-2)
     return blocks
 

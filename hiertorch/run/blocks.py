@@ -41,7 +41,7 @@ def blocks_of(d: int) -> int:
     return ceil(d / BLOCK)
 
 
-class Offered(NamedTuple):
+class BlockProposal(NamedTuple):
     """A proposal that changes a block.
 
     Attributes:
@@ -60,13 +60,13 @@ def dealt(d: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     return torch.randperm(d, generator=generator, device=generator.device).tensor_split(blocks_of(d))
 
 
-def offered(tuning: Tuning, position: Tensor, block: Tensor, generator: torch.Generator) -> Offered:
+def offered(tuning: Tuning, position: Tensor, block: Tensor, generator: torch.Generator) -> BlockProposal:
     """A new value of a block of t, where chains are at `position`."""
     t, slope = proposals.standardised(tuning, position)
     fresh = proposals.standard(len(t), len(block), generator, t)
     there, slope_there = proposals.placed(tuning, t.index_copy(1, block, fresh))
     before, after = proposals.log_standard(t[:, block]), proposals.log_standard(fresh)
-    return Offered(there, slope + before, slope_there + after)
+    return BlockProposal(there, slope + before, slope_there + after)
 
 
 def sweep_in_blocks(

@@ -1,17 +1,17 @@
 """Chains that move crossed effects plate by plate leave the posterior as it is, and those that are broken do not.
 
-As in `test_whitened`, see Note [Exact starts] there: error rates are 1e-3 a case, two-sided.
+As in `test_whitened`, see Note [Exact starts] in `exactstarts`: error rates are 1e-3 a case, two-sided.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from arviz_stats.base import array_stats
+from exactstarts import CASES, adjusted, advanced, engine_of, failures, far_too_much
 from scipy import stats
-from test_whitened import CASES, adjusted, advanced, engine_of, failures, far_too_much
 from torch import Tensor
 
 import hiertorch as ht
@@ -20,20 +20,14 @@ from hiertorch.moves.metropolis import Info
 from hiertorch.run import crosswise, whitened
 from hiertorch.run.crosswise import WhitenedCrosswise
 from hiertorch.run.heavytails import HeavyTails
-from hiertorch.runtime.validating import validation
+
+pytestmark = pytest.mark.usefixtures("as_in_sampling")
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two items are many."""
     monkeypatch.setattr("hiertorch.gaussian.surrogate.MANY_CROSSED", 1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def as_in_sampling() -> Iterator[None]:
-    """Without gradients and argument checks, as `ht.sample` calls engines."""
-    with torch.no_grad(), validation(False):
-        yield
 
 
 def found(name: str, patch: pytest.MonkeyPatch, broken: Any = None) -> dict[str, float]:
