@@ -239,7 +239,7 @@ class Crosswise(Ladder):
         ])  # fmt: skip
         behind = torch.cat([-known.held, torch.ones_like(v[:1])])  # of held columns and the response
         left = torch.einsum("ktn,tb->knb", self.columns[:, p:], behind)
-        left = left - torch.stack([matrix @ v for matrix in self.elimination.sums.crossed[0]])
+        left = left - torch.stack([matrix @ v for matrix in self.elimination.one.sums.crossed[0]])
         inner = self.elimination.finest.inner(known.finest, torch.ones_like(v[:1]))
         if self.elimination.finest.classes < self.elimination.finest.groups:
             inner = inner[:, self.elimination.finest.of_group]
@@ -272,7 +272,7 @@ class Crosswise(Ladder):
             numbers = v[:0]
         of_finest, of_root = log_diagonal(lower).sum(0), log_diagonal(root) if p else 0.0
         prior = sum(u.square().sum((0, 1)) for u in crossed)
-        marginal = -of_finest - of_root - 0.5 * (least + prior) - volumes - self.elimination.sums.log_scale
+        marginal = -of_finest - of_root - 0.5 * (least + prior) - volumes - self.elimination.one.sums.log_scale
         volume = -of_finest - of_root - volumes
         for part, of_part in zip(self.parts, known.roots, strict=True):
             volume = volume + log_diagonal(of_part).expand(part.size, -1).sum(0)

@@ -59,9 +59,9 @@ True
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import log, pi
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -83,6 +83,8 @@ from hiertorch.gaussian.grams import Grams
 from hiertorch.gaussian.root import Drawn, Reduced, Root, Spreads
 from hiertorch.gaussian.transfer import matrix_of
 
+Found = TypeVar("Found")
+
 
 class Sums(NamedTuple):
     """All that an elimination knows of the response and the weights of rows."""
@@ -101,13 +103,14 @@ class Elimination:
         grams: the sums.
         alike: whether the prior of the finest level's effects has the same spread in all groups.
         reduces: whether it is asked for `reduce`; if not, much is spared where plates are crossed.
+        dense: whether all matrices are kept dense, so that `torch.vmap` can make them.
     """
 
     apart = False  # whether results are written beside one another and joined at the end: see `normal_draw`
 
-    def __init__(self, grams: Grams, *, alike: bool = True, reduces: bool = True) -> None:
+    def __init__(self, grams: Grams, *, alike: bool = True, reduces: bool = True, dense: bool = False) -> None:
         self.grams, self.root = grams, Root(grams)
-        self.finest = Finest(grams, alike=alike, eliminates=reduces)
+        self.finest = Finest(grams, alike=alike, eliminates=reduces, dense=dense)
         self.place = square_index(grams.width - self.finest.width, grams.packed.device)  # of targets
         self.widths = [part.width for part in grams.levels]
         entries, shape = grams.entries, (self.finest.groups, grams.n_crossed)
@@ -122,6 +125,20 @@ class Elimination:
         new = copy.copy(self)
         new.sums, new.finest, new.apart = sums, self.finest.given(sums.finest), True
         return new
+
+    @property
+    def one(self) -> "Elimination":
+        """This; of several data sets see `hiertorch.gaussian.several`, as of the next two."""
+        return self
+
+    @property
+    def log_scale(self) -> Tensor:
+        """sum of w (log s + log(2 pi) / 2), `()`."""
+        return self.sums.log_scale
+
+    def each(self, function: Callable[..., Found], *arguments: object) -> Found:
+        """The function of this elimination and of arguments."""
+        return function(self, *arguments)
 
     def reduce(self, spreads: Spreads) -> Reduced:
         """log p(y | rest) with effects and coefficients integrated out, and what drawing them needs."""

@@ -69,10 +69,11 @@ class Finest:
         grams: the sums.
         alike: whether the prior of its effects has the same spread in all groups.
         eliminates: whether it is asked for `eliminated`, which needs the most of what is arranged.
+        dense: whether all matrices are kept dense, so that `torch.vmap` can make them.
     """
 
-    def __init__(self, grams: Grams, *, alike: bool, eliminates: bool = True) -> None:
-        self.grams = grams
+    def __init__(self, grams: Grams, *, alike: bool, eliminates: bool = True, dense: bool = False) -> None:
+        self.grams, self.dense = grams, dense
         self.strata, _, self.groups = grams.packed.shape
         self.index = square_index(grams.width, grams.packed.device)
         self.width = grams.levels[0].width if grams.levels else 0
@@ -118,10 +119,11 @@ class Finest:
         """Classes of groups with equal Gram matrices at the finest level."""
         k = self.width
         own = torch.stack([self.grams.pair(i, j) for i in range(k) for j in range(i, k)], 1).flatten(0, 1)
-        unit = (own.abs().amax() * ROUNDED).clamp(min=torch.finfo(own.dtype).tiny)  # own: (strata pairs, groups)
-        keys, of_group = torch.unique((own / unit).round(), dim=1, return_inverse=True)
-        if not alike or keys.shape[1] > self.groups // 2:
-            of_group = torch.arange(self.groups, device=own.device)
+        of_group = torch.arange(self.groups, device=own.device)
+        if alike:
+            unit = (own.abs().amax() * ROUNDED).clamp(min=torch.finfo(own.dtype).tiny)  # own: (strata pairs, groups)
+            keys, equal = torch.unique((own / unit).round(), dim=1, return_inverse=True)
+            of_group = of_group if keys.shape[1] > self.groups // 2 else equal
         self.classes, self.of_group = int(of_group.max()) + 1, of_group
         first = torch.empty(self.classes, dtype=torch.long, device=own.device)
         first[of_group.flip(0)] = torch.arange(self.groups - 1, -1, -1, device=own.device)
@@ -147,8 +149,8 @@ class Finest:
 
     def _first_level(self) -> tuple[Tensor, list[Tensor]]:
         """Base and transfer matrices, with what varies between groups taken out of the base."""
-        found = of_crossed if self.grams.crossed else of_nested
-        base, transfer = found(self.grams, self._columns, self.of_group, self.classes)
+        given = self.grams, self._columns, self.of_group, self.classes
+        base, transfer = of_crossed(*given) if self.grams.crossed else of_nested(*given, dense=self.dense)
         if self.strata > 1:
             return base, transfer
         k, ones = self.width, base.new_ones(self.classes)

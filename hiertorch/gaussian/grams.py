@@ -15,7 +15,7 @@ from hiertorch import wording
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.cholesky import square_index
-from hiertorch.gaussian.columns import Columns, Reader, chunks
+from hiertorch.gaussian.columns import CHUNK_NUMBERS, Columns, Reader, chunks
 
 MOST_CROSSED = 3_000
 """Effects that are factored densely beside those of the largest plate."""
@@ -24,6 +24,10 @@ WIDE = 30
 """Columns behind those of the finest level, from which the sums of their products are matrix products (measured):
 products of every pair by row are then many times as many numbers as the columns.
 """
+
+
+FEW = 500_000
+"""Numbers of the columns, up to which those of several data sets are added up together: more take their time anyway."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,42 @@ def gather(affine: Affine, sets: Sequence[Data]) -> list[Grams]:
     levels, crossed = _arrange(composed.parts, data, affine.slots)
     population = composed.parts[0] if composed.parts and composed.parts[0].plate is None else None
     reader = Reader(affine, levels, crossed, population)
+    rows, behind = data.n_rows, reader.width - (levels[0].width if levels else 0)
+    if len(sets) > 1 and len(affine.strata) == 1 and not crossed and behind <= WIDE and rows * reader.width <= FEW:
+        return _together(reader, sets)
     return [_gathered(reader, one) for one in sets]
+
+
+def _together(reader: Reader, sets: Sequence[Data]) -> list[Grams]:
+    """The sums of many data sets of not so many rows, which differ in responses and weights alone."""
+    data, levels, like = sets[0], tuple(reader.levels), sets[0].y
+    read = reader.read(data.replace(weights=torch.ones_like(like)))
+    dense, a, b = read.dense.mT, *torch.triu_indices(reader.width, reader.width, device=data.device)
+    own, size = (levels[0].width, levels[0].size) if levels else (0, 1)
+    group = data[str(levels[0].plate)] if levels else torch.zeros_like(like, dtype=torch.long)
+    parents = tuple(data.parents(str(fine.plate), str(coarse.plate)) for fine, coarse in pairwise(levels))
+    parent = parents[0] if parents else group.new_zeros(size)
+    above, found = levels[1].size if parents else 1, list[Grams]()
+    step = max(1, CHUNK_NUMBERS // (data.n_rows * len(a)))
+    for some in (sets[i : i + step] for i in range(0, len(sets), step)):
+        weight = torch.stack([torch.ones_like(like) if one.weights is None else one.weights for one in some])
+        columns = dense.repeat(len(some), 1, 1)  # (sets, rows, width)
+        columns[..., -1] += torch.stack([one.y for one in some]) - data.y
+        precision, scaled = (torch.where(weight == 0.0, 0.0, weight * x) for x in (read.precision[0], read.log_scale))
+        products = columns[..., a] * columns[..., b] * precision.unsqueeze(2)
+        every = torch.cat([products, weight.unsqueeze(2), scaled.unsqueeze(2)], 2)
+        sums = every.new_zeros(len(some), size, every.shape[2]).index_add_(1, group, every).mT.contiguous()
+        mine = a < own
+        packed, rest = sums[:, :-2][:, mine], sums[:, :-2][:, ~mine]
+        left = rest.new_zeros(*rest.shape[:2], above).index_add_(2, parent, rest)
+        found += [
+            Grams(
+                levels, parents, (), reader.population, len(reader.affine.held), reader.bases, reader.shift,
+                reader.held_shift, packed[i : i + 1], left[i : i + 1], sums[i, -2:-1], sums[i, -1],
+            )
+            for i in range(len(some))
+        ]  # fmt: skip
+    return found
 
 
 def _gathered(reader: Reader, data: Data) -> Grams:

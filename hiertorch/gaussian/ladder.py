@@ -13,7 +13,7 @@ The batch is in the last axis of all tensors. docs/decisions.md: Effects in the 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import log, pi
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from hiertorch.gaussian.cholesky import around, factor, identity_plus, log_diago
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.elimination import Elimination
 from hiertorch.gaussian.root import Drawn, Spreads
+
+Roots: TypeAlias = Mapping[str | None, Tensor]
+"""Of prior covariances of each plate's effects, `(K, K, groups or 1, batch)`."""
 
 
 class Rung(NamedTuple):
@@ -46,24 +49,23 @@ class Ladder:
     """See the module.
 
     Args:
-        collapsed: the Gaussian model; one stratum of rows, of scale 1.
+        collapsed: the Gaussian model; one stratum of rows, of scale 1. Of several data sets element i of a batch has
+            set i mod D.
     """
 
     def __init__(self, collapsed: Collapsed) -> None:
-        assert isinstance(collapsed.elimination, Elimination)  # of one data set
         self.collapsed, self.elimination, self.grams = collapsed, collapsed.elimination, collapsed.grams
         self.root, grams = self.elimination.root, collapsed.grams
         self.widths = [part.width for part in grams.levels]
         self.sizes = [part.size for part in grams.levels]
-        index, sums = self.elimination.finest.index, grams.packed[0]
-        finest = self.widths[0] if self.widths else 0
-        self.tails = sums[index[:finest, grams.width - grams.tail :]]  # (K, tail, groups)
-        self.bases = [grams.bases[part.plate][:, :, None, None] for part in grams.levels]
-        self.still = all(part.plate not in collapsed.affine.turning for part in grams.levels)
-        self.finest_couplings = self._coupled(self.bases)
+        self.bases = tuple(grams.bases[part.plate][:, :, None, None] for part in grams.levels)
+        turning, several = any(part.plate in collapsed.affine.turning for part in grams.levels), collapsed.sets > 1
+        self.finest_couplings = None if several or turning else self._coupled(self.elimination.one, self.bases)
         self.above = [self._above(level) for level in range(len(self.sizes))]
         self.parts = (*grams.levels, *grams.crossed, *([grams.population] if grams.population else []))
-        self.constant = float(grams.log_scale.sum()) - 0.5 * log(2.0 * pi) * self.numbers
+        volume = 0.5 * log(2.0 * pi) * self.numbers
+        log_scale = self.elimination.log_scale  # one, or one of each data set
+        self.constant = (log_scale if collapsed.sets > 1 else float(log_scale)) - volume
 
     @property
     def numbers(self) -> int:
@@ -81,7 +83,10 @@ class Ladder:
     def rungs(self, values: Mapping[str, Tensor], noise: Tensor) -> Rungs:
         """At values `(batch, 1, *event)` of the rest, with standard normal numbers of the root `(R, batch)`."""
         spreads, roots = self.collapsed.spreads(values, noise.shape[1])
-        return self._rungs(values, spreads, roots, self.elimination.drawn(spreads, noise))
+        return self.elimination.each(self._drawn, spreads, roots, self.bases_at(values, spreads), noise)
+
+    def _drawn(self, one: Elimination, spreads: Spreads, roots: Roots, bases: Sequence[Tensor], noise: Tensor) -> Rungs:
+        return self._rungs(one, spreads, roots, bases, one.drawn(spreads, noise))
 
     def at(self, values: Mapping[str, Tensor], tail: Tensor) -> tuple[Rungs, Tensor]:
         """The same where crossed effects and coefficients are known, and their standard normal numbers `(R, batch)`.
@@ -91,14 +96,18 @@ class Ladder:
             tail: `(R, batch)`, as `Rungs` has it; coefficients that are held stand among the rest as well.
         """
         spreads, roots = self.collapsed.spreads(values, tail.shape[1])
-        reduced = self.elimination.reduce(spreads)
-        u = tail.new_zeros(0, tail.shape[1])
+        return self.elimination.each(self._known, spreads, roots, self.bases_at(values, spreads), tail)
+
+    def _known(
+        self, one: Elimination, spreads: Spreads, roots: Roots, bases: Sequence[Tensor], tail: Tensor
+    ) -> tuple[Rungs, Tensor]:
+        reduced, u = one.reduce(spreads), tail[:0]
         if self.root.width:
             standard = {part.plate: unrooted(roots[part.plate], x) for part, x in self.apart(tail).items()}
             u = self.root.joined(spreads, standard)
         noise = product(reduced.root, u.unsqueeze(1), transpose=True).squeeze(1) - reduced.centre if len(u) else u
-        half = log_diagonal(reduced.root)
-        return self._rungs(values, spreads, roots, Drawn(reduced.log_marginal, reduced.grams, half, u)), noise
+        drawn = Drawn(reduced.log_marginal, reduced.grams, log_diagonal(reduced.root), u)
+        return self._rungs(one, spreads, roots, bases, drawn), noise
 
     def down(self, rungs: Sequence[Rung], noise: Sequence[Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
         """Effects `(K, groups, batch)` of all levels, finest first.
@@ -141,30 +150,27 @@ class Ladder:
         ]
         return sum(parts[1:], parts[0])
 
-    def _rungs(
-        self,
-        values: Mapping[str, Tensor],
-        spreads: Spreads,
-        roots: Mapping[str | None, Tensor],
-        drawn: Drawn,
-    ) -> Rungs:
-        grams, elimination, u = self.grams, self.elimination, drawn.root
+    def _rungs(self, one: Elimination, spreads: Spreads, roots: Roots, bases: Sequence[Tensor], drawn: Drawn) -> Rungs:
+        grams, u = self.grams, drawn.root
         coordinates = self.root.turn(spreads, u.unsqueeze(1)).squeeze(1) if len(u) else u  # of columns
         right = torch.cat([-coordinates[grams.n_crossed :], -spreads.held, torch.ones_like(spreads.factors[:1])])
         volume = -drawn.half
         for part in self.parts:
             volume = volume + log_diagonal(roots[part.plate]).expand(part.size, -1).sum(0)
-        levels, bases = [], self.bases_at(values, spreads)
+        levels = []
         for level, k in enumerate(self.widths):
             if level == 0:
-                inner = elimination.finest.inner(spreads.levels[0], spreads.factors.square().reciprocal())
-                if elimination.finest.classes < elimination.finest.groups:
-                    inner = inner[:, elimination.finest.of_group]
-                left = torch.einsum("ktn,tb->knb", self.tails, right)
+                inner = one.finest.inner(spreads.levels[0], spreads.factors.square().reciprocal())
+                if one.finest.classes < one.finest.groups:
+                    inner = inner[:, one.finest.of_group]
+                tails = one.finest.sums.packed[0][one.finest.index[:k, grams.width - grams.tail :]]  # (K, tail, groups)
+                left = torch.einsum("ktn,tb->knb", tails, right)
                 if grams.n_crossed:
-                    crossed = [matrix @ coordinates[: grams.n_crossed] for matrix in elimination.sums.crossed[0]]
+                    crossed = [matrix @ coordinates[: grams.n_crossed] for matrix in one.sums.crossed[0]]
                     left = left - torch.stack(crossed)
-                couplings = self.finest_couplings if self.still else self._coupled(bases)
+                couplings = self.finest_couplings
+                if couplings is None:
+                    couplings = tuple(x.expand(*x.shape[:3], u.shape[1]) for x in self._coupled(one, bases))
             else:
                 gram = drawn.grams[level - 1]
                 inner = packed(identity_plus(around(spreads.levels[level], gram[:k, :k])))
@@ -185,22 +191,22 @@ class Ladder:
         every = torch.cat([*(x.flatten(0, 1) for x in tail), held])
         return Rungs(drawn.log_marginal, volume, every, tuple(levels))
 
-    def bases_at(self, values: Mapping[str, Tensor], spreads: Spreads) -> list[Tensor]:
+    def bases_at(self, values: Mapping[str, Tensor], spreads: Spreads) -> tuple[Tensor, ...]:
         """From innovations of each level to coordinates of its columns, `(K, K, 1, batch or 1)`."""
-        if self.still:
+        if self.finest_couplings is not None:
             return self.bases
         affine, batch = self.collapsed.affine, spreads.factors.shape[1]
-        found = []
+        found: list[Tensor] = []
         for part, base in zip(self.grams.levels, self.bases, strict=True):
             turned = affine.turned(part, values, batch)
-            found.append(base if turned is None else product(base, turned))
-        return found
+            found.append(base.expand(-1, -1, 1, batch) if turned is None else product(base, turned))
+        return tuple(found)
 
-    def _coupled(self, bases: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """`finest_couplings` where columns depend on the rest, `(K, K_m, groups, batch)`."""
+    def _coupled(self, one: Elimination, bases: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Products of the finest level's columns with those of coarser ones, `(K, K_m, groups, batch or 1)`."""
         if not bases:
             return ()
-        index, sums, k = self.elimination.finest.index, self.grams.packed[0], self.widths[0]
+        index, sums, k = one.finest.index, one.finest.sums.packed[0], self.widths[0]
         ends = [sum(self.widths[: m + 1]) for m in range(len(self.widths))]
         return tuple(
             _between(bases[0], bases[m], sums[index[:k, a:b]].unsqueeze(3))

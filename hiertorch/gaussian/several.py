@@ -10,6 +10,7 @@ docs/decisions.md: What differs between data sets is a value.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine
-from hiertorch.gaussian.elimination import Elimination
+from hiertorch.gaussian.elimination import Elimination, Sums
 from hiertorch.gaussian.grams import Grams
 from hiertorch.gaussian.root import Reduced, Spreads
 
@@ -47,16 +48,37 @@ class Eliminations:
     """
 
     def __init__(self, grams: Sequence[Grams]) -> None:
-        every = [Elimination(each, alike=False) for each in grams]  # no two groups share work: sets differ in which
-        self.sets, self.one = len(every), every[0]
-        sparse = [*self.one.sums.finest.transfer, *(matrix for row in self.one.sums.crossed for matrix in row)]
-        if (numbers := self.sets * sum(matrix.numel() for matrix in sparse)) > MOST_NUMBERS:
-            raise NotAffine(
-                f"the matrices of {self.sets} data sets hold {numbers:,} numbers, more than {MOST_NUMBERS:,}"
+        self.sets, first = len(grams), grams[0]
+        if first.crossed:
+            every = [Elimination(each, alike=False) for each in grams]  # no groups share work: sets differ in which
+            sparse = [*every[0].sums.finest.transfer, *(matrix for row in every[0].sums.crossed for matrix in row)]
+            self._check(sum(matrix.numel() for matrix in sparse))
+            self._sums = _mapped(
+                lambda *each: torch.stack([x.to_dense() for x in each]), *(each.sums for each in every)
             )
-        self._sums = _mapped(lambda *each: torch.stack([x.to_dense() for x in each]), *(each.sums for each in every))
-        self.one = self.one.given(_mapped(lambda x: x[0], self._sums))  # whose matrices are dense too
+            one = every[0]
+        else:
+            q, k = first.width - (first.levels[0].width if first.levels else 0), first.width
+            groups = first.levels[0].size if first.levels else 0
+            self._check(q * (q + 1) // 2 * first.left.shape[2] * groups * ((k - q) * (k - q + 1) // 2))
+            given = [
+                torch.stack(x) for x in zip(*((g.packed, g.left, g.weight, g.log_scale) for g in grams), strict=True)
+            ]
+
+            def sums_of(packed: Tensor, left: Tensor, weight: Tensor, log_scale: Tensor) -> Sums:
+                own = replace(first, packed=packed, left=left, weight=weight, log_scale=log_scale)
+                return Elimination(own, alike=False, dense=True).sums
+
+            self._sums, one = torch.vmap(sums_of)(*given), Elimination(first, alike=False)
+        self.log_scale = self._sums.log_scale
+        self.one = one.given(_mapped(lambda x: x[0], self._sums))  # whose matrices are dense too
+        self.one.root.loops = False  # which no map of torch goes through
         self.finest, self.widths, self.root = self.one.finest, self.one.widths, self.one.root
+
+    def _check(self, numbers: int) -> None:
+        """Raises NotAffine where matrices of so many numbers for each set are too large."""
+        if (every := self.sets * numbers) > MOST_NUMBERS:
+            raise NotAffine(f"the matrices of {self.sets} data sets hold {every:,} numbers, more than {MOST_NUMBERS:,}")
 
     def noise_from(self, lowest: int) -> int:
         """See `Elimination`."""
@@ -64,7 +86,7 @@ class Eliminations:
 
     def reduce(self, spreads: Spreads) -> Reduced:
         """See `Elimination`."""
-        return self._each(lambda one, spreads: one.reduce(spreads), spreads)
+        return self.each(lambda one, spreads: one.reduce(spreads), spreads)
 
     def draw(
         self,
@@ -76,13 +98,13 @@ class Eliminations:
         only: Tensor | None = None,
     ) -> dict[str | None, Tensor]:
         """See `Elimination`."""
-        return self._each(lambda one, *own: one.draw(*own, lowest, only), spreads, reduced, noise, coefficients)
+        return self.each(lambda one, *own: one.draw(*own, lowest, only), spreads, reduced, noise, coefficients)
 
     def log_conditional(self, spreads: Spreads, reduced: Reduced, given: Mapping[str | None, Tensor]) -> Tensor:
         """See `Elimination`."""
-        return self._each(lambda one, *own: one.log_conditional(*own), spreads, reduced, given)
+        return self.each(lambda one, *own: one.log_conditional(*own), spreads, reduced, given)
 
-    def _each(self, function: Callable[..., Nest], *arguments: object) -> Nest:
+    def each(self, function: Callable[..., Nest], *arguments: object) -> Nest:
         """A function of every set, with its part of the arguments, whose tensors have the batch in their last axis."""
         parts = [_mapped(lambda x: x.unflatten(-1, (-1, self.sets)).movedim(-1, 0), x) for x in arguments]
         axes = (0, *(None if x is None else 0 for x in arguments))

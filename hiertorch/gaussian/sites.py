@@ -37,10 +37,11 @@ FLOOR = 1e-6
 
 
 class Moments(NamedTuple):
-    """Sums over values of all latents, by row."""
+    """Sums over values of all latents, by row: `(rows,)`, or `(sets, rows)` of data sets with their own responses."""
 
     number: float
-    eta: Tensor
+    weight: Tensor  # of the row in all of them, or `()` where that is their number
+    eta: Tensor  # times this weight
     first: Tensor  # d log f / d eta
     second: Tensor  # -d^2 log f / d eta^2
     means: dict[str, Tensor]  # latents that shift sites, (numbers,)
@@ -54,7 +55,7 @@ class Moments(NamedTuple):
     def tensors(self) -> dict[str, Tensor]:
         """The same as named tensors, which `of` takes."""
         number = torch.tensor(self.number, dtype=self.eta.dtype, device="cpu")
-        found = {"number": number, "eta": self.eta, "first": self.first, "second": self.second}
+        found = {"number": number, "weight": self.weight, "eta": self.eta, "first": self.first, "second": self.second}
         found |= {f"mean of {name}": x for name, x in self.means.items()}
         return found | {f"mixed with {name}": x for name, x in self.mixed.items()}
 
@@ -65,7 +66,8 @@ class Moments(NamedTuple):
             {name.removeprefix(words): x for name, x in tensors.items() if name.startswith(words)}
             for words in ("mean of ", "mixed with ")
         )
-        return cls(float(tensors["number"]), tensors["eta"], tensors["first"], tensors["second"], means, mixed)
+        weight, eta, first, second = (tensors[name] for name in ("weight", "eta", "first", "second"))
+        return cls(float(tensors["number"]), weight, eta, first, second, means, mixed)
 
     def sites(self, longest: float | None = None) -> Sites:
         """Those for these moments.
@@ -74,7 +76,7 @@ class Moments(NamedTuple):
             longest: bound of z - E[eta], in units of the typical 1 / sqrt(w): far from the posterior Newton's steps are
                 too long.
         """
-        eta, first, second = (x / self.number for x in (self.eta, self.first, self.second))
+        eta, first, second = (x / self.weight for x in (self.eta, self.first, self.second))
         finite = first.isfinite() & second.isfinite() & eta.isfinite()
         first, second, eta = (torch.where(finite, x, 0.0) for x in (first, second, eta))
         w = second.clamp(min=0.0)
@@ -85,7 +87,8 @@ class Moments(NamedTuple):
         w = w.clamp(min=largest * FLOOR if largest > 0 else FLOOR)
         z, shifts = eta + first / w, dict[str, Tensor]()
         for name, mixed in self.mixed.items():
-            slope = (mixed / self.number).nan_to_num(0.0, 0.0, 0.0) / w.unsqueeze(1)  # of z in a number
+            mean = mixed / self.weight.unsqueeze(-1)
+            slope = mean.nan_to_num(0.0, 0.0, 0.0) / w.unsqueeze(1)  # of z in a number
             shifts[name] = -slope
             z = z - slope @ (self.means[name] / self.number)
         return Sites(z, w, shifts)
@@ -105,11 +108,12 @@ class RowDerivatives:
 
     Args:
         terms: weighted log densities of the rows, `(chains, rows)`, of values of all latents.
-        surrogate: knows eta.
+        surrogate: knows eta, and which data sets there are.
     """
 
     def __init__(self, terms: Callable[[Mapping[str, Tensor]], Tensor], surrogate: Surrogate) -> None:
         self.terms, self.model, self.data = terms, surrogate.model, surrogate.data
+        self.sets, self.weights = surrogate.sets if surrogate.own else 1, surrogate.weights
         every = _directions(surrogate.predictor, self.data)
         largest = torch.stack([x.abs() for _, _, x in every]).amax(0)
         self.shifting = surrogate.predictor.shifting
@@ -126,7 +130,7 @@ class RowDerivatives:
             left = left & ~seen[best]
 
     def __call__(self, values: Mapping[str, Tensor]) -> Moments:
-        """Sums over the chains of values `(chains, size, *event)`."""
+        """Sums over the chains of values `(chains, size, *event)`, or over those of each data set."""
         eta, here = self._eta(values), self.terms(values)
         first, second = torch.zeros_like(here), torch.zeros_like(here)
         for part in self.along:
@@ -137,7 +141,16 @@ class RowDerivatives:
         first, second = torch.where(finite, first, 0.0), torch.where(finite, second, 0.0)
         means = {name: values[name].flatten(1).sum(0) for name in self.shifting}
         mixed = {name: self._mixed(values, name) for name in self.shifting}
-        return Moments(len(here), eta.expand_as(here).sum(0), first.sum(0), second.sum(0), means, mixed)
+        eta, weight = eta.expand_as(here), torch.tensor(len(here) / self.sets, dtype=here.dtype, device="cpu")
+        if self.weights is not None:
+            each = self.weights.repeat(len(here) // len(self.weights), 1)
+            eta, weight = each * eta, self._by_set(each)
+        eta, first, second = map(self._by_set, (eta, first, second))
+        return Moments(len(here), weight, eta, first, second, means, mixed)
+
+    def _by_set(self, x: Tensor) -> Tensor:
+        """Sums over chains."""
+        return x.sum(0) if self.sets == 1 else x.unflatten(0, (-1, self.sets)).sum(0)
 
     def _moved(self, values: Mapping[str, Tensor], along: "Along") -> tuple[Tensor, Tensor, Tensor]:
         """The rows' log densities where eta is a little higher, and lower, and by how much, `(chains, rows)`."""

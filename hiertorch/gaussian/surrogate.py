@@ -6,7 +6,7 @@ A row's *site* is (z_i, w_i). Once sites are chosen, the model with the response
 likelihood is conditionally Gaussian, and all of `hiertorch.gaussian.collapse` serves it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from hiertorch.gaussian.affine import Composed, NotAffine, Part
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.predictor import Predictor, find_predictor, unit
+from hiertorch.gaussian.several import sets_of
 from hiertorch.gaussian.slots import slots_of, with_slots
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
@@ -45,8 +46,8 @@ class Sites(NamedTuple):
     """What stands for the rows.
 
     Attributes:
-        z: responses, `(rows,)`.
-        w: weights, `(rows,)`.
+        z: responses, `(rows,)`, or `(sets, rows)` where data sets have responses of their own.
+        w: weights, likewise; of rows of weight 1 where data sets have row weights of their own.
         shifts: latent -> what its numbers take from eta, `(rows, numbers)`: as thresholds move, so do sites.
     """
 
@@ -101,6 +102,9 @@ class Surrogate:
     Attributes:
         model: with normal rows.
         data: the rows, with the columns of the predictor.
+        sets: of data, of which chain c has set c mod sets (`hiertorch.gaussian.several`).
+        own: whether each has a response of its own, and so sites.
+        weights: of rows, `(sets, rows)`; None if no set has its own.
         unit: size of differences of eta that matter.
         first: with the response 0 and the weight 1 in all rows.
 
@@ -117,16 +121,19 @@ class Surrogate:
     def __init__(self, model: Model, data: Data, reads: Reads, several: Collection[str] = ()) -> None:
         if data.dtype != torch.float64:
             raise NotAffine("the data are in single precision")
-        if any(x is not None and x.dim() == 2 for x in (data.y, data.weights)):
-            raise NotAffine("chains have data of their own")
         if any(latent.turns > 1 for latent in model.latents.values()):
             raise NotAffine("chains have priors of their own")
-        self.predictor = find_predictor(model, data, reads, several)
+        self.sets, self.own, self.weights, one = sets_of(data), data.y.dim() == 2, None, data.of_chains(0)
+        if data.weights is not None and data.weights.dim() == 2:
+            self.weights = data.weights[: self.sets]
+        self.predictor = find_predictor(model, one, reads, several)
+        if self.own and self.predictor.shifting:
+            raise NotAffine("chains have responses of their own, and sites shift with other latents")
         columns = {OFFSET: self.predictor.offset} | {column_of(n): x for n, x in self.predictor.columns.items()}
         ones = torch.ones(data.n_rows, dtype=data.dtype, device=data.device)
         widths = {name: prod(reads.values[name].shape[2:]) for name in self.predictor.shifting}
         columns |= {column_of(name): ones.unsqueeze(1).expand(-1, width) for name, width in widths.items()}  # any
-        self.model = SurrogateModel(model, data, self.predictor)
+        self.model = SurrogateModel(model, one, self.predictor)
         self.data = with_slots(data.with_columns(columns), self.predictor.slots)
         response = Normal(torch.zeros_like(ones), ones)
         seen = replace(reads, likelihood=frozenset((*self.model.read, *self.model.slots)), response=response)
@@ -135,11 +142,13 @@ class Surrogate:
         )
         if isinstance(found, str):
             raise NotAffine(found)
-        self.first, self.unit = found, unit(reads.response, data.y)
+        self.first, self.unit = found, unit(reads.response, one.y)
         still = {name: ones.new_zeros(data.n_rows, width) for name, width in widths.items()}
         self.data = self.data.with_columns({column_of(name): x for name, x in still.items()})
         if still:
-            self.first = self.given(Sites(torch.zeros_like(ones), ones, still))
+            self.first = self._given(Sites(torch.zeros_like(ones), ones, still), [(ones * 0.0, ones)])
+        if data.by_chain and self._many_crossed:
+            raise NotAffine("chains have data of their own, and many effects are crossed")
 
     @property
     def members(self) -> list[tuple[str, ...]]:
@@ -154,6 +163,10 @@ class Surrogate:
     @property
     def crosswise(self) -> bool:
         """Whether so many effects are crossed that they move plate by plate (`hiertorch.gaussian.crosswise`)."""
+        return not self.data.by_chain and self._many_crossed
+
+    @property
+    def _many_crossed(self) -> bool:
         grams = self.first.grams
         width = grams.population.width if grams.population is not None else 0
         products = (width * sum(part.width for part in grams.levels)) ** 2 * sum(part.size for part in grams.levels)
@@ -192,9 +205,21 @@ class Surrogate:
         return [first, *[inside] * len(levels), *[across] * (len(parts) - len(levels))]
 
     def given(self, sites: Sites) -> Collapsed:
-        """The Gaussian model with these sites."""
+        """The Gaussian model with these sites; a row's site counts in each data set as the row itself does."""
+        if self.sets == 1:
+            return self._given(sites, [(sites.z, sites.w if self.weights is None else self.weights[0] * sites.w)])
+        w = sites.w if self.weights is None else self.weights * sites.w
+        return self._given(sites, list(zip(*(x.expand(self.sets, -1) for x in (sites.z, w)), strict=True)))
+
+    def _given(self, sites: Sites, each: Sequence[tuple[Tensor, Tensor]]) -> Collapsed:
+        """With the response and the weights of each data set; coordinates are those of their means."""
         affine = self.first.affine
         data = self.data.with_columns({column_of(name): x for name, x in sites.shifts.items()})
-        data = data.replace(y=sites.z, weights=sites.w)
-        composed = Composed(affine.composed.model, data, affine.composed.parts)
-        return Collapsed(replace(affine, composed=composed), data, [data], reduces=not self.crosswise)
+        sets = [data.replace(y=z, weights=w) for z, w in each]
+        middle = sets[0]
+        if len(sets) > 1:
+            middle = data.replace(
+                y=torch.stack([z for z, _ in each]).mean(0), weights=sum(w for _, w in each) / len(sets)
+            )
+        composed = Composed(affine.composed.model, middle, affine.composed.parts)
+        return Collapsed(replace(affine, composed=composed), middle, sets, reduces=not self.crosswise)

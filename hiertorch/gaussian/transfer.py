@@ -27,7 +27,9 @@ Columns = Callable[[Tensor, Tensor | None], Tensor]
 """g, from products `(strata, K, n)` with the finest level's columns, of all its groups or of groups `(n,)`."""
 
 
-def of_nested(grams: Grams, columns: Columns, of_group: Tensor, classes: int) -> tuple[Tensor, list[Tensor]]:
+def of_nested(
+    grams: Grams, columns: Columns, of_group: Tensor, classes: int, *, dense: bool = False
+) -> tuple[Tensor, list[Tensor]]:
     """Base `(strata, targets)` and a transfer matrix `(targets, classes)` a source, where coarser plates are levels.
 
     Args:
@@ -35,6 +37,7 @@ def of_nested(grams: Grams, columns: Columns, of_group: Tensor, classes: int) ->
         columns: how the finest level's columns enter.
         of_group: the class of each of its groups, `(groups,)`.
         classes: how many there are.
+        dense: whether matrices are kept dense, however many of their entries are 0.
     """
     k, width, strata = grams.levels[0].width, grams.width, len(grams.packed)
     a, b = torch.triu_indices(width - k, width - k, device=of_group.device)
@@ -53,7 +56,7 @@ def of_nested(grams: Grams, columns: Columns, of_group: Tensor, classes: int) ->
                 both = g[x, c] * g[y, d]
                 summed.append(_sum_by(both if x == y else both + g[y, c] * g[x, d], where, len(cells)))
             values = torch.cat(summed)  # (pairs, cells)
-            transfer.append(matrix_of(rows, (cells % classes).expand_as(rows), values, shape))
+            transfer.append(matrix_of(rows, (cells % classes).expand_as(rows), values, shape, dense=dense))
     return grams.left.flatten(1), transfer
 
 
@@ -99,12 +102,12 @@ def of_root(grams: Grams) -> Tensor:
     return base.flatten(1)
 
 
-def matrix_of(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A matrix of these entries (summed where they meet), sparse if most of it is 0."""
+def matrix_of(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int], *, dense: bool = False) -> Tensor:
+    """A matrix of these entries (summed where they meet), sparse if most of it is 0 and it need not be dense."""
     rows, columns, values = rows.flatten(), columns.flatten(), values.flatten()
-    if len(values) > SPARSE_BELOW * shape[0] * shape[1]:
-        dense = values.new_zeros(shape[0] * shape[1])
-        return dense.index_add_(0, rows * shape[1] + columns, values).unflatten(0, shape)
+    if dense or len(values) > SPARSE_BELOW * shape[0] * shape[1]:
+        found = values.new_zeros(shape[0] * shape[1])
+        return found.index_add_(0, rows * shape[1] + columns, values).unflatten(0, shape)
     with quiet(".*[Ss]parse.*"):  # that this part of torch is in beta
         return torch.sparse_coo_tensor(torch.stack([rows, columns]), values, shape).coalesce().to_sparse_csr()
 

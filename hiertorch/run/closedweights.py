@@ -16,7 +16,7 @@ from hiertorch.density.rowblocks import Effects
 from hiertorch.density.rowpass import RowPass
 from hiertorch.density.structure import Structure
 from hiertorch.families import rowforms
-from hiertorch.families.rowforms import RowForm
+from hiertorch.families.rowforms import Parameters, RowForm
 from hiertorch.gaussian.affine import Part
 from hiertorch.gaussian.slots import Slots
 from hiertorch.gaussian.surrogate import Sites, Surrogate
@@ -59,6 +59,9 @@ def has_form(response: Distribution | None) -> bool:
 class ClosedWeights:
     """lw by group of the finest plate, `(groups, chains)`, from theta, the root and effects.
 
+    Where data sets have row weights of their own, rows of a group that have the same weight in every set are a cell.
+    Sums are taken by cell, and added up by group with the weights that cells have for each chain.
+
     Args:
         form: of the rows.
         structure: of the model on its data.
@@ -89,12 +92,23 @@ class ClosedWeights:
         columns = {name: part(whole).expand(1, data.n_rows)[0] for name, part in form.columns.items()}
         one = torch.zeros(data.n_rows, dtype=torch.long, device=data.device)
         group = data[str(grams.levels[0].plate)] if grams.levels else one
+        weights, number = structure.target.data.weights, grams.levels[0].size if grams.levels else 1
+        self.cells: tuple[Tensor, Tensor, int] | None = None  # the group of each, its weights, and how many groups
+        self.constants: list[Callable[[Parameters], Tensor]] = []  # of each data set
+        if surrogate.weights is not None:
+            own = torch.cat([group.unsqueeze(0).to(mean), surrogate.weights])
+            found, group = torch.unique(own, dim=1, return_inverse=True)
+            self.cells = found[0].long(), found[1:].mT, number
+            number, weights = found.shape[1], None
+            y = structure.target.data.y
+            self.constants = [form.kind(y, columns, w).constants for w in surrogate.weights]
         offset = mean - anchored
         still = bool((offset.abs() <= ROUNDED * (1.0 + mean.abs().amax())).all())  # 0 up to rounding
         self.rows = RowPass(
             form.kind, structure.target.data.y, columns, None if still else offset, fixed.mT.contiguous(), levels,
-            crossed, group, grams.levels[0].size if grams.levels else 1, structure.target.data.weights,
+            crossed, group, number, weights,
         )  # fmt: skip
+        self.constants = self.constants or [self.rows.constants]
 
     def set_sites(self, sites: Sites) -> None:
         """Takes sites, in the order of the data."""
@@ -110,11 +124,19 @@ class ClosedWeights:
             values = self.composed.zeros(self.standing.constrained(position), n)
             response = self.model.likelihood(values, self.witness)
             found = {name: part(response).expand(n, 1)[:, 0] for name, part in self.form.parameters.items()}
-        return torch.stack([*found.values(), self.rows.constants(found).expand(n)])
+        sets = len(self.constants)
+        each = [of({name: x[d::sets] for name, x in found.items()}) for d, of in enumerate(self.constants)]
+        constant = torch.stack([x.expand(n // sets) for x in each], 1).flatten()
+        return torch.stack([*found.values(), constant])
 
     def __call__(self, parameters: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Tensor:
         """The sums; terms of the rows that theta alone decides stand with the first group."""
         found = self.rows.weights(*self._read(parameters, tail, effects))
+        if self.cells is not None:
+            of, weights, number = self.cells
+            each = weights.repeat(1, found.shape[1] // weights.shape[1])
+            found = torch.where(each == 0.0, 0.0, found * each)
+            found = found.new_zeros(number, found.shape[1]).index_add_(0, of, found)
         found[0] += parameters[-1]
         return found
 
@@ -156,7 +178,7 @@ def closed_weights(
     """The closed form of a model's rows, if there is one, and it is theirs."""
     response = structure.reads.response
     form = None if response is None else FORMS.get(type(response))
-    if form is None or surrogate.predictor.moving is not None or surrogate.predictor.shifting:
+    if form is None or surrogate.own or surrogate.predictor.moving is not None or surrogate.predictor.shifting:
         return None
     ones = torch.ones_like(surrogate.data.y)
     sites = Sites(0.0 * ones, ones, {})

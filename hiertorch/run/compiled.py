@@ -63,7 +63,7 @@ class WhitenedCompiled(Whitened):
     def serves(surrogate: Surrogate, chains: int) -> bool:
         """Whether the engine is made for such a model, and pays."""
         grams, y = surrogate.first.grams, surrogate.data.y
-        simple = len(grams.levels) == 1 and not grams.crossed
+        simple = len(grams.levels) == 1 and not grams.crossed and not surrogate.data.by_chain
         size = chains >= FEWEST and len(y) * chains <= LARGEST
         return simple and size and can_compile(y.device) and y.dtype == torch.float64
 

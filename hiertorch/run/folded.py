@@ -36,13 +36,16 @@ class Folded:
         self.folded = [i for i, scale in enumerate(scales) if scale and few]
         self.width = len(scales)
 
-    def fit(self, draws: Tensor, wider: float = 1.0) -> dict[str, Tensor]:
-        """Mean and root of the covariance of draws `(n, d)`, logarithms of scales taken back."""
-        x = self._natural(draws)
-        centred = x - x.mean(0)
-        covariance = wider**2 * centred.mT @ centred / max(1, len(x) - 1)
-        floor = torch.finfo(x.dtype).tiny + 1e-10 * covariance.diagonal().clamp(min=1e-20)
-        return {"mean": x.mean(0), "root": torch.linalg.cholesky(covariance + floor.diag_embed())}
+    def fit(self, draws: Tensor, wider: float = 1.0, sets: int = 1) -> dict[str, Tensor]:
+        """Mean `(sets, d)` and root of the covariance `(sets, d, d)` of draws `(n, d)`, which belong to the
+        sets in turn; logarithms of scales taken back.
+        """
+        x = self._natural(draws).unflatten(0, (-1, sets)).transpose(0, 1)  # (sets, n, d)
+        mean = x.mean(1)
+        centred = x - mean.unsqueeze(1)
+        covariance = wider**2 * centred.mT @ centred / max(1, x.shape[1] - 1)
+        floor = torch.finfo(x.dtype).tiny + 1e-10 * covariance.diagonal(dim1=1, dim2=2).clamp(min=1e-20)
+        return {"mean": mean, "root": torch.linalg.cholesky(covariance + floor.diag_embed())}
 
     def draw(self, tuning: Mapping[str, Tensor], number: int, generator: torch.Generator) -> Tensor:
         """`(number, d)`."""
@@ -55,7 +58,7 @@ class Folded:
         """The same of standard normal numbers `(number, d)` and uniform ones on (0, 1], `(FREEDOM / 2, number)`."""
         mean, root = tuning["mean"], tuning["root"]
         chi = -2.0 * uniform.log().sum(0)  # chi-squared
-        x = mean + (normal * (FREEDOM / chi).sqrt().unsqueeze(1)) @ root.mT
+        x = (mean + _by_set(normal * (FREEDOM / chi).sqrt().unsqueeze(1), root)).flatten(0, 1)
         for i in self.folded:
             x[:, i] = x[:, i].abs().clamp(min=SMALLEST).log()
         return x
@@ -65,18 +68,19 @@ class Folded:
         mean, root, d = tuning["mean"], tuning["root"], self.width
         x = self._natural(u)
         inverse = torch.linalg.solve_triangular(root, torch.eye(d, dtype=x.dtype, device=x.device), upper=False)
+        mean = mean.repeat(len(x) // len(mean), 1)
         constant = lgamma((FREEDOM + d) / 2) - lgamma(FREEDOM / 2) - 0.5 * d * log(FREEDOM * pi)
         each = []
         for signs in product((1.0, -1.0), repeat=len(self.folded)):
             turned = x.clone()
             for i, sign in zip(self.folded, signs, strict=True):
                 turned[:, i] *= sign
-            square = ((turned - mean) @ inverse.mT).square().sum(1)
-            each.append(torch.log1p(square / FREEDOM))
-        total = torch.stack(each).mul(-0.5 * (FREEDOM + d)).logsumexp(0)
+            each.append(torch.log1p(_by_set(turned - mean, inverse).square().sum(2) / FREEDOM))
+        total = torch.stack(each).mul(-0.5 * (FREEDOM + d)).logsumexp(0)  # (n / sets, sets)
+        total = (total - root.diagonal(dim1=1, dim2=2).log().sum(1)).flatten()
         for i in self.folded:
             total = total + u[:, i]
-        return constant - root.diagonal().log().sum() + total
+        return constant + total
 
     def _natural(self, u: Tensor) -> Tensor:
         if not self.folded:
@@ -85,3 +89,8 @@ class Folded:
         for i in self.folded:
             x[:, i] = x[:, i].exp()
         return x
+
+
+def _by_set(x: Tensor, matrix: Tensor) -> Tensor:
+    """M x of each `(n, d)` by the matrix `(sets, d, d)` of its set: `(n / sets, sets, d)`."""
+    return torch.einsum("nsd,sed->nse", x.unflatten(0, (-1, len(matrix))), matrix)

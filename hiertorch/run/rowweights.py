@@ -7,6 +7,7 @@ All ratios of the whitened moves are differences of these.
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from hiertorch.density.recording import record
@@ -17,7 +18,8 @@ from hiertorch.model.latent import Values
 
 
 class RowWeights:
-    """By the user's own density, whatever it is.
+    """By the user's own density, whatever it is. Of data sets with row weights of their own each row counts, with its
+    site, as its weight says.
 
     Args:
         structure: of the model on its data.
@@ -26,7 +28,7 @@ class RowWeights:
     """
 
     def __init__(self, structure: Structure, surrogate: Surrogate, plate: str | None) -> None:
-        self.target, self.model = structure.target, surrogate.model
+        self.target, self.model, self.surrogate = structure.target, surrogate.model, surrogate
         plates = () if plate is None else (plate,)
         blocked = Rows(surrogate.data, plates)
         if not agrees(self.target, blocked, probe(self.target, structure.reads)):
@@ -46,12 +48,20 @@ class RowWeights:
 
     def set_sites(self, sites: Sites) -> None:
         """Takes sites, in the order of the data."""
-        every = (sites.z, sites.w, *(sites.shifts[name] for name in self.shifting))
-        self.given = tuple(x[self.rows.source] for x in every)
+        weights, chains = self.surrogate.weights, self.target.data.by_chain
+        own = (sites.z, sites.w if weights is None else weights * sites.w)
+        each = [x if x.dim() == 1 else x.repeat(chains // len(x), 1) for x in own]
+        self.given = (
+            *(x[..., self.rows.source] for x in each),
+            *(sites.shifts[name][self.rows.source] for name in self.shifting),
+        )
 
     def terms(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Weighted log densities in the order of the data, `(chains, rows)`."""
-        return self.target.row_terms(values, self.target.data)
+        """Weighted log densities in the order of the data, `(chains, rows)`; of some chains for each data set."""
+        data, chains = self.target.data, len(next(iter(values.values())))
+        if data.by_chain not in (0, chains):
+            data = data.of_chains(torch.arange(chains, device=data.device) % self.surrogate.sets)
+        return self.target.row_terms(values, data)
 
     def record(self, *, compiled: bool) -> None:
         """From now on the pass over the rows is recorded at its first call and replayed, compiled if asked."""

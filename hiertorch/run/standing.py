@@ -31,10 +31,12 @@ class Place(NamedTuple):
     weights: Tensor  # lw, (groups of the finest level, chains)
     heavy: tuple[Tensor, ...]  # log t(noise) - log N(noise) of levels, (groups, chains)
 
-    def height(self, constant: float) -> Tensor:
-        """log p(latents, y) on unconstrained space, `(chains,)`, given the constant of the ladder."""
+    def height(self, constant: float | Tensor) -> Tensor:
+        """log p(latents, y) on unconstrained space, `(chains,)`, given the ladder's constant, or each data set's."""
         square = self.square + sum(x.square().sum((0, 1)) for x in self.noise)
-        return self.density + self.weights.sum(0) - 0.5 * square - self.rungs.log_volume + constant
+        found = self.density + self.weights.sum(0) - 0.5 * square - self.rungs.log_volume
+        each = 1 if isinstance(constant, float) else len(constant)
+        return (found.unflatten(0, (-1, each)) + constant).flatten()
 
     def tensors(self) -> dict[str, Tensor]:
         """The same as named tensors, which `of` takes."""
@@ -55,7 +57,7 @@ class Place(NamedTuple):
         for k in levels:
             above = range(len(ladder.widths) - k - 1)
             coupled = tuple(tensors[f"coupling{k},{m}"] for m in above)
-            if not k and ladder.still:  # the same object at all places, so that none is chosen
+            if not k and ladder.finest_couplings is not None:  # the same object at all places, so that none is chosen
                 coupled = ladder.finest_couplings
             rungs.append(Rung(tensors[f"half{k}"], tensors[f"middle{k}"], coupled))
         return cls(

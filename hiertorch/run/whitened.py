@@ -111,13 +111,13 @@ class Whitened(Engine):
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Around a mode of the surrogate, whose sites are found with it; see `Engine.begin`."""
         standing, source = self.standing, self.generator
-        explored = self._explored(start := starting(source, self.target.data.device))
-        parts = (self.surrogate, standing, self.weigh.terms, self.derivatives, start)
-        mode, spread, sites = found_around_mode(explored, *parts)
+        parts = (self.surrogate, standing, self.weigh.terms, self.derivatives)
+        start, sets = starting(source, self.target.data.device), self.surrogate.sets
+        mode, spread, sites = found_around_mode(self._explored(start), *parts, start)
         self._take_sites(sites)
-        around = Folded([False] * standing.width)
-        pool = around.draw({"mean": mode, "root": spread.diag_embed()}, POOL, source)
-        self.tuning = self.proposal.fit(pool, WIDER)
+        number = sets * max(-(-POOL // sets), FEWEST * (1 + standing.width), self.chains // sets)
+        pool = Folded([False] * standing.width).draw({"mean": mode, "root": spread.diag_embed()}, number, source)
+        self.tuning, mode = self.proposal.fit(pool, WIDER, sets), mode.repeat(number // sets, 1)
         given = read_init(self.target, self.chains, init)
         self.at = self._started(pool, given, 1.0)
         for attempt in range(1, TRIALS):  # nearer to the mode, where the density is not finite
@@ -285,13 +285,14 @@ class Whitened(Engine):
         """Proposals from the positions of a round, sites from its draws; effects stay where they are."""
         at, seen = self.at, self.round
         every, moments = torch.cat(seen.positions), seen.moments
-        if len(every) >= FEWEST * (1 + self.standing.width):
-            self.tuning, self.walk = self.proposal.fit(every), scale_of(every)
+        own = every.unflatten(0, (-1, sets := self.surrogate.sets))
+        if len(own) >= FEWEST * (1 + self.standing.width):
+            self.tuning, self.walk = self.proposal.fit(every, sets=sets), scale_of((own - own.mean(0)).flatten(0, 1))
         for level in self.levels:
             self.tails.widen(level, self.counted.longest[1 + level])
         rate, longest = seen.rate, max(int(x.max()) for x in self.counted.longest.values())
         self.counted.forget()
-        before, poor = self.adjusted, wanted(rate, at.noise)
+        before, poor = self.adjusted, sets == 1 and wanted(rate, at.noise)
         if seen.numbers and (poor or before is not None):
             self.adjusted = fitted(torch.cat(seen.thetas), torch.cat(seen.numbers, 2), at.rungs.levels[0])
         settled = seen.settled(self.course.rate, longest) and self.adjusted is before

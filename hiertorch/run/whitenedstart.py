@@ -50,16 +50,18 @@ FLOOR = 1.0
 
 
 class Explored(Protocol):
-    """What is asked of the surrogate on the way to its mode."""
+    """What is asked of the surrogate on the way to its mode; of several data sets, to that of each."""
 
     def take(self, sites: Sites, theta: Tensor) -> None:
-        """From now on it has these sites, near theta `(d,)`."""
+        """From now on it has these sites, near theta `(sets, d)`."""
 
     def heights(self, places: Tensor) -> Tensor:
-        """log pi_s at theta `(n, d)`, up to a constant: `(n,)`."""
+        """log pi_s at theta `(n, d)`, of the sets in turn, up to a constant: `(n,)`."""
 
     def drawn(self, theta: Tensor, number: int) -> dict[str, Tensor]:
-        """Values of all latents, drawn from the surrogate at theta; its mean if `number` is 0."""
+        """Values of all latents, drawn from the surrogate at theta `(sets, d)`, so many for each set; its mean if
+        `number` is 0.
+        """
 
 
 class Whole:
@@ -89,11 +91,12 @@ class Whole:
 
         def noise(*shape: int) -> Tensor:
             if not number:
-                return theta.new_zeros(*shape, 1)
-            half = torch.randn(*shape, number // 2, generator=source, dtype=theta.dtype, device=theta.device)
+                return theta.new_zeros(*shape, len(theta))
+            some = number // 2 * len(theta)
+            half = torch.randn(*shape, some, generator=source, dtype=theta.dtype, device=theta.device)
             return torch.cat([half, -half], -1)
 
-        position = theta.expand(max(1, number), -1)
+        position = theta.repeat(max(1, number), 1)
         rungs = ladder.rungs(standing.constrained(position), noise(ladder.root.width))
         effects = ladder.down(rungs.levels, [noise(k, n) for k, n in zip(ladder.widths, ladder.sizes, strict=True)])
         return dict(standing.values(ladder, position, rungs.tail, effects))
@@ -112,42 +115,44 @@ def found_around_mode(
     derivatives: RowDerivatives,
     source: torch.Generator,
 ) -> tuple[Tensor, Tensor, Sites]:
-    """theta `(d,)`, its spread by coordinate `(d,)`, and sites.
+    """theta `(sets, d)`, its spread by coordinate `(sets, d)`, and sites.
 
     Args:
         explored: the surrogate.
         surrogate: which latents move the predictor.
         standing: what theta means.
-        terms: weighted log densities of the rows, `(chains, rows)`, of values of all latents.
+        terms: weighted log densities of the rows, `(chains, rows)`, of values of all latents, of the sets in turn.
         derivatives: of these in eta.
         source: of random numbers.
     """
-    space, target = standing.space, standing.target
+    space, target, sets = standing.space, standing.target, surrogate.sets
     prior = target.model.sample_prior(target.data, PRIOR, source)
     drawn = standing.position(prior)
-    theta = torch.where(drawn.isfinite(), drawn, torch.nan).nanmedian(0).values
+    theta = torch.where(drawn.isfinite(), drawn, torch.nan).nanmedian(0).values.repeat(sets, 1)
     curvature = torch.ones_like(theta)
     of_rows = [
         target.reads_rows([name]) and name not in surrogate.predictor.linear
         for name, c in space.coordinates.items()
         for _ in range(c.size * c.width)
     ]
-    number = DRAWS if DRAWS * target.data.n_rows <= LARGE else FEW_DRAWS
+    number = DRAWS if surrogate.own else max(2, DRAWS // sets // 2 * 2)
+    number = number if number * sets * target.data.n_rows <= LARGE else min(number, FEW_DRAWS)
     own, rows = ([i for i, x in enumerate(of_rows) if x == wanted] for wanted in (False, True))
     moments = derivatives(explored.drawn(theta, 0))
     for turn in range(TURNS):
-        before, eta = theta, moments.eta / moments.number
+        before, eta = theta, moments.eta / moments.weight
         explored.take(moments.sites(LONGEST_SITE if turn < NEAR else None), theta)
         for _ in range(STEPS if own else 0):
             theta, curvature = _climbed(explored.heights(_stencil(theta, own)), theta, curvature, own)
         values = explored.drawn(theta, number if turn >= NEAR // 2 else 0)
         if rows:
-            heights = torch.stack([_of_rows(standing, terms, values, place) for place in _stencil(theta, rows)])
+            places = _stencil(theta, rows).split(sets)
+            heights = torch.cat([_of_rows(standing, terms, values, place) for place in places])
             theta, curvature = _climbed(heights, theta, curvature, rows)
             values |= _repeated(standing, theta, values)
         moments = derivatives(values)
-        weight = (moments.second / moments.number).clamp(min=0.0)
-        moved = (weight * (moments.eta / moments.number - eta).square()).mean().sqrt()
+        weight = (moments.second / moments.weight).clamp(min=0.0)
+        moved = (weight * (moments.eta / moments.weight - eta).square()).nanmean().sqrt()
         still = (theta - before).abs() * curvature.clamp(min=FLOOR).sqrt() < STILL
         if turn >= NEAR and bool(still.all() & (moved < STILL)):
             break
@@ -155,36 +160,40 @@ def found_around_mode(
 
 
 def _stencil(theta: Tensor, some: list[int]) -> Tensor:
-    """theta, then each of some coordinates up, then each of them down: `(1 + 2 n, d)`."""
-    steps = theta.new_zeros(len(some), len(theta))
-    steps[range(len(some)), some] = DIFFERENCE
-    return torch.cat([theta.unsqueeze(0), theta + steps, theta - steps])
+    """theta `(sets, d)`, then each of some coordinates up, then each of them down: `((1 + 2 n) sets, d)`."""
+    steps = theta.new_zeros(len(some), 1, theta.shape[1])
+    steps[range(len(some)), 0, some] = DIFFERENCE
+    return torch.cat([theta.unsqueeze(0), theta + steps, theta - steps]).flatten(0, 1)
 
 
 def _climbed(heights: Tensor, theta: Tensor, curvature: Tensor, some: list[int]) -> tuple[Tensor, Tensor]:
-    """A bounded step of Newton's method, coordinate by coordinate."""
+    """A bounded step of Newton's method, coordinate by coordinate, by the heights of `_stencil`."""
+    heights = heights.unflatten(0, (-1, len(theta)))
     here, (up, down) = heights[0], heights[1:].unflatten(0, (2, len(some)))
-    slope = ((up - down) / (2.0 * DIFFERENCE)).nan_to_num(0.0, 0.0, 0.0)
-    bend = ((2.0 * here - up - down) / DIFFERENCE**2).nan_to_num(FLOOR, FLOOR, FLOOR)
+    slope = ((up - down) / (2.0 * DIFFERENCE)).nan_to_num(0.0, 0.0, 0.0).mT
+    bend = ((2.0 * here - up - down) / DIFFERENCE**2).nan_to_num(FLOOR, FLOOR, FLOOR).mT
     theta, curvature = theta.clone(), curvature.clone()
-    theta[some] += (slope / bend.clamp(min=FLOOR)).clamp(-LONGEST, LONGEST)
-    curvature[some] = bend
+    theta[:, some] += (slope / bend.clamp(min=FLOOR)).clamp(-LONGEST, LONGEST)
+    curvature[:, some] = bend
     return theta, curvature
 
 
 def _of_rows(
     standing: Standing, terms: Callable[[Mapping[str, Tensor]], Tensor], values: Mapping[str, Tensor], theta: Tensor
 ) -> Tensor:
-    """log prior of theta and the rows' log density, its mean over some draws of eta: of parameters of rows alone."""
-    free = standing.space.split(theta.unsqueeze(0))
-    prior = standing.with_prior(free, standing.space.constrain(free), theta.new_zeros(1))
-    return prior.sum() + terms({**values, **_repeated(standing, theta, values)}).sum(1).mean()
+    """log prior of theta `(sets, d)` and the rows' log density, its mean over some draws of eta: of parameters of rows
+    alone, `(sets,)`.
+    """
+    free = standing.space.split(theta)
+    prior = standing.with_prior(free, standing.space.constrain(free), theta.new_zeros(len(theta)))
+    each = terms({**values, **_repeated(standing, theta, values)}).sum(1)
+    return prior + each.unflatten(0, (-1, len(theta))).mean(0)
 
 
 def _repeated(standing: Standing, theta: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Constrained theta, once for each chain of some values."""
-    chains = len(next(iter(values.values())))
-    return {name: x.expand(chains, *x.shape[1:]) for name, x in standing.constrained(theta.unsqueeze(0)).items()}
+    """Constrained theta `(sets, d)`, of each set once for each of its chains of some values."""
+    times = len(next(iter(values.values()))) // len(theta)
+    return {name: x.repeat(times, *[1] * (x.dim() - 1)) for name, x in standing.constrained(theta).items()}
 
 
 def blocks_of(surrogate: Surrogate) -> tuple[Block, ...]:

@@ -21,7 +21,7 @@ def made():
 def test_densities_by_scipy(made):
     """The sum over both signs of the scale, times the Jacobian of its logarithm."""
     proposal, tuning, u = made
-    mean, root = tuning["mean"].numpy(), tuning["root"].numpy()
+    mean, root = tuning["mean"][0].numpy(), tuning["root"][0].numpy()
     student = stats.multivariate_t(mean, root @ root.T, df=FREEDOM)
     scale, other = u[:, 0].exp().numpy(), u[:, 1].numpy()
     own = sum(student.pdf(np.stack([sign * scale, other], 1)) for sign in (1.0, -1.0)) * scale
@@ -42,11 +42,11 @@ def test_draws_have_this_density(made):
     """Quantiles of 40,000 draws of the scale against the folded distribution function; p above 1e-3, fixed seed."""
     proposal, tuning, _ = made
     u = proposal.draw(tuning, 40_000, torch.Generator().manual_seed(2))
-    mean, sd = float(tuning["mean"][0]), float(tuning["root"][0].square().sum().sqrt())
+    mean, sd = float(tuning["mean"][0, 0]), float(tuning["root"][0, 0].square().sum().sqrt())
     student = stats.t(FREEDOM, mean, sd)
     scale = u[:, 0].exp().numpy()
     assert stats.kstest(scale, lambda x: student.cdf(x) - student.cdf(-np.asarray(x))).pvalue > 1e-3
-    other = stats.t(FREEDOM, float(tuning["mean"][1]), float(tuning["root"][1].square().sum().sqrt()))
+    other = stats.t(FREEDOM, float(tuning["mean"][0, 1]), float(tuning["root"][0, 1].square().sum().sqrt()))
     assert stats.kstest(u[:, 1].numpy(), other.cdf).pvalue > 1e-3
 
 
