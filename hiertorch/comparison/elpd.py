@@ -135,7 +135,8 @@ def loo(source: Source, efficiency: float | None = None) -> tuple[Found, dict[st
     efficiency = relative_efficiency(source.pointwise) if efficiency is None else efficiency
 
     def chunk(_: Tensor, x: Tensor) -> dict[str, Tensor]:
-        elpd, k = psis_loo(x, efficiency)
+        elpd, k = leave_one_out(x, efficiency)
+        k = k.where(k != -torch.inf, torch.nan)  # the largest weights are all the same, so that there is no tail
         lppd = x.logsumexp(1) - math.log(number)
         finite = torch.isfinite(elpd) & torch.isfinite(lppd)
         return {"elpd": elpd, "p": lppd - elpd, "pareto_k": k, "lppd": lppd, "finite": finite}
@@ -143,16 +144,6 @@ def loo(source: Source, efficiency: float | None = None) -> tuple[Found, dict[st
     found = _gathered(source, chunk)
     lppd, worst = float(found["lppd"].sum()), float(np.fmax.reduce(found["pareto_k"]))
     return found, {"lppd": lppd, "r_eff": efficiency, "good_k": good_k(number), "worst_k": worst}
-
-
-def psis_loo(x: Tensor, efficiency: float = 1.0) -> tuple[Tensor, Tensor]:
-    """elpd_i and Pareto k_i from log densities `(n, draws)`, each `(n,)`; `efficiency` is effective draws over draws.
-
-    A density that is the same in all draws needs no weights, and has k 0; one that is 0 in a draw makes elpd -inf. k is
-    NaN where the largest weights are all the same, so that there is no tail.
-    """
-    elpd, k = leave_one_out(x, efficiency)
-    return elpd, k.where(k != -torch.inf, torch.nan)
 
 
 def relative_efficiency(pointwise: Pointwise, most: int = EFFICIENCY_PARAMETERS) -> float:

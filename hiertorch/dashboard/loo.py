@@ -92,7 +92,8 @@ def loo(posterior: Fit, seconds: float) -> tuple[Rows, Found]:
         source = Timed(pointwise, began + LATEST * seconds)
         if not len(source.index):
             raise LeftOutError("no row says anything of the latents")
-        found, _ = elpd.loo(source, _efficiency(pointwise))
+        told = len(pointwise.draw) >= DEPENDABLE
+        found, _ = elpd.loo(source, min(1.0, relative_efficiency(pointwise, PARAMETERS)) if told else 1.0)
         if not source.rate:
             return source, found
         rate = source.rate
@@ -113,11 +114,6 @@ def _thinned(posterior: Fit, rows: int, seconds: float, rate: float) -> Pointwis
     if chains * -(-posterior.n_draws // each) < least:
         each = max(1, posterior.n_draws // -(-least // chains))
     return Pointwise(posterior, max(1, total // each))
-
-
-def _efficiency(pointwise: Pointwise) -> float:
-    """Effective draws over draws, at most 1: of a few draws of each chain, far apart, it can't be told and is 1."""
-    return 1.0 if len(pointwise.draw) < DEPENDABLE else min(1.0, relative_efficiency(pointwise, PARAMETERS))
 
 
 def check_redrawn(pointwise: Pointwise, draws: int) -> None:

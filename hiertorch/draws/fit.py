@@ -17,7 +17,7 @@ from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.data.table import Data
 from hiertorch.draws import diagnostics, summaries
 from hiertorch.draws.fitted import Fitted
-from hiertorch.draws.judgement import Judgement, judge, whole
+from hiertorch.draws.judgement import Judgement, judge
 from hiertorch.draws.labelled import LabelledDraws, Stats
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.errors import DataError, UnknownNameError
@@ -261,7 +261,7 @@ class Fit(LabelledDraws):
     @cached_property
     def _whole(self) -> Judgement:
         """The same of all parameters and draws, however many."""
-        return whole(self.drawn()) if self.judgement.part else self.judgement
+        return judge(self.drawn(), whole=True) if self.judgement.part else self.judgement
 
     def diagnostics(self) -> pd.DataFrame:
         """The worst R-hat, bulk ESS and tail ESS of all parameters: value, parameter, limit, how many are beyond it.

@@ -91,28 +91,23 @@ class Judgement:
         return Worst(float(value), "" if name is None else str(name))  # type: ignore[arg-type]
 
 
-def judge(posterior: LabelledDraws) -> Judgement:
-    """Looks at all parameters and draws, or at a part of very many."""
-    total = sum(math.prod(draws.shape[2:]) for draws in posterior.draws.values())
+def judge(posterior: LabelledDraws, *, whole: bool = False) -> Judgement:
+    """Looks at all parameters and draws, or, unless the whole is asked for, at a part of very many."""
+    seen = sum(math.prod(draws.shape[2:]) for draws in posterior.draws.values())
     if not posterior.n_draws:
         rows = {
             row: {"worst": math.nan, "parameter": None, "limit": limit, "beyond": 0} for row, limit in LIMITS.items()
         }
-        return Judgement(pd.DataFrame.from_dict(rows, orient="index"), beside(posterior), [], total, "")
-    if total * posterior.chains * posterior.n_draws <= WHOLE:
-        return whole(posterior)
-    some, seen, step = _some(posterior)
-    thinned = "" if step == 1 else f", one draw in {step}"
-    part = f"{seen:,} of {total:,} parameters{thinned}"
-    note = f" (From a look at {part}; posterior.warnings() looks at all.)"
-    told, mixed = ([sentence + note for sentence in every] for every in (beside(some), list(mixing(some))))
-    return Judgement(diagnostics_of(some), told, mixed, seen, part)
-
-
-def whole(posterior: LabelledDraws) -> Judgement:
-    """Looks at all parameters and draws, however many."""
-    total = sum(math.prod(draws.shape[2:]) for draws in posterior.draws.values())
-    return Judgement(diagnostics_of(posterior), beside(posterior), list(mixing(posterior)), total, "")
+        return Judgement(pd.DataFrame.from_dict(rows, orient="index"), beside(posterior), [], seen, "")
+    part = note = ""
+    if not whole and seen * posterior.chains * posterior.n_draws > WHOLE:
+        total, (posterior, seen, step) = seen, _some(posterior)
+        part = f"{seen:,} of {total:,} parameters" + (f", one draw in {step}" if step > 1 else "")
+        note = f" (From a look at {part}; posterior.warnings() looks at all.)"
+    told, mixed = ([sentence + note for sentence in every] for every in (beside(posterior), mixing(posterior)))
+    judged = {name: summaries.judged(posterior.draws[name], columns) for name, columns in posterior.columns.items()}
+    table = worst({name: posterior.table(name, columns) for name, columns in judged.items()})
+    return Judgement(table, told, mixed, seen, part)
 
 
 def _some(posterior: LabelledDraws) -> tuple[LabelledDraws, int, int]:
@@ -143,12 +138,6 @@ OFTEN = 0.01
 def beside(posterior: LabelledDraws) -> list[str]:
     """What a reader should know before believing the numbers, but for R-hat and ESS, and what to do about it."""
     return [*_of_the_run(posterior), *_stuck(posterior)]
-
-
-def diagnostics_of(posterior: LabelledDraws) -> pd.DataFrame:
-    """The worst R-hat, bulk ESS and tail ESS of all parameters; see `Fit.diagnostics`."""
-    judged = {name: summaries.judged(posterior.draws[name], columns) for name, columns in posterior.columns.items()}
-    return summaries.worst({name: posterior.table(name, columns) for name, columns in judged.items()})
 
 
 def _of_the_run(posterior: LabelledDraws) -> Iterator[str]:
