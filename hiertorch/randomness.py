@@ -9,8 +9,8 @@ Note [One law of streams]
     Chains draw from streams of their own, chain c from lane c % 8 of the stream ("chains", c // 8). All their numbers
     are made of uniform ones that are taken in order, eight at a time, one for each lane. Given where it starts and what
     warm-up has learnt, which is pooled over chains, a chain so is the same however many others run; and on the CPU
-    however many numbers are taken at once. Proposals of a collapsed model, which are made for all chains and sweeps in
-    one batch, share one stream.
+    however many numbers are taken at once. What the sweeps of a window take at once stands in the order of the sweeps,
+    and what they take one by one comes from another stream, so that it does not matter how long windows are.
 
 Note [Generators for distributions]
     `torch.distributions` take no generator. Every random operation of torch can be told which one to use; a dispatch
@@ -47,6 +47,9 @@ def stream(seed: int, *path: str | int, device: torch.device) -> torch.Generator
     return torch.Generator(device).manual_seed(derived(seed, *path))
 
 
+LEAST, MOST = 2.0**-54, 1.0 - 2.0**-53
+"""Bounds of uniform numbers, whose logarithms and normal quantiles are finite."""
+
 LANES = 8
 """Chains that share a stream, of which each has a lane."""
 
@@ -78,7 +81,7 @@ class ChainStreams:
     def _make(self, into: Tensor) -> None:
         *full, last = lanes = into.new_empty(len(self._streams), len(into), LANES).unbind(0)
         for some, source in zip(lanes, self._streams, strict=True):
-            some.uniform_(2.0**-54, 1.0 - 2.0**-53, generator=source)
+            some.uniform_(LEAST, MOST, generator=source)
         torch.cat([*full, last[:, : into.shape[1] - LANES * len(full)]], 1, out=into)
 
     def state(self) -> dict[str, Tensor]:
@@ -90,6 +93,11 @@ class ChainStreams:
         self._left = state["left"]
         for part, source in zip(state["at"], self._streams, strict=True):
             source.set_state(part.clone())
+
+
+def uniform(*shape: int, generator: torch.Generator) -> Tensor:
+    """Numbers of one generator, uniform on (0, 1), in double precision."""
+    return torch.empty(shape, dtype=torch.float64, device=generator.device).uniform_(LEAST, MOST, generator=generator)
 
 
 def normal(uniform: Tensor) -> Tensor:

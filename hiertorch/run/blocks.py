@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.moves.metropolis import Tuning
+from hiertorch.randomness import ChainStreams
 from hiertorch.run import proposals
 
 MOST_TOGETHER = 20
@@ -60,10 +61,12 @@ def dealt(d: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     return torch.randperm(d, generator=generator, device=generator.device).tensor_split(blocks_of(d))
 
 
-def offered(tuning: Tuning, position: Tensor, block: Tensor, generator: torch.Generator) -> BlockProposal:
-    """A new value of a block of t, where chains are at `position`."""
+def offered(tuning: Tuning, position: Tensor, block: Tensor, numbers: Tensor) -> BlockProposal:
+    """A new value of a block of t, where chains are at `position`, from numbers that are uniform on (0, 1),
+    `(len(block) + UNIFORMS, chains)`.
+    """
     t, slope = proposals.standardised(tuning, position)
-    fresh = proposals.standard(len(t), len(block), generator, t)
+    fresh = proposals.standard(numbers, t)
     there, slope_there = proposals.placed(tuning, t.index_copy(1, block, fresh))
     before, after = proposals.log_standard(t[:, block]), proposals.log_standard(fresh)
     return BlockProposal(there, slope + before, slope_there + after)
@@ -74,7 +77,8 @@ def sweep_in_blocks(
     tuning: Tuning,
     place: Tensor,
     height: Tensor,
-    generator: torch.Generator,
+    streams: ChainStreams,
+    dealing: torch.Generator,
     some: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Places `(chains, d + m)` and log densities after one proposal for every block, or for some, the mean acceptance
@@ -85,17 +89,18 @@ def sweep_in_blocks(
         tuning: q.
         place: where chains are.
         height: log densities there.
-        generator: of all random numbers.
+        streams: of the numbers of each chain.
+        dealing: deals coordinates out, to all chains alike.
         some: how many blocks, all if left out.
     """
     d, accepts, nans = len(tuning["location"]), [], []
-    for block in dealt(d, generator)[:some]:
-        position, before, after = offered(tuning, place[:, :d], block, generator)
+    for block in dealt(d, dealing)[:some]:
+        numbers = streams.uniform(len(block) + proposals.UNIFORMS + 1)
+        position, before, after = offered(tuning, place[:, :d], block, numbers[:-1])
         there, density = evaluate(position)
         ratio = density - after - height + before
         sound = torch.where(torch.isfinite(ratio), ratio, -torch.inf)
-        log_uniform = -torch.empty_like(height).exponential_(generator=generator)
-        accepted = log_uniform < sound
+        accepted = numbers[-1].log() < sound
         height, place = torch.where(accepted, density, height), torch.where(accepted.unsqueeze(1), there, place)
         accepts.append(sound.clamp(max=0.0).exp())
         nans.append((sound != ratio).sum())

@@ -24,14 +24,14 @@ from hiertorch.errors import SamplingError
 from hiertorch.gaussian.audit import Audit, AuditError, audit
 from hiertorch.gaussian.exactfit import fitted_exactly
 from hiertorch.moves.metropolis import Info, Tuning
-from hiertorch.randomness import stream
+from hiertorch.randomness import ChainStreams, normal, stream
 from hiertorch.run import proposals
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.blocks import MOST_TOGETHER, TOGETHER, sweep_in_blocks
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import Block, Engine, filed, inside
 from hiertorch.run.importance import found_around_modes
-from hiertorch.run.outright import Looked, drawn_outright, seeds
+from hiertorch.run.outright import Looked, Outright, drawn_outright
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
 from hiertorch.runtime.workers import each
@@ -84,7 +84,7 @@ class Independence(Engine):
     Args:
         move: what is sampled.
         chains: how many run side by side.
-        generator: of all random numbers of the draws.
+        generator: of where chains start; its seed names their streams.
     """
 
     log_density: Tensor
@@ -92,10 +92,14 @@ class Independence(Engine):
     def __init__(self, move: CollapsedMove, chains: int, generator: torch.Generator) -> None:
         self.move, self.chains, self.generator = move, chains, generator
         self.blocks = (Block(move.name, None),)
-        # Of their own, so that chains do not depend on what is stored of them, or looked at.
+        # Of their own, so that chains do not depend on what is stored of them, or looked at, nor on windows.
         seed, device = generator.initial_seed(), generator.device
-        self.storing, self.watching = (stream(seed, use, device=device) for use in ("storing", "watching"))
-        self.generators = {"moving": generator, "storing": self.storing, "watching": self.watching}
+        self.moving = ChainStreams(generator, chains)
+        self.of_blocks = ChainStreams(stream(seed, "blocks", device=device), chains)
+        self.outright = Outright(move.collapsed, seed, chains)
+        self.streams = {"moving": self.moving, "blocks": self.of_blocks, **self.outright.streams}
+        self.dealing, self.watching = (stream(seed, use, device=device) for use in ("dealing", "watching"))
+        self.generators = {"dealing": self.dealing, "watching": self.watching}
         like = move.collapsed.grams.packed
         torch.empty(HELD_BACK, dtype=torch.float32, device="cpu")  # freed at once: see there
         self.place = like.new_zeros(chains, move.width)  # positions, and what drawing from there takes
@@ -186,13 +190,11 @@ class Independence(Engine):
         if self.in_blocks:
             return self._run_blocks(sweeps, acceptance)
         walks = [t % self.cycle == self.cycle - 1 for t in range(sweeps)]
-        number = (sweeps - sum(walks)) * chains
-        proposed, spread = proposals.propose_and_weigh(self.tuning, number, self.generator)
+        numbers = self._numbers(sweeps)
+        offered = torch.stack([some[:-1] for some, walk in zip(numbers, walks, strict=True) if not walk], 1)
+        proposed, spread = proposals.propose_and_weigh(self.tuning, offered.flatten(1))
         proposed, density = self.move.evaluate(proposed)
-        weight = density - spread
-        log_uniform = -torch.empty(sweeps, chains, dtype=like.dtype, device=like.device).exponential_(
-            generator=self.generator
-        )
+        weight, log_uniform = density - spread, numbers[:, -1].log().to(like.dtype)
         proposed, density, weight = (x.unflatten(0, (-1, chains)) for x in (proposed, density, weight))
         sound = torch.where(torch.isfinite(weight), weight, -torch.inf)
         bad = (sound != weight).sum(1) if not bool(torch.isfinite(weight).all()) else None
@@ -203,9 +205,7 @@ class Independence(Engine):
         for t, walk in enumerate(walks):
             if walk:
                 at, height, accept, nan = (
-                    sweep_in_blocks(self.move.evaluate, self.tuning, at, height, self.generator)
-                    if self.wide
-                    else self._walk(at, height, log_uniform[t])
+                    self._sweep_in_blocks(at, height) if self.wide else self._walk(at, height, numbers[t])
                 )
                 here = height - proposals.density(self.tuning, at[:, :d])
             else:
@@ -218,9 +218,7 @@ class Independence(Engine):
                 nan = zero if bad is None else bad[used]
                 used += 1
                 if self.wide:
-                    at, height, _, more = sweep_in_blocks(
-                        self.move.evaluate, self.tuning, at, height, self.generator, SOME
-                    )
+                    at, height, _, more = self._sweep_in_blocks(at, height, SOME)
                     here, nan = height - proposals.density(self.tuning, at[:, :d]), nan + more
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)
@@ -230,27 +228,33 @@ class Independence(Engine):
     def _run_blocks(self, sweeps: int, acceptance: Acceptance) -> tuple[Tensor, Tensor]:
         """The same by blocks."""
         at, height, places, heights = self.place, self.log_density, [], []
-        for t in range(sweeps):
-            if t % self.cycle == self.cycle - 1:
-                log_uniform = -torch.empty_like(height).exponential_(generator=self.generator)
-                at, height, accept, nan = self._walk(at, height, log_uniform)
-            else:
-                at, height, accept, nan = sweep_in_blocks(self.move.evaluate, self.tuning, at, height, self.generator)
+        for t, numbers in enumerate(self._numbers(sweeps)):
+            walk = t % self.cycle == self.cycle - 1
+            at, height, accept, nan = self._walk(at, height, numbers) if walk else self._sweep_in_blocks(at, height)
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)
             heights.append(height)
         return torch.stack(places), torch.stack(heights)
 
-    def _walk(self, at: Tensor, height: Tensor, log_uniform: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _numbers(self, sweeps: int) -> Tensor:
+        """Uniform numbers of these sweeps, the last of which decides, `(sweeps, d + UNIFORMS + 1, chains)`."""
+        each = self.move.width + proposals.UNIFORMS + 1
+        return self.moving.uniform(sweeps * each).view(sweeps, each, self.chains)
+
+    def _sweep_in_blocks(
+        self, at: Tensor, height: Tensor, some: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return sweep_in_blocks(self.move.evaluate, self.tuning, at, height, self.of_blocks, self.dealing, some)
+
+    def _walk(self, at: Tensor, height: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One random walk step: place, log density, acceptance probability, and how many densities were NaN."""
-        d, chains, source = self.move.width, self.chains, self.generator
-        log_size = torch.rand(chains, 1, generator=source, dtype=at.dtype, device=at.device)
-        size = WALK[0] * (WALK[1] / WALK[0]) ** log_size / d**0.5
-        jump = size * (torch.randn(chains, d, generator=source, dtype=at.dtype, device=at.device) @ self.walk.mT)
+        d, (z, sizes, decides) = self.move.width, numbers.tensor_split([self.move.width, len(numbers) - 1])
+        size = WALK[0] * (WALK[1] / WALK[0]) ** sizes[0] / d**0.5
+        jump = (size * normal(z)).mT.to(at.dtype) @ self.walk.mT
         there, density = self.move.evaluate(at[:, :d] + jump)
         ratio = density - height
         sound = torch.nan_to_num(ratio, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
-        accepted = log_uniform < sound
+        accepted = decides[0].log() < sound
         height = torch.where(accepted, density, height)
         return torch.where(accepted.unsqueeze(1), there, at), height, sound.clamp(max=0.0).exp(), (sound != ratio).sum()
 
@@ -291,19 +295,21 @@ class Independence(Engine):
         places, densities = places[chosen.start :: chosen.step], densities[chosen.start :: chosen.step]
         collapsed = self.move.collapsed
         linear = tuple(name for name in store.names if name in collapsed.linear)
-        per = max(1, min(NOISE // max(1, collapsed.noise_for(linear)), collapsed.batch) // self.chains)
-        starts, stored = range(0, len(places), per), store.n_draws
-        pieces = list(zip(starts, seeds(len(starts), self.storing), strict=True))
+        rows, stored = collapsed.noise_for(linear), store.n_draws
+        per = max(1, min(NOISE // max(1, rows), collapsed.batch) // self.chains)
 
-        def keep(piece: tuple[int, int]) -> int:
-            start, seed = piece
+        def piece(start: int) -> tuple[int, Tensor | None]:
+            return start, self.outright.uniform(rows, len(places[start : start + per])) if linear else None
+
+        def keep(piece: tuple[int, Tensor | None]) -> int:
+            start, numbers = piece
             part = places[start : start + per]
-            values = drawn_outright(self.move, part.flatten(0, 1), linear, seed)
+            values = drawn_outright(self.move, part.flatten(0, 1), linear, numbers)
             kept = {name: x.unflatten(0, part.shape[:2]) for name, x in values.items() if name in store.names}
             store.fill(kept, densities[start : start + per], stored + start)
             return stored + start + len(part)
 
-        for end in each(keep, pieces, self.place.device):
+        for end in each(keep, map(piece, range(0, len(places), per)), self.place.device):
             store.filled(end)
 
     def check(self, store: Store) -> None:
@@ -323,7 +329,7 @@ class Independence(Engine):
         rest = {name: draws[name][:, -1].to(self.place) for name in move.rest}
         if exact := fitted_exactly(move.collapsed, rest):
             raise SamplingError(exact)
-        found = audit(move.collapsed, move.space, draws, *seeds(1, self.watching))
+        found = audit(move.collapsed, move.space, draws, self._watched())
         self.audit = found if self.audit is None else self.audit + found
         if not self.audit.sound:
             if exact := fitted_exactly(move.collapsed, rest, sound=False):
@@ -336,16 +342,23 @@ class Independence(Engine):
 
     def values(self) -> Mapping[str, Tensor]:
         """The last sweep's values. Looking draws with numbers of its own, so that it changes no draw of the run."""
-        return Looked(self.move, self.place, lambda: seeds(1, self.watching)[0])
+        device = self.place.device
+        return Looked(self.move, self.place, lambda: torch.Generator(device).manual_seed(self._watched()))
+
+    def _watched(self) -> int:
+        """The seed of the next look."""
+        return int(torch.randint(2**62, (1,), generator=self.watching, device=self.watching.device))
 
     def state(self) -> dict[str, Tensor]:
-        """Places of chains, the proposals with the draws that they are fitted to, what was audited, and generators."""
+        """Places of chains, the proposals with the draws that they are fitted to, what was audited, and the streams."""
         found = {"place": self.place, "log_density": self.log_density, "walk": self.walk, "last": self.last}
         found |= filed("tuning", self.tuning)
         for name, some in (("seen", self.seen), ("sloped", self.sloped)):
             found |= filed(name, {str(k): x for k, x in enumerate(some)})
         found |= {"cycle": torch.tensor(self.cycle, device="cpu"), "blocks": torch.tensor(self.in_blocks, device="cpu")}
         found |= filed("generators", {name: source.get_state() for name, source in self.generators.items()})
+        for name, streams in self.streams.items():
+            found |= filed(f"streams/{name}", streams.state())
         if self.audit is not None:
             found |= filed("audit", self.audit.tensors())
         return found
@@ -361,4 +374,6 @@ class Independence(Engine):
         self.cycle, self.in_blocks = int(state["cycle"]), bool(state["blocks"])
         for name, source in self.generators.items():
             source.set_state(state[f"generators/{name}"])
+        for name, streams in self.streams.items():
+            streams.restore(inside(f"streams/{name}", state))
         self.audit = Audit.of(audited) if audited else None

@@ -5,26 +5,54 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.randomness import ChainStreams, normal, stream, uniform
 from hiertorch.run.collapsed import CollapsedMove
 
 
-def seeds(number: int, generator: torch.Generator) -> list[int]:
-    """So many, one for each batch, which may then be drawn in any order."""
-    return torch.randint(2**62, (number,), generator=generator, device=generator.device).tolist()
+class Outright:
+    """Random numbers of what is drawn outright: of each chain from streams of its own, one for the root and one for
+    each level of groups, so that draws of one do not depend on whether others are stored.
+
+    Args:
+        collapsed: draws.
+        seed: names the streams.
+        chains: how many there are.
+    """
+
+    def __init__(self, collapsed: Collapsed, seed: int, chains: int) -> None:
+        levels, device = reversed(collapsed.grams.levels), collapsed.grams.packed.device
+        self.chains = chains
+        self.sizes = {"root": collapsed.elimination.root.width}
+        self.sizes |= {f"level {k}": part.width * part.size for k, part in enumerate(levels)}
+        self.streams = {name: ChainStreams(stream(seed, name, device=device), chains) for name in self.sizes}
+
+    def uniform(self, rows: int, draws: int) -> Tensor:
+        """Numbers on (0, 1) of the next draws, `(rows, draws x chains)`, all chains of a draw side by side."""
+        found = list[Tensor]()
+        for name, size in self.sizes.items():
+            if rows > 0 or not found:
+                some = self.streams[name].uniform(draws * size)
+                found.append(some.view(draws, size, self.chains).transpose(0, 1))
+            rows -= size
+        return torch.cat(found).flatten(1)
 
 
-def drawn_outright(move: CollapsedMove, place: Tensor, linear: tuple[str, ...], seed: int) -> dict[str, Tensor]:
-    """Values `(n, size, *event)` of the rest at places `(n, d + m)`, and draws of the linear latents asked for."""
-    collapsed, d, device = move.collapsed, move.width, place.device
+def drawn_outright(
+    move: CollapsedMove, place: Tensor, linear: tuple[str, ...], numbers: Tensor | None
+) -> dict[str, Tensor]:
+    """Values `(n, size, *event)` of the rest at places `(n, d + m)`, and draws of the linear latents asked for, if any,
+    from numbers that are uniform on (0, 1), `(collapsed.noise_for(linear), n)`.
+    """
+    collapsed, d = move.collapsed, move.width
     values = move.values(place[:, :d])
-    if not linear:
+    if numbers is None:
         return values
-    source, rows = torch.Generator(device).manual_seed(seed), collapsed.noise_for(linear)
     drawn = []
     for at in range(0, len(place), collapsed.batch):
         some = {name: x[at : at + collapsed.batch] for name, x in values.items()}
         found = place[at : at + collapsed.batch, d:]
-        noise = torch.randn(rows, len(found), generator=source, dtype=place.dtype, device=device)
+        noise = normal(numbers[:, at : at + collapsed.batch]).to(place.dtype)
         drawn.append(collapsed.draw(some, noise, linear, found=found))
     return {**values, **{name: torch.cat([x[name] for x in drawn]) for name in linear}}
 
@@ -36,19 +64,21 @@ class Looked(Mapping[str, Tensor]):
     Args:
         move: what is sampled.
         place: of the chains.
-        seed: gives the seed of these draws.
+        generator: gives one for these draws.
     """
 
-    def __init__(self, move: CollapsedMove, place: Tensor, seed: Callable[[], int]) -> None:
-        self._move, self._place, self._seed = move, place, seed
+    def __init__(self, move: CollapsedMove, place: Tensor, generator: Callable[[], torch.Generator]) -> None:
+        self._move, self._place, self._generator = move, place, generator
         self._known = dict(move.values(place[:, : move.width]))
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._known:
-            linear = self._move.collapsed.linear
-            if name not in linear:
+            collapsed = self._move.collapsed
+            if name not in collapsed.linear:
                 raise KeyError(name)
-            self._known |= drawn_outright(self._move, self._place, linear, self._seed())
+            rows = collapsed.noise_for(collapsed.linear)
+            numbers = uniform(rows, len(self._place), generator=self._generator())
+            self._known |= drawn_outright(self._move, self._place, collapsed.linear, numbers)
         return self._known[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -17,9 +17,13 @@ import torch
 from torch import Tensor
 
 from hiertorch.moves.metropolis import Tuning
+from hiertorch.randomness import normal, uniform
 
 COMPONENTS = ((0.97, 20, 1.0), (0.03, 4, 2.0))
 """Share, degrees of freedom (even) and scale of the Student distributions."""
+
+UNIFORMS = 1 + max(df for _, df, _ in COMPONENTS) // 2
+"""Numbers that a draw of t takes beside one for each dimension."""
 
 PROBABILITIES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
 """Of the quantiles that margins are fitted by."""
@@ -43,31 +47,27 @@ def normal_start(mean: Tensor, root: Tensor) -> Tuning:
     return {"location": mean, "scale": zeros + 1.0, "skew": zeros, "tail": zeros + 1.0, "shift": zeros, "root": root}
 
 
-def propose(tuning: Tuning, number: int, generator: torch.Generator | None) -> Tensor:
+def propose(tuning: Tuning, number: int, generator: torch.Generator) -> Tensor:
     """Independent proposals `(number, d)`."""
-    return propose_and_weigh(tuning, number, generator)[0]
+    return propose_and_weigh(tuning, uniform(len(tuning["location"]) + UNIFORMS, number, generator=generator))[0]
 
 
-def propose_and_weigh(tuning: Tuning, number: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Independent proposals u `(number, d)`, and log q(u), which costs little when u has just been made."""
-    t = standard(number, len(tuning["location"]), generator, tuning["root"])
+def propose_and_weigh(tuning: Tuning, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Independent proposals u `(number, d)`, and log q(u), which costs little when u has just been made, from numbers
+    that are uniform on (0, 1), `(d + UNIFORMS, number)`.
+    """
+    t = standard(numbers, tuning["root"])
     x = tuning["shift"] + t @ tuning["root"].mT
     y = ((x.asinh() + tuning["skew"]) / tuning["tail"]).sinh()
     return tuning["location"] + tuning["scale"] * y, log_standard(t) + _log_slope(tuning, x, y) - _log_root(tuning)
 
 
-def standard(number: int, d: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """Draws of t `(number, d)`, of the type of another tensor."""
-
-    def uniform(*shape: int) -> Tensor:  # on (0, 1]
-        return 1.0 - torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
-
-    t = torch.randn(number, d, generator=generator, dtype=like.dtype, device=like.device)
+def standard(numbers: Tensor, like: Tensor) -> Tensor:
+    """Draws of t `(number, d)`, of the type of another tensor, from uniform numbers `(d + UNIFORMS, number)`."""
+    t, which, u = numbers.tensor_split([len(numbers) - UNIFORMS, len(numbers) - UNIFORMS + 1])
     # A chi-squared number with df degrees of freedom is -2 log(u_1 .. u_(df/2)).
-    u = uniform(max(df for _, df, _ in COMPONENTS) // 2, number)
-    first = uniform(number) < COMPONENTS[0][0]
     scales = [scale * (-2.0 / df * u[: df // 2].prod(0).log()).rsqrt() for _, df, scale in COMPONENTS]
-    return t * torch.where(first, scales[0], scales[1]).unsqueeze(1)
+    return (normal(t) * torch.where(which[0] < COMPONENTS[0][0], scales[0], scales[1])).mT.to(like.dtype)
 
 
 def log_standard(t: Tensor) -> Tensor:

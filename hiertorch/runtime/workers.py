@@ -7,9 +7,11 @@ Pieces and their results do not depend on how many workers there are.
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import TypeVar
 
 import torch
@@ -32,13 +34,14 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
-def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], device: torch.device) -> Iterator[Result]:
+def each(function: Callable[[Piece], Result], pieces: Iterable[Piece], device: torch.device) -> Iterator[Result]:
     """The function of every piece, in order; side by side on the CPU, one by one elsewhere and where gradients are
-    recorded.
+    recorded. Pieces are taken in order, a few before their turn.
     """
-    workers = min(MOST, len(pieces), _cores())
-    if workers < 2 or device.type != "cpu" or torch.is_grad_enabled():
-        yield from map(function, pieces)
+    workers, more = min(MOST, _cores()), iter(pieces)
+    first = list(islice(more, 2))
+    if min(workers, len(first)) < 2 or device.type != "cpu" or torch.is_grad_enabled():
+        yield from map(function, chain(first, more))
         return
 
     enabled = is_validating()
@@ -48,7 +51,13 @@ def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], device: t
             return function(piece)
 
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(work, pieces)
+        waiting = deque[Future[Result]]()
+        for piece in chain(first, more):
+            waiting.append(pool.submit(work, piece))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @contextmanager

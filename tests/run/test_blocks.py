@@ -16,6 +16,7 @@ from torch.distributions import Gamma, MultivariateNormal, Normal
 
 import hiertorch as ht
 from hiertorch.moves.metropolis import Tuning
+from hiertorch.randomness import ChainStreams, uniform
 from hiertorch.run import independence, proposals
 from hiertorch.run.blocks import BLOCK, MOST_TOGETHER, sweep_in_blocks
 
@@ -65,10 +66,11 @@ def test_coordinates_and_their_slopes() -> None:
 
 def swept(kernel: Callable[..., tuple[Tensor, ...]], sweeps: int) -> float:
     """The largest deviation of means and variances from the target's, in standard errors, of chains begun there."""
-    move, generator = Independent(), torch.Generator().manual_seed(3)
+    move, dealing = Independent(), torch.Generator().manual_seed(3)
+    streams = ChainStreams(dealing, CHAINS)
     place, height = move.evaluate(move.draw(CHAINS, 2))
     for _ in range(sweeps):
-        place, height, accept, nans = kernel(move.evaluate, tuning(), place, height, generator)
+        place, height, accept, nans = kernel(move.evaluate, tuning(), place, height, streams, dealing)
     torch.testing.assert_close(height, move.evaluate(place[:, : move.width])[1])  # nothing stale
     torch.testing.assert_close(place[:, -1], place[:, 0])  # what belongs to a place goes with it
     assert 0.1 < float(accept.mean()) < 0.95
@@ -118,17 +120,19 @@ def test_the_share_of_proposals_that_would_be_accepted() -> None:
     draws = move.draw(4_000, 6)
     density = move.evaluate(draws)[1] + 7.0  # up to a constant
     for one in (proposals.fit(move.draw(20_000, 7)), {**tuning(), "shift": tuning()["shift"] + 0.5}):
-        fresh, spread = proposals.propose_and_weigh(one, 4_000, torch.Generator().manual_seed(8))
+        many = uniform(move.width + proposals.UNIFORMS, 4_000, generator=torch.Generator().manual_seed(8))
+        fresh, spread = proposals.propose_and_weigh(one, many)
         weight = move.evaluate(fresh)[1] + 7.0 - spread
         known = float((weight - density + proposals.density(one, draws)).clamp(max=0.0).exp().mean())
         assert proposals.accepted(one, draws, density) == pytest.approx(known, abs=0.03)
 
 
 def test_what_is_not_finite_is_refused_and_counted() -> None:
-    move, generator = Independent(), torch.Generator().manual_seed(3)
+    move, dealing = Independent(), torch.Generator().manual_seed(3)
+    streams = ChainStreams(dealing, 20)
     place, height = move.evaluate(move.draw(20, 2))
     move.evaluate = lambda u: (torch.cat([u, u[:, :1]], 1), u.new_full((len(u),), torch.nan))  # type: ignore[method-assign]
-    after, heights, accept, nans = sweep_in_blocks(move.evaluate, tuning(), place, height, generator)
+    after, heights, accept, nans = sweep_in_blocks(move.evaluate, tuning(), place, height, streams, dealing)
     assert torch.equal(after, place) and torch.equal(heights, height)
     assert float(accept.max()) == 0.0 and int(nans) == 20 * -(-DIMENSIONS // BLOCK)
 

@@ -24,12 +24,27 @@ MANY, FEW = 11, 3
 """Chains, of two streams and of one."""
 
 LATENTS = ["mu_alpha", "sigma_alpha", "sigma_y", "beta", "alpha"]
-OPTIONS: dict[str, dict[str, Any]] = {"ordinary": {}, "whitened": {"plan": [("whitened", LATENTS)]}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ordinary": {"collapse": False},
+    "whitened": {"collapse": False, "plan": [("whitened", LATENTS)]},
+    "collapsed": {"collapse": True},
+    "by blocks": {"collapse": True},
+    "by blocks after proposals for all": {"collapse": True},
+}
+
+
+@pytest.fixture
+def small_blocks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two dimensions are many, in blocks of one each."""
+    if "blocks" in kind:
+        monkeypatch.setattr("hiertorch.run.independence.MOST_TOGETHER", 1)
+        monkeypatch.setattr("hiertorch.run.blocks.BLOCK", 1)
+        monkeypatch.setattr("hiertorch.run.independence.TOGETHER", 2.0 if kind == "by blocks" else -1.0)
 
 
 def engine_of(kind: str, chains: int) -> Engine:
     model = VaryingIntercepts("school", ["x"], priors="tutorial")
-    options = Options(**{**RUN, "chains": chains, "collapse": False, **OPTIONS[kind]})
+    options = Options(**{**RUN, "chains": chains, **OPTIONS[kind]})
     plan = choose(model, SCHOOLS, options.plan, collapse=options.collapse)
     return settled(model, plan, options).engine
 
@@ -40,15 +55,15 @@ def ordinary(chains: int) -> Ordinary:
     return engine
 
 
-def advance(engine: Engine, windows: list[int], done: int) -> list[Tensor]:
-    """Heights of chains after windows of so many sweeps, of which the first 40 are warm-up."""
+def advance(engine: Engine, windows: list[int], done: int) -> dict[str, Tensor]:
+    """Draws and heights of chains `(chains, draws, ...)` of windows of so many sweeps, of which the first 40 are
+    warm-up.
+    """
     store, acceptance = Store(engine.values(), tuple(engine.values()), 400), Acceptance(engine.order)
-    found = []
     for sweeps in windows:
-        engine.advance(done, sweeps, 40, 1000, store, acceptance)
+        engine.advance(done, sweeps, 40, 1, store, acceptance)
         done += sweeps
-        found.append(engine.height())
-    return found
+    return {"height": store.log_density(), **store.draws()}
 
 
 def of_few(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -57,23 +72,41 @@ def of_few(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, x in state.items():
         for axis in (axis for axis in range(x.dim()) if x.shape[axis] == MANY):
             x = x.narrow(axis, 0, FEW)
-        found[name] = x[:1] if name == "streams/at" else x
+        found[name] = x[:1] if name.startswith("streams/") and name.endswith("/at") else x
     return found
 
 
+def warmed(kind: str, chains: int) -> Engine:
+    engine = engine_of(kind, chains)
+    engine.begin({}, None)
+    engine.prepare(compiled=False)
+    advance(engine, [20, 20], 0)
+    return engine
+
+
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("kind", list(OPTIONS))
 def test_a_chain_does_not_depend_on_how_many_others_run(kind: str) -> None:
     """Once warm-up is over, which pools over chains. Sums over other numbers of chains may round otherwise."""
     with torch.no_grad(), validation(False):
-        many, few = engine_of(kind, MANY), engine_of(kind, FEW)
-        many.begin({}, None)
-        many.prepare(compiled=False)
-        advance(many, [20, 20], 0)
+        many, few = warmed(kind, MANY), engine_of(kind, FEW)
         few.restore(of_few(many.state()))
         few.prepare(compiled=False)
-        whole, part = (torch.stack(advance(one, [25, 25], 40)) for one in (many, few))
-    torch.testing.assert_close(part, whole[:, :FEW], rtol=1e-9, atol=1e-9)
-    assert bool((whole[0] != whole[1]).all())
+        whole, part = (advance(one, [25, 25], 40) for one in (many, few))
+    for name, x in whole.items():
+        torch.testing.assert_close(part[name], x[:FEW], rtol=1e-9, atol=1e-9)
+        assert len(x.flatten(0, 1).unique(dim=0)) > 3 * MANY  # chains differ, and move
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("kind", list(OPTIONS))
+def test_it_does_not_matter_how_long_windows_are(kind: str) -> None:
+    """As long as walks, which stand at given sweeps of a window, stay where they are."""
+    with torch.no_grad(), validation(False):
+        one, other = warmed(kind, FEW), warmed(kind, FEW)
+        whole, parts = advance(one, [120], 40), advance(other, [60, 60], 40)
+    for name, x in whole.items():
+        torch.testing.assert_close(parts[name], x, rtol=1e-9, atol=1e-9)
 
 
 def test_it_does_not_matter_how_many_numbers_are_taken_at_once() -> None:

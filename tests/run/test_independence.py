@@ -331,8 +331,8 @@ def walk_always(patch: pytest.MonkeyPatch) -> None:
     """A random walk is never rejected."""
     right = Independence._walk
 
-    def walking(engine: Independence, at: Tensor, height: Tensor, log_uniform: Tensor) -> Any:
-        return right(engine, at, height, torch.full_like(log_uniform, -torch.inf))
+    def walking(engine: Independence, at: Tensor, height: Tensor, numbers: Tensor) -> Any:
+        return right(engine, at, height, torch.cat([numbers[:-1], torch.zeros_like(numbers[-1:])]))
 
     patch.setattr(Independence, "_walk", walking)
 

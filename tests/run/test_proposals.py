@@ -13,6 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from hiertorch.moves.metropolis import Tuning
+from hiertorch.randomness import uniform
 from hiertorch.run import proposals
 from hiertorch.run.proposals import COMPONENTS
 
@@ -368,6 +369,7 @@ def test_proposals_come_with_their_density() -> None:
     """The same numbers as `density` finds from the proposals alone."""
     skewed = torch.randn(2_000, 3, generator=generator(), dtype=torch.float64).exp()
     tuning = proposals.fit(skewed)
-    u, log_q = proposals.propose_and_weigh(tuning, 500, generator(5))
+    d = len(tuning["location"])
+    u, log_q = proposals.propose_and_weigh(tuning, uniform(d + proposals.UNIFORMS, 500, generator=generator(5)))
     assert torch.equal(u, proposals.propose(tuning, 500, generator(5)))
     np.testing.assert_allclose(log_q, proposals.density(tuning, u), rtol=1e-9, atol=1e-9)
