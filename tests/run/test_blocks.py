@@ -115,12 +115,14 @@ def test_slopes_of_few_draws_say_what_moments_of_many_do() -> None:
 
 
 def test_the_share_of_proposals_that_would_be_accepted() -> None:
-    """As chains accept them, of a proposal that fits and of one that does not; standard errors are below 0.01."""
-    move = Independent()
-    draws = move.draw(4_000, 6)
+    """As chains accept them, of a proposal that fits and of one that does not. Few draws have most of the weight: over
+    seeds the share is 0.02 too large, with an sd of 0.01 (of 4,000 draws 0.04).
+    """
+    move, number = Independent(), 60_000
+    draws = move.draw(number, 6)
     density = move.evaluate(draws)[1] + 7.0  # up to a constant
     for one in (proposals.fit(move.draw(20_000, 7)), {**tuning(), "shift": tuning()["shift"] + 0.5}):
-        many = uniform(move.width + proposals.UNIFORMS, 4_000, generator=torch.Generator().manual_seed(8))
+        many = uniform(move.width + proposals.UNIFORMS, number, generator=torch.Generator().manual_seed(8))
         fresh, spread = proposals.propose_and_weigh(one, many)
         weight = move.evaluate(fresh)[1] + 7.0 - spread
         known = float((weight - density + proposals.density(one, draws)).clamp(max=0.0).exp().mean())
