@@ -75,7 +75,7 @@ class Ranked:
 
     def ess_tail(self) -> Tensor:
         """The smaller ESS; a tail that never moved counts as all draws beside one that did, as in ArviZ."""
-        low, high = (_ess(_split((self.draws <= self.quantile(p)[:, None, None]).to(self.draws))) for p in TAILS)
+        low, high = (_ess((self.split <= self.quantile(p)[:, None, None]).to(self.split)) for p in TAILS)
         smaller = torch.fmin(low, high)
         return torch.where(low.isnan() ^ high.isnan(), smaller.clamp(max=self.split[0].numel()), smaller)
 

@@ -22,7 +22,9 @@ begin far wider around both.
 """
 
 NEAR = 6
-"""Turns in which steps of sites are bounded."""
+"""Turns in which steps of sites are bounded; in the first half of them these are those of the surrogate's mean, and no
+turn ends the search.
+"""
 
 DRAWS, FEW_DRAWS = 24, 4
 """Of the surrogate, over which sites are averaged; and so many of very large data."""
@@ -40,7 +42,10 @@ LONGEST = 0.7
 """Step of a coordinate of theta."""
 
 STEPS = 3
-"""Of theta for each turn."""
+"""Of theta for each turn, at most: they end with one that is small."""
+
+SMALL = 0.1
+"""Such a step, in units of the spread of theta."""
 
 LONGEST_SITE = 3.0
 """Of sites from eta in these turns, in units of their typical sd."""
@@ -143,7 +148,10 @@ def found_around_mode(
         before, eta = theta, moments.eta / moments.weight
         explored.take(moments.sites(LONGEST_SITE if turn < NEAR else None), theta)
         for _ in range(STEPS if own else 0):
+            last = theta
             theta, curvature = _climbed(explored.heights(_stencil(theta, own)), theta, curvature, own)
+            if bool(_is_still(last, theta, curvature, SMALL)):
+                break
         values = explored.drawn(theta, number if turn >= NEAR // 2 else 0)
         if rows:
             places = _stencil(theta, rows).split(sets)
@@ -153,10 +161,14 @@ def found_around_mode(
         moments = derivatives(values)
         weight = (moments.second / moments.weight).clamp(min=0.0)
         moved = (weight * (moments.eta / moments.weight - eta).square()).nanmean().sqrt()
-        still = (theta - before).abs() * curvature.clamp(min=FLOOR).sqrt() < STILL
-        if turn >= NEAR and bool(still.all() & (moved < STILL)):
+        if turn > NEAR // 2 and bool(_is_still(before, theta, curvature, STILL) & (moved < STILL)):
             break
     return theta, curvature.clamp(min=FLOOR).rsqrt(), moments.sites()
+
+
+def _is_still(before: Tensor, theta: Tensor, curvature: Tensor, step: float) -> Tensor:
+    """Whether no coordinate has moved by a step, in units of its spread."""
+    return ((theta - before).abs() * curvature.clamp(min=FLOOR).sqrt() < step).all()
 
 
 def _stencil(theta: Tensor, some: list[int]) -> Tensor:
