@@ -15,9 +15,10 @@ from hiertorch.gaussian import affine, slots
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
+from hiertorch.gaussian.ladder import Ladder
 from hiertorch.gaussian.sites import RowDerivatives
 from hiertorch.gaussian.slots import Slots
-from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import Values
 from hiertorch.runtime.validating import validation
@@ -253,6 +254,25 @@ def test_the_predictor_and_derivatives_of_rows(model: Matches) -> None:
         others = (data.tutor != data.other).numpy()
         np.testing.assert_allclose(moments.first, ((data.y.numpy() - p) * others).sum(0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(moments.second, ((p - p**2) * others).sum(0), rtol=1e-4, atol=1e-5)
+
+
+def test_effects_follow_from_standard_normal_numbers_and_lead_back() -> None:
+    """As those that the Gaussian model itself draws."""
+    with torch.no_grad(), validation(False):
+        data = pupils(weighted=False)
+        data = data.replace(y=(data.y > 0).to(data.dtype))
+        reads = inspect(Matches(), data)[0]
+        source = torch.Generator().manual_seed(3)
+        z, w = torch.randn(2, ROWS, generator=source, dtype=torch.float64)
+        found = Surrogate(Matches(), data, reads, analyse(Matches(), data, reads).mixed).given(Sites(z, w.exp(), {}))
+        rest, noise = drawn(found, data, 4), torch.randn(TUTORS, 4, generator=source, dtype=torch.float64)
+        ladder = Ladder(found)
+        rungs = ladder.rungs(rest, noise)
+        torch.testing.assert_close(rungs.tail.mT, found.draw(rest, noise)["skill"])
+        torch.testing.assert_close(rungs.log_marginal, found.log_marginal(rest))
+        again, root = ladder.at(rest, rungs.tail)
+        torch.testing.assert_close(root, noise, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(again.log_volume, rungs.log_volume)
 
 
 def test_plans_say_who_reads_whom(monkeypatch: pytest.MonkeyPatch) -> None:
