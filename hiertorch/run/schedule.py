@@ -118,7 +118,8 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
     chains = min(given) if given else chains
     if plan.surrogate is not None:
         rows = max(plan.held_rows, plan.space.dim)
-        most = 5 if plan.surrogate.first.grams.crossed else 6
+        found = plan.surrogate.first
+        most = 4 if found.dear and not found.grams.levels else 5 if found.grams.crossed else 6
         chains = chains or 1 << max(3, min(most, int(NUMBERS / rows).bit_length() - 1))
         return Schedule(chains, warmup or LONGEST_WARMUP, draws or WHITENED_DRAWS, thin or 1)
     if plan.collapsed is None:
