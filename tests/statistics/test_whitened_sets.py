@@ -1,8 +1,8 @@
 """Whitened runs whose chains have weights of rows, or responses, of their own.
 
 Chains begin at independent draws from the posterior of their own data set, made by rejection from the prior (see Note
-[Exact starts] in test_whitened.py), and are compared with other such draws after a short warm-up and some sweeps, set
-by set. Error rates are 1e-3 a case, two-sided, over all sets, functions and tests (Bonferroni).
+[Exact starts] in `exactstarts`), and are compared with other such draws after a short warm-up and some sweeps, set by
+set. Error rates are 1e-3 a case, two-sided, over all sets, functions and tests (Bonferroni).
 """
 
 from collections.abc import Callable, Iterator
