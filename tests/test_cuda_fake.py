@@ -235,13 +235,13 @@ def test_a_collapsed_plan_is_made_where_it_runs():
         plan.to(CUDA)
 
 
-def one_by_one(function, axes):
+def one_by_one(function, axes=0):
     """`torch.vmap` over first axes, by a loop."""
 
     def mapped(*arguments):
-        sets = len(tree_leaves(arguments[0])[0])
+        sets, each = len(tree_leaves(arguments[0])[0]), axes if axes else (0,) * len(arguments)
         parts = [
-            [x if axis is None else tree_map(lambda leaf: leaf[k], x) for x, axis in zip(arguments, axes, strict=True)]  # noqa: B023
+            [x if axis is None else tree_map(lambda leaf: leaf[k], x) for x, axis in zip(arguments, each, strict=True)]  # noqa: B023
             for k in range(sets)
         ]
         return tree_map(lambda *each: torch.stack(each), *(function(*own) for own in parts))
