@@ -1,6 +1,7 @@
 """Posteriors of models whose rows are not normal against long runs of NumPyro's NUTS.
 
-The references are those that `benchmarks/rows_not_gaussian.py --references` writes: of every population parameter and
+The references are those that `benchmarks/rows_not_gaussian.py --references` and, where NUTS takes hours,
+`benchmarks/persons_out.py` write: of every population parameter and
 of some effects of each grouping mean, sd and 5 and 95 % quantiles, each with its Monte Carlo standard error, of runs
 with R-hat at most 1.005. All differences, in combined standard errors, stay below the normal quantile beyond which one
 of them is by chance in 1 of 100 seeds (Bonferroni).
