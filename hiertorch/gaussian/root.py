@@ -61,7 +61,7 @@ class Root:
         self.crossed, self.population, self.n_crossed = grams.crossed, grams.population, grams.n_crossed
         self.width = grams.n_crossed + (grams.population.width if grams.population else 0)
         double = grams.packed.dtype == torch.float64
-        self.loops = UNROLLED < self.width <= MOST_LOOPED and double and can_compile(grams.packed.device)
+        self.loops = UNROLLED < self.width <= MOST_LOOPED and double and can_compile(grams.packed.device)  # on the CPU
 
     def reduce(self, gram: Tensor, spreads: Spreads) -> tuple[Tensor, Tensor, Tensor]:
         """L, L^-1 h, and what the best fit leaves of y' y, from the root's Gram matrix `(q, q, batch)`."""
@@ -79,7 +79,7 @@ class Root:
         inner, h, left = self._system(gram, spreads)
         if self.width == 0:
             return torch.zeros_like(left), left, noise
-        if self.loops:
+        if self.loops and noise.device.type == "cpu":
             numbers = torch.cat([inner.flatten(0, 1), h])
             place = torch.arange(len(numbers)).view(-1, self.width)
             half, square, u = self._looped(numbers, place, h.new_zeros(self.width), noise)
@@ -94,7 +94,8 @@ class Root:
         """The same, from the Gram matrix's numbers `(n, batch)` and where among them each of its entries is, `(q, q)`,
         if that is all a compiled loop has to know.
         """
-        if not self.loops or self.crossed or spreads.population is not None or len(spreads.held):
+        simple = not self.crossed and spreads.population is None and not len(spreads.held)
+        if not self.loops or not simple or noise.device.type != "cpu":
             return None
         shift = spreads.location[:, 0]  # the same for all of a batch, as C is
         of = torch.cat([place[:-1, :-1], place[-1:, :-1]])
