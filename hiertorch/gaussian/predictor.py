@@ -4,7 +4,8 @@
 
 v: latents of which each row reads those of its own groups; phi: what else the likelihood reads. The coefficients are
 derivatives of eta, found by differentiating the user's likelihood forwards along one number of all groups at once; and
-along one number of one group where rows read several groups of a plate (`hiertorch.gaussian.slots`).
+along one number of one group where rows read several groups of a plate (`hiertorch.gaussian.slots`). Rows that read
+effects otherwise, by several predictors or a curved one, have joint sites (`hiertorch.gaussian.jointnumbers`).
 
 What is found here serves proposals alone (`hiertorch.gaussian.surrogate`): a predictor that misses something makes a
 sampler slower, never wrong.
@@ -90,6 +91,13 @@ class Predictor(NamedTuple):
     others: tuple[str, ...]  # latents with a normal prior that rows read in another way
     shifting: tuple[str, ...] = ()  # latents of the population that shift sites, such as thresholds
     moving: Moving | None = None  # eta itself, where columns depend on other latents; `columns` are those at one place
+    rank: int = 0  # directions in which the density of a row moves that has joint sites; `columns` tell shapes alone
+    spreads: Mapping[str, Tensor] = {}  # of the numbers that such a row reads, in the prior
+
+    @property
+    def learnt(self) -> tuple[str, ...]:
+        """Latents whose columns are those of the sites."""
+        return (*self.columns, *self.shifting) if self.rank else self.shifting
 
     @property
     def linear(self) -> tuple[str, ...]:
@@ -110,14 +118,8 @@ def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[s
     Raises:
         NotAffine: with the reason, if there is none.
     """
-    names = [name for name in model.latents if name in reads.likelihood]
+    names, effects, normal = read_by_rows(model, reads)
     drawn = {name: x.to(data.dtype) for name, x in reads.values.items()}
-    normal = {name for name in names if normal_root(reads.distributions[name]) is not None}
-    effects = [name for name in names if model.latents[name].plate is not None]
-    if odd := [name for name in effects if name not in normal]:
-        raise NotAffine(f"rows read {odd[0]!r}, which varies over groups, and whose prior is not normal")
-    if not normal:
-        raise NotAffine("rows read no latent with a normal prior")
     natural = None if reads.response is None else PREDICTORS.get(type(reads.response))
 
     def of_rows(values: Mapping[str, Tensor]) -> Tensor:
@@ -162,16 +164,32 @@ def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[s
     return Predictor(offset, columns, slots, (), moving=moving)
 
 
+def read_by_rows(model: Model, reads: Reads) -> tuple[list[str], list[str], set[str]]:
+    """Latents that rows read, those of them that vary over groups, and those with a normal prior.
+
+    Raises:
+        NotAffine: if there are none of the latter, or not all of the former are among them.
+    """
+    names = [name for name in model.latents if name in reads.likelihood]
+    normal = {name for name in names if normal_root(reads.distributions[name]) is not None}
+    effects = [name for name in names if model.latents[name].plate is not None]
+    if odd := [name for name in effects if name not in normal]:
+        raise NotAffine(f"rows read {odd[0]!r}, which varies over groups, and whose prior is not normal")
+    if not normal:
+        raise NotAffine("rows read no latent with a normal prior")
+    return names, effects, normal
+
+
 def _linear(
     of_rows: Rows, base: Mapping[str, Tensor], drawn: Mapping[str, Tensor], name: str, apart: Container[str]
 ) -> Tensor | None:
-    """Columns of a latent, as `_columns` has them; None if eta is not linear in it."""
+    """Columns of a latent, as `columns_along` has them; None if eta is not linear in it."""
     chains = len(drawn[name])
     fixed = {key: x.expand(chains, *x.shape[1:]) for key, x in base.items()}
     half, whole = ({**fixed, name: base[name] + s * (drawn[name] - base[name])} for s in (0.5, 1.0))
     zero = of_rows(base)
     first, second = of_rows(half) - zero, of_rows(whole) - zero
-    return _columns(of_rows, base, [name], apart)[name] if _close(2.0 * first, second) else None
+    return columns_along(of_rows, base, [name], apart)[name] if _close(2.0 * first, second) else None
 
 
 def _along(x: Tensor, columns: Tensor, codes: Tensor | None) -> Tensor:
@@ -214,7 +232,7 @@ def _by_density(
     the same at all draws from the prior. The largest of a row's effects has the column 1.
     """
     places = [{name: x[i : i + 1] for name, x in drawn.items()} for i in range(len(next(iter(drawn.values()))))]
-    found = [_columns(terms, place, candidates, apart) for place in places]
+    found = [columns_along(terms, place, candidates, apart) for place in places]
     slopes = {name: torch.stack([columns[name] for columns in found]).nan_to_num(0.0, 0.0, 0.0) for name in candidates}
     own = torch.cat([slopes[name] for name in effects], 2)  # (places, rows, numbers)
     row = torch.arange(data.n_rows, device=own.device)
@@ -237,7 +255,9 @@ def _by_density(
     return Predictor(data.y.new_zeros(data.n_rows), columns, slots, tuple(others), shifting)
 
 
-def _columns(eta: Rows, base: Mapping[str, Tensor], names: Sequence[str], apart: Container[str]) -> dict[str, Tensor]:
+def columns_along(
+    eta: Rows, base: Mapping[str, Tensor], names: Sequence[str], apart: Container[str]
+) -> dict[str, Tensor]:
     """d eta / d number, of all groups at once, at one place `(1, size, *event)`: latent -> `(rows, numbers)`; of each
     group by itself for latents that are taken `apart`: `(rows, groups x numbers)`.
     """

@@ -2,24 +2,29 @@
 
     log f(y_i | eta_i) ~ const - w_i (z_i - eta_i)^2 / 2
 
-A row's *site* is (z_i, w_i). Once sites are chosen, the model with the responses z and the weights w in place of the
-likelihood is conditionally Gaussian, and all of `hiertorch.gaussian.collapse` serves it.
+A row's *site* is (z_i, w_i); where rows have several predictors, or a curved one, those of the same groups have one
+together, in several directions, each of them a row of the surrogate (`hiertorch.gaussian.jointsites`). Once sites are
+chosen, the model with the responses z and the weights w in place of the likelihood is conditionally Gaussian, and all
+of `hiertorch.gaussian.collapse` serves it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from hiertorch import wording
 from hiertorch.data.table import Data
+from hiertorch.density.rows import cells
 from hiertorch.gaussian.affine import Composed, NotAffine, Part
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
+from hiertorch.gaussian.jointnumbers import check_whole, find_joint
 from hiertorch.gaussian.predictor import Predictor, find_predictor, unit
 from hiertorch.gaussian.several import sets_of
 from hiertorch.gaussian.slots import slots_of, with_slots
@@ -46,9 +51,11 @@ class Sites(NamedTuple):
     """What stands for the rows.
 
     Attributes:
-        z: responses, `(rows,)`, or `(sets, rows)` where data sets have responses of their own.
+        z: responses, `(rows,)`, or `(sets, rows)` where data sets have responses of their own; of joint sites of each
+            direction of each cell, `(cells x directions,)`.
         w: weights, likewise; of rows of weight 1 where data sets have row weights of their own.
-        shifts: latent -> what its numbers take from eta, `(rows, numbers)`: as thresholds move, so do sites.
+        shifts: latent -> its columns that hang on sites, likewise by `numbers`: what its numbers take from eta, for as
+            thresholds move, so do sites; of joint sites all columns.
     """
 
     z: Tensor
@@ -95,16 +102,49 @@ class SurrogateModel(Model):
             eta = eta + slots_of(data, name).read(v[name])
         return eta
 
+    def numbers(self, v: Values, data: Data) -> Tensor:
+        """All numbers that each row reads, `(chains, rows, numbers)`."""
+        found = []
+        for name in self.read:
+            x, plate = v[name].reshape(*v[name].shape[:2], -1), self.latents[name].plate
+            found.append(x.expand(-1, data.n_rows, -1) if plate is None else x[:, data[plate]])
+        return torch.cat(found, 2)
+
+
+class Cells(NamedTuple):
+    """Rows that read the same effects, and have one joint site.
+
+    Attributes:
+        of_row: the cell of each row, `(rows,)`.
+        rows: one row of each.
+        directions: in which a cell's site is Gaussian.
+    """
+
+    of_row: Tensor
+    rows: Data
+    directions: int
+
+    @classmethod
+    def of(cls, data: Data, plates: Iterable[str | None], predictor: Predictor) -> "Cells":
+        """Those of some plates."""
+        codes = [data.codes[plate].cpu().numpy() for plate in dict.fromkeys(plates) if plate is not None]
+        of_row, first = cells(codes, data.n_rows)
+        numbers = sum(x.shape[1] for x in predictor.columns.values())
+        directions = min(numbers, predictor.rank * int(np.bincount(of_row).max()))
+        place = torch.from_numpy(of_row).to(data.device)
+        return cls(place, data.take(torch.from_numpy(first).to(data.device)), directions)
+
 
 class Surrogate:
     """The Gaussian model that stands for another one, for any sites; see the module.
 
     Attributes:
         model: with normal rows.
-        data: the rows, with the columns of the predictor.
+        data: its rows, with the columns of the predictor: those of the model, or the directions of cells.
         sets: of data, of which chain c has set c mod sets (`hiertorch.gaussian.several`).
         own: whether each has a response of its own, and so sites.
         weights: of rows, `(sets, rows)`; None if no set has its own.
+        cells: of joint sites; None without.
         unit: size of differences of eta that matter.
         first: with the response 0 and the weight 1 in all rows.
 
@@ -112,26 +152,27 @@ class Surrogate:
         model: whose likelihood is not normal.
         data: what it is fitted to.
         reads: who reads whom in it.
-        several: plates of which rows may read several groups.
+        predictor: of its rows.
 
     Raises:
         NotAffine: with the reason, if there is none.
     """
 
-    def __init__(self, model: Model, data: Data, reads: Reads, several: Collection[str] = ()) -> None:
-        if data.dtype != torch.float64:
-            raise NotAffine("the data are in single precision")
-        if any(latent.turns > 1 for latent in model.latents.values()):
-            raise NotAffine("chains have priors of their own")
+    def __init__(self, model: Model, data: Data, reads: Reads, predictor: Predictor) -> None:
+        self.predictor, self.cells = predictor, None
         self.sets, self.own, self.weights, one = sets_of(data), data.y.dim() == 2, None, data.of_chains(0)
         if data.weights is not None and data.weights.dim() == 2:
             self.weights = data.weights[: self.sets]
-        self.predictor = find_predictor(model, one, reads, several)
         if self.own and self.predictor.shifting:
             raise NotAffine("chains have responses of their own, and sites shift with other latents")
         columns = {OFFSET: self.predictor.offset} | {column_of(n): x for n, x in self.predictor.columns.items()}
+        if predictor.rank:
+            self.cells = Cells.of(data, [model.latents[name].plate for name in predictor.columns], predictor)
+            first = torch.arange(self.cells.rows.n_rows, device=data.device).repeat_interleave(self.cells.directions)
+            data = self.cells.rows.take(first)
+            columns = {OFFSET: data.y.new_zeros(data.n_rows)}
         ones = torch.ones(data.n_rows, dtype=data.dtype, device=data.device)
-        widths = {name: prod(reads.values[name].shape[2:]) for name in self.predictor.shifting}
+        widths = {name: prod(reads.values[name].shape[2:]) for name in self.predictor.learnt}
         columns |= {column_of(name): ones.unsqueeze(1).expand(-1, width) for name, width in widths.items()}  # any
         self.model = SurrogateModel(model, one, self.predictor)
         self.data = with_slots(data.with_columns(columns), self.predictor.slots)
@@ -197,6 +238,8 @@ class Surrogate:
         """Reasons, in words, for each of `members`."""
         levels, parts = self.first.grams.levels, self._parts
         first = "a Gaussian surrogate of the rows says where they are"
+        if self.cells is not None:
+            first = first.replace("the rows", "what rows say of all effects and coefficients together")
         first += f"; effects of {wording.listed([str(part.plate) for part in parts])} move along" if parts else ""
         if slots := self.first.affine.slots:
             first += f"; rows read several groups of {wording.listed(slots)}, whose effects depend on each other"
@@ -223,3 +266,32 @@ class Surrogate:
             )
         composed = Composed(affine.composed.model, middle, affine.composed.parts)
         return Collapsed(replace(affine, composed=composed), middle, sets, reduces=not self.crosswise)
+
+
+def find_surrogate(model: Model, data: Data, reads: Reads, several: Collection[str] = ()) -> Surrogate:
+    """The Gaussian model that stands for another one: by one linear predictor of each row, or else by joint sites.
+
+    Args:
+        model: whose likelihood is not normal.
+        data: what it is fitted to.
+        reads: who reads whom in it.
+        several: plates of which rows may read several groups.
+
+    Raises:
+        NotAffine: with the reason, if there is none.
+    """
+    if data.dtype != torch.float64:
+        raise NotAffine("the data are in single precision")
+    if any(latent.turns > 1 for latent in model.latents.values()):
+        raise NotAffine("chains have priors of their own")
+    try:
+        predictor = find_predictor(model, data.of_chains(0), reads, several)
+        check_whole(model, data.of_chains(0), reads, predictor)
+        return Surrogate(model, data, reads, predictor)
+    except NotAffine as reason:
+        if any(x is not None and x.dim() == 2 for x in (data.y, data.weights)):  # which joint sites do not serve
+            raise
+        try:
+            return Surrogate(model, data, reads, find_joint(model, data, reads, several))
+        except NotAffine:
+            raise reason from None

@@ -10,7 +10,7 @@ from hiertorch.density.structure import Structure, analyse, priors_alone
 from hiertorch.errors import ModelError, warn
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.discovery import collapse as find_collapse
-from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.gaussian.surrogate import Surrogate, find_surrogate
 from hiertorch.model.checks import inspect
 from hiertorch.model.declared import overrides
 from hiertorch.model.model import Model
@@ -109,7 +109,7 @@ def _surrogate(structure: Structure, *, asked: bool) -> Surrogate | str:
         if overrides(target.model, method):
             return f"the model overrides {method}"
     try:
-        found = Surrogate(target.model, target.data, structure.reads, structure.mixed)
+        found = find_surrogate(target.model, target.data, structure.reads, structure.mixed)
     except NotAffine as reason:
         return str(reason)
     if plates := [plate for plate in found.plates if plate in structure.mixed]:

@@ -178,7 +178,7 @@ def closed_weights(
     """The closed form of a model's rows, if there is one, and it is theirs."""
     response = structure.reads.response
     form = None if response is None else FORMS.get(type(response))
-    if form is None or surrogate.own or surrogate.predictor.moving is not None or surrogate.predictor.shifting:
+    if form is None or surrogate.own or surrogate.predictor.moving is not None or surrogate.predictor.learnt:
         return None
     ones = torch.ones_like(surrogate.data.y)
     sites = Sites(0.0 * ones, ones, {})

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hiertorch.gaussian.jointsites import JointMoments, moments_of
 from hiertorch.gaussian.sites import Moments
 from hiertorch.run.engine import filed, inside
 
@@ -79,14 +80,15 @@ class Round:
     """
 
     positions: list[Tensor] = field(default_factory=list)
-    moments: Moments | None = None
+    moments: Moments | JointMoments | None = None
     thetas: list[Tensor] = field(default_factory=list)
     numbers: list[Tensor] = field(default_factory=list)
     accepted: list[Tensor] = field(default_factory=list)
 
-    def add(self, moments: Moments) -> None:
+    def add(self, moments: Moments | JointMoments) -> None:
         """Those of one sweep."""
-        self.moments = moments if self.moments is None else self.moments.plus(moments)
+        before = self.moments
+        self.moments = moments if before is None else before.plus(moments)  # type: ignore[arg-type] # of one kind
 
     @property
     def rate(self) -> float:
@@ -119,7 +121,7 @@ class Round:
     def of(cls, tensors: Mapping[str, Tensor]) -> "Round":
         """What such tensors hold."""
         found, moments = cls(), inside("moments", tensors)
-        found.moments = Moments.of(moments) if moments else None
+        found.moments = moments_of(moments) if moments else None
         for name in ("positions", "thetas", "numbers", "accepted"):
             held = inside(name, tensors)
             getattr(found, name).extend(held[str(k)] for k in range(len(held)))

@@ -2,7 +2,8 @@
 
     lw_g = sum over rows i of g of  log f(y_i | latents) + w_i (z_i - eta_i)^2 / 2
 
-All ratios of the whitened moves are differences of these.
+All ratios of the whitened moves are differences of these. Of joint sites the second term is a sum over cells of g and
+their directions.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,10 +30,12 @@ class RowWeights:
 
     def __init__(self, structure: Structure, surrogate: Surrogate, plate: str | None) -> None:
         self.target, self.model, self.surrogate = structure.target, surrogate.model, surrogate
+        self.plate, self.cells = plate, surrogate.cells
         plates = () if plate is None else (plate,)
-        blocked = Rows(surrogate.data, plates)
+        data = surrogate.data if self.cells is None else self.target.data
+        blocked = Rows(data, plates)
         if not agrees(self.target, blocked, probe(self.target, structure.reads)):
-            blocked = Rows(surrogate.data, plates, blocked=False)
+            blocked = Rows(data, plates, blocked=False)
         self.rows, self.size = blocked, 1 if plate is None else surrogate.data.size(plate)
         cells = None if plate is None else blocked.cell_groups[plate]
         whole = cells is None or (blocked.n_cells == self.size and bool((cells.diff() == 1).all()))
@@ -41,19 +44,26 @@ class RowWeights:
             name for name in self.target.names
             if name in self.target.likelihood_reads or name in surrogate.predictor.linear
         )  # fmt: skip
-        self.shifting = surrogate.predictor.shifting
-        self.given: tuple[Tensor, ...] = ()  # z, w, and shifts, in the order of the rows that are held
+        self.learnt = surrogate.predictor.learnt
+        # z, w, and shifts, in the order of the rows that are held; of joint sites the roots of w times z and columns.
+        self.given: tuple[Tensor, ...] = ()
         self._recorded: Callable[..., Tensor] | None = None
         self.recording = self.compiled = False
 
     def set_sites(self, sites: Sites) -> None:
         """Takes sites, in the order of the data."""
+        if self.cells is not None:
+            root = sites.w.sqrt()
+            columns = torch.cat([sites.shifts[name] for name in self.learnt], 1)
+            both = (root * sites.z, root.unsqueeze(1) * columns)
+            self.given = tuple(x.unflatten(0, (-1, self.cells.directions)) for x in both)
+            return
         weights, chains = self.surrogate.weights, self.target.data.by_chain
         own = (sites.z, sites.w if weights is None else weights * sites.w)
         each = [x if x.dim() == 1 else x.repeat(chains // len(x), 1) for x in own]
         self.given = (
             *(x[..., self.rows.source] for x in each),
-            *(sites.shifts[name][self.rows.source] for name in self.shifting),
+            *(sites.shifts[name][self.rows.source] for name in self.learnt),
         )
 
     def terms(self, values: Mapping[str, Tensor]) -> Tensor:
@@ -69,7 +79,7 @@ class RowWeights:
 
     def __call__(self, values: Mapping[str, Tensor]) -> Tensor:
         """`(groups, chains)`, of values `(chains, size, *event)` of all latents."""
-        args = (*self.given, *(values[name] for name in self.names))
+        args = (*(self.given if self.cells is None else ()), *(values[name] for name in self.names))
         if not self.recording:
             blocks = self._blocks(*args)
         else:
@@ -78,14 +88,28 @@ class RowWeights:
             blocks = self._recorded(*args)
         cells = self.rows.sum_cells(blocks)
         if self.of_cell is None:
-            return cells.mT
-        return cells.new_zeros(self.size, len(cells)).index_copy(0, self.of_cell, cells.mT)
+            found = cells.mT
+        else:
+            found = cells.new_zeros(self.size, len(cells)).index_copy(0, self.of_cell, cells.mT)
+        return found if self.cells is None else found + self._of_sites(values)
 
-    def _blocks(self, z: Tensor, w: Tensor, *tensors: Tensor) -> Tensor:
-        shifts, latents = tensors[: len(self.shifting)], tensors[len(self.shifting) :]
-        v = Values(dict(zip(self.names, latents, strict=True)), self.target.names)
-        moved = {column_of(name): x for name, x in zip(self.shifting, shifts, strict=True)}
-        data = self.rows.data.with_columns(moved) if moved else self.rows.data
-        eta = self.model.eta(v, data)
-        terms = self.target.row_terms(v, data) + 0.5 * w * (z - eta).square()
+    def _of_sites(self, values: Mapping[str, Tensor]) -> Tensor:
+        """sum over cells and directions of w (z - eta)^2 / 2, `(groups, chains)`."""
+        assert self.cells is not None
+        (z, columns), rows = self.given, self.cells.rows
+        x = self.model.numbers(Values(dict(values), self.target.names), rows).movedim(0, 2)  # (cells, numbers, chains)
+        terms = 0.5 * (z.unsqueeze(2) - columns @ x).square().sum(1)
+        if self.plate is None:
+            return terms.sum(0, keepdim=True)
+        return terms.new_zeros(self.size, terms.shape[1]).index_add_(0, rows[self.plate], terms)
+
+    def _blocks(self, *tensors: Tensor) -> Tensor:
+        given, latents = tensors[: -len(self.names)], tensors[-len(self.names) :]
+        v, data = Values(dict(zip(self.names, latents, strict=True)), self.target.names), self.rows.data
+        terms = self.target.row_terms(v, data)
+        if self.cells is None:
+            z, w, *columns = given
+            moved = {column_of(name): x for name, x in zip(self.learnt, columns, strict=True)}
+            eta = self.model.eta(v, data.with_columns(moved) if moved else data)
+            terms = terms + 0.5 * w * (z - eta).square()
         return self.rows.sum_blocks(terms, fused=self.compiled)

@@ -30,8 +30,8 @@ from hiertorch.density.initial import read_init
 from hiertorch.density.structure import Structure
 from hiertorch.errors import SamplingError
 from hiertorch.gaussian.audit import Audit, audit_densities
+from hiertorch.gaussian.jointsites import derivatives_of
 from hiertorch.gaussian.ladder import Ladder, Rungs
-from hiertorch.gaussian.sites import RowDerivatives
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info, decide
 from hiertorch.run.acceptance import Acceptance
@@ -100,7 +100,7 @@ class Whitened(Engine):
         self.candidates = Candidates(self.standing, self.proposal, self._of_rows, self.numbers)
         self.weigh = RowWeights(structure, surrogate, grams.levels[0].plate if grams.levels else None)
         self.closed = closed_weights(structure, surrogate, self.standing, self.weigh)
-        self.derivatives = RowDerivatives(self.weigh.terms, surrogate)
+        self.derivatives = derivatives_of(self.weigh.terms, surrogate)
         self.tuning: dict[str, Tensor] = {}
         self.walk = surrogate.data.y.new_zeros(self.standing.width, self.standing.width)  # the root of its covariance
         self.tails = HeavyTails()

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hiertorch.gaussian.jointsites import JointDerivatives
 from hiertorch.gaussian.ladder import Ladder
 from hiertorch.gaussian.sites import RowDerivatives
 from hiertorch.gaussian.surrogate import Sites, Surrogate
@@ -117,7 +118,7 @@ def found_around_mode(
     surrogate: Surrogate,
     standing: Standing,
     terms: Callable[[Mapping[str, Tensor]], Tensor],
-    derivatives: RowDerivatives,
+    derivatives: RowDerivatives | JointDerivatives,
     source: torch.Generator,
 ) -> tuple[Tensor, Tensor, Sites]:
     """theta `(sets, d)`, its spread by coordinate `(sets, d)`, and sites.

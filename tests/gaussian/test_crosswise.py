@@ -21,7 +21,7 @@ from hiertorch.gaussian.cholesky import product
 from hiertorch.gaussian.crosswise import Crosswise, middles_of
 from hiertorch.gaussian.ladder import Ladder
 from hiertorch.gaussian.ridges import Ridges
-from hiertorch.gaussian.surrogate import Sites, Surrogate
+from hiertorch.gaussian.surrogate import Sites, find_surrogate
 from hiertorch.model.checks import inspect
 from hiertorch.runtime.validating import validation
 
@@ -98,7 +98,7 @@ class Found:
     def __init__(self, model: ht.Model) -> None:
         self.model, self.data = model, rows()
         self.data = self.data.replace(y=self.data.y)
-        self.surrogate = Surrogate(model, self.data, inspect(model, self.data)[0])
+        self.surrogate = find_surrogate(model, self.data, inspect(model, self.data)[0])
         source = torch.Generator().manual_seed(1)
         z, w = torch.randn(2, 120, generator=source, dtype=torch.float64)
         self.collapsed = self.surrogate.given(Sites(z, w.exp(), {}))

@@ -24,7 +24,7 @@ import hiertorch as ht
 from hiertorch.density.structure import analyse
 from hiertorch.gaussian.ladder import Ladder
 from hiertorch.gaussian.sites import RowDerivatives
-from hiertorch.gaussian.surrogate import Sites, Surrogate
+from hiertorch.gaussian.surrogate import Sites, find_surrogate
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import Values
 from hiertorch.runtime.validating import validation
@@ -153,7 +153,7 @@ def test_thresholds_shift_sites():
         model, data = Ordinal(), rows()
         data = data.replace(y=torch.arange(120.0) % 3)
         reads = inspect(model, data)[0]
-        surrogate = Surrogate(model, data, reads)
+        surrogate = find_surrogate(model, data, reads)
         columns = surrogate.predictor.columns  # up to a factor, which here is 2
         assert set(columns) == {"alpha", "beta", "first"} and surrogate.predictor.shifting == ("gap",)
         torch.testing.assert_close(2.0 * columns["beta"][:, 0], data.X[:, 1])
@@ -171,7 +171,7 @@ def found(request):
     """A surrogate with sites at random, values of the rest, standard normal numbers, and what follows from them."""
     with torch.no_grad(), validation(False):
         model, data = request.param(), rows()
-        surrogate = Surrogate(model, data, inspect(model, data)[0])
+        surrogate = find_surrogate(model, data, inspect(model, data)[0])
         source = torch.Generator().manual_seed(1)
         z, w = torch.randn(2, 120, generator=source, dtype=torch.float64)
         collapsed = surrogate.given(Sites(z, w.exp(), {}))
