@@ -164,6 +164,44 @@ class Ordered(ht.Model):
         return Categorical(probs=torch.stack([low, (high - low).clamp(min=1e-12), (1.0 - high).clamp(min=1e-12)], -1))
 
 
+class Classes(ht.Model):
+    """Two predictors of each row, and an effect of each group in both."""
+
+    mu = ht.Latent(Normal(0.0, 1.0), event=2)
+    sigma = ht.Latent(Gamma(2.0, 2.0), event=2)
+    a = ht.Latent(lambda v: Independent(Normal(v.mu, v.sigma), 1), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        eta = v.a[:, data.group]
+        return Categorical(logits=torch.cat([torch.zeros_like(eta[..., :1]), eta], -1))
+
+
+class Spreads(ht.Model):
+    """Locations by group, scales by item."""
+
+    mu = ht.Latent(Normal(0.0, 1.0))
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    tau = ht.Latent(Gamma(2.0, 3.0))
+    a = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="group")
+    s = ht.Latent(lambda v: Normal(0.0, v.tau), plate="item")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        return Normal(v.a[:, data.group], 0.5 + v.s[:, data.item].exp())
+
+
+class Curve(ht.Model):
+    """A chance that rises along a curve to a ceiling, both of them by group; the curve's slope is no effect."""
+
+    mu = ht.Latent(Normal(0.0, 1.0), event=2)
+    sigma = ht.Latent(Gamma(2.0, 2.0), event=2)
+    slope = ht.Latent(LogNormal(0.0, 0.5))
+    a = ht.Latent(lambda v: Independent(Normal(v.mu, v.sigma), 1), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        own = v.a[:, data.group]
+        return Bernoulli(own[..., 0].sigmoid() * (v.slope * (data.x - own[..., 1])).sigmoid())
+
+
 class Trials(ht.Model):
     """Some rows have no trials, some no weight."""
 
@@ -251,6 +289,10 @@ CASES = {
     "heavy tails": Case(Outliers(), ht.Data(TIMES, groups={"group": [0, 0, 1, 2]}),
                         4 * float(stats.t(3, 0, 0.5).logpdf(0.0))),
     "ordinal": Case(Ordered(), ht.Data([0.0, 1.0, 2.0, 2.0], groups={"group": [0, 0, 1, 2]})),
+    "classes": Case(Classes(), ht.Data([0.0, 1.0, 2.0, 2.0, 1.0], groups={"group": [0, 0, 1, 1, 2]})),
+    "spreads": Case(Spreads(), ht.Data(TIMES, groups={"group": [0, 0, 1, 2], "item": [0, 1, 0, 1]}),
+                    4 * float(stats.norm(0, 0.5).logpdf(0.0))),
+    "curve": Case(Curve(), ht.Data(Y, groups=THREE, x=X)),
     "trials": Case(
         Trials(), ht.Data([1.0, 0.0, 2.0, 0.0, 0.0, 1.0], groups=THREE, trials=TRIALS, weights=[1, 1, 1, 2, 1, 0])
     ),

@@ -470,7 +470,7 @@ REASONS = [
     (
         Curved("school", priors="tutorial"),
         "the mean of the likelihood is not affine in 'alpha'",
-        "the predictor of the rows is not linear in 'alpha'",
+        "",
     ),
     (
         Many("school", priors="tutorial"),
