@@ -8,7 +8,7 @@ from torch.distributions import Bernoulli, Gamma, Independent, Normal
 import hiertorch as ht
 from hiertorch.density.structure import analyse
 from hiertorch.gaussian.ladder import Ladder
-from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.gaussian.surrogate import find_surrogate
 from hiertorch.model.checks import inspect
 
 factorloops = pytest.importorskip("hiertorch.gaussian.factorloops")
@@ -69,7 +69,7 @@ def test_rungs_are_those_of_torch(number, scaled, monkeypatch):
     data = ht.Data(y=rng.integers(2, size=120), groups={"group": group}, x=rng.normal(size=(120, number)))
     model = Predictors(number, scaled)
     structure = analyse(model, data, inspect(model, data)[0])
-    surrogate = Surrogate(model, data, structure.reads)
+    surrogate = find_surrogate(model, data, structure.reads)
     ladder = Ladder(surrogate.first)
     assert ladder.root.loops and ladder.root.width == number
     noise = torch.as_tensor(rng.normal(size=(number, 21)))

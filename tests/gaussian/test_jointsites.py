@@ -11,8 +11,9 @@ from torch.distributions import Categorical, Gamma, Independent, LogNormal, Norm
 import hiertorch as ht
 from hiertorch.density.structure import analyse
 from hiertorch.gaussian.affine import NotAffine
+from hiertorch.gaussian.jointnumbers import check_whole, find_joint
 from hiertorch.gaussian.jointsites import JointDerivatives, JointMoments
-from hiertorch.gaussian.predictor import find_joint, find_predictor
+from hiertorch.gaussian.predictor import find_predictor
 from hiertorch.gaussian.surrogate import Surrogate, find_surrogate
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import Values
@@ -161,9 +162,12 @@ class Scales(LocationScale):
 
 
 def test_effects_beside_the_predictor_are_noticed() -> None:
+    """But not by what has a linear predictor."""
     data = rows()
+    reads, plain = inspect(Scales(), data)[0], inspect(Plain(), data)[0]
     with pytest.raises(NotAffine, match="more ways than by one linear predictor"):
-        find_predictor(Scales(), data, inspect(Scales(), data)[0])
+        check_whole(Scales(), data, reads, find_predictor(Scales(), data, reads))
+    check_whole(Plain(), data, plain, find_predictor(Plain(), data, plain))
 
 
 def test_too_many_numbers_are_refused() -> None:

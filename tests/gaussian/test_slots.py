@@ -18,7 +18,7 @@ from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.ladder import Ladder
 from hiertorch.gaussian.sites import RowDerivatives
 from hiertorch.gaussian.slots import Slots
-from hiertorch.gaussian.surrogate import Sites, Surrogate
+from hiertorch.gaussian.surrogate import Sites, find_surrogate
 from hiertorch.model.checks import inspect
 from hiertorch.model.latent import Values
 from hiertorch.runtime.validating import validation
@@ -241,7 +241,7 @@ def test_the_predictor_and_derivatives_of_rows(model: Matches) -> None:
         data = data.replace(y=(data.y > 0).to(data.dtype))
         reads = inspect(model, data)[0]
         structure = analyse(model, data, reads)
-        surrogate = Surrogate(model, data, reads, structure.mixed)
+        surrogate = find_surrogate(model, data, reads, structure.mixed)
         values = model.sample_prior(data, 7, torch.Generator().manual_seed(1))
         eta, own = model.eta(values, data), surrogate.model.eta(values, surrogate.data)
         sign = torch.where((eta * own).sum(0) < 0, -1.0, 1.0)  # of rows of which densities alone are known
@@ -264,7 +264,9 @@ def test_effects_follow_from_standard_normal_numbers_and_lead_back() -> None:
         reads = inspect(Matches(), data)[0]
         source = torch.Generator().manual_seed(3)
         z, w = torch.randn(2, ROWS, generator=source, dtype=torch.float64)
-        found = Surrogate(Matches(), data, reads, analyse(Matches(), data, reads).mixed).given(Sites(z, w.exp(), {}))
+        found = find_surrogate(Matches(), data, reads, analyse(Matches(), data, reads).mixed).given(
+            Sites(z, w.exp(), {})
+        )
         rest, noise = drawn(found, data, 4), torch.randn(TUTORS, 4, generator=source, dtype=torch.float64)
         ladder = Ladder(found)
         rungs = ladder.rungs(rest, noise)
