@@ -51,6 +51,11 @@ class JointMoments(NamedTuple):
         """-d^2 log f / d number^2, `(cells, numbers)`."""
         return self.curvature.diagonal(dim1=1, dim2=2)
 
+    @property
+    def weight(self) -> float:
+        """Of every cell in these sums."""
+        return self.number
+
     def plus(self, other: "JointMoments") -> "JointMoments":
         """Of both."""
         sums = (self.eta + other.eta, self.first + other.first, self.curvature + other.curvature)
