@@ -260,13 +260,13 @@ def test_folds_are_as_many_runs_on_fewer_rows(by: str, sample: Sample) -> None:
     kept = torch.stack([fold != f for f in range(folds)])
     every = data.replace(weights=kept.double().repeat(12, 1))
     assert "whitened" in str(ht.plan(Intercepts(), every))
-    run = sample(Intercepts(), every, collapse=True, chains=12 * folds, draws=500, seed=1)
+    run = sample(Intercepts(), every, collapse=True, chains=12 * folds, draws=500, seed=11)
     z = []
     for f in range(folds):
         one = {name: x[f::folds] for name, x in run.draws.items()}
         assert max(float(diagnostics.rhat(x).max()) for x in one.values()) < 1.03
         rows = kept[f].nonzero()[:, 0]
-        alone = sample(Intercepts(), data.take(rows), collapse=True, chains=16, draws=1_000, seed=2 + f)
+        alone = sample(Intercepts(), data.take(rows), collapse=True, chains=16, draws=1_000, seed=12 + f)
         for (mean, error), (other, its) in zip(moments(one).values(), moments(dict(alone.draws)).values(), strict=True):
             z += ((mean - other).abs() / (error**2 + its**2).sqrt()).tolist()
     assert max(z) < float(stats.norm.isf(0.005 / len(z))), max(z)
