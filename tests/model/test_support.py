@@ -273,7 +273,7 @@ def test_effects_of_many_groups_start_at_possible_places():
     }
     data = ht.Data(y=np.tile([1.0, 2.0], 60), groups={"g": np.repeat(np.arange(60), 2)})
     posterior = ht.sample(
-        type("Rates", (ht.Model,), body)(), data, chains=4, warmup=100, draws=50, seed=1, progress=False
+        type("Rates", (ht.Model,), body)(), data, chains=4, warmup=100, draws=50, collapse=False, seed=1, progress=False
     )
     assert float(posterior["rate"].min()) >= 0
     assert "groupwise(rate)" in posterior.stats.acceptance
