@@ -20,6 +20,9 @@ import hiertorch as ht
 from hiertorch.models import VaryingIntercepts
 from hiertorch.monitors import Monitor, TensorBoardMonitor
 
+# Seconds in which whatever is waited for comes on a slow and busy machine too; a wait ends with what it waits for.
+WAIT = 240.0
+
 # The page's elements sit in nested shadow roots, which CSS selectors do not cross.
 SEE = """
     const [selector, what] = arguments, found = [];
@@ -33,7 +36,7 @@ SEE = """
     return found;"""
 
 
-def until(look, seconds=40.0, why=str):
+def until(look, seconds=WAIT, why=str):
     """Asks again and again until there is something; `why` says what there was instead."""
     end = time.monotonic() + seconds
     while not (found := look()):
@@ -51,7 +54,7 @@ class Server:
     def get(self, path, **query):
         """JSON, and [] for what is not there yet."""
         try:
-            with urllib.request.urlopen(f"{self.address}/data/{path}?{urllib.parse.urlencode(query)}", timeout=10) as a:
+            with urllib.request.urlopen(f"{self.address}/data/{path}?{urllib.parse.urlencode(query)}", timeout=WAIT) as a:
                 return json.load(a)
         except urllib.error.HTTPError as error:
             if error.code in (400, 404):
@@ -62,7 +65,7 @@ class Server:
         """What the HParams tab asks with."""
         head = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.address}/data/{path}", json.dumps(body).encode(), head)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=WAIT) as answer:
             return json.load(answer)
 
     def runs(self):
@@ -147,7 +150,7 @@ class Page:
         """Texts without line breaks."""
         return [" ".join(text.split()).replace(" /", "/") for text in self.see(selector)]
 
-    def until(self, look, seconds=40.0):
+    def until(self, look, seconds=WAIT):
         """What was looked for, and otherwise what the page shows."""
         return until(look, seconds, functools.partial(self.driver.execute_script, "return document.body.innerText"))
 

@@ -152,7 +152,10 @@ def test_a_run_takes_the_place_of_one_that_was_killed(tmp_path):
         )
         try:
             for server in servers:
-                until(lambda server=server: end_of(server, "trace/mu_alpha", "run/chain_0") > 400)
+                until(
+                    lambda server=server: end_of(server, "trace/mu_alpha", "run/chain_0") > 400,
+                    why=lambda server=server: (program.poll(), server.points("sampler/phase")),
+                )
         finally:
             program.send_signal(signal.SIGKILL)
             program.wait()

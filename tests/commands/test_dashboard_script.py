@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from builders import script
-from server import SEE, until
+from server import SEE, WAIT, until
 
 from hiertorch.dashboard.links import PINNED, announcement, command, links, overview, place
 from hiertorch.dashboard.records import EventFile
@@ -176,12 +176,12 @@ class Started:
         self.base = found.group(1)
 
     def get(self, path):
-        with urllib.request.urlopen(f"{self.base}/data/{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.base}/data/{path}", timeout=WAIT) as answer:
             return json.load(answer)
 
     def runs(self):
         """What the server has found, once that is all."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + WAIT
         while len(found := set(self.get("runs"))) < 9:
             assert time.monotonic() < end, found
         return found
@@ -190,7 +190,7 @@ class Started:
         if self.program.poll() is None:
             self.program.send_signal(number)
         try:
-            _, complaints = self.program.communicate(timeout=30)
+            _, complaints = self.program.communicate(timeout=WAIT)
         except subprocess.TimeoutExpired:
             self.program.kill()
             raise
