@@ -54,8 +54,9 @@ class Server:
     def get(self, path, **query):
         """JSON, and [] for what is not there yet."""
         try:
-            with urllib.request.urlopen(f"{self.address}/data/{path}?{urllib.parse.urlencode(query)}", timeout=WAIT) as a:
-                return json.load(a)
+            address = f"{self.address}/data/{path}?{urllib.parse.urlencode(query)}"
+            with urllib.request.urlopen(address, timeout=WAIT) as answer:
+                return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code in (400, 404):
                 return []

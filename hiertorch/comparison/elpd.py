@@ -4,7 +4,7 @@ One pass each: a chunk holds all draws of some units, and its columns `(n,)` are
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from hiertorch.draws.pareto import good_k, leave_one_out
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.model.densities import weighted
 from hiertorch.model.latent import Values
+from hiertorch.runtime import workers
 from hiertorch.runtime.validating import validation
 
 EFFICIENCY_PARAMETERS = 2_000
@@ -123,9 +124,19 @@ def _mean(pointwise: Pointwise) -> dict[str, Tensor]:
     return found
 
 
-def _gathered(source: Source, function: Callable[[Tensor, Tensor], dict[str, Tensor]]) -> Found:
-    """Columns over all units, from a function of numbers of units and log densities `(n, draws of all chains)`."""
-    parts = [function(units, x.flatten(0, 1).mT.double().contiguous()) for units, x in source.chunks()]
+def _gathered(source: Source, function: Callable[[Tensor], dict[str, Tensor]]) -> Found:
+    """Columns over all units, from a function of log densities `(n, draws of all chains)` that chunks share out."""
+    chunks = (x for _, x in source.chunks())
+    return _joined(list(workers.each(lambda x: function(_by_unit(x)), chunks, source.pointwise.data.device)))
+
+
+def _by_unit(log_density: Tensor) -> Tensor:
+    """Log densities `(chains, draws, n)` as `(n, draws of all chains)`, in float64."""
+    return log_density.flatten(0, 1).mT.double().contiguous()
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> Found:
+    """Columns of all chunks."""
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
@@ -134,7 +145,7 @@ def loo(source: Source, efficiency: float | None = None) -> tuple[Found, dict[st
     number = source.pointwise.number
     efficiency = relative_efficiency(source.pointwise) if efficiency is None else efficiency
 
-    def chunk(_: Tensor, x: Tensor) -> dict[str, Tensor]:
+    def chunk(x: Tensor) -> dict[str, Tensor]:
         elpd, k = leave_one_out(x, efficiency)
         k = k.where(k != -torch.inf, torch.nan)  # the largest weights are all the same, so that there is no tail
         lppd = x.logsumexp(1) - math.log(number)
@@ -164,7 +175,7 @@ def waic(source: Source) -> tuple[Found, dict[str, float]]:
     """Columns of WAIC (Gelman, Hwang & Vehtari 2014, eqs 11 to 13), and further numbers."""
     number = source.pointwise.number
 
-    def chunk(_: Tensor, x: Tensor) -> dict[str, Tensor]:
+    def chunk(x: Tensor) -> dict[str, Tensor]:
         lppd, mean, variance = x.logsumexp(1) - math.log(number), x.mean(1), x.var(1)
         columns = {"elpd": lppd - variance, "p": variance, "p1": 2.0 * (lppd - mean), "lppd": lppd}
         return {**columns, "finite": torch.isfinite(x).all(1)}
@@ -187,7 +198,7 @@ def dic(source: Source) -> tuple[Found, dict[str, float]]:
         p = 2.0 * (centre - x.mean(1))
         return {"elpd": centre - p, "p": p, "centre": centre, "finite": torch.isfinite(x).all(1)}
 
-    found = _gathered(source, chunk)
+    found = _joined([chunk(units, _by_unit(x)) for units, x in source.chunks()])  # in order: they are summed up
     centre, p_v = float(found["centre"].sum()), 2.0 * float(whole.var())
     if source.what == "row" and source.pointwise.redraw is not None and len(parts) > 1:
         p_v = math.nan  # effects are drawn anew for each chunk: a group's rows in two chunks have different ones

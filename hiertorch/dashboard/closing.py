@@ -55,8 +55,8 @@ def closing(posterior: Fit, seconds: float) -> Closing:
 
     The posterior stays as it is, and so does torch's global random state (no other thread should draw from it
     meanwhile: torch's distributions know no other). The same posterior gives the same replications, and the same
-    PSIS-LOO where the allowance is for the same draws. Seconds are those of this thread, whatever else the machine
-    does; PSIS-LOO stops as soon as it is seen to take twice as long.
+    PSIS-LOO where the allowance is for the same draws. Seconds are the processor's, of this process, whatever else the
+    machine does; PSIS-LOO stops as soon as it is seen to take twice as long.
     """
     notes = _Notes()
     shown, y = np.zeros(0, dtype=np.int64), np.zeros(0)

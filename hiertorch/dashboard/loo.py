@@ -32,7 +32,7 @@ HELD = 2**23
 CHUNK = 2**18
 """Rows x draws at once: 2 MB a temporary, about as much as the cache of a core holds."""
 
-SAFETY, LATEST, TIMED = 0.8, 2.0, 4
+SAFETY, LATEST, TIMED = 0.8, 2.0, 8
 """Share of the time that is planned for, that at which it stops, and the chunks by which that is foreseen."""
 
 DEPENDABLE, PARAMETERS = 20, 200
@@ -62,11 +62,11 @@ class Timed(Rows):
         self._until, self.rate = until, 0.0
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """As those of `Rows`; each is done with when the next one is asked for."""
+        """As those of `Rows`; all but the last few are done with when the next one is asked for."""
         number, rows, done, first = self.pointwise.number, len(self.index), 0, 0.0
         for k, some in enumerate(self.pointwise.told.split(max(1, CHUNK // number))):
             yield some, self.pointwise.log_likelihood(some)
-            now, done = time.thread_time(), done + len(some)
+            now, done = time.process_time(), done + len(some)
             first = first or now  # the first chunk has costs of its own
             if k >= TIMED and done < rows:
                 rate = (now - first) / ((done - len(some)) * number)
@@ -76,15 +76,15 @@ class Timed(Rows):
 
 
 def loo(posterior: Fit, seconds: float) -> tuple[Rows, Found]:
-    """PSIS-LOO of as many draws as fit in so many seconds of this thread: the rows that say something, and columns of
+    """PSIS-LOO of as many draws as fit in so many seconds of the processor: the rows that say something, and columns of
     `hiertorch.comparison.elpd.loo`.
 
     Raises:
         LeftOutError: if there are too few draws, or if it is seen to take twice as long.
     """
-    rows, rate, began = posterior.data.n_rows, COST, time.thread_time()
+    rows, rate, began = posterior.data.n_rows, COST, time.process_time()
     for _ in range(2):  # by the rate that is guessed, then by the model's own
-        pointwise = _thinned(posterior, rows, began + SAFETY * seconds - time.thread_time(), rate)
+        pointwise = _thinned(posterior, rows, began + SAFETY * seconds - time.process_time(), rate)
         if pointwise.number < SMALLEST:
             raise LeftOutError(f"it needs {SMALLEST} draws or more; found {pointwise.number}")
         check_redrawn(pointwise, pointwise.number)

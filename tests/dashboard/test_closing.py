@@ -309,7 +309,7 @@ def test_a_slow_model_is_stopped_and_asked_for_fewer_draws(
     monkeypatch.setattr(loo, "FEWEST", 400)
     monkeypatch.setattr(loo, "LATEST", 1.2)
     monkeypatch.setattr(loo, "TIMED", 1)
-    monkeypatch.setattr(loo.time, "thread_time", lambda: now[0])
+    monkeypatch.setattr(loo.time, "process_time", lambda: now[0])
     assert closing(posterior, 48.0).draws == 800
     none = closing(posterior, 39.0)  # after two of six chunks 15 s of the 31 planned for are left: 400 draws take 24
     assert none.elpd is None and "would take about 24 s, and 15 s were left for it" in none.notes[0]
