@@ -15,15 +15,17 @@ of rows whose scales change with the rest by the same factor f; most models have
 docs/decisions.md: Innovations.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from hiertorch.data.table import Data
+from hiertorch.gaussian.operations import Powers
 from hiertorch.gaussian.slots import MOST_NUMBERS, MOST_SLOTS, Slots, with_slots
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
@@ -74,10 +76,19 @@ class Part:
 
 
 class Composed:
-    """The model as a function of its rest (constrained values) and of the innovations of the integrated latents."""
+    """The model as a function of its rest (constrained values) and of the innovations of the integrated latents.
 
-    def __init__(self, model: Model, data: Data, parts: Sequence[Part]) -> None:
-        self.model, self.data, self.parts = model, data, tuple(parts)
+    Args:
+        model: the model.
+        data: what its priors read.
+        parts: the integrated latents.
+        means: of priors of some of these latents, which are the same for all values.
+    """
+
+    def __init__(
+        self, model: Model, data: Data, parts: Sequence[Part], means: Mapping[str, Tensor] = MappingProxyType({})
+    ) -> None:
+        self.model, self.data, self.parts, self.means = model, data, tuple(parts), means
         self.names = tuple(model.latents)
         self.part = {name: part for part in parts for name in part.events}
 
@@ -96,12 +107,19 @@ class Composed:
         for name in self.names:
             if name in tensors:
                 continue
-            part = self.part[name]
-            mean = self.model.prior(name, Values(tensors, self.names), self.data).mean
+            part, mean = self.part[name], self.means.get(name)
+            if mean is None:
+                mean = self.model.prior(name, Values(tensors, self.names), self.data).mean
             mean = mean.expand(chains, part.size, *part.events[name])
             mean = mean[:, only[1]] if only is not None and only[0] == name else mean
             tensors[name] = mean + innovations[name] if name in innovations else mean
         return Values(tensors, self.names)
+
+    def with_means(self, still: Iterable[str], rest: Mapping[str, Tensor]) -> "Composed":
+        """The same, which asks no more for prior means that depend on no latent, given one value of the rest."""
+        v = self.zeros(rest, 1)
+        means = {name: self.model.prior(name, v, self.data).mean for name in still if name in self.part}
+        return Composed(self.model, self.data, self.parts, means)
 
     def zeros(self, rest: Mapping[str, Tensor], chains: int) -> Values:
         """The rest, and 0 for all others: for what does not depend on these."""
@@ -195,8 +213,8 @@ class Affine:
         held: (latent of the rest, flat index) of each held coefficient.
         shared: latents whose prior has the same spread in all groups.
         settled: latents of which neither the prior's spread nor the columns depend on the rest.
-        scaled: latents of which the prior's spread is the anchor's times one number, and the columns do not depend on
-            the rest.
+        scaled: latents of which the prior's spread is the anchor's times a product of powers of positive numbers of
+            the rest, and the columns do not depend on it -> exponents.
         lean: whether one chain of zeros serves the priors for all chains.
         anchor: values `(1, 1, *event)` of the rest.
         probes: values of the rest, `(probes, 1, *event)`, the anchor's first.
@@ -211,7 +229,7 @@ class Affine:
     held: tuple[tuple[str, int], ...]
     shared: frozenset[str]
     settled: frozenset[str]
-    scaled: frozenset[str]
+    scaled: dict[str, Powers]
     lean: bool
     anchor: dict[str, Tensor]
     probes: dict[str, Tensor]
@@ -267,12 +285,12 @@ class Affine:
 
     def scales(self, part: Part, rest: Mapping[str, Tensor], chains: int) -> Tensor:
         """Spreads of a part whose latents are all scaled, over those at the anchor, `(width, chains)`."""
-        v, anchor = self.composed.zeros(rest, 1 if self.lean else chains), self.composed.zeros(self.anchor, 1)
         found = []
         for name, width in part.widths.items():
-            there, here = (self.composed.root(name, x)[:, 0, 0, 0] for x in (v, anchor))
-            ratio = there / here
-            found.append(torch.where(there > 0, ratio, torch.nan).expand(width, chains))
+            ratio = self.composed.data.y.new_ones(chains)
+            for number, power in self.scaled[name]:
+                ratio = ratio * (rest[number].flatten() / self.anchor[number].flatten()) ** power
+            found.append(torch.where(ratio > 0, ratio, torch.nan).expand(width, -1))
         return torch.cat(found)
 
     def turned(self, part: Part, rest: Mapping[str, Tensor], chains: int) -> Tensor | None:

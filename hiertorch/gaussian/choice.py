@@ -16,6 +16,7 @@ from math import prod
 
 from hiertorch import wording
 from hiertorch.gaussian.affine import NotAffine
+from hiertorch.gaussian.operations import Powers
 from hiertorch.gaussian.pieces import Pieces
 from hiertorch.gaussian.terms import Sum, degree, inside, reads
 from hiertorch.model.latent import Latent
@@ -30,7 +31,7 @@ class Choice:
         held: latents of the rest in which the mean is linear, where all innovations are 0.
         coefficients: latent that is integrated out -> what its coefficients in the mean are, in latents of the rest.
         settled: latents that are integrated out of which neither the prior's spread nor the coefficients read anything.
-        scaled: those of which the spread may be a number times data.
+        scaled: those of which the spread is data times a product of powers of positive numbers -> their exponents.
         pieces: of the model, with the innovations of these latents.
     """
 
@@ -38,7 +39,7 @@ class Choice:
     held: frozenset[str]
     coefficients: dict[str, Sum]
     settled: frozenset[str]
-    scaled: frozenset[str]
+    scaled: dict[str, Powers]
     pieces: Pieces
 
 
@@ -48,6 +49,7 @@ def choose(
     parents: Callable[[str], Iterable[str]],
     latents: Mapping[str, Latent],
     sizes: Mapping[str, Sequence[int]],
+    positive: Collection[str],
 ) -> Choice:
     """The latents to integrate out.
 
@@ -57,6 +59,7 @@ def choose(
         parents: gives the latents that the prior of a latent reads.
         latents: all, in order.
         sizes: the shape of the event of each.
+        positive: which are positive numbers.
 
     Raises:
         NotAffine: with the reason, if the effects of a grouping can't be integrated out.
@@ -82,16 +85,14 @@ def choose(
         raise NotAffine(f"the mean of the likelihood is not affine in {wording.quoted(sorted(reads(bad)))}")
     coefficients = {name: _coefficients(name, pieces.mean) for name in linear}
     settled = frozenset(name for name in linear if not reads(pieces.roots[name]) and not reads(coefficients[name]))
-    numbers = {name for name, latent in latents.items() if latent.plate is None and not prod(sizes[name]) > 1}
-    scaled = frozenset(
-        name for name in linear if not reads(coefficients[name]) and _is_number(pieces.roots[name], numbers)
-    )
+    scaled = {
+        name: powers
+        for name in linear
+        if (powers := pieces.powers[name]) is not None
+        and not reads(coefficients[name])
+        and all(number in positive for number, _ in powers)
+    }
     return Choice(tuple(linear), reads(offset), coefficients, settled, scaled, pieces)
-
-
-def _is_number(root: Sum, numbers: Collection[str]) -> bool:
-    """Whether a root is data times a product of numbers."""
-    return all(not inside([term]) and set(term.factors) <= set(numbers) for term in root) and len(root) == 1
 
 
 def _coefficients(name: str, mean: Sum) -> Sum:

@@ -15,10 +15,11 @@ from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import Affine, NotAffine, Part
 from hiertorch.gaussian.cholesky import product, solve_lower
 from hiertorch.gaussian.elimination import Elimination
-from hiertorch.gaussian.grams import WIDE, gather
+from hiertorch.gaussian.grams import WIDE, Grams, gather
 from hiertorch.gaussian.marginals import Marginals
 from hiertorch.gaussian.root import Reduced, Spreads
 from hiertorch.gaussian.several import Eliminations
+from hiertorch.gaussian.spectral import Spectral, block_of
 from hiertorch.model.intervals import Bounds
 from hiertorch.model.latent import Values, known
 from hiertorch.model.support import Condition, conditions
@@ -57,12 +58,18 @@ class Collapsed:
             self._standardise()
         self.rest = affine.rest
         self.linear = tuple(name for name in self.composed.names if name in self.composed.part)
-        finest = self.grams.levels[0].events if self.grams.levels else ()
-        alike = all(name in affine.shared for name in finest)
-        self.elimination = (
-            Eliminations([self.grams, *more]) if more else Elimination(self.grams, alike=alike, reduces=reduces)
-        )
+        self.elimination = self._elimination(more, reduces=reduces)
         self.n_noise = self.elimination.noise_from(0)
+
+    def _elimination(self, more: Sequence[Grams], *, reduces: bool) -> Elimination | Eliminations:
+        """With one eigen-decomposition for all densities, where that serves."""
+        if more:
+            return Eliminations([self.grams, *more])
+        block = block_of(self.grams, self.affine.settled) if self._standard is not None else None
+        if block is not None:
+            return Spectral(self.grams, block)
+        finest = self.grams.levels[0].events if self.grams.levels else ()
+        return Elimination(self.grams, alike=all(name in self.affine.shared for name in finest), reduces=reduces)
 
     def _is_settled(self, part: Part | None) -> bool:
         """Whether many coefficients have columns that do not depend on the rest, and a prior of which a scale may."""
@@ -85,17 +92,29 @@ class Collapsed:
         groups = self.elimination.finest.classes if grams.levels else 1
         numbers = groups * (self.elimination.widths[0] ** 2 if grams.levels else 1)
         numbers += sum(part.size * (grams.width - part.width) ** 2 for part in grams.levels[1:])
-        root = self.elimination.root.width + grams.held + 1
-        return max(1, BATCH_NUMBERS // max(numbers, root * root) // self.sets) * self.sets
+        return max(1, BATCH_NUMBERS // max(numbers, self.elimination.numbers) // self.sets) * self.sets
 
     @property
     def dear(self) -> bool:
-        """Whether a density takes long, for a large dense factor."""
-        return self.elimination.root.width > LARGE_ROOT
+        """Whether a density takes long, for a large dense factor, or a draw."""
+        return self.elimination.root.width > LARGE_ROOT and self.elimination.numbers > LARGE_ROOT**2
 
     def spreads(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, dict[str | None, Tensor]]:
         """What the algebra needs of values `(chains, 1, *event)` of the rest, and the root of the prior covariance of
         each plate's effects, `(K, K, groups or 1, chains)`.
+        """
+        spreads, roots = self._spreads(values, chains)
+        if (scale := self._scale(spreads)) is not None:
+            roots[None] = roots[None] * scale.unsqueeze(1)
+        return spreads, roots
+
+    def _scale(self, spreads: Spreads) -> Tensor | None:
+        """The diagonal that `_spreads` leaves out, `(P, chains)`, if there is one."""
+        return None if self._standard is None else spreads.population
+
+    def _spreads(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, dict[str | None, Tensor]]:
+        """The same, but for the diagonal that the root of the population's covariance is to be multiplied with where
+        its columns are in units of it: for each of a batch that would be many numbers.
         """
         affine, grams = self.affine, self.grams
         moving = [part for part in self.composed.parts if part.plate is not None or self._standard is None]
@@ -112,7 +131,7 @@ class Collapsed:
             part = grams.population
             if part is not None and not all(name in affine.settled for name in part.events):
                 population = affine.scales(part, values, chains)
-                roots[None], location = roots[None] * population.unsqueeze(1), location / population
+                location = location / population
         elif grams.population is not None:
             spread, root = both[None]
             population = spread[:, :, 0]
@@ -158,6 +177,8 @@ class Collapsed:
         v = Values(dict(self.composed.zeros(values, chains)), names, None, bounds)
         found = {("rows", ""): conditions(model.likelihood(v, self.affine.witnesses), known(v))}
         for name in self.linear:
+            if self._standard is not None and name in self.affine.scaled and name in self.composed.means:
+                continue  # possible at the anchor, and so wherever its scale is positive, as `Affine.scales` sees to
             found["prior", name] = conditions(model.prior(name, v, self.composed.data), known(v))
         return {key: some for key, some in found.items() if some}
 
@@ -174,8 +195,9 @@ class Collapsed:
 
     def is_nan(self, values: Mapping[str, Tensor], chains: int) -> Tensor:
         """Where the model itself gives NaN for what the algebra is given, `(chains,)`."""
-        spreads, roots = self.spreads(values, chains)
-        given = (spreads.factors, *spreads.levels, *spreads.crossed, spreads.held, *roots.values())
+        spreads, roots = self._spreads(values, chains)
+        scale = [x for x in (self._scale(spreads),) if x is not None]
+        given = (spreads.factors, *spreads.levels, *spreads.crossed, spreads.held, *roots.values(), *scale)
         return torch.stack([x.isnan().flatten(0, -2).any(0).expand(chains) for x in given if x.numel()]).any(0)
 
     def _remembered(self, found: Tensor) -> Reduced:
@@ -185,7 +207,7 @@ class Collapsed:
         return Reduced(found.new_empty(0), (), root.unflatten(0, (width, width)), centre)
 
     def _reduced(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, Reduced]:
-        spreads, _ = self.spreads(values, chains)
+        spreads, _ = self._spreads(values, chains)
         return spreads, self.elimination.reduce(spreads)
 
     def _lowest(self, names: Iterable[str]) -> int:
@@ -221,7 +243,7 @@ class Collapsed:
         """
         names = self.linear if names is None else names
         chains, grams = noise.shape[1], self.grams
-        (spreads, roots), given, known = self.spreads(values, chains), tuple[str, ...](), None
+        (spreads, roots), given, known = self._spreads(values, chains), tuple[str, ...](), None
         if grams.population is not None and all(name in values for name in grams.population.events):
             given, known = tuple(grams.population.events), self._standardised(grams.population, values)[0][:, 0]
         settled = known is not None and len(grams.levels) <= 1 and not grams.crossed
@@ -236,6 +258,8 @@ class Collapsed:
             if part.plate not in standard:
                 continue
             root, u = roots[part.plate], standard[part.plate].unsqueeze(1)
+            if part.plate is None and (scale := self._scale(spreads)) is not None:
+                u = u * scale[:, None, None]
             few = only is not None and part is grams.levels[0]
             root = root if not few or root.shape[2] == 1 else root[:, :, only]
             scaled = product(root, u).squeeze(1)

@@ -127,6 +127,11 @@ class Elimination:
         return new
 
     @property
+    def numbers(self) -> int:
+        """Of the root, that a density holds at once for each of a batch."""
+        return (self.root.width + self.grams.held + 1) ** 2
+
+    @property
     def one(self) -> "Elimination":
         """This; of several data sets see `hiertorch.gaussian.several`, as of the next two."""
         return self
@@ -156,6 +161,16 @@ class Elimination:
             found = self.root.reduced_and_drawn(gram, spreads, noise)
         half, quadratic, u = found
         return Drawn(total - half - 0.5 * quadratic, kept, half, u)
+
+    def log_factor(self, spreads: Spreads, reduced: Reduced) -> Tensor:
+        """log |L| of the root, `(batch,)`."""
+        return log_diagonal(reduced.root)
+
+    def noise_of(self, spreads: Spreads, reduced: Reduced, u: Tensor) -> Tensor:
+        """The standard normal noise `(R, batch)` of which a draw of the root is u, its standardised coefficients and
+        effects less location: L'u - L^-1 h.
+        """
+        return product(reduced.root, u.unsqueeze(1), transpose=True).squeeze(1) - reduced.centre
 
     def _without_finest(self, spreads: Spreads) -> tuple[Tensor, Tensor]:
         """What the finest effects have to do with log p(y | rest), and the targets that are left."""
@@ -237,14 +252,15 @@ class Elimination:
         root, total = spreads.location[:0], torch.zeros_like(reduced.log_marginal)
         if self.root.width:
             u = self.root.joined(spreads, given)
-            total = _log_normal(reduced.root, reduced.centre, u)
+            total = log_normal(self.log_factor(spreads, reduced), self.noise_of(spreads, reduced, u))
             root = self.root.turn(spreads, u.unsqueeze(1)).squeeze(1)
         effects: dict[int, Tensor] = {}
         for level in reversed(range(len(self.grams.levels))):
             part = self.grams.levels[level]
             inner, h = self._conditional(level, spreads, reduced, root, effects)
             u, lower = given[part.plate], factor(inner, part.width)
-            total = total + _log_normal(lower, solve_lower(lower, h), u).sum(0)
+            noise = product(lower, u.unsqueeze(1), transpose=True).squeeze(1) - solve_lower(lower, h)
+            total = total + log_normal(log_diagonal(lower), noise).sum(0)
             effects[level] = product(spreads.levels[level], u.unsqueeze(1)).squeeze(1)
         return total
 
@@ -321,7 +337,6 @@ class Elimination:
         return found
 
 
-def _log_normal(lower: Tensor, centre: Tensor, u: Tensor) -> Tensor:
-    """log N(u; A^-1 h, A^-1) with A = L L' and centre = L^-1 h, `batch`."""
-    z = product(lower, u.unsqueeze(1), transpose=True).squeeze(1) - centre
-    return log_diagonal(lower) - 0.5 * (z.square() + log(2.0 * pi)).sum(0)
+def log_normal(log_factor: Tensor, noise: Tensor) -> Tensor:
+    """log N(u; A^-1 h, A^-1) with A = L L', `batch`, from log |L| and from the noise L'u - L^-1 h, `(R, *batch)`."""
+    return log_factor - 0.5 * (noise.square() + log(2.0 * pi)).sum(0)

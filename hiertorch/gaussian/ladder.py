@@ -105,8 +105,8 @@ class Ladder:
         if self.root.width:
             standard = {part.plate: unrooted(roots[part.plate], x) for part, x in self.apart(tail).items()}
             u = self.root.joined(spreads, standard)
-        noise = product(reduced.root, u.unsqueeze(1), transpose=True).squeeze(1) - reduced.centre if len(u) else u
-        drawn = Drawn(reduced.log_marginal, reduced.grams, log_diagonal(reduced.root), u)
+        noise = one.noise_of(spreads, reduced, u) if len(u) else u
+        drawn = Drawn(reduced.log_marginal, reduced.grams, one.log_factor(spreads, reduced), u)
         return self._rungs(one, spreads, roots, bases, drawn), noise
 
     def down(self, rungs: Sequence[Rung], noise: Sequence[Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:

@@ -10,12 +10,15 @@ function with jumps of these.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from hiertorch.gaussian.terms import CONSTANT, Sum, Term, added, joined, product, reads, scaled, unknown_function
+
+Powers: TypeAlias = frozenset[tuple[str, float]]
+"""Exponents, by unknown."""
 
 
 def names(text: str) -> frozenset[str]:
@@ -69,8 +72,11 @@ SMOOTH = names(
 )
 """Functions without kinks."""
 
-POWERS = names("sqrt rsqrt square pow reciprocal abs")
-"""(c u)^p = c^p u^p, so that data times a number a chain stay that."""
+POWERS = {"sqrt": 0.5, "rsqrt": -0.5, "square": 2.0, "pow": None, "reciprocal": -1.0, "abs": 1.0}
+"""(c u)^p = c^p u^p, so that data times a number a chain stay that; name -> p, which pow is told."""
+
+ROOTS = names("linalg_cholesky_ex linalg_cholesky cholesky")
+"""chol(u A) = u^(1/2) chol(A)."""
 
 FRESH = names(
     "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full zero "
@@ -87,10 +93,13 @@ HARMLESS = names(
 
 @dataclass(frozen=True)
 class Value:
-    """What is known of a tensor: its terms, and whether it is data times one number for each chain."""
+    """What is known of a tensor: its terms, whether it is data times one number for each chain, and the exponents of
+    that number if it is a product of powers of unknowns that are positive numbers; None if it may be no such product.
+    """
 
     terms: Sum
     even: bool = False
+    powers: Powers | None = None
 
 
 Known = Callable[[Tensor], Value | None]
@@ -123,11 +132,11 @@ def result(name: str, args: Sequence[object], kwargs: Mapping[str, object], know
         known: a tensor -> what is known of it, None if it depends on nothing.
     """
     if name in FRESH:
-        return Value(CONSTANT, True)
+        return Value(CONSTANT, True, frozenset())
     if name in ADDITIONS:
         return _addition(name, args, kwargs, known)
     if name in ("neg", "negative"):
-        return Value(scaled(_terms(args[0], known), -1.0), _even(args[:1], known))
+        return Value(scaled(_terms(args[0], known), -1.0), _even(args[:1], known), _power(args[:1], known))
     if name in SUMS and not (name == "segment_reduce" and args[1] not in ("sum", "mean")):
         return _sum(name, args, kwargs, known)
     if name == "lerp":
@@ -141,17 +150,21 @@ def result(name: str, args: Sequence[object], kwargs: Mapping[str, object], know
         return Value(joined(_terms(args[0], known), _quotient(args[1], args[2], known)))
     if name in QUOTIENTS and kwargs.get("rounding_mode") is None:
         if isinstance(args[1], int | float) and args[1] != 0:
-            return Value(scaled(_terms(args[0], known), 1.0 / args[1]), _even(args[:1], known))
-        return Value(_quotient(args[0], args[1], known), _even(args[:2], known))
+            scaled_down = scaled(_terms(args[0], known), 1.0 / args[1])
+            return Value(scaled_down, _even(args[:1], known), _power(args[:1], known))
+        return Value(_quotient(args[0], args[1], known), _even(args[:2], known), _power(args[:2], known, (1.0, -1.0)))
     if name == "pow" and isinstance(args[1], int | float) and args[1] == 1:
-        return Value(_terms(args[0], known), _even(args[:1], known))
+        return Value(_terms(args[0], known), _even(args[:1], known), _power(args[:1], known))
     if name in SOLUTIONS:
         matrix, right = (_terms(args[at], known) for at in SOLUTIONS[name])
         return Value(product(unknown_function(matrix), right))
     terms = frozenset[Term]().union(*(_terms(x, known) for x in tensors_in([*args, kwargs])))
-    power = name in POWERS and not any(isinstance(x, Tensor) for x in args[1:])
     kinked = name not in SMOOTH or (name == "softplus" and len(args) > 2)  # a threshold above which it is a line
-    return Value(unknown_function(terms, kinked=kinked), power and _even(args[:1], known))
+    function = unknown_function(terms, kinked=kinked)
+    by = 0.5 if name in ROOTS else args[1] if name == "pow" else POWERS.get(name)
+    if not isinstance(by, int | float) or not isinstance(args[0], Tensor):  # such as 2 ** x
+        return Value(function)
+    return Value(function, _even(args[:1], known), _power(args[:1], known, (float(by),)))
 
 
 def _addition(name: str, args: Sequence[object], kwargs: Mapping[str, object], known: Known) -> Value:
@@ -164,7 +177,8 @@ def _addition(name: str, args: Sequence[object], kwargs: Mapping[str, object], k
         second *= alpha
     a, b = (_terms(x, known) for x in args[:2])
     terms = added(scaled(a, first), scaled(b, second))
-    return Value(terms, (not a and _even(args[1:2], known)) or (not b and _even(args[:1], known)))
+    kept = args[1:2] if not a else args[:1]  # where the other is 0
+    return Value(terms, _even(kept, known), _power(kept, known)) if not a or not b else Value(terms)
 
 
 def _sum(name: str, args: Sequence[object], kwargs: Mapping[str, object], known: Known) -> Value:
@@ -182,14 +196,16 @@ def _sum(name: str, args: Sequence[object], kwargs: Mapping[str, object], known:
         return Value(product(terms or CONSTANT, chosen))
     moving = [x for x in summed if known(x)]
     alone = len(moving) == 1 and terms == joined(known(moving[0]).terms)  # type: ignore[union-attr]
-    return Value(terms, (alone or name in COPIES) and _even(moving, known))
+    if not alone and name not in COPIES:
+        return Value(terms)
+    return Value(terms, _even(moving, known), _power(moving, known) if len(moving) == 1 else None)
 
 
 def _product(a: object, b: object, known: Known) -> Value:
     for number, x in ((a, b), (b, a)):
         if isinstance(number, int | float) and isinstance(x, Tensor):
-            return Value(scaled(_terms(x, known), number), _even((x,), known))
-    return Value(product(_factor(a, known), _factor(b, known)), _even((a, b), known))
+            return Value(scaled(_terms(x, known), number), _even((x,), known), _power((x,), known))
+    return Value(product(_factor(a, known), _factor(b, known)), _even((a, b), known), _power((a, b), known))
 
 
 def _quotient(a: object, b: object, known: Known) -> Sum:
@@ -216,3 +232,15 @@ def _even(args: Iterable[object], known: Known) -> bool:
     """Whether all that depends on unknowns is data times one number for each chain."""
     values = [known(x) for x in args if isinstance(x, Tensor)]
     return all(value is None or value.even for value in values)
+
+
+def _power(args: Sequence[object], known: Known, exponents: Sequence[float] = (1.0, 1.0)) -> Powers | None:
+    """Exponents of the product of powers of arguments; of those that depend on nothing there are none."""
+    total = dict[str, float]()
+    for x, exponent in zip(args, exponents, strict=False):
+        value = known(x) if isinstance(x, Tensor) else None
+        if value is not None and value.powers is None:
+            return None
+        for name, power in value.powers or () if value is not None else ():
+            total[name] = total.get(name, 0.0) + exponent * power
+    return frozenset((name, power) for name, power in total.items() if power)

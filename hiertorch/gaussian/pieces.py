@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine, normal_root
-from hiertorch.gaussian.operations import Value
+from hiertorch.gaussian.operations import Powers, Value
 from hiertorch.gaussian.terms import Sum, reads
 from hiertorch.gaussian.tracing import Trace
 from hiertorch.model.latent import Values
@@ -24,6 +24,8 @@ class Pieces:
     mean: Sum  # of the likelihood
     scale: Value  # of the likelihood
     roots: dict[str, Sum]  # latent to be integrated out -> the root of its prior's covariance
+    powers: dict[str, Powers | None]  # the same -> see `Value`, of that root
+    still: frozenset[str]  # those of which the prior's mean reads nothing
 
 
 def trace(model: Model, data: Data, rows: Data, values: Mapping[str, Tensor], linear: Sequence[str]) -> Pieces:
@@ -39,7 +41,7 @@ def trace(model: Model, data: Data, rows: Data, values: Mapping[str, Tensor], li
     Raises:
         NotAffine: if the model can't be run in this way, or its likelihood is not normal.
     """
-    latents, made = tuple(model.latents), list[tuple[str, Tensor]]()
+    latents, made, still = tuple(model.latents), list[tuple[str, Tensor]](), set[str]()
     tensors = {name: x.clone() for name, x in values.items()}
     run = Trace(next(iter(values.values())).shape[0], tensors)
     try:
@@ -52,6 +54,8 @@ def trace(model: Model, data: Data, rows: Data, values: Mapping[str, Tensor], li
             if root is None:
                 raise NotAffine(f"the prior of {name!r} is not always normal")
             made.append((name, root))
+            if not reads(run.result(location).terms) and model.latents[name].turns == 1:
+                still.add(name)
             run.shift(name, tensors[name], location)
         with run:
             response = model.likelihood(Values(tensors, latents), rows)
@@ -62,8 +66,10 @@ def trace(model: Model, data: Data, rows: Data, values: Mapping[str, Tensor], li
         raise NotAffine(f"its operations can't be followed ({_first_line(error)})") from error
     if type(response) is not Normal:
         raise NotAffine(f"the likelihood is {type(response).__name__}, not Normal")
-    roots = {name: run.result(root).terms for name, root in made}  # now, since all that has left torch may be in them
-    return Pieces(run.result(mean).terms, run.result(scale), roots)
+    roots = {name: run.result(root) for name, root in made}  # now, since all that has left torch may be in them
+    terms, powers = {name: x.terms for name, x in roots.items()}, {name: x.powers for name, x in roots.items()}
+    still = still if not run.escaped else set()
+    return Pieces(run.result(mean).terms, run.result(scale), terms, powers, frozenset(still))
 
 
 def prior_reads(model: Model, data: Data, values: Mapping[str, Tensor], name: str) -> frozenset[str]:

@@ -64,7 +64,13 @@ def find(model: Model, data: Data, reads: Reads, kept: Collection[str] = ()) -> 
         return reads.priors[name] | prior_reads(model, data, values, name)
 
     sizes = {name: c.event for name, c in coordinates.items()}
-    choice = choose(lambda linear: trace(model, data, rows, values, linear), normal, parents, model.latents, sizes)
+    positive = {
+        name for name, c in coordinates.items()
+        if c.plate is None and prod(c.event) == 1 and c.bounds is not None and c.bounds[0] >= 0.0
+    }  # fmt: skip
+    choice = choose(
+        lambda linear: trace(model, data, rows, values, linear), normal, parents, model.latents, sizes, positive
+    )
     composed = Composed(model, data, _parts(model, data, choice.linear, coordinates))
     if not composed.part:
         raise NotAffine("the mean of the likelihood is linear in no latent with a normal prior")
@@ -72,6 +78,7 @@ def find(model: Model, data: Data, reads: Reads, kept: Collection[str] = ()) -> 
     here = {name: probes[name] for name in rest}
     anchor = {name: x[:1] for name, x in here.items()}
     check_trace(composed, choice, here, rows)
+    composed = composed.with_means(choice.pieces.still, anchor)
     designs = {part: _designs(composed, part, choice, here, rows) for part in composed.parts}
     slots = find_slots(composed, designs, here, rows)
     held = _held(composed, choice, here, rows)

@@ -84,6 +84,11 @@ class Eliminations:
         """See `Elimination`."""
         return self.one.noise_from(lowest)
 
+    @property
+    def numbers(self) -> int:
+        """See `Elimination`."""
+        return self.one.numbers
+
     def reduce(self, spreads: Spreads) -> Reduced:
         """See `Elimination`."""
         return self.each(lambda one, spreads: one.reduce(spreads), spreads)

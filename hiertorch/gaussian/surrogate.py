@@ -264,7 +264,7 @@ class Surrogate:
             middle = data.replace(
                 y=torch.stack([z for z, _ in each]).mean(0), weights=sum(w for _, w in each) / len(sets)
             )
-        composed = Composed(affine.composed.model, middle, affine.composed.parts)
+        composed = Composed(affine.composed.model, middle, affine.composed.parts, affine.composed.means)
         return Collapsed(replace(affine, composed=composed), middle, sets, reduces=not self.crosswise)
 
 

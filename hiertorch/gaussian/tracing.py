@@ -14,6 +14,7 @@ docs/decisions.md: Dependence follows from operations.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ class Trace:
         self._kept: list[Tensor] = []  # so that no memory is used twice
         for name, x in named.items():
             number = self._one_per_chain(x)
-            self.note(x, Value(unknown(name, number=number), number))
+            self.note(x, Value(unknown(name, number=number), number, frozenset({(name, 1.0)}) if number else None))
 
     def __enter__(self) -> "Trace":
         self._stack = ExitStack()
@@ -74,17 +75,18 @@ class Trace:
     def of(self, x: Tensor) -> Value | None:
         """What is known of a tensor, None if it depends on nothing."""
         value = self._values.get(_memory(x))
-        return Value(value.terms, True) if value is not None and not value.even and self._one_per_chain(x) else value
+        return replace(value, even=True) if value is not None and not value.even and self._one_per_chain(x) else value
 
     def result(self, x: Tensor) -> Value:
         """The same for what a piece of the model gave, which also depends on all that has left torch."""
         value = self._given(x)
-        return Value(shifted(value.terms, self._moved), value.even)
+        terms = shifted(value.terms, self._moved)
+        return Value(terms, value.even, value.powers if reads(terms).isdisjoint(self._moved) else None)
 
     def _given(self, x: Tensor) -> Value:
         value = self.of(x)
         if value is None:
-            value = Value(CONSTANT if bool(x.any()) else frozenset(), False)
+            value = Value(CONSTANT if bool(x.any()) else frozenset(), False, frozenset())
         return value if not self.escaped else Value(joined(value.terms, [Term((), self.escaped, True)]), False)
 
     def note(self, x: Tensor, value: Value) -> None:
@@ -148,7 +150,8 @@ class Trace:
             number = not inside and self._one_per_chain(x)
             if number and all(term.kinked and not term.factors for term in terms):
                 terms = frozenset({Term(atoms=frozenset({Atom(len(self._kept), reads(terms))}))})
-            self.note(x, Value(terms, number or (not inside and value.even and terms == value.terms)))
+            same = not inside and terms == value.terms
+            self.note(x, Value(terms, number or (same and value.even), value.powers if same else None))
         return found
 
     def _anything(self, given: Sequence[Tensor]) -> Value:

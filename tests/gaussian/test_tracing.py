@@ -355,6 +355,58 @@ def test_functions_written_at_random_are_what_the_trace_says() -> None:
     assert min(affine, unread, curved) > 100  # or nothing was tried
 
 
+def test_powers_of_functions_written_at_random_are_what_the_trace_says() -> None:
+    """Where all unknowns are positive, f at one place is f at another one times a product of powers of their ratios."""
+
+    def positive(seed: int) -> dict[str, Tensor]:
+        return {name: x.abs() + 0.1 for name, x in values(seed).items()}
+
+    found = 0
+    for seed in range(600):
+        function, tensors = written_at_random(seed), positive(0)
+        run = Trace(CHAINS, tensors)
+        with torch.no_grad(), run:
+            result = function(Given(tensors))
+        if (powers := run.result(result).powers) is None:
+            continue
+        for place in range(1, 4):
+            here, there = positive(0), positive(place)
+            ratio = torch.ones(CHAINS, 1, dtype=torch.float64)
+            for name, power in powers:
+                ratio = ratio * (there[name] / here[name]) ** power
+            before, after = (function(Given(x)) for x in (here, there))
+            if all(bool(torch.isfinite(x).all()) for x in (before, after)):
+                assert not differs(after, before * ratio, after), (seed, powers)
+        found += bool(powers)
+    assert found > 30  # or nothing was tried
+
+
+@pytest.mark.parametrize(
+    "function, powers",
+    [
+        (lambda v: torch.linalg.cholesky(v.k.unsqueeze(-1) ** 2 * (M @ M.mT)), {"k": 1.0}),
+        (lambda v: torch.linalg.cholesky((M @ M.mT) / v.k.sqrt().unsqueeze(-1)), {"k": -0.25}),
+        (lambda v: v.k**3 * X / v.b, {"k": 3.0, "b": -1.0}),
+        (lambda v: (v.k / v.k) * X, {}),
+        (lambda v: v.k.exp() * X, None),
+        (lambda v: v.k * X + X, None),
+        (lambda v: v.k * X + v.k, None),
+        (lambda v: 2.0**v.k * X, None),
+        (lambda v: torch.linalg.cholesky(v.k.unsqueeze(-1) * (M @ M.mT) + M @ M.mT), None),
+        (lambda v: (v.k * X).exp(), None),
+        (lambda v: v.e * X[:GROUPS], None),
+        (lambda v: X * float(v.k.sum()), None),
+    ],
+)
+def test_powers(function: Callable[[Any], Tensor], powers: dict[str, float] | None) -> None:
+    tensors = values()
+    run = Trace(CHAINS, tensors)
+    with torch.no_grad(), run:
+        found = function(Given(tensors))
+    known = run.result(found).powers
+    assert (None if known is None else dict(known)) == powers
+
+
 # The model's pieces
 
 
