@@ -103,16 +103,16 @@ class Collapsed:
         """What the algebra needs of values `(chains, 1, *event)` of the rest, and the root of the prior covariance of
         each plate's effects, `(K, K, groups or 1, chains)`.
         """
-        spreads, roots = self._spreads(values, chains)
-        if (scale := self._scale(spreads)) is not None:
+        spreads, roots = self.in_units(values, chains)
+        if (scale := self.scale(spreads)) is not None:
             roots[None] = roots[None] * scale.unsqueeze(1)
         return spreads, roots
 
-    def _scale(self, spreads: Spreads) -> Tensor | None:
-        """The diagonal that `_spreads` leaves out, `(P, chains)`, if there is one."""
+    def scale(self, spreads: Spreads) -> Tensor | None:
+        """The diagonal that `in_units` leaves out, `(P, chains)`, if there is one."""
         return None if self._standard is None else spreads.population
 
-    def _spreads(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, dict[str | None, Tensor]]:
+    def in_units(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, dict[str | None, Tensor]]:
         """The same, but for the diagonal that the root of the population's covariance is to be multiplied with where
         its columns are in units of it: for each of a batch that would be many numbers.
         """
@@ -195,8 +195,8 @@ class Collapsed:
 
     def is_nan(self, values: Mapping[str, Tensor], chains: int) -> Tensor:
         """Where the model itself gives NaN for what the algebra is given, `(chains,)`."""
-        spreads, roots = self._spreads(values, chains)
-        scale = [x for x in (self._scale(spreads),) if x is not None]
+        spreads, roots = self.in_units(values, chains)
+        scale = [x for x in (self.scale(spreads),) if x is not None]
         given = (spreads.factors, *spreads.levels, *spreads.crossed, spreads.held, *roots.values(), *scale)
         return torch.stack([x.isnan().flatten(0, -2).any(0).expand(chains) for x in given if x.numel()]).any(0)
 
@@ -207,7 +207,7 @@ class Collapsed:
         return Reduced(found.new_empty(0), (), root.unflatten(0, (width, width)), centre)
 
     def _reduced(self, values: Mapping[str, Tensor], chains: int) -> tuple[Spreads, Reduced]:
-        spreads, _ = self._spreads(values, chains)
+        spreads, _ = self.in_units(values, chains)
         return spreads, self.elimination.reduce(spreads)
 
     def _lowest(self, names: Iterable[str]) -> int:
@@ -243,7 +243,7 @@ class Collapsed:
         """
         names = self.linear if names is None else names
         chains, grams = noise.shape[1], self.grams
-        (spreads, roots), given, known = self._spreads(values, chains), tuple[str, ...](), None
+        (spreads, roots), given, known = self.in_units(values, chains), tuple[str, ...](), None
         if grams.population is not None and all(name in values for name in grams.population.events):
             given, known = tuple(grams.population.events), self._standardised(grams.population, values)[0][:, 0]
         settled = known is not None and len(grams.levels) <= 1 and not grams.crossed
@@ -258,7 +258,7 @@ class Collapsed:
             if part.plate not in standard:
                 continue
             root, u = roots[part.plate], standard[part.plate].unsqueeze(1)
-            if part.plate is None and (scale := self._scale(spreads)) is not None:
+            if part.plate is None and (scale := self.scale(spreads)) is not None:
                 u = u * scale[:, None, None]
             few = only is not None and part is grams.levels[0]
             root = root if not few or root.shape[2] == 1 else root[:, :, only]

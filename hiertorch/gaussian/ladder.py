@@ -82,7 +82,7 @@ class Ladder:
 
     def rungs(self, values: Mapping[str, Tensor], noise: Tensor) -> Rungs:
         """At values `(batch, 1, *event)` of the rest, with standard normal numbers of the root `(R, batch)`."""
-        spreads, roots = self.collapsed.spreads(values, noise.shape[1])
+        spreads, roots = self.collapsed.in_units(values, noise.shape[1])
         return self.elimination.each(self._drawn, spreads, roots, self.bases_at(values, spreads), noise)
 
     def _drawn(self, one: Elimination, spreads: Spreads, roots: Roots, bases: Sequence[Tensor], noise: Tensor) -> Rungs:
@@ -95,7 +95,7 @@ class Ladder:
             values: of the rest.
             tail: `(R, batch)`, as `Rungs` has it; coefficients that are held stand among the rest as well.
         """
-        spreads, roots = self.collapsed.spreads(values, tail.shape[1])
+        spreads, roots = self.collapsed.in_units(values, tail.shape[1])
         return self.elimination.each(self._known, spreads, roots, self.bases_at(values, spreads), tail)
 
     def _known(
@@ -104,6 +104,8 @@ class Ladder:
         reduced, u = one.reduce(spreads), tail[:0]
         if self.root.width:
             standard = {part.plate: unrooted(roots[part.plate], x) for part, x in self.apart(tail).items()}
+            if (scale := self.collapsed.scale(spreads)) is not None:
+                standard[None] = standard[None] / scale.unsqueeze(1)
             u = self.root.joined(spreads, standard)
         noise = one.noise_of(spreads, reduced, u) if len(u) else u
         drawn = Drawn(reduced.log_marginal, reduced.grams, one.log_factor(spreads, reduced), u)
@@ -157,6 +159,9 @@ class Ladder:
         volume = -drawn.half
         for part in self.parts:
             volume = volume + log_diagonal(roots[part.plate]).expand(part.size, -1).sum(0)
+        standard = self.root.parts(spreads, u) if len(u) else {}
+        if (scale := self.collapsed.scale(spreads)) is not None:
+            volume, standard[None] = volume + scale.log().sum(0), standard[None] * scale.unsqueeze(1)
         levels = []
         for level, k in enumerate(self.widths):
             if level == 0:
@@ -185,7 +190,6 @@ class Ladder:
             half = solve_lower(lower, root.transpose(0, 1).expand(lower.shape))
             levels.append(Rung(half, _times(half, _times(bases[level].transpose(0, 1), left)), couplings))
             volume = volume - log_diagonal(lower).sum(0)
-        standard = self.root.parts(spreads, u) if len(u) else {}
         tail = [product(roots[part.plate], standard[part.plate].unsqueeze(1)).squeeze(1) for part in self.root_parts]
         held = spreads.held + grams.held_shift.unsqueeze(1)
         every = torch.cat([*(x.flatten(0, 1) for x in tail), held])
