@@ -303,8 +303,7 @@ def test_whitened_sweeps_stay_on_the_gpu(model, form, many, monkeypatch):
     """
     monkeypatch.setattr("hiertorch.run.adjusted.POOR", 2.0)
     monkeypatch.setattr("hiertorch.run.adjusted.LEAST", -1.0)
-    for module in ("whitened", "crosswise"):
-        monkeypatch.setattr(f"hiertorch.run.{module}.CYCLE", 4)
+    monkeypatch.setattr("hiertorch.run.rounds.CYCLE", 4)
     if many:
         monkeypatch.setattr("hiertorch.gaussian.surrogate.MANY_CROSSED", 1)
     monkeypatch.setattr("hiertorch.run.heavytails.LONG", 1)
@@ -323,7 +322,8 @@ def test_whitened_sweeps_stay_on_the_gpu(model, form, many, monkeypatch):
         engine.begin({}, None)
         engine.advance(0, 60, 300, 1, Store(engine.values(), engine.target.names, 1), Acceptance(engine.order))
         assert engine.adjusted is not None and engine.tails.freedom
-    engine.generator, engine.numbers.streams = None, AnyNumbers()  # a fake GPU has no generators
+    engine.generator = None
+    engine.numbers.streams = engine.candidates.numbers.streams = AnyNumbers()  # a fake GPU has no generators
     with fake_mode():
         with ToGpu():
             there = copy.deepcopy(engine, {id(engine.target): engine.target.to(CUDA)})

@@ -1,6 +1,7 @@
 """What whitened chains are offered: theta by a proposal that depends on no chain, or by a walk, and the root anew."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -32,7 +33,29 @@ class Numbers:
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers on (0, 1), `(*shape, chains)`."""
-        return self.streams.uniform(prod(shape)).to(self.dtype).view(*shape, self.chains)
+        return self.double(*shape).to(self.dtype)
+
+    def double(self, *shape: int) -> Tensor:
+        """The same in double precision."""
+        return self.streams.uniform(prod(shape)).view(*shape, self.chains)
+
+
+class Noise(NamedTuple):
+    """Random numbers of what some sweeps offer, `(numbers, sweeps, chains)`, and of what they decide."""
+
+    theta: Tensor  # standard normal, (d, sweeps, chains)
+    radius: Tensor  # uniform, (FREEDOM / 2, sweeps, chains)
+    root: Tensor  # standard normal, (R, sweeps, chains)
+    log_uniform: Tensor  # (1, sweeps, chains)
+
+    def of(self, first: int, last: int) -> "Noise":
+        """Those of sweeps `first` to `last` - 1."""
+        return Noise(*(x[:, first:last] for x in self))
+
+    def without(self, some: list[int]) -> "Noise":
+        """Those of all other sweeps than some, in order."""
+        ends = [-1, *some, self.theta.shape[1]]
+        return Noise(*(torch.cat([x[:, a + 1 : b] for a, b in pairwise(ends)], 1) for x in self)) if some else self
 
 
 class Candidate(NamedTuple):
@@ -53,7 +76,8 @@ class Candidates:
         standing: what theta means.
         proposal: q.
         of_rows: what rows take from theta `(n, d)`, `(numbers, n)`.
-        numbers: random ones.
+        numbers: random ones, of which nothing else takes any: those of a sweep stand one after the other, whether it
+            ends in a proposal or in a walk, so that they do not depend on how many sweeps are made at once.
     """
 
     def __init__(
@@ -61,25 +85,32 @@ class Candidates:
     ) -> None:
         self.standing, self.proposal, self.of_rows, self.numbers = standing, proposal, of_rows, numbers
 
-    def window(self, ladder: Ladder, tuning: Mapping[str, Tensor], sweeps: int) -> Iterator[Candidate]:
-        """For so many sweeps, made in one batch."""
-        return split(self.batch(ladder, tuning, sweeps), self.numbers.chains) if sweeps else iter(())
+    def noise(self, root: int, sweeps: int) -> Noise:
+        """The random numbers of the next sweeps, of a root of some width."""
+        widths = [self.standing.width, FREEDOM // 2, root, 1]
+        theta, radius, own, decides = self.numbers.double(sweeps, sum(widths)).transpose(0, 1).split(widths)
+        theta, own = normal(theta), normal(own)
+        return Noise(*(x.to(self.numbers.dtype) for x in (theta, radius, own, decides.log())))
 
-    def batch(self, ladder: Ladder, tuning: Mapping[str, Tensor], sweeps: int) -> Candidate:
+    def window(self, ladder: Ladder, tuning: Mapping[str, Tensor], noise: Noise) -> Iterator[Candidate]:
+        """One candidate after the other, made in one batch."""
+        return split(self.batch(ladder, tuning, noise), self.numbers.chains) if noise.theta.shape[1] else iter(())
+
+    def batch(self, ladder: Ladder, tuning: Mapping[str, Tensor], noise: Noise) -> Candidate:
         """The same side by side: those of a sweep for all chains, then those of the next one."""
-        position = self.positions(tuning, sweeps)
-        return self._made(ladder, tuning, position, self.numbers.normal(ladder.root.width, sweeps).flatten(1))
+        return self._made(ladder, tuning, self.positions(tuning, noise), noise.root.flatten(1))
 
-    def positions(self, tuning: Mapping[str, Tensor], sweeps: int) -> Tensor:
-        """theta from the proposal, for so many sweeps of all chains: `(sweeps x chains, d)`."""
-        normal, uniform = self.numbers.normal(self.standing.width, sweeps), self.numbers.uniform(FREEDOM // 2, sweeps)
-        return self.proposal.placed(tuning, normal.flatten(1).mT, uniform.flatten(1))
+    def positions(self, tuning: Mapping[str, Tensor], noise: Noise) -> Tensor:
+        """theta from the proposal, of all chains in turn: `(sweeps x chains, d)`."""
+        return self.proposal.placed(tuning, noise.theta.flatten(1).mT, noise.radius.flatten(1))
 
-    def walked(self, ladder: Ladder, tuning: Mapping[str, Tensor], at: Tensor, walk: Tensor) -> Candidate:
-        """A random walk from theta `(chains, d)`, whose steps have the root `walk` of their covariance."""
-        d = self.standing.width
-        position = at + max(1, d) ** -0.5 * self.numbers.normal(d).mT @ walk.mT
-        return self._made(ladder, tuning, position, self.numbers.normal(ladder.root.width))
+    def walked(self, ladder: Ladder, tuning: Mapping[str, Tensor], at: Tensor, walk: Tensor, noise: Noise) -> Candidate:
+        """A random walk from theta `(chains, d)`, for one sweep; see `step`."""
+        return self._made(ladder, tuning, self.step(at, walk, noise), noise.root[:, 0])
+
+    def step(self, at: Tensor, walk: Tensor, noise: Noise) -> Tensor:
+        """theta `(chains, d)` moved by a random step, with the root `walk` of its covariance."""
+        return at + max(1, self.standing.width) ** -0.5 * noise.theta[:, 0].mT @ walk.mT
 
     def _made(self, ladder: Ladder, tuning: Mapping[str, Tensor], position: Tensor, root: Tensor) -> Candidate:
         density, rungs = self.standing.evaluate(ladder, position, root)

@@ -5,6 +5,7 @@ docs/decisions.md: Sweeps of a window in one compiled loop.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,11 @@ from hiertorch.randomness import derived
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.candidates import Candidate
 from hiertorch.run.heavytails import FREEDOM
-from hiertorch.run.rounds import Round
+from hiertorch.run.rounds import Round, walks_of
 from hiertorch.run.standing import Place
 from hiertorch.run.store import Store
 from hiertorch.run.sweepkernel import WIDTH, sweeps
-from hiertorch.run.whitened import CYCLE, Whitened
+from hiertorch.run.whitened import Whitened
 from hiertorch.runtime.workers import each
 
 FEWEST = WIDTH // 2
@@ -79,50 +80,47 @@ class WhitenedCompiled(Whitened):
             return
         first = -(done - warmup + 1) % thin
         wanted = [first + thin * i for i in store.wanted(len(range(first, sweeps, thin)))]
-        self._sampled(sweeps, wanted, store, acceptance)
-        self.round = Round()
+        self._sampled(done, sweeps, wanted, store, acceptance)
+        self.round, self.course = Round(), self.course.after(done + sweeps, warmup)
 
-    def _run(self, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
+    def _run(self, done: int, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep of a warm-up."""
         if not self.compiled:
-            yield from super()._run(sweeps, acceptance)
+            yield from super()._run(done, sweeps, acceptance)
             return
-        walks = [t % CYCLE == CYCLE - 1 for t in range(sweeps)]
-        offered = self.candidates.window(self.ladder, self.tuning, sweeps - sum(walks))
-        for walk in walks:
-            self._pass(self._walked() if walk else next(offered), 1, (), acceptance, walk=walk)
+        walks, noise = walks_of(done, sweeps), self.candidates.noise(self.ladder.root.width, sweeps)
+        offered = self.candidates.window(self.ladder, self.tuning, noise.without(walks))
+        for t in range(sweeps):
+            walk = t in walks
+            self._pass(self._walked(noise.of(t, t + 1)) if walk else next(offered), 1, (), acceptance, walk=walk)
             yield self.at
 
-    def _walked(self) -> Candidate:
-        return self.candidates.walked(self.ladder, self.tuning, self.at.position, self.walk)
-
-    def _sampled(self, sweeps: int, wanted: Sequence[int], store: Store, acceptance: Acceptance) -> None:
+    def _sampled(self, done: int, sweeps: int, wanted: Sequence[int], store: Store, acceptance: Acceptance) -> None:
         """A window after warm-up, of which some sweeps are kept."""
-        at, chains = store.n_draws, self.chains
-        for begin in range(0, sweeps, CYCLE):
-            for first, last, walk in ((0, CYCLE - 1, False), (CYCLE - 1, CYCLE, True)):
-                number = min(last, sweeps - begin) - first
-                if number < 1:
-                    continue
-                offered = self._walked() if walk else self.candidates.batch(self.ladder, self.tuning, number)
-                keep = [t - begin - first for t in wanted if 0 <= t - begin - first < number]
-                before = self.at
-                passed = self._pass(offered, number, keep, acceptance, walk=walk)
-                if not keep:
-                    continue
-                which = (passed.taken[keep] + 1) * chains + torch.arange(chains)  # (kept, chains)
+        at, chains, walks = store.n_draws, self.chains, walks_of(done, sweeps)
+        noise = self.candidates.noise(self.ladder.root.width, sweeps)
+        ends = sorted({0, sweeps, *walks, *(t + 1 for t in walks)})
+        for first, last in pairwise(ends):
+            walk, number, some = first in walks, last - first, noise.of(first, last)
+            offered = self._walked(some) if walk else self.candidates.batch(self.ladder, self.tuning, some)
+            keep = [t - first for t in wanted if first <= t < last]
+            before = self.at
+            passed = self._pass(offered, number, keep, acceptance, walk=walk)
+            if not keep:
+                continue
+            which = (passed.taken[keep] + 1) * chains + torch.arange(chains)  # (kept, chains)
 
-                def chosen(old: Tensor, new: Tensor, which: Tensor = which) -> Tensor:
-                    return torch.cat([old, new], -1)[..., which.flatten()]
+            def chosen(old: Tensor, new: Tensor, which: Tensor = which) -> Tensor:
+                return torch.cat([old, new], -1)[..., which.flatten()]
 
-                position = chosen(before.position.mT, offered.position.mT).mT
-                heights = chosen(_height(before.density, before), _height(offered.density, offered)).view_as(which)
-                heights = heights + passed.beyond[:-1] + self.ladder.constant
-                tail = chosen(before.rungs.tail, offered.rungs.tail)
-                values = self.standing.values(self.ladder, position, tail, [passed.kept.flatten(2)])
-                kept = {name: values[name].unflatten(0, which.shape) for name in store.names}
-                store.fill(kept, heights, at)
-                at += len(keep)
+            position = chosen(before.position.mT, offered.position.mT).mT
+            heights = chosen(_height(before.density, before), _height(offered.density, offered)).view_as(which)
+            heights = heights + passed.beyond[:-1] + self.ladder.constant
+            tail = chosen(before.rungs.tail, offered.rungs.tail)
+            values = self.standing.values(self.ladder, position, tail, [passed.kept.flatten(2)])
+            kept = {name: values[name].unflatten(0, which.shape) for name in store.names}
+            store.fill(kept, heights, at)
+            at += len(keep)
         store.filled(at)
 
     def _pass(

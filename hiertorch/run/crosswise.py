@@ -29,12 +29,14 @@ from hiertorch.gaussian.ridges import Ridges
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info, decide
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.candidates import Noise
 from hiertorch.run.crosswisestart import Sweep, Sweeping
 from hiertorch.run.engine import filed, inside
 from hiertorch.run.heavytails import FREEDOM
+from hiertorch.run.rounds import walks_of
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place
-from hiertorch.run.whitened import CYCLE, Whitened
+from hiertorch.run.whitened import Whitened
 from hiertorch.run.whitenedstart import Explored
 
 STARTING = 20
@@ -120,20 +122,20 @@ class WhitenedCrosswise(Whitened):
         super()._learn()
         self._centre()
 
-    def _run(self, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
+    def _run(self, done: int, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep."""
-        walks = [t % CYCLE == CYCLE - 1 for t in range(sweeps)]
-        offered = self._offered(self.candidates.positions(self.tuning, sweeps - sum(walks)))
-        log_uniform = self.numbers.uniform(sweeps).log_()
-        for t, walk in enumerate(walks):
-            there = self._walked() if walk else next(offered)
-            infos = [self._anew(there, log_uniform[t], walk=walk), self._groups(0)]
+        walks, noise = walks_of(done, sweeps), self.candidates.noise(self.ladder.root.width, sweeps)
+        some = noise.without(walks)
+        offered = self._offered(self.candidates.positions(self.tuning, some), some)
+        for t in range(sweeps):
+            there = self._stepped(noise.of(t, t + 1)) if (walk := t in walks) else next(offered)
+            infos = [self._anew(there, noise.log_uniform[0, t], walk=walk), self._groups(0)]
             infos += [self._across(k) for k in range(len(self.plates))]
             self._along()
             acceptance.add(infos)
             yield self.at
 
-    def _offered(self, position: Tensor) -> Iterator[Offered]:
+    def _offered(self, position: Tensor, noise: Noise) -> Iterator[Offered]:
         """Candidates at so many theta `(n, d)`, for all chains in turn."""
         standing, chains = self.standing, self.chains
         if not len(position):
@@ -142,15 +144,12 @@ class WhitenedCrosswise(Whitened):
         values = standing.space.constrain(free)
         prior = standing.with_prior(free, values, position.new_zeros(len(position)))
         apart = (position, prior, self.proposal.log_density(self.tuning, position))
-        number, rows = len(position) // chains, self._of_rows(position).split(chains, 1)
-        noise = self.numbers.normal(number, self.ladder.root.width).unbind(0)
-        known = self.ladder.known(values, len(position)).split(chains)
-        return map(Offered, *(x.split(chains) for x in apart), rows, known, noise)
+        rows, known = self._of_rows(position).split(chains, 1), self.ladder.known(values, len(position)).split(chains)
+        return map(Offered, *(x.split(chains) for x in apart), rows, known, noise.root.unbind(1))
 
-    def _walked(self) -> Offered:
+    def _stepped(self, noise: Noise) -> Offered:
         """Random walks from where chains are."""
-        d, at = self.standing.width, self.at.position
-        return next(self._offered(at + max(1, d) ** -0.5 * self.numbers.normal(d).mT @ self.walk.mT))
+        return next(self._offered(self.candidates.step(self.at.position, self.walk, noise), noise))
 
     def _anew(self, there: Offered, log_uniform: Tensor, *, walk: bool) -> Info:
         """theta and coefficients anew; effects keep their numbers."""

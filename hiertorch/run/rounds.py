@@ -38,22 +38,37 @@ LARGE = 2_000_000
 """Rows times chains, above which data are very large."""
 
 
+CYCLE = 50
+"""Sweeps of the run of which the last moves theta by a random walk: a chain that no proposal frees moves on."""
+
+
+def walks_of(done: int, sweeps: int) -> list[int]:
+    """Which of the next sweeps walk, after so many of the run."""
+    return [t for t in range(sweeps) if (done + t) % CYCLE == CYCLE - 1]
+
+
 def ends(warmup: int) -> list[int]:
     """Sweeps after which the rounds of a warm-up end."""
     return sorted({max(1, round(warmup * end / sum(ROUNDS))) for end in accumulate(ROUNDS)})
 
 
 class Course(NamedTuple):
-    """How far warm-up has come."""
+    """How far the run has come, and its warm-up."""
 
+    done: int = 0  # sweeps
     ahead: int = ends(LONGEST_WARMUP)[0]  # sweeps to the end of a round
     rate: float | None = None  # of the round before; see `Round.rate`
     poor: bool = False  # whether that is too low
     settled: bool = False  # with the round that has just ended
 
+    @property
+    def to_walk(self) -> int:
+        """Sweeps to the end of the next that walks."""
+        return CYCLE - self.done % CYCLE
+
     def after(self, done: int, warmup: int) -> "Course":
         """The same after so many sweeps."""
-        return self._replace(ahead=next((end for end in ends(warmup) if end > done), warmup) - done)
+        return self._replace(done=done, ahead=next((end for end in ends(warmup) if end > done), warmup) - done)
 
     def tensors(self) -> dict[str, Tensor]:
         """The same as named tensors, which `of` takes."""
@@ -63,8 +78,8 @@ class Course(NamedTuple):
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Course":
         """What such tensors hold."""
-        ahead, poor, settled = (int(tensors[name]) for name in ("ahead", "poor", "settled"))
-        return cls(ahead, float(tensors["rate"]) if "rate" in tensors else None, bool(poor), bool(settled))
+        done, ahead, poor, settled = (int(tensors[name]) for name in ("done", "ahead", "poor", "settled"))
+        return cls(done, ahead, float(tensors["rate"]) if "rate" in tensors else None, bool(poor), bool(settled))
 
 
 @dataclass

@@ -34,15 +34,16 @@ from hiertorch.gaussian.jointsites import derivatives_of
 from hiertorch.gaussian.ladder import Ladder, Rungs
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info, decide
+from hiertorch.randomness import stream
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.adjusted import Adjusted, fitted, wanted
-from hiertorch.run.candidates import Candidate, Candidates, Numbers
+from hiertorch.run.candidates import Candidate, Candidates, Noise, Numbers
 from hiertorch.run.closedweights import closed_weights
 from hiertorch.run.engine import Engine, UnsuitedError, filed, inside
 from hiertorch.run.folded import Folded
 from hiertorch.run.heavytails import FREEDOM, HeavyTails
 from hiertorch.run.proposals import scale_of
-from hiertorch.run.rounds import NUMBERED, Course, Round, ends, looks_every
+from hiertorch.run.rounds import NUMBERED, Course, Round, ends, looks_every, walks_of
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place, Standing
 from hiertorch.run.stays import Stays
@@ -50,14 +51,8 @@ from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
 from hiertorch.run.whitenedstart import Explored, Whole, blocks_of, found_around_mode, starting
 
-CYCLE = 50
-"""Sweeps of which the last moves theta by a random walk: a chain that no proposal frees moves on."""
-
 WINDOW_NUMBERS = 6_000_000
 """Numbers of the proposals of a window, at most."""
-
-WINDOW_SWEEPS = 50
-"""Sweeps of a window, at most."""
 
 LEAST_ACCEPTED = 0.05
 """Share of proposals of the population, below which ordinary moves serve better."""
@@ -97,7 +92,8 @@ class Whitened(Engine):
         self.order = tuple(range(len(self.blocks)))
         self.proposal = Folded(self.standing.scales)
         self.numbers = Numbers(generator, chains, surrogate.data.y)
-        self.candidates = Candidates(self.standing, self.proposal, self._of_rows, self.numbers)
+        offers = Numbers(stream(generator.initial_seed(), "offers", device=generator.device), chains, surrogate.data.y)
+        self.candidates = Candidates(self.standing, self.proposal, self._of_rows, offers)
         self.weigh = RowWeights(structure, surrogate, grams.levels[0].plate if grams.levels else None)
         self.closed = closed_weights(structure, surrogate, self.standing, self.weigh)
         self.derivatives = derivatives_of(self.weigh.terms, surrogate)
@@ -105,8 +101,7 @@ class Whitened(Engine):
         self.walk = surrogate.data.y.new_zeros(self.standing.width, self.standing.width)  # the root of its covariance
         self.tails = HeavyTails()
         self.adjusted: Adjusted | None = None
-        self.round, self.counted = Round(), Stays()
-        self.course = Course()
+        self.round, self.counted, self.course = Round(), Stays(), Course()
 
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Around a mode of the surrogate, whose sites are found with it; see `Engine.begin`."""
@@ -186,10 +181,10 @@ class Whitened(Engine):
         return self.weigh(self.standing.values(self.ladder, position, rungs.tail, effects))
 
     def window(self, *, warming: bool) -> int:
-        """Sweeps whose proposals are made in one batch."""
+        """Sweeps whose proposals are made in one batch: to the next walk, or the end of a round, at most."""
         ladder = self.ladder
         numbers = ladder.root.width + sum(k * (k + 2) * n for k, n in zip(ladder.widths, ladder.sizes, strict=True))
-        most = min(WINDOW_SWEEPS, self.course.ahead) if warming else WINDOW_SWEEPS
+        most = min(self.course.to_walk, self.course.ahead if warming else self.course.to_walk)
         return max(1, min(most, WINDOW_NUMBERS // (numbers * self.chains)))
 
     def prepare(self, *, compiled: bool) -> None:
@@ -202,8 +197,9 @@ class Whitened(Engine):
     def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, acceptance: Acceptance) -> None:
         """See `Engine.advance`."""
         if done >= warmup:
-            places, self.round = list(self._run(sweeps, acceptance)), Round()
+            places = list(self._run(done, sweeps, acceptance))
             self._store(places[-(done - warmup + 1) % thin :: thin], store)
+            self.round, self.course = Round(), self.course.after(done + sweeps, warmup)
             return
         until, self.course = ends(warmup), self.course._replace(settled=False)
         for sweep in range(done, done + sweeps):
@@ -211,7 +207,7 @@ class Whitened(Engine):
             if sweep == begin:
                 self.round = Round()
             if sweep in (done, begin):
-                window = self._run(min(end, done + sweeps) - sweep, acceptance)
+                window = self._run(sweep, min(end, done + sweeps) - sweep, acceptance)
             next(window)
             if sweep - begin >= (end - begin) // 4:  # what is left of the start is forgotten
                 every = looks_every(end - begin, self.chains, self.target.data.n_rows)
@@ -231,19 +227,21 @@ class Whitened(Engine):
         if look and not last:
             now.add(self.derivatives(self.values()))
 
-    def _run(self, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
+    def _run(self, done: int, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep."""
         first, *_ = self.order
-        walks = [t % CYCLE == CYCLE - 1 for t in range(sweeps)]
-        offered, ladder = self.candidates.window(self.ladder, self.tuning, sweeps - sum(walks)), self.ladder
-        log_uniform = self.numbers.uniform(sweeps).log_()
-        for t, walk in enumerate(walks):
-            there = self.candidates.walked(ladder, self.tuning, self.at.position, self.walk) if walk else next(offered)
-            infos = {first: self._population(there, log_uniform[t], walk=walk)}
+        walks, noise = walks_of(done, sweeps), self.candidates.noise(self.ladder.root.width, sweeps)
+        offered = self.candidates.window(self.ladder, self.tuning, noise.without(walks))
+        for t in range(sweeps):
+            there = self._walked(noise.of(t, t + 1)) if (walk := t in walks) else next(offered)
+            infos = {first: self._population(there, noise.log_uniform[0, t], walk=walk)}
             for level in reversed(self.levels):
                 infos[1 + level] = self._groups(level)
             acceptance.add([infos[k] for k in self.order])
             yield self.at
+
+    def _walked(self, noise: Noise) -> Candidate:
+        return self.candidates.walked(self.ladder, self.tuning, self.at.position, self.walk, noise)
 
     def _population(self, proposed: Candidate, log_uniform: Tensor, *, walk: bool) -> Info:
         """theta and the root anew; groups keep their numbers."""
@@ -379,6 +377,7 @@ class Whitened(Engine):
         """Places of chains, sites, proposals with what they are fitted to next, and the streams."""
         found = {"z": self.sites.z, "w": self.sites.w, "walk": self.walk}
         found |= filed("streams", self.numbers.streams.state()) | filed("shifts", self.sites.shifts)
+        found |= filed("streams/offers", self.candidates.numbers.streams.state())
         found |= filed("at", self.at.tensors()) | filed("tuning", self.tuning)
         found |= filed("round", self.round.tensors()) | filed("stays", self.counted.tensors())
         found |= filed("tails", self.tails.tensors()) | filed("course", self.course.tensors())
@@ -395,6 +394,6 @@ class Whitened(Engine):
         self.tails = HeavyTails.of(inside("tails", state))
         self.course, adjusted = Course.of(inside("course", state)), inside("adjusted", state)
         self.adjusted = Adjusted.of(adjusted) if adjusted else None
-        audited = inside("audit", state)
-        self.audit = Audit.of(audited) if audited else None
+        self.audit = Audit.of(audited) if (audited := inside("audit", state)) else None
         self.numbers.streams.restore(inside("streams", state))
+        self.candidates.numbers.streams.restore(inside("streams/offers", state))

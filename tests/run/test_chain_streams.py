@@ -9,15 +9,19 @@ from contracts.engines import RUN, SCHOOLS
 from scipy import stats
 from torch import Tensor
 
-from hiertorch.models import VaryingIntercepts
+import hiertorch as ht
+from hiertorch.models import Crossed, VaryingIntercepts
 from hiertorch.randomness import ChainStreams, normal
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.choosing import choose
+from hiertorch.run.compiled import WhitenedCompiled
+from hiertorch.run.crosswise import WhitenedCrosswise
 from hiertorch.run.engine import Engine
 from hiertorch.run.options import Options
 from hiertorch.run.ordinary import Ordinary
 from hiertorch.run.store import Store
 from hiertorch.run.task import settled
+from hiertorch.run.whitened import Whitened
 from hiertorch.runtime.validating import validation
 
 MANY, FEW = 11, 3
@@ -101,12 +105,52 @@ def test_a_chain_does_not_depend_on_how_many_others_run(kind: str) -> None:
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("kind", [kind for kind in OPTIONS if kind != "whitened"])
 def test_it_does_not_matter_how_long_windows_are(kind: str) -> None:
-    """As long as walks, which stand at given sweeps of a window, stay where they are."""
+    """As long as walks of collapsed models, which stand at given sweeps of a window, stay where they are."""
     with torch.no_grad(), validation(False):
         one, other = warmed(kind, FEW), warmed(kind, FEW)
         whole, parts = advance(one, [120], 40), advance(other, [60, 60], 40)
     for name, x in whole.items():
         torch.testing.assert_close(parts[name], x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("chains", "made"), [(FEW, Whitened), (16, WhitenedCompiled), (FEW, WhitenedCrosswise)])
+def test_whitened_runs_walk_at_the_same_sweeps_however_long_windows_are(
+    chains: int, made: type[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where none is as long as it is from one walk to the next: chains that nothing else moves move then."""
+    if made is WhitenedCrosswise:
+        monkeypatch.setattr("hiertorch.gaussian.surrogate.MANY_CROSSED", 1)
+    with torch.no_grad(), validation(False):
+        one, other = (whitened_or_crossed(made, chains) for _ in range(2))
+        whole, parts = advance(one, [120], 40), advance(other, [3] * 20 + [7, 50, 3], 40)
+        for name, x in whole.items():
+            torch.testing.assert_close(parts[name], x, rtol=1e-9, atol=1e-9)
+        for engine in (one, other):
+            assert isinstance(engine, Whitened)
+            monkeypatch.setattr(engine.proposal, "placed", lambda _, normal, __: torch.full_like(normal, torch.nan))
+        whole, parts = advance(one, [100], 160), advance(other, [30, 20, 25, 25], 160)
+    for walked in (whole, parts):
+        (scale,) = (x for name, x in walked.items() if name in ("sigma_alpha", "sigma_school"))
+        moves = (scale.diff(dim=1) != 0).flatten(2).any(2).any(0)
+        assert moves.nonzero().flatten().tolist() == [38, 88]  # of draws 0 to 99, the sweeps 161 to 260 of the run
+
+
+def whitened_or_crossed(made: type[Engine], chains: int) -> Engine:
+    """A whitened engine after 40 sweeps of warm-up."""
+    crossed = Crossed(["school", "tutor"], ["x"], family="bernoulli")
+    model = crossed if made is WhitenedCrosswise else VaryingIntercepts("school", ["x"], family="bernoulli")
+    g = torch.arange(60) % 6
+    data = ht.Data(
+        y=((torch.arange(60) * 7 % 11) > 5).double(), x=torch.linspace(-1.0, 1.0, 60),
+        groups={"school": g, "tutor": torch.arange(60) // 7},
+    )  # fmt: skip
+    options = Options(**{**RUN, "chains": chains})
+    engine = settled(model, choose(model, data, None), options).engine
+    assert type(engine) is made
+    engine.begin({}, None)
+    engine.prepare(compiled=False)
+    advance(engine, [20, 20], 0)
+    return engine
 
 
 def test_it_does_not_matter_how_many_numbers_are_taken_at_once() -> None:

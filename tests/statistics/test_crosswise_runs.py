@@ -17,7 +17,7 @@ from torch import Tensor
 import hiertorch as ht
 from hiertorch.gaussian.ridges import Ridges
 from hiertorch.moves.metropolis import Info
-from hiertorch.run import crosswise, whitened
+from hiertorch.run import whitened
 from hiertorch.run.crosswise import WhitenedCrosswise
 from hiertorch.run.heavytails import HeavyTails
 
@@ -32,7 +32,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def found(name: str, patch: pytest.MonkeyPatch, broken: Any = None) -> dict[str, float]:
     """Every fourth sweep walks."""
-    patch.setattr(crosswise, "CYCLE", 4)
+    patch.setattr("hiertorch.run.rounds.CYCLE", 4)
     return failures(name, broken, patch, WhitenedCrosswise)
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("as_in_sampling")
 ])  # fmt: skip
 def test_the_posterior_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fourth sweep walks, as every 50th does else. Error rate 1e-3 a case."""
-    monkeypatch.setattr(whitened, "CYCLE", 4)
+    monkeypatch.setattr("hiertorch.run.rounds.CYCLE", 4)
     assert not failures(name)
 
 
@@ -32,7 +32,7 @@ def test_the_posterior_stays_in_compiled_sweeps(name: str, monkeypatch: pytest.M
     """Every fourth sweep walks; the last block of chains is not full; nothing is adjusted to theta. Error rate 1e-3 a
     case.
     """
-    monkeypatch.setattr(compiled, "CYCLE", 4)
+    monkeypatch.setattr("hiertorch.run.rounds.CYCLE", 4)
     monkeypatch.setattr("hiertorch.run.adjusted.POOR", 0.0)
     assert not failures(name, is_compiled, monkeypatch, made=compiled.WhitenedCompiled)
 

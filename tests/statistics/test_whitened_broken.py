@@ -32,7 +32,7 @@ import hiertorch as ht
 from hiertorch.gaussian.slots import Slots
 from hiertorch.gaussian.surrogate import Sites
 from hiertorch.model.latent import Values
-from hiertorch.run import compiled, whitened
+from hiertorch.run import compiled
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.adjusted import Adjusted
 from hiertorch.run.closedweights import FORMS, ClosedWeights
@@ -187,7 +187,7 @@ BROKEN: dict[str, tuple[str, Break]] = {
 ])  # fmt: skip
 def test_broken_engines_are_noticed(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learnt as they should be, then broken."""
-    monkeypatch.setattr(whitened, "CYCLE", 2)
+    monkeypatch.setattr("hiertorch.run.rounds.CYCLE", 2)
     monkeypatch.setattr("hiertorch.run.adjusted.POOR", 0.0)
     if how == "no change of variables":
         far_too_much(monkeypatch)
@@ -210,7 +210,7 @@ def compiled_numbers(*given: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize("change", [compiled_walks, compiled_numbers])
 def test_broken_compiled_sweeps_are_noticed(change: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Learnt as they should be, then broken."""
-    monkeypatch.setattr(compiled, "CYCLE", 2)
+    monkeypatch.setattr("hiertorch.run.rounds.CYCLE", 2)
     right = compiled.sweeps
 
     def broken(engine: Whitened, patch: pytest.MonkeyPatch) -> None:

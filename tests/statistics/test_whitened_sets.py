@@ -197,7 +197,7 @@ def failures(name: str, broken: Callable[[Whitened], None] | None = None) -> dic
 @pytest.mark.parametrize("name", [n if n == "weights" else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_the_posterior_of_each_set_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fourth sweep walks. Error rate 1e-3 a case."""
-    monkeypatch.setattr(whitened, "CYCLE", 4)
+    monkeypatch.setattr("hiertorch.run.rounds.CYCLE", 4)
     assert not failures(name)
 
 
