@@ -113,7 +113,11 @@ def test_it_does_not_matter_how_long_windows_are(kind: str) -> None:
         torch.testing.assert_close(parts[name], x, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("chains", "made"), [(FEW, Whitened), (16, WhitenedCompiled), (FEW, WhitenedCrosswise)])
+@pytest.mark.parametrize(("chains", "made"), [
+    (FEW, Whitened),
+    pytest.param(16, WhitenedCompiled, marks=pytest.mark.slow),
+    pytest.param(FEW, WhitenedCrosswise, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_whitened_runs_walk_at_the_same_sweeps_however_long_windows_are(
     chains: int, made: type[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
