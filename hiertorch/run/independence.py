@@ -9,12 +9,13 @@ does depend on it: where proposals fit badly, the walk keeps the chain moving, a
 
 Accept with min(1, pi(u') q(u) / (pi(u) q(u'))) (Tierney 1994, section 2.3.3). Proposals start at the modes of the
 density with the curvature there, and are fitted again to the draws of all chains at the end of each window of warm-up
-but the last (Haario et al. 2001; Holden, Hauge & Holden 2009, for independence proposals); then they are frozen.
+(Haario et al. 2001; Holden, Hauge & Holden 2009, for independence proposals) but the last of a given number, or up to
+the one that shows that they have settled; then they are frozen.
 Where many dimensions are left, proposals for blocks of them stand beside these or, while few would be accepted, in
 their place (`hiertorch.run.blocks`), and do wait; and slopes of the density help to fit them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import Block, Engine, filed, inside
 from hiertorch.run.importance import found_around_modes
 from hiertorch.run.outright import Looked, Outright, drawn_outright
+from hiertorch.run.rounds import has_settled
+from hiertorch.run.stays import moved
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
 from hiertorch.runtime.workers import each
@@ -50,6 +53,9 @@ WINDOWS = 4
 
 FITTED = 1_000
 """The least number of these draws."""
+
+SUFFICE = 2_000
+"""Draws of warm-up with fewer than which more of it pays, though few more proposals will be accepted."""
 
 WALK = (0.1, 2.4)
 """Sizes of the random walk, log-uniform between these, over sqrt(dimensions), in units of the draws' covariance."""
@@ -111,6 +117,8 @@ class Independence(Engine):
         self.seen: list[Tensor] = []  # that proposals are fitted to, (n, d) each
         self.sloped: list[Tensor] = []  # some of them beside their slopes, (n, 2 d) each, if d is large
         self.last = like.new_empty(0)  # positions of the last window of warm-up, (sweeps, chains, d)
+        self.rate: float | None = None  # share of the sweeps of that window that moved a chain
+        self.over = False  # whether warm-up may end with it
 
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Positions and proposals that an earlier run has found, or those found around modes. Of starting values only
@@ -140,19 +148,7 @@ class Independence(Engine):
         if self.wide and earlier is None:  # to so few candidates as weigh anything, no proposal can be fitted
             self.seen, self.tuning, self.walk = [], proposal, proposal["root"]
             return
-        self.tuning, self.walk = self._fitted(self.seen, proposal)
-
-    @staticmethod
-    def _fitted(draws: list[Tensor], otherwise: Tuning, sloped: Sequence[Tensor] = ()) -> tuple[Tuning, Tensor]:
-        """Proposal and random walk from draws, and from slopes; or as they were if these don't allow a fit."""
-        every = torch.cat(draws)
-        slopes = torch.cat(list(sloped)).chunk(2, 1) if sloped else ()
-        try:
-            tuning, walk = proposals.fit(every, *slopes), proposals.scale_of(every)
-        except torch.linalg.LinAlgError:
-            return otherwise, otherwise["root"]
-        sound = all(bool(x.isfinite().all()) for x in (*tuning.values(), walk))
-        return (tuning, walk) if sound else (otherwise, otherwise["root"])
+        self.tuning, self.walk = proposals.refitted(self.seen, proposal)
 
     def window(self, *, warming: bool) -> int:
         """Sweeps in a window: one cycle in warm-up, after which proposals are fitted again; later enough cycles to keep
@@ -171,10 +167,9 @@ class Independence(Engine):
         places, densities = self._run(sweeps, acceptance)
         self.place, self.log_density = places[-1], densities[-1]
         if done < warmup:
-            self._learn(places[..., : self.move.width], densities, last=done + sweeps >= warmup)
-            moved = (places[1:] != places[:-1]).any(2).double().mean()
-            self.cycle = SELDOM if done + sweeps >= warmup and bool(moved > FIT) else CYCLE
+            self._warm(places[..., : self.move.width], densities, done + sweeps, last=done + sweeps >= warmup)
             return
+        self.seen, self.sloped = [], []
         first = -(done - warmup + 1) % thin
         if len(places[first::thin]):
             self._store(places[first::thin], densities[first::thin], store)
@@ -258,13 +253,30 @@ class Independence(Engine):
         height = torch.where(accepted, density, height)
         return torch.where(accepted.unsqueeze(1), there, at), height, sound.clamp(max=0.0).exp(), (sound != ratio).sum()
 
-    def _learn(self, positions: Tensor, densities: Tensor, *, last: bool) -> None:
-        """Fits proposals to the draws of the last windows of warm-up, and to those that the start was chosen from while
-        these are few; not after the last window.
+    def _warm(self, positions: Tensor, densities: Tensor, done: int, *, last: bool) -> None:
+        """After a window of warm-up: whether that may be the last, and what is learnt of it. Where many dimensions are
+        left, more is learnt as long as it lasts.
         """
-        if last or self.move.width == 0:
-            self.seen, self.sloped, self.last = [], [], positions
+        self.last = positions
+        if self.move.width == 0:
+            self.over = True
             return
+        rate, longest = moved(positions)
+        enough = not self.wide and done * self.chains >= SUFFICE
+        self.over = enough and has_settled(rate, self.rate, longest, len(positions))
+        self.rate = rate
+        self.cycle = SELDOM if (last or self.over) and rate > FIT else CYCLE
+        if not last:
+            self._learn(positions, densities)
+
+    def settled(self) -> bool:
+        """With the last window; see `hiertorch.run.rounds.has_settled`."""
+        return self.over
+
+    def _learn(self, positions: Tensor, densities: Tensor) -> None:
+        """Fits proposals to the draws of the last windows of warm-up, and to those that the start was chosen from while
+        these are few; not after the last window of a warm-up of given length.
+        """
         self.seen.append(positions.flatten(0, 1))
         if self.wide:
             self.sloped.append(self._with_slopes(self.seen[-1]))
@@ -272,7 +284,7 @@ class Independence(Engine):
         while len(self.seen) > WINDOWS and sum(map(len, self.seen[1:])) >= enough:
             self.seen.pop(0)
         del self.sloped[: -max(WINDOWS, -(-len(self.sloped) // 2))]
-        self.tuning, self.walk = self._fitted(self.seen, self.tuning, self.sloped)
+        self.tuning, self.walk = proposals.refitted(self.seen, self.tuning, self.sloped)
         if self.wide:
             self.in_blocks = proposals.accepted(self.tuning, self.seen[-1], densities.flatten()) < TOGETHER
 
@@ -355,7 +367,8 @@ class Independence(Engine):
         found |= filed("tuning", self.tuning)
         for name, some in (("seen", self.seen), ("sloped", self.sloped)):
             found |= filed(name, {str(k): x for k, x in enumerate(some)})
-        found |= {"cycle": torch.tensor(self.cycle, device="cpu"), "blocks": torch.tensor(self.in_blocks, device="cpu")}
+        kept = {"cycle": self.cycle, "blocks": self.in_blocks, "rate": self.rate, "over": self.over}
+        found |= {name: torch.tensor(x, device="cpu") for name, x in kept.items() if x is not None}
         found |= filed("generators", {name: source.get_state() for name, source in self.generators.items()})
         for name, streams in self.streams.items():
             found |= filed(f"streams/{name}", streams.state())
@@ -371,7 +384,8 @@ class Independence(Engine):
         self.seen, self.sloped = (
             [held[str(k)] for k in range(len(held))] for held in (inside("seen", state), inside("sloped", state))
         )
-        self.cycle, self.in_blocks = int(state["cycle"]), bool(state["blocks"])
+        self.cycle, self.in_blocks, self.over = int(state["cycle"]), bool(state["blocks"]), bool(state["over"])
+        self.rate = float(state["rate"]) if "rate" in state else None
         for name, source in self.generators.items():
             source.set_state(state[f"generators/{name}"])
         for name, streams in self.streams.items():

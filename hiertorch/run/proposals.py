@@ -11,6 +11,7 @@ then what d^2 do without (as nutpie adapts mass matrices, by Fisher divergence).
 docs/decisions.md: Margins by quantiles.
 """
 
+from collections.abc import Sequence
 from math import lgamma, log, pi
 
 import torch
@@ -170,6 +171,20 @@ def fit(draws: Tensor, places: Tensor | None = None, slopes: Tensor | None = Non
     flattered = 0.25 * draws.shape[1] * (draws.shape[1] + 3) / (EFFECTIVE * len(draws))
     better = density(other, draws).mean() > density(found, draws).mean() - 2.0 * flattered
     return other if bool(better) else found
+
+
+def refitted(draws: Sequence[Tensor], otherwise: Tuning, sloped: Sequence[Tensor] = ()) -> tuple[Tuning, Tensor]:
+    """The proposal and the root of the random walk's covariance that fit draws `(number, d)` each, and places beside
+    their slopes, `(m, 2 d)` each; or the proposal as it was, and its root, if these don't allow a fit.
+    """
+    every = torch.cat(list(draws))
+    slopes = torch.cat(list(sloped)).chunk(2, 1) if sloped else ()
+    try:
+        tuning, walk = fit(every, *slopes), scale_of(every)
+    except torch.linalg.LinAlgError:
+        return otherwise, otherwise["root"]
+    sound = all(bool(x.isfinite().all()) for x in (*tuning.values(), walk))
+    return (tuning, walk) if sound else (otherwise, otherwise["root"])
 
 
 def _by_slopes(tuning: Tuning, places: Tensor, slopes: Tensor) -> Tuning:

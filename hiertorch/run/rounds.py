@@ -121,9 +121,7 @@ class Round:
             before: the rate of the round before; None of the first round, which ends no warm-up.
             longest: sweeps of the longest stay of a chain, or of one of its groups.
         """
-        if before is None or 2 * longest > len(self.accepted):
-            return False
-        return (rate := self.rate) >= HIGH or rate <= before + GAIN
+        return has_settled(self.rate, before, longest, len(self.accepted))
 
     def tensors(self) -> dict[str, Tensor]:
         """The same as named tensors, which `of` takes."""
@@ -141,6 +139,21 @@ class Round:
             held = inside(name, tensors)
             getattr(found, name).extend(held[str(k)] for k in range(len(held)))
         return found
+
+
+def has_settled(rate: float, before: float | None, longest: int, sweeps: int) -> bool:
+    """Whether so many sweeps of warm-up were enough: of their proposals most are accepted, or hardly more than in those
+    before; and nobody has stayed in one place for half of them.
+
+    Args:
+        rate: share of the proposals that were accepted.
+        before: the same of the sweeps before, with which no warm-up ends; None of the first.
+        longest: sweeps of the longest stay.
+        sweeps: how many.
+    """
+    if before is None or 2 * longest > sweeps:
+        return False
+    return rate >= HIGH or rate <= before + GAIN
 
 
 def looks_every(sweeps: int, chains: int, rows: int) -> int:

@@ -68,3 +68,11 @@ def facts(
         whose = {} if plate is None else {"plate": plate, "group": str(labels[plate][group])}
         found[block] = {"sweeps": int(longest.flatten()[place]), "chain": chain, **whose}
     return found
+
+
+def moved(positions: Tensor) -> tuple[float, int]:
+    """Share of sweeps that move a chain, and sweeps of the longest stay, of positions `(sweeps, chains, d)`."""
+    new = (positions[1:] != positions[:-1]).any(2)
+    at = torch.arange(1, len(positions), device=positions.device).unsqueeze(1)
+    since = torch.where(new, at, 0).cummax(0).values  # the last sweep that moved the chain
+    return float(new.double().mean()), int((at - since).max())

@@ -76,7 +76,7 @@ def test_default_runs_need_no_warning() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *said, **_: pytest.fail(str(said)))
         posterior = ht.sample(VaryingIntercepts("school", ["x"]), made, seed=1, progress=False)
-    assert (posterior.chains, posterior.n_draws, posterior.run["warmup"]) == (256, 120, 100)
+    assert (posterior.chains, posterior.n_draws, posterior.run["warmup"]) == (256, 120, 40)
     assert (posterior.run["draws"], posterior.interval, posterior.run["until"]["looks"]) == (120, 1, 1)
     worst = posterior.diagnostics()["worst"]
     assert worst["ess_bulk"] > 0.7 * 256 * 120 and worst["r_hat"] < 1.01
