@@ -4,7 +4,10 @@
 
 Near 0 a posterior of a scale has a finite density, as the folded distribution has, so that the ratio of both is
 bounded; a Student distribution of log x would run out far too soon (Tierney 1994, section 2.3.3, on why the ratio
-matters).
+matters). Of a scale that lies AWAY from 0, whose posterior is skewed as a rule, the logarithm is proposed as others
+are; each fit decides by the draws that it is given.
+
+docs/decisions.md: Scales far from 0 by their logarithms.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +22,9 @@ FREEDOM = 8
 
 MOST_FOLDED = 6
 """Scales whose signs are summed over, 2^6 patterns; of more none is folded, and logarithms are proposed."""
+
+AWAY = 3.0
+"""Standard deviations that the mean of a scale is away from 0, from which its logarithm is proposed."""
 
 SMALLEST = 1e-12
 """Of a proposed scale, whose logarithm must be a number."""
@@ -37,15 +43,19 @@ class Folded:
         self.width = len(scales)
 
     def fit(self, draws: Tensor, wider: float = 1.0, sets: int = 1) -> dict[str, Tensor]:
-        """Mean `(sets, d)` and root of the covariance `(sets, d, d)` of draws `(n, d)`, which belong to the
-        sets in turn; logarithms of scales taken back.
+        """Mean `(sets, d)` and root of the covariance `(sets, d, d)` of draws `(n, d)`, which belong to the sets in
+        turn; logarithms of scales taken back where these are folded, `(d,)`, as one is that is near 0 in any set.
         """
-        x = self._natural(draws).unflatten(0, (-1, sets)).transpose(0, 1)  # (sets, n, d)
+        plain = draws.unflatten(0, (-1, sets)).exp()
+        near = (plain.mean(0) < AWAY * plain.std(0)).any(0)
+        mine = torch.tensor([i in self.folded for i in range(self.width)], dtype=torch.bool, device=draws.device)
+        folds = mine & near
+        x = _natural(draws, folds).unflatten(0, (-1, sets)).transpose(0, 1)  # (sets, n, d)
         mean = x.mean(1)
         centred = x - mean.unsqueeze(1)
         covariance = wider**2 * centred.mT @ centred / max(1, x.shape[1] - 1)
         floor = torch.finfo(x.dtype).tiny + 1e-10 * covariance.diagonal(dim1=1, dim2=2).clamp(min=1e-20)
-        return {"mean": mean, "root": torch.linalg.cholesky(covariance + floor.diag_embed())}
+        return {"mean": mean, "root": torch.linalg.cholesky(covariance + floor.diag_embed()), "folds": folds}
 
     def draw(self, tuning: Mapping[str, Tensor], number: int, generator: torch.Generator) -> Tensor:
         """`(number, d)`."""
@@ -59,36 +69,37 @@ class Folded:
         mean, root = tuning["mean"], tuning["root"]
         chi = -2.0 * uniform.log().sum(0)  # chi-squared
         x = (mean + _by_set(normal * (FREEDOM / chi).sqrt().unsqueeze(1), root)).flatten(0, 1)
-        for i in self.folded:
-            x[:, i] = x[:, i].abs().clamp(min=SMALLEST).log()
-        return x
+        if not self.folded:
+            return x
+        return torch.where(tuning["folds"], x.abs().clamp(min=SMALLEST).log(), x)
 
     def log_density(self, tuning: Mapping[str, Tensor], u: Tensor) -> Tensor:
         """log q(u), `(n,)`."""
         mean, root, d = tuning["mean"], tuning["root"], self.width
-        x = self._natural(u)
+        x = _natural(u, tuning["folds"]) if self.folded else u
         inverse = torch.linalg.solve_triangular(root, torch.eye(d, dtype=x.dtype, device=x.device), upper=False)
         mean = mean.repeat(len(x) // len(mean), 1)
         constant = lgamma((FREEDOM + d) / 2) - lgamma(FREEDOM / 2) - 0.5 * d * log(FREEDOM * pi)
         each = []
-        for signs in product((1.0, -1.0), repeat=len(self.folded)):
-            turned = x.clone()
-            for i, sign in zip(self.folded, signs, strict=True):
-                turned[:, i] *= sign
+        for signs in product((1.0, -1.0), repeat=len(self.folded)):  # where one is not folded, all that twice
+            turned = x
+            if self.folded:
+                turned = x.clone()
+                for i, sign in zip(self.folded, signs, strict=True):
+                    turned[:, i] *= torch.where(tuning["folds"][i], sign, 1.0)
             each.append(torch.log1p(_by_set(turned - mean, inverse).square().sum(2) / FREEDOM))
         total = torch.stack(each).mul(-0.5 * (FREEDOM + d)).logsumexp(0)  # (n / sets, sets)
         total = (total - root.diagonal(dim1=1, dim2=2).log().sum(1)).flatten()
-        for i in self.folded:
-            total = total + u[:, i]
+        if self.folded:
+            folds = tuning["folds"]
+            twice = len(self.folded) - folds.to(total.dtype).sum()
+            total = total + torch.where(folds, u, 0.0).sum(1) - log(2.0) * twice
         return constant + total
 
-    def _natural(self, u: Tensor) -> Tensor:
-        if not self.folded:
-            return u
-        x = u.clone()
-        for i in self.folded:
-            x[:, i] = x[:, i].exp()
-        return x
+
+def _natural(u: Tensor, folds: Tensor) -> Tensor:
+    """Scales where they are folded, `(d,)`; logarithms and others as they are."""
+    return torch.where(folds, u.exp(), u)
 
 
 def _by_set(x: Tensor, matrix: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""When warm-up of collapsed models ends by itself: the rule, what it is told, and what the rest of a run makes of it."""
+"""When warm-up of collapsed models ends by itself: the rule, what it is told, and what a run makes of it."""
 
 from collections.abc import Callable
 from typing import Any
