@@ -164,10 +164,11 @@ class Independence(Engine):
 
     def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, acceptance: Acceptance) -> None:
         """See `Engine.advance`."""
-        places, densities = self._run(sweeps, acceptance)
+        before, (places, densities) = self.place, self._run(sweeps, acceptance)
         self.place, self.log_density = places[-1], densities[-1]
         if done < warmup:
-            self._warm(places[..., : self.move.width], densities, done + sweeps, last=done + sweeps >= warmup)
+            every = torch.cat([before.unsqueeze(0), places])[..., : self.move.width]
+            self._warm(every, densities, done + sweeps, last=done + sweeps >= warmup)
             return
         self.seen, self.sloped = [], []
         first = -(done - warmup + 1) % thin
@@ -253,15 +254,15 @@ class Independence(Engine):
         height = torch.where(accepted, density, height)
         return torch.where(accepted.unsqueeze(1), there, at), height, sound.clamp(max=0.0).exp(), (sound != ratio).sum()
 
-    def _warm(self, positions: Tensor, densities: Tensor, done: int, *, last: bool) -> None:
-        """After a window of warm-up: whether that may be the last, and what is learnt of it. Where many dimensions are
-        left, more is learnt as long as it lasts.
+    def _warm(self, every: Tensor, densities: Tensor, done: int, *, last: bool) -> None:
+        """After a window of warm-up, given positions before it and after each sweep: whether that may be the last, and
+        what is learnt of it. Where many dimensions are left, more is learnt as long as it lasts.
         """
-        self.last = positions
+        self.last = positions = every[1:]
         if self.move.width == 0:
             self.over = True
             return
-        rate, longest = moved(positions)
+        rate, longest = moved(every)
         enough = not self.wide and done * self.chains >= SUFFICE
         self.over = enough and has_settled(rate, self.rate, longest, len(positions))
         self.rate = rate

@@ -71,7 +71,9 @@ def facts(
 
 
 def moved(positions: Tensor) -> tuple[float, int]:
-    """Share of sweeps that move a chain, and sweeps of the longest stay, of positions `(sweeps, chains, d)`."""
+    """Share of sweeps that move a chain, and sweeps of the longest stay, of positions before them and after each of
+    them, `(1 + sweeps, chains, d)`.
+    """
     new = (positions[1:] != positions[:-1]).any(2)
     at = torch.arange(1, len(positions), device=positions.device).unsqueeze(1)
     since = torch.where(new, at, 0).cummax(0).values  # the last sweep that moved the chain
