@@ -2,11 +2,13 @@
 and mean and covariance of what is drawn.
 """
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from fake_cuda import CUDA, ToGpu, assert_on_gpu, fake_mode
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
@@ -191,3 +193,28 @@ def test_a_scale_that_may_be_negative_is_no_number_to_take_out() -> None:
     model = Related(lambda v: MultivariateNormal(CENTRE, v.mu[..., None, None] ** 2 * MATRIX))
     found = collapsed_of(model)
     assert "f" not in found.affine.scaled
+
+
+class Held(Related):
+    """The same where the model holds its data, which move with it."""
+
+    matrix: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(self.breeding_values)
+        self.register_buffer("matrix", MATRIX)
+
+    def breeding_values(self, v: Values) -> Distribution:
+        covariance = v.tau[..., None, None] ** 2 * self.matrix
+        return MultivariateNormal(torch.zeros_like(covariance[..., 0]), covariance)
+
+
+def test_densities_and_draws_stay_on_the_gpu() -> None:
+    found = collapsed_of(Held())
+    assert isinstance(found.elimination, Spectral)
+    with fake_mode():
+        with ToGpu():
+            there = copy.deepcopy(found)
+        rest = {name: x.to(CUDA) for name, x in places().items()}
+        drawn = there.draw(rest, torch.randn(found.n_noise, CHAINS, dtype=torch.float64, device=CUDA))
+        assert_on_gpu(drawn, there.log_marginal(rest), there.log_conditional({**rest, **drawn}))
