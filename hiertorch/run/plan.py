@@ -21,6 +21,7 @@ from hiertorch.gaussian.surrogate import Surrogate
 from hiertorch.model.model import Model
 from hiertorch.moves.base import Move
 from hiertorch.moves.groupwise import Groupwise
+from hiertorch.moves.guesses import WIDEST
 from hiertorch.moves.joint import Centred, Joint
 from hiertorch.moves.noncentred import NonCentred, descendants
 from hiertorch.run.blocks import BLOCK, MOST_TOGETHER
@@ -274,6 +275,10 @@ def _default(structure: Structure) -> list[Step]:
         carried = descendants(structure, block)
         if not structure.uncarried.keys() & carried:
             why = f"parents of {', '.join(carried)}, which keep their place in them"
+            beside = tuple(name for name in seen if name not in block) if target.reads_rows(carried) else ()
+            whole = tuple(name for name in population if name in (*block, *beside))
+            if beside and sum(coordinates[name].size * coordinates[name].width for name in whole) <= WIDEST:
+                block, why = whole, f"{why}, with what rows read beside them"
             steps.append(Step(NonCentred(block), 1, why))
     return steps
 
