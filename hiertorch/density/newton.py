@@ -66,6 +66,8 @@ def modes(
     longest: float = LONGEST,
     floor: float = FLOOR,
     near: float = CLOSE,
+    at_most: int = STEPS,
+    rise: float = -1.0,
 ) -> tuple[Tensor, Tensor]:
     """Where Newton's method ends from each start `(*batch, d)`, and the lower triangular root of the inverse curvature
     there `(*batch, d, d)`.
@@ -80,22 +82,25 @@ def modes(
             too flat to say how far the mode is.
         floor: bound of the curvature, in units of C.
         near: how short a step ends the search.
+        at_most: how many steps.
+        rise: of the log density, less than which ends a search too, where units are found again at every step.
     """
 
     def height(x: Tensor) -> Tensor:
         return log_density(x).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
 
     x, value = starts, height(starts.unsqueeze(0)).squeeze(0)
-    for _ in range(STEPS):
+    for _ in range(at_most):
         slope, curvature = derivatives(x, value, root)
         sizes, axes = _axes(curvature)
+        flat = (sizes.abs() <= floor).any(-1)
         limit = longest if root is None else torch.where((sizes > floor).all(-1, keepdim=True), torch.inf, longest)
         sizes = sizes.abs().clamp(min=floor)
         along = (axes * slope.unsqueeze(-1)).sum(-2) / sizes
         step = (axes * along.unsqueeze(-2)).sum(-1)
         step = step * (limit / step.norm(dim=-1, keepdim=True)).clamp(max=1.0).nan_to_num(1.0)
         most = (limit / step.norm(dim=-1, keepdim=True)).nan_to_num(1.0)
-        moved = x
+        moved, before = x, value
         for some in lengths:
             steps = torch.stack([most.clamp(max=t) * step if t > 1.0 else t * step for t in some])
             tried = torch.cat([moved.unsqueeze(0), x + _scaled(root, steps)])
@@ -109,6 +114,7 @@ def modes(
         else:
             settled = ((sizes > SETTLED[0]) & (sizes < SETTLED[1])).all(-1)
             done = settled & ((moved == x).all(-1) | (step.norm(dim=-1) < near)) | ~torch.isfinite(value)
+            done |= ~flat & (value - before < rise)
             root = (root.unsqueeze(-1) * (axes * sizes.rsqrt().unsqueeze(-2)).unsqueeze(-3)).sum(-2)
         x = moved
         if bool(done.all()):
@@ -116,8 +122,11 @@ def modes(
     if root is None:
         sizes, axes = _axes(derivatives(x, value, root)[1])
         inverse = axes @ (axes.mT / sizes.abs().clamp(min=floor).unsqueeze(-1))
+    elif x.shape[-1] > 1:
+        upper = torch.linalg.qr(root.mT).R
+        return x, (upper * upper.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-1)).mT
     else:
-        inverse = root @ root.mT
+        inverse = root.square()
     return x, torch.linalg.cholesky((inverse + inverse.mT) / 2) if x.shape[-1] > 1 else inverse.sqrt()
 
 

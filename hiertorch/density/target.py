@@ -90,6 +90,11 @@ class Target:
         new._pieces, new._recording, new._compiled, new.met = {}, False, False, Tally()
         return new
 
+    @property
+    def by_chain(self) -> bool:
+        """Whether each chain has a response or weights of its own."""
+        return any(x is not None and x.dim() == 2 for x in (self.data.y, self.data.weights))
+
     def state(self, free: Mapping[str, Tensor]) -> State:
         """Every piece at unconstrained parts `(chains, size, *free_event)`."""
         values = self.space.constrain(free)

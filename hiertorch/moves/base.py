@@ -52,6 +52,7 @@ class Move(ABC):
             group is made of must not depend on what the move changes in others.
         uniforms: uniform random numbers for each decision, beside the two that every move has.
         guess: what proposes beside the walk, if anything does.
+        carried: latents that follow the block so that their priors cancel against the Jacobian.
         target: the density, once the move is `on` one; as all that follows.
         plate: the grouping whose groups decide apart; None if the chain decides.
         size: decisions of each chain: the groups of the plate, or 1.
@@ -66,6 +67,7 @@ class Move(ABC):
     by_group = False
     uniforms = 0
     guess: Guess | None = None
+    carried: tuple[str, ...] = ()
 
     target: Target
     plate: str | None
@@ -144,6 +146,16 @@ class Move(ABC):
         """
         return Adaptation.begin(state, self.block, self.size, self.width, self.rate, self.guess)
 
+    def begun(self, state: State, learning: Learning) -> tuple[State, Learning]:
+        """What warm-up begins with after a look at the density, which comes before the first sweep and may be long, and
+        the state in which the next move is to look.
+
+        Args:
+            state: of a few of the chains.
+            learning: of `learning`.
+        """
+        return state, learning
+
     @abstractmethod
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """The state after one proposal and its decision, and the decision's probability."""
@@ -165,7 +177,6 @@ class Move(ABC):
         noise: Noise,
         log_q: Tensor,
         guessed: Tensor | None = None,
-        carried: Sequence[str] = (),
     ) -> tuple[State, Info]:
         """`new` with probability min(1, exp(log density(new) - log density(old) + log_q)), decided for each chain, or
         for each chain and group.
@@ -177,8 +188,17 @@ class Move(ABC):
             log_q: log q(old | new) - log q(new | old), `(chains, size)` or `()`; with the log Jacobian of a proposal
                 that is a function of `old` and of fewer numbers than it moves.
             guessed: where the proposal is a guess, `(chains, size)`.
-            carried: latents whose prior cancels against the Jacobian of how they follow the block.
         """
+        accepted, info = decide(self.log_ratio(new, old), noise.log_uniform, guessed, log_q)
+        return self._chosen(accepted, new, old), info
+
+    def placed(self, state: State, free: dict[str, Tensor]) -> State:
+        """The state with the block at these unconstrained values, and with what follows it."""
+        return self.target.update(state, free)
+
+    def log_ratio(self, new: State, old: State) -> Tensor:
+        """log density(new) - log density(old) by decision, `(chains, size)`; what is carried has its Jacobian in it."""
+        carried = self.carried
         log_ratio = self._change(new, old, (name for name in self.touched if name not in carried))
         if self.passes:
             log_ratio = settled(log_ratio + self._change_of_rows(new, old), log_ratio)
@@ -189,8 +209,7 @@ class Move(ABC):
         for name in carried:  # which may have been carried beyond all numbers
             there = new.free[name].flatten(1).sum(1, keepdim=True)
             log_ratio = torch.where(there - there == 0, log_ratio, -torch.inf)
-        accepted, info = decide(log_ratio, noise.log_uniform, guessed, log_q)
-        return self._chosen(accepted, new, old), info
+        return log_ratio
 
     def _change(self, new: State, old: State, names: Iterable[str]) -> Tensor:
         """New minus old prior terms of these latents (one at least), by decision."""

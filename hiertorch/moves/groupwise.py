@@ -18,7 +18,9 @@ from torch import Tensor
 
 from hiertorch.density.state import State
 from hiertorch.density.structure import Structure
+from hiertorch.moves.adaptation import Learning
 from hiertorch.moves.base import Move
+from hiertorch.moves.curvature import rooted
 from hiertorch.moves.guesses import WIDEST, Marginal, Site
 from hiertorch.moves.metropolis import Info, Noise, Tuning
 
@@ -66,6 +68,10 @@ class Groupwise(Move):
             )
             limits.append(limit.reshape(*free.shape[:2], -1))
         return torch.cat(limits, -1)
+
+    def begun(self, state: State, learning: Learning) -> tuple[State, Learning]:
+        """See `Move.begun`."""
+        return rooted(self, state, learning)
 
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `Move.step`."""

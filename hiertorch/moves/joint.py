@@ -12,7 +12,9 @@ from typing import Self
 from hiertorch.density.state import State
 from hiertorch.density.structure import Structure
 from hiertorch.errors import ModelError
+from hiertorch.moves.adaptation import Learning
 from hiertorch.moves.base import Move
+from hiertorch.moves.curvature import rooted
 from hiertorch.moves.guesses import WIDEST, Regression
 from hiertorch.moves.metropolis import Info, Noise, Tuning
 
@@ -28,6 +30,10 @@ class Joint(Move):
         new.guess = Regression(new.target, new.block) if new.width <= WIDEST else None
         return new
 
+    def begun(self, state: State, learning: Learning) -> tuple[State, Learning]:
+        """See `Move.begun`."""
+        return rooted(self, state, learning)
+
     def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
         """See `Move.step`."""
         free, log_q, guessed = self.proposal(state, tuning, noise)
@@ -38,6 +44,12 @@ class Centred(Joint):
     """The same for a block that no row reads."""
 
     kind = "centred"
+
+    def begun(self, state: State, learning: Learning) -> tuple[State, Learning]:
+        """See `Move.begun`. Chains stay where they are: the mode of a scale given modes of its effects is too small,
+        and that of these given such a scale nearer still to their mean.
+        """
+        return state, super().begun(state, learning)[1]
 
     def on(self, structure: Structure) -> Self:
         """See `Move.on`."""

@@ -20,7 +20,9 @@ from torch import Tensor
 from hiertorch.density.state import State
 from hiertorch.density.structure import Structure
 from hiertorch.errors import ModelError
+from hiertorch.moves.adaptation import Learning
 from hiertorch.moves.base import Move
+from hiertorch.moves.curvature import rooted
 from hiertorch.moves.guesses import WIDEST, Regression
 from hiertorch.moves.metropolis import Info, Noise, Tuning
 
@@ -49,15 +51,23 @@ class NonCentred(Move):
         new.moving((*new.block, *new.carried))
         return new
 
-    def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
-        """See `Move.step`."""
-        coordinates = self.target.space.coordinates
-        free, log_q, guessed = self.proposal(state, tuning, noise)
+    def begun(self, state: State, learning: Learning) -> tuple[State, Learning]:
+        """See `Move.begun`."""
+        return rooted(self, state, learning)
+
+    def placed(self, state: State, free: dict[str, Tensor]) -> State:
+        """See `Move.placed`."""
+        coordinates, free = self.target.space.coordinates, dict(free)
         values: dict[str, Tensor] = {**state.values, **self.target.space.constrain(free)}
         for name in self.carried:
             values[name] = self.target.transport(name, state.values, values)
             free[name] = coordinates[name].bijection.inv(values[name])
-        return self.accept(self.target.update(state, free), state, noise, log_q, guessed, self.carried)
+        return self.target.update(state, free)
+
+    def step(self, state: State, tuning: Tuning, noise: Noise) -> tuple[State, Info]:
+        """See `Move.step`."""
+        free, log_q, guessed = self.proposal(state, tuning, noise)
+        return self.accept(self.placed(state, free), state, noise, log_q, guessed)
 
 
 def descendants(structure: Structure, block: Sequence[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from hiertorch.density.initial import initial_state
 from hiertorch.density.space import chain_last
 from hiertorch.density.state import State
 from hiertorch.moves.adaptation import Learning
+from hiertorch.moves.curvature import arrived, searchers
 from hiertorch.moves.metropolis import Tuning
 from hiertorch.randomness import ChainStreams
 from hiertorch.run.acceptance import Acceptance
@@ -29,6 +30,9 @@ LOOKS = 3
 
 LEARNT = 100
 """Sweeps of warm-up that tuning from an earlier run counts for: what it has learnt is changed by small steps."""
+
+ROUNDS = 2
+"""Times that moves look for where their walks begin, each time from where the others have looked."""
 
 
 class Ordinary(Engine):
@@ -57,6 +61,27 @@ class Ordinary(Engine):
         known = {} if earlier is None else earlier.tuning
         self.learning = [move.learning(self.at).told(known.get(move.name, {})) for move in self.sweep.moves]
         self.before = LEARNT if known else 0
+        if not known:
+            self._look_around(stay=bool(init))
+
+    def _look_around(self, *, stay: bool) -> None:
+        """What moves find out before the first sweep, each from where the others have looked.
+
+        Args:
+            stay: chains are to stay where they are; else they begin there.
+        """
+        target = self.sweep.plan.target
+        at = searchers(self.at, target)
+        if at is None:
+            return
+        order = sorted(range(len(self.sweep.moves)), key=lambda k: not self.sweep.moves[k].carried)
+        for k in order * ROUNDS:
+            at, self.learning[k] = self.sweep.moves[k].begun(at, self.learning[k])
+        there = arrived(at, target).nonzero().flatten()
+        if stay or not len(there) or (target.by_chain and len(there) < self.sweep.chains):
+            return
+        turn = there[torch.arange(self.sweep.chains, device=there.device) % len(there)]
+        self.at = target.state({name: chain_last(u[turn]) for name, u in at.free.items()})
 
     @property
     def tuning(self) -> list[Tuning]:

@@ -211,6 +211,9 @@ class MoveContract:
     def test_the_target_is_left_invariant(self, thorough_name: str) -> None:
         """Chains that start at draws of (theta, y) are at such draws after any number of steps given y. Each entry and
         both densities are compared with other draws by the test of Kolmogorov and Smirnov. Error rate 1e-3 a move.
+
+        Each chain has data of its own, and tuning is that of other data: a move in four dimensions so is accepted once
+        in a third of the chains.
         """
         setting, generator = self.setting(thorough_name), torch.Generator().manual_seed(13)
         v, y = setting.joint(MANY, generator)
@@ -229,7 +232,7 @@ class MoveContract:
             failed = {what: value for what, value in p.items() if not value > ALPHA / len(p)}
             assert not failed, f"{move.name} does not leave its target invariant: {failed}"
             share = (state.free[move.block[0]] != start.free[move.block[0]]).double().mean()
-            assert share > 0.5, f"{move.name} hardly moves"
+            assert share > 0.3, f"{move.name} hardly moves"
 
     def test_steps_and_what_they_teach_stay_on_the_gpu(self, thorough_name: str) -> None:
         plan = self.setting(thorough_name).plan

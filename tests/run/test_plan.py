@@ -83,11 +83,11 @@ def test_varying_intercepts():
         ("groupwise", ("alpha",), "school", 1),
         ("centred", ("mu_alpha", "sigma_alpha"), None, 0),
         ("joint", ("beta", "sigma_y"), None, 1),
-        ("non-centred", ("mu_alpha", "sigma_alpha"), None, 1),
+        ("non-centred", ("mu_alpha", "sigma_alpha", "beta", "sigma_y"), None, 1),
     ]
     assert plan.passes == sum(step.repeats for step in plan.steps if step.move.kind != "centred")
-    assert carried(plan) == {("mu_alpha", "sigma_alpha"): ("alpha",)}
-    assert [step.move.width for step in plan.steps] == [1, 2, 2, 2]
+    assert carried(plan) == {("mu_alpha", "sigma_alpha", "beta", "sigma_y"): ("alpha",)}
+    assert [step.move.width for step in plan.steps] == [1, 2, 2, 4]
 
 
 def test_nested_groupings_finest_first():
@@ -97,10 +97,10 @@ def test_nested_groupings_finest_first():
         ("groupwise", ("district",), "district", 0),
         ("centred", ("mu", "tau", "omega"), None, 0),
         ("joint", ("sigma",), None, 1),
-        ("non-centred", ("tau",), None, 1),
-        ("non-centred", ("mu", "omega"), None, 1),
+        ("non-centred", ("tau", "sigma"), None, 1),
+        ("non-centred", ("mu", "omega", "sigma"), None, 1),
     ]
-    assert carried(plan) == {("tau",): ("school",), ("mu", "omega"): ("district", "school")}
+    assert carried(plan) == {("tau", "sigma"): ("school",), ("mu", "omega", "sigma"): ("district", "school")}
 
 
 def test_crossed_groupings():
@@ -110,8 +110,8 @@ def test_crossed_groupings():
         ("groupwise", ("rater",), "rater", 1),
         ("centred", ("tau", "omega"), None, 0),
         ("joint", ("mu",), None, 1),
-        ("non-centred", ("tau",), None, 1),
-        ("non-centred", ("omega",), None, 1),
+        ("non-centred", ("mu", "tau"), None, 1),
+        ("non-centred", ("mu", "omega"), None, 1),
     ]
 
 
@@ -130,7 +130,16 @@ def test_several_effects_of_a_group_move_together():
 
     plan = planned(Slopes("school", priors="tutorial"))
     assert steps(plan)[0] == ("groupwise", ("slope", "alpha"), "school", 1)
-    assert carried(plan) == {("mu_alpha", "sigma_alpha"): ("slope", "alpha")}
+    assert carried(plan) == {("mu_alpha", "sigma_alpha", "sigma_y"): ("slope", "alpha")}
+
+
+def test_many_coefficients_stay_out_of_the_non_centred_move():
+    """A normal guess of more than 12 dimensions is hardly ever accepted."""
+    for n, beside in ((9, ("beta", "sigma_y")), (10, ())):
+        columns = {f"x{k}": np.arange(30.0) ** (k + 1) / 30.0**k for k in range(n)}
+        data = ht.Data(np.arange(30.0) % 7, groups={"school": np.arange(30) % 5}, **columns)
+        plan = ht.plan(VaryingIntercepts("school", list(columns)), data, collapse=False)
+        assert plan.steps[-1].move.block == ("mu_alpha", "sigma_alpha", *beside)
 
 
 def test_without_population_level_latents():
