@@ -326,7 +326,7 @@ GROUPWISE, CENTRED, JOINT, NON_CENTRED = (
     "groupwise(alpha)",
     "centred(mu_alpha, sigma_alpha)",
     "joint(beta, sigma_y)",
-    "non-centred(mu_alpha, sigma_alpha)",
+    "non-centred(mu_alpha, sigma_alpha, beta, sigma_y)",
 )
 BROKEN: dict[str, tuple[str, Callable[[Any], None], set[str]]] = {  # case, what is broken, who must fail
     "square root rule": (
