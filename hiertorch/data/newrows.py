@@ -45,7 +45,7 @@ class FrameRows:
             DataError: for columns that are missing or can't be read, and labels in another spelling.
         """
         check_flag("distinct", distinct)
-        if matrices := [name for name, x in data.columns.items() if x.ndim > 1]:
+        if not data.recipe.reader and (matrices := [name for name, x in data.columns.items() if x.ndim > 1]):
             raise DataError(
                 f"column {matrices[0]!r} is a matrix in the data that were fitted, and a column of a frame is not: fit "
                 "with one column for each of its predictors."

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -17,14 +17,25 @@ from hiertorch.errors import DataError
 from hiertorch.runtime.surroundings import feels_at_home
 
 
+class Reader(Protocol):
+    """What makes columns, labels and a response of a frame, of new rows as of those that it was made with."""
+
+    def rows(self, frame: pd.DataFrame) -> tuple[Mapping[str, object], Mapping[str, object]]:
+        """Name -> column `(rows, *trailing)`, and grouping -> the label of each row's group."""
+
+    def y(self, frame: pd.DataFrame) -> object:
+        """The response, `(rows,)`."""
+
+
 class Recipe(NamedTuple):
-    """Which columns of a frame the data were read from, so that new rows are read alike."""
+    """Which columns of a frame the data were read from, so that new rows are read alike; or what has read them."""
 
     response: str
     groups: Mapping[str, str]
     columns: Mapping[str, str]
     levels: Mapping[str, tuple[str, ...]]  # of columns that were read by level
     every: tuple[Hashable, ...]  # all columns of the frame, also those that were not read
+    reader: Reader | None = None
 
 
 @feels_at_home
@@ -90,9 +101,11 @@ class Data(Parts):
         weights: object,
         labels: Mapping[str, object],
         dtype: torch.dtype,
+        *,
+        as_attributes: bool = True,
     ) -> None:
         taken = {name for kind in Data.__mro__ for name in getattr(kind, "__annotations__", ())}
-        check_names(name, columns, groups, taken={*dir(Data), *taken})
+        check_names(name, columns, groups, taken={*dir(Data), *taken} if as_attributes else ())
         if unknown := [plate for plate in labels if plate not in groups]:
             raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {wording.listed(groups)}.")
         check_aligned([(name, y), ("weights", weights), *groups.items(), *columns.items()])
@@ -166,6 +179,46 @@ class Data(Parts):
         data.recipe = Recipe(str(response), grouped, kept, levels, tuple(frame.columns))
         return data.to(dtype=dtype)
 
+    @classmethod
+    def encoded(
+        cls,
+        name: str,
+        reader: Reader,
+        frame: pd.DataFrame,
+        every: Sequence[Hashable],
+        weights: object = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> Self:
+        """The rows of a frame as a reader makes them, which reads new rows, too; groupings may have any name.
+
+        Args:
+            name: of the response.
+            reader: of this frame, and of later ones.
+            frame: one row an observation; its index becomes `data.index`.
+            every: the columns that later frames may have.
+            weights: `(rows,)`.
+            dtype: float32 or float64.
+
+        Raises:
+            DataError: for all that `Data` refuses.
+        """
+        data = cls.__new__(cls)
+        columns, groups = reader.rows(frame)
+        data._fill(name, reader.y(frame), columns, groups, weights, {}, torch.float64, as_attributes=False)
+        data._index = frame.index
+        data.recipe = Recipe(name, {}, {}, {}, tuple(every), reader)
+        return data.to(dtype=dtype)
+
+    def read_response(self, frame: pd.DataFrame) -> Tensor:
+        """The response of new rows, `(rows,)`, as that of these data was read.
+
+        Raises:
+            DataError: if the frame does not have it, or has missing values.
+        """
+        recipe = self.recipe
+        y = recipe.reader.y(frame) if recipe.reader else read_column(frame, recipe.response, dict(recipe.levels))
+        return reading.response(self.name, y, self.dtype, self.device)
+
     def read_rows(self, frame: pd.DataFrame) -> tuple[dict[str, Tensor], dict[str, pd.Index]]:
         """Columns `(rows,)` and group labels of new rows, as these data's own were read; no response is needed.
 
@@ -177,16 +230,19 @@ class Data(Parts):
             raise DataError(f"new rows come as a pandas DataFrame; found {type(frame).__name__}.")
         if not len(frame):
             raise DataError("the frame of new rows is empty.")
-        levels = dict(self.recipe.levels)
-        columns = {
-            name: reading.predictor(name, read_column(frame, column, levels), len(frame), self.dtype, self.device)
-            for name, column in self.recipe.columns.items()
-        }
-        labels = {
-            plate: coding.row_labels(plate, read_column(frame, column)) for plate, column in self.recipe.groups.items()
-        }
-        if unknown := [column for column in frame.columns if column not in self.recipe.every]:
-            hint = wording.closest(unknown[0], self.recipe.every)
+        recipe = self.recipe
+        given: Mapping[str, object]
+        groups: Mapping[str, object]
+        if recipe.reader:
+            given, groups = recipe.reader.rows(frame)
+        else:
+            levels = dict(recipe.levels)
+            given = {name: read_column(frame, column, levels) for name, column in recipe.columns.items()}
+            groups = {plate: read_column(frame, column) for plate, column in recipe.groups.items()}
+        columns = {name: reading.predictor(name, x, len(frame), self.dtype, self.device) for name, x in given.items()}
+        labels = {plate: coding.row_labels(plate, rows) for plate, rows in groups.items()}
+        if not recipe.reader and (unknown := [column for column in frame.columns if column not in recipe.every]):
+            hint = wording.closest(unknown[0], recipe.every)
             raise DataError(
                 f"the frame of new rows has column {unknown[0]!r}, which the data that were fitted do not have.{hint} "
                 "Correct its name, or drop it."
@@ -216,7 +272,8 @@ class Data(Parts):
         """
         data = cls.__new__(cls)
         known = {plate: range(len(every)) for plate, every in labels.items()}
-        data._fill(fitted.name, y, columns, codes, None, known, fitted.dtype)
+        free = fitted.recipe.reader is not None
+        data._fill(fitted.name, y, columns, codes, None, known, fitted.dtype, as_attributes=not free)
         data.labels, data.recipe, data._first = dict(labels), fitted.recipe, fitted
         data._index = data._index if index is None else index
         return data

@@ -58,3 +58,50 @@ class HalfStudentT(Distribution):
         super(HalfStudentT, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
+
+
+class EntryWise(Distribution):
+    """p(x) = prod_k p_k(x_k): a vector whose entries have a distribution each, of any kinds with one support.
+
+    Args:
+        parts: of scalars; batch shapes broadcast.
+    """
+
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self, parts: Sequence[Distribution], validate_args: bool | None = None) -> None:
+        self.parts = list(parts)
+        batch = torch.broadcast_shapes(*(part.batch_shape for part in self.parts))
+        super().__init__(batch, torch.Size([len(self.parts)]), validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """That of the parts."""
+        return constraints.independent(self.parts[0].support, 1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Of each entry."""
+        return torch.stack([part.mean.expand(self.batch_shape) for part in self.parts], -1)
+
+    @property
+    def variance(self) -> Tensor:
+        """Of each entry."""
+        return torch.stack([part.variance.expand(self.batch_shape) for part in self.parts], -1)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws `(*sample_shape, *batch_shape, entries)`."""
+        shape = torch.Size(sample_shape)
+        return torch.stack([part.expand(self.batch_shape).sample(shape) for part in self.parts], -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(value), value `(..., entries)`."""
+        return torch.stack([part.log_prob(value[..., k]) for k, part in enumerate(self.parts)], -1).sum(-1)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> "EntryWise":
+        """The same with another batch shape."""
+        new = self._get_checked_instance(EntryWise, _instance)
+        new.parts = [part.expand(torch.Size(batch_shape)) for part in self.parts]
+        super(EntryWise, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new

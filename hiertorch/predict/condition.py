@@ -26,9 +26,7 @@ from torch import Tensor
 
 from hiertorch import wording
 from hiertorch.arguments import check_choice, check_count, check_probability
-from hiertorch.data import reading
 from hiertorch.data.newrows import FrameRows, shown
-from hiertorch.data.reading import read_column
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.naming import parameter_texts
@@ -163,8 +161,7 @@ def condition(
     data = fitted.data
     generator = posterior.generator("condition", seed, data.device)
     rows = FrameRows.read(data, frame, distinct=distinct)
-    y = read_column(frame, data.recipe.response, dict(data.recipe.levels))
-    y = reading.response(data.name, y, data.dtype, data.device)
+    y = data.read_response(frame)
     fresh = {plate: labels for plate, labels in rows.fresh(data).items() if fitted.varies(plate)}
     owner = meeting(rows, fresh)
     units = []

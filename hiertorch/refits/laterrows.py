@@ -58,8 +58,7 @@ class Later:
             w = reading.predictor(weights, read_column(frame, weights), len(frame), data.dtype, data.device)
             frame = frame if weights in {*data.recipe.columns.values()} else frame.drop(columns=weights)
         self.rows = FrameRows.read(data, frame, distinct=distinct)
-        y = read_column(frame, data.recipe.response, dict(data.recipe.levels))
-        self.y = reading.response(data.name, y, data.dtype, data.device)
+        self.y = data.read_response(frame)
         if asked and weights is not None:
             self.w = reading.row_weights(w, self.y)
         with torch.no_grad(), validation(False):

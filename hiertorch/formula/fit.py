@@ -1,0 +1,113 @@
+"""`ht.formula` and `ht.fit`: text and a frame in, a model and its data, or a posterior, out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from hiertorch.arguments import check_choice
+from hiertorch.data.frames import as_frame
+from hiertorch.data.table import Data
+from hiertorch.errors import DataError, ModelError, warn
+from hiertorch.families import Bernoulli, Binomial, Family, Gaussian, named
+from hiertorch.formula.design import NA, Encoding, complete
+from hiertorch.formula.model import FormulaModel
+from hiertorch.formula.parsing import parse
+from hiertorch.posterior import Posterior
+from hiertorch.runtime.surroundings import at_home
+from hiertorch.sampling import sample
+
+
+@at_home
+def formula(
+    text: str,
+    frame: object,
+    *,
+    family: Family | str = "gaussian",
+    priors: Mapping[str, object] | None = None,
+    na: str = "error",
+    functions: Mapping[str, object] | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[FormulaModel, Data]:
+    """The model that a formula says, and the data of a frame for it.
+
+    Args:
+        text: such as "MathAch ~ SES * Sector + (SES | School)"; README says what can be written.
+        frame: a pandas DataFrame, a mapping of columns, or a table with the Arrow interface (polars, pyarrow, DuckDB).
+        family: "gaussian", "bernoulli", "binomial", "poisson", "negative_binomial", "student_t", or an object of
+            `hiertorch.families`. With trials(n), cbind() or proportion() "binomial" is that of counts, without them of
+            rows of 0 and 1.
+        priors: latent, or latent[entry], such as "beta[SES]" -> prior, a distribution or text such as "Normal(0, 1)",
+            in place of those that the data choose.
+        na: "error", or "drop" for rows that lack a value that the formula reads.
+        functions: by name, which the formula may call beside those of NumPy and `formulae`.
+        dtype: of the data, float64 or float32.
+
+    Raises:
+        ModelError: for a formula that can't be read, with the place; for a family or prior that doesn't fit.
+        DataError: for columns that there aren't, missing values, and terms that can't be computed.
+
+    Example:
+        >>> import hiertorch as ht
+        >>> frame = {"y": [1.0, 2.0, 4.0, 3.0], "x": [0.0, 1.0, 2.0, 3.0], "g": ["a", "a", "b", "b"]}
+        >>> model, data = ht.formula("y ~ x + (1 | g)", frame)
+        >>> list(model.latents)
+        ['mu', 'beta', 'sigma_g', 'effects_g', 'sigma_y']
+    """
+    check_choice("na", na, NA)
+    parts = parse(text)
+    table, dropped = complete(as_frame(frame), parts, na)
+    if dropped:
+        warn(f"{dropped} rows lack a value that the formula reads, and are left out.")
+    encoding = Encoding(parts, table, functions or {})
+    model = FormulaModel(encoding, _family(family, encoding), priors)
+    return model, encoding.data(table, dtype)
+
+
+@at_home
+def fit(
+    text: str,
+    frame: object,
+    *,
+    family: Family | str = "gaussian",
+    priors: Mapping[str, object] | None = None,
+    na: str = "error",
+    functions: Mapping[str, object] | None = None,
+    **options: Any,
+) -> Posterior:
+    """A posterior of the model that a formula says, in one line: `ht.formula`, then `ht.sample` with `options`.
+
+    Args:
+        text: the formula.
+        frame: its rows.
+        family: of the response.
+        priors: in place of those that the data choose.
+        na: what becomes of rows that lack a value.
+        functions: which the formula may call; for all of these see `ht.formula`.
+        options: of `ht.sample`, such as `seed=1`.
+
+    Raises:
+        ModelError, DataError, SamplingError: as both do.
+    """
+    model, data = formula(text, frame, family=family, priors=priors, na=na, functions=functions)
+    return sample(model, data, **options)
+
+
+def _family(given: Family | str, encoding: Encoding) -> Family:
+    """A family that reads what the formula tells of rows."""
+    trials, se = "trials" in encoding.told, "se" in encoding.told
+    if isinstance(given, str) and given == "binomial":
+        family: Family = Binomial("trials") if trials else Bernoulli()
+    elif isinstance(given, str) and given == "gaussian" and se:
+        family = Gaussian(se="se")
+    else:
+        family = named(given)
+    if trials and not isinstance(family, Binomial):
+        raise ModelError(f'the formula tells trials, which family={given!r} does not read: take family="binomial".')
+    if se and not (isinstance(family, Gaussian) and family.se):
+        raise ModelError(f'the formula tells standard errors, which family={given!r} does not read: take "gaussian".')
+    if "rate" in encoding.told and family.link.name != "log":
+        raise ModelError(f"rate() is for families with a log link; family={given!r} has {family.link.name}.")
+    if unread := [name for name in family.columns if name not in encoding.told]:
+        raise DataError(f"{family!r} reads {unread[0]!r}: write y | {unread[0]}(column) in the formula.")
+    return family

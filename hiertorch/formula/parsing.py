@@ -1,0 +1,284 @@
+"""A formula's text in parts: response, what is told of its rows, common terms, offsets, and groups' effects.
+
+    y | trials(n) + weights(w) ~ x * f + offset(log(t)) + (x | school) + (1 | district/school) + (z || ward)
+
+Terms are separated here, with R's spelling made Python's; what each of them means is `formulae`'s to say
+(`hiertorch.formula.encoding`). An error quotes the place.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from formulae.parser import ParseError, Parser
+from formulae.scanner import ScanError, Scanner
+
+from hiertorch.errors import ModelError
+from hiertorch.wording import listed
+
+OPEN, CLOSED = "([{", ")]}"
+QUOTES = "\"'`"
+
+TOLD = ("trials", "weights", "se", "rate")
+"""What may be told of rows behind the response: numbers of trials, row weights, standard errors, exposures."""
+
+LATER = {
+    "cens": "censored rows",
+    "trunc": "truncated rows",
+    "mvbind": "several responses at once",
+    "s": "smooth terms",
+    "t2": "smooth terms",
+    "te": "smooth terms",
+    "gp": "Gaussian processes",
+    "mo": "monotonic effects",
+    "me": "predictors with measurement error",
+    "mi": "missing values as latents",
+    "mm": "several memberships",
+    "ar": "autoregressive rows",
+    "arma": "autoregressive rows",
+    "car": "spatial effects",
+    "sar": "spatial effects",
+}
+"""Functions of other packages' formulas that there are none of here, and what they are for."""
+
+SPELLINGS = (
+    (r"\^", "**"),
+    (r"\b(?:as\.)?factor\(", "C("),
+    (r"\brelevel\(", "T("),
+    (r"\bTRUE\b", "True"),
+    (r"\bFALSE\b", "False"),
+)
+"""Of R, and what Python and `formulae` say instead."""
+
+NAME = re.compile(r"[^\W\d_][\w.]*|`[^`]+`")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """(effects | groups): effects that vary over each of some groupings.
+
+    Attributes:
+        text: as it was written.
+        effects: the terms on the left, such as "1 + x".
+        groupings: the columns of each grouping; of a/b there are two, (a,) and (a, b).
+        correlated: whether a group's effects are, which || says they are not.
+    """
+
+    text: str
+    effects: str
+    groupings: tuple[tuple[str, ...], ...]
+    correlated: bool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A formula's parts, in the order in which they were written.
+
+    Attributes:
+        text: the whole.
+        response: the expression on the left.
+        told: what is told of rows -> its expression, see `TOLD`.
+        common: the terms on the right that all rows share.
+        offsets: expressions that are added to the linear predictor.
+        bars: groups' effects.
+    """
+
+    text: str
+    response: str
+    told: Mapping[str, str]
+    common: str
+    offsets: tuple[str, ...]
+    bars: tuple[Bar, ...]
+
+
+def parse(text: object) -> Parts:
+    """A formula in parts.
+
+    Raises:
+        ModelError: for what is no formula, or none that is known here; it quotes the place and says what to write.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ModelError(f'a formula is text such as "y ~ x + (x | school)"; found {text!r}.')
+    whole = " ".join(text.split())
+    _check_brackets(whole)
+    left, *rights = _split(spelt(whole), "~")
+    if len(rights) != 1 or not rights[0].strip():
+        raise ModelError(f'a formula has a response, "~" and terms, such as "y ~ x + (x | school)"; found {whole!r}.')
+    if not left.strip():
+        raise _wrong(whole, whole, "it has no response: write its column before the ~")
+    response, told = _left(whole, left)
+    common, offsets, bars = list[str](), list[str](), list[Bar]()
+    for sign, term in _terms(rights[0]):
+        if not term:
+            raise _wrong(whole, rights[0].strip(), "a + or - has no term behind it")
+        _check_known(whole, term)
+        inside = _inside(term, "")
+        if inside is not None and len(_split(inside, "|")) > 1:
+            if sign == "-":
+                raise _wrong(whole, f"- {term}", "groups' effects can't be taken away: leave the term out")
+            bars.append(_bar(whole, term, inside))
+        elif (offset := _inside(term, "offset")) is not None:
+            if sign == "-":
+                raise _wrong(whole, f"- {term}", "an offset is added: write offset(-(...))")
+            offsets.append(offset)
+        elif "|" in _bare(term):
+            raise _wrong(whole, term, "groups' effects are a term of their own in brackets, as in + (x | school)")
+        else:
+            common.append(f"{sign} {term}")
+    terms = " ".join(common).removeprefix("+ ") or "1"
+    check_terms(whole, terms)
+    return Parts(whole, response, told, terms, tuple(offsets), tuple(bars))
+
+
+def spelt(text: str) -> str:
+    """R's spelling as Python's, but for what is quoted."""
+    pieces = re.split(r"(\"[^\"]*\"|'[^']*'|`[^`]*`)", text)
+    for k in range(0, len(pieces), 2):
+        for pattern, instead in SPELLINGS:
+            pieces[k] = re.sub(pattern, instead, pieces[k])
+    return "".join(pieces)
+
+
+def check_terms(whole: str, terms: str) -> None:
+    """Raises a ModelError for terms that `formulae` can't read to their end."""
+    try:
+        parser = Parser(Scanner(terms).scan())
+        parser.parse()
+        if not parser.at_end():
+            raise ParseError(f"it can't be read from {parser.peek().lexeme!r} on")
+    except (ParseError, ScanError, IndexError, AttributeError) as error:
+        raise _wrong(whole, terms, f"{error}".rstrip(".") or "it can't be read") from error
+
+
+def names_in(text: str) -> set[str]:
+    """What an expression calls by name: columns, functions, and what belongs to them."""
+    return {name.strip("`") for name in NAME.findall(re.sub(r"\"[^\"]*\"|'[^']*'", "", text))}
+
+
+def _wrong(whole: str, place: str, why: str) -> ModelError:
+    return ModelError(f"in the formula {whole!r}, at {place.strip()!r}: {why}.")
+
+
+def _left(whole: str, left: str) -> tuple[str, dict[str, str]]:
+    """The response, and what is told of its rows."""
+    response, *behind = _split(left, "|")
+    if len(behind) > 1:
+        raise _wrong(whole, left, "what is told of rows stands behind one |, as in y | trials(n) + weights(w)")
+    _check_known(whole, response)
+    if not response.strip():
+        raise _wrong(whole, left, "there is no response before the |")
+    told: dict[str, str] = {}
+    for sign, term in _terms(behind[0].replace(",", "+")) if behind else ():
+        _check_known(whole, term)
+        name = next((name for name in TOLD if _inside(term, name) is not None), None)
+        if name is None or sign == "-":
+            calls = listed(f"{one}(column)" for one in TOLD)
+            raise _wrong(whole, term or left, f"behind the | of a response stand {calls}, with a + between two")
+        if name in told:
+            raise _wrong(whole, term, f"{name}() is told twice")
+        told[name] = str(_inside(term, name))
+    return response.strip(), told
+
+
+def _bar(whole: str, term: str, inside: str) -> Bar:
+    """A term (effects | groups)."""
+    effects, *behind = (part.strip() for part in _split(inside, "|"))
+    correlated = True
+    if len(behind) == 2 and not behind[0]:  # ||
+        correlated, behind = False, behind[1:]
+    if len(behind) != 1:
+        raise _wrong(whole, term, "groups' effects are (effects | grouping), or || where they are not correlated")
+    if not effects or not behind[0]:
+        raise _wrong(whole, term, "groups' effects are (effects | grouping), as in (1 | school) or (x | school)")
+    check_terms(whole, effects)
+    groupings = list[tuple[str, ...]]()
+    for part in _split(behind[0], "/"):
+        columns = tuple(_column(whole, term, name) for name in _split(part, ":"))
+        groupings.append((*(groupings[-1] if groupings else ()), *columns))
+    return Bar(term, effects, tuple(groupings), correlated)
+
+
+def _column(whole: str, term: str, text: str) -> str:
+    """The name of a grouping's column."""
+    name = text.strip()
+    inside = _inside(name, "C")
+    name = name if inside is None else inside.strip()  # factor(g)
+    if not NAME.fullmatch(name):
+        raise _wrong(whole, term, f"a grouping is a column, a:b or a/b; found {text.strip()!r}")
+    return name.strip("`")
+
+
+def _check_known(whole: str, term: str) -> None:
+    for name in re.findall(r"([\w.]+)\s*\(", _bare(term)):
+        if name in LATER:
+            raise _wrong(whole, term, f"{name}() is not known here: there are no {LATER[name]} in formulas")
+    if found := re.search(r"%\w*%|&&?|<-|\$", _bare(term)):
+        raise _wrong(whole, term, f"{found.group()!r} is not known here; for a %in% b write a:b")
+
+
+def _check_brackets(whole: str) -> None:
+    waiting, quote = list[str](), ""
+    for letter in whole:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in QUOTES:
+            quote = letter
+        elif letter in OPEN:
+            waiting.append(CLOSED[OPEN.index(letter)])
+        elif letter in CLOSED and (not waiting or waiting.pop() != letter):
+            raise ModelError(f"the formula {whole!r} has a {letter!r} that closes nothing.")
+    if quote or waiting:
+        raise ModelError(f"the formula {whole!r} lacks a {quote or waiting[-1]!r}.")
+
+
+def _letters(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Place, letter, and whether it stands outside of brackets and quotes."""
+    depth, quote = 0, ""
+    for at, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+            yield at, letter, False
+            continue
+        if letter in QUOTES:
+            quote = letter
+        depth -= letter in CLOSED
+        yield at, letter, depth == 0 and letter not in QUOTES
+        depth += letter in OPEN
+
+
+def _split(text: str, by: str) -> list[str]:
+    """Parts between letters that stand outside of brackets and quotes."""
+    cuts = [at for at, letter, outside in _letters(text) if outside and letter == by]
+    return [text[start:stop] for start, stop in zip([0, *(at + 1 for at in cuts)], [*cuts, len(text)], strict=True)]
+
+
+def _terms(text: str) -> Iterator[tuple[str, str]]:
+    """Signs and terms of a sum."""
+    sign, start = "+", 0
+    first = True
+    for at, letter, outside in [*_letters(text), (len(text), "+", True)]:
+        if not outside or letter not in "+-":
+            continue
+        term = text[start:at].strip()
+        if term or not first:
+            yield sign, term
+        sign, start, first = letter, at + 1, False
+
+
+def _inside(term: str, name: str) -> str | None:
+    """What stands in the brackets of a term that is a call of this name as a whole, or brackets alone."""
+    term = term.strip()
+    if not (term.startswith(f"{name}(") and term.endswith(")")):
+        return None
+    inner = term[len(name) + 1 : -1]
+    depth = 0
+    for letter in _bare(inner):
+        depth += (letter in OPEN) - (letter in CLOSED)
+        if depth < 0:
+            return None
+    return inner
+
+
+def _bare(text: str) -> str:
+    """Without what is quoted."""
+    return re.sub(r"\"[^\"]*\"|'[^']*'|`[^`]*`", lambda found: "x" * len(found.group()), text)
