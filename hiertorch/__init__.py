@@ -4,7 +4,7 @@ The package stands in districts. Each knows those on its left, and none on its r
 
     errors wording arguments randomness runtime | data | model | families | models density | advice gaussian moves |
     draws | predict comparison criticism pooling monitors | run dashboard report | fitting | refits | posterior |
-    sampling | priorgrid formula | commands
+    sampling | priorgrid formulas | commands
 
 `Data` and a `Model` of `Latent`s become a log density in pieces (density/), the moves that fit it are planned and run
 (run/, fitting.py), and what comes out is a `Fit` (draws/), which everything that judges takes. `Posterior` is its face.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         SamplingError,
         SamplingWarning,
     )
-    from hiertorch.formula.fit import fit, formula
+    from hiertorch.formulas.fit import fit, formula
     from hiertorch.model.distributions import HalfStudentT
     from hiertorch.model.latent import Derived, Latent
     from hiertorch.model.model import Model
@@ -92,7 +92,7 @@ PLACES = {
         "SamplingError",
         "SamplingWarning",
     ),
-    "formula.fit": ("fit", "formula"),
+    "formulas.fit": ("fit", "formula"),
     "model.distributions": ("HalfStudentT",),
     "model.latent": ("Derived", "Latent"),
     "model.model": ("Model",),

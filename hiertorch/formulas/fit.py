@@ -10,9 +10,9 @@ from hiertorch.data.frames import as_frame
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError, warn
 from hiertorch.families import Bernoulli, Binomial, Family, Gaussian, named
-from hiertorch.formula.design import NA, Encoding, complete
-from hiertorch.formula.model import FormulaModel
-from hiertorch.formula.parsing import parse
+from hiertorch.formulas.design import NA, Encoding, complete
+from hiertorch.formulas.model import FormulaModel
+from hiertorch.formulas.parsing import parse
 from hiertorch.posterior import Posterior
 from hiertorch.runtime.surroundings import at_home
 from hiertorch.sampling import sample

@@ -10,9 +10,9 @@ from torch.distributions import Distribution, Independent, LKJCholesky, Multivar
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
-from hiertorch.formula.design import COMMON, OFFSET, Effects, Encoding
-from hiertorch.formula.encoding import INTERCEPT
-from hiertorch.formula.priors import Following, entry, read, stacked, taken_apart
+from hiertorch.formulas.design import COMMON, OFFSET, Effects, Encoding
+from hiertorch.formulas.encoding import INTERCEPT
+from hiertorch.formulas.priors import Following, entry, read, stacked, taken_apart
 from hiertorch.model.latent import Derived, Latent, Values
 from hiertorch.models.autoscale import Autoscaled
 from hiertorch.models.design import Design, Designed
@@ -33,7 +33,7 @@ class FormulaModel(Designed):
         encoding: of the formula on the fitted rows.
         family: of the rows.
         priors: latent, or latent[entry] -> prior in place of the one that the data choose
-            (`hiertorch.formula.priors`).
+            (`hiertorch.formulas.priors`).
 
     Raises:
         ModelError: for a latent or an entry that there isn't, or what is no prior.

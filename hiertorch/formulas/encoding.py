@@ -6,17 +6,22 @@ one for each level where they do not, as in R; its levels are in their own order
 
 import contextlib
 import io
+import re
 from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
 import pandas as pd
-from formulae import design_matrices
+from formulae import model_description
+from formulae.environment import Environment
+from formulae.matrices import DesignMatrices
+from pandas.api.types import is_numeric_dtype, is_string_dtype
 
 from hiertorch import wording
 from hiertorch.errors import DataError, HiertorchError
+from hiertorch.formulas.parsing import names_in
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, object] = {
     name: getattr(np, name)
     for name in (
         *("abs", "ceil", "cos", "cosh", "exp", "expm1", "floor", "log", "log10", "log1p", "log2", "maximum"),
@@ -26,6 +31,9 @@ FUNCTIONS = {
 """That formulas know beside those of `formulae`."""
 
 INTERCEPT = "Intercept"
+
+OWN_SCALE = "scale_by_sd"
+"""What `scale` is called on the way through `formulae`, whose own divides by the sd with n."""
 
 
 class Scale:
@@ -63,11 +71,23 @@ class Matrix:
 
     def __init__(self, text: str, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
         self.text, self._known = text, tuple(frame.columns)
+        self._levels: dict[str, pd.Index] = {}  # of columns of categories
+        for name in sorted(names_in(text) & {*frame.columns}):
+            kind = frame[name].dtype
+            if not is_numeric_dtype(kind):
+                self._levels[name] = pd.Index(frame[name].unique()).sort_values()
+            if not (is_numeric_dtype(kind) or is_string_dtype(kind) or isinstance(kind, pd.CategoricalDtype)):
+                raise DataError(
+                    f"column {name!r}, which {text!r} reads, holds {kind}: recode it as numbers, or as text if it is "
+                    "categories."
+                )
         with self._told(frame):
-            names = {**FUNCTIONS, **functions}
-            self._made = design_matrices(text, _ordered(frame), na_action="error", extra_namespace=names).common
+            names = Environment([{**FUNCTIONS, OWN_SCALE: Scale, **functions}])
+            terms_read = model_description(re.sub(r"\bscale\(", f"{OWN_SCALE}(", text))
+            self._made = DesignMatrices(terms_read, _ordered(frame), names).common
         terms = () if self._made is None else tuple(self._made.terms.values())
-        self.labels = [str(label) for term in terms for label in np.atleast_1d(term.labels)]
+        labels = [str(label) for term in terms for label in np.atleast_1d(term.labels)]
+        self.labels = [label.replace(f"{OWN_SCALE}(", "scale(") for label in labels]
         self.values = self._numbers(None if self._made is None else self._made.design_matrix, len(frame))
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -78,6 +98,14 @@ class Matrix:
         """The columns of other rows, `(rows, columns)`, by the levels, means and knots of those that were fitted."""
         if self._made is None:
             return np.zeros((len(frame), 0))
+        for name, levels in self._levels.items():
+            new = np.flatnonzero(~frame[name].isin(levels)) if name in frame.columns else ()
+            if len(new):
+                where, what = frame.index[new[0]], frame[name].iloc[new[0]]
+                raise DataError(
+                    f"column {name!r} has {wording.show(what)} in row {wording.show(where)} of the "
+                    f"frame, which the rows that were fitted do not have; their levels: {wording.listed(levels)}."
+                )
         with self._told(frame):
             found = self._made.evaluate_new_data(_ordered(frame)).design_matrix
         return self._numbers(found, len(frame))
@@ -102,6 +130,11 @@ class Matrix:
             raise
         except KeyError as error:
             name = error.args[0] if error.args else ""
+            if re.search(rf"\b{re.escape(str(name))}\(", self.text):
+                raise DataError(
+                    f"the terms {self.text!r} call {name}(), which is no function that formulas know: "
+                    f"those of NumPy by their names and of formulae are; give yours, functions={{{str(name)!r}: ...}}."
+                ) from error
             raise DataError(
                 f"the frame has no column {name!r}, which {self.text!r} reads; its columns: "
                 f"{wording.listed(frame.columns)}.{wording.closest(name, frame.columns)}"

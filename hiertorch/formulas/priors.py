@@ -22,7 +22,7 @@ from torch.distributions import Distribution, Independent, Normal
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
-from hiertorch.formula.encoding import INTERCEPT
+from hiertorch.formulas.encoding import INTERCEPT
 from hiertorch.model.distributions import EntryWise, HalfStudentT
 from hiertorch.model.latent import Values
 from hiertorch.models.autoscale import DF, SHARE, WIDE, response_scale

@@ -15,8 +15,8 @@ import torch
 from hiertorch import wording
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
-from hiertorch.formula.encoding import INTERCEPT, Matrix
-from hiertorch.formula.parsing import NAME, Bar, Parts, names_in
+from hiertorch.formulas.encoding import INTERCEPT, Matrix
+from hiertorch.formulas.parsing import NAME, Bar, Parts, names_in
 
 COMMON, OFFSET = "common design", "offset"
 

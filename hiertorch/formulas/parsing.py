@@ -3,7 +3,7 @@
     y | trials(n) + weights(w) ~ x * f + offset(log(t)) + (x | school) + (1 | district/school) + (z || ward)
 
 Terms are separated here, with R's spelling made Python's; what each of them means is `formulae`'s to say
-(`hiertorch.formula.encoding`). An error quotes the place.
+(`hiertorch.formulas.encoding`). An error quotes the place.
 """
 
 import re
@@ -40,6 +40,14 @@ LATER = {
     "sar": "spatial effects",
 }
 """Functions of other packages' formulas that there are none of here, and what they are for."""
+
+INSTEAD = {
+    "%in%": "; for a %in% b write a:b",
+    "$": "; columns are called by their name alone",
+    ".": "; name the columns",
+    "&": "; for an interaction write a:b or a * b",
+}
+"""Of R, and what is written here."""
 
 SPELLINGS = (
     (r"\^", "**"),
@@ -124,7 +132,7 @@ def parse(text: object) -> Parts:
         elif "|" in _bare(term):
             raise _wrong(whole, term, "groups' effects are a term of their own in brackets, as in + (x | school)")
         else:
-            common.append(f"{sign} {term}")
+            common += [f"{sign} {part}" for part in _nested(whole, term)]
     terms = " ".join(common).removeprefix("+ ") or "1"
     check_terms(whole, terms)
     return Parts(whole, response, told, terms, tuple(offsets), tuple(bars))
@@ -190,12 +198,24 @@ def _bar(whole: str, term: str, inside: str) -> Bar:
         raise _wrong(whole, term, "groups' effects are (effects | grouping), or || where they are not correlated")
     if not effects or not behind[0]:
         raise _wrong(whole, term, "groups' effects are (effects | grouping), as in (1 | school) or (x | school)")
+    signed = [(sign, part) for sign, whole_term in _terms(effects) for part in _nested(whole, whole_term)]
+    effects = " ".join(f"{sign} {part}" for sign, part in signed).removeprefix("+ ")
     check_terms(whole, effects)
     groupings = list[tuple[str, ...]]()
     for part in _split(behind[0], "/"):
         columns = tuple(_column(whole, term, name) for name in _split(part, ":"))
         groupings.append((*(groupings[-1] if groupings else ()), *columns))
     return Bar(term, effects, tuple(groupings), correlated)
+
+
+def _nested(whole: str, term: str) -> list[str]:
+    """Of a/b the terms a and a:b, and the term itself if it is no such thing."""
+    parts = [part.strip() for part in _split(term, "/")]
+    if len(parts) == 1:
+        return [term]
+    if sums := [part for part in parts if not part or _inside(part, "") is not None]:
+        raise _wrong(whole, term, f"a/b is a + a:b of two columns; found {sums[0]!r}: write the sum out")
+    return [":".join(parts[: k + 1]) for k in range(len(parts))]
 
 
 def _column(whole: str, term: str, text: str) -> str:
@@ -212,8 +232,8 @@ def _check_known(whole: str, term: str) -> None:
     for name in re.findall(r"([\w.]+)\s*\(", _bare(term)):
         if name in LATER:
             raise _wrong(whole, term, f"{name}() is not known here: there are no {LATER[name]} in formulas")
-    if found := re.search(r"%\w*%|&&?|<-|\$", _bare(term)):
-        raise _wrong(whole, term, f"{found.group()!r} is not known here; for a %in% b write a:b")
+    if found := re.search(r"%\w*%|&&?|<-|\$|(?<![\w.])\.(?![\w.])", _bare(term)):
+        raise _wrong(whole, term, f"{found.group()!r} is not known here{INSTEAD.get(found.group(), '')}")
 
 
 def _check_brackets(whole: str) -> None:
