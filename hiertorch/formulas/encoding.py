@@ -12,9 +12,6 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from formulae import model_description
-from formulae.environment import Environment
-from formulae.matrices import DesignMatrices
 from pandas.api.types import is_numeric_dtype, is_string_dtype
 
 from hiertorch import wording
@@ -70,6 +67,10 @@ class Matrix:
     """
 
     def __init__(self, text: str, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
+        from formulae import model_description  # which takes half a second
+        from formulae.environment import Environment
+        from formulae.matrices import DesignMatrices
+
         self.text, self._known = text, tuple(frame.columns)
         self._levels: dict[str, pd.Index] = {}  # of columns of categories
         for name in sorted(names_in(text) & {*frame.columns}):
@@ -99,7 +100,7 @@ class Matrix:
         if self._made is None:
             return np.zeros((len(frame), 0))
         for name, levels in self._levels.items():
-            new = np.flatnonzero(~frame[name].isin(levels)) if name in frame.columns else ()
+            new = np.flatnonzero(~frame[name].isin(levels)) if name in frame.columns else np.zeros(0, np.int64)
             if len(new):
                 where, what = frame.index[new[0]], frame[name].iloc[new[0]]
                 raise DataError(

@@ -10,9 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from formulae.parser import ParseError, Parser
-from formulae.scanner import ScanError, Scanner
-
 from hiertorch.errors import ModelError
 from hiertorch.wording import listed
 
@@ -149,6 +146,9 @@ def spelt(text: str) -> str:
 
 def check_terms(whole: str, terms: str) -> None:
     """Raises a ModelError for terms that `formulae` can't read to their end."""
+    from formulae.parser import ParseError, Parser  # late, since it takes half a second
+    from formulae.scanner import ScanError, Scanner
+
     try:
         parser = Parser(Scanner(terms).scan())
         parser.parse()
