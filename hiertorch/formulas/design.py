@@ -4,7 +4,7 @@ The data have the columns `common design` `(rows, P)`, of what all rows share bu
 `(rows, K)` for each grouping g; and `offset`, `trials` and `se` where there are any, whatever the frame's are called.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from hiertorch import wording
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.formulas.encoding import INTERCEPT, Matrix
-from hiertorch.formulas.parsing import NAME, Bar, Parts, names_in
+from hiertorch.formulas.parsing import NAME, Parts, Terms, names_in
 
 COMMON, OFFSET = "common design", "offset"
 
@@ -24,20 +24,46 @@ NA = ("error", "drop")
 
 
 @dataclass(frozen=True)
-class Effects:
-    """The effects of one grouping's groups, e_j of K entries.
+class Block:
+    """Effects of one term.
 
     Attributes:
-        plate: the grouping, such as "school", or "district:school" of two columns.
-        columns: of the frame, which name a group.
-        blocks: matrices of the terms; entries of one block are correlated, those of two blocks are not.
-        correlated: of each block, whether its entries are.
+        parameter: of the rows, in whose predictor they stand; "" is that of the mean.
+        matrix: their designs.
+        correlated: whether they are.
     """
 
-    plate: str
+    parameter: str
+    matrix: Matrix
+    correlated: bool
+
+    @property
+    def labels(self) -> list[str]:
+        """Of the effects; those in another predictor than the mean's say so."""
+        prefix = f"{self.parameter}_" if self.parameter else ""
+        return [prefix + label for label in self.matrix.labels]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The effects of one grouping's groups that have one distribution, e_j of K entries.
+
+    Attributes:
+        name: by which its latents are called, such as "school", or "school_sigma" in the predictor of sigma.
+        columns: of the frame, which name a group.
+        blocks: of the terms.
+        joint: whether all entries are correlated, whatever their blocks.
+    """
+
+    name: str
     columns: tuple[str, ...]
-    blocks: tuple[Matrix, ...]
-    correlated: tuple[bool, ...]
+    blocks: tuple[Block, ...]
+    joint: bool
+
+    @property
+    def plate(self) -> str:
+        """The grouping, such as "school", or "district:school" of two columns."""
+        return ":".join(self.columns)
 
     @property
     def labels(self) -> list[str]:
@@ -47,22 +73,29 @@ class Effects:
     @property
     def column(self) -> str:
         """The data's column of these designs."""
-        return f"design of {self.plate}"
+        return f"design of {self.name}"
 
     @cached_property
     def roots(self) -> list[slice]:
         """Entries that are correlated, each stretch of two or more."""
+        if self.joint:
+            return [slice(0, len(self.labels))] if len(self.labels) > 1 else []
         found, start = [], 0
-        for block, correlated in zip(self.blocks, self.correlated, strict=True):
+        for block in self.blocks:
             stop = start + len(block.labels)
-            if correlated and stop - start > 1:
+            if block.correlated and stop - start > 1:
                 found.append(slice(start, stop))
             start = stop
         return found
 
+    def of(self, parameter: str) -> list[tuple[int, bool]]:
+        """Number of each entry in a parameter's predictor, and whether it is an intercept."""
+        owners = [(block.parameter, label) for block in self.blocks for label in block.matrix.labels]
+        return [(k, label == INTERCEPT) for k, (owner, label) in enumerate(owners) if owner == parameter]
+
     def at(self, frame: pd.DataFrame) -> np.ndarray:
         """Designs of rows, `(rows, K)`."""
-        return np.concatenate([block.at(frame) for block in self.blocks], 1)
+        return np.concatenate([block.matrix.at(frame) for block in self.blocks], 1)
 
     def groups(self, frame: pd.DataFrame) -> pd.Series | pd.Index:
         """The label of each row's group; of several columns "a:b"."""
@@ -70,6 +103,53 @@ class Effects:
             return _column(frame, self.columns[0])
         texts = [_column(frame, name).astype(str).to_numpy() for name in self.columns]
         return pd.Index([":".join(row) for row in zip(*texts, strict=True)], dtype=object)
+
+
+class Predictor:
+    """What all rows share in the linear predictor of one of their parameters.
+
+    Attributes:
+        parameter: of the rows; "" is that of the mean.
+        intercept: whether there is one.
+        labels: of the columns, without the intercept.
+    """
+
+    def __init__(self, parameter: str, terms: Terms, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
+        self.parameter = parameter
+        self._common = Matrix(terms.common, frame, functions)
+        self.intercept = INTERCEPT in self._common.labels
+        self.labels = [label for label in self._common.labels if label != INTERCEPT]
+        self._offsets = [_single("offset", text, frame, functions) for text in terms.offsets]
+
+    def called(self, name: str) -> str:
+        """A latent or column of this predictor."""
+        return f"{name}_{self.parameter}" if self.parameter else name
+
+    @property
+    def column(self) -> str | None:
+        """The data's column of the designs, if there are any."""
+        return (f"{COMMON} of {self.parameter}" if self.parameter else COMMON) if self.labels else None
+
+    @property
+    def offset(self) -> str | None:
+        """The data's column that is added as it is, if there is one."""
+        return (f"{OFFSET} of {self.parameter}" if self.parameter else OFFSET) if self._offsets else None
+
+    def add(self, matrix: Matrix) -> None:
+        """Has one more column added as it is."""
+        self._offsets.append(matrix)
+
+    def rows(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Columns of any frame."""
+        found = {}
+        if self.column is not None:
+            common = self._common.at(frame)
+            found[self.column] = (
+                np.delete(common, self._common.labels.index(INTERCEPT), 1) if self.intercept else common
+            )
+        if self.offset is not None:
+            found[self.offset] = sum((matrix.at(frame)[:, 0] for matrix in self._offsets), start=np.zeros(len(frame)))
+        return found
 
 
 class Encoding:
@@ -81,8 +161,7 @@ class Encoding:
         functions: by name, which the formula may call.
 
     Attributes:
-        intercept: whether all rows share one.
-        labels: of the columns that all rows share, without the intercept.
+        predictors: of each parameter of the rows that has one, that of the mean first.
         effects: of each grouping, in the order in which the formula names them.
         told: "trials", "weights", "se" and "rate", as far as the formula has them.
         success: the level of a response of two levels that counts as 1; None where the response is numbers.
@@ -94,17 +173,21 @@ class Encoding:
 
     def __init__(self, parts: Parts, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
         self.parts, self.every = parts, tuple(frame.columns)
-        self._common = Matrix(parts.common, frame, functions)
-        self.intercept = INTERCEPT in self._common.labels
-        self.labels = [label for label in self._common.labels if label != INTERCEPT]
-        self.effects = _effects(parts.bars, frame, functions)
+        self.predictors = [Predictor(name, terms, frame, functions) for name, terms in parts.terms.items()]
+        self.effects = _effects(parts.terms, frame, functions)
         self.told = tuple(parts.told)
-        self._told = {name: _single(name, text, frame, functions) for name, text in parts.told.items()}
-        self._offsets = [_single("offset", text, frame, functions) for text in parts.offsets]
+        self._told = {
+            name: _single(name, text, frame, functions) for name, text in parts.told.items() if name != "rate"
+        }
         self.success: Hashable | None = None
         self._counts: tuple[Matrix, Matrix] | None = None
         self._response: Matrix | None = None
         self._read_left(frame, functions)
+        if "rate" in parts.told:
+            exposure = _single("rate", parts.told["rate"], frame, functions).values[:, 0]
+            if (bad := np.flatnonzero(exposure <= 0)).size:
+                raise DataError(f"rate() is above 0; found {exposure[bad[0]]:g} in row {bad[0]} (from 0).")
+            self.predictors[0].add(_single("rate", f"log({parts.told['rate']})", frame, functions))
 
     def _read_left(self, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
         text = self.parts.response
@@ -127,11 +210,6 @@ class Encoding:
         name, _ = _leveled(self.parts.response)
         return name or self.parts.response
 
-    @property
-    def has_offset(self) -> bool:
-        """Whether something is added to the linear predictor as it is: an offset, or the log of an exposure."""
-        return bool(self._offsets) or "rate" in self.told
-
     def data(self, frame: pd.DataFrame, dtype: torch.dtype) -> Data:
         """The rows that are fitted."""
         weights = self._told["weights"].values[:, 0] if "weights" in self._told else None
@@ -139,13 +217,8 @@ class Encoding:
 
     def rows(self, frame: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, object]]:
         """Columns, and the group label of each row, of any frame."""
-        columns = {}
-        if self.labels:
-            common = self._common.at(frame)
-            columns[COMMON] = np.delete(common, self._common.labels.index(INTERCEPT), 1) if self.intercept else common
+        columns = {name: column for one in self.predictors for name, column in one.rows(frame).items()}
         columns |= {effects.column: effects.at(frame) for effects in self.effects}
-        if self.has_offset:
-            columns[OFFSET] = self._offset(frame)
         if self._counts is not None:
             columns["trials"] = self._counts[1].at(frame)[:, 0]
         columns |= {name: self._told[name].at(frame)[:, 0] for name in ("trials", "se") if name in self._told}
@@ -160,23 +233,14 @@ class Encoding:
         values = _column(frame, self.response)
         return (values == self.success).to_numpy(np.float64)
 
-    def _offset(self, frame: pd.DataFrame) -> np.ndarray:
-        total = np.zeros(len(frame))
-        for offset in self._offsets:
-            total += offset.at(frame)[:, 0]
-        if "rate" in self._told:
-            exposure = self._told["rate"].at(frame)[:, 0]
-            if (bad := np.flatnonzero(exposure <= 0)).size:
-                raise DataError(f"rate() is above 0; found {exposure[bad[0]]:g} in row {bad[0]} (from 0).")
-            total += np.log(exposure)
-        return total
-
 
 def columns_read(parts: Parts, frame: pd.DataFrame) -> list[str]:
     """Columns of a frame that a formula calls by name, in the frame's order."""
-    texts = [parts.response, parts.common, *parts.told.values(), *parts.offsets, *(bar.effects for bar in parts.bars)]
-    named = {name for text in texts for name in names_in(text)}
-    named |= {name for bar in parts.bars for group in bar.groupings for name in group}
+    texts, named = [parts.response, *parts.told.values()], set[str]()
+    for terms in parts.terms.values():
+        texts += [terms.common, *terms.offsets, *(bar.effects for bar in terms.bars)]
+        named |= {name for bar in terms.bars for group in bar.groupings for name in group}
+    named |= {name for text in texts for name in names_in(text)}
     return [name for name in frame.columns if name in named]
 
 
@@ -202,25 +266,32 @@ def complete(frame: pd.DataFrame, parts: Parts, na: str) -> tuple[pd.DataFrame, 
     return frame[~some], int(some.sum())
 
 
-def _effects(bars: Sequence[Bar], frame: pd.DataFrame, functions: Mapping[str, object]) -> list[Effects]:
-    """Of each grouping once, whatever the number of terms that name it."""
-    found: dict[tuple[str, ...], list[tuple[Matrix, bool]]] = {}
-    for bar in bars:
-        for columns in bar.groupings:
-            for name in columns:
-                _column(frame, name)
-            found.setdefault(columns, []).append((Matrix(bar.effects, frame, functions), bar.correlated))
-    made = []
-    for columns, blocks in found.items():
-        matrices, correlated = zip(*blocks, strict=True)
-        effects = Effects(":".join(columns), columns, matrices, correlated)
+def _effects(terms: Mapping[str, Terms], frame: pd.DataFrame, functions: Mapping[str, object]) -> list[Effects]:
+    """Of each grouping once for each predictor, whatever the number of terms that name it, and once for each i of
+    (effects |i| groups), whatever the number of predictors.
+    """
+    found: dict[tuple[tuple[str, ...], str, bool], list[Block]] = {}
+    for parameter, each in terms.items():
+        for bar in each.bars:
+            for columns in bar.groupings:
+                for name in columns:
+                    _column(frame, name)
+                key = (columns, bar.shared, True) if bar.shared else (columns, parameter, False)
+                found.setdefault(key, []).append(
+                    Block(parameter, Matrix(bar.effects, frame, functions), bar.correlated)
+                )
+    made = list[Effects]()
+    for (columns, suffix, joint), blocks in found.items():
+        alone = joint and sum(other == columns for other, _, _ in found) == 1
+        name = ":".join(columns) + (f"_{suffix}" if suffix and not alone else "")
+        effects = Effects(name, columns, tuple(blocks), joint)
+        plate = effects.plate
         if not effects.labels:
-            raise ModelError(f"the terms of {effects.plate!r} have no effects: write (1 | {effects.plate}).")
+            raise ModelError(f"the terms of {plate!r} have no effects: write (1 | {plate}).")
         if twice := sorted({label for label in effects.labels if effects.labels.count(label) > 1}):
             raise ModelError(
-                f"the effects of {effects.plate!r} name {twice[0]!r} twice: write it in one term, as in (x | "
-                f"{effects.plate}), or leave it out of the others, as in (1 | {effects.plate}) + (0 + x | "
-                f"{effects.plate})."
+                f"the effects of {plate!r} name {twice[0]!r} twice: write it in one term, as in (x | {plate}), or "
+                f"leave it out of the others, as in (1 | {plate}) + (0 + x | {plate})."
             )
         made.append(effects)
     return made

@@ -1,5 +1,6 @@
 """`ht.formula` and `ht.fit`: text and a frame in, a model and its data, or a posterior, out."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ def formula(
     na: str = "error",
     functions: Mapping[str, object] | None = None,
     dtype: torch.dtype = torch.float64,
+    **parameters: str,
 ) -> tuple[FormulaModel, Data]:
     """The model that a formula says, and the data of a frame for it.
 
@@ -42,6 +44,9 @@ def formula(
         na: "error", or "drop" for rows that lack a value that the formula reads.
         functions: by name, which the formula may call beside those of NumPy and `formulae`.
         dtype: of the data, float64 or float32.
+        parameters: predictors of other parameters of the rows, sigma="~ z + (1 | school)": log(sigma) is linear, as is
+            that of any positive one, and logit(zi) of any probability. (1 |i| school) in two predictors makes effects
+            of both correlated.
 
     Raises:
         ModelError: for a formula that can't be read, with the place; for a family or prior that doesn't fit.
@@ -55,7 +60,7 @@ def formula(
         ['mu', 'beta', 'sigma_g', 'effects_g', 'sigma_y']
     """
     check_choice("na", na, NA)
-    parts = parse(text)
+    parts = parse(text, parameters)
     table, dropped = complete(as_frame(frame), parts, na)
     if dropped:
         warn(f"{dropped} rows lack a value that the formula reads, and are left out.")
@@ -84,12 +89,14 @@ def fit(
         priors: in place of those that the data choose.
         na: what becomes of rows that lack a value.
         functions: which the formula may call; for all of these see `ht.formula`.
-        options: of `ht.sample`, such as `seed=1`.
+        options: of `ht.sample`, such as `seed=1`, and predictors of other parameters, such as sigma="~ z".
 
     Raises:
         ModelError, DataError, SamplingError: as both do.
     """
-    model, data = formula(text, frame, family=family, priors=priors, na=na, functions=functions)
+    known = inspect.signature(sample).parameters
+    parameters = {name: options.pop(name) for name in [*options] if name not in known}
+    model, data = formula(text, frame, family=family, priors=priors, na=na, functions=functions, **parameters)
     return sample(model, data, **options)
 
 

@@ -1,6 +1,7 @@
 """The model that a formula says, with the latents that users see everywhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import combinations
 
 import torch
@@ -10,12 +11,13 @@ from torch.distributions import Distribution, Independent, LKJCholesky, Multivar
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
-from hiertorch.formulas.design import COMMON, OFFSET, Effects, Encoding
-from hiertorch.formulas.encoding import INTERCEPT
-from hiertorch.formulas.priors import Following, entry, read, stacked, taken_apart
+from hiertorch.formulas.design import Effects, Encoding, Predictor
+from hiertorch.formulas.priors import Following, Unit, entry, read, stacked, taken_apart
+from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Derived, Latent, Values
 from hiertorch.models.autoscale import Autoscaled
 from hiertorch.models.design import Design, Designed
+from hiertorch.wording import listed
 
 CONCENTRATION = 2.0
 """Of the LKJ prior: 2 keeps a little away from correlations of -1 and 1 (Stan user's guide, section 1.13)."""
@@ -24,6 +26,9 @@ CONCENTRATION = 2.0
 class FormulaModel(Designed):
     """y_i ~ family(eta_i),  eta_i = offset_i + mu + x_i' beta + sum_g z_gi' e_g[j(i)],
     e_gj ~ MultivariateNormal(0, D_g L_g L_g' D_g),  D_g = diag(sigma_g).
+
+    A parameter of the rows such as sigma may have a predictor of its own, log(sigma_i) = mu_sigma + ..., whose latents
+    end in its name.
 
     Its latents: `mu`, the intercept; `beta`, with the terms' labels; for each grouping g `sigma_g`, `L_g` where effects
     are correlated (and `rho_g`, their correlations, in the posterior) and `effects_g`; and those of the family. Effects
@@ -46,38 +51,51 @@ class FormulaModel(Designed):
         self.encoding, self.family = encoding, family
         self.formula = encoding.parts.text
         self.texts: dict[str, str] = {}
-        offset = OFFSET if encoding.has_offset else None
-        if encoding.intercept:
-            self._follow("mu", "intercept", COMMON if encoding.labels else None, [], offset)
-        if encoding.labels:
-            self._follow("beta", "coefficient", COMMON, encoding.labels, offset)
+        self._inverses = {one.parameter: _inverse(family, one.parameter) for one in encoding.predictors[1:]}
+        self._units = {
+            one.parameter: Unit(family, one.offset, latent_of(one.parameter) or None, one.intercept)
+            for one in encoding.predictors
+        }
+        for one in encoding.predictors:
+            self._add_common(one)
         for effects in encoding.effects:
-            self._add_effects(effects, offset)
+            self._add_effects(effects)
         for name, latent in family.latents.items():
-            own = Autoscaled(name, "noise", family, offset, None, [()], [()], ()) if name in family.scales else None
-            setattr(self, name, Latent(own) if own else latent)
+            if name in map(latent_of, self._inverses):
+                continue
+            own = name in family.scales
+            prior = Autoscaled(name, "noise", family, encoding.predictors[0].offset, None, [()], [()], ())
+            setattr(self, name, Latent(prior) if own else latent)
             if own:
-                self.texts[name] = own.text
+                self.texts[name] = prior.text
         self._replace(priors or {})
 
-    def _follow(self, name: str, role: str, column: str | None, labels: list[str], offset: str | None) -> None:
-        prior = Following(role, column, tuple(labels), self.encoding.intercept, self.family, offset, {})
-        setattr(self, name, Latent(prior, labels=labels or None))
+    def _add_common(self, one: Predictor) -> None:
+        unit = self._units[one.parameter]
+        if one.intercept:
+            self._follow(one.called("mu"), Following("intercept", one.column, (), (unit,), {}))
+        if one.labels:
+            units = (unit,) * len(one.labels)
+            self._follow(one.called("beta"), Following("coefficient", one.column, tuple(one.labels), units, {}))
+
+    def _follow(self, name: str, prior: Following) -> None:
+        setattr(self, name, Latent(prior, labels=list(prior.labels) or None))
         self.texts[name] = prior.text
 
-    def _add_effects(self, effects: Effects, offset: str | None) -> None:
-        plate, labels = effects.plate, effects.labels
-        self._follow(f"sigma_{plate}", "scale", effects.column, labels, offset)
+    def _add_effects(self, effects: Effects) -> None:
+        name, labels = effects.name, effects.labels
+        units = tuple(self._units[block.parameter] for block in effects.blocks for _ in block.labels)
+        self._follow(f"sigma_{name}", Following("scale", effects.column, tuple(labels), units, {}))
         for k, part in enumerate(effects.roots):
-            root = f"L_{plate}" if k == 0 else f"L_{plate}_{k + 1}"
-            size = part.stop - part.start
-            setattr(self, root, Latent(LKJCholesky(size, CONCENTRATION)))
+            root = _root(name, k)
+            setattr(self, root, Latent(LKJCholesky(part.stop - part.start, CONCENTRATION)))
             pairs = [f"{a}~{b}" for a, b in combinations(labels[part], 2)]
             setattr(self, root.replace("L_", "rho_", 1), Derived(_Correlations(root), labels=pairs))
-        setattr(self, f"effects_{plate}", Latent(_Prior(effects), plate, labels=[labels]))
-        many = f" L_{plate} L_{plate}' D" if effects.roots else ""
-        self.texts[f"effects_{plate}"] = (
-            f"MultivariateNormal(0, D{many}), D = diag(sigma_{plate})" if many else f"Normal(0, sigma_{plate})"
+        setattr(self, f"effects_{name}", Latent(_Prior(effects), effects.plate, labels=[labels]))
+        self.texts[f"effects_{name}"] = (
+            f"MultivariateNormal(0, D L_{name} L_{name}' D), D = diag(sigma_{name})"
+            if effects.roots
+            else f"Normal(0, sigma_{name})"
         )
 
     def _replace(self, priors: Mapping[str, object]) -> None:
@@ -103,33 +121,38 @@ class FormulaModel(Designed):
                 if not isinstance(ready, Following):
                     raise ModelError(f"{name!r} has one prior for all of its entries: give priors={{{name!r}: ...}}.")
                 own = {int(k or 0): entry(f"{name}[{(entries[name] or [])[int(k or 0)]}]", x) for k, x in given.items()}
-                prior = Following(
-                    ready.role, ready.column, ready.labels, ready.intercept, ready.family, ready.offset, own
-                )
+                prior = replace(ready, own=own)
                 setattr(self, name, Latent(prior, labels=latent.labels))
                 said = ", ".join(f"{x} for {(entries[name] or [])[int(k or 0)]}" for k, x in given.items())
                 self.texts[name] = f"{prior.text}; {said}"
 
     def linear_predictor(self, v: Values, data: Data) -> Tensor:
-        """eta, `(chains, rows)`."""
-        eta: Tensor | float = v.mu if self.encoding.intercept else 0.0
-        if self.encoding.labels:
-            eta = eta + v.beta[:, 0] @ data[COMMON].mT
+        """eta of the mean, `(chains, rows)`."""
+        return self._predictor(self.encoding.predictors[0], v, data)
+
+    def _predictor(self, one: Predictor, v: Values, data: Data) -> Tensor:
+        eta: Tensor | float = v[one.called("mu")] if one.intercept else 0.0
+        if one.column is not None:
+            eta = eta + v[one.called("beta")][:, 0] @ data[one.column].mT
         for effects in self.encoding.effects:
-            own, design = v[f"effects_{effects.plate}"][:, data[effects.plate]], data[effects.column]
-            for k, label in enumerate(effects.labels):
-                eta = eta + (own[..., k] if label == INTERCEPT else own[..., k] * design[:, k])
-        if self.encoding.has_offset:
-            eta = eta + data[OFFSET]
+            for k, intercept in effects.of(one.parameter):
+                own = v[f"effects_{effects.name}"][:, data[effects.plate], k]
+                eta = eta + (own if intercept else own * data[effects.column][:, k])
+        if one.offset is not None:
+            eta = eta + data[one.offset]
         return eta if isinstance(eta, Tensor) else data.y.new_full((1, data.n_rows), eta)
 
     def likelihood(self, v: Values, data: Data) -> Distribution:
         """The family's, `(chains, rows)`."""
-        return self.family.distribution(self.linear_predictor(v, data), v, data)
+        made = {
+            latent_of(one.parameter): self._inverses[one.parameter](self._predictor(one, v, data))
+            for one in self.encoding.predictors[1:]
+        }
+        return self.family.distribution(self.linear_predictor(v, data), _Rows(v, made) if made else v, data)
 
     def design(self) -> Design:
         """The family and its offset; predictors are columns of designs."""
-        return Design(self.family, OFFSET if self.encoding.has_offset else None)
+        return Design(self.family, self.encoding.predictors[0].offset)
 
     def extra_repr(self) -> str:
         """The formula, the family, and every latent with its prior and entries, one a line."""
@@ -146,17 +169,59 @@ class FormulaModel(Designed):
         return "\n".join(lines)
 
 
+def latent_of(parameter: str) -> str:
+    """The family's latent of a parameter of the rows: sigma_y of sigma."""
+    return f"{parameter}_y" if parameter else ""
+
+
+def _root(name: str, k: int) -> str:
+    return f"L_{name}" if k == 0 else f"L_{name}_{k + 1}"
+
+
+def _inverse(family: Family, parameter: str) -> Callable[[Tensor], Tensor]:
+    """From a predictor to the parameter: exp of positive ones, the logistic function of probabilities.
+
+    Raises:
+        ModelError: if the family has no such parameter.
+    """
+    latent = family.latents.get(latent_of(parameter))
+    support = latent.prior.support if latent is not None and isinstance(latent.prior, Distribution) else None
+    if support is None or latent is None or latent.axes:
+        known = [name.removesuffix("_y") for name, one in family.latents.items() if not one.axes]
+        raise ModelError(
+            f"family {family.name!r} has no parameter {parameter!r} that a formula could predict; it has "
+            f"{listed(known) if known else 'none'}."
+        )
+    between = bounds(support)
+    if between == (0.0, 1.0):
+        return torch.sigmoid
+    return torch.exp if between is not None and between[0] == 0.0 else torch.positive
+
+
+class _Rows(Values):
+    """Values of latents, some of which are those of each row."""
+
+    __slots__ = ("_made", "_others")
+
+    def __init__(self, others: Values, made: Mapping[str, Tensor]) -> None:
+        super().__init__({})
+        self._others, self._made = others, made
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._made[name] if name in self._made else self._others[name]
+
+
 class _Prior:
     """Of a grouping's effects, `(chains, groups)` of vectors `(K,)`: blocks are independent of one another."""
 
     def __init__(self, effects: Effects) -> None:
-        self.plate, self.roots, self.size = effects.plate, effects.roots, len(effects.labels)
+        self.name, self.roots, self.size = effects.name, effects.roots, len(effects.labels)
 
     def __call__(self, v: Values) -> Distribution:
-        scale = v[f"sigma_{self.plate}"]
+        scale = v[f"sigma_{self.name}"]
         if not self.roots:
             return Independent(Normal(torch.zeros_like(scale), scale), 1)
-        roots = [v[f"L_{self.plate}" if k == 0 else f"L_{self.plate}_{k + 1}"] for k in range(len(self.roots))]
+        roots = [v[_root(self.name, k)] for k in range(len(self.roots))]
         if self.roots[0] == slice(0, self.size):
             root = roots[0]
         else:  # block-diagonal

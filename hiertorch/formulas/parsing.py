@@ -67,55 +67,87 @@ class Bar:
         effects: the terms on the left, such as "1 + x".
         groupings: the columns of each grouping; of a/b there are two, (a,) and (a, b).
         correlated: whether a group's effects are, which || says they are not.
+        shared: i of (effects |i| groups), by which effects of several predictors are correlated; "" without.
     """
 
     text: str
     effects: str
     groupings: tuple[tuple[str, ...], ...]
     correlated: bool
+    shared: str = ""
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A formula's parts, in the order in which they were written.
+class Terms:
+    """The right side of a formula, in the order in which it was written.
 
     Attributes:
-        text: the whole.
-        response: the expression on the left.
-        told: what is told of rows -> its expression, see `TOLD`.
-        common: the terms on the right that all rows share.
+        common: the terms that all rows share.
         offsets: expressions that are added to the linear predictor.
         bars: groups' effects.
     """
 
-    text: str
-    response: str
-    told: Mapping[str, str]
     common: str
     offsets: tuple[str, ...]
     bars: tuple[Bar, ...]
 
 
-def parse(text: object) -> Parts:
-    """A formula in parts.
+@dataclass(frozen=True)
+class Parts:
+    """A formula's parts.
+
+    Attributes:
+        text: the whole.
+        response: the expression on the left.
+        told: what is told of rows -> its expression, see `TOLD`.
+        terms: parameter of the rows -> the terms of its predictor; "" is that of their mean.
+    """
+
+    text: str
+    response: str
+    told: Mapping[str, str]
+    terms: Mapping[str, Terms]
+
+
+def parse(text: object, parameters: Mapping[str, object] | None = None) -> Parts:
+    """A formula in parts, with those of the rows' other parameters, such as sigma="~ z + (1 | school)".
 
     Raises:
         ModelError: for what is no formula, or none that is known here; it quotes the place and says what to write.
     """
+    whole, left, right = _sides(text, 'a formula is text such as "y ~ x + (x | school)"')
+    if not left.strip():
+        raise _wrong(whole, whole, "it has no response: write its column before the ~")
+    response, told = _left(whole, left)
+    terms = {"": _right(whole, right)}
+    for name, given in (parameters or {}).items():
+        own, before, behind = _sides(given, f'{name}= is the formula of a predictor, such as "~ z + (1 | school)"')
+        if before.strip() not in ("", name):
+            raise _wrong(own, own, f"the formula of {name} has no response: begin it with ~")
+        terms[name] = _right(own, behind)
+    said = [whole, *(f"{name} ~ {' '.join(str(given).split()).partition('~')[2].strip()}"
+                     for name, given in (parameters or {}).items())]  # fmt: skip
+    return Parts("; ".join(said), response, told, terms)
+
+
+def _sides(text: object, what: str) -> tuple[str, str, str]:
+    """A formula, what stands before its ~, and what behind."""
     if not isinstance(text, str) or not text.strip():
-        raise ModelError(f'a formula is text such as "y ~ x + (x | school)"; found {text!r}.')
+        raise ModelError(f"{what}; found {text!r}.")
     whole = " ".join(text.split())
     _check_brackets(whole)
     left, *rights = _split(spelt(whole), "~")
     if len(rights) != 1 or not rights[0].strip():
         raise ModelError(f'a formula has a response, "~" and terms, such as "y ~ x + (x | school)"; found {whole!r}.')
-    if not left.strip():
-        raise _wrong(whole, whole, "it has no response: write its column before the ~")
-    response, told = _left(whole, left)
+    return whole, left, rights[0]
+
+
+def _right(whole: str, right: str) -> Terms:
+    """Common terms, offsets, and groups' effects."""
     common, offsets, bars = list[str](), list[str](), list[Bar]()
-    for sign, term in _terms(rights[0]):
+    for sign, term in _terms(right):
         if not term:
-            raise _wrong(whole, rights[0].strip(), "a + or - has no term behind it")
+            raise _wrong(whole, right, "a + or - has no term behind it")
         _check_known(whole, term)
         inside = _inside(term, "")
         if inside is not None and len(_split(inside, "|")) > 1:
@@ -132,7 +164,7 @@ def parse(text: object) -> Parts:
             common += [f"{sign} {part}" for part in _nested(whole, term)]
     terms = " ".join(common).removeprefix("+ ") or "1"
     check_terms(whole, terms)
-    return Parts(whole, response, told, terms, tuple(offsets), tuple(bars))
+    return Terms(terms, tuple(offsets), tuple(bars))
 
 
 def spelt(text: str) -> str:
@@ -191,9 +223,11 @@ def _left(whole: str, left: str) -> tuple[str, dict[str, str]]:
 def _bar(whole: str, term: str, inside: str) -> Bar:
     """A term (effects | groups)."""
     effects, *behind = (part.strip() for part in _split(inside, "|"))
-    correlated = True
+    correlated, shared = True, ""
     if len(behind) == 2 and not behind[0]:  # ||
         correlated, behind = False, behind[1:]
+    elif len(behind) == 2 and behind[0].isidentifier():  # |i|
+        shared, behind = behind[0], behind[1:]
     if len(behind) != 1:
         raise _wrong(whole, term, "groups' effects are (effects | grouping), or || where they are not correlated")
     if not effects or not behind[0]:
@@ -205,7 +239,7 @@ def _bar(whole: str, term: str, inside: str) -> Bar:
     for part in _split(behind[0], "/"):
         columns = tuple(_column(whole, term, name) for name in _split(part, ":"))
         groupings.append((*(groupings[-1] if groupings else ()), *columns))
-    return Bar(term, effects, tuple(groupings), correlated)
+    return Bar(term, effects, tuple(groupings), correlated, shared)
 
 
 def _nested(whole: str, term: str) -> list[str]:

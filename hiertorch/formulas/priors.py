@@ -33,6 +33,41 @@ KEY = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<entry>.+)\])?")
 
 
 @dataclass(frozen=True, eq=False)
+class Unit:
+    """Level and spread of a linear predictor, as the response tells.
+
+    Attributes:
+        family: of the rows.
+        offset: the data's column that is added to the predictor.
+        latent: of the family, whose predictor it is, such as "sigma_y"; None for that of the mean.
+        intercept: whether all rows share one; without, the level is part of what coefficients have to make.
+    """
+
+    family: Family
+    offset: str | None
+    latent: str | None
+    intercept: bool
+
+    def of(self, data: Data) -> tuple[Tensor, Tensor]:
+        """Both, `()` each. Another parameter than the mean has a predictor on the scale of a logarithm or of log odds,
+        whose unit is 1, and a scale of y is at the spread of y.
+        """
+        if self.latent is None:
+            level, spread = response_scale(data, self.family, self.offset)
+        else:
+            known = response_scale(data, self.family) if self.latent in self.family.scales else None
+            level, spread = (data.y.new_zeros(()) if known is None else known[1].log()), data.y.new_ones(())
+        return level, spread if self.intercept else torch.hypot(level, spread)
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """In words."""
+        if self.latent is None:
+            return self.family.scale_texts
+        return (f"log({self.family.scale_texts[1]})" if self.latent in self.family.scales else "0"), "1"
+
+
+@dataclass(frozen=True, eq=False)
 class Following:
     """The prior of a latent that follows the data.
 
@@ -40,23 +75,20 @@ class Following:
         role: "intercept", "coefficient" or "scale".
         column: the data's column of the designs that its entries multiply, or that stand beside it.
         labels: of the designs.
-        intercept: whether all rows share one.
-        family, offset: of the model.
+        units: of each entry's predictor, or of the intercept's.
         own: entry -> a prior in place of the data's.
     """
 
     role: str
     column: str | None
     labels: tuple[str, ...]
-    intercept: bool
-    family: Family
-    offset: str | None
+    units: tuple[Unit, ...]
     own: Mapping[int, Distribution]
 
     def __call__(self, v: Values, data: Data) -> Distribution:
         """Independent over the entries; of an intercept a scalar."""
-        key = ("response", "formula", repr((self.role, self.column, self.labels, self.intercept, self.family)))
-        place, width = data.computed_once(key, self._numbers)
+        of = [(unit.latent, unit.intercept) for unit in self.units]
+        place, width = data.computed_once(("response", "formula", repr((self.role, self.column, of))), self._numbers)
         made: Distribution = HalfStudentT(DF, width) if self.role == "scale" else Normal(place, WIDE * width)
         if self.own:
             ready = [type(made)(*(getattr(made, name)[k] for name in made.arg_constraints)) for k in range(len(width))]
@@ -65,27 +97,30 @@ class Following:
 
     def _numbers(self, data: Data) -> Tensor:
         """Centre and width of every entry, `(2, entries)`, or `(2,)` of an intercept."""
-        level, spread = response_scale(data, self.family, self.offset)
-        if not self.intercept:
-            spread = torch.hypot(level, spread)
-        ratio, scale = column_scales(data, self.column) if self.column else (level.new_zeros(0), level.new_ones(0))
+        scales = column_scales(data, self.column) if self.column else None
+        ratio = data.y.new_zeros(()) if scales is None else scales[0].square().sum()
         if self.role == "intercept":
-            return torch.stack([level, spread * (1 + ratio.square().sum()).sqrt()])
-        wide = (1 + ratio.square().sum()).sqrt()
+            level, spread = self.units[0].of(data)
+            return torch.stack([level, spread * (1 + ratio).sqrt()])
+        assert scales is not None
         width = torch.stack(
-            [wide if label == INTERCEPT else 1 / s for label, s in zip(self.labels, scale, strict=True)]
+            [
+                unit.of(data)[1] * ((1 + ratio).sqrt() if label.endswith(INTERCEPT) else 1 / scale)
+                for label, scale, unit in zip(self.labels, scales[1], self.units, strict=True)
+            ]
         )
-        return torch.stack([torch.zeros_like(width), spread * width])
+        return torch.stack([torch.zeros_like(width), width])
 
     @property
     def text(self) -> str:
         """For print."""
-        level, spread = self.family.scale_texts
+        level, spread = self.units[0].texts
         factors = [spread] if spread != "1" else []
         if self.role == "intercept":
             beside = ["|1, mean(x) / sd(x)|"] if self.column else []
             return f"Normal({level}, {' '.join([f'{WIDE:g}', *factors, *beside])})"
-        over = (" ".join(factors) or "1") + (" / sd(x)" if {*self.labels} != {INTERCEPT} else "")
+        slopes = any(not label.endswith(INTERCEPT) for label in self.labels)
+        over = (" ".join(factors) or "1") + (" / sd(x)" if slopes else "")
         return f"HalfStudentT({DF:g}, {over})" if self.role == "scale" else f"Normal(0, {WIDE:g} {over})"
 
 

@@ -31,9 +31,9 @@ def same_columns(found: np.ndarray, expected: np.ndarray, scale: float = 1.0) ->
 def test_designs_are_those_of_r(text):
     case, table = CASES[text], frame()
     model, data = ht.formula(text, table)
-    encoding = model.encoding
-    common = data[COMMON].numpy() if encoding.labels else np.zeros((24, 0))
-    whole = np.column_stack([np.ones(24), common]) if encoding.intercept else common
+    encoding, mean = model.encoding, model.encoding.predictors[0]
+    common = data[COMMON].numpy() if mean.labels else np.zeros((24, 0))
+    whole = np.column_stack([np.ones(24), common]) if mean.intercept else common
     same_columns(whole, np.array(case["common"]), max(1.0, float(np.abs(whole).max())))
     if case["offset"] is None:
         assert "offset" not in data

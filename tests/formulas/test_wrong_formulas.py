@@ -41,7 +41,7 @@ WRONG = {
     "y ~ x | g": "a term of their own in brackets",
     "y ~ (x | )": r"at '\(x \| \)': groups' effects are \(effects \| grouping\)",
     "y ~ ( | g)": "as in (1 | school)".replace("(", r"\(").replace(")", r"\)").replace("|", r"\|"),
-    "y ~ (1 | g | h)": "or || where they are not correlated".replace("|", r"\|"),
+    "y ~ (1 | 2 | g)": "or || where they are not correlated".replace("|", r"\|"),
     "y ~ (x || g || g)": "or || where they are not correlated".replace("|", r"\|"),
     "y ~ x - (1 | g)": "can't be taken away: leave the term out",
     "y ~ x:(1 | g)": "a term of their own in brackets",
@@ -111,3 +111,18 @@ def test_unseen_categories_are_refused_with_the_known_ones(frame):
     _, data = ht.formula("y ~ kind", frame)
     with pytest.raises(ht.DataError, match=r"column 'kind' has 'd' in row 0 of the frame, .*; their levels: a, b, c"):
         data.read_rows(frame.head(2).assign(kind="d"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"nu": "~ x"}, "family 'gaussian' has no parameter 'nu' that a formula could predict; it has sigma"),
+        ({"sigma": "x"}, 'a formula has a response, "~" and terms'),
+        ({"sigma": "y ~ x"}, "the formula of sigma has no response: begin it with ~"),
+        ({"sigma": 3}, "sigma= is the formula of a predictor"),
+        ({"sigma": "~ xx"}, "no column 'xx'"),
+    ],
+)
+def test_a_wrong_predictor_of_a_parameter_gets_its_sentence(frame, parameters, sentence):
+    with pytest.raises(ht.HiertorchError, match=sentence):
+        ht.formula("y ~ x", frame, **parameters)
