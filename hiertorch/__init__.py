@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hiertorch.model.distributions import HalfStudentT
     from hiertorch.model.latent import Derived, Latent
     from hiertorch.model.model import Model
+    from hiertorch.model.ordering import ordered
     from hiertorch.models.simulation import simulate_grouped
     from hiertorch.posterior import Posterior, concat
     from hiertorch.priorgrid import prior_grid
@@ -70,6 +71,7 @@ __all__ = [
     "models",
     "monitor",
     "monitors",
+    "ordered",
     "plan",
     "prior_check",
     "prior_grid",
@@ -96,6 +98,7 @@ PLACES = {
     "model.distributions": ("HalfStudentT",),
     "model.latent": ("Derived", "Latent"),
     "model.model": ("Model",),
+    "model.ordering": ("ordered",),
     "models.simulation": ("simulate_grouped",),
     "posterior": ("Posterior", "concat"),
     "priorgrid": ("prior_grid",),

@@ -19,6 +19,8 @@ def bijection(support: Constraint) -> Transform:
         return bijection(support.base_constraint)
     if isinstance(support, constraints.independent):
         return IndependentTransform(bijection(support.base_constraint), support.reinterpreted_batch_ndims)
+    if isinstance(support, OrderedVector):
+        return ComposeTransform([Ascending(), IndependentTransform(bijection(support.base), 1)])
     if support is constraints.corr_cholesky:
         return CorrelationFactor()
     if support is constraints.lower_cholesky:
@@ -26,6 +28,48 @@ def bijection(support: Constraint) -> Transform:
     if support is constraints.positive_definite:
         return ComposeTransform([LowerTriangle(), Gram()])
     return biject_to(support)
+
+
+class OrderedVector(Constraint):
+    """x_1 < x_2 < ... < x_K, each of them in `base`: all real numbers, those above a bound, or those between two."""
+
+    event_dim = 1
+
+    def __init__(self, base: Constraint = constraints.real) -> None:
+        self.base = base
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        """`(...)` of bool for `(..., K)`."""
+        return self.base.check(value).all(-1) & (value.diff(dim=-1) > 0).all(-1)
+
+
+class Ascending(Transform):
+    """x_1 = u_1, x_k = x_{k-1} + exp(u_k): a vector whose entries ascend, with log |dx / du| = sum_{k>1} u_k (Stan
+    reference manual, "Ordered vector").
+    """
+
+    domain = constraints.real_vector
+    codomain = OrderedVector()
+    bijective = True
+
+    def _call(self, x: Tensor) -> Tensor:
+        return torch.cat([x[..., :1], x[..., 1:].exp()], -1).cumsum(-1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return torch.cat([y[..., :1], y.diff(dim=-1).log()], -1)
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """The same."""
+        return shape
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """The same."""
+        return shape
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """`(...)`."""
+        return x[..., 1:].sum(-1)
 
 
 class _RowByRow(Transform):

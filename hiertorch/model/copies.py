@@ -12,6 +12,7 @@ from torch.distributions import Beta, Distribution, Independent, LKJCholesky, Tr
 from torch.distributions.transforms import Transform
 
 from hiertorch.errors import ModelError
+from hiertorch.model.ordering import Ordered
 
 WRITTEN = 64
 """Numbers of a prior's parameter up to which they are thought to be written by hand."""
@@ -26,6 +27,8 @@ def prior_text(distribution: Distribution) -> str:
     """A distribution as people write it: Normal(0, 5)."""
     if isinstance(distribution, Independent):
         return prior_text(distribution.base_dist)
+    if isinstance(distribution, Ordered):
+        return f"ordered({prior_text(distribution.base)}, {distribution.size})"
     if isinstance(distribution, LKJCholesky):
         return f"LKJCholesky({distribution.dim}, {float(distribution.concentration):g})"
     # Of probs and logits one is given; parameters of what is made of others (a Beta of a Dirichlet) are properties.

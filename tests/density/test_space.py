@@ -24,7 +24,7 @@ import hiertorch as ht
 from hiertorch.density.space import Coordinate, Space, chain_last
 from hiertorch.density.structure import analyse
 from hiertorch.density.target import Target
-from hiertorch.model.bijections import bijection
+from hiertorch.model.bijections import OrderedVector, bijection
 from hiertorch.model.checks import inspect
 
 CHAINS, SIZE = 3, 2
@@ -45,6 +45,9 @@ SUPPORTS = {
     "positive_matrix": (constraints.independent(constraints.positive, 2), (2, 3), 6),
     "simplex": (constraints.simplex, (4,), 3),
     "simplexes": (constraints.independent(constraints.simplex, 1), (2, 4), 6),
+    "ordered": (OrderedVector(), (4,), 4),
+    "ordered_positive": (OrderedVector(constraints.positive), (3,), 3),
+    "ordered_interval": (OrderedVector(constraints.interval(-1.0, 2.0)), (3,), 3),
     "corr_cholesky_2": (constraints.corr_cholesky, (2, 2), 1),
     "corr_cholesky_4": (constraints.corr_cholesky, (4, 4), 6),
     "lower_cholesky_1": (constraints.lower_cholesky, (1, 1), 1),
