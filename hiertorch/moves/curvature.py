@@ -79,11 +79,12 @@ def arrived(at: State, target: Target) -> Tensor:
 
 
 def rooted(move: Move, state: State, learning: Learning) -> tuple[State, Learning]:
-    """The state in which the block is at modes of its conditional density, and what is learnt of a walk there.
+    """The state in which the block is at modes of its conditional density, unless it decides how wide priors of others
+    are; and what is learnt of a walk there.
 
     Args:
         move: whose block it is.
-        state: of a few chains; it is not changed.
+        state: of a few chains.
         learning: before the first sweep. It stays as it is, and so does the state, where the density can't be
             differentiated twice, or where a latent of the block decides how wide another one's prior is.
     """
@@ -127,7 +128,21 @@ def rooted(move: Move, state: State, learning: Learning) -> tuple[State, Learnin
     walk = root[middle, torch.arange(move.size, device=middle.device)] * (BEST_WALK / move.width**0.5)
     sound = torch.isfinite(walk).all(-1).all(-1)[:, None, None]
     new = replace(learning, tuning={**learning.tuning, "root": torch.where(sound, walk, learning.tuning["root"])})
-    return there(found), new
+    return state if _sets_widths(move, state) else there(found), new
+
+
+def _sets_widths(move: Move, state: State) -> bool:
+    """Whether the block decides how wide priors of others are, which it does not carry along. Then the state stays: the
+    mode of a scale given modes of its effects is too small, and modes given that one are nearer still to their mean.
+    """
+    target, still = move.target, {*move.block, *move.carried}
+    others = [name for name in move.touched if name not in still]
+    moved = move.placed(state, {name: state.free[name] + 0.1 for name in move.block})
+    for name in others:
+        here, there = (target.location_scale(name, s.values) for s in (state, moved))
+        if here is None or there is None or not torch.equal(here[1], there[1]):
+            return True
+    return False
 
 
 def _slope(of: Tensor, u: Tensor) -> Tensor:

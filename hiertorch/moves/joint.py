@@ -45,12 +45,6 @@ class Centred(Joint):
 
     kind = "centred"
 
-    def begun(self, state: State, learning: Learning) -> tuple[State, Learning]:
-        """See `Move.begun`. Chains stay where they are: the mode of a scale given modes of its effects is too small,
-        and that of these given such a scale nearer still to their mean.
-        """
-        return state, super().begun(state, learning)[1]
-
     def on(self, structure: Structure) -> Self:
         """See `Move.on`."""
         new = super().on(structure)

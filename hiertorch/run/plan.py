@@ -24,6 +24,7 @@ from hiertorch.moves.groupwise import Groupwise
 from hiertorch.moves.guesses import WIDEST
 from hiertorch.moves.joint import Centred, Joint
 from hiertorch.moves.noncentred import NonCentred, descendants
+from hiertorch.moves.shift import Shift, ridges
 from hiertorch.run.blocks import BLOCK, MOST_TOGETHER
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import EngineMaker, named
@@ -34,7 +35,7 @@ MoveSpec = Move | tuple[Move, int] | tuple[str, Sequence[str]] | tuple[str, Sequ
 if left out).
 """
 
-NAMED = (Joint, Groupwise, Centred, NonCentred)
+NAMED = (Joint, Groupwise, Centred, NonCentred, Shift)
 """The moves that may be asked for by their kind."""
 
 REPEATS = 2
@@ -280,6 +281,8 @@ def _default(structure: Structure) -> list[Step]:
             if beside and sum(coordinates[name].size * coordinates[name].width for name in whole) <= WIDEST:
                 block, why = whole, f"{why}, with what rows read beside them"
             steps.append(Step(NonCentred(block), 1, why))
+    for block in ridges(structure):
+        steps.append(Step(Shift(block), 1, f"rows read the sum of {block[0]} and each of the others"))
     return steps
 
 

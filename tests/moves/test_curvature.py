@@ -134,6 +134,14 @@ def test_what_has_no_mode_or_no_derivatives_begins_as_it_was(model: ht.Model, mo
     assert all(there.free[name] is u for name, u in at.free.items())
 
 
+@pytest.mark.parametrize("kind", ["centred", "joint"])
+def test_scales_given_their_effects_do_not_fall_to_nothing(kind: str):
+    """Given effects that are all at their mean, the mode of log tau is at minus infinity."""
+    moves = [(kind, ["mu", "tau"]), ("groupwise", ["a"])]
+    _, at, there, _, _ = begun(Counts(), DATA.replace(y=np.arange(60.0) % 3), moves)
+    assert all(there.free[name] is u for name, u in at.free.items())
+
+
 def test_chains_begin_at_modes_unless_they_are_told_where(sample: Any):
     """A prior 1,000 sds wide: from draws of it, no chain would be near the rows within so few sweeps."""
     options: dict[str, Any] = {"chains": 4, "warmup": 1, "draws": 1, "thin": 1, "seed": 1, "collapse": False}

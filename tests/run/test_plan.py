@@ -112,6 +112,7 @@ def test_crossed_groupings():
         ("joint", ("mu",), None, 1),
         ("non-centred", ("mu", "tau"), None, 1),
         ("non-centred", ("mu", "omega"), None, 1),
+        ("shift", ("mu", "school", "rater"), None, 1),
     ]
 
 
@@ -301,7 +302,7 @@ REST = ("joint", ["mu", "tau", "omega", "sigma", "district", "school"])
             ("gibbs", ["mu"]),
             [
                 "unknown move 'gibbs'",
-                "'joint', 'groupwise', 'centred', 'non-centred', and 'collapsed' or 'whitened' alone",
+                "'joint', 'groupwise', 'centred', 'non-centred', 'shift', and 'collapsed' or 'whitened' alone",
             ],
         ),
         (("collapsed", ["mu"]), ["unknown move 'collapsed'", "'collapsed' or 'whitened' alone"]),
