@@ -58,15 +58,23 @@ def sample_with_hiertorch(job: dict[str, Any], case: GlmmCase) -> dict[str, Any]
     import torch
 
     import hiertorch as ht
+    from hiertorch.monitors import Monitor, Window
 
     torch.broadcast_shapes((1,), (1,))  # imports sympy; nobody's imports are counted
 
+    class Stopwatch(Monitor):
+        """Looks at the clocks after every window: peers compute R-hat when they are asked, and so are not charged."""
+
+        wall = cpu = 0.0
+
+        def window(self, window: Window) -> None:
+            self.wall, self.cpu = time.perf_counter(), time.process_time()
+
     def run(draws: int | None) -> tuple[Any, float, float]:
-        model, data = hiertorch_model(case), hiertorch_data(case)
+        model, data, watch = hiertorch_model(case), hiertorch_data(case), Stopwatch()
         wall, cpu = time.perf_counter(), time.process_time()
-        posterior = ht.sample(model, data, seed=seed, draws=draws, progress=False, keep_all=True)
-        judging = posterior.run["seconds"].get("judging", 0.0)  # peers compute R-hat when they are asked
-        return posterior, time.perf_counter() - wall - judging, time.process_time() - cpu - judging
+        posterior = ht.sample(model, data, seed=seed, draws=draws, progress=False, keep_all=True, monitors=[watch])
+        return posterior, watch.wall - wall, watch.cpu - cpu
 
     clock = Clock()
     posterior, seconds, cpu = run(None)

@@ -38,10 +38,13 @@ class Structure:
     located: frozenset[str] = frozenset()  # group-level latents whose prior has a location and a scale
     standard: frozenset[str] = frozenset()  # those of them that are location + scale z, element by element
     uncarried: dict[str, str] = field(default_factory=dict)  # group-level latent -> why it can't follow its parents
+    probed: Mapping[str, Tensor] = field(default_factory=dict, compare=False)  # what `probe` gives, if it was asked
 
     def to(self, device: torch.device | str) -> "Structure":
         """The same for the target on another device."""
-        return replace(self, target=self.target.to(device))
+        return replace(
+            self, target=self.target.to(device), probed={name: x.to(device) for name, x in self.probed.items()}
+        )
 
 
 def coordinates_of(model: Model, reads: Reads) -> dict[str, Coordinate]:
@@ -93,7 +96,7 @@ def analyse(model: Model, data: Data, reads: Reads, *, prior_only: bool = False)
         name for name, c in coordinates.items() if c.plate and location_scale(reads.distributions[name]) is not None
     )
     standard = frozenset(name for name in located if is_standard(reads.distributions[name]))
-    return Structure(built, reads, plates, mixed, located, standard, uncarried)
+    return Structure(built, reads, plates, mixed, located, standard, uncarried, free)
 
 
 def probe(target: Target, reads: Reads) -> dict[str, Tensor]:
@@ -105,6 +108,8 @@ def probe(target: Target, reads: Reads) -> dict[str, Tensor]:
     free = drawn
     for inwards, centred in ((0.3, 1.0), (0.1, 1.0), *((f, 0.0) for f in (0.3, 0.1, 0.03, 0.01, 0.003, 0.001))):
         bad = ~torch.isfinite(target.state(free).log_density())
+        if not bool(bad.any()):
+            break
         nearer = {name: centred * middle[name] + inwards * (u - centred * middle[name]) for name, u in drawn.items()}
         free = {name: torch.where(bad.reshape(-1, *(1,) * (u.dim() - 1)), nearer[name], u) for name, u in free.items()}
     return free

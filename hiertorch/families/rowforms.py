@@ -84,6 +84,12 @@ class RowForm:
         """The sum of g over the first axis of eta `(n, ..., chains)`, given the numbers of its rows `(n, ..., 1)`."""
         raise NotImplementedError
 
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """d/d eta of linear eta + g and d^2/d eta^2, at eta `(chains, rows)`, given chain_0 and chain_1, `(chains, 1)`
+        or `()`.
+        """
+        raise NotImplementedError
+
 
 class Logistic(RowForm):
     """y_i eta_i - n_i log(1 + exp eta_i): of Bernoulli and binomial rows, and with n_i = y_i + phi of negative binomial
@@ -111,6 +117,16 @@ class Logistic(RowForm):
         away = eta.abs()
         total = away.sum(0).mul_(-0.5)
         return total.sub_(away.neg_().exp_().add_(1.0).prod(0).log_())
+
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """linear - n p and -n p (1 - p), with n = first + second chain_1 and p = 1 / (1 + exp(-eta - chain_0)); where
+        n = 1, linear is less by 1/2, as p is.
+        """
+        if self.code == UNIT:
+            half = 0.5 * (0.5 * eta).tanh()
+            return self.linear - half, half.square() - 0.25
+        p, n = (eta + chain[0]).sigmoid(), self.first + self.second * chain[1]
+        return self.linear - n * p, -n * p * (1.0 - p)
 
 
 class Bernoulli(Logistic):
@@ -183,6 +199,11 @@ class Poisson(RowForm):
         """-first exp(eta)."""
         return (eta.exp() * first).sum(0).neg_()
 
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """linear - first exp(eta), and -first exp(eta)."""
+        bend = -self.first * eta.exp()
+        return self.linear + bend, bend
+
 
 class StudentT(RowForm):
     """Of centre eta: -(nu + 1) / 2 log(1 + (y_i - eta_i)^2 / (nu scale^2))."""
@@ -209,6 +230,14 @@ class StudentT(RowForm):
     def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, Tensor]) -> Tensor:
         """-second chain_1 log(1 + chain_0 (first - eta)^2)."""
         return (((first - eta).square_() * chain[0]).log1p_() * second).sum(0) * -chain[1]
+
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """s r / (1 + a) and -s (1 - a) / (1 + a)^2, with r = first - eta, a = chain_0 r^2, and s = 2 second chain_0
+        chain_1.
+        """
+        r, size = self.first - eta, 2.0 * self.second * chain[0] * chain[1]
+        a = chain[0] * r.square()
+        return size * r / (1.0 + a), size * (a - 1.0) / (1.0 + a).square()
 
 
 class Normal(RowForm):
@@ -239,6 +268,11 @@ class Normal(RowForm):
     def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, Tensor]) -> Tensor:
         """-second chain_0 (first - eta)^2."""
         return ((first - eta).square_() * second).sum(0) * -chain[0]
+
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """2 second chain_0 (first - eta) and -2 second chain_0."""
+        bend = -2.0 * self.second * chain[0]
+        return bend * (eta - self.first), bend.expand_as(eta)
 
 
 class FamilyForm(NamedTuple):

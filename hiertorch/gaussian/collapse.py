@@ -108,6 +108,20 @@ class Collapsed:
             roots[None] = roots[None] * scale.unsqueeze(1)
         return spreads, roots
 
+    @property
+    def settled_population(self) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Of coefficients whose prior depends on nothing that is left: C `(P, P)`, or None where it is the identity,
+        C^-1 b0 `(P,)`, and the root of their prior's covariance `(P, P)`.
+        """
+        grams = self.grams
+        if self._standard is not None:
+            return None, self._standard[1][:, 0], self._standard[0][:, :, 0, 0]
+        if grams.population is None:
+            none = grams.packed.new_zeros(0, 0)
+            return None, none[0:0].flatten(), none
+        spread, root = (x[:, :, 0, 0] for x in self._spread(grams.population, self.affine.anchor, 1))
+        return spread, solve_lower(root, grams.shift), root
+
     def scale(self, spreads: Spreads) -> Tensor | None:
         """The diagonal that `in_units` leaves out, `(P, chains)`, if there is one."""
         return None if self._standard is None else spreads.population

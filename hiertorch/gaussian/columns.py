@@ -63,7 +63,8 @@ class Reader:
         self.affine, self.levels, self.crossed, self.population = affine, levels, crossed, population
         rows = some_rows(affine.slotted(affine.composed.data))
         weight = _precision(affine.composed.scale(affine.anchor, rows, 1)[0], rows)
-        mean, designs = affine.composed.design(affine.anchor, rows)
+        self.seen = rows, affine.composed.design(affine.anchor, rows)
+        mean, designs = self.seen[1]
         self.bases = {plate: _basis(columns, weight) for plate, columns in designs.items()}
         for plate in affine.slots:
             own = slots_of(rows, plate)
@@ -94,7 +95,8 @@ class Reader:
 
     def columns(self, rows: Data) -> tuple[Tensor, Tensor, Tensor]:
         """All dense columns `(width, rows)`, entries of crossed columns, and their places."""
-        mean, designs = self.affine.composed.design(self.affine.anchor, rows)
+        seen, found = self.seen
+        mean, designs = found if rows is seen else self.affine.composed.design(self.affine.anchor, rows)
         fixed, response = self._fixed(rows, mean, designs)
         response = response - torch.cat([self.shift, self.held_shift]) @ fixed
         parts = [*self.levels, *([] if self.population is None else [self.population])]

@@ -139,7 +139,7 @@ class Crosswise(Ladder):
             spreads.levels[0], base, spreads.crossed, spreads.population, spreads.location, spreads.held, every
         )
 
-    def rungs(self, values: Mapping[str, Tensor], noise: Tensor) -> Rungs:
+    def rungs(self, values: Mapping[str, Tensor], noise: Tensor, *, lean: bool = False) -> Rungs:
         """With standard normal numbers of crossed effects, one plate after the other, and behind them of the
         population, `(crossed + P, batch)`.
         """

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine
-from hiertorch.gaussian.predictor import PREDICTORS, Predictor, columns_along, read_by_rows
+from hiertorch.gaussian.predictor import PREDICTORS, Predictor, read_by_rows, slopes_along
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
@@ -96,5 +96,4 @@ def _slopes(model: Model, data: Data, drawn: Mapping[str, Tensor], names: Sequen
         found = model.log_likelihood(Values(dict(values), tuple(model.latents)), some)
         return found.expand(len(next(iter(values.values()))), some.n_rows)
 
-    places = [{name: x[i : i + 1] for name, x in drawn.items()} for i in range(len(next(iter(drawn.values()))))]
-    return torch.stack([torch.cat([*columns_along(terms, place, names, ()).values()], 1) for place in places])
+    return torch.cat([*slopes_along(terms, drawn, names, ()).values()], 2)

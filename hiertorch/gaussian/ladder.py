@@ -11,18 +11,23 @@ The batch is in the last axis of all tensors. docs/decisions.md: Effects in the 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from math import log, pi
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from hiertorch.density.rowpass import can_compile
 from hiertorch.gaussian.affine import Part
 from hiertorch.gaussian.cholesky import around, factor, identity_plus, log_diagonal, packed, product, solve_lower
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.elimination import Elimination
-from hiertorch.gaussian.root import Drawn, Spreads
+from hiertorch.gaussian.root import MOST_LOOPED, Drawn, Spreads
+
+if TYPE_CHECKING:
+    from hiertorch.gaussian.onelevel import Groups, Sums
 
 Roots: TypeAlias = Mapping[str | None, Tensor]
 """Of prior covariances of each plate's effects, `(K, K, groups or 1, batch)`."""
@@ -80,10 +85,55 @@ class Ladder:
             found.append(parent if not found else parent[found[-1]])
         return found
 
-    def rungs(self, values: Mapping[str, Tensor], noise: Tensor) -> Rungs:
-        """At values `(batch, 1, *event)` of the rest, with standard normal numbers of the root `(R, batch)`."""
-        spreads, roots = self.collapsed.in_units(values, noise.shape[1])
-        return self.elimination.each(self._drawn, spreads, roots, self.bases_at(values, spreads), noise)
+    def rungs(self, values: Mapping[str, Tensor], noise: Tensor, *, lean: bool = False) -> Rungs:
+        """At values `(batch, 1, *event)` of the rest, with standard normal numbers of the root `(R, batch)`.
+
+        Args:
+            values: of the rest.
+            noise: of the root.
+            lean: whether the rung of a `simple` ladder has its scale sigma alone, `(1, 1, 1, batch)` in place of B, and
+                no p: a compiled loop computes these by itself (`groups`).
+        """
+        if not self.simple or noise.device.type != "cpu":
+            spreads, roots = self.collapsed.in_units(values, noise.shape[1])
+            return self.elimination.each(self._drawn, spreads, roots, self.bases_at(values, spreads), noise)
+        from hiertorch.gaussian.onelevel import rungs  # an extra, and half a second to import
+
+        scale = self.collapsed.affine.roots(self.grams.levels[0], values, noise.shape[1])
+        marginal, volume, tail, half, middle = rungs(self.sums, scale[0, 0, 0], noise, lean=lean)
+        rung = Rung(scale if lean else half[None, None], middle[None], self.finest_couplings or ())
+        return Rungs(marginal - self.elimination.log_scale, volume, tail, (rung,))
+
+    @cached_property
+    def simple(self) -> bool:
+        """Whether nothing but the scale of one effect a group changes with the rest, and a compiled loop serves."""
+        collapsed, grams, affine = self.collapsed, self.grams, self.collapsed.affine
+        if self.widths != [1] or grams.crossed or grams.held or collapsed.sets > 1 or self.finest_couplings is None:
+            return False
+        settled = grams.population is None or all(name in affine.settled for name in grams.population.events)
+        alike = all(name in affine.shared for name in grams.levels[0].events)
+        double = grams.packed.dtype == torch.float64 and len(grams.packed) == 1
+        return settled and alike and double and self.root.width <= MOST_LOOPED and can_compile(grams.packed.device)
+
+    @cached_property
+    def sums(self) -> "Sums":
+        """What that loop knows of rows and priors."""
+        from hiertorch.gaussian.onelevel import sums_of
+
+        grams, finest = self.grams, self.elimination.one.finest
+        spread, location, root = self.collapsed.settled_population
+        tails = finest.sums.packed[0][finest.index[0, grams.width - grams.tail :]]
+        return sums_of(
+            float(self.bases[0]), finest.sums.members, finest.sums.own[0, 0], finest.sums.base[0],
+            finest.sums.transfer[0].to_dense(), finest.of_group, tails, spread, location, root,
+        )  # fmt: skip
+
+    @cached_property
+    def groups(self) -> "Groups":
+        """What a compiled loop takes to make B and p of groups by itself."""
+        from hiertorch.gaussian.onelevel import Groups
+
+        return Groups.of(self.sums)
 
     def _drawn(self, one: Elimination, spreads: Spreads, roots: Roots, bases: Sequence[Tensor], noise: Tensor) -> Rungs:
         return self._rungs(one, spreads, roots, bases, one.drawn(spreads, noise))

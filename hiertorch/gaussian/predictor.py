@@ -231,9 +231,7 @@ def _by_density(
     """Columns as ratios of derivatives of log densities, which are those of eta where a row has one predictor: they are
     the same at all draws from the prior. The largest of a row's effects has the column 1.
     """
-    places = [{name: x[i : i + 1] for name, x in drawn.items()} for i in range(len(next(iter(drawn.values()))))]
-    found = [columns_along(terms, place, candidates, apart) for place in places]
-    slopes = {name: torch.stack([columns[name] for columns in found]).nan_to_num(0.0, 0.0, 0.0) for name in candidates}
+    slopes = {name: x.nan_to_num(0.0, 0.0, 0.0) for name, x in slopes_along(terms, drawn, candidates, apart).items()}
     own = torch.cat([slopes[name] for name in effects], 2)  # (places, rows, numbers)
     row = torch.arange(data.n_rows, device=own.device)
     number = own.abs().amax(0).argmax(1)
@@ -258,10 +256,17 @@ def _by_density(
 def columns_along(
     eta: Rows, base: Mapping[str, Tensor], names: Sequence[str], apart: Container[str]
 ) -> dict[str, Tensor]:
-    """d eta / d number, of all groups at once, at one place `(1, size, *event)`: latent -> `(rows, numbers)`; of each
-    group by itself for latents that are taken `apart`: `(rows, groups x numbers)`.
+    """What `slopes_along` gives at the one place `(1, size, *event)`, latent -> `(rows, numbers)`."""
+    return {name: x[0] for name, x in slopes_along(eta, base, names, apart).items()}
+
+
+def slopes_along(
+    eta: Rows, base: Mapping[str, Tensor], names: Sequence[str], apart: Container[str]
+) -> dict[str, Tensor]:
+    """d eta / d number, of all groups at once, at places `(places, size, *event)`: latent -> `(places, rows, numbers)`;
+    of each group by itself for latents that are taken `apart`: `(places, rows, groups x numbers)`.
     """
-    rows, numbers, widths = eta(base).shape[1], list[Number](), list[int]()
+    (places, rows), numbers, widths = eta(base).shape, list[Number](), list[int]()
     for name in names:
         every: Sequence[int | slice] = range(base[name].shape[1]) if name in apart else [slice(None)]
         widths.append(len(every) * prod(base[name].shape[2:]))
@@ -272,20 +277,20 @@ def columns_along(
             )
         numbers += [(name, group, j) for group in every for j in range(prod(base[name].shape[2:]))]
     pieces = []
-    per = max(1, AT_ONCE // rows)
+    per = max(1, AT_ONCE // (rows * places))
     for start in range(0, len(numbers), per):
         pieces.append(_derivatives(eta, base, numbers[start : start + per]))
-    columns = torch.cat(pieces).mT.split(widths, 1)
-    return {name: x.contiguous() for name, x in zip(names, columns, strict=True)}
+    slopes = torch.cat(pieces).permute(1, 2, 0).split(widths, 2)
+    return {name: x.contiguous() for name, x in zip(names, slopes, strict=True)}
 
 
 def _derivatives(eta: Rows, base: Mapping[str, Tensor], numbers: Sequence[Number]) -> Tensor:
-    """`(numbers, rows)`."""
-    chains = len(numbers)
-    values = {name: x.expand(chains, *x.shape[1:]).contiguous() for name, x in base.items()}
+    """`(numbers, places, rows)`."""
+    n, places = len(numbers), len(next(iter(base.values())))
+    values = {name: x.expand(n, *x.shape).flatten(0, 1).contiguous() for name, x in base.items()}
     along = {name: torch.zeros_like(x) for name, x in values.items()}
     for i, (name, group, j) in enumerate(numbers):
-        along[name].view(chains, along[name].shape[1], -1)[i, group, j] = 1.0
+        along[name].view(n, places, along[name].shape[1], -1)[i, :, group, j] = 1.0
 
     try:  # not torch.func.jvp, which imports the compiler
         with _alone, forward_ad.dual_level():
@@ -294,7 +299,7 @@ def _derivatives(eta: Rows, base: Mapping[str, Tensor], numbers: Sequence[Number
     except Exception as error:  # of the user's code, or of an operation without a forward derivative
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise NotAffine(f"its likelihood can't be differentiated forwards ({why})") from error
-    return torch.zeros_like(here) if found is None else found
+    return (torch.zeros_like(here) if found is None else found).unflatten(0, (n, places))
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -1,7 +1,6 @@
 """What whitened chains are offered: theta by a proposal that depends on no chain, or by a walk, and the root anew."""
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -52,10 +51,12 @@ class Noise(NamedTuple):
         """Those of sweeps `first` to `last` - 1."""
         return Noise(*(x[:, first:last] for x in self))
 
-    def without(self, some: list[int]) -> "Noise":
-        """Those of all other sweeps than some, in order."""
-        ends = [-1, *some, self.theta.shape[1]]
-        return Noise(*(torch.cat([x[:, a + 1 : b] for a, b in pairwise(ends)], 1) for x in self)) if some else self
+
+class Walk(NamedTuple):
+    """What a random walk takes to be made."""
+
+    at: Tensor  # theta, (chains, d)
+    root: Tensor  # of the covariance of its steps, (d, d)
 
 
 class Candidate(NamedTuple):
@@ -92,30 +93,34 @@ class Candidates:
         theta, own = normal(theta), normal(own)
         return Noise(*(x.to(self.numbers.dtype) for x in (theta, radius, own, decides.log())))
 
-    def window(self, ladder: Ladder, tuning: Mapping[str, Tensor], noise: Noise) -> Iterator[Candidate]:
+    def window(
+        self, ladder: Ladder, tuning: Mapping[str, Tensor], noise: Noise, walk: Walk | None
+    ) -> Iterator[Candidate]:
         """One candidate after the other, made in one batch."""
-        return split(self.batch(ladder, tuning, noise), self.numbers.chains) if noise.theta.shape[1] else iter(())
+        return split(self.batch(ladder, tuning, noise, walk), self.numbers.chains)
 
-    def batch(self, ladder: Ladder, tuning: Mapping[str, Tensor], noise: Noise) -> Candidate:
-        """The same side by side: those of a sweep for all chains, then those of the next one."""
-        return self._made(ladder, tuning, self.positions(tuning, noise), noise.root.flatten(1))
-
-    def positions(self, tuning: Mapping[str, Tensor], noise: Noise) -> Tensor:
-        """theta from the proposal, of all chains in turn: `(sweeps x chains, d)`."""
-        return self.proposal.placed(tuning, noise.theta.flatten(1).mT, noise.radius.flatten(1))
-
-    def walked(self, ladder: Ladder, tuning: Mapping[str, Tensor], at: Tensor, walk: Tensor, noise: Noise) -> Candidate:
-        """A random walk from theta `(chains, d)`, for one sweep; see `step`."""
-        return self._made(ladder, tuning, self.step(at, walk, noise), noise.root[:, 0])
-
-    def step(self, at: Tensor, walk: Tensor, noise: Noise) -> Tensor:
-        """theta `(chains, d)` moved by a random step, with the root `walk` of its covariance."""
-        return at + max(1, self.standing.width) ** -0.5 * noise.theta[:, 0].mT @ walk.mT
-
-    def _made(self, ladder: Ladder, tuning: Mapping[str, Tensor], position: Tensor, root: Tensor) -> Candidate:
-        density, rungs = self.standing.evaluate(ladder, position, root)
+    def batch(
+        self, ladder: Ladder, tuning: Mapping[str, Tensor], noise: Noise, walk: Walk | None, *, lean: bool = False
+    ) -> Candidate:
+        """The same side by side: those of a sweep for all chains, then those of the next one; see `Ladder.rungs` of
+        what is `lean`.
+        """
+        position, root = self.positions(tuning, noise, walk), noise.root.flatten(1)
+        density, rungs = self.standing.evaluate(ladder, position, root, lean=lean)
         spread, square = self.proposal.log_density(tuning, position), root.square().sum(0)
         return Candidate(position, density, spread, self.of_rows(position), rungs, square)
+
+    def positions(self, tuning: Mapping[str, Tensor], noise: Noise, walk: Walk | None) -> Tensor:
+        """theta from the proposal, of all chains in turn: `(sweeps x chains, d)`; in the first sweep, if it walks, from
+        where chains are.
+        """
+        found, sweeps = [], noise.theta.shape[1]
+        if walk is not None:
+            found.append(walk.at + max(1, self.standing.width) ** -0.5 * noise.theta[:, 0].mT @ walk.root.mT)
+        if sweeps > len(found):
+            own = noise.of(len(found), sweeps)
+            found.append(self.proposal.placed(tuning, own.theta.flatten(1).mT, own.radius.flatten(1)))
+        return torch.cat(found) if len(found) > 1 else found[0]
 
 
 def split(batch: Candidate, chains: int) -> Iterator[Candidate]:
@@ -123,3 +128,11 @@ def split(batch: Candidate, chains: int) -> Iterator[Candidate]:
     apart = (batch.position.split(chains), batch.density.split(chains), batch.proposal.split(chains))
     rungs = standing.split(batch.rungs, chains)
     return map(Candidate, *apart, batch.rows.split(chains, 1), rungs, batch.square.split(chains))
+
+
+def cut(batch: Candidate, first: int, last: int, chains: int) -> Candidate:
+    """The candidates of sweeps `first` to `last` - 1, side by side."""
+    some = slice(first * chains, last * chains)
+    position, density, proposal = (x[some] for x in (batch.position, batch.density, batch.proposal))
+    rungs = standing.cut(batch.rungs, some)
+    return Candidate(position, density, proposal, batch.rows[:, some], rungs, batch.square[some])

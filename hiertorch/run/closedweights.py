@@ -18,8 +18,11 @@ from hiertorch.density.structure import Structure
 from hiertorch.families import rowforms
 from hiertorch.families.rowforms import Parameters, RowForm
 from hiertorch.gaussian.affine import Part
+from hiertorch.gaussian.jointsites import JointMoments, derivatives_of
+from hiertorch.gaussian.sites import Moments
 from hiertorch.gaussian.slots import Slots
 from hiertorch.gaussian.surrogate import Sites, Surrogate
+from hiertorch.model.latent import Values
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Standing
 
@@ -72,6 +75,7 @@ class ClosedWeights:
     def __init__(self, form: Form, structure: Structure, surrogate: Surrogate, standing: Standing) -> None:
         self.form, self.standing, self.composed = form, standing, surrogate.first.affine.composed
         self.model, data, affine = structure.target.model, surrogate.data, surrogate.first.affine
+        self.eta = surrogate.model.eta
         grams = surrogate.first.grams
         mean, designs = self.composed.design(affine.anchor, data)
         held = affine.held_columns(data)
@@ -109,6 +113,7 @@ class ClosedWeights:
             crossed, group, number, weights,
         )  # fmt: skip
         self.constants = self.constants or [self.rows.constants]
+        self.data, self.every = data, form.kind(structure.target.data.y, columns, weights)
 
     def set_sites(self, sites: Sites) -> None:
         """Takes sites, in the order of the data."""
@@ -118,16 +123,32 @@ class ClosedWeights:
         """What rows take from theta `(n, d)`, in as few calls of the model as there are: parameters of the form, and
         the sum of the terms without eta, `(parameters + 1, n)`.
         """
-        found: dict[str, Tensor] = {}
         n = len(position)
-        if self.form.parameters:
-            values = self.composed.zeros(self.standing.constrained(position), n)
-            response = self.model.likelihood(values, self.witness)
-            found = {name: part(response).expand(n, 1)[:, 0] for name, part in self.form.parameters.items()}
+        found = self._of_form(self.composed.zeros(self.standing.constrained(position), n), n)
         sets = len(self.constants)
         each = [of({name: x[d::sets] for name, x in found.items()}) for d, of in enumerate(self.constants)]
         constant = torch.stack([x.expand(n // sets) for x in each], 1).flatten()
         return torch.stack([*found.values(), constant])
+
+    def _of_form(self, values: Values, number: int) -> dict[str, Tensor]:
+        """Parameters of the form, `(number,)` each, of values of all latents."""
+        if not self.form.parameters:
+            return {}
+        response = self.model.likelihood(values, self.witness)
+        return {name: part(response).expand(number, 1)[:, 0] for name, part in self.form.parameters.items()}
+
+    def derivatives(self, values: Mapping[str, Tensor]) -> Moments:
+        """What `hiertorch.gaussian.sites.RowDerivatives` gives, in closed form, of values `(chains, size, *event)` of
+        all latents; not of data sets with row weights of their own.
+        """
+        v = Values(dict(values), tuple(values))
+        eta = self.eta(v, self.data)
+        chain = self.every.chain({name: x.unsqueeze(1) for name, x in self._of_form(v, len(eta)).items()})
+        first, bend = self.every.slopes(eta, chain)
+        finite = first.isfinite() & bend.isfinite()
+        first, bend = torch.where(finite, first, 0.0), torch.where(finite, bend, 0.0)
+        weight = torch.tensor(float(len(eta)), dtype=eta.dtype, device="cpu")
+        return Moments(len(eta), weight, eta.sum(0), first.sum(0), -bend.sum(0), {}, {})
 
     def __call__(self, parameters: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Tensor:
         """The sums; terms of the rows that theta alone decides stand with the first group."""
@@ -196,6 +217,15 @@ def closed_weights(
     except (RuntimeError, IndexError, ValueError):  # such as parameters that differ from row to row
         return None
     return found if _same_moves(own, given) and _same(own[0].sum(0), given[0].sum(0), own[0].abs().sum(0)) else None
+
+
+def row_derivatives(
+    closed: ClosedWeights | None, terms: Callable[[Mapping[str, Tensor]], Tensor], surrogate: Surrogate
+) -> Callable[[Mapping[str, Tensor]], Moments | JointMoments]:
+    """What sites are made from: in closed form if there is one, else as differences of the user's own density, of which
+    `terms` are those of rows.
+    """
+    return derivatives_of(terms, surrogate) if closed is None or surrogate.weights is not None else closed.derivatives
 
 
 def _same_moves(own: Sequence[Tensor], given: Sequence[Tensor]) -> bool:

@@ -4,8 +4,7 @@ The moves are those of `hiertorch.run.whitened`; their random numbers come from 
 docs/decisions.md: Sweeps of a window in one compiled loop.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,24 +14,32 @@ from torch import Tensor
 from hiertorch.density.rowloops import Loops
 from hiertorch.density.rowpass import can_compile
 from hiertorch.density.structure import Structure
+from hiertorch.gaussian.onelevel import Groups
 from hiertorch.gaussian.surrogate import Surrogate
 from hiertorch.moves.metropolis import Info
 from hiertorch.randomness import derived
 from hiertorch.run.acceptance import Acceptance
-from hiertorch.run.candidates import Candidate
+from hiertorch.run.candidates import Candidate, Walk, cut
 from hiertorch.run.heavytails import FREEDOM
-from hiertorch.run.rounds import Round, walks_of
+from hiertorch.run.rounds import Part, Round, pieces
 from hiertorch.run.standing import Place
 from hiertorch.run.store import Store
 from hiertorch.run.sweepkernel import WIDTH, sweeps
 from hiertorch.run.whitened import Whitened
 from hiertorch.runtime.workers import each
 
+NO_GROUPS = Groups(0.0, np.zeros(0), np.zeros((0, 0)), np.zeros(0))
+"""Where B and p are offered."""
+
 FEWEST = WIDTH // 2
 """Chains from which on it pays: those of a block that are not there cost as much as the others."""
 
 LARGEST = 4_000_000
 """Rows times chains, above which what Python adds is nothing, and several workers share the groups of a pass."""
+
+
+SMALL = 500_000
+"""Rows times chains times sweeps, below which workers would take longer to begin than to work."""
 
 
 class Passed(NamedTuple):
@@ -83,29 +90,39 @@ class WhitenedCompiled(Whitened):
         self._sampled(done, sweeps, wanted, store, acceptance)
         self.round, self.course = Round(), self.course.after(done + sweeps, warmup)
 
-    def _run(self, done: int, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
-        """The places after each sweep of a warm-up."""
+    def _warmed(self, part: Part, stops: Collection[int], acceptance: Acceptance) -> Iterator[tuple[int, Tensor]]:
+        """See `Whitened._warmed`."""
         if not self.compiled:
-            yield from super()._run(done, sweeps, acceptance)
+            yield from super()._warmed(part, stops, acceptance)
             return
-        walks, noise = walks_of(done, sweeps), self.candidates.noise(self.ladder.root.width, sweeps)
-        offered = self.candidates.window(self.ladder, self.tuning, noise.without(walks))
-        for t in range(sweeps):
-            walk = t in walks
-            self._pass(self._walked(noise.of(t, t + 1)) if walk else next(offered), 1, (), acceptance, walk=walk)
-            yield self.at
+        at = part.first
+        for offered, walks, number in self._offered(at, part.last - at):
+            begin = 0
+            for end in sorted({number} | {stop - at for stop in stops if 0 < stop - at < number}):
+                before, some = self.at, offered if end - begin == number else cut(offered, begin, end, self.chains)
+                passed = self._pass(some, end - begin, (), acceptance, walk=walks and not begin)
+                which = (passed.taken + 1) * self.chains + torch.arange(self.chains)
+                yield at + end, torch.cat([before.position, some.position])[which.flatten()]
+                begin = end
+            at += number
+
+    def _offered(self, done: int, sweeps: int) -> Iterator[tuple[Candidate, bool, int]]:
+        """What the next sweeps offer, in pieces: whether the first of them walks, and how many there are."""
+        noise = self.candidates.noise(self.ladder.root.width, sweeps)
+        for first, last, walks in pieces(done, sweeps):
+            walk = Walk(self.at.position, self.walk) if walks else None
+            some = noise.of(first, last)
+            offered = self.candidates.batch(self.ladder, self.tuning, some, walk, lean=self.ladder.simple)
+            yield offered, walks, last - first
 
     def _sampled(self, done: int, sweeps: int, wanted: Sequence[int], store: Store, acceptance: Acceptance) -> None:
         """A window after warm-up, of which some sweeps are kept."""
-        at, chains, walks = store.n_draws, self.chains, walks_of(done, sweeps)
-        noise = self.candidates.noise(self.ladder.root.width, sweeps)
-        ends = sorted({0, sweeps, *walks, *(t + 1 for t in walks)})
-        for first, last in pairwise(ends):
-            walk, number, some = first in walks, last - first, noise.of(first, last)
-            offered = self._walked(some) if walk else self.candidates.batch(self.ladder, self.tuning, some)
-            keep = [t - first for t in wanted if first <= t < last]
+        at, chains, first = store.n_draws, self.chains, 0
+        for offered, walks, number in self._offered(done, sweeps):
+            keep = [t - first for t in wanted if first <= t < first + number]
+            first += number
             before = self.at
-            passed = self._pass(offered, number, keep, acceptance, walk=walk)
+            passed = self._pass(offered, number, keep, acceptance, walk=walks)
             if not keep:
                 continue
             which = (passed.taken[keep] + 1) * chains + torch.arange(chains)  # (kept, chains)
@@ -126,7 +143,7 @@ class WhitenedCompiled(Whitened):
     def _pass(
         self, offered: Candidate, number: int, keep: Sequence[int], acceptance: Acceptance, *, walk: bool
     ) -> Passed:
-        """Some sweeps, of which some are kept."""
+        """Some sweeps, of which some are kept, and the first of which may walk."""
         assert self.closed is not None
         at, chains, (groups,) = self.at, self.chains, self.ladder.sizes
         loops, rung, own = self.closed.rows.finest.rows, offered.rungs.levels[0], at.rungs.levels[0]
@@ -145,15 +162,17 @@ class WhitenedCompiled(Whitened):
         kept = at.weights.new_empty(len(at.noise[0]) * groups, len(keep), chains)
         offered_arrays, arrays, stay_arrays = (tuple(map(_flat, part)) for part in (offers, written[:-1], stays))
         words = written[-1].numpy().view(np.uint64)
+        lean = self.ladder.groups if self.ladder.simple else NO_GROUPS
         rest = [x.contiguous().numpy() for x in (freedom, constant, taken, rates, wrong, slots, kept, beyond)]
         loop = sweeps(self.closed.rows.form.code)
 
         def run(first: int) -> None:
             size = min(WIDTH, chains - first)
-            loop(first, size, number, walk, offered_arrays, arrays, words, stay_arrays, loops.arrays(), *rest)
+            loop(first, size, number, walk, offered_arrays, lean, arrays, words, stay_arrays, loops.arrays(), *rest)
 
         blocks = range(0, chains, WIDTH)
-        for _ in map(run, blocks) if number == 1 else each(run, blocks, at.density.device):
+        small = number * chains * self.closed.rows.rows < SMALL
+        for _ in map(run, blocks) if small else each(run, blocks, at.density.device):
             pass
         self.counted.now, self.counted.longest = ({0: x[0], 1: x[1:]} for x in stays)
         scalars, tail, half, middle, noise, heavy, effects, weights, self.words = written

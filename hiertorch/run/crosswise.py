@@ -29,11 +29,11 @@ from hiertorch.gaussian.ridges import Ridges
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info, decide
 from hiertorch.run.acceptance import Acceptance
-from hiertorch.run.candidates import Noise
+from hiertorch.run.candidates import Noise, Walk
 from hiertorch.run.crosswisestart import Sweep, Sweeping
 from hiertorch.run.engine import filed, inside
 from hiertorch.run.heavytails import FREEDOM
-from hiertorch.run.rounds import walks_of
+from hiertorch.run.rounds import pieces
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place
 from hiertorch.run.whitened import Whitened
@@ -124,32 +124,26 @@ class WhitenedCrosswise(Whitened):
 
     def _run(self, done: int, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep."""
-        walks, noise = walks_of(done, sweeps), self.candidates.noise(self.ladder.root.width, sweeps)
-        some = noise.without(walks)
-        offered = self._offered(self.candidates.positions(self.tuning, some), some)
-        for t in range(sweeps):
-            there = self._stepped(noise.of(t, t + 1)) if (walk := t in walks) else next(offered)
-            infos = [self._anew(there, noise.log_uniform[0, t], walk=walk), self._groups(0)]
-            infos += [self._across(k) for k in range(len(self.plates))]
-            self._along()
-            acceptance.add(infos)
-            yield self.at
+        noise = self.candidates.noise(self.ladder.root.width, sweeps)
+        for first, last, walks in pieces(done, sweeps):
+            some, walk = noise.of(first, last), Walk(self.at.position, self.walk) if walks else None
+            offered = self._offered(self.candidates.positions(self.tuning, some, walk), some)
+            for t, there in enumerate(offered, first):
+                infos = [self._anew(there, noise.log_uniform[0, t], walk=walks and t == first), self._groups(0)]
+                infos += [self._across(k) for k in range(len(self.plates))]
+                self._along()
+                acceptance.add(infos)
+                yield self.at
 
     def _offered(self, position: Tensor, noise: Noise) -> Iterator[Offered]:
         """Candidates at so many theta `(n, d)`, for all chains in turn."""
         standing, chains = self.standing, self.chains
-        if not len(position):
-            return iter(())
         free = standing.space.split(position)
         values = standing.space.constrain(free)
         prior = standing.with_prior(free, values, position.new_zeros(len(position)))
         apart = (position, prior, self.proposal.log_density(self.tuning, position))
         rows, known = self._of_rows(position).split(chains, 1), self.ladder.known(values, len(position)).split(chains)
         return map(Offered, *(x.split(chains) for x in apart), rows, known, noise.root.unbind(1))
-
-    def _stepped(self, noise: Noise) -> Offered:
-        """Random walks from where chains are."""
-        return next(self._offered(self.candidates.step(self.at.position, self.walk, noise), noise))
 
     def _anew(self, there: Offered, log_uniform: Tensor, *, walk: bool) -> Info:
         """theta and coefficients anew; effects keep their numbers."""

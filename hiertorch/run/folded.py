@@ -11,6 +11,7 @@ docs/decisions.md: Scales far from 0 by their logarithms.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from itertools import product
 from math import lgamma, log, pi
 
@@ -88,7 +89,7 @@ class Folded:
                 for i, sign in zip(self.folded, signs, strict=True):
                     turned[:, i] *= torch.where(tuning["folds"][i], sign, 1.0)
             each.append(torch.log1p(_by_set(turned - mean, inverse).square().sum(2) / FREEDOM))
-        total = torch.stack(each).mul(-0.5 * (FREEDOM + d)).logsumexp(0)  # (n / sets, sets)
+        total = reduce(torch.logaddexp, [x.mul_(-0.5 * (FREEDOM + d)) for x in each])  # (n / sets, sets)
         total = (total - root.diagonal(dim1=1, dim2=2).log().sum(1)).flatten()
         if self.folded:
             folds = tuning["folds"]

@@ -2,9 +2,9 @@
 no more of them are needed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -42,9 +42,12 @@ CYCLE = 50
 """Sweeps of the run of which the last moves theta by a random walk: a chain that no proposal frees moves on."""
 
 
-def walks_of(done: int, sweeps: int) -> list[int]:
-    """Which of the next sweeps walk, after so many of the run."""
-    return [t for t in range(sweeps) if (done + t) % CYCLE == CYCLE - 1]
+def pieces(done: int, sweeps: int) -> list[tuple[int, int, bool]]:
+    """The next sweeps, after so many of the run, in pieces: from which to which, and whether the first of them walks,
+    as no other does: a walk needs to know where chains are, and all else is proposed wherever they are.
+    """
+    walks = {t for t in range(sweeps) if (done + t) % CYCLE == CYCLE - 1}
+    return [(first, last, first in walks) for first, last in pairwise(sorted({0, sweeps} | walks))]
 
 
 def ends(warmup: int) -> list[int]:
@@ -63,8 +66,8 @@ class Course(NamedTuple):
 
     @property
     def to_walk(self) -> int:
-        """Sweeps to the end of the next that walks."""
-        return CYCLE - self.done % CYCLE
+        """Sweeps to the next that walks; if it is the next, to the one after it."""
+        return (CYCLE - 2 - self.done) % CYCLE + 1
 
     def after(self, done: int, warmup: int) -> "Course":
         """The same after so many sweeps."""
@@ -156,7 +159,24 @@ def has_settled(rate: float, before: float | None, longest: int, sweeps: int) ->
     return rate >= HIGH or rate <= before + GAIN
 
 
-def looks_every(sweeps: int, chains: int, rows: int) -> int:
-    """Sweeps of a round between those whose draws sites are averaged over."""
-    wanted = FEW_LOOKED if rows * chains > LARGE else LOOKED
-    return max(1, (sweeps - sweeps // 4) * chains // wanted)
+class Part(NamedTuple):
+    """Sweeps of a round that a window has. All numbers are of sweeps of the run that have been made."""
+
+    begin: int  # of the round,
+    end: int  # and with it
+    first: int  # before these sweeps,
+    last: int  # and with them
+    counted: int  # after which the start is forgotten
+    looks: frozenset[int]  # after which sites are averaged over draws
+
+
+def parts(done: int, sweeps: int, warmup: int, chains: int, rows: int) -> Iterator[Part]:
+    """The next sweeps of warm-up, round by round; sites are not learnt in the last one."""
+    bounds, wanted = [0, *ends(warmup)], FEW_LOOKED if rows * chains > LARGE else LOOKED
+    for begin, end in pairwise(bounds):
+        first, last = max(begin, done), min(end, done + sweeps)
+        if first < last:
+            counted = begin + (end - begin) // 4
+            every = max(1, (end - counted) * chains // wanted)
+            looks = frozenset(range(end, counted, -every)) if end < warmup else frozenset()
+            yield Part(begin, end, first, last, counted, looks)

@@ -34,7 +34,7 @@ class RowWeights:
         plates = () if plate is None else (plate,)
         data = surrogate.data if self.cells is None else self.target.data
         blocked = Rows(data, plates)
-        if not agrees(self.target, blocked, probe(self.target, structure.reads)):
+        if not agrees(self.target, blocked, structure.probed or probe(self.target, structure.reads)):
             blocked = Rows(data, plates, blocked=False)
         self.rows, self.size = blocked, 1 if plate is None else surrogate.data.size(plate)
         cells = None if plate is None else blocked.cell_groups[plate]

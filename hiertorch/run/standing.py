@@ -127,12 +127,14 @@ class Standing:
             for _ in range(c.size * c.width)
         ]
 
-    def evaluate(self, ladder: Ladder, position: Tensor, root: Tensor) -> tuple[Tensor, Rungs]:
-        """log pi_s `(n,)` and all that follows from theta `(n, d)` and the root's numbers `(R, n)`."""
+    def evaluate(self, ladder: Ladder, position: Tensor, root: Tensor, *, lean: bool = False) -> tuple[Tensor, Rungs]:
+        """log pi_s `(n,)` and all that follows from theta `(n, d)` and the root's numbers `(R, n)`; see `Ladder.rungs`
+        of what is `lean`.
+        """
         size = ladder.collapsed.batch
 
         def evaluated(piece: tuple[Tensor, Tensor]) -> Rungs:
-            return ladder.rungs(self.constrained(piece[0]), piece[1])
+            return ladder.rungs(self.constrained(piece[0]), piece[1], lean=lean)
 
         found = list(each(evaluated, list(zip(position.split(size), root.split(size, 1), strict=True)), root.device))
         rungs = found[0] if len(found) == 1 else joined(found)
@@ -196,6 +198,17 @@ def split(rungs: Rungs, chains: int) -> Iterator[Rungs]:
     for i, (log_marginal, log_volume, tail) in enumerate(own):
         made = tuple(Rung(half[i], middle[i], tuple(c[i] for c in more)) for half, middle, *more in levels)
         yield Rungs(log_marginal, log_volume, tail, made)
+
+
+def cut(rungs: Rungs, some: slice) -> Rungs:
+    """The rungs of some of a batch."""
+    number = len(rungs.log_marginal)
+
+    def part(x: Tensor) -> Tensor:
+        return x[..., some] if x.shape[-1] == number else x  # the same for all of a batch
+
+    levels = tuple(Rung(part(x.half), part(x.middle), tuple(map(part, x.couplings))) for x in rungs.levels)
+    return Rungs(part(rungs.log_marginal), part(rungs.log_volume), part(rungs.tail), levels)
 
 
 def joined(parts: Sequence[Rungs]) -> Rungs:

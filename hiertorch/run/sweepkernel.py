@@ -9,7 +9,8 @@ Numbers of groups, chains in the last axis, are rows of WIDTH chains here: effec
 Note [Random numbers of a compiled window]
     Those of groups are made here, chain by chain, by SFC64 (Doty-Humphrey 2014; NumPy's generator of that name), whose
     four words for each chain are part of the engine's state. The first 52 bits of a word are a number u on (0, 1].
-    Normal numbers are those of Box & Muller (1958).
+    Two numbers of a Student distribution are (r cos v, r sin v) with r^2 = nu (u^(-2 / nu) - 1), which Bailey (1994)
+    found, and of which one is Student's too. Of more effects a group normal numbers are those of Box & Muller (1958).
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from functools import cache
 from hashlib import blake2s
 from inspect import getsource
 from math import factorial, pi
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -130,16 +132,46 @@ def down(effects: np.ndarray, half: np.ndarray, middle: np.ndarray, noise: np.nd
 
 
 @part
+def climb(half: np.ndarray, middle: np.ndarray, scale: np.ndarray, tail: np.ndarray, groups: tuple[Any, ...]) -> None:
+    """B and p of groups, of sigma and coefficients: `hiertorch.gaussian.onelevel.Groups`."""
+    basis, own, tails, last = groups
+    sd, total = np.empty(WIDTH), np.empty(WIDTH)
+    for c in range(WIDTH):
+        sd[c] = scale[0, c]
+    for g in range(len(own)):
+        z, rest = basis * basis * own[g], last[g]
+        for c in range(WIDTH):
+            total[c] = rest
+        for i in range(len(tails)):
+            x = tails[i, g]
+            for c in range(WIDTH):
+                total[c] -= x * tail[i, c]
+        for c in range(WIDTH):
+            b = sd[c] / np.sqrt(1.0 + z * sd[c] * sd[c])
+            half[g, c] = b
+            middle[g, c] = b * basis * total[c]
+
+
+@part
 def draw(noise: np.ndarray, heavy: np.ndarray, state: np.ndarray, freedom: np.ndarray) -> None:
     """Numbers of groups from a Student distribution, and log t - log N of them: `hiertorch.run.heavytails`."""
     groups, n_effects = len(freedom), len(noise) // len(freedom)
     words = np.empty(WIDTH, np.uint64)
     radius, product, square = np.empty(WIDTH), np.empty(WIDTH), np.empty(WIDTH)
     for g in range(groups):
+        nu, few = freedom[g], n_effects <= 2
+        power, by = 0.5 * (nu + n_effects), 1.0 / nu  # which is a power of 2
         for k in range(0, n_effects, 2):
             draw_words(state, words)
-            for c in range(WIDTH):
-                radius[c] = np.sqrt(-2.0 * log(uniform(words[c])))
+            if not few:
+                for c in range(WIDTH):
+                    radius[c] = np.sqrt(-2.0 * log(uniform(words[c])))
+            elif nu == FREEDOM:
+                for c in range(WIDTH):
+                    radius[c] = np.sqrt(FREEDOM / np.sqrt(np.sqrt(uniform(words[c]))) - FREEDOM)
+            else:
+                for c in range(WIDTH):
+                    radius[c] = np.sqrt(HEAVIER / np.sqrt(uniform(words[c])) - HEAVIER)
             draw_words(state, words)
             for c in range(WIDTH):
                 noise[k * groups + g, c] = radius[c] * sine(uniform(words[c]) - 0.5)
@@ -147,22 +179,22 @@ def draw(noise: np.ndarray, heavy: np.ndarray, state: np.ndarray, freedom: np.nd
                 for c in range(WIDTH):
                     sign = 1.0 - 2.0 * np.float64(words[c] & uint64(1))  # of a bit that the number has not used
                     noise[(k + 1) * groups + g, c] = radius[c] * sign * cosine(uniform(words[c]) - 0.5)
-        nu = freedom[g]
         for c in range(WIDTH):
-            product[c], square[c] = 1.0, 0.0
-        for _ in range(FREEDOM // 2 if nu == FREEDOM else HEAVIER // 2):
-            draw_words(state, words)
+            product[c], square[c], radius[c] = 1.0, 0.0, 1.0
+        if not few:
+            for _ in range(FREEDOM // 2 if nu == FREEDOM else HEAVIER // 2):
+                draw_words(state, words)
+                for c in range(WIDTH):
+                    product[c] *= uniform(words[c])
             for c in range(WIDTH):
-                product[c] *= uniform(words[c])
-        for c in range(WIDTH):
-            radius[c] = np.sqrt(-0.5 * nu / log(product[c]))  # sqrt(nu / chi-squared)
+                radius[c] = np.sqrt(-0.5 * nu / log(product[c]))  # sqrt(nu / chi-squared)
         for k in range(n_effects):
             for c in range(WIDTH):
                 x = noise[k * groups + g, c] * radius[c]
                 noise[k * groups + g, c] = x
                 square[c] += x * x
         for c in range(WIDTH):
-            heavy[g, c] = 0.5 * square[c] - 0.5 * (nu + n_effects) * log(1.0 + square[c] / nu)
+            heavy[g, c] = 0.5 * square[c] - power * log(1.0 + by * square[c])
 
 
 @part
@@ -191,7 +223,8 @@ def add_rows(*given: object) -> None:
 
 
 def advance(
-    first: int, live: int, number: int, walk: bool, offers: tuple[np.ndarray, ...], chains: tuple[np.ndarray, ...],
+    first: int, live: int, number: int, walk: bool, offers: tuple[np.ndarray, ...], lean: tuple[Any, ...],
+    chains: tuple[np.ndarray, ...],
     state: np.ndarray, stays: tuple[np.ndarray, ...], rows: tuple[np.ndarray, ...], freedom: np.ndarray,
     constant: np.ndarray, taken: np.ndarray, rates: np.ndarray, wrong: np.ndarray, slots: np.ndarray,
     kept: np.ndarray, beyond: np.ndarray,
@@ -202,9 +235,10 @@ def advance(
         first: chain of the block,
         live: and how many there are.
         number: of sweeps.
-        walk: whether what is offered is a random walk, whose proposal density is left out of the ratio.
+        walk: whether what the first of them offers is a random walk, whose proposal density is left out of the ratio.
         offers: what is offered, sweep by sweep and chain by chain within, `(n, number * chains)` each: density,
-            proposal density, chain_0, chain_1 and constant of rows; r; B; p.
+            proposal density, chain_0, chain_1 and constant of rows; r; B; p. Or sigma in place of B, and no p,
+        lean: and then the four parts of `hiertorch.gaussian.onelevel.Groups`, which have no groups else.
         chains: where chains are, `(n, chains)` each, written into: the same, then numbers of groups, their log
             t - log N, effects, weights.
         state: of the random numbers, `(4, chains)`, written into.
@@ -223,8 +257,8 @@ def advance(
     every, groups, n_root = taken.shape[1], len(freedom), len(offers[1])
     scalars, half, middle = (
         np.zeros((5, WIDTH)),
-        np.zeros((len(offers[2]), WIDTH)),
-        np.zeros((len(offers[3]), WIDTH)),
+        np.zeros((len(chains[2]), WIDTH)),
+        np.zeros((len(chains[3]), WIDTH)),
     )
     scalars_there, half_there, middle_there = np.zeros((5, WIDTH)), np.zeros(half.shape), np.zeros(middle.shape)
     noise, noise_there = np.zeros(middle.shape), np.zeros(middle.shape)
@@ -235,7 +269,7 @@ def advance(
     found, bad = np.zeros((number + groups, WIDTH)), np.zeros((2, WIDTH))
     stay, longest = np.zeros((1 + groups, WIDTH), np.int32), np.zeros((1 + groups, WIDTH), np.int32)
     accept, totals, on = np.zeros(WIDTH), np.zeros((1, WIDTH)), np.zeros(WIDTH, np.int64)
-    total, scale = totals[0], np.zeros((1, 2, WIDTH))
+    total, scale, sd = totals[0], np.zeros((1, 2, WIDTH)), np.ones((1, WIDTH))
     for c in range(WIDTH):
         on[c] = -1
     load(scalars, chains[0], first, live)
@@ -255,8 +289,12 @@ def advance(
                 at = t * every + first
                 load(scalars_there, offers[0], at, live)
                 load(trial[0, :n_root], offers[1], at, live)
-                load(half_there, offers[2], at, live)
-                load(middle_there, offers[3], at, live)
+                if len(lean[1]):
+                    load(sd, offers[2], at, live)
+                    climb(half_there, middle_there, sd, trial[0, :n_root], lean)
+                else:
+                    load(half_there, offers[2], at, live)
+                    load(middle_there, offers[3], at, live)
                 down(trial[0, n_root:], half_there, middle_there, noise, groups)
             else:
                 load(trial[0, :n_root], values[0], 0, WIDTH)
@@ -273,7 +311,7 @@ def advance(
             if step == 0:
                 for c in range(WIDTH):
                     total[c] = scalars_there[0, c] - scalars[0, c]
-                    if not walk:
+                    if t > 0 or not walk:
                         total[c] += scalars[1, c] - scalars_there[1, c]
                 for g in range(groups):
                     for c in range(WIDTH):

@@ -21,7 +21,7 @@ and groups that stayed long have heavier tails (`hiertorch.run.heavytails`). Eff
 After the round that shows that all has settled everything is frozen.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -30,20 +30,19 @@ from hiertorch.density.initial import read_init
 from hiertorch.density.structure import Structure
 from hiertorch.errors import SamplingError
 from hiertorch.gaussian.audit import Audit, audit_densities
-from hiertorch.gaussian.jointsites import derivatives_of
 from hiertorch.gaussian.ladder import Ladder, Rungs
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info, decide
 from hiertorch.randomness import stream
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.adjusted import Adjusted, fitted, wanted
-from hiertorch.run.candidates import Candidate, Candidates, Noise, Numbers
-from hiertorch.run.closedweights import closed_weights
+from hiertorch.run.candidates import Candidate, Candidates, Numbers, Walk
+from hiertorch.run.closedweights import closed_weights, row_derivatives
 from hiertorch.run.engine import Engine, UnsuitedError, filed, inside
 from hiertorch.run.folded import Folded
 from hiertorch.run.heavytails import FREEDOM, HeavyTails
 from hiertorch.run.proposals import scale_of
-from hiertorch.run.rounds import NUMBERED, Course, Round, ends, looks_every, walks_of
+from hiertorch.run.rounds import NUMBERED, Course, Part, Round, parts, pieces
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place, Standing
 from hiertorch.run.stays import Stays
@@ -96,7 +95,7 @@ class Whitened(Engine):
         self.candidates = Candidates(self.standing, self.proposal, self._of_rows, offers)
         self.weigh = RowWeights(structure, surrogate, grams.levels[0].plate if grams.levels else None)
         self.closed = closed_weights(structure, surrogate, self.standing, self.weigh)
-        self.derivatives = derivatives_of(self.weigh.terms, surrogate)
+        self.derivatives = row_derivatives(self.closed, self.weigh.terms, surrogate)
         self.tuning: dict[str, Tensor] = {}
         self.walk = surrogate.data.y.new_zeros(self.standing.width, self.standing.width)  # the root of its covariance
         self.tails = HeavyTails()
@@ -201,47 +200,49 @@ class Whitened(Engine):
             self._store(places[-(done - warmup + 1) % thin :: thin], store)
             self.round, self.course = Round(), self.course.after(done + sweeps, warmup)
             return
-        until, self.course = ends(warmup), self.course._replace(settled=False)
-        for sweep in range(done, done + sweeps):
-            begin, end = max(e for e in (0, *until) if e <= sweep), min(e for e in until if e > sweep)
-            if sweep == begin:
+        self.course = self.course._replace(settled=False)
+        for part in parts(done, sweeps, warmup, self.chains, self.target.data.n_rows):
+            if part.first == part.begin:
                 self.round = Round()
-            if sweep in (done, begin):
-                window = self._run(sweep, min(end, done + sweeps) - sweep, acceptance)
-            next(window)
-            if sweep - begin >= (end - begin) // 4:  # what is left of the start is forgotten
-                every = looks_every(end - begin, self.chains, self.target.data.n_rows)
-                self._see(look=(end - 1 - sweep) % every == 0, last=end == until[-1])
-            if sweep + 1 == end:
+            numbered = range(0, part.last + 1, NUMBERED) if self.course.poor else ()
+            for sweep, position in self._warmed(part, {part.counted, *part.looks, *numbered}, acceptance):
+                if sweep > part.counted:  # what is left of the start is forgotten
+                    self._see(position, look=sweep in part.looks, numbered=sweep in numbered)
+            if part.last == part.end:
                 self._learn()
         self.course = self.course.after(done + sweeps, warmup)
 
-    def _see(self, *, look: bool, last: bool) -> None:
-        """Notes what a sweep of warm-up has come to; sites are not learnt in the last round."""
+    def _warmed(self, part: Part, stops: Collection[int], acceptance: Acceptance) -> Iterator[tuple[int, Tensor]]:
+        """Sweeps of warm-up, some of them at a time, none beyond the next stop: how many have been made then, and theta
+        after each of these, `(sweeps x chains, d)`.
+        """
+        for sweep, at in enumerate(self._run(part.first, part.last - part.first, acceptance), part.first + 1):
+            yield sweep, at.position
+
+    def _see(self, position: Tensor, *, look: bool, numbered: bool) -> None:
+        """Notes what sweeps of warm-up have come to."""
         now, at = self.round, self.at
-        now.positions.append(at.position)
-        if self.course.poor and len(now.positions) % NUMBERED == 0:
+        now.positions.append(position)
+        if numbered:
             now.thetas.append(at.position)
             e = at.noise[0]
             now.numbers.append(e if self.adjusted is None else self.adjusted.numbers(at.position, e)[0])
-        if look and not last:
+        if look:
             now.add(self.derivatives(self.values()))
 
     def _run(self, done: int, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep."""
-        first, *_ = self.order
-        walks, noise = walks_of(done, sweeps), self.candidates.noise(self.ladder.root.width, sweeps)
-        offered = self.candidates.window(self.ladder, self.tuning, noise.without(walks))
-        for t in range(sweeps):
-            there = self._walked(noise.of(t, t + 1)) if (walk := t in walks) else next(offered)
-            infos = {first: self._population(there, noise.log_uniform[0, t], walk=walk)}
-            for level in reversed(self.levels):
-                infos[1 + level] = self._groups(level)
-            acceptance.add([infos[k] for k in self.order])
-            yield self.at
-
-    def _walked(self, noise: Noise) -> Candidate:
-        return self.candidates.walked(self.ladder, self.tuning, self.at.position, self.walk, noise)
+        population, *_ = self.order
+        noise = self.candidates.noise(self.ladder.root.width, sweeps)
+        for first, last, walks in pieces(done, sweeps):
+            walk = Walk(self.at.position, self.walk) if walks else None
+            offered = self.candidates.window(self.ladder, self.tuning, noise.of(first, last), walk)
+            for t, there in enumerate(offered, first):
+                infos = {population: self._population(there, noise.log_uniform[0, t], walk=walks and t == first)}
+                for level in reversed(self.levels):
+                    infos[1 + level] = self._groups(level)
+                acceptance.add([infos[k] for k in self.order])
+                yield self.at
 
     def _population(self, proposed: Candidate, log_uniform: Tensor, *, walk: bool) -> Info:
         """theta and the root anew; groups keep their numbers."""
@@ -324,8 +325,7 @@ class Whitened(Engine):
         return Place(position, density, q, rows, rungs, square, noise, tuple(effects), weights, heavy)
 
     def _store(self, places: Sequence[Place], store: Store) -> None:
-        chosen = [places[i] for i in store.wanted(len(places))]
-        if not chosen:
+        if not (chosen := [places[i] for i in store.wanted(len(places))]):
             return
         values = self.standing.values_of(self.ladder, chosen)
         kept = {name: values[name].unflatten(0, (len(chosen), -1)) for name in store.names}

@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hiertorch.gaussian.jointsites import JointDerivatives
+from hiertorch.gaussian.jointsites import JointMoments
 from hiertorch.gaussian.ladder import Ladder
-from hiertorch.gaussian.sites import RowDerivatives
+from hiertorch.gaussian.sites import Moments
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.randomness import stream
 from hiertorch.run.engine import Block
@@ -29,6 +29,9 @@ turn ends the search.
 
 DRAWS, FEW_DRAWS = 24, 4
 """Of the surrogate, over which sites are averaged; and so many of very large data."""
+
+HEIGHTS = 8
+"""Of these, at which parameters of rows alone climb: all steps see the same draws, and need no more."""
 
 LARGE = 4_000_000
 """Rows times draws that are held at once."""
@@ -118,7 +121,7 @@ def found_around_mode(
     surrogate: Surrogate,
     standing: Standing,
     terms: Callable[[Mapping[str, Tensor]], Tensor],
-    derivatives: RowDerivatives | JointDerivatives,
+    derivatives: Callable[[Mapping[str, Tensor]], Moments | JointMoments],
     source: torch.Generator,
 ) -> tuple[Tensor, Tensor, Sites]:
     """theta `(sets, d)`, its spread by coordinate `(sets, d)`, and sites.
@@ -155,8 +158,7 @@ def found_around_mode(
                 break
         values = explored.drawn(theta, number if turn >= NEAR // 2 else 0)
         if rows:
-            places = _stencil(theta, rows).split(sets)
-            heights = torch.cat([_of_rows(standing, terms, values, place) for place in places])
+            heights = _of_rows(standing, terms, _fewer(values, sets), _stencil(theta, rows), sets)
             theta, curvature = _climbed(heights, theta, curvature, rows)
             values |= _repeated(standing, theta, values)
         moments = derivatives(values)
@@ -192,15 +194,31 @@ def _climbed(heights: Tensor, theta: Tensor, curvature: Tensor, some: list[int])
 
 
 def _of_rows(
-    standing: Standing, terms: Callable[[Mapping[str, Tensor]], Tensor], values: Mapping[str, Tensor], theta: Tensor
-) -> Tensor:
-    """log prior of theta `(sets, d)` and the rows' log density, its mean over some draws of eta: of parameters of rows
-    alone, `(sets,)`.
+    standing: Standing, terms: Callable[[Mapping[str, Tensor]], Tensor], values: Mapping[str, Tensor], places: Tensor,
+    sets: int,
+) -> Tensor:  # fmt: skip
+    """log prior of theta `(places sets, d)` and the rows' log density, its mean over some draws of eta: of parameters
+    of rows alone, `(places sets,)`.
     """
-    free = standing.space.split(theta)
-    prior = standing.with_prior(free, standing.space.constrain(free), theta.new_zeros(len(theta)))
-    each = terms({**values, **_repeated(standing, theta, values)}).sum(1)
-    return prior + each.unflatten(0, (-1, len(theta))).mean(0)
+    free, chains = standing.space.split(places), len(next(iter(values.values())))
+    prior = standing.with_prior(free, standing.space.constrain(free), places.new_zeros(len(places)))
+    each = []
+    for some in places.split(sets * max(1, LARGE // (chains * standing.target.data.n_rows))):
+        number = len(some) // sets
+        every = {name: x.repeat(number, *[1] * (x.dim() - 1)) for name, x in values.items()}
+        for name, x in standing.constrained(some).items():
+            every[name] = x.unflatten(0, (number, sets)).repeat(1, chains // sets, *[1] * (x.dim() - 1)).flatten(0, 1)
+        each.append(terms(every).sum(1).unflatten(0, (number, -1, sets)).mean(1).flatten())
+    return prior + torch.cat(each)
+
+
+def _fewer(values: Mapping[str, Tensor], sets: int) -> dict[str, Tensor]:
+    """HEIGHTS of the draws of each set, in antithetic pairs, which stand half of all draws apart."""
+    draws = len(next(iter(values.values()))) // sets
+    if draws <= HEIGHTS:
+        return dict(values)
+    halves = [slice(first * sets, (first + HEIGHTS // 2) * sets) for first in (0, draws // 2)]
+    return {name: torch.cat([x[half] for half in halves]) for name, x in values.items()}
 
 
 def _repeated(standing: Standing, theta: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

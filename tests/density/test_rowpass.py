@@ -157,6 +157,24 @@ def test_sums_are_those_of_scipy(family, structure, weighted, compiled):
             np.testing.assert_allclose(built.added(found, at), by, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_slopes_are_differences_of_scipys_densities(family):
+    rows, step = Rows("slopes"), 1e-3
+    kind, y, columns, parameters, _ = given(rows, family)
+    columns = {name: torch.tensor(x, dtype=torch.float64) for name, x in columns.items()}
+    form = kind(torch.tensor(y), columns, torch.tensor(rows.weights))
+    own = {name: x.reshape(-1, 1) for name, x in parameters.items()}  # (chains, 1)
+    first, bend = form.slopes(torch.tensor(rows.eta().T), form.chain(own))
+
+    def at(eta):
+        reference = FAMILIES[family][3](eta, rows)
+        return rows.weights[:, None] * (getattr(reference, "logpmf", None) or reference.logpdf)(y[:, None])
+
+    down, here, up = (at(rows.eta() + by) for by in (-step, 0.0, step))
+    np.testing.assert_allclose(first.T, (up - down) / (2.0 * step), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(bend.T, (up - 2.0 * here + down) / step**2, rtol=1e-4, atol=1e-3)
+
+
 def several(rows, chains):
     """The latents of the chains again and again."""
     at = torch.arange(chains) % CHAINS

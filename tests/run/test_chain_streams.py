@@ -139,6 +139,19 @@ def test_whitened_runs_walk_at_the_same_sweeps_however_long_windows_are(
         assert moves.nonzero().flatten().tolist() == [38, 88]  # of draws 0 to 99, the sweeps 161 to 260 of the run
 
 
+@pytest.mark.slow
+def test_compiled_sweeps_make_of_scales_what_they_would_be_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B and p of groups, from the scale of effects and from coefficients: the same draws."""
+    with torch.no_grad(), validation(False):
+        one, other = (whitened_or_crossed(WhitenedCompiled, 16) for _ in range(2))
+        assert isinstance(one, Whitened) and isinstance(other, Whitened) and one.ladder.simple
+        monkeypatch.setattr(other.ladder, "simple", False)
+        lean, whole = advance(one, [60], 40), advance(other, [60], 40)
+    for name, x in lean.items():
+        torch.testing.assert_close(whole[name], x, rtol=1e-8, atol=1e-8)
+        assert len(x.flatten(0, 1).unique(dim=0)) > 100
+
+
 def whitened_or_crossed(made: type[Engine], chains: int) -> Engine:
     """A whitened engine after 40 sweeps of warm-up."""
     crossed = Crossed(["school", "tutor"], ["x"], family="bernoulli")
