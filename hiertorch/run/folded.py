@@ -5,7 +5,7 @@
 Near 0 a posterior of a scale has a finite density, as the folded distribution has, so that the ratio of both is
 bounded; a Student distribution of log x would run out far too soon (Tierney 1994, section 2.3.3, on why the ratio
 matters). Of a scale that lies AWAY from 0, whose posterior is skewed as a rule, the logarithm is proposed as others
-are; each fit decides by the draws that it is given.
+are, where its draws are more probable so; each fit decides by the draws that it is given.
 
 docs/decisions.md: Scales far from 0 by their logarithms.
 """
@@ -24,8 +24,8 @@ FREEDOM = 8
 MOST_FOLDED = 6
 """Scales whose signs are summed over, 2^6 patterns; of more none is folded, and logarithms are proposed."""
 
-AWAY = 3.0
-"""Standard deviations that the mean of a scale is away from 0, from which its logarithm is proposed."""
+AWAY = 2.0
+"""Standard deviations that the mean of a scale is away from 0 at least, where its logarithm is proposed."""
 
 SMALLEST = 1e-12
 """Of a proposed scale, whose logarithm must be a number."""
@@ -47,11 +47,11 @@ class Folded:
         """Mean `(sets, d)` and root of the covariance `(sets, d, d)` of draws `(n, d)`, which belong to the sets in
         turn; logarithms of scales taken back where these are folded, `(d,)`, as one is that is near 0 in any set.
         """
-        plain = draws.unflatten(0, (-1, sets)).exp()
-        near = (plain.mean(0) < AWAY * plain.std(0)).any(0)
+        each = draws.unflatten(0, (-1, sets))
+        near = _near(each).any(0)
         mine = torch.tensor([i in self.folded for i in range(self.width)], dtype=torch.bool, device=draws.device)
         folds = mine & near
-        x = _natural(draws, folds).unflatten(0, (-1, sets)).transpose(0, 1)  # (sets, n, d)
+        x = _natural(each, folds).transpose(0, 1)  # (sets, n, d)
         mean = x.mean(1)
         centred = x - mean.unsqueeze(1)
         covariance = wider**2 * centred.mT @ centred / max(1, x.shape[1] - 1)
@@ -96,6 +96,21 @@ class Folded:
             twice = len(self.folded) - folds.to(total.dtype).sum()
             total = total + torch.where(folds, u, 0.0).sum(1) - log(2.0) * twice
         return constant + total
+
+
+def _near(u: Tensor) -> Tensor:
+    """Whether logarithms u `(n, sets, d)` of scales are those of scales near 0, `(sets, d)`: less than AWAY from it, or
+    with a higher density on average under a folded Student distribution of their moments than of those of u.
+    """
+    x = u.exp()
+    (m, s), (middle, width) = ((y.mean(0), y.std(0)) for y in (x, u))
+
+    def log_student(z: Tensor) -> Tensor:
+        return -0.5 * (FREEDOM + 1) * torch.log1p(z.square() / FREEDOM)
+
+    folded = torch.logaddexp(log_student((x - m) / s), log_student((x + m) / s)) - s.log() + u
+    better = folded.mean(0) > (log_student((u - middle) / width) - width.log()).mean(0)
+    return better | (m < AWAY * s)
 
 
 def _natural(u: Tensor, folds: Tensor) -> Tensor:

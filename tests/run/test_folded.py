@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from hiertorch.run.folded import FREEDOM, Folded
+from hiertorch.run.folded import AWAY, FREEDOM, Folded
 
 DRAWS = torch.tensor(np.random.default_rng(3).normal([0.3, -1.0], [0.4, 0.5], (400, 2)))
 
@@ -84,6 +84,23 @@ def test_draws_of_both_forms_have_their_density(away):
     assert stats.kstest(u[:, 0], stats.t(FREEDOM, mean[0], sd[0]).cdf).pvalue > 1e-3
     near = stats.t(FREEDOM, mean[1], sd[1])
     assert stats.kstest(np.exp(u[:, 1]), lambda x: near.cdf(x) - near.cdf(-np.asarray(x))).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name, folds", [("folded", True), ("logs", False), ("near", True)])
+def test_the_form_is_that_under_which_draws_are_more_probable(name, folds):
+    """Of draws of either form, all but the last 2.5 sd away from 0; by scipy's densities of the same moments."""
+    rng = np.random.default_rng(8)
+    x = {
+        "folded": abs(2.5 + rng.normal(size=4_000)),
+        "logs": np.exp(0.42 * rng.normal(size=4_000)),
+        "near": rng.gamma(2.5, 1.0, 4_000),  # better as logarithms, but too near to 0 to have its tail there
+    }[name]
+    u = np.log(x)
+    student, own = stats.t(FREEDOM, x.mean(), x.std()), stats.t(FREEDOM, u.mean(), u.std()).logpdf(u).mean()
+    better = (np.log(student.pdf(x) + student.pdf(-x)) + u).mean() > own
+    assert better == (name == "folded")
+    assert (x.mean() > AWAY * x.std()) == (name != "near")
+    assert Folded([True]).fit(torch.tensor(u[:, None]))["folds"].tolist() == [folds]
 
 
 def test_a_scale_near_0_in_one_data_set_is_folded():
