@@ -24,7 +24,7 @@ FUNCTIONS: dict[str, object] = {
         *("abs", "ceil", "cos", "cosh", "exp", "expm1", "floor", "log", "log10", "log1p", "log2", "maximum"),
         *("minimum", "power", "round", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "where"),
     )
-} | {"np": np}
+} | {"np": np, "pi": np.pi}
 """That formulas know beside those of `formulae`."""
 
 INTERCEPT = "Intercept"

@@ -50,6 +50,7 @@ SPELLINGS = (
     (r"\^", "**"),
     (r"\b(?:as\.)?factor\(", "C("),
     (r"\brelevel\(", "T("),
+    (r"\bnp\.pi\b", "pi"),
     (r"\bTRUE\b", "True"),
     (r"\bFALSE\b", "False"),
 )
