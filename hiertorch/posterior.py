@@ -245,17 +245,23 @@ class Posterior(Fit):
         """
         return storage.to_arviz(self.drawn())
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything but model and data to one file, whole or not at all: draws to the bit, labels with their
-        types, and where a run with `start=` goes on. The format is safetensors, whatever the name of the file.
+    def save(self, path: str | os.PathLike[str], *, data: bool = True) -> None:
+        """Write a posterior to one file, whole or not at all: draws to the bit, labels with their types, and where a
+        run with `start=` goes on. Of a model that a formula made the file has the formula and the columns that it
+        reads, so that what is loaded predicts; any other model and its data are given to `load`. The format is
+        safetensors, whatever the name of the file.
 
         A file that is there is replaced and keeps its mode; a symbolic link is followed.
+
+        Args:
+            path: of the file.
+            data: False leaves formula and columns out.
 
         Raises:
             DataError: if a label or a setting is of a type that the file can't hold, or if there are no draws.
             RunFolderError: if the file can't be written.
         """
-        storage.save(path, self.drawn())
+        storage.save(path, self.drawn(), data=data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, model: Model | None = None, data: Data | None = None) -> Self:
@@ -265,14 +271,17 @@ class Posterior(Fit):
             path: of the file.
             model: the model that was fitted, and
             data: its data: for predictions, criteria, updates, and for effects that were not stored, which need both.
+                What a formula made is made again from the file.
 
         Raises:
             DataError: if there is no such file, or it isn't one of these, or is damaged.
             ModelError, DataError: if model and data are not those that were fitted.
         """
-        posterior = storage.load(path, cls)
+        posterior, made = storage.load(path, cls)
         if model is not None or data is not None:
             attach(posterior, model, data)
+        elif made is not None:
+            attach(posterior, *made.again())
         return posterior
 
 

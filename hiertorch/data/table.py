@@ -13,6 +13,7 @@ from hiertorch import wording
 from hiertorch.data import coding, reading
 from hiertorch.data.parts import Parts, counted
 from hiertorch.data.reading import check_aligned, check_column_name, check_mappings, check_names, read_column, renamed
+from hiertorch.data.remake import Remake
 from hiertorch.errors import DataError
 from hiertorch.runtime.surroundings import feels_at_home
 
@@ -25,6 +26,10 @@ class Reader(Protocol):
 
     def y(self, frame: pd.DataFrame) -> object:
         """The response, `(rows,)`."""
+
+    @property
+    def remake(self) -> Remake | None:
+        """How the data and their model are made again from a file; None if they can't be."""
 
 
 class Recipe(NamedTuple):

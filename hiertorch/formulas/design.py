@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from hiertorch import wording
+from hiertorch.data.remake import Remake
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
 from hiertorch.formulas.encoding import INTERCEPT, Matrix
@@ -165,6 +166,8 @@ class Encoding:
         effects: of each grouping, in the order in which the formula names them.
         told: "trials", "weights", "se" and "rate", as far as the formula has them.
         success: the level of a response of two levels that counts as 1; None where the response is numbers.
+        frame: the columns that the formula reads, of the rows that are fitted.
+        remake: how model and data are made again from a file, if they can be.
 
     Raises:
         DataError: for columns that the frame does not have, and terms that can't be computed.
@@ -173,6 +176,8 @@ class Encoding:
 
     def __init__(self, parts: Parts, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
         self.parts, self.every = parts, tuple(frame.columns)
+        self.frame = frame[columns_read(parts, frame)]
+        self.remake: Remake | None = None
         self.predictors = [Predictor(name, terms, frame, functions) for name, terms in parts.terms.items()]
         self.effects = _effects(parts.terms, frame, functions)
         self.told = tuple(parts.told)

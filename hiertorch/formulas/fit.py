@@ -4,10 +4,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import torch
+from torch.distributions import Distribution
 
 from hiertorch.arguments import check_choice
 from hiertorch.data.frames import as_frame
+from hiertorch.data.remake import Remake
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError, warn
 from hiertorch.families import Bernoulli, Binomial, Family, Gaussian, named
@@ -66,7 +69,35 @@ def formula(
         warn(f"{dropped} rows lack a value that the formula reads, and are left out.")
     encoding = Encoding(parts, table, functions or {})
     model = FormulaModel(encoding, _family(family, encoding), priors)
+    arguments = {"text": text, "family": family, "priors": _texts(priors or {}), "parameters": parameters}
+    if isinstance(family, str) and not functions and arguments["priors"] is not None:
+        encoding.remake = Remake(__name__, f"{FormulaModel.__module__}.FormulaModel", arguments, encoding.frame)
     return model, encoding.data(table, dtype)
+
+
+def again(arguments: Mapping[str, Any], frame: pd.DataFrame) -> tuple[FormulaModel, Data]:
+    """The model and the data that a file says; see `hiertorch.data.remake`."""
+    family, priors = arguments["family"], arguments["priors"]
+    return formula(arguments["text"], frame, family=family, priors=priors, **arguments["parameters"])
+
+
+def _texts(priors: Mapping[str, object]) -> dict[str, str] | None:
+    """Priors as text; None if one of them can't be."""
+    found = {}
+    for name, prior in priors.items():
+        if isinstance(prior, Distribution):
+            kind, values = (
+                type(prior),
+                {key: getattr(prior, key) for key in prior.arg_constraints if key in vars(prior)},
+            )
+            if not values or any(not isinstance(x, torch.Tensor) or x.dim() for x in values.values()):
+                return None
+            found[name] = f"{kind.__name__}({', '.join(f'{key}={float(x)!r}' for key, x in values.items())})"
+        elif isinstance(prior, str):
+            found[name] = prior
+        else:
+            return None
+    return found
 
 
 @at_home

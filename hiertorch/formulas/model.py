@@ -13,6 +13,7 @@ from hiertorch.errors import ModelError
 from hiertorch.families import Family
 from hiertorch.formulas.design import Effects, Encoding, Predictor
 from hiertorch.formulas.priors import Following, Unit, entry, read, stacked, taken_apart
+from hiertorch.model.copies import prior_text
 from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Derived, Latent, Values
 from hiertorch.models.autoscale import Autoscaled
@@ -123,7 +124,7 @@ class FormulaModel(Designed):
                 own = {int(k or 0): entry(f"{name}[{(entries[name] or [])[int(k or 0)]}]", x) for k, x in given.items()}
                 prior = replace(ready, own=own)
                 setattr(self, name, Latent(prior, labels=latent.labels))
-                said = ", ".join(f"{x} for {(entries[name] or [])[int(k or 0)]}" for k, x in given.items())
+                said = ", ".join(f"{prior_text(x)} for {(entries[name] or [])[k]}" for k, x in own.items())
                 self.texts[name] = f"{prior.text}; {said}"
 
     def linear_predictor(self, v: Values, data: Data) -> Tensor:
