@@ -3,8 +3,8 @@
 The package stands in districts. Each knows those on its left, and none on its right or beside it:
 
     errors wording arguments randomness runtime | data | model | families | models density | advice gaussian moves |
-    draws | predict comparison criticism pooling monitors | run dashboard report | fitting | refits | posterior |
-    sampling | priorgrid formulas | commands
+    draws | predict comparison criticism pooling monitors | effects | run dashboard report | fitting | refits |
+    posterior | sampling | priorgrid formulas | commands
 
 `Data` and a `Model` of `Latent`s become a log density in pieces (density/), the moves that fit it are planned and run
 (run/, fitting.py), and what comes out is a `Fit` (draws/), which everything that judges takes. `Posterior` is its face.

@@ -18,6 +18,9 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.joining import joined
 from hiertorch.draws.labelled import summary
 from hiertorch.draws.summaries import CI_PROB
+from hiertorch.effects.explained import r2
+from hiertorch.effects.hypotheses import hypothesis
+from hiertorch.effects.tables import fixef, ranef, varcorr
 from hiertorch.model.model import Model
 from hiertorch.pooling.factors import Pooling, pooling
 from hiertorch.predict.condition import Conditioned, condition
@@ -175,6 +178,42 @@ class Posterior(Fit):
         Pardoe 2006), shrinkage by group, and shares of variance; see `hiertorch.pooling.factors`.
         """
         return pooling(self)
+
+    def fixef(self, *, ci_prob: float = CI_PROB) -> pd.DataFrame:
+        """Mean, sd and interval of the coefficients that all rows share, "Intercept" and the terms' labels in models of
+        formulas: lme4's fixef.
+        """
+        return fixef(self, ci_prob)
+
+    def ranef(self, *, ci_prob: float = CI_PROB) -> pd.DataFrame:
+        """What each group adds to its population, u_gj = e_gj - E[e_gj | population], by grouping, group and effect:
+        lme4's ranef. Effects that were not stored are drawn again.
+        """
+        return ranef(self, ci_prob)
+
+    def varcorr(self, *, ci_prob: float = CI_PROB) -> pd.DataFrame:
+        """Sds of groups' effects, correlations (with `with`), and scales of the rows ("rows"): lme4's VarCorr."""
+        return varcorr(self, ci_prob)
+
+    def r2(self, *, ci_prob: float = CI_PROB) -> pd.DataFrame:
+        """R^2 = V(E y) / (V(E y) + E V(y)) over the rows, by draw (Gelman et al. 2019): "conditional" on the groups'
+        effects, and "marginal", with effects at their prior mean above; see `hiertorch.effects.explained`.
+        """
+        return r2(self, ci_prob)
+
+    def hypothesis(self, sentences: str | Sequence[str], *, ci_prob: float = CI_PROB) -> pd.DataFrame:
+        """Pr(left > right | y) of "SES > 0" or "SES - 2 * Sector < 0.5", its odds, and the interval of left - right.
+
+        Args:
+            sentences: of one sign, >, < or =, between numbers and parameters as `fixef` or `summary` calls them, with
+                + - * / ^ exp log sqrt abs.
+            ci_prob: probability within the interval.
+
+        Raises:
+            UnknownNameError: for a parameter that there isn't.
+            DataError: for a sentence that can't be read.
+        """
+        return hypothesis(self, sentences, ci_prob)
 
     def sensitivity(self, names: Sequence[str] | None = None) -> Sensitivity:
         """How much each parameter would move with a stronger or weaker prior or likelihood; see

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hiertorch"
 ORDER = """errors wording arguments randomness runtime | data | model | families | models density
-    | advice gaussian moves | draws | predict comparison criticism pooling monitors | run dashboard report
+    | advice gaussian moves | draws | predict comparison criticism pooling monitors | effects | run dashboard report
     | fitting | refits | posterior | sampling | priorgrid formulas | commands | __init__"""
 PLACE = {district: place for place, between in enumerate(ORDER.split("|")) for district in between.split()}
 DOORS = {"data.table": {"advice.requirements"}, "monitors.__init__": {"dashboard.monitor"}}  # Data.check, ht.monitors

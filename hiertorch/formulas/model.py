@@ -12,6 +12,7 @@ from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
 from hiertorch.formulas.design import Effects, Encoding, Predictor
+from hiertorch.formulas.encoding import INTERCEPT
 from hiertorch.formulas.priors import Following, Unit, entry, read, stacked, taken_apart
 from hiertorch.model.copies import prior_text
 from hiertorch.model.intervals import bounds
@@ -154,6 +155,17 @@ class FormulaModel(Designed):
     def design(self) -> Design:
         """The family and its offset; predictors are columns of designs."""
         return Design(self.family, self.encoding.predictors[0].offset)
+
+    def coefficients(self) -> dict[str, list[str]]:
+        """The intercept and slopes of every predictor; those of another parameter than the mean begin with its name."""
+        found = {}
+        for one in self.encoding.predictors:
+            prefix = f"{one.parameter}_" if one.parameter else ""
+            if one.intercept:
+                found[one.called("mu")] = [prefix + INTERCEPT]
+            if one.labels:
+                found[one.called("beta")] = [prefix + label for label in one.labels]
+        return found
 
     def extra_repr(self) -> str:
         """The formula, the family, and every latent with its prior and entries, one a line."""

@@ -7,7 +7,7 @@ plain `ht.Model` no design is known; it can be fitted and predicted from all the
 docs/decisions.md: A structure says its design.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -76,6 +76,12 @@ class Designed(Model):
     def linear_predictor(self, v: Values, data: Data) -> Tensor | None:
         """eta with its offset, which broadcasts to `(chains, rows)`; None if the model does not tell it apart."""
         return None
+
+    def coefficients(self) -> Mapping[str, Sequence[str]]:
+        """Latent -> what its entries are called, of the coefficients that all rows share, for tables of them; empty if
+        the model does not say, and then they are its population-level latents on the whole real line.
+        """
+        return {}
 
 
 def design_of(model: Model) -> Design | None:

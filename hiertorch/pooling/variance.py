@@ -104,14 +104,14 @@ def _variances(
     """Of some draws: variance of eta by plate and eta, in rows whose columns are at their means, and variance of a row,
     on average over other rows: each `(draws,)`.
     """
-    v = _with_effects(model, means, population)
+    v = with_effects(model, means, population)
     eta = _eta(model, v, means)  # (draws, rows)
     levels = {}
     for plate, names in effects.items():
         total = torch.zeros_like(eta)
         for name in names:
-            for shift in _roots(model.prior(name, v, means), v[name]):
-                moved = _with_effects(model, means, population, name, shift)
+            for shift in roots(model.prior(name, v, means), v[name]):
+                moved = with_effects(model, means, population, name, shift)
                 total = total + (_eta(model, moved, means) - eta).square()
         levels[plate] = total.mean(-1)
     spread = torch.stack(list(levels.values())).sum(0)
@@ -119,7 +119,7 @@ def _variances(
     return levels, centre[:, 0], _row_variance(model, v, rows, centre, spread.unsqueeze(-1))
 
 
-def _with_effects(
+def with_effects(
     model: Model, data: Data, population: Mapping[str, Tensor], name: str | None = None, shift: Tensor | float = 0.0
 ) -> Values:
     """All latents, group-level ones at the mean of their prior given those before; one of them shifted."""
@@ -135,7 +135,7 @@ def _with_effects(
     return model.values(values)
 
 
-def _roots(prior: Distribution, value: Tensor) -> Iterator[Tensor]:
+def roots(prior: Distribution, value: Tensor) -> Iterator[Tensor]:
     """The columns of a root of the prior's covariance, each a shift of the effects `(draws, groups, *event)`."""
     base = prior.base_dist if isinstance(prior, Independent) else prior
     number = math.prod(value.shape[2:])
