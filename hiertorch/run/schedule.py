@@ -61,7 +61,7 @@ WHITENED_DRAWS = 400
 """Draws of each chain of a whitened model, of which some half are effective."""
 
 COLLAPSED_WARMUP = 100
-"""Sweeps of warm-up of a collapsed model for every three dimensions."""
+"""Sweeps of warm-up of a collapsed model for every three dimensions, unless it has settled before."""
 
 FEW_CHAINS, FEW_SWEEPS = 8, 40
 """Chains, and sweeps of warm-up for every three dimensions, of a collapsed model of which each density takes long: its
