@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hiertorch import families, models, monitors
+    from hiertorch.advice.priortable import priors
     from hiertorch.comparison.compare import Comparison, compare
     from hiertorch.comparison.criteria import Criterion
     from hiertorch.criticism.predictive import prior_check
@@ -75,11 +76,13 @@ __all__ = [
     "plan",
     "prior_check",
     "prior_grid",
+    "priors",
     "sample",
     "simulate_grouped",
 ]
 
 PLACES = {
+    "advice.priortable": ("priors",),
     "comparison.compare": ("Comparison", "compare"),
     "comparison.criteria": ("Criterion",),
     "criticism.predictive": ("prior_check",),

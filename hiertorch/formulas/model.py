@@ -1,7 +1,7 @@
 """The model that a formula says, with the latents that users see everywhere."""
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from itertools import combinations
 
 import torch
@@ -13,16 +13,20 @@ from hiertorch.errors import ModelError
 from hiertorch.families import Family
 from hiertorch.formulas.design import Effects, Encoding, Predictor
 from hiertorch.formulas.encoding import INTERCEPT
-from hiertorch.formulas.priors import Following, Unit, entry, read, stacked, taken_apart
-from hiertorch.model.copies import prior_text
+from hiertorch.formulas.priors import Following, Unit
 from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Derived, Latent, Values
 from hiertorch.models.autoscale import Autoscaled
 from hiertorch.models.design import Design, Designed
+from hiertorch.models.entries import taken_apart, with_own
 from hiertorch.wording import listed
 
 CONCENTRATION = 2.0
 """Of the LKJ prior: 2 keeps a little away from correlations of -1 and 1 (Stan user's guide, section 1.13)."""
+
+
+LKJ = re.compile(r"LKJ\(\s*([\d.]+)\s*\)")
+"""The prior of a correlation matrix, as text, whose size the formula says."""
 
 
 class FormulaModel(Designed):
@@ -75,10 +79,10 @@ class FormulaModel(Designed):
     def _add_common(self, one: Predictor) -> None:
         unit = self._units[one.parameter]
         if one.intercept:
-            self._follow(one.called("mu"), Following("intercept", one.column, (), (unit,), {}))
+            self._follow(one.called("mu"), Following("intercept", one.column, (), (unit,)))
         if one.labels:
             units = (unit,) * len(one.labels)
-            self._follow(one.called("beta"), Following("coefficient", one.column, tuple(one.labels), units, {}))
+            self._follow(one.called("beta"), Following("coefficient", one.column, tuple(one.labels), units))
 
     def _follow(self, name: str, prior: Following) -> None:
         setattr(self, name, Latent(prior, labels=list(prior.labels) or None))
@@ -87,7 +91,7 @@ class FormulaModel(Designed):
     def _add_effects(self, effects: Effects) -> None:
         name, labels = effects.name, effects.labels
         units = tuple(self._units[block.parameter] for block in effects.blocks for _ in block.labels)
-        self._follow(f"sigma_{name}", Following("scale", effects.column, tuple(labels), units, {}))
+        self._follow(f"sigma_{name}", Following("scale", effects.column, tuple(labels), units))
         for k, part in enumerate(effects.roots):
             root = _root(name, k)
             setattr(self, root, Latent(LKJCholesky(part.stop - part.start, CONCENTRATION)))
@@ -101,32 +105,22 @@ class FormulaModel(Designed):
         )
 
     def _replace(self, priors: Mapping[str, object]) -> None:
-        entries = {
-            name: [str(x) for x in latent.axes[0]] if latent.axes else None for name, latent in self.latents.items()
-        }
-        for name, given in taken_apart(priors, entries).items():
+        for name, given in taken_apart(priors, self.latents, "the model").items():
             latent = self.latents[name]
             if latent.plate is not None:
                 raise ModelError(f"the prior of {name!r} is what the formula says: give one of its scales, sigma_....")
-            if None in given:
-                prior = read(name, given.pop(None))
-                if given:  # the rest of the entries
-                    labels = entries[name] or []
-                    each = [entry(name, given[k]) if k in given else entry(name, prior) for k in range(len(labels))]
-                    prior = stacked(each, torch.zeros((), dtype=torch.float64, device="cpu"))
-                self.texts.pop(name, None)
-                scalar = not isinstance(prior, Distribution) or not prior.event_shape
-                event = tuple(len(axis) for axis in latent.axes) if scalar else ()
-                setattr(self, name, Latent(prior, labels=latent.labels, event=event))
-            else:
-                ready = latent.prior
-                if not isinstance(ready, Following):
-                    raise ModelError(f"{name!r} has one prior for all of its entries: give priors={{{name!r}: ...}}.")
-                own = {int(k or 0): entry(f"{name}[{(entries[name] or [])[int(k or 0)]}]", x) for k, x in given.items()}
-                prior = replace(ready, own=own)
-                setattr(self, name, Latent(prior, labels=latent.labels))
-                said = ", ".join(f"{prior_text(x)} for {(entries[name] or [])[k]}" for k, x in own.items())
-                self.texts[name] = f"{prior.text}; {said}"
+            if match := LKJ.fullmatch(str(given.get(None))):
+                dim = latent.prior.event_shape[0] if isinstance(latent.prior, LKJCholesky) else 0
+                if not dim:
+                    raise ModelError(f"{name!r} is no correlation, and has no prior {match[0]!r}.")
+                given = {None: LKJCholesky(dim, float(match[1]))}
+            prior, text = with_own(name, latent, given, self.texts.get(name, ""))
+            scalar = isinstance(prior, Distribution) and not prior.event_shape
+            event = tuple(len(axis) for axis in latent.axes) if scalar else ()
+            setattr(self, name, Latent(prior, labels=latent.labels, event=event))
+            self.texts.pop(name, None)
+            if text:
+                self.texts[name] = text
 
     def linear_predictor(self, v: Values, data: Data) -> Tensor:
         """eta of the mean, `(chains, rows)`."""

@@ -1,20 +1,18 @@
 """What all ready structures share: a family, predictors, an offset, and priors that can be replaced."""
 
-import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, distributions
+from torch import Tensor
 from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family, Gaussian, NegativeBinomial, StudentT, named
-from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.autoscale import autoscaled
 from hiertorch.models.design import Design, Designed
+from hiertorch.models.entries import taken_apart, with_own
 
 Prior = Distribution | Callable[..., Distribution]
 
@@ -178,18 +176,14 @@ class Regression(Designed):
             raise ModelError(
                 f'priors is "autoscale", "tutorial", or a mapping from latents to priors; found {priors!r}.'
             )
-        own = priors if isinstance(priors, Mapping) else {}
-        ready = [name for name in self.latents if name in self._ready and name not in own]
+        own = taken_apart(priors, self.latents, type(self).__name__) if isinstance(priors, Mapping) else {}
+        ready = [name for name in self.latents if name in self._ready and None not in own.get(name, ())]
         chosen = autoscaled(self.latents, ready, self.family, self.offset, self.time)
         for name, prior in chosen.items():
             self._set_prior(name, prior, prior.text)
         for name, given in own.items():
-            if name not in self.latents:
-                raise ModelError(
-                    f"priors names {name!r}, which {type(self).__name__} does not have here; its latents are "
-                    f"{', '.join(self.latents)}."
-                )
-            self._set_prior(name, given if isinstance(given, Distribution) or callable(given) else parsed(name, given))
+            made, text = with_own(name, self.latents[name], given, self.texts.get(name, ""))
+            self._set_prior(name, made, text)
 
     def _set_prior(self, name: str, prior: Distribution | Callable[..., Distribution], text: str = "") -> None:
         old = self.latents[name]
@@ -240,33 +234,3 @@ def predictor(data: Data, name: str) -> Tensor:
             "name, as in ht.Data(..., x1=X[:, 0], x2=X[:, 1]) with predictors=['x1', 'x2']."
         )
     return x
-
-
-def parsed(name: str, text: object) -> Distribution:
-    """A prior from text such as "Normal(0, 10)" or "Gamma(2, rate=0.5)": a class of `torch.distributions` and numbers.
-
-    Raises:
-        ModelError: if it is none.
-    """
-    try:
-        call = ast.parse(str(text), mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-            raise ValueError("it is no call")
-        kind: Any = HalfStudentT if call.func.id == "HalfStudentT" else getattr(distributions, call.func.id)
-        arguments = [_number(part) for part in call.args]
-        named_arguments = {str(part.arg): _number(part.value) for part in call.keywords}
-        return kind(*arguments, **named_arguments)
-    except (ValueError, AttributeError, SyntaxError, TypeError) as error:
-        raise ModelError(
-            f"the prior of {name!r} is a distribution, a function, or text such as 'Normal(0, 10)' with a name of "
-            f"torch.distributions and numbers; found {text!r} ({error})."
-        ) from error
-
-
-def _number(node: ast.expr) -> float | Tensor:
-    value = ast.literal_eval(node)
-    if isinstance(value, str | bytes | bool):
-        raise ValueError(f"{value!r} is no number")
-    if isinstance(value, list):
-        return torch.tensor([float(x) for x in value], dtype=torch.float64, device="cpu")
-    return torch.tensor(float(value), dtype=torch.float64, device="cpu")

@@ -208,7 +208,29 @@ def test_priors_by_entry(frame):
     ready, _ = ht.formula("y ~ x + z + kind + (x | g)", frame)
     first = ready.prior("sigma_g", values, data).base_dist.log_prob(s)[..., 0]
     np.testing.assert_allclose(sigma.log_prob(s), first + stats.halfnorm.logpdf(0.05, scale=0.1))
-    assert "StudentT" in repr(model) or "EntryWise" in repr(model)
+    assert "StudentT(3, 1, 0.5) for z" in repr(model)
+
+
+def test_priors_of_correlations_are_text(frame):
+    model, data = ht.formula("y ~ x + (x | g)", frame, priors={"L_g": "LKJ(4)"})
+    assert float(model.prior("L_g", model.values({}), data).concentration) == 4.0
+    with pytest.raises(ht.ModelError, match="is no correlation"):
+        ht.formula("y ~ x + (x | g)", frame, priors={"beta": "LKJ(4)"})
+
+
+def test_ready_classes_take_priors_by_entry(frame):
+    ready = ht.models.VaryingIntercepts("g", ["x", "z"], priors={"beta[z]": "Normal(1, 0.1)"})
+    data = frame_data(frame, ["g"], ["x", "z"])
+    v = ready.values({})
+    plain = ht.models.VaryingIntercepts("g", ["x", "z"])
+    mine, its = ready.prior("beta", v, data).base_dist, plain.prior("beta", v, data).base_dist
+    assert mine.mean[..., 1] == 1.0 and mine.stddev[..., 1] == pytest.approx(0.1)
+    torch.testing.assert_close(mine.stddev[..., 0].squeeze(), its.stddev[..., 0].squeeze())
+    assert "Normal(1, 0.1) for z" in repr(ready) and "collapsed" in str(ht.plan(ready, data))
+    fixed = ht.models.VaryingIntercepts("g", ["x", "z"], priors={"beta": "Normal(0, 3)", "beta[x]": "Normal(0, 1)"})
+    assert fixed.prior("beta", v, data).base_dist.stddev.squeeze().tolist() == [1.0, 3.0]
+    with pytest.raises(ht.ModelError, match=r"has no entry 'zz'; its entries: x, z\. Did you mean 'z'"):
+        ht.models.VaryingIntercepts("g", ["x", "z"], priors={"beta[zz]": "Normal(1, 0.1)"})
 
 
 def test_normal_entries_stay_normal_and_the_model_collapses(frame):
@@ -277,3 +299,16 @@ def test_one_line_fits_and_raw_frames_are_predicted(frame):
     more = frame.iloc[:3].assign(g="new")
     assert posterior.condition(more, seed=1) is not None
     assert posterior.update(more, seed=1) is not None
+
+
+def test_the_table_of_priors_names_what_may_be_set(frame):
+    model, data = ht.formula("y ~ x + z + (x | g)", frame, priors={"mu": "Normal(0, 3)"})
+    table = ht.priors(model, data)
+    names = ["mu", "beta", "beta[x]", "beta[z]", "sigma_g", "sigma_g[Intercept]", "sigma_g[x]", "L_g", "sigma_y"]
+    assert table.index.tolist() == names and table.loc["mu"].tolist() == ["Normal(0, 3)", False]
+    scale = 2.5 * frame["y"].std() / frame["x"].std()
+    assert f"{scale:.4g}" in table["prior"]["beta"] and table["follows"]["beta"]
+    for name in table.index:  # each can be given
+        given = "LKJ(3)" if name == "L_g" else "HalfNormal(1)" if name.startswith("sigma") else "Normal(0, 1)"
+        ht.formula("y ~ x + z + (x | g)", frame, priors={name: given})
+    assert "sd(y)" in ht.priors(model)["prior"]["beta"]

@@ -94,7 +94,10 @@ def test_a_wrong_formula_gets_its_sentence(frame, text):
 @pytest.mark.parametrize(
     ("priors", "sentence"),
     [
-        ({"gamma": "Normal(0, 1)"}, "priors names 'gamma', which the model does not have; its latents are mu, beta"),
+        (
+            {"gamma": "Normal(0, 1)"},
+            "priors names 'gamma', which the model does not have here",
+        ),
         ({"beta[X]": "Normal(0, 1)"}, r"'beta' has no entry 'X'; its entries: x, z"),
         ({"mu[x]": "Normal(0, 1)"}, "it has no entries"),
         ({"beta": "Normal"}, "the prior of 'beta' is a distribution, a function, or text"),
