@@ -87,7 +87,7 @@ def _response_findings(model: Model, data: Data, draws: Values, generator: torch
     y = data.y.reshape(-1, data.n_rows)
     statistics = (y.mean(-1), y.std(-1, correction=0))
     design = design_of(model)
-    slacks = (FAR if design is not None and design.family.link is LOG else 1.0, FAR)
+    slacks = (FAR if design is not None and design.family.link == LOG else 1.0, FAR)
     for what, found, expected, slack in zip(("mean", "sd"), statistics, simulated, slacks, strict=True):
         expected = expected[~expected.isnan()]
         if len(expected) < DRAWS // 2:

@@ -6,16 +6,22 @@ Structures (`hiertorch.models`) know nothing of what y is like. `hiertorch.famil
 
 from hiertorch.errors import ModelError
 from hiertorch.families.counts import NegativeBinomial, Poisson
-from hiertorch.families.family import IDENTITY, LOG, LOGIT, Derivatives, Family, Link
+from hiertorch.families.family import Derivatives, Family
 from hiertorch.families.gaussian import Gaussian
+from hiertorch.families.links import CLOGLOG, IDENTITY, INVERSE, LOG, LOGIT, PROBIT, SOFTPLUS, SQRT, Link
 from hiertorch.families.student_t import StudentT
 from hiertorch.families.successes import Bernoulli, Binomial
 
 __all__ = [
+    "CLOGLOG",
     "IDENTITY",
+    "INVERSE",
     "LOG",
     "LOGIT",
     "NAMES",
+    "PROBIT",
+    "SOFTPLUS",
+    "SQRT",
     "Bernoulli",
     "Binomial",
     "Derivatives",

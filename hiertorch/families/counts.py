@@ -9,34 +9,55 @@ from torch.distributions import Gamma
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
 from hiertorch.families import rowforms
-from hiertorch.families.family import LOG, Derivatives, Family, check_column_name, sd, uniform
+from hiertorch.families.family import Derivatives, Family, check_column_name, sd, uniform
+from hiertorch.families.links import IDENTITY, LOG, SOFTPLUS, SQRT, Link
 from hiertorch.model.latent import Latent, Values
 
 
 class Counts(Family):
-    """Counts, whose mean is exposure_i exp(eta_i).
+    """Counts, whose mean is exposure_i exp(eta_i), or another link's inverse of eta_i in place of the exponential.
 
     Args:
         exposure: the column that holds what the mean is in proportion to, such as a population or a time; 1 if left
             out.
+        link: "log", "sqrt", "softplus" or "identity", which makes predictors impossible at which the mean is negative.
     """
 
-    link, links = LOG, (LOG,)
+    link, links = LOG, (LOG, SQRT, SOFTPLUS, IDENTITY)
 
-    def __init__(self, exposure: str | None = None) -> None:
+    def __init__(self, exposure: str | None = None, link: Link | str | None = None) -> None:
         self.exposure, rate = exposure, "y"
+        self.set_link(link)
         if exposure is not None:
             check_column_name("exposure", exposure)
             self.columns, rate = (exposure,), f"y / {exposure}"
-            self.formula = self.formula.replace("exp(eta)", f"{exposure} exp(eta)")
+            mean = self.link.mean_text
+            self.formula = self.formula.replace(mean, f"{exposure} {mean}")
         self.scale_texts = (f"log(mean({rate}))", f"sd(log({rate}))")
+        if not self.has_default_link:
+            name = "" if self.scaled else self.link.name
+            self.scale_texts = (
+                f"{name}(mean({rate}))" if name else f"mean({rate})",
+                f"{name}'(mean({rate})) sd({rate})" if name else f"sd({rate})",
+            )
 
     def log_mean(self, eta: Tensor, data: Data) -> Tensor:
-        """eta_i + log exposure_i."""
+        """eta_i + log exposure_i, with the log link."""
         return eta if self.exposure is None else eta + data[self.exposure].log()
 
-    def form_of(self, kind: type[rowforms.RowForm], data: Data, latents: Mapping[str, str]) -> rowforms.FamilyForm:
-        """A form of counts, whose offset is log exposure_i."""
+    def mean_of(self, eta: Tensor, data: Data) -> Tensor:
+        """exposure_i times the inverse of the link."""
+        if self.link == LOG:
+            return self.log_mean(eta, data).exp()
+        mean = self.link.inverse(eta)
+        return mean if self.exposure is None else mean * data[self.exposure]
+
+    def form_of(
+        self, kind: type[rowforms.RowForm], data: Data, latents: Mapping[str, str]
+    ) -> rowforms.FamilyForm | None:
+        """A form of counts, whose offset is log exposure_i, with the log link."""
+        if not self.has_default_link:
+            return None
         offset = None if self.exposure is None else data[self.exposure].log()
         return rowforms.FamilyForm(kind, offset=offset, latents=latents)
 
@@ -50,8 +71,11 @@ class Counts(Family):
 
     def level_and_spread(self, y: Tensor, offset: Tensor, data: Data) -> tuple[Tensor, Tensor]:
         """The log of all counts over all expected ones, exposure exp(offset), and the sd of the rows' log rates, at
-        least 1. Half a count is added, without which none would be infinite.
+        least 1. Half a count is added, without which none would be infinite. With another link g, g(m) and |g'(m)| times
+        the sd of the rows' rates, m their mean.
         """
+        if not self.has_default_link:
+            return self.level_and_spread_of_mean(y if self.exposure is None else y / data[self.exposure].to(y), offset)
         expected = self.log_mean(offset, data).to(y)  # (rows,)
         y = (y if y.dim() == 1 else y.mean(0)).clamp(min=0.0)
         rates = (y + 0.5).log() - expected
@@ -63,6 +87,7 @@ class Poisson(Counts):
 
     Args:
         exposure: the column that holds it; 1 if left out.
+        link: "log", "sqrt", "softplus" or "identity".
     """
 
     name = "poisson"
@@ -70,19 +95,25 @@ class Poisson(Counts):
 
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.Poisson:
         """Poisson."""
-        return distributions.Poisson(self.log_mean(eta, data).exp())
+        return distributions.Poisson(self.mean_of(eta, data))
 
-    def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives:
-        """y - m and -m."""
+    def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
+        """y - m and -m, with the log link."""
+        if not self.has_default_link:
+            return None
         m = self.log_mean(eta, data).exp()
         return Derivatives(y - m, -m)
 
-    def row_form(self, data: Data) -> rowforms.FamilyForm:
+    def row_form(self, data: Data) -> rowforms.FamilyForm | None:
         """Counts whose variance is their mean."""
         return self.form_of(rowforms.Poisson, data, {})
 
-    def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
-        """log(1 + 1 / m), m = exp(eta + spread / 2) the mean over effects (Nakagawa & Schielzeth 2010, table 2)."""
+    def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor | None:
+        """log(1 + 1 / m), m = exp(eta + spread / 2) the mean over effects (Nakagawa & Schielzeth 2010, table 2); by the
+        slope of another link.
+        """
+        if not self.has_default_link:
+            return self.variance_by_slope(eta, v, data)
         return (-self.log_mean(eta + 0.5 * spread, data)).exp().log1p()
 
 
@@ -93,6 +124,7 @@ class NegativeBinomial(Counts):
 
     Args:
         exposure: the column that holds it; 1 if left out.
+        link: "log", "sqrt", "softplus" or "identity".
     """
 
     name = "negative_binomial"
@@ -101,19 +133,28 @@ class NegativeBinomial(Counts):
 
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.NegativeBinomial:
         """Negative binomial; torch's total_count is phi, and its odds are m / phi."""
+        if not self.has_default_link:
+            m = self.mean_of(eta, data)
+            return distributions.NegativeBinomial(v.phi_y, m / (m + v.phi_y))
         return distributions.NegativeBinomial(v.phi_y, logits=self.log_mean(eta, data) - v.phi_y.log())
 
-    def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives:
-        """y - (y + phi) q and -(y + phi) q (1 - q) with q = m / (m + phi)."""
+    def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
+        """y - (y + phi) q and -(y + phi) q (1 - q) with q = m / (m + phi), with the log link."""
+        if not self.has_default_link:
+            return None
         logit = self.log_mean(eta, data) - v.phi_y.log()
         q, total = logit.sigmoid(), y + v.phi_y
         return Derivatives(y - total * q, -total * q * (-logit).sigmoid())
 
-    def row_form(self, data: Data) -> rowforms.FamilyForm:
+    def row_form(self, data: Data) -> rowforms.FamilyForm | None:
         """Counts with phi_y."""
         return self.form_of(rowforms.NegativeBinomial, data, {"phi": "phi_y"})
 
-    def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
-        """trigamma(1 / (1 / m + 1 / phi)), m = exp(eta + spread / 2) (Nakagawa, Johnson & Schielzeth 2017, table 1)."""
+    def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor | None:
+        """trigamma(1 / (1 / m + 1 / phi)), m = exp(eta + spread / 2) (Nakagawa, Johnson & Schielzeth 2017, table 1); by
+        the slope of another link.
+        """
+        if not self.has_default_link:
+            return self.variance_by_slope(eta, v, data)
         more = (-self.log_mean(eta + 0.5 * spread, data)).exp()  # 1 / m
         return torch.polygamma(1, 1.0 / (more + 1.0 / v.phi_y))

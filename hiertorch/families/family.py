@@ -17,27 +17,10 @@ from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
+from hiertorch.families.links import IDENTITY, Link, chosen, slope
 from hiertorch.families.rowforms import FamilyForm
 from hiertorch.model.latent import Latent, Values
 from hiertorch.model.means import centre
-
-
-class Link(NamedTuple):
-    """g(E[y_i]) = eta_i: a one-to-one map from means to linear predictors, for one trial or unit of exposure where a
-    family reads such a column.
-
-    Attributes:
-        name: for print.
-        inverse: linear predictors of any shape -> means.
-    """
-
-    name: str
-    inverse: Callable[[Tensor], Tensor]
-
-
-IDENTITY = Link("identity", torch.positive)  # of real numbers
-LOG = Link("log", torch.exp)  # of means above 0
-LOGIT = Link("logit", torch.sigmoid)  # of probabilities
 
 
 class Derivatives(NamedTuple):
@@ -56,8 +39,8 @@ class Family:
     Attributes:
         name: by which configs and messages call it.
         formula: of a row, for print.
-        link: from the mean to eta, in a class its default.
-        links: those that it can be made with.
+        link: from the mean to eta, or from what its docstring says in place of the mean; in a class its default.
+        links: those that it can be made with, the default first.
         parameters: the linear predictors that each row has. Of K > 1, eta is `(chains, rows, K)`, first derivatives are
             the same and second ones `(chains, rows, K, K)`; ready structures build one.
         latents: those that it reads beside eta, with their prior for data whose response has an sd of about 1.
@@ -88,10 +71,24 @@ class Family:
     columns: tuple[str, ...] = ()
     scale_texts: tuple[str, str] = ("0", "1")
 
+    def set_link(self, link: Link | str | None) -> None:
+        """Takes one of its links, by name or itself; its default if None.
+
+        Raises:
+            ModelError: if it has none of that name.
+        """
+        self.link = chosen(link, self.links, self.name)
+        self.formula = self.formula.replace(self.links[0].mean_text, self.link.mean_text)
+
+    @property
+    def has_default_link(self) -> bool:
+        """Whether its closed forms hold, which are those of its default link."""
+        return self.link == self.links[0]
+
     @property
     def scaled(self) -> bool:
         """Whether eta is in units of y, so that the spread of y says how wide priors have to be."""
-        return self.link is IDENTITY
+        return self.link == IDENTITY
 
     def distribution(self, eta: Tensor, v: Values, data: Data) -> Distribution:
         """Of y, with batch shape `(chains, rows)`; its support says what y can be, and it draws simulated responses."""
@@ -167,8 +164,20 @@ class Family:
         centred = y - offset
         return centred.mean(), sd(centred)
 
+    def level_and_spread_of_mean(self, y: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """g(m) less the mean offset, and |g'(m)| sd(y), m the mean of y: `level_and_spread` by the link alone."""
+        mean = y.mean() if self.scaled else y.mean().clamp(min=torch.finfo(y.dtype).tiny)
+        level = self.link.forward(mean)
+        return level - offset.mean(), sd(y) / slope(self.link, level).abs()
+
+    def variance_by_slope(self, eta: Tensor, v: Values, data: Data) -> Tensor | None:
+        """Var(y) / (dm / deta)^2: `link_variance` by the link alone (Nakagawa, Johnson & Schielzeth 2017, section 3)."""
+        variance = self.variance(eta, v, data)
+        return None if variance is None else variance / slope(self.link, eta).square()
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self.columns)})"
+        told = [*self.columns, *([] if self.has_default_link else [f"link={self.link.name!r}"])]
+        return f"{type(self).__name__}({', '.join(told)})"
 
 
 def check_column_name(argument: str, column: object) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor, distributions
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
 from hiertorch.families import rowforms
-from hiertorch.families.family import LOGIT, Derivatives, Family, check_column_name, sd
+from hiertorch.families.family import Derivatives, Family, check_column_name, sd
+from hiertorch.families.links import CLOGLOG, LOGIT, PROBABILITIES, Link
 from hiertorch.model.latent import Values
 
 MOST = 20
@@ -16,46 +17,67 @@ MOST = 20
 
 
 class Successes(Family):
-    """Successes of trials, whose log odds are eta."""
+    """Successes of trials, whose log odds are eta, or whose probability is another link's inverse of eta.
 
-    link, links = LOGIT, (LOGIT,)
+    Args:
+        link: "logit", "probit" or "cloglog".
+    """
+
+    link, links = LOGIT, PROBABILITIES
     scale_texts = ("logit(mean(y))", "1")
+
+    def __init__(self, link: Link | str | None = None) -> None:
+        self.set_link(link)
+        self.scale_texts = (f"{self.link.name}(mean(y))", "1")
+
+    def log_odds(self, eta: Tensor) -> Tensor:
+        """log(p / (1 - p)) of linear predictors of any shape."""
+        return self.link.log_odds(eta) if self.link.log_odds else torch.logit(self.link.inverse(eta))
 
     def trials_of(self, data: Data) -> Tensor:
         """Of each row, `(rows,)`, or `()` if all have the same number."""
         return data.y.new_ones(())
 
-    def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives:
-        """y - n p and -n p (1 - p)."""
+    def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
+        """y - n p and -n p (1 - p), with the logit."""
+        if not self.has_default_link:
+            return None
         p, trials = eta.sigmoid(), self.trials_of(data)
         return Derivatives(y - trials * p, -trials * p * (-eta).sigmoid())
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
-        """pi^2 / 3, that of the logistic distribution."""
-        return torch.full_like(eta, math.pi**2 / 3)
+        """pi^2 / 3, that of the logistic distribution; 1 with the probit, and pi^2 / 6, that of the Gumbel distribution,
+        with the cloglog (Nakagawa, Johnson & Schielzeth 2017, table 2).
+        """
+        variance = math.pi**2 / 3 if self.link == LOGIT else math.pi**2 / 6 if self.link == CLOGLOG else 1.0
+        return torch.full_like(eta, variance)
 
     def level_and_spread(self, y: Tensor, offset: Tensor, data: Data) -> tuple[Tensor, Tensor]:
-        """The log odds of all trials together, less the mean offset, and 1, or the sd of the offset if that is more.
+        """The link of the share of all trials together, less the mean offset, and 1, or the sd of the offset if that is more.
         Half a success and half a failure are added, without which none of either would be infinite.
         """
         trials = self.trials_of(data).to(y).expand_as(y)
         done, all_ = y.sum() + 0.5, trials.sum() + 1.0
-        return torch.logit(done / all_) - offset.mean(), sd(offset).clamp(min=1.0)
+        return self.link.forward(done / all_) - offset.mean(), sd(offset).clamp(min=1.0)
 
 
 class Bernoulli(Successes):
-    """y_i ~ Bernoulli(p_i), logit(p_i) = eta_i."""
+    """y_i ~ Bernoulli(p_i), logit(p_i) = eta_i.
+
+    Args:
+        link: "logit", "probit" or "cloglog".
+    """
 
     name = "bernoulli"
     formula = "Bernoulli(logit^-1(eta))"
 
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.Bernoulli:
         """Bernoulli."""
-        return distributions.Bernoulli(logits=eta)
+        return distributions.Bernoulli(logits=self.log_odds(eta))
 
-    def row_form(self, data: Data) -> rowforms.FamilyForm:
-        """Of 0 and 1."""
-        return rowforms.FamilyForm(rowforms.Bernoulli)
+    def row_form(self, data: Data) -> rowforms.FamilyForm | None:
+        """Of 0 and 1, with the logit."""
+        return rowforms.FamilyForm(rowforms.Bernoulli) if self.has_default_link else None
 
 
 class Binomial(Successes):
@@ -63,23 +85,25 @@ class Binomial(Successes):
 
     Args:
         trials: the column that holds n_i.
+        link: "logit", "probit" or "cloglog".
     """
 
     name = "binomial"
 
-    def __init__(self, trials: str = "trials") -> None:
+    def __init__(self, trials: str = "trials", link: Link | str | None = None) -> None:
         check_column_name("trials", trials)
         self.trials, self.columns = trials, (trials,)
         self.formula = f"Binomial({trials}, logit^-1(eta))"
-        self.scale_texts = (f"logit(sum(y) / sum({trials}))", "1")
+        super().__init__(link)
+        self.scale_texts = (f"{self.link.name}(sum(y) / sum({trials}))", "1")
 
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.Binomial:
         """Binomial."""
-        return distributions.Binomial(data[self.trials], logits=eta)
+        return distributions.Binomial(data[self.trials], logits=self.log_odds(eta))
 
-    def row_form(self, data: Data) -> rowforms.FamilyForm:
-        """Successes of trials."""
-        return rowforms.FamilyForm(rowforms.Binomial, {"trials": data[self.trials]})
+    def row_form(self, data: Data) -> rowforms.FamilyForm | None:
+        """Successes of trials, with the logit."""
+        return rowforms.FamilyForm(rowforms.Binomial, {"trials": data[self.trials]}) if self.has_default_link else None
 
     def trials_of(self, data: Data) -> Tensor:
         """The column."""
