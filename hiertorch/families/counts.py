@@ -71,11 +71,12 @@ class Counts(Family):
 
     def level_and_spread(self, y: Tensor, offset: Tensor, data: Data) -> tuple[Tensor, Tensor]:
         """The log of all counts over all expected ones, exposure exp(offset), and the sd of the rows' log rates, at
-        least 1. Half a count is added, without which none would be infinite. With another link g, g(m) and |g'(m)| times
-        the sd of the rows' rates, m their mean.
+        least 1. Half a count is added, without which none would be infinite. With another link g it is g(m) and
+        |g'(m)| times the sd of the rows' rates, m their mean, or m^(1/2) if that is more.
         """
         if not self.has_default_link:
-            return self.level_and_spread_of_mean(y if self.exposure is None else y / data[self.exposure].to(y), offset)
+            rates = y if self.exposure is None else y / data[self.exposure].to(y)
+            return self.level_and_spread_of_mean(rates, offset, 0.5)
         expected = self.log_mean(offset, data).to(y)  # (rows,)
         y = (y if y.dim() == 1 else y.mean(0)).clamp(min=0.0)
         rates = (y + 0.5).log() - expected

@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.families.links import IDENTITY, Link, chosen, slope
+from hiertorch.families.links import IDENTITY, INVERSE, SQRT, Link, chosen, slope
 from hiertorch.families.rowforms import FamilyForm
 from hiertorch.model.latent import Latent, Values
 from hiertorch.model.means import centre
@@ -44,9 +44,10 @@ class Family:
         parameters: the linear predictors that each row has. Of K > 1, eta is `(chains, rows, K)`, first derivatives are
             the same and second ones `(chains, rows, K, K)`; ready structures build one.
         latents: those that it reads beside eta, with their prior for data whose response has an sd of about 1.
-        scales: those of its latents that are scales in units of y, whose prior the data can choose.
+        scales: those of its latents that are scales in a unit of y (`unit_of_scales`), whose prior the data can choose.
         columns: names of the columns that it reads.
         scale_texts: `level_and_spread` in words, for print.
+        unit_text: `unit_of_scales` in words, if it is not the spread.
 
     Example:
         >>> import hiertorch as ht
@@ -70,6 +71,7 @@ class Family:
     scales: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     scale_texts: tuple[str, str] = ("0", "1")
+    unit_text: str = ""
 
     def set_link(self, link: Link | str | None) -> None:
         """Takes one of its links, by name or itself; its default if None.
@@ -89,6 +91,11 @@ class Family:
     def scaled(self) -> bool:
         """Whether eta is in units of y, so that the spread of y says how wide priors have to be."""
         return self.link == IDENTITY
+
+    @property
+    def usual_predictor(self) -> float:
+        """A predictor that is possible: 0, or 1 where it has to be above 0, by the link or for the mean to be."""
+        return 1.0 if self.link in (INVERSE, SQRT) or (self.scaled and self.links[0] != IDENTITY) else 0.0
 
     def distribution(self, eta: Tensor, v: Values, data: Data) -> Distribution:
         """Of y, with batch shape `(chains, rows)`; its support says what y can be, and it draws simulated responses."""
@@ -164,14 +171,20 @@ class Family:
         centred = y - offset
         return centred.mean(), sd(centred)
 
-    def level_and_spread_of_mean(self, y: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        """g(m) less the mean offset, and |g'(m)| sd(y), m the mean of y: `level_and_spread` by the link alone."""
+    def unit_of_scales(self, y: Tensor, offset: Tensor, data: Data) -> Tensor:
+        """How wide the prior of a latent among `scales` is, `()`: the spread of eta, whose units they mostly have."""
+        return self.level_and_spread(y, offset, data)[1]
+
+    def level_and_spread_of_mean(self, y: Tensor, offset: Tensor, power: float) -> tuple[Tensor, Tensor]:
+        """g(m) less the mean offset, and |g'(m)| sd(y), m the mean of y: `level_and_spread` by the link alone. An sd is
+        taken to be m^power at least.
+        """
         mean = y.mean() if self.scaled else y.mean().clamp(min=torch.finfo(y.dtype).tiny)
         level = self.link.forward(mean)
-        return level - offset.mean(), sd(y) / slope(self.link, level).abs()
+        return level - offset.mean(), torch.maximum(sd(y), mean.abs() ** power) / slope(self.link, level).abs()
 
     def variance_by_slope(self, eta: Tensor, v: Values, data: Data) -> Tensor | None:
-        """Var(y) / (dm / deta)^2: `link_variance` by the link alone (Nakagawa, Johnson & Schielzeth 2017, section 3)."""
+        """Var(y) / (dm / deta)^2: `link_variance` by the link (Nakagawa, Johnson & Schielzeth 2017, section 3)."""
         variance = self.variance(eta, v, data)
         return None if variance is None else variance / slope(self.link, eta).square()
 

@@ -46,15 +46,15 @@ class Successes(Family):
         return Derivatives(y - trials * p, -trials * p * (-eta).sigmoid())
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
-        """pi^2 / 3, that of the logistic distribution; 1 with the probit, and pi^2 / 6, that of the Gumbel distribution,
+        """pi^2 / 3, that of the logistic distribution; 1 with the probit; pi^2 / 6, that of the Gumbel distribution,
         with the cloglog (Nakagawa, Johnson & Schielzeth 2017, table 2).
         """
         variance = math.pi**2 / 3 if self.link == LOGIT else math.pi**2 / 6 if self.link == CLOGLOG else 1.0
         return torch.full_like(eta, variance)
 
     def level_and_spread(self, y: Tensor, offset: Tensor, data: Data) -> tuple[Tensor, Tensor]:
-        """The link of the share of all trials together, less the mean offset, and 1, or the sd of the offset if that is more.
-        Half a success and half a failure are added, without which none of either would be infinite.
+        """The link of the share of all trials together, less the mean offset, and 1, or the sd of the offset if that is
+        more. Half a success and half a failure are added, without which none of either would be infinite.
         """
         trials = self.trials_of(data).to(y).expand_as(y)
         done, all_ = y.sum() + 0.5, trials.sum() + 1.0

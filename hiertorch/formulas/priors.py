@@ -45,10 +45,10 @@ class Unit:
         whose unit is 1, and a scale of y is at the spread of y.
         """
         if self.latent is None:
-            level, spread = response_scale(data, self.family, self.offset)
+            level, spread, _ = response_scale(data, self.family, self.offset)
         else:
             known = response_scale(data, self.family) if self.latent in self.family.scales else None
-            level, spread = (data.y.new_zeros(()) if known is None else known[1].log()), data.y.new_ones(())
+            level, spread = (data.y.new_zeros(()) if known is None else known[2].log()), data.y.new_ones(())
         return level, spread if self.intercept else torch.hypot(level, spread)
 
     @property
@@ -56,7 +56,9 @@ class Unit:
         """In words."""
         if self.latent is None:
             return self.family.scale_texts
-        return (f"log({self.family.scale_texts[1]})" if self.latent in self.family.scales else "0"), "1"
+        return (
+            f"log({self.family.unit_text or self.family.scale_texts[1]})" if self.latent in self.family.scales else "0"
+        ), "1"
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,16 +122,44 @@ def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[s
     drawn = {name: x.to(data.dtype) for name, x in reads.values.items()}
     natural = None if reads.response is None else PREDICTORS.get(type(reads.response))
 
-    def of_rows(values: Mapping[str, Tensor]) -> Tensor:
-        v = Values(dict(values), tuple(model.latents))
-        found = model.log_likelihood(v, data) if natural is None else natural(model.likelihood(v, data))
+    def density(values: Mapping[str, Tensor]) -> Tensor:
+        found = model.log_likelihood(Values(dict(values), tuple(model.latents)), data)
+        return found.expand(len(next(iter(values.values()))), data.n_rows)
+
+    def by_link(values: Mapping[str, Tensor]) -> Tensor:
+        assert natural is not None
+        found = natural(model.likelihood(Values(dict(values), tuple(model.latents)), data))
         return found.expand(len(next(iter(values.values()))), data.n_rows)
 
     candidates = [*effects, *(name for name in names if name not in effects)]
     codes = {n: data[plate] for n in effects for plate in [str(model.latents[n].plate)] if plate not in several}
     apart = [name for name in effects if name not in codes]
     if natural is None:
-        return _by_density(of_rows, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
+        return _by_density(density, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
+    try:
+        return _by_link(by_link, natural, drawn, effects, candidates, normal, model, data, codes, apart)
+    except NotAffine as reason:  # another link, or several predictors
+        if isinstance(reads.response, LOCATIONS):
+            raise
+        try:
+            return _by_density(density, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
+        except NotAffine:
+            raise reason from None
+
+
+def _by_link(
+    of_rows: Rows,
+    natural: Callable[..., Tensor],
+    drawn: Mapping[str, Tensor],
+    effects: Sequence[str],
+    candidates: Sequence[str],
+    normal: set[str],
+    model: Model,
+    data: Data,
+    codes: Mapping[str, Tensor],
+    apart: Sequence[str],
+) -> Predictor:
+    """Columns of what is linear in latents with the usual link of a distribution."""
     base = {name: torch.zeros_like(x[:1]) if name in normal else x[:1] for name, x in drawn.items()}
     columns = {name: x for name in candidates for x in [_linear(of_rows, base, drawn, name, apart)] if x is not None}
     columns = {name: x for name, x in columns.items() if name in effects or bool((x != 0).any())}

@@ -152,7 +152,8 @@ class Autoscaled:
         """Centre and width of every entry, `(2, *event)`."""
         if self.name == "phi":
             return torch.stack([data.y.new_zeros(()), _gap(data, str(self.times))])
-        level, spread = response_scale(data, self.family, self.offset)
+        level, spread, unit = response_scale(data, self.family, self.offset)
+        spread = unit if self.role == "noise" else spread
         widths = spread * torch.stack([_width(data, *each) for each in zip(self.columns, self.more, strict=True)])
         if self.times is not None:
             widths = widths / _gap(data, self.times).sqrt()
@@ -163,6 +164,7 @@ class Autoscaled:
     def text(self) -> str:
         """For print, such as Normal(mean(y), 2.5 sd(y))."""
         level, spread = self.family.scale_texts
+        spread = (self.family.unit_text or spread) if self.role == "noise" else spread
         factors = [spread] if spread != "1" else []
         factors += ["|1, mean(x) / sd(x)|"] if any(self.more) else []
         over = " / sd(x)" * len(self.shape) + (f" / sqrt(mean gap of {self.times})" if self.times else "")
@@ -210,8 +212,8 @@ def column_scale(data: Data, name: str) -> Tensor:
 
 
 def response_scale(data: Data, family: Family, offset: str | None = None) -> Tensor:
-    """Level and spread of the linear predictor without its offset, as the response tells, `(2,)`; the responses of all
-    chains count together.
+    """Level and spread of the linear predictor without its offset, and the unit of scales of rows, as the response
+    tells, `(3,)`; the responses of all chains count together.
 
     Raises:
         DataError: if the response has no spread.
@@ -223,12 +225,13 @@ def response_scale(data: Data, family: Family, offset: str | None = None) -> Ten
         shift = torch.zeros_like(y) if offset is None else part[offset].double()
         level, spread = family.level_and_spread(y, shift, part)
         least = 8.0 * torch.finfo(data.dtype).eps * level.abs() * family.scaled  # less is rounding
-        if not bool(level.isfinite() & spread.isfinite() & (spread > least)):
+        unit = family.unit_of_scales(y, shift, part)
+        if not bool(level.isfinite() & spread.isfinite() & (spread > least) & (unit > 0)):
             raise DataError(
                 f"the response {data.name!r} has no spread (one row, or one value in all), by which priors could be "
                 'scaled: give all priors, priors={...}, or take priors="tutorial", which do not look at the data.'
             )
-        return torch.stack([level, spread]).to(data.y)
+        return torch.stack([level, spread, unit]).to(data.y)
 
     key = ("response", "scale", type(family).__qualname__, repr(family), repr(offset))
     return data.computed_once(key, numbers)

@@ -23,7 +23,7 @@ FEW = 8
 class Regression(Designed):
     """y_i ~ family(eta_i),  eta_i = offset_i + what the structure says of predictors and groups.
 
-    A model has the latents that its family reads: sigma_y, nu_y ~ Gamma(2, 0.1), phi_y ~ Gamma(2, 0.1). All that has a
+    A model has the latents that its family reads, such as sigma_y. All that has a
     unit has a prior as wide as the data ask for, see `hiertorch.models.autoscale`. The priors that each structure
     states in its class body are those of `priors="tutorial"`, with sigma_y ~ Gamma(1, 1): fixed, for data whose
     response and columns have an sd of about 1.
@@ -33,8 +33,8 @@ class Regression(Designed):
 
     Args:
         predictors: names of columns x with one coefficient each.
-        family: what y is like: "gaussian", "student_t", "bernoulli", "binomial", "poisson", "negative_binomial", or an
-            object of `hiertorch.families`.
+        family: what y is like, by a name in `hiertorch.families.NAMES`, such as "poisson", or an object of
+            `hiertorch.families`.
         offset: the column that is added to eta as it is.
         priors: "autoscale", or latent -> prior in place of the one that the data choose, `Normal(0.0, 10.0)` or as text
             "Normal(0, 10)"; or "tutorial". Priors that a subclass declares stay as they are.
@@ -103,7 +103,7 @@ class Regression(Designed):
         for name in {"sigma_y", "nu_y", "phi_y"} - set(self.family.latents):
             self.drop(name)
         for name, latent in self.family.latents.items():
-            own = self.latents.get(name)
+            own = None if self._owner(name) is Regression else self.latents.get(name)  # there it holds a place alone
             self.drop(name)
             setattr(self, name, own or latent)
             if own is None:
@@ -166,8 +166,11 @@ class Regression(Designed):
 
     def _is_ready(self, name: str) -> bool:
         """Whether a latent of the class body is a ready structure's, and no subclass's."""
-        owner = next((kind for kind in type(self).__mro__ if name in vars(kind)), Regression)
-        return owner.__module__.startswith("hiertorch.models.")
+        return self._owner(name).__module__.startswith("hiertorch.models.")
+
+    def _owner(self, name: str) -> type:
+        """The class in whose body a latent stands."""
+        return next((kind for kind in type(self).__mro__ if name in vars(kind)), Regression)
 
     def _replace(self, priors: Mapping[str, object] | str | None) -> None:
         if priors == "tutorial":

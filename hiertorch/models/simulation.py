@@ -72,7 +72,8 @@ def simulate_grouped(
     With a model, latents that `values` does not give are drawn from their prior. Predictors and offsets are standard
     normal by row, group-level predictors standard normal by group, trials whole numbers from 1 to 20, exposures uniform
     on 0.5 to 2, known standard errors uniform on 0.5 to 1.5. Priors that the data choose
-    (`hiertorch.models.autoscale`) see a response that lies around eta = 0, with sd 1 where it is in units of eta.
+    (`hiertorch.models.autoscale`) see a response that lies around eta = 0, or 1 where eta has to be above 0, with sd 1
+    where it is in units of eta.
 
     Args:
         groups: how many (6 if left out, or as many as `effects` or `rows` tell); by grouping, such as {"school": 6},
@@ -174,8 +175,11 @@ def _blank(design: Design, data: Data, generator: torch.Generator) -> Data:
     noughts = (noughts - noughts.mean()) / (noughts.std() if data.n_rows > 1 else 1.0)
     shift = torch.zeros(data.n_rows, dtype=data.dtype) if design.offset is None else data[design.offset]
     ones = Values({name: torch.ones(1, 1, dtype=torch.float64) for name in design.family.latents})
-    around = centre(design.family.distribution(shift.to(noughts).unsqueeze(0), ones, data))[0]
-    return data.replace(y=around + noughts if design.family.scaled else around)
+    family = design.family
+    eta = family.usual_predictor + shift.to(noughts) + (noughts if family.scaled or family.scales else 0.0)
+    if family.usual_predictor > 0.0:
+        eta = eta.clamp(min=0.1)
+    return data.replace(y=centre(family.distribution(eta.unsqueeze(0), ones, data))[0])
 
 
 def _columns(
