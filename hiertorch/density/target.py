@@ -24,7 +24,7 @@ from hiertorch.model.densities import prior_density, row_density, weighted
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.support import Condition
-from hiertorch.model.transport import location_scale, transport
+from hiertorch.model.transport import location_precision, location_scale, transport
 
 Found = TypeVar("Found")
 
@@ -152,6 +152,10 @@ class Target:
         """Location and scale of the latent's prior given the values, stacked on axis 0, or None if it has none."""
         return self._run("location_scale", name, self._location_scale, *self._parents(name, values))
 
+    def location_precision(self, name: str, values: Mapping[str, Tensor]) -> Tensor | None:
+        """Location and precision of the latent's prior given the values, or None; see `hiertorch.model.transport`."""
+        return self._run("location_precision", name, self._location_precision, *self._parents(name, values))
+
     def _cells(self, values: Mapping[str, Tensor]) -> Tensor:
         if self.prior_only:
             first = values[self.names[0]]
@@ -222,6 +226,9 @@ class Target:
 
     def _location_scale(self, name: str, *parents: Tensor) -> Tensor | None:
         return location_scale(self._prior(name, parents))
+
+    def _location_precision(self, name: str, *parents: Tensor) -> Tensor | None:
+        return location_precision(self._prior(name, parents), len(self.space.coordinates[name].event))
 
     def _row_pass(self, _: str, *values: Tensor) -> Piece:
         v = Values(dict(zip(self._read_by_rows, values, strict=True)), self.names, None, self._bounds)

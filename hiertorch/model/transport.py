@@ -92,6 +92,28 @@ def location_scale(distribution: Distribution) -> Tensor | None:
     return None
 
 
+def location_precision(distribution: Distribution, event: int) -> Tensor | None:
+    """Location and precision of the unconstrained latent under this prior, one beside the other, `(chains or 1, size or
+    1, K, 1 + K)` of K numbers, or None. Of families that are not normal it is that of their scales.
+
+    Args:
+        distribution: the prior.
+        event: how many dimensions its events have, 0 or 1.
+    """
+    if event == 0:
+        place = location_scale(distribution)
+        if place is None or place.dim() != 3:
+            return None
+        return torch.stack([place[0], place[1].square().reciprocal()], -1).unsqueeze(-2)
+    if isinstance(distribution, MultivariateNormal) and distribution.loc.dim() == 3:
+        return torch.cat([distribution.loc.unsqueeze(-1), distribution.precision_matrix], -1)
+    if event == 1 and isinstance(distribution, Independent) and is_standard(distribution):
+        place = location_scale(distribution)
+        if place is not None and place.dim() == 4:
+            return torch.cat([place[0].unsqueeze(-1), place[1].square().reciprocal().diag_embed()], -1)
+    return None
+
+
 def is_standard(distribution: Distribution) -> bool:
     """Whether an unconstrained draw is location + scale z, element by element, with z of a fixed distribution."""
     return (

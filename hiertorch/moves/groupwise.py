@@ -23,6 +23,7 @@ from hiertorch.moves.base import Move
 from hiertorch.moves.curvature import rooted
 from hiertorch.moves.guesses import WIDEST, Marginal, Site
 from hiertorch.moves.metropolis import Info, Noise, Tuning
+from hiertorch.moves.vectorsites import VectorSite
 
 LIMIT = 2.4
 """Best jump of a random walk on a standard normal, in its standard deviations (Gelman, Roberts & Gilks 1996)."""
@@ -48,7 +49,12 @@ class Groupwise(Move):
         if new.width == 1 and new.located:
             new.guess = Site(new.target, new.block[0])
         elif new.width <= WIDEST:
-            new.guess = Marginal(new.block, new.size, new.width)
+            values = structure.reads.values
+            placed = len(new.located) == len(new.block) and all(
+                new.target.location_precision(name, values) is not None for name in new.block
+            )
+            made = VectorSite(new.target, new.block, new.size, new.width) if placed else None
+            new.guess = made or Marginal(new.block, new.size, new.width)
         return new
 
     def _limit(self, state: State) -> Tensor | None:
