@@ -20,6 +20,7 @@ from hiertorch.draws.labelled import summary
 from hiertorch.draws.summaries import CI_PROB
 from hiertorch.effects.explained import r2
 from hiertorch.effects.hypotheses import hypothesis
+from hiertorch.effects.margins import Estimates, comparisons, predictions, slopes
 from hiertorch.effects.tables import fixef, ranef, varcorr
 from hiertorch.model.model import Model
 from hiertorch.pooling.factors import Pooling, pooling
@@ -178,6 +179,36 @@ class Posterior(Fit):
         Pardoe 2006), shrinkage by group, and shares of variance; see `hiertorch.pooling.factors`.
         """
         return pooling(self)
+
+    def predictions(self, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
+        """E[y | x_i] of the fitted rows or of others, in `draws`, and a `summary`. Groups that were fitted have their
+        effects; over those of others, and of groupings that the frame leaves out, is averaged.
+
+        Args:
+            frame: rows with the user's own columns; None takes those that were fitted.
+            settings: `by` (columns: averages over their cells), `average` (over all rows), `new_groups` ("average",
+                "sample" for one new group, "population" for effects at the mean of their prior), `draws` (4000; None
+                takes all), `ci_prob`, `seed`.
+
+        Raises:
+            DataError: for columns that can't be read, and data whose original columns are not known.
+        """
+        return predictions(self, frame, **settings)
+
+    def comparisons(self, variables: Any = None, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
+        """E[y | x_k = b] - E[y | x_k = a], all else as it is in each row; arguments and errors as in `predictions`.
+
+        Args:
+            variables: columns, all if left out: a number by +1 (0 against 1 where it has no others), categories each
+                against the first; or column -> a gap, "sd", or two values (a, b).
+            frame: rows; None takes those that were fitted.
+            settings: of `predictions`.
+        """
+        return comparisons(self, variables, frame, **settings)
+
+    def slopes(self, variables: Any = None, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
+        """dE[y | x_i] / dx_k by central differences, and of categories `comparisons`; arguments likewise."""
+        return slopes(self, variables, frame, **settings)
 
     def fixef(self, *, ci_prob: float = CI_PROB) -> pd.DataFrame:
         """Mean, sd and interval of the coefficients that all rows share, "Intercept" and the terms' labels in models of

@@ -1,7 +1,7 @@
 """The columns, response and groupings of a data set, as tensors."""
 
 import textwrap
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -26,6 +26,22 @@ class Reader(Protocol):
 
     def y(self, frame: pd.DataFrame) -> object:
         """The response, `(rows,)`."""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The columns that it reads, of the rows that were fitted."""
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Those of these columns that predict."""
+
+    @property
+    def factors(self) -> Collection[str]:
+        """Those that it reads as categories."""
+
+    @property
+    def plates(self) -> Mapping[str, Sequence[str]]:
+        """Grouping -> the columns that name a group."""
 
     @property
     def remake(self) -> Remake | None:

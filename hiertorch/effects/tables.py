@@ -90,9 +90,10 @@ def ranef(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:
 def varcorr(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:
     """See `hiertorch.posterior.Posterior.varcorr`."""
     check_probability(ci_prob)
-    keys, rows = list[tuple[Hashable, ...]](), list[Tensor]()
-    chains = fit.chains
-    for name, effects, values, _ in _learnt(fit, groups=False):
+    keys, rows, chains = list[tuple[Hashable, ...]](), list[Tensor](), fit.chains
+    held: Mapping[str, Tensor] = {}
+    for name, effects, values, look in _learnt(fit, groups=False):
+        held = look.stored
         model, plate = effects.model, effects.model.latents[name].plate
         with torch.no_grad(), validation(False):
             prior = model.prior(name, values, effects.data)
@@ -102,7 +103,6 @@ def varcorr(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:
                 keys.append((plate, entries[first], "" if second is None else entries[second]))
                 rows.append(x.unflatten(0, (chains, -1)))
     family = family_of(fit.fitted.model)
-    held = {**fit.more, **fit.draws}
     for name in () if family is None else family.scales:
         if name in held and held[name][0, 0].numel() == 1:
             keys.append(("rows", name, ""))
@@ -125,7 +125,8 @@ def _learnt(fit: Fit, *, groups: bool) -> Iterator[tuple[str, Effects, Values, P
     if not names:
         raise DataError("the model has no effects of groups around a population.")
     most = max(reads.values[name][0].numel() for name in names)
-    look = Pointwise(fit, min(DRAWS, max(FEWEST, NUMBERS // most)))
+    few = max(FEWEST, NUMBERS // most)
+    look = Pointwise(fit, min(DRAWS, few) if groups else few)
     if groups:
         look.hold()
         values = model.values({name: look.flat[name] for name in model.latents})

@@ -4,6 +4,7 @@ The data have the columns `common design` `(rows, P)`, of what all rows share bu
 `(rows, K)` for each grouping g; and `offset`, `trials` and `se` where there are any, whatever the frame's are called.
 """
 
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from hiertorch import wording
 from hiertorch.data.remake import Remake
@@ -22,6 +24,9 @@ from hiertorch.formulas.parsing import NAME, Parts, Terms, names_in
 COMMON, OFFSET = "common design", "offset"
 
 NA = ("error", "drop")
+
+FACTOR = re.compile(r"\b[CT]\(\s*([^\W\d_][\w.]*|`[^`]+`)")
+"""A column that a term takes as categories."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,25 @@ class Encoding:
         name, _ = _leveled(self.parts.response)
         return name or self.parts.response
 
+    @property
+    def plates(self) -> dict[str, tuple[str, ...]]:
+        """Grouping -> the columns that name a group."""
+        return {effects.plate: effects.columns for effects in self.effects}
+
+    @property
+    def inputs(self) -> list[str]:
+        """Columns that terms read, of all rows or of groups."""
+        named = {name for text in _terms(self.parts) for name in names_in(text)}
+        return [name for name in self.frame.columns if name in named]
+
+    @property
+    def factors(self) -> frozenset[str]:
+        """Columns that terms read as categories, by their kind or by factor()."""
+        called = {name.strip("`") for text in _terms(self.parts) for name in FACTOR.findall(text)}
+        kinds = {str(name): column.dtype for name, column in self.frame.items()}
+        others = {name for name, kind in kinds.items() if not is_numeric_dtype(kind) or is_bool_dtype(kind)}
+        return frozenset(called | others)
+
     def data(self, frame: pd.DataFrame, dtype: torch.dtype) -> Data:
         """The rows that are fitted."""
         weights = self._told["weights"].values[:, 0] if "weights" in self._told else None
@@ -247,6 +271,11 @@ def columns_read(parts: Parts, frame: pd.DataFrame) -> list[str]:
         named |= {name for bar in terms.bars for group in bar.groupings for name in group}
     named |= {name for text in texts for name in names_in(text)}
     return [name for name in frame.columns if name in named]
+
+
+def _terms(parts: Parts) -> list[str]:
+    """All terms, without offsets and groupings."""
+    return [text for each in parts.terms.values() for text in (each.common, *(bar.effects for bar in each.bars))]
 
 
 def complete(frame: pd.DataFrame, parts: Parts, na: str) -> tuple[pd.DataFrame, int]:

@@ -140,11 +140,15 @@ class FormulaModel(Designed):
 
     def likelihood(self, v: Values, data: Data) -> Distribution:
         """The family's, `(chains, rows)`."""
+        return self.family.distribution(self.linear_predictor(v, data), self.row_parameters(v, data), data)
+
+    def row_parameters(self, v: Values, data: Data) -> Values:
+        """With those that have a predictor of their own, `(chains, rows)`."""
         made = {
             latent_of(one.parameter): self._inverses[one.parameter](self._predictor(one, v, data))
             for one in self.encoding.predictors[1:]
         }
-        return self.family.distribution(self.linear_predictor(v, data), _Rows(v, made) if made else v, data)
+        return _Rows(v, made) if made else v
 
     def design(self) -> Design:
         """The family and its offset; predictors are columns of designs."""

@@ -77,6 +77,10 @@ class Designed(Model):
         """eta with its offset, which broadcasts to `(chains, rows)`; None if the model does not tell it apart."""
         return None
 
+    def row_parameters(self, v: Values, data: Data) -> Values:
+        """The latents that the family reads, of which each row may have its own."""
+        return v
+
     def coefficients(self) -> Mapping[str, Sequence[str]]:
         """Latent -> what its entries are called, of the coefficients that all rows share, for tables of them; empty if
         the model does not say, and then they are its population-level latents on the whole real line.

@@ -98,6 +98,16 @@ def test_effects_that_were_not_stored_are_drawn_again():
     assert np.abs(z).max() < 4.5
 
 
+def test_long_runs_are_thinned_for_effects_alone(monkeypatch):
+    monkeypatch.setattr("hiertorch.effects.tables.DRAWS", 40)
+    posterior = gaussian()
+    check(posterior.varcorr().loc[("rows", "sigma_y", "")], posterior["sigma_y"])
+    check(posterior.ranef().loc[("school", 104, "x")], posterior["effects_school"][:, ::6, 4, 1])
+    monkeypatch.setattr("hiertorch.effects.tables.FEWEST", 40)
+    monkeypatch.setattr("hiertorch.effects.tables.NUMBERS", 40)
+    check(posterior.varcorr().loc[("rows", "sigma_y", "")], posterior["sigma_y"][:, ::6])
+
+
 def test_two_blocks_have_no_correlation():
     posterior = ht.fit("y ~ x + (x || school) + (1 | sort)", pupils(), **SHORT)
     assert [*posterior.varcorr().index] == [

@@ -1,0 +1,210 @@
+"""What the mean of y does with x: predictions, comparisons and slopes, for each draw, averaged over rows if asked.
+
+    predictions    E[y | x_i]
+    comparisons    E[y | x_i, x_ik = b] - E[y | x_i, x_ik = a]
+    slopes         (E[y | x_i, x_ik + h / 2] - E[y | x_i, x_ik - h / 2]) / h
+
+The words and their meanings are those of the marginaleffects package (Arel-Bundock, Greifer & Heiss 2024, Journal of
+Statistical Software 111(9)). Averages are over rows within a draw, so that intervals are those of the average.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiertorch.arguments import check_probability, names_of
+from hiertorch.draws.fit import Fit
+from hiertorch.draws.summaries import CI_PROB, moments
+from hiertorch.effects.means import means, thinned
+from hiertorch.effects.rows import Columns, cells, checked, missing
+from hiertorch.errors import DataError
+
+DRAWS = 4_000
+"""That are looked at unless more are asked for."""
+
+STEP = {torch.float64: 1e-4, torch.float32: 3e-3}
+"""Of slopes, as a share of the column's range; rounding takes a wider one."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """A number for each row, or for each cell of rows.
+
+    Attributes:
+        draws: `(chains, draws, estimates)`.
+        summary: what each estimate is of, its mean, sd and equal-tailed interval.
+    """
+
+    draws: Tensor
+    summary: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return repr(self.summary)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What predictions, comparisons and slopes have in common.
+
+    Attributes:
+        by: columns, over whose cells of rows is averaged.
+        average: over all rows, or those of a cell.
+        new_groups: "average" over the effects of groups that were not fitted, "sample" draws one for each label, and
+            "population" has them at the mean of their prior.
+        draws: of all chains together; None takes all.
+        ci_prob: probability within the interval.
+        seed: of draws of new groups.
+    """
+
+    by: str | Sequence[str] | None = None
+    average: bool = False
+    new_groups: str = "average"
+    draws: int | None = DRAWS
+    ci_prob: float = CI_PROB
+    seed: int | None = None
+
+
+def predictions(fit: Fit, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
+    """See `hiertorch.posterior.Posterior.predictions`."""
+    one = _settings(settings)
+    columns = Columns.of(fit.fitted.data)
+    given = columns.rows() if frame is None else checked(frame)
+    rows = columns.with_groups(given)
+    code, named = cells(given, one.by, average=one.average)
+    few = thinned(fit, one.draws)
+    drawn = means(few, rows, one.new_groups, one.seed, _averages(code, len(named)))
+    return _estimates(drawn, named, one)
+
+
+def comparisons(
+    fit: Fit,
+    variables: str | Iterable[str] | Mapping[str, object] | None = None,
+    frame: pd.DataFrame | None = None,
+    **settings: Any,
+) -> Estimates:
+    """See `hiertorch.posterior.Posterior.comparisons`."""
+    return _contrasts(fit, variables, frame, settings, _pairs)
+
+
+def slopes(
+    fit: Fit, variables: str | Iterable[str] | None = None, frame: pd.DataFrame | None = None, **settings: Any
+) -> Estimates:
+    """See `hiertorch.posterior.Posterior.slopes`."""
+    step = STEP[fit.fitted.data.dtype]
+
+    def around(columns: Columns, name: str, rows: pd.DataFrame, gap: object) -> list["Pair"]:
+        if name in columns.factors:
+            return _pairs(columns, name, rows, None)
+        x, known = rows[name].to_numpy(np.float64), columns.frame[name].to_numpy(np.float64)
+        h = step * float(np.ptp(known)) or step
+        return [Pair("dE[y]/dx", x - h / 2, x + h / 2, h)]
+
+    if isinstance(variables, Mapping):
+        raise DataError("slopes take names of columns; gaps and pairs of values are for comparisons.")
+    return _contrasts(fit, variables, frame, settings, around)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two values of a column, each one for all rows or one a row, and what their difference is divided by."""
+
+    label: str
+    low: Any
+    high: Any
+    by: float = 1.0
+
+
+def _pairs(columns: Columns, name: str, rows: pd.DataFrame, gap: object) -> list[Pair]:
+    """Of comparisons: by a gap (a number, "sd", or two values); left out, +1, each level against the reference, and 0
+    against 1.
+    """
+    two = isinstance(gap, Sequence) and not isinstance(gap, str) and len(gap) == 2
+    if name in columns.factors:
+        if gap is not None and not two:
+            raise DataError(
+                f"{name!r} is categories: compare two of its levels, (a, b), or leave them out; found {gap!r}."
+            )
+        reference, *others = columns.levels(name)
+        compared = [(gap[0], gap[1])] if two else [(reference, other) for other in others]  # type: ignore[index]
+        return [Pair(f"{high} - {low}", low, high) for low, high in compared]
+    x, known = rows[name].to_numpy(np.float64), columns.frame[name].to_numpy(np.float64)
+    if two:
+        low, high = (float(value) for value in gap)  # type: ignore[attr-defined]
+        return [Pair(f"{high:g} - {low:g}", low, high)]
+    if gap == "sd":
+        centre, half = float(known.mean()), float(known.std(ddof=1)) / 2
+        return [Pair("mean + sd/2 - (mean - sd/2)", centre - half, centre + half)]
+    if gap is None and columns.is_binary(name):
+        return [Pair("1 - 0", 0.0, 1.0)]
+    if gap is not None and (isinstance(gap, bool | str) or not isinstance(gap, int | float)):
+        raise DataError(f'{name!r} is compared by a number, "sd" or two values (a, b); found {gap!r}.')
+    width = 1.0 if gap is None else float(gap)
+    return [Pair(f"+{width:g}", x, x + width)]
+
+
+def _contrasts(
+    fit: Fit,
+    variables: str | Iterable[str] | Mapping[str, object] | None,
+    frame: pd.DataFrame | None,
+    settings: Mapping[str, Any],
+    pairs: Callable[[Columns, str, pd.DataFrame, object], list[Pair]],
+) -> Estimates:
+    one = _settings(settings)
+    columns = Columns.of(fit.fitted.data)
+    wanted: Mapping[str, object]
+    if isinstance(variables, Mapping):
+        wanted = variables
+    else:
+        wanted = dict.fromkeys(columns.inputs if variables is None else names_of("variables", variables))
+    if not wanted:
+        raise DataError("the model has no column that predicts.")
+    given = columns.rows() if frame is None else checked(frame)
+    missing(given, [columns.known(name) for name in wanted])
+    rows, n = columns.with_groups(given), len(given)
+    code, named = cells(given, one.by, average=one.average)
+    average, few = _averages(code, len(named)), thinned(fit, one.draws)
+    drawn, tables = [], []
+    for name, gap in wanted.items():
+        for pair in pairs(columns, name, rows, gap):
+            both = pd.concat([columns.set(rows, name, pair.low), columns.set(rows, name, pair.high)], ignore_index=True)
+
+            def difference(y: Tensor, by: float = pair.by) -> Tensor:
+                return average((y[:, n:] - y[:, :n]) / by)
+
+            drawn.append(means(few, both, one.new_groups, one.seed, difference))
+            tables.append(named.assign(term=name, contrast=pair.label))
+    table = pd.concat(tables)
+    table = table[["term", "contrast", *(name for name in table.columns if name not in ("term", "contrast"))]]
+    return _estimates(torch.cat(drawn, -1), table.reset_index(drop=True) if one.by or one.average else table, one)
+
+
+def _settings(given: Mapping[str, Any]) -> Settings:
+    if unknown := [name for name in given if name not in Settings.__dataclass_fields__]:
+        raise DataError(f"{unknown[0]}= is not known here; there are {', '.join(Settings.__dataclass_fields__)}.")
+    one = Settings(**given)
+    check_probability(one.ci_prob)
+    return one
+
+
+def _averages(code: np.ndarray, number: int) -> Callable[[Tensor], Tensor]:
+    """From numbers of rows `(n, rows)` to means over cells, `(n, cells)`."""
+    if np.array_equal(code, np.arange(number)):
+        return torch.positive
+    counts = torch.from_numpy(np.bincount(code, minlength=number))
+    at = torch.tensor(code)
+
+    def average(y: Tensor) -> Tensor:
+        return y.new_zeros(len(y), number).index_add_(1, at.to(y.device), y) / counts.to(y)
+
+    return average
+
+
+def _estimates(drawn: Tensor, named: pd.DataFrame, one: Settings) -> Estimates:
+    columns = {name: x.cpu().numpy() for name, x in moments(drawn, one.ci_prob).items()}
+    taken = {name: f"{name}_" for name in named.columns if name in columns}
+    return Estimates(drawn, named.rename(columns=taken).assign(**columns))

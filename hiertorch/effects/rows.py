@@ -1,0 +1,161 @@
+"""The rows that were fitted as the user's own columns, and frames in which some of these are set to other values."""
+
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
+
+from hiertorch import wording
+from hiertorch.data.table import Data
+from hiertorch.errors import DataError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of the fitted rows, by what they are to the model.
+
+    Attributes:
+        frame: the columns that it reads, of the rows that were fitted at first.
+        n_rows: of all rows, also those that updates have added.
+        inputs: those that predict.
+        factors: those of categories.
+        plates: grouping -> the columns that name a group.
+    """
+
+    frame: pd.DataFrame
+    n_rows: int
+    inputs: tuple[str, ...]
+    factors: frozenset[str]
+    plates: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, data: Data) -> Self:
+        """Those of data.
+
+        Raises:
+            DataError: if columns were made from a frame that can't be told from them.
+        """
+        recipe, reader = data.recipe, data.recipe.reader
+        if reader is not None:
+            plates = {plate: tuple(columns) for plate, columns in reader.plates.items()}
+            return cls(reader.frame, data.n_rows, tuple(reader.inputs), frozenset(reader.factors), plates)
+        if recipe.levels or any(x.dim() > 1 for x in data.columns.values()):
+            raise DataError(
+                "the model was fitted to columns made of others (levels of categories, or a matrix), and what the mean "
+                'does with the original ones is known of a formula alone: fit with ht.fit("y ~ ...", frame).'
+            )
+        numbers = {column: data.columns[name].cpu().numpy() for name, column in recipe.columns.items()}
+        groups = {
+            column: data.labels[plate].take(data.codes[plate].cpu().numpy()).to_numpy()
+            for plate, column in recipe.groups.items()
+        }
+        named = {plate: (column,) for plate, column in recipe.groups.items()}
+        return cls(pd.DataFrame(numbers | groups, index=data.index), data.n_rows, tuple(numbers), frozenset(), named)
+
+    def rows(self) -> pd.DataFrame:
+        """All rows, or a DataError if some were added by an update."""
+        if len(self.frame) != self.n_rows:
+            raise DataError(
+                f"of the posterior's {self.n_rows} rows {self.n_rows - len(self.frame)} were added by an update, whose "
+                "frame it did not keep: give the rows that you ask about, frame=."
+            )
+        return self.frame
+
+    def known(self, name: object) -> str:
+        """The name of a column that predicts, or a DataError that says which do."""
+        if name not in self.inputs:
+            raise DataError(
+                f"{name!r} is no column that predicts; there are {wording.listed(self.inputs)}."
+                f"{wording.closest(str(name), self.inputs)}"
+            )
+        return str(name)
+
+    def levels(self, name: str) -> list[Any]:
+        """Of a column of categories, the reference first."""
+        column = self.frame[name]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            return column.cat.remove_unused_categories().cat.categories.tolist()
+        return pd.Index(column.unique()).sort_values().tolist()
+
+    def is_binary(self, name: str) -> bool:
+        """Whether a column of numbers has only zeros and ones."""
+        return bool(self.frame[name].isin([0, 1]).all())
+
+    def set(self, frame: pd.DataFrame, name: str, value: Any) -> pd.DataFrame:
+        """A frame whose column has one value, or other ones, in the column's own kind."""
+        column = self.frame[name]
+        if name not in self.factors:
+            return frame.assign(**{name: np.broadcast_to(np.asarray(value, np.float64), len(frame)).copy()})
+        values = [value] * len(frame) if isinstance(value, Hashable) else list(value)
+        known = self.levels(name)
+        if wrong := [one for one in values if one not in known]:
+            raise DataError(f"{name!r} has no level {wrong[0]!r}; its levels: {wording.listed(known)}.")
+        return frame.assign(**{name: pd.Series(values, index=frame.index, dtype=column.dtype)})
+
+    def with_groups(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A frame with all columns of groupings: those that it leaves out name a new group."""
+        missing = {name: self._fresh(name) for names in self.plates.values() for name in names if name not in frame}
+        return frame.assign(**missing) if missing else frame
+
+    def _fresh(self, name: str) -> Any:
+        """A label that no fitted row has."""
+        column = self.frame[name]
+        if is_numeric_dtype(column.dtype) and not is_bool_dtype(column.dtype):
+            return column.max() + 1
+        label, known = "new", set(map(str, column.unique()))
+        while label in known:
+            label += "_"
+        return label
+
+    def typical(self) -> pd.DataFrame:
+        """One row: numbers at their mean (a whole number where rows or responses are counted), categories at their
+        reference level, and no groups.
+        """
+        groups = {name for names in self.plates.values() for name in names}
+        row: dict[str, Any] = {}
+        for name, column in self.frame.items():
+            key = str(name)
+            if key in groups - set(self.inputs):
+                continue
+            if key in self.factors or not is_numeric_dtype(column.dtype):
+                row[key] = pd.Series([self.levels(key)[0]], dtype=column.dtype)
+            elif key not in self.inputs and is_integer_dtype(column.dtype):
+                row[key] = [round(float(column.mean()))]
+            else:
+                row[key] = [float(column.mean())]
+        return pd.DataFrame(row, index=[0])
+
+
+def cells(frame: pd.DataFrame, by: Iterable[str] | None, *, average: bool) -> tuple[np.ndarray, pd.DataFrame]:
+    """The cell of each row whose rows are averaged over, `(rows,)`, and the columns that name the cells.
+
+    Raises:
+        DataError: for a column that the frame does not have.
+    """
+    if by is None and not average:
+        return np.arange(len(frame)), frame
+    wanted: Sequence[str] = [] if by is None else [by] if isinstance(by, str) else list(by)
+    if unknown := [name for name in wanted if name not in frame.columns]:
+        raise DataError(f"by= names {unknown[0]!r}; the rows have {wording.listed(frame.columns)}.")
+    if not wanted:
+        return np.zeros(len(frame), np.int64), pd.DataFrame(index=pd.RangeIndex(1))
+    grouped = frame.groupby(list(wanted), sort=True, observed=True)
+    codes = grouped.ngroup().to_numpy()
+    first = np.unique(codes, return_index=True)[1]
+    return codes, frame.iloc[first][list(wanted)].reset_index(drop=True)
+
+
+def checked(frame: object) -> pd.DataFrame:
+    """Rows that are given, or a DataError if they are no frame."""
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(f"rows come as a pandas DataFrame; found {type(frame).__name__}.")
+    return frame
+
+
+def missing(frame: pd.DataFrame, names: Collection[str]) -> None:
+    """Raises a DataError for columns that a frame lacks."""
+    if lost := [name for name in names if name not in frame.columns]:
+        raise DataError(f"the frame has no column {lost[0]!r}; its columns: {wording.listed(frame.columns)}.")
