@@ -23,7 +23,6 @@ from hiertorch.data.newrows import FrameRows
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
-from hiertorch.families.family import IDENTITY
 from hiertorch.model.latent import Values
 from hiertorch.model.means import expected
 from hiertorch.models.design import Designed, family_of
@@ -105,7 +104,7 @@ class _Averaged:
             for shift in roots(prior, centre[name]):
                 variance += (self._moved(at, centre, name, shift) - eta).square()
         self.checked = True
-        if self.family.link is IDENTITY:
+        if self.family.link.name == "identity":
             return self._mean(eta, centre)
         nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
         total, sd = torch.zeros_like(eta), variance.sqrt()
