@@ -18,6 +18,7 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.joining import joined
 from hiertorch.draws.labelled import summary
 from hiertorch.draws.summaries import CI_PROB
+from hiertorch.effects.conditional import ConditionalEffects, conditional_effects
 from hiertorch.effects.explained import r2
 from hiertorch.effects.hypotheses import hypothesis
 from hiertorch.effects.margins import Estimates, comparisons, predictions, slopes
@@ -209,6 +210,16 @@ class Posterior(Fit):
     def slopes(self, variables: Any = None, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
         """dE[y | x_i] / dx_k by central differences, and of categories `comparisons`; arguments likewise."""
         return slopes(self, variables, frame, **settings)
+
+    def conditional_effects(self, effect: str, **settings: Any) -> ConditionalEffects:
+        """E[y] along a column, "SES", or for values of another, "SES:Sector", with other numbers at their mean, other
+        categories at their first level, and groups averaged over: `summary`, and `plot()` makes a figure.
+
+        Args:
+            effect: one column or two that predict.
+            settings: `values` (column -> values), `resolution` (100), and of `predictions` all but by and average.
+        """
+        return conditional_effects(self, effect, **settings)
 
     def fixef(self, *, ci_prob: float = CI_PROB) -> pd.DataFrame:
         """Mean, sd and interval of the coefficients that all rows share, "Intercept" and the terms' labels in models of

@@ -71,7 +71,7 @@ class Settings:
 
 def predictions(fit: Fit, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
     """See `hiertorch.posterior.Posterior.predictions`."""
-    one = _settings(settings)
+    one = settings_of(settings)
     columns = Columns.of(fit.fitted.data)
     given = columns.rows() if frame is None else checked(frame)
     rows = columns.with_groups(given)
@@ -154,7 +154,7 @@ def _contrasts(
     settings: Mapping[str, Any],
     pairs: Callable[[Columns, str, pd.DataFrame, object], list[Pair]],
 ) -> Estimates:
-    one = _settings(settings)
+    one = settings_of(settings)
     columns = Columns.of(fit.fitted.data)
     wanted: Mapping[str, object]
     if isinstance(variables, Mapping):
@@ -183,7 +183,8 @@ def _contrasts(
     return _estimates(torch.cat(drawn, -1), table.reset_index(drop=True) if one.by or one.average else table, one)
 
 
-def _settings(given: Mapping[str, Any]) -> Settings:
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """Settings by name, or a DataError for one that there isn't."""
     if unknown := [name for name in given if name not in Settings.__dataclass_fields__]:
         raise DataError(f"{unknown[0]}= is not known here; there are {', '.join(Settings.__dataclass_fields__)}.")
     one = Settings(**given)
