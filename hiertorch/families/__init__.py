@@ -9,6 +9,7 @@ from hiertorch.families.counts import NegativeBinomial, Poisson
 from hiertorch.families.family import Derivatives, Family
 from hiertorch.families.gaussian import Gaussian
 from hiertorch.families.links import CLOGLOG, IDENTITY, INVERSE, LOG, LOGIT, PROBIT, SOFTPLUS, SQRT, Link
+from hiertorch.families.ordinal import AdjacentCategories, Cumulative, StoppingRatio
 from hiertorch.families.student_t import StudentT
 from hiertorch.families.successes import Bernoulli, Binomial
 
@@ -22,19 +23,35 @@ __all__ = [
     "PROBIT",
     "SOFTPLUS",
     "SQRT",
+    "AdjacentCategories",
     "Bernoulli",
     "Binomial",
+    "Cumulative",
     "Derivatives",
     "Family",
     "Gaussian",
     "Link",
     "NegativeBinomial",
     "Poisson",
+    "StoppingRatio",
     "StudentT",
     "named",
 ]
 
-NAMES = {kind.name: kind for kind in (Gaussian, StudentT, Bernoulli, Binomial, Poisson, NegativeBinomial)}
+NAMES = {
+    kind.name: kind
+    for kind in (
+        Gaussian,
+        StudentT,
+        Bernoulli,
+        Binomial,
+        Poisson,
+        NegativeBinomial,
+        Cumulative,
+        StoppingRatio,
+        AdjacentCategories,
+    )
+}
 """The built-in families by the names that configs and `family=` take."""
 
 

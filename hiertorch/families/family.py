@@ -46,6 +46,8 @@ class Family:
         latents: those that it reads beside eta, with their prior for data whose response has an sd of about 1.
         scales: those of its latents that are scales in a unit of y (`unit_of_scales`), whose prior the data can choose.
         columns: names of the columns that it reads.
+        thresholds: the latent that takes the place of an intercept, so that models have none; "" if there is none.
+        categories: labels of the categories that responses 0, 1, ... stand for; none where responses are numbers.
         scale_texts: `level_and_spread` in words, for print.
         unit_text: `unit_of_scales` in words, if it is not the spread.
 
@@ -70,6 +72,8 @@ class Family:
     latents: Mapping[str, Latent] = MappingProxyType({})
     scales: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    thresholds: str = ""
+    categories: tuple[str, ...] = ()
     scale_texts: tuple[str, str] = ("0", "1")
     unit_text: str = ""
 

@@ -100,6 +100,11 @@ class Regression(Designed):
                 f"{self.family!r} has the predictors {', '.join(self.family.parameters)} for each row, and "
                 f"{type(self).__name__} makes one: write a likelihood of your own, in an ht.Model."
             )
+        if self.family.thresholds:
+            raise ModelError(
+                f"{self.family!r} has thresholds in place of the intercept of {type(self).__name__}: write a formula, "
+                f"ht.fit('y ~ x + (1 | group)', frame, family={self.family.name!r})."
+            )
         for name in {"sigma_y", "nu_y", "phi_y"} - set(self.family.latents):
             self.drop(name)
         for name, latent in self.family.latents.items():
