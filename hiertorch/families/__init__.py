@@ -20,6 +20,7 @@ __all__ = [
     "LOG",
     "LOGIT",
     "NAMES",
+    "ORDINAL",
     "PROBIT",
     "SOFTPLUS",
     "SQRT",
@@ -38,21 +39,12 @@ __all__ = [
     "named",
 ]
 
-NAMES = {
-    kind.name: kind
-    for kind in (
-        Gaussian,
-        StudentT,
-        Bernoulli,
-        Binomial,
-        Poisson,
-        NegativeBinomial,
-        Cumulative,
-        StoppingRatio,
-        AdjacentCategories,
-    )
-}
+NAMES = {kind.name: kind for kind in (Gaussian, StudentT, Bernoulli, Binomial, Poisson, NegativeBinomial)}
 """The built-in families by the names that configs and `family=` take."""
+
+
+ORDINAL = {kind.name: kind for kind in (Cumulative, StoppingRatio, AdjacentCategories)}
+"""Those of ordered categories, which are told how many there are."""
 
 
 def named(family: Family | str) -> Family:
@@ -65,6 +57,12 @@ def named(family: Family | str) -> Family:
         return family
     if isinstance(family, str) and family in NAMES:
         return NAMES[family]()
+    if isinstance(family, str) and family in ORDINAL:
+        kind = ORDINAL[family].__name__
+        raise ModelError(
+            f"{family!r} is told its categories: take ht.families.{kind}(categories=4), or ht.fit and ht.formula, "
+            "which count those of the response."
+        )
     raise ModelError(
         f"family is one of {', '.join(NAMES)}, or an object such as ht.families.Binomial(trials='n'); found {family!r}."
     )

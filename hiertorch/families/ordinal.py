@@ -11,13 +11,11 @@ from torch.distributions import Distribution, Independent, Normal
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.families.family import LOGIT, Family, Link
+from hiertorch.families.family import Family
+from hiertorch.families.links import LOGIT, PROBABILITIES, Link
 from hiertorch.model import ordinals
 from hiertorch.model.latent import Latent, Values
 from hiertorch.model.ordering import Ordered
-
-PROBIT = Link("probit", torch.special.ndtr)
-CLOGLOG = Link("cloglog", lambda eta: -torch.expm1(-eta.exp()))
 
 WIDE = 3.0
 """Sd of a threshold: nearly all of the logistic distribution lies within two of it, so that no category is left out."""
@@ -43,11 +41,7 @@ class Ordinal(Family):
 
     def __init__(self, categories: int | Sequence[object] | None = None, link: Link | str | None = None) -> None:
         self.categories = _labels(type(self).__name__, categories)
-        names = [one.name for one in self.links]
-        name = link.name if isinstance(link, Link) else names[0] if link is None else link
-        if name not in names:
-            raise ModelError(f"the links of {self.name} are {', '.join(names)}; found {name!r}.")
-        self.link = self.links[names.index(name)]
+        self.set_link(link)
         number = len(self.categories) - 1
         between = [f"{a}|{b}" for a, b in zip(self.categories[:-1], self.categories[1:], strict=True)]
         self.latents = {self.thresholds: Latent(self.thresholds_prior(Normal(0.0, WIDE), number), labels=[between])}
@@ -82,7 +76,7 @@ class Cumulative(Ordinal):
     """
 
     name = "cumulative"
-    link, links = LOGIT, (LOGIT, PROBIT, CLOGLOG)
+    link, links = LOGIT, PROBABILITIES
     kind, ascending = ordinals.Cumulative, True
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
@@ -99,7 +93,7 @@ class StoppingRatio(Ordinal):
     """
 
     name = "sratio"
-    link, links = LOGIT, (LOGIT, PROBIT, CLOGLOG)
+    link, links = LOGIT, PROBABILITIES
     kind = ordinals.StoppingRatio
 
 

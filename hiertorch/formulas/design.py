@@ -165,12 +165,14 @@ class Encoding:
         parts: of the formula.
         frame: the rows that are fitted, without missing values in the columns that the formula reads.
         functions: by name, which the formula may call.
+        coded: whether the response is coded by its categories.
 
     Attributes:
         predictors: of each parameter of the rows that has one, that of the mean first.
         effects: of each grouping, in the order in which the formula names them.
         told: "trials", "weights", "se" and "rate", as far as the formula has them.
         success: the level of a response of two levels that counts as 1; None where the response is numbers.
+        categories: of a response that is coded by them, in order.
         frame: the columns that the formula reads, of the rows that are fitted.
         remake: how model and data are made again from a file, if they can be.
 
@@ -179,7 +181,9 @@ class Encoding:
         ModelError: for effects that are named twice.
     """
 
-    def __init__(self, parts: Parts, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
+    def __init__(
+        self, parts: Parts, frame: pd.DataFrame, functions: Mapping[str, object], *, coded: bool = False
+    ) -> None:
         self.parts, self.every = parts, tuple(frame.columns)
         self.frame = frame[columns_read(parts, frame)]
         self.remake: Remake | None = None
@@ -192,7 +196,11 @@ class Encoding:
         self.success: Hashable | None = None
         self._counts: tuple[Matrix, Matrix] | None = None
         self._response: Matrix | None = None
-        self._read_left(frame, functions)
+        self.categories: tuple[Hashable, ...] = ()
+        if coded:
+            self.categories = _categories(parts.response, frame)
+        else:
+            self._read_left(frame, functions)
         if "rate" in parts.told:
             exposure = _single("rate", parts.told["rate"], frame, functions).values[:, 0]
             if (bad := np.flatnonzero(exposure <= 0)).size:
@@ -260,6 +268,8 @@ class Encoding:
         if self._response is not None:
             return self._response.at(frame)[:, 0]
         values = _column(frame, self.response)
+        if self.categories:
+            return _codes(self.response, self.categories, values)
         return (values == self.success).to_numpy(np.float64)
 
 
@@ -372,6 +382,34 @@ def _leveled(text: str) -> tuple[str | None, str | None]:
     if NAME.fullmatch(name.strip()) and (not rest or rest.endswith("]")):
         return name.strip().strip("`"), rest[:-1].strip().strip("\"'") if rest else None
     return None, None
+
+
+def _categories(text: str, frame: pd.DataFrame) -> tuple[Hashable, ...]:
+    """Those of a response that occur, in the order of its categories or numbers."""
+    name, level = _leveled(text)
+    if name is None or level is not None or _two(text) is not None:
+        raise ModelError(f"the response of ordered categories is a column alone; found {text!r}.")
+    column = _column(frame, name)
+    kind = column.dtype
+    if isinstance(kind, pd.CategoricalDtype):
+        return tuple(one for one in kind.categories if (column == one).any())
+    if pd.api.types.is_bool_dtype(kind) or not _numeric(column) or (column != column.round()).any():
+        raise DataError(
+            f"the response {name!r} has categories in no order that is known: make it whole numbers, or "
+            f"pandas.Categorical(frame[{name!r}], categories=[...], ordered=True) with its categories in order."
+        )
+    return tuple(int(x) for x in np.unique(column.to_numpy()))
+
+
+def _codes(name: str, categories: tuple[Hashable, ...], column: pd.Series) -> np.ndarray:
+    """Number of each row's category, `(rows,)`."""
+    codes = pd.Index(categories, tupleize_cols=False).get_indexer(pd.Index(column.to_numpy()))
+    if (bad := np.flatnonzero(codes < 0)).size:
+        raise DataError(
+            f"the response {name!r} is {wording.show(column.iloc[bad[0]])} in row {bad[0]} (from 0); its categories: "
+            f"{wording.listed(categories)}."
+        )
+    return codes.astype(np.float64)
 
 
 def _numeric(column: pd.Series) -> bool:

@@ -8,12 +8,13 @@ import pandas as pd
 import torch
 from torch.distributions import Distribution
 
+from hiertorch import wording
 from hiertorch.arguments import check_choice
 from hiertorch.data.frames import as_frame
 from hiertorch.data.remake import Remake
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError, warn
-from hiertorch.families import Bernoulli, Binomial, Family, Gaussian, named
+from hiertorch.families import ORDINAL, Bernoulli, Binomial, Family, Gaussian, named
 from hiertorch.formulas.design import NA, Encoding, complete
 from hiertorch.formulas.model import FormulaModel
 from hiertorch.formulas.parsing import parse
@@ -39,9 +40,10 @@ def formula(
     Args:
         text: such as "MathAch ~ SES * Sector + (SES | School)"; README says what can be written.
         frame: a pandas DataFrame, a mapping of columns, or a table with the Arrow interface (polars, pyarrow, DuckDB).
-        family: "gaussian", "bernoulli", "binomial", "poisson", "negative_binomial", "student_t", or an object of
-            `hiertorch.families`. With trials(n), cbind() or proportion() "binomial" is that of counts, without them of
-            rows of 0 and 1.
+        family: "gaussian", "bernoulli", "binomial", "poisson", "negative_binomial", "student_t", or another of
+            `hiertorch.families`, by name or as an object. The response of "cumulative", "sratio" and "acat" is whole
+            numbers or a `pandas.Categorical`, whose categories that occur count, in their order. With trials(n),
+            cbind() or proportion() "binomial" is that of counts, without them of rows of 0 and 1.
         priors: latent, or latent[entry], such as "beta[SES]" -> prior, a distribution or text such as "Normal(0, 1)",
             in place of those that the data choose.
         na: "error", or "drop" for rows that lack a value that the formula reads.
@@ -67,7 +69,7 @@ def formula(
     table, dropped = complete(as_frame(frame), parts, na)
     if dropped:
         warn(f"{dropped} rows lack a value that the formula reads, and are left out.")
-    encoding = Encoding(parts, table, functions or {})
+    encoding = Encoding(parts, table, functions or {}, coded=_coded(family))
     model = FormulaModel(encoding, _family(family, encoding), priors)
     arguments = {"text": text, "family": family, "priors": _texts(priors or {}), "parameters": parameters}
     if isinstance(family, str) and not functions and arguments["priors"] is not None:
@@ -131,6 +133,11 @@ def fit(
     return sample(model, data, **options)
 
 
+def _coded(given: Family | str) -> bool:
+    """Whether a family has categories by which the response is coded."""
+    return given in ORDINAL if isinstance(given, str) else bool(getattr(given, "categories", ()))
+
+
 def _family(given: Family | str, encoding: Encoding) -> Family:
     """A family that reads what the formula tells of rows."""
     trials, se = "trials" in encoding.told, "se" in encoding.told
@@ -138,8 +145,15 @@ def _family(given: Family | str, encoding: Encoding) -> Family:
         family: Family = Binomial("trials") if trials else Bernoulli()
     elif isinstance(given, str) and given == "gaussian" and se:
         family = Gaussian(se="se")
+    elif isinstance(given, str) and encoding.categories:
+        family = ORDINAL[given](encoding.categories)
     else:
         family = named(given)
+    if len(family.categories) != len(encoding.categories):
+        raise DataError(
+            f"{family!r} has {len(family.categories)} categories, and the response {encoding.response!r} has "
+            f"{len(encoding.categories)} ({wording.listed(encoding.categories)})."
+        )
     if trials and not isinstance(family, Binomial):
         raise ModelError(f'the formula tells trials, which family={given!r} does not read: take family="binomial".')
     if se and not (isinstance(family, Gaussian) and family.se):

@@ -16,6 +16,7 @@ from hiertorch.formulas.encoding import INTERCEPT
 from hiertorch.formulas.priors import Following, Unit
 from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Derived, Latent, Values
+from hiertorch.model.ordering import Ordered
 from hiertorch.models.autoscale import Autoscaled
 from hiertorch.models.design import Design, Designed
 from hiertorch.models.entries import taken_apart, with_own
@@ -67,7 +68,7 @@ class FormulaModel(Designed):
         for effects in encoding.effects:
             self._add_effects(effects)
         for name, latent in family.latents.items():
-            if name in map(latent_of, self._inverses):
+            if name in map(latent_of, self._inverses) or name == family.thresholds:
                 continue
             own = name in family.scales
             prior = Autoscaled(name, "noise", family, encoding.predictors[0].offset, None, [()], [()], ())
@@ -78,8 +79,26 @@ class FormulaModel(Designed):
 
     def _add_common(self, one: Predictor) -> None:
         unit = self._units[one.parameter]
+        if one is self.encoding.predictors[0] and self.family.thresholds:
+            return self._add_thresholds(one, unit)
         if one.intercept:
             self._follow(one.called("mu"), Following("intercept", one.column, (), (unit,)))
+        self._add_coefficients(one, unit)
+
+    def _add_thresholds(self, one: Predictor, unit: Unit) -> None:
+        """In place of the intercept."""
+        if not one.intercept:
+            raise ModelError(
+                f"thresholds take the place of the intercept in {self.family!r}, and the formula leaves it out: write "
+                f"{self.encoding.response} ~ 1 + ..., without 0."
+            )
+        ready = self.family.latents[self.family.thresholds]
+        labels, ascending = tuple(map(str, ready.axes[0])), isinstance(ready.prior, Ordered)
+        role = "ordered thresholds" if ascending else "thresholds"
+        self._follow(self.family.thresholds, Following(role, one.column, labels, (unit,)))
+        self._add_coefficients(one, unit)
+
+    def _add_coefficients(self, one: Predictor, unit: Unit) -> None:
         if one.labels:
             units = (unit,) * len(one.labels)
             self._follow(one.called("beta"), Following("coefficient", one.column, tuple(one.labels), units))
@@ -114,8 +133,13 @@ class FormulaModel(Designed):
                 if not dim:
                     raise ModelError(f"{name!r} is no correlation, and has no prior {match[0]!r}.")
                 given = {None: LKJCholesky(dim, float(match[1]))}
+            ascending = getattr(latent.prior, "role", "") == "ordered thresholds"
+            if ascending and given.keys() != {None}:
+                raise ModelError(f"{name!r} has one prior for all of its entries, which are in order: give that alone.")
             prior, text = with_own(name, latent, given, self.texts.get(name, ""))
             scalar = isinstance(prior, Distribution) and not prior.event_shape
+            if ascending and scalar:
+                prior, scalar = Ordered(prior, len(latent.axes[0])), False
             event = tuple(len(axis) for axis in latent.axes) if scalar else ()
             setattr(self, name, Latent(prior, labels=latent.labels, event=event))
             self.texts.pop(name, None)
@@ -127,7 +151,8 @@ class FormulaModel(Designed):
         return self._predictor(self.encoding.predictors[0], v, data)
 
     def _predictor(self, one: Predictor, v: Values, data: Data) -> Tensor:
-        eta: Tensor | float = v[one.called("mu")] if one.intercept else 0.0
+        leveled = one.intercept and not (self.family.thresholds and one is self.encoding.predictors[0])
+        eta: Tensor | float = v[one.called("mu")] if leveled else 0.0
         if one.column is not None:
             eta = eta + v[one.called("beta")][:, 0] @ data[one.column].mT
         for effects in self.encoding.effects:

@@ -21,7 +21,11 @@ from hiertorch.families import Family
 from hiertorch.formulas.encoding import INTERCEPT
 from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Values
+from hiertorch.model.ordering import Ordered
 from hiertorch.models.autoscale import DF, SHARE, WIDE, response_scale
+
+LEVELS = ("intercept", "thresholds", "ordered thresholds")
+"""Roles of what stands at the level of eta."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,7 @@ class Following:
     """The prior of a latent that follows the data.
 
     Attributes:
-        role: "intercept", "coefficient" or "scale".
+        role: "intercept", "coefficient", "scale", or "thresholds" and "ordered thresholds" in place of an intercept.
         column: the data's column of the designs that its entries multiply, or that stand beside it.
         labels: of the designs.
         units: of each entry's predictor, or of the intercept's.
@@ -82,13 +86,17 @@ class Following:
         of = [(unit.latent, unit.intercept) for unit in self.units]
         place, width = data.computed_once(("response", "formula", repr((self.role, self.column, of))), self._numbers)
         made: Distribution = HalfStudentT(DF, width) if self.role == "scale" else Normal(place, WIDE * width)
+        if self.role == "ordered thresholds":
+            return Ordered(made, len(self.labels))
+        if self.role == "thresholds":
+            return Independent(made.expand(torch.Size([len(self.labels)])), 1)
         return Independent(made, 1) if width.dim() else made
 
     def _numbers(self, data: Data) -> Tensor:
         """Centre and width of every entry, `(2, entries)`, or `(2,)` of an intercept."""
         scales = column_scales(data, self.column) if self.column else None
         ratio = data.y.new_zeros(()) if scales is None else scales[0].square().sum()
-        if self.role == "intercept":
+        if self.role in LEVELS:
             level, spread = self.units[0].of(data)
             return torch.stack([level, spread * (1 + ratio).sqrt()])
         assert scales is not None
@@ -105,9 +113,10 @@ class Following:
         """For print."""
         level, spread = self.units[0].texts
         factors = [spread] if spread != "1" else []
-        if self.role == "intercept":
+        if self.role in LEVELS:
             beside = ["|1, mean(x) / sd(x)|"] if self.column else []
-            return f"Normal({level}, {' '.join([f'{WIDE:g}', *factors, *beside])})"
+            each = f"Normal({level}, {' '.join([f'{WIDE:g}', *factors, *beside])})"
+            return f"ordered({each}, {len(self.labels)})" if self.role == "ordered thresholds" else each
         slopes = any(not label.endswith(INTERCEPT) for label in self.labels)
         over = (" ".join(factors) or "1") + (" / sd(x)" if slopes else "")
         return f"HalfStudentT({DF:g}, {over})" if self.role == "scale" else f"Normal(0, {WIDE:g} {over})"

@@ -32,6 +32,7 @@ from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.draws.pareto import HIGHEST, smoothed
 from hiertorch.errors import DataError, ModelError, warn
+from hiertorch.predict.categories import event, lines
 from hiertorch.predict.predict import KINDS, Prediction, intervals
 from hiertorch.predict.scene import Setting
 from hiertorch.randomness import seeded
@@ -98,7 +99,7 @@ class Conditioned:
         # New groups have been looked at when they were conditioned on, and no others are taken here.
         rows = FrameRows.read(data, frame, distinct=True)
         owner = self._owners(rows)
-        found = data.y.new_empty(posterior.chains * posterior.n_draws, len(frame))
+        found = data.y.new_empty(posterior.chains * posterior.n_draws, len(frame), *event(self._fitted, kind))
         with torch.no_grad(), validation(False):
             for i in np.unique(owner):
                 unit, mine = self._units[i], owner == i
@@ -117,7 +118,7 @@ class Conditioned:
                 y = setting.predicted(unit.origin, kind, generator, given=unit.effects)
                 found[:, torch.from_numpy(np.flatnonzero(mine)).to(found.device)] = y[:, len(unit.rows.index) :]
         draws = found.unflatten(0, (posterior.chains, posterior.n_draws))
-        return Prediction(draws, intervals(draws, ci_prob, frame.index), self.labels)
+        return Prediction(draws, intervals(draws, ci_prob, lines(self._fitted, kind, frame.index)), self.labels)
 
     def _owners(self, rows: FrameRows) -> np.ndarray:
         """The number of the unit that each row belongs to."""

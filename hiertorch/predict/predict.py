@@ -1,7 +1,9 @@
 """Predictions for rows of known groups, and of groups that were never seen.
 
-E[y_i | theta^(s)]  or  y_i ~ p(y_i | theta^(s)),  for each stored draw s of the latents theta. The effects of a new
-group are drawn from p(effects | population^(s)), once a draw: its rows share them, and its interval is wider.
+E[y_i | theta^(s)],  y_i ~ p(y_i | theta^(s)),  or P(y_i = k | theta^(s)) of each category k,
+
+for each stored draw s of the latents theta. The effects of a new group are drawn from p(effects | population^(s)), once
+a draw: its rows share them, and its interval is wider.
 """
 
 from collections.abc import Mapping
@@ -16,10 +18,11 @@ from hiertorch.data.newrows import FrameRows, announce
 from hiertorch.draws import summaries
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError
+from hiertorch.predict.categories import lines
 from hiertorch.predict.scene import Setting
 from hiertorch.runtime.validating import validation
 
-KINDS = ("mean", "response")
+KINDS = ("mean", "response", "probability")
 NEW_GROUPS = ("sample", "population", "error")
 
 
@@ -28,8 +31,10 @@ class Prediction:
     """What a posterior says about new rows.
 
     Attributes:
-        draws: E[y | latents] or simulated y, `(chains, draws, rows)`.
-        summary: mean, sd and equal-tailed interval of each row, with the index of the frame.
+        draws: E[y | latents] or simulated y, `(chains, draws, rows)`; probabilities
+            `(chains, draws, rows, categories)`.
+        summary: mean, sd and equal-tailed interval of each row, with the index of the frame; of each row and category
+            where they are probabilities.
         new: grouping -> labels that the fitted data do not have.
     """
 
@@ -67,9 +72,10 @@ def predict(
     if new_groups is None:
         announce(setting.new, "their effects are drawn from the population", "pass new_groups='sample'")
     draws = flat.unflatten(0, (fit.chains, fit.n_draws))
-    return Prediction(draws, intervals(draws, ci_prob, frame.index), setting.new)
+    return Prediction(draws, intervals(draws, ci_prob, lines(fitted, kind, frame.index)), setting.new)
 
 
 def intervals(draws: Tensor, ci_prob: float, index: pd.Index) -> pd.DataFrame:
-    """Mean, sd and equal-tailed interval of `(chains, draws, rows)`, one row each."""
-    return pd.DataFrame({name: x.cpu().numpy() for name, x in summaries.moments(draws, ci_prob).items()}, index=index)
+    """Mean, sd and equal-tailed interval of `(chains, draws, rows, ...)`, one line a number."""
+    found = summaries.moments(draws.flatten(2), ci_prob)
+    return pd.DataFrame({name: x.cpu().numpy() for name, x in found.items()}, index=index)

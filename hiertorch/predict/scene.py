@@ -19,6 +19,7 @@ from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_ow
 from hiertorch.model.latent import Values
 from hiertorch.model.means import expected
 from hiertorch.model.rowchecks import refuse_fixed, refuse_shares
+from hiertorch.predict import categories
 from hiertorch.randomness import seeded
 
 Found = TypeVar("Found")
@@ -230,12 +231,12 @@ class Setting:
         population: bool = False,
         given: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """E[y | latents] or simulated y of the draws `at`: `(n, rows)`."""
+        """E[y | latents] or simulated y of the draws `at`, `(n, rows)`; or probabilities, `(n, rows, categories)`."""
         model, rows, fitted = self.fitted.model, self.rows, self.fitted
         if kind == "response" and overrides(model, "log_likelihood") and not overrides(model, "simulate"):
             some = fitted.data.rows(0, min(fitted.data.n_rows, LOOKED_AT))
             refuse_own_likelihood(model, fitted.reads.values, some, "simulated responses")
-        found = rows.y.new_empty(len(at), rows.n_rows)
+        found = rows.y.new_empty(len(at), rows.n_rows, *categories.event(fitted, kind))
         for part in torch.arange(len(at), device=at.device).split(self.per()):
             with seeded(generator, rows.device):
                 own = {name: x[part] for name, x in (given or {}).items()}
@@ -244,6 +245,8 @@ class Setting:
                 refuse_shares(y, (len(part), rows.n_rows), rows.row_text, "the draws")
                 if kind == "mean":
                     found[part] = expected(y).to(found.dtype).expand(len(part), rows.n_rows)
+                elif kind == "probability":
+                    found[part] = categories.probabilities(y).to(found.dtype).expand(len(part), rows.n_rows, -1)
                 elif overrides(model, "simulate"):
                     found[part] = model.simulate(v, rows, generator)
                 else:

@@ -543,7 +543,7 @@ def test_columns_by_level() -> None:
         (
             new_rows(school=["Zoo"], x=0.0),
             {"kind": "responce"},
-            "kind= is one of mean, response; found 'responce'. Did",
+            "kind= is one of mean, response, probability; found 'responce'. Did",
         ),
         (new_rows(school=["Zoo"], x=0.0), {"ci_prob": 89}, "ci_prob= is a probability between 0 and 1; found 89."),
         (new_rows(school=["Zoo"], x=0.0), {"seed": -1}, "seed= is a whole number from 0 to 2^63 - 1; found -1."),

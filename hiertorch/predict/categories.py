@@ -1,0 +1,46 @@
+"""Probabilities of the categories of a response."""
+
+import pandas as pd
+from torch import Tensor
+from torch.distributions import Categorical, Distribution
+
+from hiertorch.draws.fitted import Fitted
+from hiertorch.errors import ModelError
+from hiertorch.model.ordinals import Ordinal
+from hiertorch.models.design import family_of
+
+KIND = "probability"
+
+
+def probabilities(response: Distribution | None) -> Tensor:
+    """P(y = k | latents), `(..., categories)`.
+
+    Raises:
+        ModelError: for a response without categories.
+    """
+    if isinstance(response, Ordinal | Categorical):
+        return response.probs
+    name = "a log_likelihood of its own" if response is None else type(response).__name__
+    raise ModelError(
+        f"kind='probability' is for responses that are categories, and the likelihood is {name}; take kind='mean', "
+        "which of 0 and 1 is the probability of 1, or kind='response'."
+    )
+
+
+def event(fitted: Fitted, kind: str) -> tuple[int, ...]:
+    """The axes of the prediction of one row: that of the categories, if it has probabilities.
+
+    Raises:
+        ModelError: for probabilities of a response without categories.
+    """
+    return (probabilities(fitted.reads.response).shape[-1],) if kind == KIND else ()
+
+
+def lines(fitted: Fitted, kind: str, index: pd.Index) -> pd.Index:
+    """The index of a table of predictions: that of the rows, or of rows and categories."""
+    if kind != KIND:
+        return index
+    family, (number,) = family_of(fitted.model), event(fitted, kind)
+    labels = family.categories if family is not None and family.categories else range(number)
+    names = [index.name or "row", "category"]
+    return pd.MultiIndex.from_tuples([(row, label) for row in index for label in labels], names=names)
