@@ -23,6 +23,7 @@ from hiertorch.effects.explained import r2
 from hiertorch.effects.hypotheses import hypothesis
 from hiertorch.effects.margins import Estimates, comparisons, predictions, slopes
 from hiertorch.effects.tables import fixef, ranef, varcorr
+from hiertorch.effects.trees import to_arviz
 from hiertorch.model.model import Model
 from hiertorch.pooling.factors import Pooling, pooling
 from hiertorch.predict.condition import Conditioned, condition
@@ -319,13 +320,16 @@ class Posterior(Fit):
         """
         return summary(self, names, ci_prob=ci_prob, kind=kind, round_to=round_to)
 
-    def to_arviz(self) -> "DataTree":
-        """The draws as an ArviZ DataTree: groups `posterior` and `sample_stats`, with labels as coordinates.
+    def to_arviz(self, **settings: Any) -> "DataTree":
+        """The draws as an ArviZ DataTree: `posterior`, `sample_stats` (log density `lp`, and by block, chain and group
+        `acceptance_<block>`), and `observed_data` and `constant_data` where the data are known; labels are coordinates.
+        What was run is in the attributes of `posterior`, as JSON.
 
-        `sample_stats` has the log density `lp` of every draw, and of every block the mean acceptance rate,
-        `acceptance_<block>`, by chain and group. What was run is in the attributes of `posterior`, as JSON.
+        Args:
+            settings: `log_likelihood=True` and `posterior_predictive=True` add these, draws x rows numbers each, for
+                `arviz_stats.loo`, `compare` and `arviz_plots.plot_ppc_dist`; `draws` (thins all groups evenly), `seed`.
         """
-        return storage.to_arviz(self.drawn())
+        return to_arviz(self, **settings)
 
     def save(self, path: str | os.PathLike[str], *, data: bool = True) -> None:
         """Write a posterior to one file, whole or not at all: draws to the bit, labels with their types, and where a

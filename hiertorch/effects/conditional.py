@@ -72,7 +72,7 @@ class ConditionalEffects(Estimates):
             axes.set_xlabel(first)
             axes.set_ylabel(f"E[{self.response}]")
             if second:
-                axes.legend(title=second[0], frameon=False)
+                axes.legend(title=second[0], frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
             if self.others:
                 said = ", ".join(f"{name} = {_text(value)}" for name, value in self.others.items())
                 axes.set_title(f"at {said}", fontsize="small", color="0.4", loc="left", wrap=True)
