@@ -5,13 +5,18 @@ Structures (`hiertorch.models`) know nothing of what y is like. `hiertorch.famil
 """
 
 from hiertorch.errors import ModelError
-from hiertorch.families.counts import NegativeBinomial, Poisson
+from hiertorch.families.asymmetric_laplace import AsymmetricLaplace
+from hiertorch.families.counts import Geometric, NegativeBinomial, NegativeBinomial1, Poisson
 from hiertorch.families.family import Derivatives, Family
 from hiertorch.families.gaussian import Gaussian
 from hiertorch.families.links import CLOGLOG, IDENTITY, INVERSE, LOG, LOGIT, PROBIT, SOFTPLUS, SQRT, Link
 from hiertorch.families.ordinal import AdjacentCategories, Cumulative, StoppingRatio
+from hiertorch.families.lognormal import LogNormal
+from hiertorch.families.positive import Exponential, Gamma, InverseGaussian, Weibull
+from hiertorch.families.shares import Beta
+from hiertorch.families.skew_normal import SkewNormal
 from hiertorch.families.student_t import StudentT
-from hiertorch.families.successes import Bernoulli, Binomial
+from hiertorch.families.successes import Bernoulli, BetaBinomial, Binomial
 
 __all__ = [
     "CLOGLOG",
@@ -25,21 +30,37 @@ __all__ = [
     "SOFTPLUS",
     "SQRT",
     "AdjacentCategories",
+    "AsymmetricLaplace",
     "Bernoulli",
+    "Beta",
+    "BetaBinomial",
     "Binomial",
     "Cumulative",
     "Derivatives",
+    "Exponential",
     "Family",
+    "Gamma",
     "Gaussian",
+    "Geometric",
+    "InverseGaussian",
     "Link",
+    "LogNormal",
     "NegativeBinomial",
+    "NegativeBinomial1",
     "Poisson",
     "StoppingRatio",
+    "SkewNormal",
     "StudentT",
+    "Weibull",
     "named",
 ]
 
-NAMES = {kind.name: kind for kind in (Gaussian, StudentT, Bernoulli, Binomial, Poisson, NegativeBinomial)}
+KINDS = (
+    Gaussian, StudentT, SkewNormal, AsymmetricLaplace, LogNormal, Gamma, Exponential, Weibull, InverseGaussian, Beta,
+    Bernoulli, Binomial, BetaBinomial, Poisson, Geometric, NegativeBinomial, NegativeBinomial1,
+)  # fmt: skip
+
+NAMES = {kind.name: kind for kind in KINDS}
 """The built-in families by the names that configs and `family=` take."""
 
 

@@ -154,7 +154,7 @@ def _family(given: Family | str, encoding: Encoding) -> Family:
             f"{family!r} has {len(family.categories)} categories, and the response {encoding.response!r} has "
             f"{len(encoding.categories)} ({wording.listed(encoding.categories)})."
         )
-    if trials and not isinstance(family, Binomial):
+    if trials and "trials" not in family.columns:
         raise ModelError(f'the formula tells trials, which family={given!r} does not read: take family="binomial".')
     if se and not (isinstance(family, Gaussian) and family.se):
         raise ModelError(f'the formula tells standard errors, which family={given!r} does not read: take "gaussian".')

@@ -120,7 +120,8 @@ def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[s
     """
     names, effects, normal = read_by_rows(model, reads)
     drawn = {name: x.to(data.dtype) for name, x in reads.values.items()}
-    natural = None if reads.response is None else PREDICTORS.get(type(reads.response))
+    kinds = type(reads.response).__mro__
+    natural = next((PREDICTORS[kind] for kind in kinds if kind in PREDICTORS), None)
 
     def density(values: Mapping[str, Tensor]) -> Tensor:
         found = model.log_likelihood(Values(dict(values), tuple(model.latents)), data)

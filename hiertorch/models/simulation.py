@@ -174,12 +174,12 @@ def _blank(design: Design, data: Data, generator: torch.Generator) -> Data:
     noughts = torch.randn(data.n_rows, generator=generator, dtype=torch.float64)
     noughts = (noughts - noughts.mean()) / (noughts.std() if data.n_rows > 1 else 1.0)
     shift = torch.zeros(data.n_rows, dtype=data.dtype) if design.offset is None else data[design.offset]
-    ones = Values({name: torch.ones(1, 1, dtype=torch.float64) for name in design.family.latents})
+    halves = Values({name: torch.full((1, 1), 0.5, dtype=torch.float64) for name in design.family.latents})
     family = design.family
     eta = family.usual_predictor + shift.to(noughts) + (noughts if family.scaled or family.scales else 0.0)
     if family.usual_predictor > 0.0:
         eta = eta.clamp(min=0.1)
-    return data.replace(y=centre(family.distribution(eta.unsqueeze(0), ones, data))[0])
+    return data.replace(y=centre(family.distribution(eta.unsqueeze(0), halves, data))[0])
 
 
 def _columns(

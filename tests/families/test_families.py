@@ -105,8 +105,53 @@ class TestNegativeBinomial(FamilyContract):
         return gamma(v["phi_y"], 2.0, 0.1)
 
 
+class TestGeometric(FamilyContract):
+    """SciPy's counts trials, one more than failures."""
+
+    closed = formed = False
+    bad = EXPOSURES
+
+    def family(self):
+        return families.Geometric(exposure="time")
+
+    def distribution(self, eta, v):
+        return stats.geom(1.0 / (1.0 + TIME * np.exp(eta)), loc=-1)
+
+
+class TestNegativeBinomial1(FamilyContract):
+    closed = formed = False
+    values = {"phi_y": [0.2, 1.0, 5.0]}  # noqa: RUF012
+    bad = EXPOSURES
+
+    def family(self):
+        return families.NegativeBinomial1(exposure="time")
+
+    def distribution(self, eta, v):
+        return stats.nbinom(TIME * np.exp(eta) / v["phi_y"], 1.0 / (1.0 + v["phi_y"]))
+
+    def prior(self, v):
+        return stats.lognorm(1.5).logpdf(v["phi_y"])
+
+
+class TestBetaBinomial(FamilyContract):
+    closed = formed = False
+    values = {"phi_y": [0.5, 3.0, 20.0]}  # noqa: RUF012
+    bad = TestBinomial.bad
+
+    def family(self):
+        return families.BetaBinomial()
+
+    def distribution(self, eta, v):
+        p = 1.0 / (1.0 + np.exp(-eta))
+        return stats.betabinom(TRIALS.astype(int), v["phi_y"] * p, v["phi_y"] * (1.0 - p))
+
+    def prior(self, v):
+        return stats.lognorm(1.5, scale=np.exp(2.0)).logpdf(v["phi_y"])
+
+
 def test_every_name_is_a_family():
-    assert set(families.NAMES) == {"gaussian", "student_t", "bernoulli", "binomial", "poisson", "negative_binomial"}
+    kinds = [x for x in vars(families).values() if isinstance(x, type) and issubclass(x, families.Family)]
+    assert {kind.name for kind in kinds if kind.name} == set(families.NAMES)
     for name, family in families.NAMES.items():
         assert type(families.named(name)) is family
     with pytest.raises(ModelError, match=r"family is one of gaussian, .*; found 'normal'"):
