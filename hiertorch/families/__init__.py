@@ -10,8 +10,8 @@ from hiertorch.families.counts import Geometric, NegativeBinomial, NegativeBinom
 from hiertorch.families.family import Derivatives, Family
 from hiertorch.families.gaussian import Gaussian
 from hiertorch.families.links import CLOGLOG, IDENTITY, INVERSE, LOG, LOGIT, PROBIT, SOFTPLUS, SQRT, Link
-from hiertorch.families.ordinal import AdjacentCategories, Cumulative, StoppingRatio
 from hiertorch.families.lognormal import LogNormal
+from hiertorch.families.ordinal import AdjacentCategories, Cumulative, StoppingRatio
 from hiertorch.families.positive import Exponential, Gamma, InverseGaussian, Weibull
 from hiertorch.families.shares import Beta
 from hiertorch.families.skew_normal import SkewNormal
@@ -48,8 +48,8 @@ __all__ = [
     "NegativeBinomial",
     "NegativeBinomial1",
     "Poisson",
-    "StoppingRatio",
     "SkewNormal",
+    "StoppingRatio",
     "StudentT",
     "Weibull",
     "named",
