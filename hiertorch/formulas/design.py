@@ -6,8 +6,6 @@ The data have the columns `common design` `(rows, P)`, of what all rows share bu
 
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -18,144 +16,14 @@ from hiertorch import wording
 from hiertorch.data.remake import Remake
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
-from hiertorch.formulas.encoding import INTERCEPT, Matrix
-from hiertorch.formulas.parsing import NAME, Parts, Terms, names_in
-
-COMMON, OFFSET = "common design", "offset"
+from hiertorch.formulas.encoding import Matrix
+from hiertorch.formulas.parsing import NAME, Parts, names_in
+from hiertorch.formulas.predictors import Predictor, column_of, effects_of, single
 
 NA = ("error", "drop")
 
 FACTOR = re.compile(r"\b[CT]\(\s*([^\W\d_][\w.]*|`[^`]+`)")
 """A column that a term takes as categories."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Effects of one term.
-
-    Attributes:
-        parameter: of the rows, in whose predictor they stand; "" is that of the mean.
-        matrix: their designs.
-        correlated: whether they are.
-    """
-
-    parameter: str
-    matrix: Matrix
-    correlated: bool
-
-    @property
-    def labels(self) -> list[str]:
-        """Of the effects; those in another predictor than the mean's say so."""
-        prefix = f"{self.parameter}_" if self.parameter else ""
-        return [prefix + label for label in self.matrix.labels]
-
-
-@dataclass(frozen=True)
-class Effects:
-    """The effects of one grouping's groups that have one distribution, e_j of K entries.
-
-    Attributes:
-        name: by which its latents are called, such as "school", or "school_sigma" in the predictor of sigma.
-        columns: of the frame, which name a group.
-        blocks: of the terms.
-        joint: whether all entries are correlated, whatever their blocks.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    blocks: tuple[Block, ...]
-    joint: bool
-
-    @property
-    def plate(self) -> str:
-        """The grouping, such as "school", or "district:school" of two columns."""
-        return ":".join(self.columns)
-
-    @property
-    def labels(self) -> list[str]:
-        """Of the entries."""
-        return [label for block in self.blocks for label in block.labels]
-
-    @property
-    def column(self) -> str:
-        """The data's column of these designs."""
-        return f"design of {self.name}"
-
-    @cached_property
-    def roots(self) -> list[slice]:
-        """Entries that are correlated, each stretch of two or more."""
-        if self.joint:
-            return [slice(0, len(self.labels))] if len(self.labels) > 1 else []
-        found, start = [], 0
-        for block in self.blocks:
-            stop = start + len(block.labels)
-            if block.correlated and stop - start > 1:
-                found.append(slice(start, stop))
-            start = stop
-        return found
-
-    def of(self, parameter: str) -> list[tuple[int, bool]]:
-        """Number of each entry in a parameter's predictor, and whether it is an intercept."""
-        owners = [(block.parameter, label) for block in self.blocks for label in block.matrix.labels]
-        return [(k, label == INTERCEPT) for k, (owner, label) in enumerate(owners) if owner == parameter]
-
-    def at(self, frame: pd.DataFrame) -> np.ndarray:
-        """Designs of rows, `(rows, K)`."""
-        return np.concatenate([block.matrix.at(frame) for block in self.blocks], 1)
-
-    def groups(self, frame: pd.DataFrame) -> pd.Series | pd.Index:
-        """The label of each row's group; of several columns "a:b"."""
-        if len(self.columns) == 1:
-            return _column(frame, self.columns[0])
-        texts = [_column(frame, name).astype(str).to_numpy() for name in self.columns]
-        return pd.Index([":".join(row) for row in zip(*texts, strict=True)], dtype=object)
-
-
-class Predictor:
-    """What all rows share in the linear predictor of one of their parameters.
-
-    Attributes:
-        parameter: of the rows; "" is that of the mean.
-        intercept: whether there is one.
-        labels: of the columns, without the intercept.
-    """
-
-    def __init__(self, parameter: str, terms: Terms, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
-        self.parameter = parameter
-        self._common = Matrix(terms.common, frame, functions)
-        self.intercept = INTERCEPT in self._common.labels
-        self.labels = [label for label in self._common.labels if label != INTERCEPT]
-        self._offsets = [_single("offset", text, frame, functions) for text in terms.offsets]
-
-    def called(self, name: str) -> str:
-        """A latent or column of this predictor."""
-        return f"{name}_{self.parameter}" if self.parameter else name
-
-    @property
-    def column(self) -> str | None:
-        """The data's column of the designs, if there are any."""
-        return (f"{COMMON} of {self.parameter}" if self.parameter else COMMON) if self.labels else None
-
-    @property
-    def offset(self) -> str | None:
-        """The data's column that is added as it is, if there is one."""
-        return (f"{OFFSET} of {self.parameter}" if self.parameter else OFFSET) if self._offsets else None
-
-    def add(self, matrix: Matrix) -> None:
-        """Has one more column added as it is."""
-        self._offsets.append(matrix)
-
-    def rows(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Columns of any frame."""
-        found = {}
-        if self.column is not None:
-            common = self._common.at(frame)
-            found[self.column] = (
-                np.delete(common, self._common.labels.index(INTERCEPT), 1) if self.intercept else common
-            )
-        if self.offset is not None:
-            found[self.offset] = sum((matrix.at(frame)[:, 0] for matrix in self._offsets), start=np.zeros(len(frame)))
-        return found
 
 
 class Encoding:
@@ -188,11 +56,9 @@ class Encoding:
         self.frame = frame[columns_read(parts, frame)]
         self.remake: Remake | None = None
         self.predictors = [Predictor(name, terms, frame, functions) for name, terms in parts.terms.items()]
-        self.effects = _effects(parts.terms, frame, functions)
+        self.effects = effects_of(parts.terms, frame, functions)
         self.told = tuple(parts.told)
-        self._told = {
-            name: _single(name, text, frame, functions) for name, text in parts.told.items() if name != "rate"
-        }
+        self._told = {name: single(name, text, frame, functions) for name, text in parts.told.items() if name != "rate"}
         self.success: Hashable | None = None
         self._counts: tuple[Matrix, Matrix] | None = None
         self._response: Matrix | None = None
@@ -202,10 +68,10 @@ class Encoding:
         else:
             self._read_left(frame, functions)
         if "rate" in parts.told:
-            exposure = _single("rate", parts.told["rate"], frame, functions).values[:, 0]
+            exposure = single("rate", parts.told["rate"], frame, functions).values[:, 0]
             if (bad := np.flatnonzero(exposure <= 0)).size:
                 raise DataError(f"rate() is above 0; found {exposure[bad[0]]:g} in row {bad[0]} (from 0).")
-            self.predictors[0].add(_single("rate", f"log({parts.told['rate']})", frame, functions))
+            self.predictors[0].add(single("rate", f"log({parts.told['rate']})", frame, functions))
 
     def _read_left(self, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
         text = self.parts.response
@@ -215,12 +81,12 @@ class Encoding:
                 raise ModelError(f"the response {text!r} names trials, and trials() does so again: leave one out.")
             first, second, failures = two
             total = f"({first}) + ({second})" if failures else second
-            self._counts = _single("response", first, frame, functions), _single("trials", total, frame, functions)
+            self._counts = single("response", first, frame, functions), single("trials", total, frame, functions)
             self.told = ("trials", *self.told)
         elif name is not None and name in frame.columns and (level is not None or not _numeric(frame[name])):
             self.success = _success(name, level, frame[name])
         else:
-            self._response = _single("response", text, frame, functions)
+            self._response = single("response", text, frame, functions)
 
     @property
     def response(self) -> str:
@@ -267,7 +133,7 @@ class Encoding:
             return self._counts[0].at(frame)[:, 0]
         if self._response is not None:
             return self._response.at(frame)[:, 0]
-        values = _column(frame, self.response)
+        values = column_of(frame, self.response)
         if self.categories:
             return _codes(self.response, self.categories, values)
         return (values == self.success).to_numpy(np.float64)
@@ -310,59 +176,6 @@ def complete(frame: pd.DataFrame, parts: Parts, na: str) -> tuple[pd.DataFrame, 
     return frame[~some], int(some.sum())
 
 
-def _effects(terms: Mapping[str, Terms], frame: pd.DataFrame, functions: Mapping[str, object]) -> list[Effects]:
-    """Of each grouping once for each predictor, whatever the number of terms that name it, and once for each i of
-    (effects |i| groups), whatever the number of predictors.
-    """
-    found: dict[tuple[tuple[str, ...], str, bool], list[Block]] = {}
-    for parameter, each in terms.items():
-        for bar in each.bars:
-            for columns in bar.groupings:
-                for name in columns:
-                    _column(frame, name)
-                key = (columns, bar.shared, True) if bar.shared else (columns, parameter, False)
-                found.setdefault(key, []).append(
-                    Block(parameter, Matrix(bar.effects, frame, functions), bar.correlated)
-                )
-    made = list[Effects]()
-    for (columns, suffix, joint), blocks in found.items():
-        alone = joint and sum(other == columns for other, _, _ in found) == 1
-        name = ":".join(columns) + (f"_{suffix}" if suffix and not alone else "")
-        effects = Effects(name, columns, tuple(blocks), joint)
-        plate = effects.plate
-        if not effects.labels:
-            raise ModelError(f"the terms of {plate!r} have no effects: write (1 | {plate}).")
-        if twice := sorted({label for label in effects.labels if effects.labels.count(label) > 1}):
-            raise ModelError(
-                f"the effects of {plate!r} name {twice[0]!r} twice: write it in one term, as in (x | {plate}), or "
-                f"leave it out of the others, as in (1 | {plate}) + (0 + x | {plate})."
-            )
-        made.append(effects)
-    return made
-
-
-def _single(what: str, text: str, frame: pd.DataFrame, functions: Mapping[str, object]) -> Matrix:
-    """An expression of one number a row."""
-    inside = text.strip()
-    known = inside.strip("`") in frame.columns
-    made = Matrix(f"0 + {inside}" if known else f"0 + I({inside})", frame, functions)
-    if len(made.labels) != 1:
-        raise DataError(
-            f"the {what} {text!r} must be one number a row; found {wording.many(len(made.labels), 'column')}: "
-            "recode it as numbers."
-        )
-    return made
-
-
-def _column(frame: pd.DataFrame, name: str) -> pd.Series:
-    if name not in frame.columns:
-        raise DataError(
-            f"the frame has no column {name!r}; its columns: {wording.listed(frame.columns)}."
-            f"{wording.closest(name, frame.columns)}"
-        )
-    return frame[name]
-
-
 def _two(text: str) -> tuple[str, str, bool] | None:
     """Of cbind(successes, failures) or proportion(successes, trials) both, and whether the second are failures."""
     for name in ("cbind", "proportion", "prop", "p"):
@@ -389,7 +202,7 @@ def _categories(text: str, frame: pd.DataFrame) -> tuple[Hashable, ...]:
     name, level = _leveled(text)
     if name is None or level is not None or _two(text) is not None:
         raise ModelError(f"the response of ordered categories is a column alone; found {text!r}.")
-    column = _column(frame, name)
+    column = column_of(frame, name)
     kind = column.dtype
     if isinstance(kind, pd.CategoricalDtype):
         return tuple(one for one in kind.categories if (column == one).any())

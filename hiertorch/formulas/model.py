@@ -11,9 +11,11 @@ from torch.distributions import Distribution, Independent, LKJCholesky, Multivar
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
-from hiertorch.formulas.design import Effects, Encoding, Predictor
+from hiertorch.formulas.design import Encoding
 from hiertorch.formulas.encoding import INTERCEPT
+from hiertorch.formulas.predictors import Effects, Predictor, latent_of, root_of
 from hiertorch.formulas.priors import Following, Unit
+from hiertorch.formulas.source import source
 from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Derived, Latent, Values
 from hiertorch.model.ordering import Ordered
@@ -58,7 +60,7 @@ class FormulaModel(Designed):
         self.encoding, self.family = encoding, family
         self.formula = encoding.parts.text
         self.texts: dict[str, str] = {}
-        self._inverses = {one.parameter: _inverse(family, one.parameter) for one in encoding.predictors[1:]}
+        self.inverses = {one.parameter: _inverse(family, one.parameter) for one in encoding.predictors[1:]}
         self._units = {
             one.parameter: Unit(family, one.offset, latent_of(one.parameter) or None, one.intercept)
             for one in encoding.predictors
@@ -68,7 +70,7 @@ class FormulaModel(Designed):
         for effects in encoding.effects:
             self._add_effects(effects)
         for name, latent in family.latents.items():
-            if name in map(latent_of, self._inverses) or name == family.thresholds:
+            if name in map(latent_of, self.inverses) or name == family.thresholds:
                 continue
             own = name in family.scales
             prior = Autoscaled(name, "noise", family, encoding.predictors[0].offset, None, [()], [()], ())
@@ -112,7 +114,7 @@ class FormulaModel(Designed):
         units = tuple(self._units[block.parameter] for block in effects.blocks for _ in block.labels)
         self._follow(f"sigma_{name}", Following("scale", effects.column, tuple(labels), units))
         for k, part in enumerate(effects.roots):
-            root = _root(name, k)
+            root = root_of(name, k)
             setattr(self, root, Latent(LKJCholesky(part.stop - part.start, CONCENTRATION)))
             pairs = [f"{a}~{b}" for a, b in combinations(labels[part], 2)]
             setattr(self, root.replace("L_", "rho_", 1), Derived(_Correlations(root), labels=pairs))
@@ -170,7 +172,7 @@ class FormulaModel(Designed):
     def row_parameters(self, v: Values, data: Data) -> Values:
         """With those that have a predictor of their own, `(chains, rows)`."""
         made = {
-            latent_of(one.parameter): self._inverses[one.parameter](self._predictor(one, v, data))
+            latent_of(one.parameter): self.inverses[one.parameter](self._predictor(one, v, data))
             for one in self.encoding.predictors[1:]
         }
         return _Rows(v, made) if made else v
@@ -190,6 +192,10 @@ class FormulaModel(Designed):
                 found[one.called("beta")] = [prefix + label for label in one.labels]
         return found
 
+    def source(self, data: Data) -> str:
+        """The same model as a class that one can read, run and change; priors are in numbers, for these data."""
+        return source(self, self.encoding, self.family, self.inverses, data)
+
     def extra_repr(self) -> str:
         """The formula, the family, and every latent with its prior and entries, one a line."""
         success = self.encoding.success
@@ -203,15 +209,6 @@ class FormulaModel(Designed):
                 f"{name:<{width}} ~ {self.texts.get(name) or latent.text}{plate}{'  ' + entries if entries else ''}"
             )
         return "\n".join(lines)
-
-
-def latent_of(parameter: str) -> str:
-    """The family's latent of a parameter of the rows: sigma_y of sigma."""
-    return f"{parameter}_y" if parameter else ""
-
-
-def _root(name: str, k: int) -> str:
-    return f"L_{name}" if k == 0 else f"L_{name}_{k + 1}"
 
 
 def _inverse(family: Family, parameter: str) -> Callable[[Tensor], Tensor]:
@@ -257,7 +254,7 @@ class _Prior:
         scale = v[f"sigma_{self.name}"]
         if not self.roots:
             return Independent(Normal(torch.zeros_like(scale), scale), 1)
-        roots = [v[_root(self.name, k)] for k in range(len(self.roots))]
+        roots = [v[root_of(self.name, k)] for k in range(len(self.roots))]
         if self.roots[0] == slice(0, self.size):
             root = roots[0]
         else:  # block-diagonal

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import hiertorch as ht
-from hiertorch.formulas.design import COMMON
+from hiertorch.formulas.predictors import COMMON
 
 STORED = json.loads((Path(__file__).parent / "r_designs.json").read_text())
 CASES = {case["formula"]: case for case in STORED["cases"]}

@@ -8,7 +8,7 @@ from scipy import stats
 from torch.distributions import Gamma, HalfNormal, Normal, StudentT
 
 import hiertorch as ht
-from hiertorch.formulas.design import COMMON
+from hiertorch.formulas.predictors import COMMON
 from hiertorch.model.distributions import EntryWise
 
 FIXED = {"mu": Normal(1.0, 5.0), "beta": Normal(0.5, 2.0), "sigma_y": Gamma(2.0, 1.0)}
