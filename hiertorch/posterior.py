@@ -190,8 +190,8 @@ class Posterior(Fit):
         Args:
             frame: rows with the user's own columns; None takes those that were fitted.
             settings: `by` (columns: averages over their cells), `average` (over all rows), `new_groups` ("average",
-                "sample" for one new group, "population" for effects at the mean of their prior), `draws` (4000; None
-                takes all), `ci_prob`, `seed`.
+                "sample" for one new group, "population" for effects at the mean of their prior), `kind` ("mean", or
+                "probability" of each category), `draws` (4000; None takes all), `ci_prob`, `seed`.
 
         Raises:
             DataError: for columns that can't be read, and data whose original columns are not known.

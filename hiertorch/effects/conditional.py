@@ -17,11 +17,11 @@ from hiertorch.arguments import check_count, check_probability
 from hiertorch.criticism.panels import SIZE, grid
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import label_text
-from hiertorch.draws.summaries import moments
-from hiertorch.effects.margins import Estimates, settings_of
+from hiertorch.effects.margins import Estimates, estimated, settings_of
 from hiertorch.effects.means import means, thinned
 from hiertorch.effects.rows import Columns
 from hiertorch.errors import DataError
+from hiertorch.predict.categories import KIND
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ class ConditionalEffects(Estimates):
     Attributes:
         draws: `(chains, draws, rows)`.
         summary: the values of one or two columns, and of E[y] there mean, sd and equal-tailed interval.
-        effect: the columns.
+        effect: the columns; behind them "category" if there is a probability of each.
         others: at which all other columns are.
         response: what is predicted.
     """
@@ -70,7 +70,7 @@ class ConditionalEffects(Estimates):
                 axes.set_xticks(range(len(values)), [_text(value) for value in values])
                 axes.set_xlim(-0.6, len(values) - 0.4)
             axes.set_xlabel(first)
-            axes.set_ylabel(f"E[{self.response}]")
+            axes.set_ylabel(f"P({self.response})" if second == ["category"] else f"E[{self.response}]")
             if second:
                 axes.legend(title=second[0], frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
             if self.others:
@@ -108,6 +108,8 @@ def conditional_effects(
     check_probability(one.ci_prob)
     columns = Columns.of(fit.fitted.data)
     names = [columns.known(name.strip().strip("`")) for name in str(effect).split(":")]
+    if one.kind == KIND and len(names) > 1:
+        raise DataError(f"probabilities of categories are along one column; found {effect!r}.")
     if len(names) > 2 or len(set(names)) < len(names):
         raise DataError(f'an effect is that of one column or of two, such as "x" or "x:z"; found {effect!r}.')
     if unknown := [name for name in values or {} if name not in names]:
@@ -120,11 +122,12 @@ def conditional_effects(
     if len(axes) > 1:
         rows = columns.set(rows, names[1], [value for value in axes[1] for _ in axes[0]])
     few = thinned(fit, one.draws)
-    drawn = means(few, columns.with_groups(rows), one.new_groups, one.seed, torch.positive)
-    table = {name: x.cpu().numpy() for name, x in moments(drawn, one.ci_prob).items()}
+    drawn = means(few, columns.with_groups(rows), one.new_groups, one.seed, one.kind, torch.positive)
+    drawn, table = estimated(fit, drawn, rows[names], one)
     others = {str(name): column.iloc[0] for name, column in typical.items() if name not in names}
     others = {name: value for name, value in others.items() if name in columns.inputs}
-    return ConditionalEffects(drawn, rows[names].assign(**table), tuple(names), others, fit.fitted.data.name)
+    effects = (*names, "category") if one.kind == KIND else tuple(names)
+    return ConditionalEffects(drawn, table.reset_index(drop=True), effects, others, fit.fitted.data.name)
 
 
 def _values(columns: Columns, name: str, place: int, resolution: int) -> list[Any]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from hiertorch.arguments import check_probability
 from hiertorch.draws import summaries
@@ -40,7 +41,7 @@ def r2(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:
             y = model.likelihood(v, rows)
             shape = (len(next(iter(v.values()))), rows.n_rows)
             explained = expected(y).expand(shape).double().var(-1, correction=0)
-            total = explained + y.variance.expand(shape).double().mean(-1)
+            total = explained + _variance(y).expand(shape).double().mean(-1)
             parts["conditional"].append(explained / total)
             if grouped:
                 population = {name: x for name, x in v.items() if model.latents[name].plate is None}
@@ -49,3 +50,10 @@ def r2(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:
     draws = {name: torch.cat(each).unflatten(0, (look.chains, -1)) for name, each in parts.items() if each}
     columns: Mapping[str, Tensor] = summaries.moments(torch.stack(list(draws.values()), -1), ci_prob)
     return pd.DataFrame({name: x.cpu().numpy() for name, x in columns.items()}, index=list(draws))
+
+
+def _variance(y: Distribution) -> Tensor:
+    try:
+        return y.variance
+    except NotImplementedError as error:
+        raise ModelError(f"R^2 needs the variance of the rows, and {type(y).__name__} tells none.") from error

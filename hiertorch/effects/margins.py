@@ -23,6 +23,7 @@ from hiertorch.draws.summaries import CI_PROB, moments
 from hiertorch.effects.means import means, thinned
 from hiertorch.effects.rows import Columns, cells, checked, missing
 from hiertorch.errors import DataError
+from hiertorch.predict.categories import KIND, categories
 
 DRAWS = 4_000
 """That are looked at unless more are asked for."""
@@ -52,6 +53,7 @@ class Settings:
     """What predictions, comparisons and slopes have in common.
 
     Attributes:
+        kind: "mean", or "probability" of each category of a response that is categories.
         by: columns, over whose cells of rows is averaged.
         average: over all rows, or those of a cell.
         new_groups: "average" over the effects of groups that were not fitted, "sample" draws one for each label, and
@@ -61,6 +63,7 @@ class Settings:
         seed: of draws of new groups.
     """
 
+    kind: str = "mean"
     by: str | Sequence[str] | None = None
     average: bool = False
     new_groups: str = "average"
@@ -77,8 +80,8 @@ def predictions(fit: Fit, frame: pd.DataFrame | None = None, **settings: Any) ->
     rows = columns.with_groups(given)
     code, named = cells(given, one.by, average=one.average)
     few = thinned(fit, one.draws)
-    drawn = means(few, rows, one.new_groups, one.seed, _averages(code, len(named)))
-    return _estimates(drawn, named, one)
+    drawn = means(few, rows, one.new_groups, one.seed, one.kind, _averages(code, len(named)))
+    return Estimates(*estimated(fit, drawn, named, one))
 
 
 def comparisons(
@@ -176,11 +179,12 @@ def _contrasts(
             def difference(y: Tensor, by: float = pair.by) -> Tensor:
                 return average((y[:, n:] - y[:, :n]) / by)
 
-            drawn.append(means(few, both, one.new_groups, one.seed, difference))
+            drawn.append(means(few, both, one.new_groups, one.seed, one.kind, difference))
             tables.append(named.assign(term=name, contrast=pair.label))
     table = pd.concat(tables)
     table = table[["term", "contrast", *(name for name in table.columns if name not in ("term", "contrast"))]]
-    return _estimates(torch.cat(drawn, -1), table.reset_index(drop=True) if one.by or one.average else table, one)
+    table = table.reset_index(drop=True) if one.by or one.average else table
+    return Estimates(*estimated(fit, torch.cat(drawn, 2), table, one))
 
 
 def settings_of(given: Mapping[str, Any]) -> Settings:
@@ -193,19 +197,28 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
 
 
 def _averages(code: np.ndarray, number: int) -> Callable[[Tensor], Tensor]:
-    """From numbers of rows `(n, rows)` to means over cells, `(n, cells)`."""
+    """From numbers of rows `(n, rows, *)` to means over cells, `(n, cells, *)`."""
     if np.array_equal(code, np.arange(number)):
         return torch.positive
     counts = torch.from_numpy(np.bincount(code, minlength=number))
     at = torch.tensor(code)
 
     def average(y: Tensor) -> Tensor:
-        return y.new_zeros(len(y), number).index_add_(1, at.to(y.device), y) / counts.to(y)
+        total = y.new_zeros(len(y), number, *y.shape[2:]).index_add_(1, at.to(y.device), y)
+        return total / counts.to(y).reshape(-1, *(1,) * (y.dim() - 2))
 
     return average
 
 
-def _estimates(drawn: Tensor, named: pd.DataFrame, one: Settings) -> Estimates:
+def estimated(fit: Fit, drawn: Tensor, named: pd.DataFrame, one: Settings) -> tuple[Tensor, pd.DataFrame]:
+    """Draws `(chains, draws, cells)`, or with categories behind them, as `(chains, draws, estimates)`, and a table of
+    them; each cell has a line for each category.
+    """
+    if one.kind == KIND:
+        labels = categories(fit.fitted)
+        named = named.iloc[np.repeat(np.arange(len(named)), len(labels))]
+        named = named.assign(category=np.tile(np.array(labels, dtype=object), len(named) // len(labels)))
+        drawn = drawn.flatten(2)
     columns = {name: x.cpu().numpy() for name, x in moments(drawn, one.ci_prob).items()}
     taken = {name: f"{name}_" for name in named.columns if name in columns}
-    return Estimates(drawn, named.rename(columns=taken).assign(**columns))
+    return drawn, named.rename(columns=taken).assign(**columns)

@@ -27,10 +27,13 @@ from hiertorch.model.latent import Values
 from hiertorch.model.means import expected
 from hiertorch.models.design import Designed, family_of
 from hiertorch.pooling.variance import roots
+from hiertorch.predict.categories import KIND, probabilities
 from hiertorch.predict.scene import Setting
 from hiertorch.runtime.validating import validation
 
 NEW_GROUPS = ("average", "sample", "population")
+
+KINDS = ("mean", KIND)
 
 NODES = 32
 """Of the quadrature."""
@@ -49,25 +52,27 @@ def thinned(fit: Fit, draws: int | None) -> Fit:
 
 
 def means(
-    fit: Fit, frame: pd.DataFrame, new_groups: str, seed: int | None, function: Callable[[Tensor], Tensor]
+    fit: Fit, frame: pd.DataFrame, new_groups: str, seed: int | None, kind: str, function: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """A function of E[y | x] `(n, rows)`, of some draws at a time: all of its values, `(chains, draws, *)`.
+    """A function of E[y | x] `(n, rows)`, or of probabilities `(n, rows, categories)`, of some draws at a time: all of
+    its values, `(chains, draws, *)`.
 
     Raises:
         DataError: for rows that can't be read.
         ModelError: where averages over groups are not known.
     """
     check_choice("new_groups", new_groups, NEW_GROUPS)
+    check_choice("kind", kind, KINDS)
     fitted = fit.fitted
     generator = fit.generator("means", seed, fitted.data.device)
     with torch.no_grad(), validation(False):
         setting = Setting(fitted, fit, FrameRows.read(fitted.data, frame, distinct=True))
         at = torch.arange(fit.chains * fit.n_draws, device=fitted.data.device)
-        averaged = _Averaged(setting) if setting.new and new_groups == "average" else None
+        averaged = _Averaged(setting, kind) if setting.new and new_groups == "average" else None
         found = []
         for part in at.split(setting.per()):
             if averaged is None:
-                y = setting.predicted(part, "mean", generator, population=new_groups == "population")
+                y = setting.predicted(part, kind, generator, population=new_groups == "population")
             else:
                 y = averaged.means(part)
             found.append(function(y))
@@ -77,8 +82,8 @@ def means(
 class _Averaged:
     """Means over the effects of new groups."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting, self.rows = setting, setting.rows
+    def __init__(self, setting: Setting, kind: str) -> None:
+        self.setting, self.rows, self.kind = setting, setting.rows, kind
         model, family = setting.fitted.model, family_of(setting.fitted.model)
         if not isinstance(model, Designed) or family is None:
             raise ModelError(
@@ -91,7 +96,7 @@ class _Averaged:
         self.checked = False
 
     def means(self, at: Tensor) -> Tensor:
-        """Of some draws, `(n, rows)`."""
+        """Of some draws, `(n, rows)` or `(n, rows, categories)`."""
         centre = self.model.values(self.setting.values(at, population=True))
         eta = self._eta(centre)
         variance = torch.zeros_like(eta)
@@ -104,13 +109,11 @@ class _Averaged:
             for shift in roots(prior, centre[name]):
                 variance += (self._moved(at, centre, name, shift) - eta).square()
         self.checked = True
-        if self.family.link.name == "identity":
+        if self.kind == "mean" and self.family.link.name == "identity":
             return self._mean(eta, centre)
         nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-        total, sd = torch.zeros_like(eta), variance.sqrt()
-        for node, weight in zip(nodes.tolist(), (weights / weights.sum()).tolist(), strict=True):
-            total += weight * self._mean(eta + sd * node, centre)
-        return total
+        sd, parts = variance.sqrt(), zip(nodes.tolist(), (weights / weights.sum()).tolist(), strict=True)
+        return sum((weight * self._mean(eta + sd * node, centre) for node, weight in parts), eta.new_zeros(()))
 
     def _moved(self, at: Tensor, centre: Values, name: str, shift: Tensor) -> Tensor:
         """eta where effects of new groups are shifted."""
@@ -121,9 +124,7 @@ class _Averaged:
             given = {name: (centre[name] - shift)[:, self.setting.before(name) :]}
             back = self._eta(self.model.values(self.setting.values(at, population=True, given=given)))
             straight = self._near(eta + back, 2 * self._eta(centre))
-            if not straight or not self._near(
-                self._mean(eta, centre), expected(self.model.likelihood(moved, self.rows))
-            ):
+            if not straight or not self._near(self._mean(eta, centre), self._of(moved)):
                 raise ModelError(
                     f"averages over groups need a mean that reads effects by one linear predictor alone, and "
                     f"{type(self.model).__name__} reads {name!r} otherwise: {INSTEAD}."
@@ -140,7 +141,15 @@ class _Averaged:
             raise ModelError(f"{type(self.model).__name__} does not tell its linear predictor apart: {INSTEAD}.")
         return eta.expand(len(next(iter(v.values()))), self.rows.n_rows)
 
+    def _of(self, v: Values) -> Tensor:
+        """As the model itself has it."""
+        y = self.model.likelihood(v, self.rows)
+        return probabilities(y) if self.kind == KIND else expected(y)
+
     def _mean(self, eta: Tensor, v: Values) -> Tensor:
+        if self.kind == KIND:
+            found = probabilities(self.family.distribution(eta, self.model.row_parameters(v, self.rows), self.rows))
+            return found.expand(*eta.shape, -1)
         mean = self.family.mean(eta, self.model.row_parameters(v, self.rows), self.rows)
         if mean is None:
             raise ModelError(f"family {self.family.name!r} does not tell its mean.")

@@ -23,6 +23,7 @@ class Columns:
         inputs: those that predict.
         factors: those of categories.
         plates: grouping -> the columns that name a group.
+        labels: grouping -> labels of all of its groups.
     """
 
     frame: pd.DataFrame
@@ -30,6 +31,7 @@ class Columns:
     inputs: tuple[str, ...]
     factors: frozenset[str]
     plates: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, pd.Index]
 
     @classmethod
     def of(cls, data: Data) -> Self:
@@ -40,8 +42,9 @@ class Columns:
         """
         recipe, reader = data.recipe, data.recipe.reader
         if reader is not None:
+            labels = {plate: data.labels[plate] for plate in reader.plates}
             plates = {plate: tuple(columns) for plate, columns in reader.plates.items()}
-            return cls(reader.frame, data.n_rows, tuple(reader.inputs), frozenset(reader.factors), plates)
+            return cls(reader.frame, data.n_rows, tuple(reader.inputs), frozenset(reader.factors), plates, labels)
         if recipe.levels or any(x.dim() > 1 for x in data.columns.values()):
             raise DataError(
                 "the model was fitted to columns made of others (levels of categories, or a matrix), and what the mean "
@@ -52,8 +55,11 @@ class Columns:
             column: data.labels[plate].take(data.codes[plate].cpu().numpy()).to_numpy()
             for plate, column in recipe.groups.items()
         }
+        labels = {plate: data.labels[plate] for plate in recipe.groups}
         named = {plate: (column,) for plate, column in recipe.groups.items()}
-        return cls(pd.DataFrame(numbers | groups, index=data.index), data.n_rows, tuple(numbers), frozenset(), named)
+        return cls(
+            pd.DataFrame(numbers | groups, index=data.index), data.n_rows, tuple(numbers), frozenset(), named, labels
+        )
 
     def rows(self) -> pd.DataFrame:
         """All rows, or a DataError if some were added by an update."""
@@ -96,16 +102,26 @@ class Columns:
         return frame.assign(**{name: pd.Series(values, index=frame.index, dtype=column.dtype)})
 
     def with_groups(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """A frame with all columns of groupings: those that it leaves out name a new group."""
-        missing = {name: self._fresh(name) for names in self.plates.values() for name in names if name not in frame}
-        return frame.assign(**missing) if missing else frame
+        """The columns of a frame that the model reads, and all of groupings: those that are left out name a new
+        group.
+        """
+        known = frame[[name for name in frame.columns if name in self.frame.columns]]
+        lost = {name: self._fresh(name) for names in self.plates.values() for name in names if name not in known}
+        return known.assign(**lost) if lost else known
 
     def _fresh(self, name: str) -> Any:
-        """A label that no fitted row has."""
-        column = self.frame[name]
+        """A label that no row has, those of updates included."""
+        column, known = self.frame[name], set(map(str, self.frame[name].unique()))
+        for plate, labels in self.labels.items():
+            known |= (
+                {part for label in labels for part in str(label).split(":")} if name in self.plates[plate] else set()
+            )
         if is_numeric_dtype(column.dtype) and not is_bool_dtype(column.dtype):
-            return column.max() + 1
-        label, known = "new", set(map(str, column.unique()))
+            number = column.max() + 1
+            while str(number) in known:
+                number += 1
+            return number
+        label = "new"
         while label in known:
             label += "_"
         return label
@@ -139,7 +155,9 @@ def cells(frame: pd.DataFrame, by: Iterable[str] | None, *, average: bool) -> tu
         return np.arange(len(frame)), frame
     wanted: Sequence[str] = [] if by is None else [by] if isinstance(by, str) else list(by)
     if unknown := [name for name in wanted if name not in frame.columns]:
-        raise DataError(f"by= names {unknown[0]!r}; the rows have {wording.listed(frame.columns)}.")
+        raise DataError(
+            f"by= names {unknown[0]!r}, and the rows have {wording.listed(frame.columns)}: give rows with it, frame=."
+        )
     if not wanted:
         return np.zeros(len(frame), np.int64), pd.DataFrame(index=pd.RangeIndex(1))
     grouped = frame.groupby(list(wanted), sort=True, observed=True)

@@ -58,11 +58,8 @@ def coefficients(fit: Fit) -> dict[str, Tensor]:
     held = {**fit.more, **fit.draws}
     found = dict[str, Tensor]()
     for name, latent in model.latents.items():
-        if latent.plate is not None or name not in held or name in own:
-            continue
-        if said and name not in said:
-            continue
-        if not said and not _on_the_line(reads.distributions.get(name)):
+        shared = name in said if said else name not in own and _on_the_line(reads.distributions.get(name))
+        if latent.plate is not None or name not in held or not shared:
             continue
         x = held[name].flatten(2)
         entries = said.get(name) or parameter_texts(name, _axes(latent, fit.fitted.data, held[name].shape[3:]))

@@ -4,26 +4,20 @@ The data have the columns `common design` `(rows, P)`, of what all rows share bu
 `(rows, K)` for each grouping g; and `offset`, `trials` and `se` where there are any, whatever the frame's are called.
 """
 
-import re
 from collections.abc import Hashable, Mapping
 
 import numpy as np
 import pandas as pd
 import torch
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from hiertorch import wording
 from hiertorch.data.remake import Remake
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
+from hiertorch.formulas.columns import columns_read, factors_read, inputs_read
 from hiertorch.formulas.encoding import Matrix
-from hiertorch.formulas.parsing import NAME, Parts, names_in
+from hiertorch.formulas.parsing import NAME, Parts
 from hiertorch.formulas.predictors import Predictor, column_of, effects_of, single
-
-NA = ("error", "drop")
-
-FACTOR = re.compile(r"\b[CT]\(\s*([^\W\d_][\w.]*|`[^`]+`)")
-"""A column that a term takes as categories."""
 
 
 class Encoding:
@@ -102,16 +96,12 @@ class Encoding:
     @property
     def inputs(self) -> list[str]:
         """Columns that terms read, of all rows or of groups."""
-        named = {name for text in _terms(self.parts) for name in names_in(text)}
-        return [name for name in self.frame.columns if name in named]
+        return inputs_read(self.parts, self.frame)
 
     @property
     def factors(self) -> frozenset[str]:
         """Columns that terms read as categories, by their kind or by factor()."""
-        called = {name.strip("`") for text in _terms(self.parts) for name in FACTOR.findall(text)}
-        kinds = {str(name): column.dtype for name, column in self.frame.items()}
-        others = {name for name, kind in kinds.items() if not is_numeric_dtype(kind) or is_bool_dtype(kind)}
-        return frozenset(called | others)
+        return factors_read(self.parts, self.frame)
 
     def data(self, frame: pd.DataFrame, dtype: torch.dtype) -> Data:
         """The rows that are fitted."""
@@ -137,43 +127,6 @@ class Encoding:
         if self.categories:
             return _codes(self.response, self.categories, values)
         return (values == self.success).to_numpy(np.float64)
-
-
-def columns_read(parts: Parts, frame: pd.DataFrame) -> list[str]:
-    """Columns of a frame that a formula calls by name, in the frame's order."""
-    texts, named = [parts.response, *parts.told.values()], set[str]()
-    for terms in parts.terms.values():
-        texts += [terms.common, *terms.offsets, *(bar.effects for bar in terms.bars)]
-        named |= {name for bar in terms.bars for group in bar.groupings for name in group}
-    named |= {name for text in texts for name in names_in(text)}
-    return [name for name in frame.columns if name in named]
-
-
-def _terms(parts: Parts) -> list[str]:
-    """All terms, without offsets and groupings."""
-    return [text for each in parts.terms.values() for text in (each.common, *(bar.effects for bar in each.bars))]
-
-
-def complete(frame: pd.DataFrame, parts: Parts, na: str) -> tuple[pd.DataFrame, int]:
-    """The rows that have all values that a formula reads, and how many others there were.
-
-    Raises:
-        DataError: if there are others, unless they are to be dropped.
-    """
-    missing = frame[columns_read(parts, frame)].isna()
-    some = missing.any(axis=1).to_numpy()
-    if not some.any():
-        return frame, 0
-    counts = {name: int(number) for name, number in missing.sum().items() if number}
-    told = ", ".join(f"{number} of {name!r}" for name, number in counts.items())
-    if na == "error":
-        raise DataError(
-            f"{wording.many(int(some.sum()), 'row')} of {len(frame)} lack a value that the formula reads ({told}): "
-            'take na="drop", which leaves these rows out, or fill the values in.'
-        )
-    if some.all():
-        raise DataError(f"all {len(frame)} rows lack a value that the formula reads ({told}).")
-    return frame[~some], int(some.sum())
 
 
 def _two(text: str) -> tuple[str, str, bool] | None:

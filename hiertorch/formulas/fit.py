@@ -15,7 +15,8 @@ from hiertorch.data.remake import Remake
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError, warn
 from hiertorch.families import ORDINAL, Bernoulli, Binomial, Family, Gaussian, named
-from hiertorch.formulas.design import NA, Encoding, complete
+from hiertorch.formulas.columns import NA, complete
+from hiertorch.formulas.design import Encoding
 from hiertorch.formulas.model import FormulaModel
 from hiertorch.formulas.parsing import parse
 from hiertorch.posterior import Posterior

@@ -182,8 +182,12 @@ class FormulaModel(Designed):
         return Design(self.family, self.encoding.predictors[0].offset)
 
     def coefficients(self) -> dict[str, list[str]]:
-        """The intercept and slopes of every predictor; those of another parameter than the mean begin with its name."""
+        """The intercept, or thresholds, and slopes of every predictor; those of another parameter than the mean begin
+        with its name.
+        """
         found = {}
+        if cuts := self.family.thresholds:
+            found[cuts] = [str(label) for label in self.latents[cuts].axes[0]]
         for one in self.encoding.predictors:
             prefix = f"{one.parameter}_" if one.parameter else ""
             if one.intercept:

@@ -1,5 +1,7 @@
 """Probabilities of the categories of a response."""
 
+from collections.abc import Hashable
+
 import pandas as pd
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
@@ -36,11 +38,20 @@ def event(fitted: Fitted, kind: str) -> tuple[int, ...]:
     return (probabilities(fitted.reads.response).shape[-1],) if kind == KIND else ()
 
 
+def categories(fitted: Fitted) -> list[Hashable]:
+    """Their labels in order, or their codes.
+
+    Raises:
+        ModelError: for a response without categories.
+    """
+    family, (number,) = family_of(fitted.model), event(fitted, KIND)
+    return [*(family.categories if family is not None and family.categories else range(number))]
+
+
 def lines(fitted: Fitted, kind: str, index: pd.Index) -> pd.Index:
     """The index of a table of predictions: that of the rows, or of rows and categories."""
     if kind != KIND:
         return index
-    family, (number,) = family_of(fitted.model), event(fitted, kind)
-    labels = family.categories if family is not None and family.categories else range(number)
+    labels = categories(fitted)
     names = [index.name or "row", "category"]
     return pd.MultiIndex.from_tuples([(row, label) for row in index for label in labels], names=names)

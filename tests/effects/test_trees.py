@@ -77,11 +77,13 @@ def test_replications_are_those_of_the_model_at_each_draw():
 
 def test_arviz_draws_the_predictive_check():
     from arviz_plots import plot_ppc_dist
+    from matplotlib import pyplot
 
     tree = fitted("count ~ x", family="poisson").to_arviz(posterior_predictive=True, draws=40)
     assert tree["posterior_predictive"]["count"].shape == (4, 10, 80) and tree["posterior"].sizes["draw"] == 10
     figure = plot_ppc_dist(tree, backend="matplotlib").viz["figure"].item()
     assert figure.axes[0].get_lines()
+    pyplot.close(figure)
 
 
 def test_a_posterior_without_data():
