@@ -4,6 +4,8 @@ A family knows the columns that it reads and the latents that it needs beside et
 Structures (`hiertorch.models`) know nothing of what y is like. `hiertorch.families.family` says how one is written.
 """
 
+from collections.abc import Callable
+
 from hiertorch.errors import ModelError
 from hiertorch.families.asymmetric_laplace import AsymmetricLaplace
 from hiertorch.families.counts import Geometric, NegativeBinomial, NegativeBinomial1, Poisson
@@ -17,6 +19,7 @@ from hiertorch.families.shares import Beta
 from hiertorch.families.skew_normal import SkewNormal
 from hiertorch.families.student_t import StudentT
 from hiertorch.families.successes import Bernoulli, BetaBinomial, Binomial
+from hiertorch.families.zeros import Hurdle, ZeroInflated, ZeroOneInflated
 
 __all__ = [
     "CLOGLOG",
@@ -42,6 +45,7 @@ __all__ = [
     "Gamma",
     "Gaussian",
     "Geometric",
+    "Hurdle",
     "InverseGaussian",
     "Link",
     "LogNormal",
@@ -52,6 +56,8 @@ __all__ = [
     "StoppingRatio",
     "StudentT",
     "Weibull",
+    "ZeroInflated",
+    "ZeroOneInflated",
     "named",
 ]
 
@@ -60,7 +66,19 @@ KINDS = (
     Bernoulli, Binomial, BetaBinomial, Poisson, Geometric, NegativeBinomial, NegativeBinomial1,
 )  # fmt: skip
 
-NAMES = {kind.name: kind for kind in KINDS}
+MADE: dict[str, Callable[[], Family]] = {
+    "hurdle_poisson": lambda: Hurdle(Poisson()),
+    "hurdle_negative_binomial": lambda: Hurdle(NegativeBinomial()),
+    "hurdle_gamma": lambda: Hurdle(Gamma()),
+    "hurdle_lognormal": lambda: Hurdle(LogNormal()),
+    "zero_inflated_poisson": lambda: ZeroInflated(Poisson()),
+    "zero_inflated_negative_binomial": lambda: ZeroInflated(NegativeBinomial()),
+    "zero_inflated_binomial": lambda: ZeroInflated(Binomial()),
+    "zero_one_inflated_beta": lambda: ZeroOneInflated(Beta()),
+}
+"""Those that are made of another one, by name."""
+
+NAMES: dict[str, Callable[[], Family]] = {**{kind.name: kind for kind in KINDS}, **MADE}
 """The built-in families by the names that configs and `family=` take."""
 
 

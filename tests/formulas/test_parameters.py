@@ -76,3 +76,22 @@ def test_location_and_scale_are_recovered(frame):
         assert abs(found["mean"][name] - value) < 3.5 * found["sd"][name], name
     predicted = posterior.predict(frame.head(3), kind="response", seed=1)
     assert predicted.draws.shape[-1] == 3
+
+
+def test_zeros_have_a_predictor_of_their_own():
+    """zi_i = logit^-1(mu_zi + beta_zi x_i), by SciPy."""
+    r = np.random.default_rng(4)
+    frame = pd.DataFrame({"y": r.poisson(2.0, 30) * r.integers(2, size=30), "x": r.normal(size=30)})
+    model, data = ht.formula("y ~ x", frame, family="zero_inflated_poisson", zi="~ x")
+    assert list(model.latents) == ["mu", "beta", "mu_zi", "beta_zi"]
+    v = {name: torch.tensor([[value]]).double() for name, value in (("mu", 0.5), ("mu_zi", -1.0))}
+    v |= {name: torch.tensor([[[value]]]).double() for name, value in (("beta", 0.25), ("beta_zi", 0.75))}
+    share = stats.logistic.cdf(-1.0 + 0.75 * frame.x)
+    p = share * (frame.y == 0) + (1 - share) * stats.poisson(np.exp(0.5 + 0.25 * frame.x)).pmf(frame.y)
+    np.testing.assert_allclose(model.log_likelihood(v, data)[0], np.log(p), rtol=1e-6)
+
+
+def test_trials_of_zero_inflated_counts():
+    frame = pd.DataFrame({"y": [0, 1, 3, 0], "n": [4, 4, 5, 6], "x": [0.1, 0.2, 0.3, 0.5]})
+    model, data = ht.formula("y | trials(n) ~ x", frame, family="zero_inflated_binomial")
+    assert model.check(data) == [] and list(model.latents) == ["mu", "beta", "zi_y"]
