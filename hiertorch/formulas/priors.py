@@ -118,8 +118,10 @@ class Following:
             each = f"Normal({level}, {' '.join([f'{WIDE:g}', *factors, *beside])})"
             return f"ordered({each}, {len(self.labels)})" if self.role == "ordered thresholds" else each
         slopes = any(not label.endswith(INTERCEPT) for label in self.labels)
-        over = (" ".join(factors) or "1") + (" / sd(x)" if slopes else "")
-        return f"HalfStudentT({DF:g}, {over})" if self.role == "scale" else f"Normal(0, {WIDE:g} {over})"
+        over = " / sd(x)" if slopes else ""
+        if self.role == "scale":
+            return f"HalfStudentT({DF:g}, {' '.join(factors) or '1'}{over})"
+        return f"Normal(0, {' '.join([f'{WIDE:g}', *factors])}{over})"
 
 
 def column_scales(data: Data, name: str) -> Tensor:

@@ -14,6 +14,7 @@ from hiertorch.formulas.predictors import Effects, Predictor, latent_of, root_of
 from hiertorch.model import checks
 from hiertorch.model.distributions import EntryWise
 from hiertorch.model.model import Model
+from hiertorch.model.ordering import Ordered
 
 HEAD = """import torch
 from torch import tensor
@@ -68,17 +69,12 @@ def source(
             lines.append(f"    {_declared(name)} = ht.Latent({prior}, {latent.plate!r}{labels})")
         else:
             lines.append(f"    {_declared(name)} = ht.Latent({_text(reads.distributions[name])}{labels})")
-    told = [*map(repr, family.columns), *([] if family.has_default_link else [f"link={family.link.name!r}"])]
-    lines += [
-        "",
-        f"    family = ht.families.{type(family).__name__}({', '.join(told)})",
-        "",
-        "    def likelihood(self, v, data):",
-    ]
+    kind = f"ht.families.{type(family).__name__}"
+    lines += ["", f"    family = {kind}({', '.join(_arguments(family))})", "", "    def likelihood(self, v, data):"]
     mean, *others = encoding.predictors
     for one in others:
-        lines += _predictor(encoding, one, one.parameter)
-    lines += _predictor(encoding, mean, "eta")
+        lines += _predictor(encoding, one, one.parameter, leveled=one.intercept)
+    lines += _predictor(encoding, mean, "eta", leveled=mean.intercept and not family.thresholds)
     if others:
         inverse: dict[object, str] = {torch.exp: "{}.exp()", torch.sigmoid: "{}.sigmoid()", torch.positive: "{}"}
         made = {latent_of(name): inverse[own].format(name) for name, own in inverses.items()}
@@ -90,9 +86,10 @@ def source(
 
 def _arguments(family: Family) -> list[str]:
     """Those of a family that are not as they are without, which it keeps under their names."""
-    given = {name: getattr(family, name, None) for name in inspect.signature(type(family)).parameters}
     known = inspect.signature(type(family)).parameters
+    given = {name: getattr(family, name, None) for name in known}
     values = {name: value.name if isinstance(value, Link) else value for name, value in given.items()}
+    values |= {"link": None} if "link" in values and family.has_default_link else {}
     return [f"{name}={value!r}" for name, value in values.items() if value != known[name].default and value is not None]
 
 
@@ -116,8 +113,8 @@ def _effects_prior(effects: Effects) -> str:
     return f"MultivariateNormal({zero}, scale_tril={scale}.unsqueeze(-1) * {root})"
 
 
-def _predictor(encoding: Encoding, one: Predictor, called: str) -> Iterator[str]:
-    terms = [f"v.{one.called('mu')}"] if one.intercept else []
+def _predictor(encoding: Encoding, one: Predictor, called: str, *, leveled: bool) -> Iterator[str]:
+    terms = [f"v.{one.called('mu')}"] if leveled else []
     if one.column is not None:
         terms.append(f"v.{one.called('beta')}[:, 0] @ data[{one.column!r}].mT")
     for effects in encoding.effects:
@@ -136,6 +133,8 @@ def _text(prior: Distribution, *, vector: bool = False) -> str:
         return f"Independent({_text(prior.base_dist, vector=True)}, {prior.reinterpreted_batch_ndims})"
     if isinstance(prior, LKJCholesky):
         return f"LKJCholesky({prior.dim}, {float(prior.concentration)!r})"
+    if isinstance(prior, Ordered):
+        return f"ht.ordered({_text(prior.base)}, {prior.size})"
     if isinstance(prior, EntryWise):
         return f"EntryWise([{', '.join(_text(part) for part in prior.parts)}])"
     names = [name for name in prior.arg_constraints if name in vars(prior)]
