@@ -106,7 +106,7 @@ def conditional_effects(
     if one.by is not None or one.average:
         raise DataError("conditional_effects has one mean for each value: by= and average= are for predictions.")
     check_probability(one.ci_prob)
-    columns = Columns.of(fit.fitted.data)
+    columns = Columns.of(fit.fitted)
     names = [columns.known(name.strip().strip("`")) for name in str(effect).split(":")]
     if one.kind == KIND and len(names) > 1:
         raise DataError(f"probabilities of categories are along one column; found {effect!r}.")
@@ -122,7 +122,7 @@ def conditional_effects(
     if len(axes) > 1:
         rows = columns.set(rows, names[1], [value for value in axes[1] for _ in axes[0]])
     few = thinned(fit, one.draws)
-    drawn = means(few, columns.with_groups(rows), one.new_groups, one.seed, one.kind, torch.positive)
+    drawn = means(few, columns.with_groups(rows, one.new_groups), one.new_groups, one.seed, one.kind, torch.positive)
     drawn, table = estimated(fit, drawn, rows[names], one)
     others = {str(name): column.iloc[0] for name, column in typical.items() if name not in names}
     others = {name: value for name, value in others.items() if name in columns.inputs}

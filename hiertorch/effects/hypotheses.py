@@ -38,9 +38,9 @@ def hypothesis(fit: Fit, sentences: str | Sequence[str], ci_prob: float = summar
     check_probability(ci_prob)
     rows = {}
     for sentence in names_of("sentences", sentences):
-        left, sign, right = _sides(sentence)
         known = _known(fit, sentence)
-        difference = (_value(left, known, sentence) - _value(right, known, sentence)).expand(fit.chains, fit.n_draws)
+        left, sign, right = _sides(sentence, known)
+        difference = (left - right).expand(fit.chains, fit.n_draws)
         row = {name: float(x) for name, x in summaries.moments(difference, ci_prob).items()}
         if sign == "=":
             row |= {"probability": math.nan, "evidence_ratio": math.nan}
@@ -51,13 +51,37 @@ def hypothesis(fit: Fit, sentences: str | Sequence[str], ci_prob: float = summar
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _sides(sentence: str) -> tuple[str, str, str]:
-    parts = re.split(r"(>=|<=|==|>|<|=)", sentence)
+def _sides(sentence: str, known: Mapping[str, Tensor]) -> tuple[Tensor, str, Tensor]:
+    """Both sides by draws of the parameters that they name, and the sign between them."""
+    every = sorted(known, key=len, reverse=True)
+    names = "|".join(f"`{re.escape(name)}`|(?<![\\w.]){re.escape(name)}(?![\\w.([])" for name in every)
+    used: list[str] = []
+
+    def placed(match: re.Match[str]) -> str:
+        used.append(match.group().strip("`"))
+        return f" parameter_{len(used) - 1} "
+
+    body = re.sub(names, placed, sentence) if names else sentence  # first, since a name such as bs(x, df=4) has a sign
+    parts = re.split(r"(>=|<=|==|>|<|=)", body)
     if len(parts) != 3 or not parts[0].strip() or not parts[2].strip():
         raise DataError(
             f'a hypothesis is left > right, left < right or left = right, as in "x > 0"; found {sentence!r}.'
         )
-    return parts[0].strip(), parts[1][0], parts[2].strip()
+    values = {f"parameter_{k}": known[name] for k, name in enumerate(used)}
+    try:
+        left, right = (
+            _evaluated(ast.parse(part.replace("^", "**").strip(), mode="eval").body, values) for part in parts[::2]
+        )
+    except KeyError as error:
+        raise UnknownNameError(
+            f"{sentence!r} names {error.args[0]!r}, which is no parameter; coefficients: {listed(every[::-1])}."
+        ) from error
+    except (SyntaxError, TypeError) as error:
+        raise DataError(
+            f"can't read {sentence!r}: write parameters by their names, such as {listed(every[:3])}, numbers, "
+            f"+ - * / ^, and {listed(FUNCTIONS)}."
+        ) from error
+    return left, parts[1][0], right
 
 
 def _known(fit: Fit, sentence: str) -> dict[str, Tensor]:
@@ -67,31 +91,6 @@ def _known(fit: Fit, sentence: str) -> dict[str, Tensor]:
         if name in sentence:
             found |= dict(zip(fit.parameters(name), x.flatten(2).unbind(-1), strict=True))
     return found | (coefficients(fit) if fit.origin is not None else {})
-
-
-def _value(text: str, known: Mapping[str, Tensor], sentence: str) -> Tensor:
-    """One side, by draws of the parameters that it names."""
-    every = sorted(known, key=len, reverse=True)
-    names = "|".join(f"`{re.escape(name)}`|(?<![\\w.]){re.escape(name)}(?![\\w.([])" for name in every)
-    used: list[str] = []
-
-    def placed(match: re.Match[str]) -> str:
-        used.append(match.group().strip("`"))
-        return f" parameter_{len(used) - 1} "
-
-    body = re.sub(names, placed, text) if names else text
-    try:
-        tree = ast.parse(body.replace("^", "**").strip(), mode="eval").body
-        return _evaluated(tree, {f"parameter_{k}": known[name] for k, name in enumerate(used)})
-    except KeyError as error:
-        raise UnknownNameError(
-            f"{sentence!r} names {error.args[0]!r}, which is no parameter; coefficients: {listed(every[::-1])}."
-        ) from error
-    except (SyntaxError, TypeError) as error:
-        raise DataError(
-            f"can't read {text!r} of {sentence!r}: write parameters by their names, such as {listed(every[:3])}, "
-            f"numbers, + - * / ^, and {listed(FUNCTIONS)}."
-        ) from error
 
 
 def _evaluated(node: ast.expr, known: Mapping[str, Tensor]) -> Tensor:

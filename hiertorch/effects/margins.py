@@ -75,9 +75,9 @@ class Settings:
 def predictions(fit: Fit, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
     """See `hiertorch.posterior.Posterior.predictions`."""
     one = settings_of(settings)
-    columns = Columns.of(fit.fitted.data)
+    columns = Columns.of(fit.fitted)
     given = columns.rows() if frame is None else checked(frame)
-    rows = columns.with_groups(given)
+    rows = columns.with_groups(given, one.new_groups)
     code, named = cells(given, one.by, average=one.average)
     few = thinned(fit, one.draws)
     drawn = means(few, rows, one.new_groups, one.seed, one.kind, _averages(code, len(named)))
@@ -158,7 +158,7 @@ def _contrasts(
     pairs: Callable[[Columns, str, pd.DataFrame, object], list[Pair]],
 ) -> Estimates:
     one = settings_of(settings)
-    columns = Columns.of(fit.fitted.data)
+    columns = Columns.of(fit.fitted)
     wanted: Mapping[str, object]
     if isinstance(variables, Mapping):
         wanted = variables
@@ -166,20 +166,22 @@ def _contrasts(
         wanted = dict.fromkeys(columns.inputs if variables is None else names_of("variables", variables))
     if not wanted:
         raise DataError("the model has no column that predicts.")
-    given = columns.rows() if frame is None else checked(frame)
-    missing(given, [columns.known(name) for name in wanted])
-    rows, n = columns.with_groups(given), len(given)
-    code, named = cells(given, one.by, average=one.average)
-    average, few = _averages(code, len(named)), thinned(fit, one.draws)
+    rows = columns.rows() if frame is None else checked(frame)
+    missing(rows, [columns.known(name) for name in wanted])
+    code, named = cells(rows, one.by, average=one.average)
+    average, few, n = _averages(code, len(named)), thinned(fit, one.draws), len(rows)
     drawn, tables = [], []
     for name, gap in wanted.items():
+        columns.check_free(name, rows)
         for pair in pairs(columns, name, rows, gap):
             both = pd.concat([columns.set(rows, name, pair.low), columns.set(rows, name, pair.high)], ignore_index=True)
 
             def difference(y: Tensor, by: float = pair.by) -> Tensor:
                 return average((y[:, n:] - y[:, :n]) / by)
 
-            drawn.append(means(few, both, one.new_groups, one.seed, one.kind, difference))
+            drawn.append(
+                means(few, columns.with_groups(both, one.new_groups), one.new_groups, one.seed, one.kind, difference)
+            )
             tables.append(named.assign(term=name, contrast=pair.label))
     table = pd.concat(tables)
     table = table[["term", "contrast", *(name for name in table.columns if name not in ("term", "contrast"))]]

@@ -9,8 +9,9 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
 from hiertorch import wording
-from hiertorch.data.table import Data
+from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError
+from hiertorch.models.design import design_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Columns:
         factors: those of categories.
         plates: grouping -> the columns that name a group.
         labels: grouping -> labels of all of its groups.
+        explained: grouping -> inputs that explain the effects of its groups.
     """
 
     frame: pd.DataFrame
@@ -32,19 +34,21 @@ class Columns:
     factors: frozenset[str]
     plates: Mapping[str, tuple[str, ...]]
     labels: Mapping[str, pd.Index]
+    explained: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, data: Data) -> Self:
-        """Those of data.
+    def of(cls, fitted: Fitted) -> Self:
+        """Those of a model and its data.
 
         Raises:
             DataError: if columns were made from a frame that can't be told from them.
         """
-        recipe, reader = data.recipe, data.recipe.reader
+        data = fitted.data
+        recipe, reader, design = data.recipe, data.recipe.reader, design_of(fitted.model)
         if reader is not None:
             labels = {plate: data.labels[plate] for plate in reader.plates}
             plates = {plate: tuple(columns) for plate, columns in reader.plates.items()}
-            return cls(reader.frame, data.n_rows, tuple(reader.inputs), frozenset(reader.factors), plates, labels)
+            return cls(reader.frame, data.n_rows, tuple(reader.inputs), frozenset(reader.factors), plates, labels, {})
         if recipe.levels or any(x.dim() > 1 for x in data.columns.values()):
             raise DataError(
                 "the model was fitted to columns made of others (levels of categories, or a matrix), and what the mean "
@@ -56,9 +60,17 @@ class Columns:
             for plate, column in recipe.groups.items()
         }
         labels = {plate: data.labels[plate] for plate in recipe.groups}
+        of_groups = {} if design is None else design.group_predictors
+        explained = {plate: tuple(recipe.columns[name] for name in names) for plate, names in of_groups.items()}
         named = {plate: (column,) for plate, column in recipe.groups.items()}
         return cls(
-            pd.DataFrame(numbers | groups, index=data.index), data.n_rows, tuple(numbers), frozenset(), named, labels
+            pd.DataFrame(numbers | groups, index=data.index),
+            data.n_rows,
+            tuple(numbers),
+            frozenset(),
+            named,
+            labels,
+            explained,
         )
 
     def rows(self) -> pd.DataFrame:
@@ -78,6 +90,15 @@ class Columns:
                 f"{wording.closest(str(name), self.inputs)}"
             )
         return str(name)
+
+    def check_free(self, name: str, frame: pd.DataFrame) -> None:
+        """Raises a DataError if a column explains effects of groups that are in the rows, and so can't be another."""
+        for plate, names in self.explained.items():
+            if name in names and set(self.plates[plate]) & set(frame.columns):
+                raise DataError(
+                    f"{name!r} explains the effects of {plate!r}, which were fitted with its values: ask about rows of "
+                    f"new groups, frame= without the column {self.plates[plate][0]!r}, or about other columns."
+                )
 
     def levels(self, name: str) -> list[Any]:
         """Of a column of categories, the reference first."""
@@ -101,13 +122,20 @@ class Columns:
             raise DataError(f"{name!r} has no level {wrong[0]!r}; its levels: {wording.listed(known)}.")
         return frame.assign(**{name: pd.Series(values, index=frame.index, dtype=column.dtype)})
 
-    def with_groups(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The columns of a frame that the model reads, and all of groupings: those that are left out name a new
-        group.
+    def with_groups(self, frame: pd.DataFrame, new_groups: str) -> pd.DataFrame:
+        """The columns of a frame that the model reads, and all of groupings: those that are left out name a new group,
+        one for all rows. Where columns explain the effects of groups, and may differ between rows, each row has a group
+        of its own, unless one is drawn ("sample").
         """
         known = frame[[name for name in frame.columns if name in self.frame.columns]]
-        lost = {name: self._fresh(name) for names in self.plates.values() for name in names if name not in known}
-        return known.assign(**lost) if lost else known
+        lost = {name: plate for plate, names in self.plates.items() for name in names if name not in known}
+        for name, plate in lost.items():
+            label = self._fresh(name)
+            if self.explained.get(plate) and new_groups != "sample":
+                each = range(len(known))
+                label = [f"{label} {i}" if isinstance(label, str) else label + i for i in each]
+            known = known.assign(**{name: label})
+        return known
 
     def _fresh(self, name: str) -> Any:
         """A label that no row has, those of updates included."""

@@ -88,7 +88,7 @@ def varcorr(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:
     """See `hiertorch.posterior.Posterior.varcorr`."""
     check_probability(ci_prob)
     keys, rows, chains = list[tuple[Hashable, ...]](), list[Tensor](), fit.chains
-    held: Mapping[str, Tensor] = {}
+    held: Mapping[str, Tensor] = {**fit.more, **fit.draws}
     for name, effects, values, look in _learnt(fit, groups=False):
         held = look.stored
         model, plate = effects.model, effects.model.latents[name].plate
@@ -104,6 +104,8 @@ def varcorr(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:
         if name in held and held[name][0, 0].numel() == 1:
             keys.append(("rows", name, ""))
             rows.append(held[name].flatten(2)[:, :, 0])
+    if not rows:
+        raise DataError("the model has no effects of groups around a population, and no scale of its rows.")
     return _table(rows, _index(keys, ["grouping", "effect", "with"]), ci_prob)
 
 
@@ -112,13 +114,15 @@ def _learnt(fit: Fit, *, groups: bool) -> Iterator[tuple[str, Effects, Values, P
     there are very many, and with `groups` False effects at the mean of their prior.
 
     Raises:
-        DataError: if there are none.
+        DataError: if there are none to be tabled.
         ModelError: where the model writes its density itself, so that priors are not known.
     """
     fitted = fit.fitted
     model, data, reads = fitted.model, fitted.data, fitted.reads
     effects = Effects.found(model, data, reads.distributions)
     names = [name for each in effects.names.values() for name in each if reads.priors[name]]
+    if not names and not groups:
+        return
     if not names:
         raise DataError("the model has no effects of groups around a population.")
     most = max(reads.values[name][0].numel() for name in names)

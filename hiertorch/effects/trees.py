@@ -16,6 +16,7 @@ from hiertorch.criticism.replications import from_posterior
 from hiertorch.data.table import Data
 from hiertorch.draws import storage
 from hiertorch.draws.fit import Fit
+from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.effects.means import thinned
 from hiertorch.effects.rows import Columns
@@ -45,7 +46,7 @@ def to_arviz(
     name, every = _name(data.name), torch.arange(data.n_rows, device=data.device)
     y = data.y.cpu().numpy()
     _add(tree, "observed_data", {name: y}, data, ("chain",) if data.by_chain else ())
-    _add(tree, "constant_data", _columns(data), data, ())
+    _add(tree, "constant_data", _columns(fit.fitted), data, ())
     if log_likelihood:
         look = Pointwise(few, None)
         parts = [look.log_likelihood(rows).cpu().numpy() for rows in every.split(_most(few))]
@@ -63,10 +64,11 @@ def _most(fit: Fit) -> int:
     return max(1, 20_000_000 // (fit.chains * fit.n_draws))
 
 
-def _columns(data: Data) -> dict[str, np.ndarray]:
+def _columns(fitted: Fitted) -> dict[str, np.ndarray]:
     """All columns but the response: the user's own where they are known, or as the model reads them."""
+    data = fitted.data
     try:
-        frame = Columns.of(data).rows()
+        frame = Columns.of(fitted).rows()
     except DataError:
         groups = {plate: data.labels[plate].take(code.cpu().numpy()) for plate, code in data.codes.items()}
         found = {_name(name): x.cpu().numpy() for name, x in data.columns.items()}

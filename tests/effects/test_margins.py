@@ -194,6 +194,24 @@ def test_a_ready_class_is_asked_by_its_own_columns():
     np.testing.assert_allclose(flat(by.draws), alpha + flat(posterior["beta"]) @ means.T, atol=1e-9)
 
 
+def test_what_explains_groups_is_varied_for_new_ones():
+    """E[y] of a new group moves by gamma, its coefficient; those of fitted groups were fitted with their values."""
+    frame = pupils().assign(u=np.linspace(-1, 1, 12)[pupils().school - 100])
+    data = ht.Data.from_frame(frame, "y", ["school"], ["x", "u"])
+    posterior = ht.sample(ht.models.VaryingIntercepts("school", ["x"], group_predictors=["u"]), data, **SHORT)
+    with refused(ht.DataError, "'u' explains the effects of 'school'", "new groups"):
+        posterior.slopes()
+    new = posterior.slopes("u", frame.drop(columns="school").head(2))
+    np.testing.assert_allclose(flat(new.draws), np.repeat(flat(posterior["gamma"]), 2, 1), atol=1e-8)
+    assert [*posterior.slopes("x", average=True).summary["term"]] == ["x"]
+
+
+def test_a_loaded_posterior_answers_alike(tmp_path):
+    logit().save(tmp_path / "logit")
+    again = ht.Posterior.load(tmp_path / "logit")
+    torch.testing.assert_close(again.slopes().draws, logit().slopes().draws)
+
+
 def test_draws_are_thinned_evenly():
     few = logit().predictions(pupils().head(2), draws=40)
     assert few.draws.shape == (4, 10, 2)

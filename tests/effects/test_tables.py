@@ -108,6 +108,13 @@ def test_long_runs_are_thinned_for_effects_alone(monkeypatch):
     check(posterior.varcorr().loc[("rows", "sigma_y", "")], posterior["sigma_y"][:, ::6])
 
 
+def test_without_groups_there_are_scales_of_the_rows():
+    posterior = ht.fit("y ~ x", pupils(), **SHORT)
+    assert [*posterior.varcorr().index] == [("rows", "sigma_y", "")]
+    with refused(ht.DataError, "no effects of groups"):
+        posterior.ranef()
+
+
 def test_two_blocks_have_no_correlation():
     posterior = ht.fit("y ~ x + (x || school) + (1 | sort)", pupils(), **SHORT)
     assert [*posterior.varcorr().index] == [
@@ -144,6 +151,12 @@ def test_hypotheses(sentence, of):
     p = float(((x > 0) if ">" in sentence else (x < 0)).double().mean())
     assert row["probability"] == p
     np.testing.assert_allclose(row["evidence_ratio"], np.inf if p == 1 else p / (1 - p))
+
+
+def test_a_name_may_have_a_sign():
+    posterior = ht.fit("y ~ bs(x, df=4)", pupils(), **SHORT)
+    row = posterior.hypothesis("bs(x, df=4)[3] >= bs(x, df=4)[0]").iloc[0]
+    check(row.iloc[:4], posterior["beta"][..., 3] - posterior["beta"][..., 0])
 
 
 def test_wrong_hypotheses():
