@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         SamplingError,
         SamplingWarning,
     )
-    from hiertorch.formulas.fit import fit, formula
+    from hiertorch.formulas.fit import design, fit, formula
     from hiertorch.model.distributions import HalfStudentT
     from hiertorch.model.latent import Derived, Latent
     from hiertorch.model.model import Model
@@ -66,6 +66,7 @@ __all__ = [
     "Until",
     "compare",
     "concat",
+    "design",
     "families",
     "fit",
     "formula",
@@ -97,7 +98,7 @@ PLACES = {
         "SamplingError",
         "SamplingWarning",
     ),
-    "formulas.fit": ("fit", "formula"),
+    "formulas.fit": ("design", "fit", "formula"),
     "model.distributions": ("HalfStudentT",),
     "model.latent": ("Derived", "Latent"),
     "model.model": ("Model",),

@@ -91,6 +91,17 @@ class Matrix:
         self.labels = [label.replace(f"{OWN_SCALE}(", "scale(") for label in labels]
         self.values = self._numbers(None if self._made is None else self._made.design_matrix, len(frame))
 
+    @property
+    def references(self) -> dict[str, object]:
+        """Column of categories -> the level that has no indicator, where one has none."""
+        found = dict[str, object]()
+        for term in () if self._made is None else self._made.terms.values():
+            for part in getattr(term, "components", ()):
+                if part.kind == "categoric" and not part.spans_intercept:
+                    shown = {label.partition("[")[2].rstrip("]") for label in np.atleast_1d(part.labels)}
+                    found[part.name] = next((level for level in part.levels if str(level) not in shown), None)
+        return found
+
     def __deepcopy__(self, memo: object) -> Self:
         """Itself, which nothing changes: a copy of a model reads frames by the same levels."""
         return self

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.distributions import Distribution
@@ -100,6 +101,47 @@ def _texts(priors: Mapping[str, object]) -> dict[str, str] | None:
             found[name] = prior
         else:
             return None
+    return found
+
+
+@at_home
+def design(
+    text: str, frame: object, *, na: str = "error", functions: Mapping[str, object] | None = None, **parameters: str
+) -> pd.DataFrame:
+    """The columns that a formula makes of a frame, one row a row: to look at before anything is fitted.
+
+    Columns of groups' effects are called "x | school", those of other predictors "sigma: x". `attrs["reference"]` says
+    of each column of categories which level is the reference of the others, if one is.
+
+    Args:
+        text: the formula.
+        frame: its rows.
+        na: what becomes of rows that lack a value.
+        functions: which the formula may call.
+        parameters: predictors of other parameters, as of `ht.formula`.
+
+    Raises:
+        ModelError, DataError: see `ht.formula`.
+
+    Example:
+        >>> import hiertorch as ht
+        >>> found = ht.design("y ~ f + (1 | g)", {"y": [1, 2, 3], "f": ["b", "a", "c"], "g": [1, 1, 2]})
+        >>> found.columns.tolist(), found.attrs["reference"]
+        (['Intercept', 'f[b]', 'f[c]', 'Intercept | g'], {'f': 'a'})
+    """
+    check_choice("na", na, NA)
+    parts = parse(text, parameters)
+    table, _ = complete(as_frame(frame), parts, na)
+    encoding = Encoding(parts, table, functions or {})
+    columns = dict[str, np.ndarray]()
+    for one in encoding.predictors:
+        prefix = f"{one.parameter}: " if one.parameter else ""
+        columns |= {prefix + label: x for label, x in zip(one.all_labels, one.all_at(table).T, strict=True)}
+    for effects in encoding.effects:
+        every = zip(effects.labels, effects.at(table).T, strict=True)
+        columns |= {f"{label} | {effects.plate}": x for label, x in every}
+    found = pd.DataFrame(columns, index=table.index)
+    found.attrs["reference"] = {name: level for one in encoding.predictors for name, level in one.references.items()}
     return found
 
 

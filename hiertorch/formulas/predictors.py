@@ -131,6 +131,20 @@ class Predictor:
         """Has one more column added as it is."""
         self._offsets.append(matrix)
 
+    @property
+    def all_labels(self) -> list[str]:
+        """Of the columns, that of the intercept included."""
+        return self._common.labels
+
+    def all_at(self, frame: pd.DataFrame) -> np.ndarray:
+        """The columns of any frame, that of the intercept included, `(rows, columns)`."""
+        return self._common.at(frame)
+
+    @property
+    def references(self) -> dict[str, object]:
+        """Column of categories -> the level that has no indicator, where one has none."""
+        return self._common.references
+
     def rows(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
         """Columns of any frame."""
         found = {}

@@ -71,3 +71,12 @@ def test_scale_in_r_s_words_has_the_sd_of_n_minus_1():
     _, data = ht.formula("y ~ scale(x)", frame())
     x = frame()["x"].to_numpy()
     np.testing.assert_allclose(data[COMMON].numpy()[:, 0], (x - x.mean()) / x.std(ddof=1))
+
+
+def test_the_design_is_a_frame_with_names_and_references():
+    found = ht.design("y ~ kind * x + (x | g)", frame(), sigma="~ size3")
+    names = ["Intercept", "kind[green]", "kind[red]", "x", "kind[green]:x", "kind[red]:x", "sigma: Intercept"]
+    names += ["sigma: size3[mid]", "sigma: size3[large]", "Intercept | g", "x | g"]
+    assert found.columns.tolist() == names and len(found) == 24
+    assert found.attrs["reference"] == {"kind": "blue", "size3": "small"}
+    assert ht.design("y ~ 0 + kind", frame()).attrs["reference"] == {}
