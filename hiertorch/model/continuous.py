@@ -54,6 +54,9 @@ class OpenInterval(constraints.interval):
         """Whether they are."""
         return (value > self.lower_bound) & (value < self.upper_bound)
 
+    def __repr__(self) -> str:
+        return f"OpenInterval(lower_bound={self.lower_bound}, upper_bound={self.upper_bound})"
+
 
 class PositiveGamma(Gamma):
     """Torch's gamma distribution on numbers above 0: at 0, which torch's takes, its density is 0 or infinite."""
