@@ -5,7 +5,9 @@
     slopes         (E[y | x_i, x_ik + h / 2] - E[y | x_i, x_ik - h / 2]) / h
 
 The words and their meanings are those of the marginaleffects package (Arel-Bundock, Greifer & Heiss 2024, Journal of
-Statistical Software 111(9)). Averages are over rows within a draw, so that intervals are those of the average.
+Statistical Software 111(9)), of R: a gap goes forward from the row's own value, "sd" is from half an sd below the mean
+to half an sd above, and what is 0 or 1 is compared at 0 and 1, also where slopes are asked for. Averages are over rows
+within a draw, so that intervals are those of the average.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +29,9 @@ from hiertorch.predict.categories import KIND, categories
 
 DRAWS = 4_000
 """That are looked at unless more are asked for."""
+
+MOST = 500_000_000
+"""Draws x estimates that are held."""
 
 STEP = {torch.float64: 1e-4, torch.float32: 3e-3}
 """Of slopes, as a share of the column's range; rounding takes a wider one."""
@@ -80,6 +85,7 @@ def predictions(fit: Fit, frame: pd.DataFrame | None = None, **settings: Any) ->
     rows = columns.with_groups(given, one.new_groups)
     code, named = cells(given, one.by, average=one.average)
     few = thinned(fit, one.draws)
+    _check_size(few, len(named))
     drawn = means(few, rows, one.new_groups, one.seed, one.kind, _averages(code, len(named)))
     return Estimates(*estimated(fit, drawn, named, one))
 
@@ -101,7 +107,7 @@ def slopes(
     step = STEP[fit.fitted.data.dtype]
 
     def around(columns: Columns, name: str, rows: pd.DataFrame, gap: object) -> list["Pair"]:
-        if name in columns.factors:
+        if name in columns.factors or columns.is_binary(name):
             return _pairs(columns, name, rows, None)
         x, known = rows[name].to_numpy(np.float64), columns.frame[name].to_numpy(np.float64)
         h = step * float(np.ptp(known)) or step
@@ -170,6 +176,7 @@ def _contrasts(
     missing(rows, [columns.known(name) for name in wanted])
     code, named = cells(rows, one.by, average=one.average)
     average, few, n = _averages(code, len(named)), thinned(fit, one.draws), len(rows)
+    _check_size(few, len(named) * len(wanted))
     drawn, tables = [], []
     for name, gap in wanted.items():
         columns.check_free(name, rows)
@@ -198,9 +205,18 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     return one
 
 
+def _check_size(few: Fit, number: int) -> None:
+    """Raises a DataError for estimates whose draws would fill the memory."""
+    if few.chains * few.n_draws * number > MOST:
+        raise DataError(
+            f"{number} estimates of {few.chains * few.n_draws} draws are too many to hold: average, by= or "
+            f"average=True, or take draws={max(1, MOST // number)} or fewer."
+        )
+
+
 def _averages(code: np.ndarray, number: int) -> Callable[[Tensor], Tensor]:
     """From numbers of rows `(n, rows, *)` to means over cells, `(n, cells, *)`."""
-    if np.array_equal(code, np.arange(number)):
+    if len(code) == number and np.array_equal(code, np.arange(number)):
         return torch.positive
     counts = torch.from_numpy(np.bincount(code, minlength=number))
     at = torch.tensor(code)

@@ -117,6 +117,20 @@ def test_comparisons_of_numbers(variables, low, high, label):
     assert (found.summary["contrast"] == label).all()
 
 
+def test_slopes_of_zeros_and_ones_are_comparisons():
+    found = logit().slopes(["treated"])
+    torch.testing.assert_close(found.draws, logit().comparisons("treated").draws)
+    assert [*found.summary["contrast"].unique()] == ["1 - 0"]
+
+
+def test_what_would_fill_the_memory_is_refused(monkeypatch):
+    monkeypatch.setattr("hiertorch.effects.margins.MOST", 10_000)
+    with refused(ht.DataError, "180 estimates of 240 draws", "average=True", "draws=55"):
+        logit().predictions()
+    assert logit().predictions(draws=40).draws.shape[-1] == 180
+    assert logit().slopes("x", average=True).draws.shape[-1] == 1
+
+
 def test_all_columns_that_predict_and_averages_over_two_columns():
     found = logit().comparisons(by=["treated"])
     assert [*zip(found.summary["term"], found.summary["treated"], strict=True)] == [
