@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import QUIET, refused
+from builders import QUIET, Switches, from_prior, refused
 from scipy import integrate, special, stats
+from torch.distributions import Normal, Poisson, StudentT
 
 import hiertorch as ht
+from hiertorch.models.design import Design, Designed
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 SHORT = {**QUIET, "chains": 4, "draws": 60, "warmup": 60}
@@ -261,3 +263,62 @@ def test_what_has_no_original_columns_says_so():
     with refused(ht.DataError, "3 were added by an update", "frame="):
         later.slopes()
     assert later.slopes("x", pupils().head(2)).draws.shape[-1] == 2
+
+
+def test_new_groups_of_known_ones_and_new_ones_in_new_ones():
+    """Classes around their schools: a new class of a known school varies by its own sd, of a new one by both."""
+    frame = pupils().assign(room=lambda f: f.school * 10 + np.arange(len(f)) % 2)
+    data = ht.Data.from_frame(frame, "yes", ["school", "room"], ["x"])
+    family = ht.families.Bernoulli()
+    posterior = ht.sample(ht.models.Nested(["school", "room"], ["x"], family=family), data, **SHORT)
+    school, room = (flat(posterior[name])[:, None] for name in ("sigma_school", "sigma_room"))
+    rows = pd.DataFrame({"x": [0.7], "school": [104]})
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    beta, mu, level = flat(posterior["beta"])[:, :1], flat(posterior["mu"])[:, None], flat(posterior["alpha_school"])
+    for frame_given, centre, sd in (
+        (rows, level[:, 4:5], room),
+        (rows[["x"]], mu, np.sqrt(school**2 + room**2)),
+    ):
+        expected = special.expit(centre + 0.7 * beta + sd * nodes) @ weights / weights.sum()
+        found = flat(posterior.predictions(frame_given).draws)[:, 0]
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+class Curved(Designed):
+    """log rate = exp(alpha_j) + beta x_j, which is not linear in the effects."""
+
+    beta = ht.Latent(Normal(0.0, 1.0))
+    alpha = ht.Latent(lambda v: Normal(0.0 * v.beta, 0.5), plate="school")
+
+    def linear_predictor(self, v, data):
+        return v.alpha[:, data.school].exp() + v.beta * data.x
+
+    def likelihood(self, v, data):
+        return Poisson(self.linear_predictor(v, data).exp())
+
+    def design(self):
+        return Design(ht.families.Poisson(), predictors=("x",))
+
+
+class Heavy(Curved):
+    """Effects have a Student distribution."""
+
+    alpha = ht.Latent(lambda v: StudentT(4.0, 0.0 * v.beta, 0.5), plate="school")
+
+
+@pytest.mark.parametrize(
+    ("model", "y", "parts"),
+    [
+        (Curved(), "count", ("one linear predictor alone", "'alpha'", "new_groups='sample'")),
+        (Heavy(), "count", ("need normal effects", "'alpha'")),
+        (Switches(), "yes", ("Switches tells none", "new_groups='sample'")),
+    ],
+)
+def test_averages_that_are_not_known_are_refused(model, y, parts):
+    data = ht.Data.from_frame(pupils(), y, ["school"], ["x"])
+    posterior = from_prior(model, data)
+    rows = pd.DataFrame({"x": [0.0, 1.0]})
+    with refused(ht.ModelError, *parts):
+        posterior.predictions(rows)
+    drawn = posterior.predictions(rows, new_groups="sample").draws
+    assert posterior.predictions(pupils()[["x", "school"]].head(3)).draws.shape[-1] == 3 and len(drawn.unique()) > 10
