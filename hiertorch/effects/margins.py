@@ -192,7 +192,6 @@ def _contrasts(
             tables.append(named.assign(term=name, contrast=pair.label))
     table = pd.concat(tables)
     table = table[["term", "contrast", *(name for name in table.columns if name not in ("term", "contrast"))]]
-    table = table.reset_index(drop=True) if one.by or one.average else table
     return Estimates(*estimated(fit, torch.cat(drawn, 2), table, one))
 
 
@@ -237,6 +236,8 @@ def estimated(fit: Fit, drawn: Tensor, named: pd.DataFrame, one: Settings) -> tu
         named = named.iloc[np.repeat(np.arange(len(named)), len(labels))]
         named = named.assign(category=np.tile(np.array(labels, dtype=object), len(named) // len(labels)))
         drawn = drawn.flatten(2)
+    if one.by is not None or one.average:
+        named = named.reset_index(drop=True)  # lines are of cells, and no rows of the frame
     columns = {name: x.cpu().numpy() for name, x in moments(drawn, one.ci_prob).items()}
     taken = {name: f"{name}_" for name in named.columns if name in columns}
     return drawn, named.rename(columns=taken).assign(**columns)

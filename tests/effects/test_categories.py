@@ -45,6 +45,7 @@ def test_slopes_of_probabilities_sum_to_zero():
         0,
         1,
     ]
+    assert found.summary.index.equals(pd.RangeIndex(24))
     draws = found.draws.unflatten(-1, (8, 3))
     assert float(draws.sum(-1).abs().max()) < 1e-9
     frame, u = posterior().data.recipe.reader.frame, posterior()["effects_g"].flatten(0, 1).numpy()[:, :, 0]
