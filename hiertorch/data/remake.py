@@ -3,7 +3,7 @@
 A file names a function of this package, never code of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -39,7 +39,7 @@ class Remake:
         """Itself, which nothing changes."""
         return self
 
-    def again(self) -> tuple[Any, Any]:
+    def again(self) -> tuple[object, object]:
         """The model and its data.
 
         Raises:
@@ -47,8 +47,8 @@ class Remake:
         """
         if self.maker not in MAKERS:
             raise DataError(f"the file says that {self.maker!r} made its model, which is none of {', '.join(MAKERS)}.")
-        made: tuple[Any, Any] = import_module(self.maker).again(self.arguments, self.frame)
-        return made
+        model, data = import_module(self.maker).again(self.arguments, self.frame)
+        return model, data
 
 
 def packed(frame: pd.DataFrame) -> tuple[list[dict[str, object]], dict[str, Tensor]]:
@@ -76,10 +76,11 @@ def packed(frame: pd.DataFrame) -> tuple[list[dict[str, object]], dict[str, Tens
     return columns, tensors
 
 
-def unpacked(columns: list[dict[str, Any]], tensors: Mapping[str, Tensor]) -> pd.DataFrame:
+def unpacked(columns: Sequence[Mapping[str, object]], tensors: Mapping[str, Tensor]) -> pd.DataFrame:
     """The frame of `packed`."""
-    found = {}
-    for k, told in enumerate(columns):
+    found, told = dict[object, object](), dict[str, Any]()
+    for k, column in enumerate(columns):
+        told = {**column}
         values = tensors[str(k)].numpy()
         if "levels" in told:
             made = pd.Categorical.from_codes(values, told["levels"], ordered=told["ordered"])

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.data.remake import Remake, packed, unpacked
+from hiertorch.data.table import Data
 from hiertorch.draws import archive
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.labelled import Stats
@@ -78,11 +79,10 @@ def remake_of(posterior: Fit) -> Remake | None:
     made = None if data.recipe.reader is None else data.recipe.reader.remake
     if made is None or made.model != f"{type(model).__module__}.{type(model).__qualname__}":
         return None
-    return (
-        made
-        if data.n_rows == len(made.frame) and not data.fingerprint.differences(made.again()[1].fingerprint)
-        else None
-    )
+    if data.n_rows != len(made.frame):
+        return None
+    _, other = made.again()
+    return made if isinstance(other, Data) and not data.fingerprint.differences(other.fingerprint) else None
 
 
 def load(path: str | os.PathLike[str], face: type[Kept]) -> tuple[Kept, Remake | None]:

@@ -79,10 +79,11 @@ def formula(
     return model, encoding.data(table, dtype)
 
 
-def again(arguments: Mapping[str, Any], frame: pd.DataFrame) -> tuple[FormulaModel, Data]:
+def again(arguments: Mapping[str, object], frame: pd.DataFrame) -> tuple[FormulaModel, Data]:
     """The model and the data that a file says; see `hiertorch.data.remake`."""
-    family, priors = arguments["family"], arguments["priors"]
-    return formula(arguments["text"], frame, family=family, priors=priors, **arguments["parameters"])
+    given: dict[str, Any] = {**arguments}
+    more = given.pop("parameters")
+    return formula(given.pop("text"), frame, **given, **more)
 
 
 def _texts(priors: Mapping[str, object]) -> dict[str, str] | None:

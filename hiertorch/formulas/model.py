@@ -139,10 +139,11 @@ class FormulaModel(Designed):
             if ascending and given.keys() != {None}:
                 raise ModelError(f"{name!r} has one prior for all of its entries, which are in order: give that alone.")
             prior, text = with_own(name, latent, given, self.texts.get(name, ""))
-            scalar = isinstance(prior, Distribution) and not prior.event_shape
-            if ascending and scalar:
-                prior, scalar = Ordered(prior, len(latent.axes[0])), False
-            event = tuple(len(axis) for axis in latent.axes) if scalar else ()
+            event: tuple[int, ...] = ()
+            if isinstance(prior, Distribution) and not prior.event_shape:
+                event = tuple(len(axis) for axis in latent.axes)
+                if ascending:
+                    prior, event = Ordered(prior, event[0]), ()
             setattr(self, name, Latent(prior, labels=latent.labels, event=event))
             self.texts.pop(name, None)
             if text:

@@ -104,7 +104,9 @@ def entry(name: str, prior: object) -> Distribution:
     return made
 
 
-def with_own(name: str, latent: Latent, given: Given, text: str) -> tuple[Any, str]:
+def with_own(
+    name: str, latent: Latent, given: Given, text: str
+) -> tuple[Distribution | Callable[..., Distribution], str]:
     """The prior of a latent of which a user gives the whole (None), or some entries, and how it prints.
 
     Args:
