@@ -189,6 +189,15 @@ def test_a_log_link_gains_half_the_variance():
     np.testing.assert_allclose(found, np.exp(eta + variance / 2), rtol=1e-8)
 
 
+def test_a_mean_that_is_curved_in_a_straight_predictor():
+    """exp(eta + sigma_y^2 / 2 + sigma_g^2 / 2) of lognormal rows, whose link is that of their logarithms."""
+    frame = pupils().assign(size=lambda f: np.exp(f.y))
+    p = ht.fit("size ~ x + (1 | school)", frame, family="lognormal", **SHORT)
+    eta = flat(p["mu"]) + 0.5 * flat(p["beta"])[:, 0]
+    expected = np.exp(eta + (flat(p["sigma_y"]) ** 2 + flat(p["sigma_school"])[:, 0] ** 2) / 2)
+    np.testing.assert_allclose(flat(p.predictions(pd.DataFrame({"x": [0.5]})).draws)[:, 0], expected, rtol=1e-8)
+
+
 def test_predictors_of_other_parameters_are_read():
     posterior = ht.fit("y ~ x + (1 | school)", pupils(), sigma="~ z", **SHORT)
     found = posterior.slopes(average=True)
