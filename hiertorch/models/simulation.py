@@ -174,8 +174,13 @@ def _blank(design: Design, data: Data, generator: torch.Generator) -> Data:
     noughts = torch.randn(data.n_rows, generator=generator, dtype=torch.float64)
     noughts = (noughts - noughts.mean()) / (noughts.std() if data.n_rows > 1 else 1.0)
     shift = torch.zeros(data.n_rows, dtype=data.dtype) if design.offset is None else data[design.offset]
-    halves = Values({name: torch.full((1, 1), 0.5, dtype=torch.float64) for name in design.family.latents})
     family = design.family
+    halves = Values(
+        {
+            name: torch.full((1, 1, *map(len, latent.axes)), 0.5, dtype=torch.float64)
+            for name, latent in family.latents.items()
+        }
+    )
     eta = family.usual_predictor + shift.to(noughts) + (noughts if family.scaled or family.scales else 0.0)
     if family.usual_predictor > 0.0:
         eta = eta.clamp(min=0.1)
