@@ -35,21 +35,26 @@ def r2(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:
         raise ModelError("R^2 needs a likelihood that tells its mean and variance; the model writes log_likelihood.")
     look.hold()
     grouped = any(latent.plate is not None for latent in model.latents.values())
-    parts: dict[str, list[Tensor]] = {"conditional": [], "marginal": []}
+    names = ["conditional", "marginal"] if grouped else ["conditional"]
+    # Made at once: small results between large ones that come and go would keep the memory of these from being reused.
+    found = torch.empty(look.number, len(names), dtype=torch.float64, device=data.device)
+    start = 0
     with torch.no_grad(), validation(False):
         for v, rows in look.at(torch.arange(data.n_rows, device=data.device)):
             y = model.likelihood(v, rows)
             shape = (len(next(iter(v.values()))), rows.n_rows)
-            explained = expected(y).expand(shape).double().var(-1, correction=0)
-            total = explained + _variance(y).expand(shape).double().mean(-1)
-            parts["conditional"].append(explained / total)
+            own = found[start : start + shape[0]]
+            start += shape[0]
+            own[:, 0] = expected(y).expand(shape).double().var(-1, correction=0)
+            total = own[:, 0] + _variance(y).expand(shape).double().mean(-1)
             if grouped:
                 population = {name: x for name, x in v.items() if model.latents[name].plate is None}
                 alone = model.likelihood(with_effects(model, rows, population), rows)
-                parts["marginal"].append(expected(alone).expand(shape).double().var(-1, correction=0) / total)
-    draws = {name: torch.cat(each).unflatten(0, (look.chains, -1)) for name, each in parts.items() if each}
-    columns: Mapping[str, Tensor] = summaries.moments(torch.stack(list(draws.values()), -1), ci_prob)
-    return pd.DataFrame({name: x.cpu().numpy() for name, x in columns.items()}, index=list(draws))
+                own[:, 1] = expected(alone).expand(shape).double().var(-1, correction=0)
+            own /= total.unsqueeze(-1)
+    draws = found.unflatten(0, (look.chains, -1))
+    columns: Mapping[str, Tensor] = summaries.moments(draws, ci_prob)
+    return pd.DataFrame({name: x.cpu().numpy() for name, x in columns.items()}, index=names)
 
 
 def _variance(y: Distribution) -> Tensor:
