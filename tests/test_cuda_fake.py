@@ -35,6 +35,7 @@ from hiertorch.dashboard.looks import split_rhat
 from hiertorch.dashboard.snapshots import snapshot
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import ModelError, SamplingWarning
+from hiertorch.families import Cumulative
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
@@ -103,7 +104,20 @@ class Opaque(Nested):
         return super().log_prob(v, data) - v.school.sum(1).square()
 
 
+class Ordered(ht.Model):
+    """Thresholds in order, between categories of 0 and more."""
+
+    cuts_y = ht.Latent(ht.ordered(Normal(0.0, 3.0), 3))
+    sigma = ht.Latent(HalfNormal(1.0))
+    school = ht.Latent(lambda v: Normal(0.0, v.sigma), plate="school")
+
+    def likelihood(self, v, data):
+        return Cumulative(4).distribution(v.school[:, data.school], v, data)
+
+
 MODELS = {
+    "ordered": Ordered,
+    "zeros": lambda: VaryingIntercepts("school", predictors=["x"], family="zero_inflated_poisson"),
     "varying intercepts": lambda: VaryingIntercepts("school", predictors=["x"]),
     "nested": Nested,
     "correlated": Correlated,

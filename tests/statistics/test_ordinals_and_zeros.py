@@ -153,7 +153,8 @@ Laplace's maximum likelihood, and standard errors of all but the last.
 @pytest.mark.parametrize("link", CLMM)
 def test_wine_as_clmm_has_it(link: str) -> None:
     """Medians of coefficients lie within 0.25 standard errors of the estimates, and those of thresholds, of which the
-    first has 5 rows below it and leans down, within 1; sds within a quarter.
+    first has 5 rows below it and leans down, within 1; sds within 0.4 of theirs, since nine judges
+    leave the sd of judges open, which the estimate takes as known.
     """
     model, data = ht.formula(
         "rating ~ temp + contact + (1 | judge)", wine(), family=families.Cumulative(range(1, 6), link)
@@ -163,7 +164,7 @@ def test_wine_as_clmm_has_it(link: str) -> None:
     estimate, errors = np.array(CLMM[link][0][:6]), np.array(CLMM[link][1])
     most = np.array([1.0] * 4 + [0.25] * 2)
     assert (np.abs(found.median(0).values.numpy() - estimate) < most * errors).all()
-    np.testing.assert_allclose(found.std(0) / errors, 1.0, atol=0.25)
+    np.testing.assert_allclose(found.std(0) / errors, 1.0, atol=0.4)
     low, high = posterior["sigma_judge"].flatten().quantile(torch.tensor([0.1, 0.9], dtype=torch.float64))
     assert low < CLMM[link][0][6] < high
 
