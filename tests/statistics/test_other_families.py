@@ -59,8 +59,8 @@ def test_the_posterior_is_what_nuts_finds(name: str) -> None:
         draws[entry] = x.reshape(*x.shape[:2], -1)[..., int(k)]
     units = off(draws, reference)
     assert {entry: u for entry, u in units.items() if not abs(u) < BOUND} == {}
-    # The same differences would not have hidden a shift by a fifth of an sd, nor an sd a sixth too large; but for phi of
-    # beta-binomial rows, whose tail is too wide.
+    # The same differences would not have hidden a shift by a fifth of an sd, nor an sd a sixth too large, but of
+    # phi of beta-binomial rows, whose tail is too wide.
     draws = {entry: x for entry, x in draws.items() if (name, entry) != ("beta_binomial", "phi_y[0]")}
     reference = {entry: reference[entry] for entry in draws}
     shifted = off({entry: x + 0.2 * x.std() for entry, x in draws.items()}, reference)
