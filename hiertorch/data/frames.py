@@ -24,7 +24,8 @@ def as_frame(table: object) -> pd.DataFrame:
         try:
             import pyarrow
         except ImportError as error:
-            raise DataError("tables with the Arrow interface are read by pyarrow: pip install pyarrow.") from error
+            advice = "pip install 'hiertorch[arrow]'"
+            raise DataError(f"tables with the Arrow interface are read by pyarrow: {advice}.") from error
         return pyarrow.table(table).to_pandas()
     raise DataError(
         f"a table is a pandas DataFrame, a mapping of columns, or one with the Arrow interface; found "

@@ -280,6 +280,14 @@ def test_a_table_may_be_a_mapping(frame):
         ht.formula("y ~ x", [1, 2, 3])
 
 
+def test_a_table_may_have_the_arrow_interface(frame):
+    pyarrow = pytest.importorskip("pyarrow")
+    _, data = ht.formula("y ~ kind + (1 | g)", pyarrow.Table.from_pandas(frame))
+    _, other = ht.formula("y ~ kind + (1 | g)", frame)
+    torch.testing.assert_close(data[COMMON], other[COMMON])
+    assert data.labels["g"].tolist() == other.labels["g"].tolist()
+
+
 def test_one_line_fits_and_raw_frames_are_predicted(frame):
     """Rows of known and new groups, columns in another order; conditioning and updating read the response, too."""
     posterior = ht.fit("y ~ scale(x) + kind + (1 | g)", frame, seed=1, progress=False, chains=8, draws=100)
