@@ -20,7 +20,7 @@ from torch.distributions import Distribution, Gamma, Independent, LKJCholesky, M
 import hiertorch as ht
 from hiertorch import families
 from hiertorch.data.table import Data
-from hiertorch.model import zeros
+from hiertorch.model import ordinals, zeros
 from hiertorch.model.latent import Values
 from hiertorch.models.design import Design, Designed
 from hiertorch.posterior import Posterior
@@ -109,28 +109,38 @@ def test_families_are_calibrated(name: str, slopes: bool, sample: Sample) -> Non
     assert not failures(batched(of(name, slopes=slopes), sample, DATA_SETS))
 
 
+class HigherRows(ordinals.Cumulative):
+    """With a density around predictors that are higher than those of its draws, by 1.5."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return ordinals.Cumulative(self.eta + 1.5, self.cuts, self.link).log_prob(value)
+
+
 class Higher(families.Cumulative):
-    """Simulated around predictors that are higher by 1.5."""
+    kind = HigherRows
 
+
+class FewerZeros(zeros.ZeroInflated):
+    """With a density of half the share of zeros that its draws have."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return zeros.ZeroInflated(self.base, 0.5 * self.share).log_prob(value)
+
+
+class Fewer(families.ZeroInflated):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> Any:
-        return super().distribution(eta + 1.5, v, data)
-
-
-class More(families.ZeroInflated):
-    """Simulated with zeros twice."""
-
-    def distribution(self, eta: Tensor, v: Values, data: Data) -> Any:
-        return zeros.ZeroInflated(super().distribution(eta, v, data), v.zi_y)
+        return FewerZeros(self.base.distribution(eta, v, data), v.zi_y)
 
 
 @pytest.mark.parametrize("slopes", [False, True])
 def test_wrong_densities_are_noticed(slopes: bool, sample: Sample) -> None:
-    wrong = Thresholds(Higher(3), slopes=slopes)
-    assert failures(batched(of("cumulative, logit", slopes=slopes), sample, DATA_SETS, simulated_by=wrong))
-    case = of("zero-inflated poisson", slopes=slopes)
-    wrong_counts = of("zero-inflated poisson", slopes=slopes).model
-    wrong_counts.family = More(families.Poisson())  # type: ignore[assignment]
-    assert failures(batched(case, sample, DATA_SETS, simulated_by=wrong_counts))
+    ordered = Case(Thresholds(Higher(3), slopes=slopes), 6 if slopes else 4, 5)
+    assert failures(batched(ordered, sample, DATA_SETS))
+    counts = ht.models.CorrelatedEffects(
+        "school", ["x"], family=Fewer(families.Poisson()), priors={**BOTH, "zi_y": SHARE}
+    )
+    other = uneven({**COUNTS, "zi_y": SHARE}, family=Fewer(families.Poisson()))
+    assert failures(batched(Case(counts, 6, 5) if slopes else other, sample, DATA_SETS))
 
 
 # Fits of published data
