@@ -142,6 +142,9 @@ def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[s
     except NotAffine as reason:  # another link, or several predictors
         if isinstance(reads.response, LOCATIONS):
             raise
+        mirrored = {name: -x if name in normal else x for name, x in drawn.items()}
+        if not bool(density(mirrored).isfinite().all()):  # sites would reach where rows are impossible
+            raise
         try:
             return _by_density(density, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
         except NotAffine:

@@ -103,7 +103,7 @@ def _near(u: Tensor) -> Tensor:
     with a higher density on average under a folded Student distribution of their moments than of those of u.
     """
     x = u.exp()
-    (m, s), (middle, width) = ((y.mean(0), y.std(0)) for y in (x, u))
+    (m, s), (middle, width) = ((y.mean(0), y.std(0, correction=min(1, len(y) - 1))) for y in (x, u))
 
     def log_student(z: Tensor) -> Tensor:
         return -0.5 * (FREEDOM + 1) * torch.log1p(z.square() / FREEDOM)
