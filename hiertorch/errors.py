@@ -29,9 +29,9 @@ class SamplingError(HiertorchError, RuntimeError):
 class InterruptedRunError(SamplingError):
     """A run that is a means to something else (folds, refits, a grid) was stopped; `posterior` holds what it drew."""
 
-    def __init__(self, message: str, posterior: Any) -> None:
+    def __init__(self, message: str, posterior: object) -> None:
         super().__init__(message)
-        self.posterior = posterior
+        self.posterior: Any = posterior
 
 
 class UnknownNameError(HiertorchError, KeyError):

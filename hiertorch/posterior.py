@@ -183,7 +183,7 @@ class Posterior(Fit):
         """
         return pooling(self)
 
-    def predictions(self, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
+    def predictions(self, frame: pd.DataFrame | None = None, **settings: object) -> Estimates:
         """E[y | x_i] of the fitted rows or of others, in `draws`, and a `summary`. Groups that were fitted have their
         effects; over those of others, and of groupings that the frame leaves out, is averaged.
 
@@ -198,7 +198,7 @@ class Posterior(Fit):
         """
         return predictions(self, frame, **settings)
 
-    def comparisons(self, variables: Any = None, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
+    def comparisons(self, variables: Any = None, frame: pd.DataFrame | None = None, **settings: object) -> Estimates:
         """E[y | x_k = b] - E[y | x_k = a], all else as it is in each row; arguments and errors as in `predictions`.
 
         Args:
@@ -209,7 +209,7 @@ class Posterior(Fit):
         """
         return comparisons(self, variables, frame, **settings)
 
-    def slopes(self, variables: Any = None, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
+    def slopes(self, variables: Any = None, frame: pd.DataFrame | None = None, **settings: object) -> Estimates:
         """dE[y | x_i] / dx_k by central differences, and of categories `comparisons`; arguments likewise."""
         return slopes(self, variables, frame, **settings)
 

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,9 +18,9 @@ def listed(names: Iterable[object], most: int = 12) -> str:
     return (", ".join(texts[:most]) or "none") + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
-def shape(values: Any) -> str:
+def shape(values: object) -> str:
     """A shape for a message."""
-    return str(tuple(values.shape))
+    return str(tuple(getattr(values, "shape", ())))
 
 
 def show(label: object) -> str:

@@ -56,7 +56,7 @@ class Config:
     overwrite: bool  # whether it may hold an earlier run, see Note [A run folder holds one run]
     values: Namespace  # all of it as it stood in the file and on the command line, defaults filled in
 
-    def yaml(self, **sample: Any) -> str:
+    def yaml(self, **sample: object) -> str:
         """A config file that repeats the run; `sample` replaces settings that were left open by what they came to."""
         values = self.values.clone()
         vars(values.sample).update(sample)

@@ -79,7 +79,7 @@ class ConditionalEffects(Estimates):
         return figure
 
     def _draw(
-        self, axes: "Axes", part: pd.DataFrame, values: list[Any], lines: bool, shift: float, colour: str, label: str
+        self, axes: "Axes", part: pd.DataFrame, values: list[object], lines: bool, shift: float, colour: str, label: str
     ) -> None:
         low, high = (part.filter(like=end).iloc[:, 0].to_numpy() for end in ("_lb", "_ub"))
         mean = part["mean"].to_numpy()
@@ -96,9 +96,9 @@ def conditional_effects(
     fit: Fit,
     effect: str,
     *,
-    values: Mapping[str, Iterable[Any]] | None = None,
+    values: Mapping[str, Iterable[object]] | None = None,
     resolution: int = RESOLUTION,
-    **settings: Any,
+    **settings: object,
 ) -> ConditionalEffects:
     """See `hiertorch.posterior.Posterior.conditional_effects`."""
     check_count("resolution", resolution, 2)
@@ -130,7 +130,7 @@ def conditional_effects(
     return ConditionalEffects(drawn, table.reset_index(drop=True), effects, others, fit.fitted.data.name)
 
 
-def _values(columns: Columns, name: str, place: int, resolution: int) -> list[Any]:
+def _values(columns: Columns, name: str, place: int, resolution: int) -> list[object]:
     """Of a column, along which the mean is computed: all levels, or numbers from the smallest to the largest; of the
     second column the mean and one sd to both sides.
     """

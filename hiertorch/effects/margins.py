@@ -77,7 +77,7 @@ class Settings:
     seed: int | None = None
 
 
-def predictions(fit: Fit, frame: pd.DataFrame | None = None, **settings: Any) -> Estimates:
+def predictions(fit: Fit, frame: pd.DataFrame | None = None, **settings: object) -> Estimates:
     """See `hiertorch.posterior.Posterior.predictions`."""
     one = settings_of(settings)
     columns = Columns.of(fit.fitted)
@@ -94,14 +94,14 @@ def comparisons(
     fit: Fit,
     variables: str | Iterable[str] | Mapping[str, object] | None = None,
     frame: pd.DataFrame | None = None,
-    **settings: Any,
+    **settings: object,
 ) -> Estimates:
     """See `hiertorch.posterior.Posterior.comparisons`."""
     return _contrasts(fit, variables, frame, settings, _pairs)
 
 
 def slopes(
-    fit: Fit, variables: str | Iterable[str] | None = None, frame: pd.DataFrame | None = None, **settings: Any
+    fit: Fit, variables: str | Iterable[str] | None = None, frame: pd.DataFrame | None = None, **settings: object
 ) -> Estimates:
     """See `hiertorch.posterior.Posterior.slopes`."""
     step = STEP[fit.fitted.data.dtype]
@@ -160,7 +160,7 @@ def _contrasts(
     fit: Fit,
     variables: str | Iterable[str] | Mapping[str, object] | None,
     frame: pd.DataFrame | None,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     pairs: Callable[[Columns, str, pd.DataFrame, object], list[Pair]],
 ) -> Estimates:
     one = settings_of(settings)
@@ -195,11 +195,12 @@ def _contrasts(
     return Estimates(*estimated(fit, torch.cat(drawn, 2), table, one))
 
 
-def settings_of(given: Mapping[str, Any]) -> Settings:
+def settings_of(given: Mapping[str, object]) -> Settings:
     """Settings by name, or a DataError for one that there isn't."""
     if unknown := [name for name in given if name not in Settings.__dataclass_fields__]:
         raise DataError(f"{unknown[0]}= is not known here; there are {', '.join(Settings.__dataclass_fields__)}.")
-    one = Settings(**given)
+    named: dict[str, Any] = {**given}
+    one = Settings(**named)
     check_probability(one.ci_prob)
     return one
 

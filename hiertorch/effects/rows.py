@@ -100,7 +100,7 @@ class Columns:
                     f"new groups, frame= without the column {self.plates[plate][0]!r}, or about other columns."
                 )
 
-    def levels(self, name: str) -> list[Any]:
+    def levels(self, name: str) -> list[object]:
         """Of a column of categories, the reference first."""
         column = self.frame[name]
         if isinstance(column.dtype, pd.CategoricalDtype):
@@ -111,7 +111,7 @@ class Columns:
         """Whether a column of numbers has only zeros and ones."""
         return bool(self.frame[name].isin([0, 1]).all())
 
-    def set(self, frame: pd.DataFrame, name: str, value: Any) -> pd.DataFrame:
+    def set(self, frame: pd.DataFrame, name: str, value: object) -> pd.DataFrame:
         """A frame whose column has one value, or other ones, in the column's own kind."""
         column = self.frame[name]
         if name not in self.factors:
@@ -130,14 +130,14 @@ class Columns:
         known = frame[[name for name in frame.columns if name in self.frame.columns]]
         lost = {name: plate for plate, names in self.plates.items() for name in names if name not in known}
         for name, plate in lost.items():
-            label = self._fresh(name)
+            label: Any = self._fresh(name)
             if self.explained.get(plate) and new_groups != "sample":
                 each = range(len(known))
                 label = [f"{label} {i}" if isinstance(label, str) else label + i for i in each]
             known = known.assign(**{name: label})
         return known
 
-    def _fresh(self, name: str) -> Any:
+    def _fresh(self, name: str) -> str | int:
         """A label that no row has, those of updates included."""
         column, known = self.frame[name], set(map(str, self.frame[name].unique()))
         for plate, labels in self.labels.items():

@@ -9,7 +9,6 @@ group's own level around the population's (`alpha`).
 
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 import torch
@@ -170,7 +169,7 @@ def _entries(effects: Effects, name: str, x: Tensor) -> list[str]:
     return parameter_texts(name, axes)
 
 
-def _axes(latent: Latent, data: Data, event: Sequence[int]) -> list[list[Any]]:
+def _axes(latent: Latent, data: Data, event: Sequence[int]) -> list[list[object]]:
     """Labels of the entries of one value, by axis; their numbers where it has none."""
     said = latent.event_labels(data)
     return [list(range(k)) for k in event] if said is None else [list(axis) for axis in said]

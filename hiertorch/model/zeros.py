@@ -1,7 +1,6 @@
 """Distributions with more zeros, or ones, than another one has."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +48,7 @@ class _Mixed(Distribution):
         new._validate_args = self._validate_args
         return new
 
-    def _parts(self) -> dict[str, Any]:
+    def _parts(self) -> dict[str, Distribution | Tensor]:
         return {"base": self.base, "share": self.share}
 
 
@@ -62,7 +61,7 @@ class ZeroInflated(_Mixed):
     """
 
     @property
-    def support(self) -> Any:
+    def support(self) -> constraints.Constraint:
         """That of the base."""
         return self.base.support
 
@@ -99,7 +98,7 @@ class Hurdle(_Mixed):
     """
 
     @property
-    def support(self) -> Any:
+    def support(self) -> constraints.Constraint:
         """Numbers from 0 on, whole if those of the base are."""
         return constraints.nonnegative_integer if self._counts else constraints.nonnegative
 
@@ -161,7 +160,7 @@ class ZeroOneInflated(_Mixed):
         self.ones = ones
         super().__init__(base, share, validate_args)
 
-    def _parts(self) -> dict[str, Any]:
+    def _parts(self) -> dict[str, Distribution | Tensor]:
         return {**super()._parts(), "ones": self.ones}
 
     @property

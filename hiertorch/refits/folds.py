@@ -10,7 +10,7 @@ docs/decisions.md: A fit to all rows is where folds start.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -161,20 +161,20 @@ def _check_kept(whole: Pointwise, kept: Tensor) -> None:
         raise DataError("a fold holds all rows that say anything: nothing would be left to fit. Take other folds.")
 
 
-def _fits(posterior: Fit, kept: Tensor, by: str, seed: int, settings: dict[str, Any]) -> Iterator[Fit]:
+def _fits(posterior: Fit, kept: Tensor, by: str, seed: int, settings: Mapping[str, object]) -> Iterator[Fit]:
     """For each row of `kept` `(fits, rows)` the posterior given these rows alone; it can be asked about the others."""
     fitted = posterior.fitted
     data: Data = fitted.data
     dtype = getattr(torch, str(posterior.run.get("dtype", "float64")))
-    settings = {"draws": DRAWS, "progress": False, "start": posterior, "dtype": dtype, **settings}
-    chains = settings.pop("chains", None) or CHAINS
+    given: dict[str, Any] = {"draws": DRAWS, "progress": False, "start": posterior, "dtype": dtype, **settings}
+    chains = given.pop("chains", None) or CHAINS
     found = "" if by == "row" else collapsed_of(posterior)
     closed = None if isinstance(found, str) else found  # in a closed form, on all rows
     every = torch.ones(data.n_rows, dtype=data.dtype, device=data.device) if data.weights is None else data.weights
     for number, part in enumerate(kept.split(AT_ONCE)):
         weights = (part * every).repeat(chains, 1)
         with hushed():  # what there is to say was said of the fit to all rows
-            options = Options(**{"seed": derived(seed, "fits", number), **settings})
+            options = Options(**{"seed": derived(seed, "fits", number), **given})
             run = fit(fitted.model, data.replace(weights=weights), options, Fit)
         uninterrupted(run, "the run of the folds")
         for i, rows in enumerate(part):
