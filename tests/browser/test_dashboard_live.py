@@ -159,7 +159,9 @@ def test_a_run_takes_the_place_of_one_that_was_killed(tmp_path):
         finally:
             program.send_signal(signal.SIGKILL)
             program.wait()
-        assert all(server.points("sampler/block/non-centred mu_alpha sigma_alpha/accept_rate") for server in servers)
+        assert all(
+            server.points("sampler/block/non-centred mu_alpha sigma_alpha beta/accept_rate") for server in servers
+        )
         last = fit(tmp_path / "run").run["sweeps"]
         assert last == 300
         for server in servers:

