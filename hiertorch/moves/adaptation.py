@@ -40,13 +40,22 @@ SCALE = 0.5
 WIDE = 100.0
 """Spread of chains up to which a walk of length 1 finds its size soon."""
 
-STAGES = (0.1, 0.2, 0.4, 0.65, 0.9)
+LOOKS = (0.25, 0.5, 1.0)
+"""Parts of warm-up after which it may end: guesses are then made as often as they have served since the last fit."""
+
+STAGES = (*(0.9 * part for part in (0.0625, 0.125, 0.25, 0.5, 1.0)),)
 """Parts of warm-up: nothing is learnt for guesses in the first, then they are fitted at the end of each window; in the
-last they are only judged.
+last they are only judged. Each window is as long as all before it, so that a warm-up of half the length has the same
+ones.
 """
 
 FIRST_SHARE = -0.7
 """Log of how often to guess until it is known how well that goes: about half of the time."""
+
+
+def looks(warmup: int) -> list[int]:
+    """Sweeps after which a warm-up of so many may end."""
+    return [round(part * warmup) for part in LOOKS]
 
 
 def acceptance_target(width: int) -> float:
@@ -174,7 +183,7 @@ class Adaptation(Learning):
             if "root" in fitted:
                 fitted["root"] = _smaller(fitted["root"], self.tuning["root"])
             return replace(new._guessing(FIRST_SHARE, fitted), sums=None, count=0, guesses=None)
-        if t == warmup and self.guesses is not None:
+        if t in looks(warmup) and self.guesses is not None:
             accept, made = self.guesses.tolist()
             return new._guessing(log_share(accept / max(made, 1.0), self.tuning["root"].shape[-1]))
         return new

@@ -8,11 +8,12 @@ from torch import Tensor
 from hiertorch.density.initial import initial_state
 from hiertorch.density.space import chain_last
 from hiertorch.density.state import State
-from hiertorch.moves.adaptation import Learning
+from hiertorch.moves.adaptation import Learning, looks
 from hiertorch.moves.curvature import arrived, searchers
 from hiertorch.moves.metropolis import Tuning
 from hiertorch.randomness import ChainStreams
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.agreement import AGREED, Agreement
 from hiertorch.run.engine import Block, Engine, filed, inside
 from hiertorch.run.example import Replay, example
 from hiertorch.run.store import Store
@@ -54,6 +55,11 @@ class Ordinary(Engine):
         self.before = 0  # sweeps of warm-up that an earlier run counts for
         self.last: Replay | None = None
         self.looks = 0
+        coordinates = sweep.plan.space.coordinates
+        self.watched = [name for name in sweep.plan.target.names if coordinates[name].plate is None]
+        self.agreement: Agreement | None = None  # since half of the way to the next look at whether warm-up may end,
+        self.ahead = WINDOW_SWEEPS  # sweeps to it,
+        self.agreed = False  # and what the look after the last sweep, if there was one, has found
 
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """At draws from the prior; see `Engine.begin`."""
@@ -91,7 +97,7 @@ class Ordinary(Engine):
     def window(self, *, warming: bool) -> int:
         """Sweeps whose random numbers are drawn at once."""
         numbers = self.sweep.chains * (self.sweep.n_normal + self.sweep.n_uniform)
-        return max(1, min(WINDOW_SWEEPS, WINDOW_NUMBERS // numbers))
+        return max(1, min(WINDOW_SWEEPS, WINDOW_NUMBERS // numbers, self.ahead if warming else WINDOW_SWEEPS))
 
     def prepare(self, *, compiled: bool) -> None:
         """Records (and compiles) the pieces of the density."""
@@ -112,8 +118,24 @@ class Ordinary(Engine):
             if t <= warmup:
                 self.learning = self.sweep.adapt(self.learning, self.at, infos, noises, t, warmup, self.before)
                 tuning = self.tuning
+                self._compare(t, warmup)
             elif (t - warmup) % thin == 0:
                 store.keep(self.at.values, self.at.log_density())
+
+    def _compare(self, t: int, warmup: int) -> None:
+        """Watches where chains are, from half of the way to each look on, and looks there."""
+        end = next(look for look in looks(warmup) if look >= t)
+        self.ahead, self.agreed = end - t or WINDOW_SWEEPS, False
+        if t <= end // 2:
+            return
+        seen = self.agreement or Agreement.of(self.at, self.watched)
+        self.agreement = seen.seen(self.at, self.watched, int(t > 3 * end // 4))
+        if t == end:
+            self.agreed, self.agreement = self.agreement.r_hat(alone=self.sweep.plan.target.by_chain) < AGREED, None
+
+    def settled(self) -> bool:
+        """Chains agree, each half of what they have seen since half of the way: see `Engine.settled`."""
+        return self.agreed
 
     def look(self, acceptance: Acceptance) -> None:
         """Finds an example of a NaN density in the last window, if the count has one and no example yet."""
@@ -140,7 +162,9 @@ class Ordinary(Engine):
         found = {"cells": cells, **filed("free", free), **filed("values", constrained), **filed("prior", prior)}
         for k, part in enumerate(self.learning):
             found |= filed(f"learning/{k}", part.state())
-        counts = torch.tensor([self.before, self.looks], device="cpu")
+        counts = torch.tensor([self.before, self.looks, self.ahead, self.agreed], device="cpu")
+        if self.agreement is not None:
+            found |= filed("agreement", self.agreement._asdict())
         return {**found, "counts": counts, **filed("streams", self.streams.state())}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -152,5 +176,7 @@ class Ordinary(Engine):
         self.at = State(free, values, prior, chain_last(state["cells"]))
         fresh = [move.learning(self.at) for move in self.sweep.moves]
         self.learning = [part.restored(inside(f"learning/{k}", state)) for k, part in enumerate(fresh)]
-        self.before, self.looks = state["counts"].tolist()
+        self.before, self.looks, self.ahead, agreed = state["counts"].tolist()
+        self.agreed, kept = bool(agreed), inside("agreement", state)
+        self.agreement = Agreement(**kept) if kept else None
         self.streams.restore(inside("streams", state))

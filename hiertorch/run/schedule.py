@@ -28,8 +28,8 @@ COMPILE_FROM = 6e8
 10 ns each.
 """
 
-WARMUP = 500
-"""Sweeps of warm-up of ordinary moves."""
+WARMUP = 1000
+"""Sweeps of warm-up of ordinary moves, unless they have settled before."""
 
 DRAWS = 1000
 """Draws of each chain, of a run whose length nothing else says."""

@@ -244,8 +244,8 @@ class MoveContract:
             }
             sweep, state = Sweep(there, CHAINS), there.target.state(free)
             learning = [move.learning(state) for move in sweep.moves]
-            for t in (3, 4):  # when no window of warm-up ends
+            for t in (6, 7):  # when no window of warm-up ends
                 noises = sweep.noises(*(x[0] for x in numbers(sweep, 1, state.cells, None)))
                 state, infos = sweep(state, [part.tuning for part in learning], noises)
-                learning = sweep.adapt(learning, state, infos, noises, t, 12)
+                learning = sweep.adapt(learning, state, infos, noises, t, 40)
                 assert_on_gpu(state, infos, [part.tuning for part in learning])

@@ -60,7 +60,7 @@ def test_one_chain_runs():
 @pytest.mark.parametrize(("rows", "chains", "thin"), [(10, 64, 2), (12_573, 32, 1), (100_000, 8, 1)])
 def test_defaults_follow_the_rows(rows, chains, thin):
     plan = ht.plan(Mean(), ht.Data(torch.zeros(rows)), collapse=False)
-    assert schedule(plan, None, None, None, None) == (chains, 500, 1000, thin)
+    assert schedule(plan, None, None, None, None) == (chains, 1000, 1000, thin)
 
 
 def test_threads_are_put_back():
