@@ -345,10 +345,11 @@ CASES: dict[str, Callable[[], GlmmCase]] = {
     "growth_500": lambda: _grouped(500, 20, 1),
     "growth_5000": lambda: _grouped(5_000, 20, 1),
     "growth_50000": lambda: _grouped(50_000, 20, 1),
+    "million": lambda: _grouped(10_000, 100, 1),
 }
 """Letter -> data: a Bernoulli, 200 groups of about 16; b Contraception; c grouseticks; d cbpp; e Poisson, 300 x 200
 crossed; f negative binomial, correlated slopes; g Bernoulli, 30 predictors, 100 groups; h 1,000 persons x 30 items; i
-VerbAgg; k Student-t; growth Bernoulli, groups of about 20.
+VerbAgg; k Student-t; growth Bernoulli, groups of about 20; million 10,000 groups of about 100.
 """
 
 TITLES = {
