@@ -8,7 +8,9 @@ import numpy as np
 
 def closest(name: object, names: Iterable[object]) -> str:
     """A hint at the closest of the names, empty if none is close."""
-    close = difflib.get_close_matches(str(name), [str(known) for known in names], n=1)
+    texts = [str(known) for known in names]
+    alike = [known for known in texts if known.lower() == str(name).lower()]  # other letters are closest
+    close = alike or difflib.get_close_matches(str(name), texts, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

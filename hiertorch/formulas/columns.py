@@ -7,11 +7,12 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from hiertorch import wording
 from hiertorch.errors import DataError
+from hiertorch.formulas.functions import CATEGORIES
 from hiertorch.formulas.parsing import Parts, names_in
 
 NA = ("error", "drop")
 
-FACTOR = re.compile(r"\b[CT]\(\s*([^\W\d_][\w.]*|`[^`]+`)")
+FACTOR = re.compile(rf"\b(?:{'|'.join(CATEGORIES)})\(\s*([^\W\d_][\w.]*|`[^`]+`)")
 """A column that a term takes as categories."""
 
 
@@ -60,6 +61,26 @@ def complete(frame: pd.DataFrame, parts: Parts, na: str) -> tuple[pd.DataFrame, 
     if some.all():
         raise DataError(f"all {len(frame)} rows lack a value that the formula reads ({told}).")
     return frame[~some], int(some.sum())
+
+
+def in_order(frame: pd.DataFrame, parts: Parts) -> pd.DataFrame:
+    """With the response's categories in the order that the formula says, if it says one.
+
+    Raises:
+        DataError: for a response that has others.
+    """
+    name = parts.response.strip("`")
+    if not parts.levels or name not in frame.columns:
+        return frame
+    found = {str(x): x for x in frame[name].dropna().unique()}
+    known = [found.get(str(level), level) for level in parts.levels]
+    others = [x for text, x in found.items() if text not in {*map(str, parts.levels)}]
+    if others:
+        raise DataError(
+            f"the formula names the levels {wording.listed(parts.levels)} of {name!r}, which has "
+            f"{wording.show(others[0])}, too."
+        )
+    return frame.assign(**{name: pd.Categorical(frame[name], categories=known, ordered=True)})
 
 
 def _terms(parts: Parts) -> list[str]:

@@ -16,38 +16,10 @@ from pandas.api.types import is_numeric_dtype, is_string_dtype
 
 from hiertorch import wording
 from hiertorch.errors import DataError, HiertorchError
+from hiertorch.formulas.functions import FUNCTIONS, KNOWN, OTHERS, renamed, restored
 from hiertorch.formulas.parsing import names_in
 
-FUNCTIONS: dict[str, object] = {
-    name: getattr(np, name)
-    for name in (
-        *("abs", "ceil", "cos", "cosh", "exp", "expm1", "floor", "log", "log10", "log1p", "log2", "maximum"),
-        *("minimum", "power", "round", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "where"),
-    )
-} | {"np": np, "pi": np.pi}
-"""That formulas know beside those of `formulae`."""
-
 INTERCEPT = "Intercept"
-
-OWN_SCALE = "scale_by_sd"
-"""What `scale` is called on the way through `formulae`, whose own divides by the sd with n."""
-
-
-class Scale:
-    """scale(x) = (x - mean) / sd of the fitted rows, sd with n - 1 as in R."""
-
-    __transform_name__ = "scale"
-    __stateful_transform__ = True
-
-    def __init__(self) -> None:
-        self.known: tuple[float, float] | None = None
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Of the fitted rows at first, and of later ones by the same mean and sd."""
-        values = np.asarray(x, np.float64)
-        if self.known is None:
-            self.known = float(values.mean()), float(values.std(ddof=1))
-        return (values - self.known[0]) / self.known[1]
 
 
 class Matrix:
@@ -57,6 +29,7 @@ class Matrix:
         text: the terms.
         frame: the rows that are fitted.
         functions: by name, which formulas may call beside those that all know.
+        shown: the terms as the user wrote them, for messages.
 
     Attributes:
         labels: of the columns.
@@ -66,29 +39,27 @@ class Matrix:
         DataError: for columns that the frame does not have, and what can't be computed.
     """
 
-    def __init__(self, text: str, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
+    def __init__(self, text: str, frame: pd.DataFrame, functions: Mapping[str, object], shown: str = "") -> None:
         from formulae import model_description  # which takes half a second
         from formulae.environment import Environment
         from formulae.matrices import DesignMatrices
 
-        self.text, self._known = text, tuple(frame.columns)
+        self.text, self._shown = text, shown
         self._levels: dict[str, pd.Index] = {}  # of columns of categories
         for name in sorted(names_in(text) & {*frame.columns}):
             kind = frame[name].dtype
             if not is_numeric_dtype(kind):
-                self._levels[name] = pd.Index(frame[name].unique()).sort_values()
+                self._levels[name] = _levels(frame[name])
             if not (is_numeric_dtype(kind) or is_string_dtype(kind) or isinstance(kind, pd.CategoricalDtype)):
                 raise DataError(
-                    f"column {name!r}, which {text!r} reads, holds {kind}: recode it as numbers, or as text if it is "
-                    "categories."
+                    f"column {name!r}, which {self._written!r} reads, holds {kind}: recode it as numbers, or as text "
+                    "if it is categories."
                 )
         with self._told(frame):
-            names = Environment([{**FUNCTIONS, OWN_SCALE: Scale, **functions}])
-            terms_read = model_description(re.sub(r"\bscale\(", f"{OWN_SCALE}(", text))
-            self._made = DesignMatrices(terms_read, _ordered(frame), names).common
+            names = Environment([{**KNOWN, **functions}])
+            self._made = DesignMatrices(model_description(renamed(text)), _ordered(frame), names).common
         terms = () if self._made is None else tuple(self._made.terms.values())
-        labels = [str(label) for term in terms for label in np.atleast_1d(term.labels)]
-        self.labels = [label.replace(f"{OWN_SCALE}(", "scale(") for label in labels]
+        self.labels = [restored(str(label)) for term in terms for label in np.atleast_1d(term.labels)]
         self.values = self._numbers(None if self._made is None else self._made.design_matrix, len(frame))
 
     @property
@@ -127,8 +98,8 @@ class Matrix:
         if (bad := np.argwhere(~np.isfinite(values))).size:
             row, column = bad[0]
             raise DataError(
-                f"{self.labels[column]} is {values[row, column]} in row {row} (from 0): leave such rows out, "
-                'na="drop" where a value is missing, or write another term.'
+                f"{self._shown or self.labels[column]} is {values[row, column]} in row {row} (from 0): leave such rows "
+                'out, na="drop" where a value is missing, or write another term.'
             )
         return values
 
@@ -141,19 +112,63 @@ class Matrix:
         except HiertorchError:
             raise
         except KeyError as error:
-            name = error.args[0] if error.args else ""
-            if re.search(rf"\b{re.escape(str(name))}\(", self.text):
-                raise DataError(
-                    f"the terms {self.text!r} call {name}(), which is no function that formulas know: "
-                    f"those of NumPy by their names and of formulae are; give yours, functions={{{str(name)!r}: ...}}."
-                ) from error
-            raise DataError(
-                f"the frame has no column {name!r}, which {self.text!r} reads; its columns: "
-                f"{wording.listed(frame.columns)}.{wording.closest(name, frame.columns)}"
-            ) from error
+            raise DataError(self._unknown(str(error.args[0]) if error.args else "", frame)) from error
         except Exception as error:  # of whatever function the formula calls
-            what = " ".join(str(error).split()).rstrip(".")
-            raise DataError(f"the terms {self.text!r} can't be computed: {what} ({type(error).__name__}).") from error
+            what = restored(" ".join(str(error).split()).rstrip("."))
+            what = re.sub(r"\w+\.__call__\(\)", "the function is", what)
+            inside = names_in(" ".join(re.findall(r"\(([^()]*)\)", self.text)))
+            texts = [name for name in frame.columns if name in inside and is_string_dtype(frame[name].dtype)]
+            why = f" Column {texts[0]!r} holds text." if texts and "unrecognized" not in what else ""
+            raise DataError(f"the terms {self._written!r} can't be computed: {what}.{why}") from error
+
+    @property
+    def _written(self) -> str:
+        return self._shown or self.text
+
+    def _unknown(self, name: str, frame: pd.DataFrame) -> str:
+        """That there is no such function, or no such column."""
+        called = [one for one in re.findall(r"([\w.]+)\(", self.text) if name in (one, one.partition(".")[0])]
+        if called:
+            known = wording.closest(called[0], [*FUNCTIONS, *OTHERS])
+            return (
+                f"the terms {self._written!r} call {called[0]}(), which is no function that formulas know.{known} Give "
+                f"yours, functions={{{called[0]!r}: ...}}, or compute a column of the frame."
+            )
+        where = "" if name == self._written else f", which {self._written!r} reads"
+        return (
+            f"the frame has no column {name!r}{where}; its columns: {wording.listed(frame.columns)}."
+            f"{wording.closest(name, frame.columns)}"
+        )
+
+
+class Constant(Matrix):
+    """One number, the same in all rows, such as 100 in proportion(y, 100)."""
+
+    def __init__(self, number: float, rows: int) -> None:
+        self.number, self.labels, self._made = number, [f"{number:g}"], None
+        self.values = self._of(rows)
+
+    def _of(self, rows: int) -> np.ndarray:
+        return np.full((rows, 1), self.number)
+
+    def at(self, frame: pd.DataFrame) -> np.ndarray:
+        """The number in all rows, `(rows, 1)`."""
+        return self._of(len(frame))
+
+
+def _levels(column: pd.Series) -> pd.Index:
+    """What a column of categories has, sorted.
+
+    Raises:
+        DataError: if it can't be sorted.
+    """
+    try:
+        return pd.Index(column.unique()).sort_values()
+    except TypeError as error:
+        kinds = wording.listed(sorted({type(one).__name__ for one in column}))
+        raise DataError(
+            f"column {column.name!r} holds values of several kinds ({kinds}): make it text, or numbers."
+        ) from error
 
 
 def _ordered(frame: pd.DataFrame) -> pd.DataFrame:

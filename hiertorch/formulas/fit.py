@@ -14,12 +14,15 @@ from hiertorch.arguments import check_choice
 from hiertorch.data.frames import as_frame
 from hiertorch.data.remake import Remake
 from hiertorch.data.table import Data
-from hiertorch.errors import DataError, ModelError, warn
+from hiertorch.errors import DataError, ModelError, OptionError, warn
 from hiertorch.families import ORDINAL, Bernoulli, Binomial, Family, Gaussian, named
-from hiertorch.formulas.columns import NA, complete
+from hiertorch.formulas.columns import NA, complete, in_order
 from hiertorch.formulas.design import Encoding
+from hiertorch.formulas.habits import check_options, check_priors
 from hiertorch.formulas.model import FormulaModel
 from hiertorch.formulas.parsing import parse
+from hiertorch.formulas.ranks import warn_of_groups, warn_of_spare
+from hiertorch.formulas.responses import check_family, check_response
 from hiertorch.posterior import Posterior
 from hiertorch.runtime.surroundings import at_home
 from hiertorch.sampling import sample
@@ -67,12 +70,20 @@ def formula(
         ['mu', 'beta', 'sigma_g', 'effects_g', 'sigma_y']
     """
     check_choice("na", na, NA)
+    check_options(parameters)
+    check_family(family)
+    check_priors(priors)
     parts = parse(text, parameters)
     table, dropped = complete(as_frame(frame), parts, na)
+    table = in_order(table, parts)
+    check_response(family, parts, table)
     if dropped:
         warn(f"{dropped} rows lack a value that the formula reads, and are left out.")
     encoding = Encoding(parts, table, functions or {}, coded=_coded(family))
     model = FormulaModel(encoding, _family(family, encoding), priors)
+    for one in encoding.predictors:
+        warn_of_spare(one, one.all_at(table), leveled=one.intercept)
+    warn_of_groups(encoding.effects, table)
     arguments = {"text": text, "family": family, "priors": _texts(priors or {}), "parameters": parameters}
     if isinstance(family, str) and not functions and arguments["priors"] is not None:
         encoding.remake = Remake(__name__, f"{FormulaModel.__module__}.FormulaModel", arguments, encoding.frame)
@@ -171,8 +182,14 @@ def fit(
     Raises:
         ModelError, DataError, SamplingError: as both do.
     """
-    known = inspect.signature(sample).parameters
+    known = {*inspect.signature(sample).parameters} - {"model", "data"}
     parameters = {name: options.pop(name) for name in [*options] if name not in known}
+    check_options(parameters)
+    if strange := [name for name, given in parameters.items() if not isinstance(given, str)]:
+        raise OptionError(
+            f'{strange[0]}= is no option of ht.sample, nor the formula of a predictor, such as {strange[0]}="~ x"; '
+            f"found {parameters[strange[0]]!r}.{wording.closest(strange[0], known)}"
+        )
     model, data = formula(text, frame, family=family, priors=priors, na=na, functions=functions, **parameters)
     return sample(model, data, **options)
 

@@ -7,14 +7,13 @@ Terms are separated here, with R's spelling made Python's; what each of them mea
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from hiertorch.errors import ModelError
+from hiertorch.formulas.habits import response_levels, spelt, tidied
+from hiertorch.formulas.scanning import bare, check_brackets, inside_of, outside, signed_terms, split, uncalled
 from hiertorch.wording import listed
-
-OPEN, CLOSED = "([{", ")]}"
-QUOTES = "\"'`"
 
 TOLD = ("trials", "weights", "se", "rate")
 """What may be told of rows behind the response: numbers of trials, row weights, standard errors, exposures."""
@@ -35,6 +34,20 @@ LATER = {
     "arma": "autoregressive rows",
     "car": "spatial effects",
     "sar": "spatial effects",
+    "ti": "smooth terms",
+    "hsgp": "Gaussian processes",
+    "ma": "autoregressive rows",
+    "ar1": "autoregressive effects",
+    "ou": "autoregressive effects",
+    "cosy": "correlated rows",
+    "unstr": "correlated rows",
+    "fcor": "correlated rows",
+    "cs": "effects of compound symmetry",
+    "cor_ar": "autoregressive rows",
+    "toep": "Toeplitz covariances",
+    "rr": "effects of reduced rank",
+    "SSlogis": "predictors nonlinear in parameters",
+    "Surv": "pairs of time and status",
 }
 """Functions of other packages' formulas that there are none of here, and what they are for."""
 
@@ -42,21 +55,30 @@ INSTEAD = {
     "%in%": "; for a %in% b write a:b",
     "$": "; columns are called by their name alone",
     ".": "; name the columns",
-    "&": "; for an interaction write a:b or a * b",
+    "&": "; for an interaction write a:b or a * b, and for both of two conditions (a > 0) * (b > 0) in I()",
+    "%%": "; write np.mod(a, b)",
+    "%/%": "; write floor(a / b)",
+    "[": "; columns are called by their name alone",
 }
 """Of R, and what is written here."""
 
-SPELLINGS = (
-    (r"\^", "**"),
-    (r"\b(?:as\.)?factor\(", "C("),
-    (r"\brelevel\(", "T("),
-    (r"\bnp\.pi\b", "pi"),
-    (r"\bTRUE\b", "True"),
-    (r"\bFALSE\b", "False"),
-)
-"""Of R, and what Python and `formulae` say instead."""
+A_FORMULA = 'a formula is text such as "y ~ x + (x | school)"'
 
 NAME = re.compile(r"[^\W\d_][\w.]*|`[^`]+`")
+
+CONDITION = re.compile(r"[<>]|[=!]=")
+
+HINTS = {
+    "IDENTIFIER": "; a name with blanks stands in backticks, `a b`",
+    "_": "; a name that begins so stands in backticks, `_x`",
+}
+"""Behind what can't be read."""
+
+CALLED = re.compile(r"`[^`]+`|(?<![\w.])[^\W\d_][\w.]*(?![\w.]|\s*\(|\s*=(?!=))")
+"""A name that is no function's and no option's."""
+
+STRUCTURES = {"us": True, "diag": False}
+"""glmmTMB's word before (effects | groups) -> whether they are correlated."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +124,14 @@ class Parts:
         response: the expression on the left.
         told: what is told of rows -> its expression, see `TOLD`.
         terms: parameter of the rows -> the terms of its predictor; "" is that of their mean.
+        levels: of a response factor(y, levels = c(...)), in order.
     """
 
     text: str
     response: str
     told: Mapping[str, str]
     terms: Mapping[str, Terms]
+    levels: tuple[object, ...] = ()
 
 
 def parse(text: object, parameters: Mapping[str, object] | None = None) -> Parts:
@@ -116,7 +140,8 @@ def parse(text: object, parameters: Mapping[str, object] | None = None) -> Parts
     Raises:
         ModelError: for what is no formula, or none that is known here; it quotes the place and says what to write.
     """
-    whole, left, right = _sides(text, 'a formula is text such as "y ~ x + (x | school)"')
+    whole, left, right = _sides(text)
+    left, levels = response_levels(left)
     if not left.strip():
         raise _wrong(whole, whole, "it has no response: write its column before the ~")
     response, told = _left(whole, left)
@@ -128,16 +153,18 @@ def parse(text: object, parameters: Mapping[str, object] | None = None) -> Parts
         terms[name] = _right(own, behind)
     said = [whole, *(f"{name} ~ {' '.join(str(given).split()).partition('~')[2].strip()}"
                      for name, given in (parameters or {}).items())]  # fmt: skip
-    return Parts("; ".join(said), response, told, terms)
+    return Parts("; ".join(said), response, told, terms, levels)
 
 
-def _sides(text: object, what: str) -> tuple[str, str, str]:
-    """A formula, what stands before its ~, and what behind."""
+def _sides(text: object, what: str | None = None) -> tuple[str, str, str]:
+    """A formula, what stands before its ~, and what behind; `what` it is, if not that of the mean."""
     if not isinstance(text, str) or not text.strip():
-        raise ModelError(f"{what}; found {text!r}.")
-    whole = " ".join(text.split())
-    _check_brackets(whole)
-    left, *rights = _split(spelt(whole), "~")
+        raise ModelError(f"{what or A_FORMULA}; found {text!r}.")
+    whole = tidied(text)
+    check_brackets(whole)
+    left, *rights = split(spelt(whole), "~")
+    if what is not None and len(rights) != 1:
+        raise ModelError(f"{what}; found {whole!r}.")
     if len(rights) != 1 or not rights[0].strip():
         raise ModelError(f'a formula has a response, "~" and terms, such as "y ~ x + (x | school)"; found {whole!r}.')
     return whole, left, rights[0]
@@ -146,20 +173,25 @@ def _sides(text: object, what: str) -> tuple[str, str, str]:
 def _right(whole: str, right: str) -> Terms:
     """Common terms, offsets, and groups' effects."""
     common, offsets, bars = list[str](), list[str](), list[Bar]()
-    for sign, term in _terms(right):
+    for sign, term in signed_terms(right):
         if not term:
             raise _wrong(whole, right, "a + or - has no term behind it")
         _check_known(whole, term)
-        inside = _inside(term, "")
-        if inside is not None and len(_split(inside, "|")) > 1:
+        if "[" in bare(term):
+            raise _wrong(whole, term, f"'[' is not known here{INSTEAD['[']}")
+        inside = inside_of(term, "")
+        if inside is not None and _is_bar(inside):
             if sign == "-":
                 raise _wrong(whole, f"- {term}", "groups' effects can't be taken away: leave the term out")
             bars.append(_bar(whole, term, inside))
-        elif (offset := _inside(term, "offset")) is not None:
+        elif (own := next((name for name in STRUCTURES if _is_bar(inside_of(term, name))), None)) is not None:
+            bar = _bar(whole, term, str(inside_of(term, own)))
+            bars.append(replace(bar, correlated=STRUCTURES[own]))
+        elif (offset := inside_of(term, "offset")) is not None:
             if sign == "-":
                 raise _wrong(whole, f"- {term}", "an offset is added: write offset(-(...))")
             offsets.append(offset)
-        elif "|" in _bare(term):
+        elif "|" in bare(term):
             raise _wrong(whole, term, "groups' effects are a term of their own in brackets, as in + (x | school)")
         else:
             common += [f"{sign} {part}" for part in _nested(whole, term)]
@@ -168,32 +200,28 @@ def _right(whole: str, right: str) -> Terms:
     return Terms(terms, tuple(offsets), tuple(bars))
 
 
-def spelt(text: str) -> str:
-    """R's spelling as Python's, but for what is quoted."""
-    pieces = re.split(r"(\"[^\"]*\"|'[^']*'|`[^`]*`)", text)
-    for k in range(0, len(pieces), 2):
-        for pattern, instead in SPELLINGS:
-            pieces[k] = re.sub(pattern, instead, pieces[k])
-    return "".join(pieces)
-
-
 def check_terms(whole: str, terms: str) -> None:
     """Raises a ModelError for terms that `formulae` can't read to their end."""
     from formulae.parser import ParseError, Parser  # late, since it takes half a second
     from formulae.scanner import ScanError, Scanner
 
+    if power := re.search(r"[^\W\d_][\w.]*\s*\*\*\s*[\w.]+", outside(terms)):
+        name, _, exponent = power.group().partition("**")
+        said = f"{name.strip()}^{exponent.strip()}"
+        raise _wrong(whole, said, f"a power of one column is that column alone, as in R: write I({said})")
     try:
         parser = Parser(Scanner(terms).scan())
         parser.parse()
         if not parser.at_end():
-            raise ParseError(f"it can't be read from {parser.peek().lexeme!r} on")
+            raise ParseError(f"it can't be read from {parser.peek().lexeme!r} on{HINTS.get(parser.peek().kind, '')}")
     except (ParseError, ScanError, IndexError, AttributeError) as error:
-        raise _wrong(whole, terms, f"{error}".rstrip(".") or "it can't be read") from error
+        why = f"{error}".rstrip(".") or "it can't be read"
+        raise _wrong(whole, terms, f"{why}{HINTS['_'] if why.endswith(': _') else ''}") from error
 
 
 def names_in(text: str) -> set[str]:
-    """What an expression calls by name: columns, functions, and what belongs to them."""
-    return {name.strip("`") for name in NAME.findall(re.sub(r"\"[^\"]*\"|'[^']*'", "", text))}
+    """What an expression calls by name, but for functions and their options: columns."""
+    return {name.strip("`") for name in CALLED.findall(re.sub(r"\"[^\"]*\"|'[^']*'", "", text))}
 
 
 def _wrong(whole: str, place: str, why: str) -> ModelError:
@@ -202,28 +230,28 @@ def _wrong(whole: str, place: str, why: str) -> ModelError:
 
 def _left(whole: str, left: str) -> tuple[str, dict[str, str]]:
     """The response, and what is told of its rows."""
-    response, *behind = _split(left, "|")
+    response, *behind = split(left, "|")
     if len(behind) > 1:
         raise _wrong(whole, left, "what is told of rows stands behind one |, as in y | trials(n) + weights(w)")
     _check_known(whole, response)
     if not response.strip():
         raise _wrong(whole, left, "there is no response before the |")
     told: dict[str, str] = {}
-    for sign, term in _terms(behind[0].replace(",", "+")) if behind else ():
+    for sign, term in signed_terms(behind[0].replace(",", "+")) if behind else ():
         _check_known(whole, term)
-        name = next((name for name in TOLD if _inside(term, name) is not None), None)
+        name = next((name for name in TOLD if inside_of(term, name) is not None), None)
         if name is None or sign == "-":
             calls = listed(f"{one}(column)" for one in TOLD)
             raise _wrong(whole, term or left, f"behind the | of a response stand {calls}, with a + between two")
         if name in told:
             raise _wrong(whole, term, f"{name}() is told twice")
-        told[name] = str(_inside(term, name))
+        told[name] = str(inside_of(term, name))
     return response.strip(), told
 
 
 def _bar(whole: str, term: str, inside: str) -> Bar:
     """A term (effects | groups)."""
-    effects, *behind = (part.strip() for part in _split(inside, "|"))
+    effects, *behind = (part.strip() for part in split(inside, "|"))
     correlated, shared = True, ""
     if len(behind) == 2 and not behind[0]:  # ||
         correlated, behind = False, behind[1:]
@@ -233,22 +261,32 @@ def _bar(whole: str, term: str, inside: str) -> Bar:
         raise _wrong(whole, term, "groups' effects are (effects | grouping), or || where they are not correlated")
     if not effects or not behind[0]:
         raise _wrong(whole, term, "groups' effects are (effects | grouping), as in (1 | school) or (x | school)")
-    signed = [(sign, part) for sign, whole_term in _terms(effects) for part in _nested(whole, whole_term)]
+    signed = [(sign, part) for sign, whole_term in signed_terms(effects) for part in _nested(whole, whole_term)]
     effects = " ".join(f"{sign} {part}" for sign, part in signed).removeprefix("+ ")
     check_terms(whole, effects)
     groupings = list[tuple[str, ...]]()
-    for part in _split(behind[0], "/"):
-        columns = tuple(_column(whole, term, name) for name in _split(part, ":"))
+    crossed = re.sub(r"\binteraction\(\s*([\w.]+)\s*,\s*([\w.]+)\s*\)", r"\1:\2", behind[0])
+    for part in split(crossed, "/"):
+        columns = tuple(_column(whole, term, name) for name in split(part, ":"))
         groupings.append((*(groupings[-1] if groupings else ()), *columns))
     return Bar(term, effects, tuple(groupings), correlated, shared)
 
 
+def _is_bar(inside: str | None) -> bool:
+    return inside is not None and len(split(inside, "|")) > 1
+
+
 def _nested(whole: str, term: str) -> list[str]:
     """Of a/b the terms a and a:b, and the term itself if it is no such thing."""
-    parts = [part.strip() for part in _split(term, "/")]
+    flat = outside(term)
+    if number := re.search(r"(?<![\w.*])[\d.]+ *[*:/](?!\*)|(?<!\*)[*:/] *[\d.]+(?![\w.])", flat):
+        raise _wrong(whole, term, f"a number multiplies no term ({number.group().strip()}): write I({term.strip()})")
+    if CONDITION.search(uncalled(term)):
+        raise _wrong(whole, term, "a condition is a column of 0 and 1 in I(), as in I(x > 0)")
+    parts = [part.strip() for part in split(term, "/")]
     if len(parts) == 1:
         return [term]
-    if sums := [part for part in parts if not part or _inside(part, "") is not None]:
+    if sums := [part for part in parts if not part or inside_of(part, "") is not None]:
         raise _wrong(whole, term, f"a/b is a + a:b of two columns; found {sums[0]!r}: write the sum out")
     return [":".join(parts[: k + 1]) for k in range(len(parts))]
 
@@ -256,84 +294,19 @@ def _nested(whole: str, term: str) -> list[str]:
 def _column(whole: str, term: str, text: str) -> str:
     """The name of a grouping's column."""
     name = text.strip()
-    inside = _inside(name, "C")
+    inside = inside_of(name, "C")
     name = name if inside is None else inside.strip()  # factor(g)
     if not NAME.fullmatch(name):
-        raise _wrong(whole, term, f"a grouping is a column, a:b or a/b; found {text.strip()!r}")
+        parts = [part.strip() for part in re.split(r"[+*]", name)]
+        apart = " + ".join(f"(1 | {part})" for part in parts) + (f" + (1 | {':'.join(parts)})" if "*" in name else "")
+        more = f": write {apart}" if len(parts) > 1 and all(map(NAME.fullmatch, parts)) else ""
+        raise _wrong(whole, term, f"a grouping is a column, a:b or a/b; found {text.strip()!r}{more}")
     return name.strip("`")
 
 
 def _check_known(whole: str, term: str) -> None:
-    for name in re.findall(r"([\w.]+)\s*\(", _bare(term)):
+    for name in re.findall(r"([\w.]+)\s*\(", bare(term)):
         if name in LATER:
             raise _wrong(whole, term, f"{name}() is not known here: there are no {LATER[name]} in formulas")
-    if found := re.search(r"%\w*%|&&?|<-|\$|(?<![\w.])\.(?![\w.])", _bare(term)):
+    if found := re.search(r"%[\w/]*%|&&?|<-|\$|(?<![\w.])\.(?![\w.])", bare(term)):
         raise _wrong(whole, term, f"{found.group()!r} is not known here{INSTEAD.get(found.group(), '')}")
-
-
-def _check_brackets(whole: str) -> None:
-    waiting, quote = list[str](), ""
-    for letter in whole:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in QUOTES:
-            quote = letter
-        elif letter in OPEN:
-            waiting.append(CLOSED[OPEN.index(letter)])
-        elif letter in CLOSED and (not waiting or waiting.pop() != letter):
-            raise ModelError(f"the formula {whole!r} has a {letter!r} that closes nothing.")
-    if quote or waiting:
-        raise ModelError(f"the formula {whole!r} lacks a {quote or waiting[-1]!r}.")
-
-
-def _letters(text: str) -> Iterator[tuple[int, str, bool]]:
-    """Place, letter, and whether it stands outside of brackets and quotes."""
-    depth, quote = 0, ""
-    for at, letter in enumerate(text):
-        if quote:
-            quote = "" if letter == quote else quote
-            yield at, letter, False
-            continue
-        if letter in QUOTES:
-            quote = letter
-        depth -= letter in CLOSED
-        yield at, letter, depth == 0 and letter not in QUOTES
-        depth += letter in OPEN
-
-
-def _split(text: str, by: str) -> list[str]:
-    """Parts between letters that stand outside of brackets and quotes."""
-    cuts = [at for at, letter, outside in _letters(text) if outside and letter == by]
-    return [text[start:stop] for start, stop in zip([0, *(at + 1 for at in cuts)], [*cuts, len(text)], strict=True)]
-
-
-def _terms(text: str) -> Iterator[tuple[str, str]]:
-    """Signs and terms of a sum."""
-    sign, start = "+", 0
-    first = True
-    for at, letter, outside in [*_letters(text), (len(text), "+", True)]:
-        if not outside or letter not in "+-":
-            continue
-        term = text[start:at].strip()
-        if term or not first:
-            yield sign, term
-        sign, start, first = letter, at + 1, False
-
-
-def _inside(term: str, name: str) -> str | None:
-    """What stands in the brackets of a term that is a call of this name as a whole, or brackets alone."""
-    term = term.strip()
-    if not (term.startswith(f"{name}(") and term.endswith(")")):
-        return None
-    inner = term[len(name) + 1 : -1]
-    depth = 0
-    for letter in _bare(inner):
-        depth += (letter in OPEN) - (letter in CLOSED)
-        if depth < 0:
-            return None
-    return inner
-
-
-def _bare(text: str) -> str:
-    """Without what is quoted."""
-    return re.sub(r"\"[^\"]*\"|'[^']*'|`[^`]*`", lambda found: "x" * len(found.group()), text)

@@ -1,5 +1,6 @@
 """What stands in the linear predictors of a formula's rows: common terms, offsets, and effects of groups."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,10 +10,12 @@ import pandas as pd
 
 from hiertorch import wording
 from hiertorch.errors import DataError, ModelError
-from hiertorch.formulas.encoding import INTERCEPT, Matrix
+from hiertorch.formulas.encoding import INTERCEPT, Constant, Matrix
 from hiertorch.formulas.parsing import Terms
 
 COMMON, OFFSET = "common design", "offset"
+
+NUMBER = re.compile(r"-?[\d.]+")
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,10 @@ def effects_of(terms: Mapping[str, Terms], frame: pd.DataFrame, functions: Mappi
 def single(what: str, text: str, frame: pd.DataFrame, functions: Mapping[str, object]) -> Matrix:
     """An expression of one number a row."""
     inside = text.strip()
+    if NUMBER.fullmatch(inside):
+        return Constant(float(inside), len(frame))
     known = inside.strip("`") in frame.columns
-    made = Matrix(f"0 + {inside}" if known else f"0 + I({inside})", frame, functions)
+    made = Matrix(f"0 + {inside}" if known else f"0 + I({inside})", frame, functions, inside or f"{what}()")
     if len(made.labels) != 1:
         raise DataError(
             f"the {what} {text!r} must be one number a row; found {wording.many(len(made.labels), 'column')}: "

@@ -74,9 +74,12 @@ def taken_apart(priors: Mapping[str, object], latents: Mapping[str, Latent], who
         match = None if key in latents else KEY.fullmatch(str(key))
         name, entry = (match["name"].strip(), match["entry"]) if match else (str(key), None)
         if name not in latents:
+            owner = next(
+                (own for own, one in latents.items() if str(key) in map(str, one.axes[0] if one.axes else ())), ""
+            )
+            hint = f" Did you mean '{owner}[{key}]'?" if owner else closest(name, latents)
             raise ModelError(
-                f"priors names {name!r}, which {who} does not have here; its latents are {', '.join(latents)}."
-                f"{closest(name, latents)}"
+                f"priors names {name!r}, which {who} does not have here; its latents are {', '.join(latents)}.{hint}"
             )
         axes = latents[name].axes
         labels = [str(label) for label in axes[0]] if len(axes) == 1 else []
@@ -136,7 +139,9 @@ def parsed(name: str, text: object) -> Distribution:
         call = ast.parse(str(text), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError("it is no call")
-        kind: Any = HalfStudentT if call.func.id == "HalfStudentT" else getattr(distributions, call.func.id)
+        kind: Any = HalfStudentT if call.func.id == "HalfStudentT" else getattr(distributions, call.func.id, None)
+        if not isinstance(kind, type):
+            raise ValueError(f"there is no {call.func.id}.{closest(call.func.id, distributions.__all__)}")
         arguments = [_number(part) for part in call.args]
         named_arguments = {str(part.arg): _number(part.value) for part in call.keywords}
         return kind(*arguments, **named_arguments)

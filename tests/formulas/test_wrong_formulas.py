@@ -1,5 +1,7 @@
 """Formulas that say nothing that can be fitted, and the sentence that each one gets."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,7 @@ def frame():
             "when": pd.date_range("2020-01-01", periods=n),
             "hole": [np.nan] + [1.0] * (n - 1),
             "zero": np.zeros(n),
+            "mixed": [1, "a"] * 12,
         }
     )
 
@@ -63,11 +66,8 @@ WRONG = {
     "y | trials(n) ~ x": 'take family="binomial"',
     "count | rate(n) ~ x": r"rate\(\) is for families with a log link; family='gaussian' has identity",
     "cbind(y) ~ x": r"takes two counts, as in cbind\(successes, failures\)",
-    "kind ~ x": r'has 3 levels \(a, b, c\): name the level that counts as 1, kind\["a"\]',
-    'yes["maybe"] ~ x': "has no level 'maybe'; its levels: no, yes",
     "y ~ xx": "no column 'xx'.* Did you mean 'x'",
-    "y ~ logg(x)": r"call logg\(\), which is no function that formulas know",
-    "y ~ kind %in% g": r"'%in%' is not known here; for a %in% b write a:b",
+    "y ~ kind %in% (g + x)": "'%in%' is not known here; for a %in% b write a:b",
     "y ~ x & z": "'&' is not known here; for an interaction write a:b",
     "y ~ df$x": r"'\$' is not known here; columns are called by their name alone",
     "y ~ .": r"'\.' is not known here; name the columns",
@@ -80,6 +80,39 @@ WRONG = {
     "y ~ x, z": "it can't be read from ',' on",
     "y ~ x **": r"at 'x \*\*'",
     "y ~ kind/(x + z)": "write the sum out",
+    "y ~ ti(x)": "there are no smooth terms",
+    "y ~ x + ar1(x | g)": "there are no autoregressive effects",
+    "Surv(x, z) ~ kind": "there are no pairs of time and status",
+    "y ~ SSlogis(x, z)": "there are no predictors nonlinear in parameters",
+    "y ~ x^2": r"at 'x\^2': a power of one column is that column alone, as in R: write I\(x\^2\)",
+    "y ~ (x^2 | g)": r"write I\(x\^2\)",
+    "y ~ 2 * x": r"a number multiplies no term \(2 \*\): write I\(2 \* x\)",
+    "y ~ x/2": r"a number multiplies no term \(/2\): write I\(x/2\)",
+    "y ~ x:2": r"write I\(x:2\)",
+    "y ~ (x > 0) * z": r"a condition is a column of 0 and 1 in I\(\)",
+    "y ~ I(x > 0 & z > 1)": r"for both of two conditions \(a > 0\) \* \(b > 0\)",
+    "y ~ I(x %% 2)": r"write np.mod\(a, b\)",
+    "y ~ df['x']": r"'\[' is not known here; columns are called by their name alone",
+    "y ~ _x": "a name that begins so stands in backticks, `_x`",
+    "y ~ x y": "it can't be read from 'y' on; a name with blanks stands in backticks, `a b`",
+    "y ~ (1 | g + kind)": r"found 'g \+ kind': write \(1 \| g\) \+ \(1 \| kind\)",
+    "y ~ (1 | g * kind)": r"write \(1 \| g\) \+ \(1 \| kind\) \+ \(1 \| g:kind\)",
+    "Y ~ x": "no column 'Y'; .* Did you mean 'y'",
+    "y ~ lgo(x)": r"call lgo\(\), which is no function that formulas know. Did you mean 'log'",
+    "y ~ as.foo(x)": r"call as.foo\(\), which is no function",
+    "y ~ log(kind)": "the terms 'log\\(kind\\)' can't be computed: .* Column 'kind' holds text",
+    "log(y) ~ x": r"^log\(y\) is nan in row",
+    "y ~ relevel(kind)": "missing 1 required positional argument: 'ref'",
+    "y ~ relevel(kind, ref='q')": "relevel.* names 'q', which is none of the levels a, b, c",
+    "y ~ dummy(kind, 'q')": "dummy.* names 'q', which is none of the levels a, b, c",
+    "y ~ factor(kind, levels=c('a', 'b'))": "is told the levels a, b, and its column has 'c'",
+    "y ~ cut(z, c(0, 1.5))": "cut.* has no interval for",
+    "y ~ ns(z, 0)": r"the df of ns\(\) is a whole number, at least 1 here; found 0",
+    "y ~ bs(z, 2)": r"the df of bs\(\) is a whole number, at least 3 here; found 2",
+    "y ~ ns(zero, 4)": r"the inner knots of ns\(\) lie between its ends 0 and 0",
+    "y ~ mixed": r"column 'mixed' holds values of several kinds \(int, str\)",
+    "yes ~ x": r"the response 'yes' is no number \(no, yes\), .* take family=\"bernoulli\"",
+    "kind ~ z": r"the response 'kind' is no number \(a, b, c\), .* take a family of categories",
 }
 
 
@@ -89,6 +122,39 @@ def test_a_wrong_formula_gets_its_sentence(frame, text):
         ht.formula(text, frame)
     said = str(found.value)
     assert len(said) < 400 and said.endswith((".", "?"))
+
+
+OF_FAMILIES = {
+    ("kind ~ x", "bernoulli"): r'has 3 levels \(a, b, c\): name the level that counts as 1, kind\["a"\]',
+    ('yes["maybe"] ~ x', "bernoulli"): "has no level 'maybe'; its levels: no, yes",
+    ("count ~ x", "binomial"): r"without trials are 0 or 1: write count \| trials\(n\), cbind\(successes, failures\)",
+    ("y ~ x", "Gaussian"): "there is no family 'Gaussian'; .* Did you mean 'gaussian'",
+    ("count ~ x", "nbinom2"): "Did you mean 'negative_binomial'",
+    ("yes ~ x", "binomial(link='probit')"): r"Write ht.families.Binomial\(link=ht.families.PROBIT\)",
+    ("factor(kind, levels = c('a', 'b')) ~ x", "cumulative"): "names the levels a, b of 'kind', which has 'c', too",
+}
+
+
+@pytest.mark.parametrize(("text", "family"), OF_FAMILIES)
+def test_a_response_that_a_family_does_not_take_gets_its_sentence(frame, text, family):
+    with pytest.raises(ht.HiertorchError, match=OF_FAMILIES[text, family]):
+        ht.formula(text, frame, family=family)
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"REML": False}, "there is no option REML=: all parameters have priors"),
+        ({"random": "~ 1 | g"}, r"groups' effects are terms of the formula"),
+        ({"weights": "z"}, r"write \"y \| weights\(w\) ~ ...\""),
+        ({"ziformula": "~ 1"}, 'write zi="~ x"'),
+        ({"drawz": 100}, "drawz= is no option of ht.sample.* Did you mean 'draws'"),
+        ({"data": 3}, "the frame is the second argument"),
+    ],
+)
+def test_options_of_other_packages_get_their_sentence(frame, option, sentence):
+    with pytest.raises(ht.OptionError, match=sentence):
+        ht.fit("y ~ x", frame, **option)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +169,9 @@ def test_a_wrong_formula_gets_its_sentence(frame, text):
         ({"beta": "Normal"}, "the prior of 'beta' is a distribution, a function, or text"),
         ({"beta[x]": "Normal(0, [1, 2])"}, r"the prior of 'beta\[x\]' is that of one number"),
         ({"effects_g": "Normal(0, 1)"}, "is what the formula says"),
+        ({"x": "Normal(0, 1)"}, r"Did you mean 'beta\[x\]'"),
+        ({"beta": "normal(0, 1)"}, "there is no normal. Did you mean 'Normal'"),
+        ("Normal(0, 1)", "priors are a mapping of names"),
     ],
 )
 def test_a_wrong_prior_gets_its_sentence(frame, priors, sentence):
@@ -120,7 +189,7 @@ def test_unseen_categories_are_refused_with_the_known_ones(frame):
     ("parameters", "sentence"),
     [
         ({"nu": "~ x"}, "family 'gaussian' has no parameter 'nu' that a formula could predict; it has sigma"),
-        ({"sigma": "x"}, 'a formula has a response, "~" and terms'),
+        ({"sigma": "x"}, "sigma= is the formula of a predictor, such as"),
         ({"sigma": "y ~ x"}, "the formula of sigma has no response: begin it with ~"),
         ({"sigma": 3}, "sigma= is the formula of a predictor"),
         ({"sigma": "~ xx"}, "no column 'xx'"),
@@ -129,3 +198,26 @@ def test_unseen_categories_are_refused_with_the_known_ones(frame):
 def test_a_wrong_predictor_of_a_parameter_gets_its_sentence(frame, parameters, sentence):
     with pytest.raises(ht.HiertorchError, match=sentence):
         ht.formula("y ~ x", frame, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("y ~ x + I(2 * x)", r"1 column .* is made up of the columns before it .* 'I\(2 \* x\)'. Priors alone"),
+        ("y ~ x + zero", "'zero'"),
+        ("y ~ 0 + kind + x + I(x + 1)", r"'I\(x \+ 1\)'"),
+        ("y ~ kind:yes + kind:g", "columns of the formula are made up .* 'kind"),
+        ("y ~ x + (1 | zero)", "grouping 'zero' has one group"),
+    ],
+)
+def test_terms_that_say_nothing_new_are_warned_of(frame, text, sentence):
+    with pytest.warns(ht.SamplingWarning, match=sentence):
+        ht.formula(text, frame)
+
+
+def test_columns_far_from_zero_are_no_multiples_of_one_another(frame):
+    """Years and their squares, and a timestamp, are known apart from the intercept."""
+    table = frame.assign(year=np.arange(24) + 1990, second=1.7e9 + np.arange(24.0) ** 1.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ht.SamplingWarning)
+        ht.formula("y ~ year + I(year^2) + second", table)

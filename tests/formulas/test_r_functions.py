@@ -1,0 +1,79 @@
+"""Functions of formulas against R's own: columns of 56 formulas, made once by R 4 with splines and lme4."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import hiertorch as ht
+from hiertorch.formulas.encoding import Matrix
+from hiertorch.formulas.parsing import parse
+
+HERE = Path(__file__).parent
+CASES = {case["formula"]: case for case in json.loads((HERE / "r_functions.json").read_text())}
+
+
+def frame() -> pd.DataFrame:
+    table = pd.DataFrame(json.loads((HERE / "r_designs.json").read_text())["frame"])
+    return table.assign(size3=pd.Categorical(table["size3"], categories=["small", "mid", "large"]))
+
+
+def columns_of(text: str, table: pd.DataFrame) -> Matrix:
+    """Of all rows, with the intercept's."""
+    return Matrix(parse(text).terms[""].common, table, {})
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_columns_are_those_of_r(text):
+    """In whatever order; and of later rows, whose splines go on beyond the fitted ones."""
+    made, expected = columns_of(text, frame()), np.array(CASES[text]["common"])
+    assert made.values.shape == expected.shape
+    scale = np.abs(expected).max(0).clip(1.0)
+    distances = (np.abs(made.values[:, :, None] - expected[:, None, :]) / scale).max(0)
+    assert (distances.min(0) < 1e-8).all() and (distances.min(1) < 1e-8).all()
+    if CASES[text]["later"] is not None:
+        later = made.at(frame().iloc[[2, 6, 10]].assign(t=[0.4, 5.05, 9.9], x=[-2.5, 0.1, 3.0]))
+        order = distances.argmin(1)
+        np.testing.assert_allclose(later, np.array(CASES[text]["later"])[:, order], rtol=1e-7, atol=1e-8)
+
+
+def test_means_levels_and_breaks_are_those_of_the_fitted_rows():
+    table = frame()
+    text = "y ~ I(t - mean(t)) + as.numeric(size3) + cut(t, 3) + dummy(kind) + relevel(kind, ref = 'red') + I(x / np.std(x))"
+    made, some = columns_of(text, table), [4, 7]
+    later = table.iloc[some].assign(size3=lambda rows: rows["size3"].cat.remove_unused_categories())
+    np.testing.assert_allclose(made.at(later), made.values[some], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("y ~ us(x | g)", "y ~ (x | g)"),
+        ("y ~ diag(x | g)", "y ~ (x || g)"),
+        ("y ~ (1 | interaction(g, h))", "y ~ (1 | g:h)"),
+        ("y ~ x + Q('t')", "y ~ x + t"),
+        ("y ~ I(x * 1e-3) + I(2L * t) + I(t / 2.)", "y ~ I(x * 0.001) + I(2 * t) + I(t / 2.0)"),
+        ("y \u223c x", "y ~ x"),
+    ],
+)
+def test_other_spellings_are_the_same_model(text, same):
+    found, expected = (ht.formula(one, frame())[0] for one in (text, same))
+    assert [*found.latents] == [*expected.latents] and str(found.latents) == str(expected.latents)
+
+
+def test_levels_of_a_response_are_in_the_order_that_the_formula_says():
+    table = frame()
+    _, known = ht.formula("size3 ~ x", table, family="cumulative")
+    texts = table.assign(size3=table["size3"].astype(str))
+    for left in ("ordered(size3, levels = c('small', 'mid', 'large'))", "factor(size3, c('small', 'mid', 'large'))"):
+        _, data = ht.formula(f"{left} ~ x", texts, family="cumulative")
+        assert data.y.tolist() == known.y.tolist() and data.name == "size3"
+    assert ht.formula("factor(k) ~ x", table, family="cumulative")[1].y.max() == 2.0
+
+
+def test_a_number_of_trials_is_the_same_in_all_rows():
+    for left in ("proportion(k, 10)", "k | trials(10)"):
+        _, data = ht.formula(f"{left} ~ x", frame(), family="binomial")
+        assert data["trials"].tolist() == [10.0] * 24
