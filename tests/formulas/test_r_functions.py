@@ -41,7 +41,8 @@ def test_columns_are_those_of_r(text):
 
 def test_means_levels_and_breaks_are_those_of_the_fitted_rows():
     table = frame()
-    text = "y ~ I(t - mean(t)) + as.numeric(size3) + cut(t, 3) + dummy(kind) + relevel(kind, ref = 'red') + I(x / np.std(x))"
+    text = "y ~ I(t - mean(t)) + as.numeric(size3) + cut(t, 3) + dummy(kind) + relevel(kind, ref = 'red')"
+    text += " + I(x / np.std(x))"
     made, some = columns_of(text, table), [4, 7]
     later = table.iloc[some].assign(size3=lambda rows: rows["size3"].cat.remove_unused_categories())
     np.testing.assert_allclose(made.at(later), made.values[some], atol=1e-12)
