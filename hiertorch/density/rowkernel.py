@@ -193,7 +193,7 @@ def _log(x: types.Float) -> Callable[[float], float]:
     return double if x == types.float64 else single
 
 
-def compiled(function: Callable[..., None], name: str, **calls: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., None], name: str, **calls: object) -> Callable[..., None]:
     """The function, compiled for vector instructions; kept on disk where there is a place for it.
 
     Args:

@@ -27,6 +27,7 @@ from hiertorch.gaussian.elimination import Elimination
 from hiertorch.gaussian.root import MOST_LOOPED, Drawn, Spreads
 
 if TYPE_CHECKING:
+    from hiertorch.gaussian.nestedlevels import Nested
     from hiertorch.gaussian.onelevel import Groups, Sums
 
 Roots: TypeAlias = Mapping[str | None, Tensor]
@@ -91,12 +92,14 @@ class Ladder:
         Args:
             values: of the rest.
             noise: of the root.
-            lean: whether the rung of a `simple` ladder has its scale sigma alone, `(1, 1, 1, batch)` in place of B, and
-                no p: a compiled loop computes these by itself (`groups`).
+            lean: whether the finest rung of a `simple` ladder has its scale sigma alone, `(1, 1, 1, batch)` in place of
+                B, and no p: a compiled loop computes these by itself (`groups`).
         """
         if not self.simple or noise.device.type != "cpu":
             spreads, roots = self.collapsed.in_units(values, noise.shape[1])
             return self.elimination.each(self._drawn, spreads, roots, self.bases_at(values, spreads), noise)
+        if len(self.sizes) > 1:
+            return self._nested(values, noise, lean=lean)
         from hiertorch.gaussian.onelevel import rungs  # an extra, and half a second to import
 
         scale = self.collapsed.affine.roots(self.grams.levels[0], values, noise.shape[1])
@@ -104,14 +107,33 @@ class Ladder:
         rung = Rung(scale if lean else half[None, None], middle[None], self.finest_couplings or ())
         return Rungs(marginal - self.elimination.log_scale, volume, tail, (rung,))
 
+    def _nested(self, values: Mapping[str, Tensor], noise: Tensor, *, lean: bool) -> Rungs:
+        """The same of several levels, by a compiled loop."""
+        from hiertorch.gaussian.nestedlevels import rungs
+
+        assert self.finest_couplings is not None
+        scales = [self.collapsed.affine.roots(part, values, noise.shape[1]) for part in self.grams.levels]
+        found = rungs(self.nested, [x[0, 0, 0] for x in scales], noise, lean=lean)
+        sizes = self.sizes[1:] if lean else self.sizes
+        halves, middles = (list(x[None].split(sizes, 1)) for x in (found.half, found.middle))
+        if lean:
+            halves, middles = [scales[0][0], *halves], [found.middle[None, :0], *middles]
+        levels, coupled = [Rung(halves[0][None], middles[0], self.finest_couplings)], found.coupled
+        for level, (half, middle) in enumerate(zip(halves[1:], middles[1:], strict=True), 1):
+            size, more = self.sizes[level], len(self.sizes) - level - 1
+            own, coupled = coupled.tensor_split([more * size])
+            levels.append(Rung(half[None], middle, tuple(x[None, None] for x in own.split(size)) if more else ()))
+        return Rungs(found.marginal - self.elimination.log_scale, found.volume, found.tail, tuple(levels))
+
     @cached_property
     def simple(self) -> bool:
-        """Whether nothing but the scale of one effect a group changes with the rest, and a compiled loop serves."""
+        """Whether nothing but scales of one effect a group changes with the rest, and a compiled loop serves."""
         collapsed, grams, affine = self.collapsed, self.grams, self.collapsed.affine
-        if self.widths != [1] or grams.crossed or grams.held or collapsed.sets > 1 or self.finest_couplings is None:
+        if not self.widths or max(self.widths) > 1 or grams.crossed or grams.held or collapsed.sets > 1:
             return False
         settled = grams.population is None or all(name in affine.settled for name in grams.population.events)
-        alike = all(name in affine.shared for name in grams.levels[0].events)
+        alike = all(name in affine.shared for part in grams.levels for name in part.events)
+        alike = alike and self.finest_couplings is not None
         double = grams.packed.dtype == torch.float64 and len(grams.packed) == 1
         return settled and alike and double and self.root.width <= MOST_LOOPED and can_compile(grams.packed.device)
 
@@ -129,8 +151,21 @@ class Ladder:
         )  # fmt: skip
 
     @cached_property
+    def nested(self) -> "Nested":
+        """The same of several levels."""
+        from hiertorch.gaussian.nestedlevels import nested_of
+
+        grams, finest = self.grams, self.elimination.one.finest
+        own, inverse = (x[0, 0][finest.of_group] for x in (finest.sums.own, finest.sums.inverse))
+        columns, within = finest.sums.packed[0][finest.index[0, 1:]], finest.sums.base[0].unflatten(0, (-1, self.sizes[1]))
+        basis = [float(base) for base in self.bases]
+        return nested_of(basis, self.sizes, grams.parents, own, inverse, columns, within, *self.collapsed.settled_population)
+
+    @cached_property
     def groups(self) -> "Groups":
-        """What a compiled loop takes to make B and p of groups by itself."""
+        """What a compiled loop takes to make B and p of the finest level's groups by itself."""
+        if len(self.sizes) > 1:
+            return self.nested.groups
         from hiertorch.gaussian.onelevel import Groups
 
         return Groups.of(self.sums)

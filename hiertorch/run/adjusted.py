@@ -61,7 +61,7 @@ class Adjusted(NamedTuple):
 
     def at(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """a + B t and c + G t, `(K, groups, chains)` each, at theta `(chains, d)`."""
-        t = ((position - self.middle) / self.spread).clamp(-FARTHEST, FARTHEST).mT
+        t = self.standardised(position)
         return self.location + self.slopes @ t, self.log_scale + self.scale_slopes @ t
 
     def numbers(self, position: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,6 +69,14 @@ class Adjusted(NamedTuple):
         location, log_scale = self.at(position)
         e = location + log_scale.exp() * eps
         return e, (0.5 * (eps.square() - e.square()) + log_scale).sum(0), log_scale.sum((0, 1))
+
+    def standardised(self, position: Tensor) -> Tensor:
+        """t, `(d, chains)`."""
+        return ((position - self.middle) / self.spread).clamp(-FARTHEST, FARTHEST).mT
+
+    def volume(self, position: Tensor) -> Tensor:
+        """log |de / d eps| alone, `(chains,)`."""
+        return self.log_scale.sum() + self.scale_slopes.sum((0, 1)) @ self.standardised(position)
 
     def back(self, position: Tensor, e: Tensor) -> Tensor:
         """eps of e."""

@@ -1,4 +1,4 @@
-"""The whitened sampler with its sweeps compiled, where rows have a closed form and groups one level, on the CPU.
+"""The whitened sampler with its sweeps compiled, where rows have a closed form and effects levels, on the CPU.
 
 The moves are those of `hiertorch.run.whitened`; their random numbers come from other streams, one for each chain.
 docs/decisions.md: Sweeps of a window in one compiled loop.
@@ -14,8 +14,7 @@ from torch import Tensor
 from hiertorch.density.rowloops import Loops
 from hiertorch.density.rowpass import can_compile
 from hiertorch.density.structure import Structure
-from hiertorch.gaussian.onelevel import Groups
-from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info
 from hiertorch.randomness import derived
 from hiertorch.run.acceptance import Acceptance
@@ -24,19 +23,22 @@ from hiertorch.run.heavytails import FREEDOM
 from hiertorch.run.rounds import Part, Round, pieces
 from hiertorch.run.standing import Place
 from hiertorch.run.store import Store
-from hiertorch.run.sweepkernel import WIDTH, sweeps
+from hiertorch.run.sweepgroups import NO_GROUPS, Moves, Tree, stacked
+from hiertorch.run.sweepkernel import sweeps
+from hiertorch.run.sweepnumbers import WIDTH
 from hiertorch.run.whitened import Whitened
 from hiertorch.runtime.workers import each
 
-NO_GROUPS = Groups(0.0, np.zeros(0), np.zeros((0, 0)), np.zeros(0))
-"""Where B and p are offered."""
+NARROW = 8
+"""Chains of a block where chains are FEW, else WIDTH: each takes more time, but several blocks run side by side, and
+those chains of a block that are not there cost as much as the others.
+"""
 
-FEWEST = WIDTH // 2
-"""Chains from which on it pays: those of a block that are not there cost as much as the others."""
+FEW, FEWEST = 16, 4
+"""Chains up to which blocks are narrow, and from which on a compiled loop pays."""
 
 LARGEST = 4_000_000
 """Rows times chains, above which what Python adds is nothing, and several workers share the groups of a pass."""
-
 
 SMALL = 500_000
 """Rows times chains times sweeps, below which workers would take longer to begin than to work."""
@@ -46,7 +48,7 @@ class Passed(NamedTuple):
     """What some sweeps have come to."""
 
     taken: Tensor  # which offer chains stand on after each sweep, -1: where they were, (sweeps, chains)
-    kept: Tensor  # effects, (K, groups, slots, chains)
+    kept: Tensor  # effects, level by level, (effects, slots, chains)
     beyond: Tensor  # weights less half the squares of numbers of groups, summed, (slots + 1, chains)
 
 
@@ -55,10 +57,12 @@ class WhitenedCompiled(Whitened):
 
     Args:
         structure: of the model on its data.
-        surrogate: the Gaussian model that stands for it, of one level of groups.
+        surrogate: the Gaussian model that stands for it, with levels of groups.
         chains: how many run side by side.
         generator: of all random numbers of the draws.
     """
+
+    tree: Tree
 
     def __init__(self, structure: Structure, surrogate: Surrogate, chains: int, generator: torch.Generator) -> None:
         super().__init__(structure, surrogate, chains, generator)
@@ -66,19 +70,28 @@ class WhitenedCompiled(Whitened):
         words = np.stack([np.random.SFC64(seed).state["state"]["state"] for seed in seeds], 1)
         self.words = torch.from_numpy(words.view(np.int64))  # (4, chains)
         self.last: tuple[Place, Tensor] | None = None  # a place, and what groups add to its height
+        at, places = 0, list[Tensor]()
+        for width, size, slots in self.closed.crossed if self.closed is not None else ():
+            places += [torch.arange(at, at + width * size)] * slots
+            at += width * size
+        self.behind = at, places  # crossed effects in a tail, and where rows find them
 
     @staticmethod
     def serves(surrogate: Surrogate, chains: int) -> bool:
         """Whether the engine is made for such a model, and pays."""
         grams, y = surrogate.first.grams, surrogate.data.y
-        simple = len(grams.levels) == 1 and not grams.crossed and not surrogate.data.by_chain
+        simple = bool(grams.levels) and not surrogate.data.by_chain
         size = chains >= FEWEST and len(y) * chains <= LARGEST
         return simple and size and can_compile(y.device) and y.dtype == torch.float64
 
     @property
     def compiled(self) -> bool:
-        """Whether sweeps are compiled: rows have a closed form, and numbers of groups are not adjusted to theta."""
-        return self.adjusted is None and self.closed is not None and self.closed.rows.compiled
+        """Whether sweeps are compiled: rows have a closed form."""
+        return self.closed is not None and self.closed.rows.compiled
+
+    def _take_sites(self, sites: Sites) -> None:
+        super()._take_sites(sites)
+        self.tree = Tree.of(self.ladder)
 
     def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, acceptance: Acceptance) -> None:
         """See `Engine.advance`."""
@@ -113,6 +126,9 @@ class WhitenedCompiled(Whitened):
             walk = Walk(self.at.position, self.walk) if walks else None
             some = noise.of(first, last)
             offered = self.candidates.batch(self.ladder, self.tuning, some, walk, lean=self.ladder.simple)
+            if self.adjusted is not None:
+                volume = offered.rungs.log_volume + self.adjusted.volume(offered.position)
+                offered = offered._replace(rungs=offered.rungs._replace(log_volume=volume))
             yield offered, walks, last - first
 
     def _sampled(self, done: int, sweeps: int, wanted: Sequence[int], store: Store, acceptance: Acceptance) -> None:
@@ -134,7 +150,8 @@ class WhitenedCompiled(Whitened):
             heights = chosen(_height(before.density, before), _height(offered.density, offered)).view_as(which)
             heights = heights + passed.beyond[:-1] + self.ladder.constant
             tail = chosen(before.rungs.tail, offered.rungs.tail)
-            values = self.standing.values(self.ladder, position, tail, [passed.kept.flatten(2)])
+            effects = self.tree.split(passed.kept.flatten(1))
+            values = self.standing.values(self.ladder, position, tail, effects)
             kept = {name: values[name].unflatten(0, which.shape) for name in store.names}
             store.fill(kept, heights, at)
             at += len(keep)
@@ -145,37 +162,41 @@ class WhitenedCompiled(Whitened):
     ) -> Passed:
         """Some sweeps, of which some are kept, and the first of which may walk."""
         assert self.closed is not None
-        at, chains, (groups,) = self.at, self.chains, self.ladder.sizes
-        loops, rung, own = self.closed.rows.finest.rows, offered.rungs.levels[0], at.rungs.levels[0]
+        at, chains, tree = self.at, self.chains, self.tree
+        loops, groups = self.closed.rows.finest.rows, int(tree.groups[-1])
         assert isinstance(loops, Loops)
-        offers = [self._scalars(offered), offered.rungs.tail, rung.half, rung.middle]
-        state = [self._scalars(at), at.rungs.tail, own.half, own.middle]
-        state += [at.noise[0], at.heavy[0], at.effects[0], at.weights, self.words]
-        written = [x.clone(memory_format=torch.contiguous_format) for x in state]
-        stays = [_stacked(x, at.weights) for x in (self.counted.now, self.counted.longest)]
-        freedom = self.tails.freedom.get(0, at.weights.new_full((groups, 1), FREEDOM))[:, 0]
-        constant = self.closed.rows.finest.constant[:, 0]
-        slots = torch.full((number,), -1)
+        offers = self._read(offered)
+        own = [stacked(list(x), at.weights) for x in (at.noise, at.heavy, at.effects)]
+        state = [x.clone(memory_format=torch.contiguous_format) for x in (*self._read(at), *own, at.weights, self.words)]
+        stays = [self._stays(x) for x in (self.counted.now, self.counted.longest)]
+        constant, slots = self.closed.rows.finest.constant[:, 0], torch.full((number,), -1)
         slots[list(keep)] = torch.arange(len(keep))
         taken, rates = torch.empty(number, chains, dtype=torch.long), at.weights.new_zeros(number + groups, chains)
-        wrong, beyond = at.weights.new_zeros(2, chains), at.weights.new_empty(len(keep) + 1, chains)
-        kept = at.weights.new_empty(len(at.noise[0]) * groups, len(keep), chains)
-        offered_arrays, arrays, stay_arrays = (tuple(map(_flat, part)) for part in (offers, written[:-1], stays))
-        words = written[-1].numpy().view(np.uint64)
+        wrong = at.weights.new_zeros(1 + len(self.levels), chains)
+        beyond, kept = (at.weights.new_empty(*n, chains) for n in ((len(keep) + 1,), (len(own[0]), len(keep))))
+        offered_arrays, arrays, stay_arrays = (tuple(map(_flat, part)) for part in (offers, state[:-1], stays))
+        words = state[-1].numpy().view(np.uint64)
         lean = self.ladder.groups if self.ladder.simple else NO_GROUPS
-        rest = [x.contiguous().numpy() for x in (freedom, constant, taken, rates, wrong, slots, kept, beyond)]
-        loop = sweeps(self.closed.rows.form.code)
+        moves = Moves.of(self.adjusted, self.standing.width)
+        rest = [x.contiguous().numpy() for x in (self._freedom(), constant, taken, rates, wrong, slots, kept, beyond)]
+        width = NARROW if chains <= FEW else WIDTH
+        loop = sweeps(self.closed.rows.form.code, width)
 
         def run(first: int) -> None:
-            size = min(WIDTH, chains - first)
-            loop(first, size, number, walk, offered_arrays, lean, arrays, words, stay_arrays, loops.arrays(), *rest)
+            size = min(width, chains - first)
+            loop(
+                first, size, number, walk, offered_arrays, lean, tree, moves, arrays, words, stay_arrays,
+                loops.arrays(), *rest,
+            )  # fmt: skip
 
-        blocks = range(0, chains, WIDTH)
+        blocks = range(0, chains, width)
         small = number * chains * self.closed.rows.rows < SMALL
         for _ in map(run, blocks) if small else each(run, blocks, at.density.device):
             pass
-        self.counted.now, self.counted.longest = ({0: x[0], 1: x[1:]} for x in stays)
-        scalars, tail, half, middle, noise, heavy, effects, weights, self.words = written
+        self.counted.now, self.counted.longest = (
+            dict(enumerate((x[0], *x[1:].split(self.ladder.sizes)))) for x in stays
+        )
+        scalars, _, half, middle, coupled, _, noise, heavy, effects, weights, self.words = state
         last = (taken[-1] + 1) * chains + torch.arange(chains)
 
         def now(old: Tensor, new: Tensor) -> Tensor:
@@ -184,19 +205,21 @@ class WhitenedCompiled(Whitened):
         rungs = at.rungs._replace(
             log_marginal=now(at.rungs.log_marginal, offered.rungs.log_marginal),
             log_volume=now(at.rungs.log_volume, offered.rungs.log_volume),
-            tail=tail,
-            levels=(at.rungs.levels[0]._replace(half=half, middle=middle),),
+            tail=now(at.rungs.tail, offered.rungs.tail),
+            levels=tree.rungs(half, middle, coupled, at.rungs.levels),
         )
         self.at = Place(
             now(at.position.mT, offered.position.mT).mT, scalars[0], scalars[1], now(at.rows, offered.rows), rungs,
-            now(at.square, offered.square), (noise,), (effects,), weights, (heavy,),
+            now(at.square, offered.square), tuple(tree.split(noise)), tuple(tree.split(effects)), weights,
+            heavy.split(self.ladder.sizes),
         )  # fmt: skip
-        population, of_groups = rates[:number], rates[number:]
+        population, of_groups = rates[:number], rates[number:].split(self.ladder.sizes)
         self.round.accepted.extend(population.mean(1).unbind())
-        infos = (population.sum(0).unsqueeze(1), wrong[0].sum()), (of_groups.mT, wrong[1].sum())
-        acceptance.add([Info(*both, None) for both in infos], number)
+        accepted = [population.sum(0).unsqueeze(1), *(x.mT for x in of_groups)]
+        infos = [Info(x, bad.sum(), None) for x, bad in zip(accepted, wrong, strict=True)]
+        acceptance.add([infos[k] for k in self.order], number)
         self.last = self.at, beyond[-1]
-        return Passed(taken, kept.unflatten(0, at.noise[0].shape[:2]), beyond)
+        return Passed(taken, kept, beyond)
 
     def height(self) -> Tensor:
         """See `Whitened.height`; to the bit that of a draw, where it is one."""
@@ -214,23 +237,35 @@ class WhitenedCompiled(Whitened):
         super().restore(state)
         self.words = state["words"]
 
-    def _scalars(self, of: Place | Candidate) -> Tensor:
-        """Densities, and what rows take from theta, `(5, n)`."""
+    def _read(self, of: Place | Candidate) -> list[Tensor]:
+        """What sweeps read of what chains are offered, or of where they are, `(rows, n)` each: densities and what rows
+        take from theta; coefficients, then crossed effects; B, p and G of levels; standardised theta.
+        """
         assert self.closed is not None
-        fits = self.closed.chain(of.rows)
-        return torch.stack([of.density, of.proposal, *(x.expand(of.density.shape) for x in fits)])
+        fits, (at, places), rungs = self.closed.chain(of.rows), self.behind, of.rungs
+        scalars = torch.stack([of.density, of.proposal, *(x.expand(of.density.shape) for x in fits)])
+        tail = torch.cat([rungs.tail[at:], *(rungs.tail[some] for some in places)]) if at else rungs.tail
+        half, middle = (stacked(list(x), tail) for x in zip(*((rung.half, rung.middle) for rung in rungs.levels)))
+        t = tail[:0] if self.adjusted is None else self.adjusted.standardised(of.position)
+        return [scalars, tail, half, middle, self.tree.coupled(rungs.levels), t]
+
+    def _freedom(self) -> Tensor:
+        """Degrees of freedom of all groups, `(groups,)`."""
+        all_alike = ((n, self.at.weights.new_full((n, 1), FREEDOM)) for n in self.ladder.sizes)
+        return torch.cat([self.tails.freedom.get(level, one)[:, 0] for level, (_, one) in enumerate(all_alike)])
+
+    def _stays(self, stays: Mapping[int, Tensor]) -> Tensor:
+        """Stays of the population and of groups, one below the other, `(1 + groups, chains)`; none are as those of
+        0.
+        """
+        if stays:
+            return torch.cat([stays[0].unsqueeze(0), *(stays[1 + level] for level in self.levels)])
+        return torch.zeros(1 + int(self.tree.groups[-1]), self.chains, dtype=torch.int32)
 
 
 def _flat(x: Tensor) -> np.ndarray:
     """`(..., n)` as `(numbers, n)`."""
     return x.contiguous().view(-1, x.shape[-1]).numpy()
-
-
-def _stacked(stays: Mapping[int, Tensor], like: Tensor) -> Tensor:
-    """Stays of the population and of groups, one below the other, `(1 + groups, chains)`; none are as those of 0."""
-    if stays:
-        return torch.cat([stays[0].unsqueeze(0), stays[1]])
-    return torch.zeros(1 + len(like), like.shape[1], dtype=torch.int32)
 
 
 def _height(density: Tensor, of: Place | Candidate) -> Tensor:

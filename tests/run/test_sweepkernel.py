@@ -6,7 +6,7 @@ from scipy import stats
 
 pytest.importorskip("numba")
 
-from hiertorch.run.sweepkernel import WIDTH, cosine, draw, draw_words, sine, uniform
+from hiertorch.run.sweepnumbers import WIDTH, cosine, draw, draw_words, sine, uniform
 
 
 def streams(seed: int) -> tuple[list[np.random.SFC64], np.ndarray]:

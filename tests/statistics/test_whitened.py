@@ -22,12 +22,13 @@ def test_the_posterior_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert not failures(name)
 
 
-ONE_LEVEL = ("intercepts", "all 0", "a group without rows", "slopes", "negative binomial", "heavy tails", "trials")
+CLOSED = ("intercepts", "all 0", "a group without rows", "slopes", "negative binomial", "heavy tails", "trials",
+          "nested", "crossed trials", "tutors")  # fmt: skip
 """Cases whose sweeps are compiled."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ONE_LEVEL)
+@pytest.mark.parametrize("name", CLOSED)
 def test_the_posterior_stays_in_compiled_sweeps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fourth sweep walks; the last block of chains is not full; nothing is adjusted to theta. Error rate 1e-3 a
     case.
@@ -35,6 +36,14 @@ def test_the_posterior_stays_in_compiled_sweeps(name: str, monkeypatch: pytest.M
     monkeypatch.setattr("hiertorch.run.rounds.CYCLE", 4)
     monkeypatch.setattr("hiertorch.run.adjusted.POOR", 0.0)
     assert not failures(name, is_compiled, monkeypatch, made=compiled.WhitenedCompiled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["all 0", "slopes", "nested"])
+def test_the_posterior_stays_in_compiled_sweeps_of_adjusted_numbers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By far too much. Error rate 1e-3 a case."""
+    far_too_much(monkeypatch)
+    assert not failures(name, adjusted, monkeypatch, made=compiled.WhitenedCompiled)
 
 
 def is_compiled(engine: Whitened, patch: pytest.MonkeyPatch) -> None:

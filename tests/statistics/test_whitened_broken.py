@@ -202,7 +202,7 @@ def compiled_walks(*given: Any) -> tuple[Any, ...]:
 
 def compiled_numbers(*given: Any) -> tuple[Any, ...]:
     """The random numbers of the sweep before, again and again."""
-    given[7][:] = np.arange(4, dtype=np.uint64)[:, None]
+    given[9][:] = np.arange(4, dtype=np.uint64)[:, None]
     return given
 
 
@@ -214,7 +214,7 @@ def test_broken_compiled_sweeps_are_noticed(change: Callable[..., Any], monkeypa
     right = compiled.sweeps
 
     def broken(engine: Whitened, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(compiled, "sweeps", lambda code: lambda *given: right(code)(*change(*given)))
+        patch.setattr(compiled, "sweeps", lambda *form: lambda *given: right(*form)(*change(*given)))
 
     assert failures("intercepts", broken, monkeypatch, made=compiled.WhitenedCompiled)
 
