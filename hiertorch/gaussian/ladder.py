@@ -157,9 +157,14 @@ class Ladder:
 
         grams, finest = self.grams, self.elimination.one.finest
         own, inverse = (x[0, 0][finest.of_group] for x in (finest.sums.own, finest.sums.inverse))
-        columns, within = finest.sums.packed[0][finest.index[0, 1:]], finest.sums.base[0].unflatten(0, (-1, self.sizes[1]))
+        columns, within = (
+            finest.sums.packed[0][finest.index[0, 1:]],
+            finest.sums.base[0].unflatten(0, (-1, self.sizes[1])),
+        )
         basis = [float(base) for base in self.bases]
-        return nested_of(basis, self.sizes, grams.parents, own, inverse, columns, within, *self.collapsed.settled_population)
+        return nested_of(
+            basis, self.sizes, grams.parents, own, inverse, columns, within, *self.collapsed.settled_population
+        )
 
     @cached_property
     def groups(self) -> "Groups":

@@ -102,10 +102,10 @@ def nested_of(
     every = torch.cat([*parents[1:], parent.new_zeros(sizes[-1])])
     counts = torch.bincount(parent, minlength=sizes[1])
     tails = columns[q - width - 1 :]
+    first, start = torch.tensor([0, 0, *sizes[1:-1]]).cumsum(0), torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     arrays = (
-        torch.tensor(basis, dtype=own.dtype), torch.tensor(list(sizes)), torch.tensor([0, 0, *sizes[1:-1]]).cumsum(0), every,
-        parent.argsort(stable=True), torch.cat([counts.new_zeros(1), counts.cumsum(0)]), own, within.mT, (g[a] * g[b]).mT,
-        tails, location, root,
+        torch.tensor(basis, dtype=own.dtype), torch.tensor(list(sizes)), first, every, parent.argsort(stable=True),
+        start, own, within.mT, (g[a] * g[b]).mT, tails, location, root,
     )  # fmt: skip
     return Nested(*(x.contiguous().numpy() for x in arrays))
 
@@ -170,23 +170,23 @@ def climb(
         live = min(LANES, batch - first)
         for c in range(LANES):
             logs[c] = 0.0
-        for l in range(levels):
-            b = known.basis[l]
+        for level in range(levels):
+            b = known.basis[level]
             for c in range(LANES):
-                s = scale[l, first + min(c, live - 1)]
-                sd[l, c] = s
-                square[l, c] = (b * s) * (b * s) if abs(s) < FARTHEST else np.nan
+                s = scale[level, first + min(c, live - 1)]
+                sd[level, c] = s
+                square[level, c] = (b * s) * (b * s) if abs(s) < FARTHEST else np.nan
         for p in range(last + 1):
             for r in range(pairs):
                 for c in range(LANES):
                     grams[p, r, c] = 0.0
-        for l in range(1, levels):
-            columns = q - l + 1
-            for g in range(known.sizes[l]):
-                p = known.first[l] + g
-                above = last if l == levels - 1 else known.first[l + 1] + known.parents[p] - skip
-                if l > 1:
-                    eliminate(grams[p - skip], columns, square[l], logs, rows[p], precisions[p], grams[above])
+        for level in range(1, levels):
+            columns = q - level + 1
+            for g in range(known.sizes[level]):
+                p = known.first[level] + g
+                above = last if level == levels - 1 else known.first[level + 1] + known.parents[p] - skip
+                if level > 1:
+                    eliminate(grams[p - skip], columns, square[level], logs, rows[p], precisions[p], grams[above])
                     continue
                 for r in range(pairs):
                     x = known.within[g, r]
@@ -204,7 +204,7 @@ def climb(
                         x = known.between[child, r]
                         for c in range(LANES):
                             local[r, c] += x * by[c]
-                eliminate(local, columns, square[l], logs, rows[p], precisions[p], grams[above])
+                eliminate(local, columns, square[level], logs, rows[p], precisions[p], grams[above])
         at = 0  # of the root's packed G: coefficients, then the response
         for i in range(size):
             for j in range(i, size):
@@ -226,8 +226,8 @@ def climb(
         for c in range(live):
             marginal[first + c] = -0.5 * (logs[c] + total[c]) - by[c]
             volume[first + c] = determinant - 0.5 * logs[c] - by[c]
-            for l in range(levels):
-                volume[first + c] += known.sizes[l] * np.log(sd[l, c])
+            for level in range(levels):
+                volume[first + c] += known.sizes[level] * np.log(sd[level, c])
         solve(lower, reciprocal)
         for i in range(size):
             for c in range(LANES):
@@ -252,10 +252,10 @@ def climb(
                 half[g, first + c] = b
                 middle[g, first + c] = total[c] * b * known.basis[0]
         to = 0
-        for l in range(1, levels):
-            b, columns = known.basis[l], q - l + 1
-            for g in range(known.sizes[l]):
-                p = known.first[l] + g
+        for level in range(1, levels):
+            b, columns = known.basis[level], q - level + 1
+            for g in range(known.sizes[level]):
+                p = known.first[level] + g
                 at = p if lean else finest + p
                 for c in range(LANES):
                     total[c] = rows[p, columns - 1, c]
@@ -263,15 +263,15 @@ def climb(
                     for c in range(LANES):
                         total[c] -= rows[p, columns - 1 - size + i, c] * lower[size, i, c]
                 for c in range(live):
-                    x = sd[l, c] / np.sqrt(precisions[p, c])
+                    x = sd[level, c] / np.sqrt(precisions[p, c])
                     half[at, first + c] = x
                     middle[at, first + c] = total[c] * x * b
-            for m in range(l + 1, levels):
-                for g in range(known.sizes[l]):
-                    p, both = known.first[l] + g, b * known.basis[m]
+            for m in range(level + 1, levels):
+                for g in range(known.sizes[level]):
+                    p, both = known.first[level] + g, b * known.basis[m]
                     for c in range(live):
-                        coupled[to + g, first + c] = both * rows[p, m - l, c]
-                to += known.sizes[l]
+                        coupled[to + g, first + c] = both * rows[p, m - level, c]
+                to += known.sizes[level]
 
 
 @cache

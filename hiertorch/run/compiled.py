@@ -29,13 +29,13 @@ from hiertorch.run.sweepnumbers import WIDTH
 from hiertorch.run.whitened import Whitened
 from hiertorch.runtime.workers import each
 
-NARROW = 8
-"""Chains of a block where chains are FEW, else WIDTH: each takes more time, but several blocks run side by side, and
-those chains of a block that are not there cost as much as the others.
-"""
+FEWEST = WIDTH // 2
+"""Chains from which on it pays: those of a block that are not there cost as much as the others."""
 
-FEW, FEWEST = 16, 4
-"""Chains up to which blocks are narrow, and from which on a compiled loop pays."""
+NARROW, MANY_ROWS = 8, 20_000
+"""Chains of a block where there are at most FEWEST, and so many rows that any number of chains pays: each takes more
+time, but several blocks run side by side, and hardly a chain is not there.
+"""
 
 LARGEST = 4_000_000
 """Rows times chains, above which what Python adds is nothing, and several workers share the groups of a pass."""
@@ -81,7 +81,7 @@ class WhitenedCompiled(Whitened):
         """Whether the engine is made for such a model, and pays."""
         grams, y = surrogate.first.grams, surrogate.data.y
         simple = bool(grams.levels) and not surrogate.data.by_chain
-        size = chains >= FEWEST and len(y) * chains <= LARGEST
+        size = (chains >= FEWEST or len(y) >= MANY_ROWS) and len(y) * chains <= LARGEST
         return simple and size and can_compile(y.device) and y.dtype == torch.float64
 
     @property
@@ -167,7 +167,9 @@ class WhitenedCompiled(Whitened):
         assert isinstance(loops, Loops)
         offers = self._read(offered)
         own = [stacked(list(x), at.weights) for x in (at.noise, at.heavy, at.effects)]
-        state = [x.clone(memory_format=torch.contiguous_format) for x in (*self._read(at), *own, at.weights, self.words)]
+        state = [
+            x.clone(memory_format=torch.contiguous_format) for x in (*self._read(at), *own, at.weights, self.words)
+        ]
         stays = [self._stays(x) for x in (self.counted.now, self.counted.longest)]
         constant, slots = self.closed.rows.finest.constant[:, 0], torch.full((number,), -1)
         slots[list(keep)] = torch.arange(len(keep))
@@ -179,7 +181,7 @@ class WhitenedCompiled(Whitened):
         lean = self.ladder.groups if self.ladder.simple else NO_GROUPS
         moves = Moves.of(self.adjusted, self.standing.width)
         rest = [x.contiguous().numpy() for x in (self._freedom(), constant, taken, rates, wrong, slots, kept, beyond)]
-        width = NARROW if chains <= FEW else WIDTH
+        width = NARROW if chains <= FEWEST and len(self.surrogate.data.y) >= MANY_ROWS else WIDTH
         loop = sweeps(self.closed.rows.form.code, width)
 
         def run(first: int) -> None:
@@ -245,7 +247,7 @@ class WhitenedCompiled(Whitened):
         fits, (at, places), rungs = self.closed.chain(of.rows), self.behind, of.rungs
         scalars = torch.stack([of.density, of.proposal, *(x.expand(of.density.shape) for x in fits)])
         tail = torch.cat([rungs.tail[at:], *(rungs.tail[some] for some in places)]) if at else rungs.tail
-        half, middle = (stacked(list(x), tail) for x in zip(*((rung.half, rung.middle) for rung in rungs.levels)))
+        half, middle = (stacked(list(x), tail) for x in zip(*(rung[:2] for rung in rungs.levels), strict=True))
         t = tail[:0] if self.adjusted is None else self.adjusted.standardised(of.position)
         return [scalars, tail, half, middle, self.tree.coupled(rungs.levels), t]
 

@@ -47,11 +47,10 @@ class Tree(NamedTuple):
             for m, parent in enumerate(ladder.above[level], level + 1):
                 above[level, m, : sizes[level]] = parent.numpy()
                 couplings[level, m], at = at, at + widths[level] * widths[m] * sizes[level]
-        both = list(zip(widths, sizes, strict=True))
-        ends = (sizes, [k * n for k, n in both], [k * k * n for k, n in both])
-        starts = (np.cumsum([0, *each]) for each in ends)
+        k, n = np.array(widths), np.array(sizes)
+        groups, numbers, halves = (np.concatenate([[0], each.cumsum()]) for each in (n, k * n, k * k * n))
         fixed = torch.cat([x.flatten() for x in settled]).numpy() if settled else np.zeros(0)
-        return cls(np.array(widths), np.array(sizes), *starts, above, couplings, fixed)
+        return cls(k, n, groups, numbers, halves, above, couplings, fixed)
 
     def coupled(self, rungs: tuple[Rung, ...]) -> Tensor:
         """Those G that theta moves, one below the other, `(rows, n)`."""

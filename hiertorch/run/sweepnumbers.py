@@ -1,4 +1,4 @@
-"""Random numbers of groups and decisions, for a block of chains, of sweeps that are compiled by Numba (`hiertorch[fast]`).
+"""Random numbers and decisions of sweeps that are compiled by Numba (`hiertorch[fast]`), for a block of chains.
 
 Note [Random numbers of a compiled window]
     Those of groups are made here, chain by chain, by SFC64 (Doty-Humphrey 2014; NumPy's generator of that name), whose

@@ -27,10 +27,10 @@ def repeated(case: Case, times: int) -> Case:
     return replace(case, data=case.data.take(torch.arange(case.data.n_rows).repeat(times)))
 
 
-def run(name: str) -> tuple[WhitenedCompiled, Store]:
+def run(name: str, chains: int = CHAINS) -> tuple[WhitenedCompiled, Store]:
     """An engine after warm-up and 60 sweeps, and their draws."""
     case = repeated(CASES[name], 4)
-    engine = engine_of(case, CHAINS, made=WhitenedCompiled)
+    engine = engine_of(case, chains, made=WhitenedCompiled)
     assert isinstance(engine, WhitenedCompiled)
     engine.begin({}, None)
     engine.prepare(compiled=False)
@@ -78,3 +78,15 @@ def test_chains_stand_where_torch_has_them(name: str, adjusts: bool, monkeypatch
     torch.testing.assert_close(store.log_density().flatten(), density, rtol=1e-9, atol=1e-7)
     torch.testing.assert_close(engine.height(), at.height(ladder.constant), rtol=1e-9, atol=1e-8)
     assert len(store.log_density().unique()) > 0.3 * store.log_density().numel()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["slopes", "nested"])
+def test_it_does_not_matter_how_wide_blocks_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same draws; the last block is not full."""
+    _, wide = run(name, 13)
+    monkeypatch.setattr("hiertorch.run.compiled.MANY_ROWS", 0)
+    _, narrow = run(name, 13)
+    for latent, x in wide.draws().items():
+        torch.testing.assert_close(narrow.draws()[latent], x, rtol=1e-7, atol=1e-7)
+        assert x.flatten(0, 1).unique(dim=0).shape[0] > 100
