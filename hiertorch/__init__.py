@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         SamplingWarning,
     )
     from hiertorch.formulas.fit import design, fit, formula
+    from hiertorch.model.censoring import censored, truncated
     from hiertorch.model.distributions import HalfStudentT
     from hiertorch.model.latent import Derived, Latent
     from hiertorch.model.model import Model
@@ -64,6 +65,7 @@ __all__ = [
     "SamplingError",
     "SamplingWarning",
     "Until",
+    "censored",
     "compare",
     "concat",
     "design",
@@ -80,6 +82,7 @@ __all__ = [
     "priors",
     "sample",
     "simulate_grouped",
+    "truncated",
 ]
 
 PLACES = {
@@ -99,6 +102,7 @@ PLACES = {
         "SamplingWarning",
     ),
     "formulas.fit": ("design", "fit", "formula"),
+    "model.censoring": ("censored", "truncated"),
     "model.distributions": ("HalfStudentT",),
     "model.latent": ("Derived", "Latent"),
     "model.model": ("Model",),

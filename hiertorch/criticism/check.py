@@ -70,7 +70,7 @@ class Check:
                 one.check(self.response, data)
                 looked_at.append(one)
         self.statistics = {x.name: x for x in looked_at}
-        self.observed = {x.name: float(x(data.y.unsqueeze(0), data)[0]) for x in looked_at}
+        self.observed = {x.name: float(x(replications.y.unsqueeze(0), data)[0]) for x in looked_at}
         self.replicated, self.lost = _replicated(looked_at, replications)
         self.table = pd.DataFrame.from_dict(
             {x.name: _row(self.observed[x.name], self.replicated[x.name], x.only_above) for x in looked_at},

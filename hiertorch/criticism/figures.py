@@ -124,7 +124,8 @@ def _groups(check: Check, plate: str | None = None) -> "Figure":
         plate = data.plates[0]
     check_choice("plate", plate, data.plates)
     counts, codes = data.counts(plate), data.codes[plate]
-    means = data.y.new_zeros(len(counts)).index_add_(0, codes, data.y) / counts.clamp(min=1)
+    response = check.replications.y
+    means = response.new_zeros(len(counts)).index_add_(0, codes, response) / counts.clamp(min=1)
     present = (counts > 0).nonzero()[:, 0]
     order = present[means[present].argsort(stable=True)]
     shown = order[evenly(len(order), SHOWN, order.device)]

@@ -25,7 +25,7 @@ def responses(check: Check, draws: int, rows: int) -> tuple[np.ndarray, np.ndarr
     data = check.replications.data
     which = evenly(data.n_rows, rows, data.device)
     replicated = check.replications.first(draws, which)
-    return data.y[which].cpu().numpy(), replicated.cpu().numpy(), len(which)
+    return check.replications.y[which].cpu().numpy(), replicated.cpu().numpy(), len(which)
 
 
 def tree(replicated: np.ndarray, observed: np.ndarray, *, whole: bool) -> "DataTree":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -9,10 +10,11 @@ from torch import Tensor
 from hiertorch.data.table import Data
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
+from hiertorch.model.censoring import Censored
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
-from hiertorch.randomness import derived, stream
+from hiertorch.randomness import derived, seeded, stream
 from hiertorch.runtime.validating import validation
 
 NUMBERS = 2_000_000
@@ -27,11 +29,17 @@ Source = Callable[[int, int, torch.Generator], Mapping[str, Tensor]]
 class Replications:
     """Simulated responses of the rows of some data, so many `draws`, block by block, the same ones each time that they
     are asked for; `source` has the latents from `start` to `stop` - 1, each `(stop - start, size, *event)`.
+
+    Rows that are censored are replicated as they would be seen without. So the response that they are held against,
+    `y`, is completed: where it was cut off it is drawn, given what is known of it, by latents of one draw from `fitted`
+    (Gelman et al. 2005, "Multiple imputation for model checking"). Without `fitted` it is left as it is.
     """
 
-    def __init__(self, model: Model, data: Data, source: Source, draws: int, seed: int) -> None:
+    def __init__(
+        self, model: Model, data: Data, source: Source, draws: int, seed: int, fitted: Source | None = None
+    ) -> None:
         self.model, self.data, self.draws = model, data, draws
-        self._source, self._seed = source, seed
+        self._source, self._seed, self._fitted = source, seed, fitted
         with torch.no_grad(), validation(False):
             _, v = next(self._blocks(1))
             if not overrides(model, "simulate"):
@@ -68,6 +76,18 @@ class Replications:
             if sum(map(len, found)) >= number:
                 break
         return torch.cat(found)
+
+    @cached_property
+    def y(self) -> Tensor:
+        """The response that replications are like, `(rows,)`, see the class."""
+        if self._fitted is None or not isinstance(self.likelihood, Censored):
+            return self.data.y
+        generator = stream(self._seed, "completed", device=self.data.device)
+        at = int(torch.randint(self.draws, (), generator=generator, device=generator.device))
+        with torch.no_grad(), validation(False):
+            likelihood = self.model.likelihood(self.model.values(self._fitted(at, at + 1, generator)), self.data)
+            with seeded(generator, self.data.device):
+                return likelihood.expand(torch.Size((1, self.data.n_rows))).completed(self.data.y)[0]
 
     def mean(self) -> Tensor:
         """E[y_i], averaged over the latents of all replications: `(rows,)`."""
@@ -123,7 +143,7 @@ def from_posterior(posterior: Fit, draws: int, groups: str, seed: int) -> Replic
         refuse_own_priors(model, v, data, "effects of new groups", names)
         return v
 
-    return Replications(model, data, new if groups == "new" else known, draws, seed)
+    return Replications(model, data, new if groups == "new" else known, draws, seed, known)
 
 
 def from_prior(model: Model, data: Data, draws: int, seed: int) -> Replications:

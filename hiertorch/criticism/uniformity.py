@@ -13,6 +13,7 @@ from hiertorch import wording
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pareto import psis
 from hiertorch.draws.pointwise import DRAWS, Pointwise, labels_of
+from hiertorch.model.censoring import Censored
 from hiertorch.model.declared import refuse_own_likelihood
 from hiertorch.randomness import seeded
 from hiertorch.runtime.validating import validation
@@ -154,7 +155,12 @@ def _masses(thinned: Pointwise, rows: Tensor, weights: Tensor, generator: torch.
 
 
 def masses(likelihood: Distribution, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pr(y_rep < y) and Pr(y_rep = y), `(draws, rows)`; by one simulated y_rep each where no formula is at hand."""
+    """Pr(y_rep < y) and Pr(y_rep = y), `(draws, rows)`; by one simulated y_rep each where no formula is at hand. Of a
+    row that is censored, y is all that it may be.
+    """
+    if isinstance(likelihood, Censored):
+        below, among = likelihood.masses(y)
+        return below.double(), among.double()
     if isinstance(likelihood, Bernoulli):
         return torch.where(y > 0, 1 - likelihood.probs, 0.0).double(), likelihood.log_prob(y).exp().double()
     if isinstance(likelihood, Poisson):  # Pr(Y <= y - 1) = Q(y, rate)

@@ -60,7 +60,7 @@ def closing(posterior: Fit, seconds: float) -> Closing:
     """
     notes = _Notes()
     shown, y = np.zeros(0, dtype=np.int64), np.zeros(0)
-    made: tuple[np.ndarray | None, bool, tuple[str, ...] | None] = (None, False, None)
+    made: tuple[np.ndarray | None, np.ndarray | None, bool, tuple[str, ...] | None] = (None, None, False, None)
     found: tuple[Rows, Found] | None = None
     with notes.of("PSIS-LOO and replications", ""):
         model, data = posterior.model, posterior.data
@@ -84,7 +84,8 @@ def closing(posterior: Fit, seconds: float) -> Closing:
             )
         else:
             elpd, se, p = total(columns["elpd"], columns["p"])
-    return Closing(elpd, se, p, k, draws, good_k(draws), labels, shown, y, *made, tuple(notes))
+    y = y if made[0] is None else made[0]
+    return Closing(elpd, se, p, k, draws, good_k(draws), labels, shown, y, *made[1:], tuple(notes))
 
 
 class _Notes(list[str]):
@@ -119,8 +120,10 @@ def _check(posterior: Fit, model: Model, data: Data) -> None:
 
 def _replicated(
     posterior: Fit, model: Model, data: Data, shown: np.ndarray, seconds: float
-) -> tuple[np.ndarray, bool, tuple[str, ...]]:
-    """Simulated responses `(data sets, shown)`, whether they are discrete, and which statistics differ."""
+) -> tuple[np.ndarray, np.ndarray, bool, tuple[str, ...]]:
+    """The response `(shown,)`, simulated ones `(data sets, shown)`, whether they are discrete, and which statistics
+    differ.
+    """
     if overrides(model, "log_likelihood"):
         raise LeftOutError("the model overrides log_likelihood, and its likelihood alone may not say what y is like")
     needed = (data.n_rows + DATA_SETS * len(shown)) * SIMULATION
@@ -134,4 +137,4 @@ def _replicated(
     if not len(found):
         raise LeftOutError("no response can be simulated, since a mean of y is beyond all numbers")
     misfits = PredictiveCheck("posterior", replications, None).warnings
-    return found.cpu().numpy(), replications.discrete, tuple(misfits)
+    return replications.y.cpu().numpy(), found.cpu().numpy(), replications.discrete, tuple(misfits)

@@ -4,6 +4,9 @@ They are looked at before anything is computed, at the fit and in new rows alike
 of them, and for others an error says something about a latent that is not to blame.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from hiertorch.data.table import Data
@@ -27,6 +30,25 @@ def at_most(data: Data, column: str, what: str) -> None:
     if (most := _column(data, column)) is not None and len(most) == 1:
         bad = (data.y < 0) | (data.y != data.y.round()) | (data.y > most)
         _refuse(data, f"the response {data.name!r}", data.y, bad, what, beside=column)
+
+
+def among(data: Data, column: str, values: Sequence[float], what: str) -> None:
+    """Raises a DataError unless a column has no others than these values."""
+    if (x := _column(data, column)) is not None:
+        _refuse(data, f"column {column!r}", x, ~torch.isin(x, x.new_tensor(values)), what)
+
+
+def ascending(data: Data, low: float | str | None, high: float | str | None, what: str) -> None:
+    """Raises a DataError unless the values of one column, or a number, are below those of another, or a number."""
+    if low is None or high is None or not (isinstance(low, str) or isinstance(high, str)):
+        return
+    first, second = (_column(data, end) if isinstance(end, str) else data.y.new_tensor(end) for end in (low, high))
+    if first is None or second is None:
+        return
+    named = high if isinstance(high, str) else low
+    x = data.columns[str(named)].unsqueeze(0)
+    beside = low if named == high and isinstance(low, str) else None
+    _refuse(data, f"column {named!r}", x, first >= second, what, beside=beside)
 
 
 def _column(data: Data, column: str | None) -> Tensor | None:

@@ -36,6 +36,10 @@ class Reader(Protocol):
         """Those of these columns that predict."""
 
     @property
+    def optional(self) -> Collection[str]:
+        """Those without which rows can be predicted."""
+
+    @property
     def factors(self) -> Collection[str]:
         """Those that it reads as categories."""
 

@@ -26,6 +26,7 @@ class Columns:
         plates: grouping -> the columns that name a group.
         labels: grouping -> labels of all of its groups.
         explained: grouping -> inputs that explain the effects of its groups.
+        optional: columns without which rows can be predicted.
     """
 
     frame: pd.DataFrame
@@ -35,6 +36,7 @@ class Columns:
     plates: Mapping[str, tuple[str, ...]]
     labels: Mapping[str, pd.Index]
     explained: Mapping[str, tuple[str, ...]]
+    optional: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, fitted: Fitted) -> Self:
@@ -48,7 +50,8 @@ class Columns:
         if reader is not None:
             labels = {plate: data.labels[plate] for plate in reader.plates}
             plates = {plate: tuple(columns) for plate, columns in reader.plates.items()}
-            return cls(reader.frame, data.n_rows, tuple(reader.inputs), frozenset(reader.factors), plates, labels, {})
+            told = tuple(reader.inputs), frozenset(reader.factors)
+            return cls(reader.frame, data.n_rows, *told, plates, labels, {}, frozenset(reader.optional))
         if recipe.levels or any(x.dim() > 1 for x in data.columns.values()):
             raise DataError(
                 "the model was fitted to columns made of others (levels of categories, or a matrix), and what the mean "
@@ -162,7 +165,7 @@ class Columns:
         row: dict[str, Any] = {}
         for name, column in self.frame.items():
             key = str(name)
-            if key in groups - set(self.inputs):
+            if key in (groups - set(self.inputs)) | self.optional:
                 continue
             if key in self.factors or not is_numeric_dtype(column.dtype):
                 row[key] = pd.Series([self.levels(key)[0]], dtype=column.dtype)

@@ -11,6 +11,7 @@ from hiertorch.families.asymmetric_laplace import AsymmetricLaplace
 from hiertorch.families.counts import Geometric, NegativeBinomial, NegativeBinomial1, Poisson
 from hiertorch.families.family import Derivatives, Family
 from hiertorch.families.gaussian import Gaussian
+from hiertorch.families.incomplete import Censored, Truncated
 from hiertorch.families.links import CLOGLOG, IDENTITY, INVERSE, LOG, LOGIT, PROBIT, SOFTPLUS, SQRT, Link
 from hiertorch.families.lognormal import LogNormal
 from hiertorch.families.ordinal import AdjacentCategories, Cumulative, StoppingRatio
@@ -38,6 +39,7 @@ __all__ = [
     "Beta",
     "BetaBinomial",
     "Binomial",
+    "Censored",
     "Cumulative",
     "Derivatives",
     "Exponential",
@@ -55,6 +57,7 @@ __all__ = [
     "SkewNormal",
     "StoppingRatio",
     "StudentT",
+    "Truncated",
     "Weibull",
     "ZeroInflated",
     "ZeroOneInflated",

@@ -7,7 +7,7 @@ from torch import Tensor, distributions
 from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
-from hiertorch.errors import ModelError
+from hiertorch.families.around import Around
 from hiertorch.families.family import Family
 from hiertorch.model import zeros
 from hiertorch.model.latent import Latent, Values
@@ -16,51 +16,17 @@ UNIFORM = distributions.Beta(1.0, 1.0)
 """Of shares: any is as likely as any other before there are data, as brms has it."""
 
 
-class Around(Family):
-    """A family made of another one, whose predictor, columns, link and latents it has.
+class MoreZeros(Around):
+    """A family with shares of rows that are not the base's.
 
     Args:
-        base: the other one.
+        base: the other family.
         prefix: of its name.
-        shares: further latents.
+        shares: latents, of these rows.
     """
 
     def __init__(self, base: Family, prefix: str, shares: tuple[str, ...]) -> None:
-        if not isinstance(base, Family):
-            raise ModelError(
-                f"{type(self).__name__} is made of a family, such as ht.families.Poisson(); found {base!r}."
-            )
-        self.base, self.name = base, f"{prefix}_{base.name}"
-        self.formula = f"{type(self).__name__}({base.formula}, {', '.join(shares)})"
-        self.link, self.links, self.columns, self.scales = base.link, base.links, base.columns, base.scales
-        self.scale_texts, self.unit_text = base.scale_texts, base.unit_text
-        self.latents = {**base.latents, **{name: Latent(UNIFORM) for name in shares}}
-
-    @property
-    def scaled(self) -> bool:
-        """As the base has it."""
-        return self.base.scaled
-
-    @property
-    def usual_predictor(self) -> float:
-        """That of the base."""
-        return self.base.usual_predictor
-
-    def typical_row(self, data: Data) -> dict[str, Tensor]:
-        """That of the base."""
-        return self.base.typical_row(data)
-
-    def check_columns(self, data: Data) -> None:
-        """As the base asks for."""
-        self.base.check_columns(data)
-
-    def informative(self, data: Data) -> Tensor | None:
-        """Rows that the base learns from."""
-        return self.base.informative(data)
-
-    def draw_columns(self, rows: int, generator: torch.Generator) -> dict[str, Tensor] | None:
-        """Those of the base."""
-        return self.base.draw_columns(rows, generator)
+        super().__init__(base, prefix, shares, {name: Latent(UNIFORM) for name in shares})
 
     def statistics(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """Those of the base, and the share of zeros."""
@@ -91,11 +57,8 @@ class Around(Family):
         told = torch.where(every, y, 0.0).sum(0)[at] / every.sum(0)[at]
         return told, offset[at], data.take(at)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.base!r})"
 
-
-class ZeroInflated(Around):
+class ZeroInflated(MoreZeros):
     """y_i = 0 with probability zi_y + (1 - zi_y) p(0), else (1 - zi_y) p(y_i), p the base: zeros that come on top of
     those of counts. zi_y ~ Beta(1, 1).
 
@@ -111,7 +74,7 @@ class ZeroInflated(Around):
         return zeros.ZeroInflated(self.base.distribution(eta, v, data), v.zi_y)
 
 
-class Hurdle(Around):
+class Hurdle(MoreZeros):
     """y_i = 0 with probability hu_y, else y_i > 0 as in the base given that it is above 0. hu_y ~ Beta(1, 1).
 
     Args:
@@ -130,7 +93,7 @@ class Hurdle(Around):
         return y > 0
 
 
-class ZeroOneInflated(Around):
+class ZeroOneInflated(MoreZeros):
     """y_i = 0 or 1 with probability zoi_y, and then 1 with probability coi_y, else as in the base, which lies between.
     zoi_y, coi_y ~ Beta(1, 1).
 

@@ -9,6 +9,7 @@ from hiertorch import wording
 from hiertorch.errors import DataError
 from hiertorch.formulas.functions import CATEGORIES
 from hiertorch.formulas.parsing import Parts, names_in
+from hiertorch.formulas.told import without_need
 
 NA = ("error", "drop")
 
@@ -48,6 +49,8 @@ def complete(frame: pd.DataFrame, parts: Parts, na: str) -> tuple[pd.DataFrame, 
         DataError: if there are others, unless they are to be dropped.
     """
     missing = frame[columns_read(parts, frame)].isna()
+    if (free := without_need(parts, frame)) is not None:
+        missing.loc[free[1], free[0]] = False
     some = missing.any(axis=1).to_numpy()
     if not some.any():
         return frame, 0

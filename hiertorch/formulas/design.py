@@ -1,7 +1,8 @@
 """A formula on a frame: `Data` whose columns are designs, and how later frames are read alike.
 
 The data have the columns `common design` `(rows, P)`, of what all rows share but for the intercept; `design of g`
-`(rows, K)` for each grouping g; and `offset`, `trials` and `se` where there are any, whatever the frame's are called.
+`(rows, K)` for each grouping g; and `offset`, `trials`, `se`, and the codes and ends of rows that are cut off, where
+there are any, whatever the frame's are called.
 """
 
 from collections.abc import Hashable, Mapping
@@ -18,6 +19,7 @@ from hiertorch.formulas.columns import columns_read, factors_read, inputs_read
 from hiertorch.formulas.encoding import Matrix
 from hiertorch.formulas.parsing import NAME, Parts
 from hiertorch.formulas.predictors import Predictor, column_of, effects_of, single
+from hiertorch.formulas.told import Cuts
 
 
 class Encoding:
@@ -33,6 +35,7 @@ class Encoding:
         predictors: of each parameter of the rows that has one, that of the mean first.
         effects: of each grouping, in the order in which the formula names them.
         told: "trials", "weights", "se" and "rate", as far as the formula has them.
+        cuts: where rows are censored and truncated.
         success: the level of a response of two levels that counts as 1; None where the response is numbers.
         categories: of a response that is coded by them, in order.
         frame: the columns that the formula reads, of the rows that are fitted.
@@ -52,7 +55,12 @@ class Encoding:
         self.predictors = [Predictor(name, terms, frame, functions) for name, terms in parts.terms.items()]
         self.effects = effects_of(parts.terms, frame, functions)
         self.told = tuple(parts.told)
-        self._told = {name: single(name, text, frame, functions) for name, text in parts.told.items() if name != "rate"}
+        self._told = {
+            name: single(name, parts.told[name], frame, functions)
+            for name in ("trials", "weights", "se")
+            if name in self.told
+        }
+        self.cuts = Cuts(parts, frame, functions)
         self.success: Hashable | None = None
         self._counts: tuple[Matrix, Matrix] | None = None
         self._response: Matrix | None = None
@@ -99,6 +107,11 @@ class Encoding:
         return inputs_read(self.parts, self.frame)
 
     @property
+    def optional(self) -> frozenset[str]:
+        """Columns without which rows can be predicted, since they say how far the response was seen."""
+        return self.cuts.optional - {*self.inputs}
+
+    @property
     def factors(self) -> frozenset[str]:
         """Columns that terms read as categories, by their kind or by factor()."""
         return factors_read(self.parts, self.frame)
@@ -106,6 +119,7 @@ class Encoding:
     def data(self, frame: pd.DataFrame, dtype: torch.dtype) -> Data:
         """The rows that are fitted."""
         weights = self._told["weights"].values[:, 0] if "weights" in self._told else None
+        self.cuts.check(self.y(frame), self.cuts.rows(frame))
         return Data.encoded(self.response, self, frame, self.every, weights, dtype)
 
     def rows(self, frame: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, object]]:
@@ -115,6 +129,7 @@ class Encoding:
         if self._counts is not None:
             columns["trials"] = self._counts[1].at(frame)[:, 0]
         columns |= {name: self._told[name].at(frame)[:, 0] for name in ("trials", "se") if name in self._told}
+        columns |= self.cuts.rows(frame)
         return columns, {effects.plate: effects.groups(frame) for effects in self.effects}
 
     def y(self, frame: pd.DataFrame) -> np.ndarray:

@@ -223,4 +223,4 @@ def _family(given: Family | str, encoding: Encoding) -> Family:
         raise ModelError(f"rate() is for families with a log link; family={given!r} has {family.link.name}.")
     if unread := [name for name in family.columns if name not in encoding.told]:
         raise DataError(f"{family!r} reads {unread[0]!r}: write y | {unread[0]}(column) in the formula.")
-    return family
+    return encoding.cuts.family(family)

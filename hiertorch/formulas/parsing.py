@@ -15,12 +15,22 @@ from hiertorch.formulas.habits import response_levels, spelt, tidied
 from hiertorch.formulas.scanning import bare, check_brackets, inside_of, outside, signed_terms, split, uncalled
 from hiertorch.wording import listed
 
-TOLD = ("trials", "weights", "se", "rate")
-"""What may be told of rows behind the response: numbers of trials, row weights, standard errors, exposures."""
+TOLD: dict[str, tuple[str, ...]] = {
+    "trials": ("trials",),
+    "weights": ("weights",),
+    "se": ("se",),
+    "rate": ("rate",),
+    "cens": ("cens", "y2"),
+    "trunc": ("lb", "ub"),
+}
+"""What may be told of rows behind the response: numbers of trials, row weights, standard errors, exposures, codes of
+censored rows with their upper ends, and ends beyond which no row is seen; by the names of arguments.
+"""
+
+NONE = ("NULL", "NA", "None", "Inf", "-Inf", "inf", "-inf")
+"""Of an argument, the same as to leave it out."""
 
 LATER = {
-    "cens": "censored rows",
-    "trunc": "truncated rows",
     "mvbind": "several responses at once",
     "s": "smooth terms",
     "t2": "smooth terms",
@@ -122,7 +132,7 @@ class Parts:
     Attributes:
         text: the whole.
         response: the expression on the left.
-        told: what is told of rows -> its expression, see `TOLD`.
+        told: argument of what is told of rows -> its expression, see `TOLD`.
         terms: parameter of the rows -> the terms of its predictor; "" is that of their mean.
         levels: of a response factor(y, levels = c(...)), in order.
     """
@@ -237,16 +247,34 @@ def _left(whole: str, left: str) -> tuple[str, dict[str, str]]:
     if not response.strip():
         raise _wrong(whole, left, "there is no response before the |")
     told: dict[str, str] = {}
-    for sign, term in signed_terms(behind[0].replace(",", "+")) if behind else ():
+    for sign, term in signed_terms("+".join(split(behind[0], ","))) if behind else ():
         _check_known(whole, term)
         name = next((name for name in TOLD if inside_of(term, name) is not None), None)
         if name is None or sign == "-":
             calls = listed(f"{one}(column)" for one in TOLD)
             raise _wrong(whole, term or left, f"behind the | of a response stand {calls}, with a + between two")
-        if name in told:
+        arguments = _arguments(whole, term, name)
+        if arguments.keys() & told.keys():
             raise _wrong(whole, term, f"{name}() is told twice")
-        told[name] = str(inside_of(term, name))
+        told |= arguments
     return response.strip(), told
+
+
+def _arguments(whole: str, term: str, name: str) -> dict[str, str]:
+    """What a call tells, by the names of its arguments: in their order, or name = expression."""
+    found, left = dict[str, str](), list(TOLD[name])
+    for given in split(str(inside_of(term, name)), ","):
+        key, equals, text = given.partition("=")
+        if not equals or text.startswith("=") or not key.strip().isidentifier():
+            key, text = left[0] if left else "", given
+        if key.strip() not in left:
+            raise _wrong(whole, term, f"{name}() takes {listed(TOLD[name])}")
+        left.remove(key.strip())
+        if text.strip() not in (*NONE, ""):
+            found[key.strip()] = text.strip()
+    if not found or (name == "cens" and name not in found):
+        raise _wrong(whole, term, f"{name}() takes {listed(TOLD[name])}, and nothing is told")
+    return found
 
 
 def _bar(whole: str, term: str, inside: str) -> Bar:

@@ -69,8 +69,7 @@ def source(
             lines.append(f"    {_declared(name)} = ht.Latent({prior}, {latent.plate!r}{labels})")
         else:
             lines.append(f"    {_declared(name)} = ht.Latent({_text(reads.distributions[name])}{labels})")
-    kind = f"ht.families.{type(family).__name__}"
-    lines += ["", f"    family = {kind}({', '.join(_arguments(family))})", "", "    def likelihood(self, v, data):"]
+    lines += ["", f"    family = {_made(family)}", "", "    def likelihood(self, v, data):"]
     mean, *others = encoding.predictors
     for one in others:
         lines += _predictor(encoding, one, one.parameter, leveled=one.intercept)
@@ -84,13 +83,18 @@ def source(
     return "\n".join(lines) + "\n"
 
 
-def _arguments(family: Family) -> list[str]:
-    """Those of a family that are not as they are without, which it keeps under their names."""
+def _made(family: Family) -> str:
+    """How a family is made: its arguments that are not as they are without, which it keeps under their names."""
     known = inspect.signature(type(family)).parameters
     given = {name: getattr(family, name, None) for name in known}
     values = {name: value.name if isinstance(value, Link) else value for name, value in given.items()}
     values |= {"link": None} if "link" in values and family.has_default_link else {}
-    return [f"{name}={value!r}" for name, value in values.items() if value != known[name].default and value is not None]
+    told = [
+        f"{name}={_made(value) if isinstance(value, Family) else repr(value)}"
+        for name, value in values.items()
+        if value != known[name].default and value is not None
+    ]
+    return f"ht.families.{type(family).__name__}({', '.join(told)})"
 
 
 def _declared(name: str) -> str:

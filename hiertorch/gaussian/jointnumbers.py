@@ -9,6 +9,7 @@ from torch import Tensor
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.predictor import PREDICTORS, Predictor, read_by_rows, slopes_along
+from hiertorch.model.censoring import uncut
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
@@ -68,7 +69,8 @@ def check_whole(model: Model, data: Data, reads: Reads, predictor: Predictor) ->
     at, nor is what moves with other latents.
     """
     names = [name for name in predictor.columns if model.latents[name].plate is not None]
-    if not names or type(reads.response) not in PREDICTORS or predictor.moving is not None:
+    bare = None if reads.response is None else uncut(reads.response)
+    if not names or type(bare) not in PREDICTORS or predictor.moving is not None:
         return
     try:
         slopes = _slopes(model, data, {name: x.to(data.dtype) for name, x in reads.values.items()}, names)

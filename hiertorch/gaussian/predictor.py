@@ -25,6 +25,7 @@ from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine, normal_root
 from hiertorch.gaussian.logarithms import Logarithms
 from hiertorch.gaussian.slots import MOST_NUMBERS, MOST_SLOTS, Slots
+from hiertorch.model.censoring import uncut
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
@@ -78,7 +79,8 @@ Moving = Callable[[Mapping[str, Tensor], Data], Tensor]
 
 def unit(response: Distribution | None, y: Tensor) -> float:
     """The size of differences of eta that matter: 1, or the spread of y where eta is in its units."""
-    spread = float(y.std(correction=0)) if type(response) in LOCATIONS else 1.0
+    bare = None if response is None else uncut(response)
+    spread = float(y.std(correction=0)) if type(bare) in LOCATIONS else 1.0
     return spread if spread > 0 else 1.0
 
 
@@ -120,8 +122,8 @@ def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[s
     """
     names, effects, normal = read_by_rows(model, reads)
     drawn = {name: x.to(data.dtype) for name, x in reads.values.items()}
-    kinds = type(reads.response).__mro__
-    natural = next((PREDICTORS[kind] for kind in kinds if kind in PREDICTORS), None)
+    bare = None if reads.response is None else uncut(reads.response)
+    natural = next((PREDICTORS[kind] for kind in type(bare).__mro__ if kind in PREDICTORS), None)
 
     def density(values: Mapping[str, Tensor]) -> Tensor:
         found = model.log_likelihood(Values(dict(values), tuple(model.latents)), data)
@@ -129,7 +131,7 @@ def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[s
 
     def by_link(values: Mapping[str, Tensor]) -> Tensor:
         assert natural is not None
-        found = natural(model.likelihood(Values(dict(values), tuple(model.latents)), data))
+        found = natural(uncut(model.likelihood(Values(dict(values), tuple(model.latents)), data)))
         return found.expand(len(next(iter(values.values()))), data.n_rows)
 
     candidates = [*effects, *(name for name in names if name not in effects)]
@@ -140,7 +142,7 @@ def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[s
     try:
         return _by_link(by_link, natural, drawn, effects, candidates, normal, model, data, codes, apart)
     except NotAffine as reason:  # another link, or several predictors
-        if isinstance(reads.response, LOCATIONS):
+        if isinstance(bare, LOCATIONS):
             raise
         mirrored = {name: -x if name in normal else x for name, x in drawn.items()}
         if not bool(density(mirrored).isfinite().all()):  # sites would reach where rows are impossible
@@ -191,7 +193,7 @@ def _by_link(
     def moving(values: Mapping[str, Tensor], rows: Data) -> Tensor:
         fixed = {n: here[n].expand_as(x) if n in here else x for n, x in values.items()}
         with Logarithms():
-            return natural(model.likelihood(Values(fixed, tuple(model.latents)), rows))
+            return natural(uncut(model.likelihood(Values(fixed, tuple(model.latents)), rows)))
 
     return Predictor(offset, columns, slots, (), moving=moving)
 

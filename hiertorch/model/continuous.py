@@ -159,20 +159,25 @@ class SkewNormal(Scalars):
         """Draws `(*sample_shape, *batch_shape)`: x + w (d |a| + sqrt(1 - d^2) b) of standard normal a and b."""
         with torch.no_grad():
             shape = self._extended_shape(torch.Size(sample_shape))
-            d, width = self._delta(), self._width()
+            d, width = self._delta(), self.width
             a, b = torch.randn(2, *shape, dtype=self.loc.dtype, device=self.loc.device)
             return self.loc + width * (d * (a.abs() - LARGEST_SKEWNESS_SHIFT) + (1.0 - d.square()).sqrt() * b)
 
     def log_density(self, value: Tensor) -> Tensor:
         """See the class."""
-        width = self._width()
-        z = (value - self.loc) / width + self._delta() * LARGEST_SKEWNESS_SHIFT
-        return log(2.0) - 0.5 * (LOG_TWO_PI + z.square()) - width.log() + torch.special.log_ndtr(self.skew * z)
+        z = self.standardised(value)
+        return log(2.0) - 0.5 * (LOG_TWO_PI + z.square()) - self.width.log() + torch.special.log_ndtr(self.skew * z)
+
+    def standardised(self, value: Tensor) -> Tensor:
+        """z."""
+        return (value - self.loc) / self.width + self._delta() * LARGEST_SKEWNESS_SHIFT
 
     def _delta(self) -> Tensor:
         return self.skew / (1.0 + self.skew.square()).sqrt()
 
-    def _width(self) -> Tensor:
+    @property
+    def width(self) -> Tensor:
+        """w."""
         return self.scale / (1.0 - self._delta().square() * (2.0 / pi)).sqrt()
 
 

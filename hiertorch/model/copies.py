@@ -110,6 +110,21 @@ def with_axes(distribution: Distribution, event: tuple[int, ...]) -> Distributio
     return _mapped(distribution, appended, {}, event)
 
 
+def picked(distribution: Distribution, places: Tensor) -> Distribution:
+    """Of a batch of single numbers those at some places, a mask of the shape of the batch: `(places,)`."""
+    shape, number = distribution.batch_shape, int(places.sum())
+
+    def chosen(tensor: Tensor) -> Tensor:
+        return tensor[places] if tensor.shape[: len(shape)] == shape else tensor.expand(shape)[places]
+
+    made: dict[int, Distribution | Transform] = {}
+    new = _mapped(distribution, chosen, made)
+    for part in made.values():
+        if isinstance(part, Distribution):
+            part._batch_shape = torch.Size([number])
+    return new
+
+
 def _mapped(
     thing: Part,
     function: Callable[[Tensor], Tensor],

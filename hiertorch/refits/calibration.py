@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hiertorch.data.newrows import FrameRows
 from hiertorch.draws.spacing import evenly
+from hiertorch.model.censoring import Censored
 from hiertorch.predict.scene import Setting
 from hiertorch.randomness import seeded
 
@@ -47,6 +48,7 @@ def calibrated(
     `rows` has them as they were read, and y is their response, `(rows,)`.
     """
     total = setting.posterior.chains * setting.posterior.n_draws
+    y = _completed(setting, y, generator)
     sets = max(SETS, math.ceil(4 / level))
     own, other = torch.arange(0, total, 2, device=y.device), torch.arange(1, total, 2, device=y.device)
     other = other[torch.randperm(len(other), generator=generator, device=generator.device)]
@@ -76,6 +78,20 @@ def calibrated(
     return pd.DataFrame.from_dict(found, orient="index"), pd.Series(pit.cpu().numpy(), index=rows.index, name="pit")
 
 
+def _completed(setting: Setting, y: Tensor, generator: torch.Generator) -> Tensor:
+    """The response, drawn where it was cut off, given what is known of it and one draw, so that it is of the kind of
+    what is predicted.
+    """
+    if not isinstance(setting.fitted.reads.response, Censored):
+        return y
+    model, count = setting.fitted.model, setting.posterior.chains * setting.posterior.n_draws
+    at = torch.randint(count, (1,), generator=generator, device=generator.device)
+    with seeded(generator, y.device):
+        likelihood = model.likelihood(model.values(setting.values(at)), setting.rows)
+        assert isinstance(likelihood, Censored)
+        return likelihood.expand(torch.Size((1, len(y)))).completed(y)[0]
+
+
 def _log_scores(setting: Setting, at: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     """Mean over rows of log (1/S) sum_s p(y_i | theta^(s)), of each of several responses `(sets, rows)`: `(sets,)`."""
     model = setting.fitted.model
@@ -84,6 +100,7 @@ def _log_scores(setting: Setting, at: Tensor, y: Tensor, generator: torch.Genera
     with seeded(generator, y.device):
         v = model.values(setting.values(some))
     likelihood = model.likelihood(v, setting.rows.take(rows))
+    likelihood = likelihood.base if isinstance(likelihood, Censored) else likelihood  # y is completed
     terms = [
         (likelihood.log_prob(part.unsqueeze(1)).logsumexp(1) - math.log(len(some))).mean(-1)
         for part in y[:, rows].split(max(1, NUMBERS // (len(some) * len(rows))))
