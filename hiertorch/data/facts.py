@@ -215,6 +215,12 @@ class Facts:
         return f"no column or grouping {name!r}; {known}.{wording.closest(name, columns + plates)}"
 
 
+def prior_numbers(data: Facts) -> dict[tuple[str, ...], Tensor]:
+    """What `computed_once` has computed so far: all that priors were told of the rows that were fitted first."""
+    first = data._first or data
+    return {key: x for key, x in first._cache.items() if key[0] in ("response", "column")}
+
+
 def _constant(found: np.ndarray, codes: np.ndarray, values: np.ndarray) -> bool:
     """Whether every row has the value of its group."""
     parts = (slice(i, i + HEAD) for i in range(0, len(codes), HEAD))  # large temporaries cost more than they save

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from hiertorch import wording
 from hiertorch.arguments import check_flag
+from hiertorch.data.frames import Table, as_frame
 from hiertorch.data.spelling import clashes, refuse_spellings
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, warn
@@ -37,7 +38,7 @@ class FrameRows:
     index: pd.Index
 
     @classmethod
-    def read(cls, data: Data, frame: pd.DataFrame, *, distinct: bool = False) -> Self:
+    def read(cls, data: Data, table: Table, *, distinct: bool = False) -> Self:
         """The rows of a frame, as those of fitted data were read; with `distinct` new labels that are known ones in
         another spelling are other groups indeed.
 
@@ -50,6 +51,7 @@ class FrameRows:
                 f"column {matrices[0]!r} is a matrix in the data that were fitted, and a column of a frame is not: fit "
                 "with one column for each of its predictors."
             )
+        frame = as_frame(table)
         columns, labels = data.read_rows(frame)
         rows = cls(columns, labels, frame.index)
         for plate, fresh in rows.fresh(data).items() if not distinct else ():

@@ -1,6 +1,5 @@
-"""How a model and its data are made again from a file: the arguments of the function that made them, and a frame.
-
-A file names a function of this package, never code of its own.
+"""How the model of a formula and its data are made again from a file: the arguments of the function that made them, and
+a frame. A file names a function of this package.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,10 @@ from torch import Tensor
 from hiertorch.errors import DataError
 
 MAKERS = ("hiertorch.formulas.fit",)
-"""Modules with a function `again(arguments, frame)` that gives a model and its data."""
+"""Modules with a function `again(arguments, frame)` that gives a model and its data, `noted(reader)` that gives a frame
+and notes which stand for the rows that a reader was made with, and `from_notes(arguments, frame, notes)` that gives a
+model and its reader.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Remake:
     Attributes:
         maker: the module that made them, one of `MAKERS`.
         model: the class that it made, `module.Class`.
-        arguments: that JSON can hold.
+        arguments: as they were given, of the function that made both.
         frame: the columns that were read, without missing values.
     """
 

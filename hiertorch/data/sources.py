@@ -1,8 +1,8 @@
 """Where the table of a config comes from.
 
-A reader is a function of a source, the text under `data.source` of a config, that returns a pandas DataFrame with one
-row an observation. One of your own is any such function, or an object that can be called like one; a config names it by
-its import path:
+A reader is a function of a source, the text under `data.source` of a config, that returns a pandas DataFrame, or
+another table (`hiertorch.data.frames`), with one row an observation. One of your own is any such function, or an object
+that can be called like one; a config names it by its import path:
 
     data: {source: pupils.db, reader: mypackage.read_sqlite, response: score, groups: [school]}
 
@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from hiertorch.errors import ConfigError
+from hiertorch.data.frames import Table, as_frame
+from hiertorch.errors import ConfigError, DataError
 from hiertorch.wording import closest
 
-Reader = Callable[[str], pd.DataFrame]
+Reader = Callable[[str], Table]
 
 
 def read_table(source: str, reader: Reader | None = None) -> pd.DataFrame:
@@ -36,10 +37,14 @@ def read_table(source: str, reader: Reader | None = None) -> pd.DataFrame:
             "else give data.reader, the import path of a function from the source to a DataFrame."
         )
     table = reader(source)
-    if not isinstance(table, pd.DataFrame):
+    try:
+        return as_frame(table)
+    except DataError as error:
         name = getattr(reader, "__name__", type(reader).__name__)
-        raise ConfigError(f"data.reader: {name} made {type(table).__name__} of {source!r}, expected a DataFrame.")
-    return table
+        raise ConfigError(
+            f"data.reader: {name} made {type(table).__name__} of {source!r}, expected a DataFrame or another table "
+            f"({error})"
+        ) from error
 
 
 def read_csv(source: str) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from hiertorch import wording
 from hiertorch.data import coding, reading
+from hiertorch.data.fingerprint import Fingerprint
+from hiertorch.data.frames import Table, as_frame
 from hiertorch.data.parts import Parts, counted
 from hiertorch.data.reading import check_aligned, check_column_name, check_mappings, check_names, read_column, renamed
 from hiertorch.data.remake import Remake
@@ -156,7 +158,7 @@ class Data(Parts):
     @classmethod
     def from_frame(
         cls,
-        frame: pd.DataFrame,
+        frame: Table,
         response: str,
         groups: Sequence[str] | Mapping[str, str] = (),
         predictors: Sequence[str] | Mapping[str, str] | None = None,
@@ -170,7 +172,8 @@ class Data(Parts):
         predictor or as the response.
 
         Args:
-            frame: one row an observation.
+            frame: one row an observation: a pandas DataFrame, a mapping of columns, or a table with the Arrow interface
+                (polars, pyarrow, DuckDB).
             response: the column that holds the response.
             groups: the columns that hold group labels, or a mapping from new names to columns.
             predictors: the columns to keep, or a mapping from new names to columns; None keeps all other numeric ones.
@@ -181,8 +184,7 @@ class Data(Parts):
         Raises:
             DataError: for a column that the frame doesn't have, and for all that `Data` refuses.
         """
-        if not isinstance(frame, pd.DataFrame):
-            raise DataError(f"from_frame takes a pandas DataFrame; found {type(frame).__name__}.")
+        frame = as_frame(frame)
         check_mappings(labels=labels)
         check_column_name("response", response)
         check_column_name("weights", weights)
@@ -234,25 +236,24 @@ class Data(Parts):
         data.recipe = Recipe(name, {}, {}, {}, tuple(every), reader)
         return data.to(dtype=dtype)
 
-    def read_response(self, frame: pd.DataFrame) -> Tensor:
+    def read_response(self, frame: Table) -> Tensor:
         """The response of new rows, `(rows,)`, as that of these data was read.
 
         Raises:
             DataError: if the frame does not have it, or has missing values.
         """
-        recipe = self.recipe
+        frame, recipe = as_frame(frame), self.recipe
         y = recipe.reader.y(frame) if recipe.reader else read_column(frame, recipe.response, dict(recipe.levels))
         return reading.response(self.name, y, self.dtype, self.device)
 
-    def read_rows(self, frame: pd.DataFrame) -> tuple[dict[str, Tensor], dict[str, pd.Index]]:
+    def read_rows(self, frame: Table) -> tuple[dict[str, Tensor], dict[str, pd.Index]]:
         """Columns `(rows,)` and group labels of new rows, as these data's own were read; no response is needed.
 
         Raises:
             DataError: for columns that are missing or that the fitted frame did not have, missing values, and levels
                 that these data do not have.
         """
-        if not isinstance(frame, pd.DataFrame):
-            raise DataError(f"new rows come as a pandas DataFrame; found {type(frame).__name__}.")
+        frame = as_frame(frame)
         if not len(frame):
             raise DataError("the frame of new rows is empty.")
         recipe = self.recipe
@@ -347,3 +348,45 @@ class Data(Parts):
         from hiertorch.advice.requirements import check
 
         return check(model, self)
+
+
+def is_first(data: Data) -> bool:
+    """Whether these are all rows of data that were fitted first, with the weights that they were made with."""
+    return data._first is None and data._whole is None and data.first_weights is data.weights
+
+
+def made_again(
+    name: str,
+    y: Tensor,
+    columns: Mapping[str, Tensor],
+    codes: Mapping[str, Tensor],
+    labels: Mapping[str, pd.Index],
+    recipe: Recipe,
+    *,
+    weights: Tensor | None = None,
+    index: pd.Index | None = None,
+    mark: Fingerprint | None = None,
+    numbers: Mapping[tuple[str, ...], Tensor] | None = None,
+) -> Data:
+    """Data by what a file has of them.
+
+    Args:
+        name: of the response y.
+        y: `(rows,)` or `(chains, rows)`.
+        columns: name -> `(rows, *trailing)`.
+        codes: grouping -> long tensor `(rows,)`.
+        labels: grouping -> its labels, in the order of their codes.
+        recipe: how frames are read.
+        weights: of the rows.
+        index: of the rows.
+        mark: their fingerprint, from before they were rounded to their dtype; None computes it.
+        numbers: by which priors are scaled, of rows that these stand for; see `hiertorch.data.facts.prior_numbers`.
+    """
+    data = Data.__new__(Data)
+    known = {plate: range(len(every)) for plate, every in labels.items()}
+    rows = {plate: x.numpy() for plate, x in codes.items()}
+    data._fill(name, y, columns, rows, weights, known, y.dtype, as_attributes=recipe.reader is None)
+    data.labels, data.recipe, data._mark = dict(labels), recipe, mark
+    data._index = data._index if index is None else index
+    data._cache.update(numbers or {})
+    return data

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -40,6 +40,13 @@ class Kind(NamedTuple):
     version: int  # of its layout; a reader knows all up to its own
     what: str  # "a posterior", for messages
     writer: str  # "posterior.save(path)", for messages
+
+
+class Source(NamedTuple):
+    """What a file has beside draws, of which their model and data are made again."""
+
+    header: Mapping[str, Any]  # that JSON can hold
+    tensors: Mapping[str, Tensor]
 
 
 def write(

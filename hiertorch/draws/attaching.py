@@ -52,7 +52,7 @@ def attach(posterior: Fit, model: object, data: object) -> None:
             f"{type(data).__name__}."
         )
     fitted = Fitted(model, data, next(iter(posterior.draws.values())))
-    _check_model(posterior, fitted.model)
+    check_model(posterior, fitted.model)
     _check_data(posterior, fitted.data)
     _check_latents(posterior, fitted.model, fitted.data)
     reads, _ = inspect(fitted.model, fitted.data, prior_only=bool(posterior.run.get("prior_only")))
@@ -73,7 +73,8 @@ def attach(posterior: Fit, model: object, data: object) -> None:
         posterior.unstored = Redraw(found, population, int(posterior.run.get("seed", 0)))
 
 
-def _check_model(posterior: Fit, model: Model) -> None:
+def check_model(posterior: Fit, model: Model) -> None:
+    """Raises a ModelError unless a model prints as the one that was fitted, and has its latents."""
     text = str(posterior.run.get("model_text", "")).split(CHOSEN)[0]
     if text and not text.endswith(str(model)):  # before it stands what its class says
         raise ModelError(

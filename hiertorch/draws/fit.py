@@ -16,6 +16,7 @@ from hiertorch.arguments import check_seed
 from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.data.table import Data
 from hiertorch.draws import diagnostics, summaries
+from hiertorch.draws.archive import Source
 from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.judgement import Judgement, judge
 from hiertorch.draws.labelled import LabelledDraws, Stats
@@ -49,6 +50,11 @@ class Fit(LabelledDraws):
         positions: where chains ended, latent -> `(chains, size, *event)`, of latents whose draws are not there.
         redrawn: latent -> plate, of effects that were not stored and could be drawn again if `unstored` were given.
         collapsed: whether effects were integrated out in the run, as they were if `unstored` is given.
+
+    Attributes:
+        outline: how new rows are read, of draws that were saved without their rows.
+        source: what the file from which they were loaded has of model and data.
+        lacks: why a loaded posterior does not know its model and data.
 
     Raises:
         DataError: if shapes, plates and labels don't fit one another.
@@ -92,6 +98,9 @@ class Fit(LabelledDraws):
         self.more = dict(more or {})
         self.positions = dict(positions or {})
         self.collapsed = collapsed or unstored is not None
+        self.outline: Fitted | None = None
+        self.source: Source | None = None
+        self.lacks = ""
 
     @classmethod
     def of(cls, fit: "Fit") -> Self:
@@ -153,6 +162,12 @@ class Fit(LabelledDraws):
         return self._knows()
 
     @property
+    def readable(self) -> Fitted:
+        """The model and how it reads new rows; a DataError if that is not known, or if there are no draws."""
+        self.drawn()
+        return self._knows() if self.origin is not None or self.outline is None else self.outline
+
+    @property
     def model(self) -> Model:
         """What was fitted; a DataError if the posterior does not know it."""
         return self._knows().model
@@ -169,9 +184,10 @@ class Fit(LabelledDraws):
 
     def _knows(self) -> Fitted:
         if self.origin is None:
+            why = self.lacks or "it was loaded from a file that does not have them, or made by hand"
             raise DataError(
-                "this posterior does not know its model and data, since it was loaded from a file or made by hand: "
-                "give them, ht.Posterior.load(path, model=..., data=...)."
+                f"this posterior does not know its model and data, since {why}: give them, "
+                "ht.Posterior.load(path, model=..., data=...)."
             )
         self.origin.data.check_unchanged()
         return self.origin

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
@@ -27,7 +28,14 @@ ROWS = 1000
 
 
 class Fitted:
-    """The model and the data behind a posterior, as they were fitted, in the dtype and on the device of some draws."""
+    """The model and the data behind a posterior, as they were fitted, in the dtype and on the device of some draws.
+
+    Attributes:
+        model, data: both.
+        has_rows: whether the data are the rows that were fitted; without, it is known how new rows are read alone.
+    """
+
+    has_rows = True
 
     def __init__(self, model: Model, data: Data, like: Tensor) -> None:
         self.model = copy.deepcopy(model).to(like.device, like.dtype)
@@ -40,6 +48,15 @@ class Fitted:
         rows = self.data.rows(0, min(self.data.n_rows, ROWS))
         with torch.no_grad(), validation(False):
             return watched(self.model, self.data, torch.Generator(self.data.device).manual_seed(0), rows=rows)
+
+    @property
+    def response(self) -> Distribution | None:
+        """The likelihood at a draw from the prior, in some rows; None where the model writes its density alone."""
+        return self.reads.response
+
+    def width(self, name: str) -> int:
+        """Numbers that a group has of a latent."""
+        return self.reads.values[name][0, 0].numel()
 
     def varies(self, plate: str) -> bool:
         """Whether groups of a plate have effects that new groups can be given."""

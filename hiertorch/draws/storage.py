@@ -3,9 +3,8 @@
 Note [What a file of a posterior has]
     Draws, what the sampler reports, what a run that starts from here needs (tuning, positions, draws of the population
     that are not shown), labels, and what was run. Tensors are named `draws/mu`; the header lists their names in order.
-    Labels are JSON in a tensor of bytes, as there may be millions and a header of safetensors ends at 100 MB. Model and
-    data are not in it, but for their fingerprints, unless they can be made again (`hiertorch.data.remake`): then it has
-    what they were made of, `source/0` and so on.
+    Labels are JSON in a tensor of bytes, as there may be millions and a header of safetensors ends at 100 MB. Beside
+    them is what model and data are made again from (`hiertorch.predict.keeping`), `source/...`.
 """
 
 import json
@@ -18,8 +17,6 @@ import torch
 from torch import Tensor
 
 from hiertorch.data.fingerprint import Fingerprint
-from hiertorch.data.remake import Remake, packed, unpacked
-from hiertorch.data.table import Data
 from hiertorch.draws import archive
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.labelled import Stats
@@ -31,13 +28,11 @@ if TYPE_CHECKING:
 
 
 Kept = TypeVar("Kept", bound=Fit)
-KIND = archive.Kind("hiertorch posterior", 2, "a posterior", "posterior.save(path)")
+KIND = archive.Kind("hiertorch posterior", 3, "a posterior", "posterior.save(path)")
 
 
-def save(path: str | os.PathLike[str], posterior: Fit, *, data: bool = True) -> None:
-    """Write a posterior. See `Posterior.save`."""
-    made = remake_of(posterior) if data else None
-    columns, source = ([], {}) if made is None else packed(made.frame)
+def save(path: str | os.PathLike[str], posterior: Fit, source: archive.Source | None = None) -> None:
+    """Write a posterior, and what its model and data are made again from. See `Posterior.save`."""
     stats = posterior.stats
     kept = {
         "draws": posterior.draws,
@@ -61,32 +56,16 @@ def save(path: str | os.PathLike[str], posterior: Fit, *, data: bool = True) -> 
         "fingerprint": None if posterior.fingerprint is None else posterior.fingerprint.to_json(),
         "run": posterior.run,
         "interrupted": posterior.interrupted,
-        "source": made and {"maker": made.maker, "model": made.model, "arguments": made.arguments, "columns": columns},
+        "source": source and source.header,
     }
     tensors = {f"{kind}/{name}": x for kind, values in kept.items() for name, x in values.items()}
     tensors |= {f"tuning/{move}/{key}": x for move, parts in posterior.tuning.items() for key, x in parts.items()}
-    tensors |= {f"source/{name}": x for name, x in source.items()}
+    tensors |= {f"source/{name}": x for name, x in (source.tensors if source else {}).items()}
     archive.write(path, KIND, header, {**tensors, "log_density": stats.log_density})
 
 
-def remake_of(posterior: Fit) -> Remake | None:
-    """What model and data of a posterior were made of; None if that is not known, or they are others by now, such as
-    those of an update.
-    """
-    if posterior.origin is None:
-        return None
-    model, data = posterior.origin.model, posterior.origin.data
-    made = None if data.recipe.reader is None else data.recipe.reader.remake
-    if made is None or made.model != f"{type(model).__module__}.{type(model).__qualname__}":
-        return None
-    if data.n_rows != len(made.frame):
-        return None
-    _, other = made.again()
-    return made if isinstance(other, Data) and not data.fingerprint.differences(other.fingerprint) else None
-
-
-def load(path: str | os.PathLike[str], face: type[Kept]) -> tuple[Kept, Remake | None]:
-    """A saved posterior, as of a kind of fit, and what its model and data are made of. See `Posterior.load`."""
+def load(path: str | os.PathLike[str], face: type[Kept]) -> Kept:
+    """A saved posterior, as of a kind of fit, with its `source`. See `Posterior.load`."""
     content, tensors = archive.read(path, KIND)
     header: dict[str, Any] = content
     try:
@@ -107,14 +86,15 @@ def load(path: str | os.PathLike[str], face: type[Kept]) -> tuple[Kept, Remake |
             "fingerprint": None if (mark := header["fingerprint"]) is None else Fingerprint.from_json(mark),
             **{name: header[name] for name in ("plates", "redrawn", "collapsed", "run", "interrupted")},
         }
-        made = None
-        if source := header.get("source"):
-            held = {name.removeprefix("source/"): x for name, x in tensors.items() if name.startswith("source/")}
-            frame = unpacked(source["columns"], held)
-            made = Remake(source["maker"], source["model"], source["arguments"], frame)
+        held = {name.removeprefix("source/"): x for name, x in tensors.items() if name.startswith("source/")}
+        source = archive.Source(header["source"], held) if header.get("source") else None
+        if source is not None and "maker" in source.header and "by" not in source.header:  # of format 2
+            source = archive.Source({**source.header, "by": "formula"}, {f"frame/{key}": x for key, x in held.items()})
+        found = face(parts["draws"], more=parts["more"], positions=parts["positions"], **arguments)
     except (ValueError, KeyError, TypeError, AttributeError, ImportError, OverflowError) as error:
         raise DataError(f"{path} can't be made a posterior again: {error}.") from error
-    return face(parts["draws"], more=parts["more"], positions=parts["positions"], **arguments), made
+    found.source = source
+    return found
 
 
 def as_bytes(content: object) -> Tensor:

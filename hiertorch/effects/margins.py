@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from hiertorch.arguments import check_probability, names_of
+from hiertorch.data.frames import Table, as_frame
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.summaries import CI_PROB, moments
 from hiertorch.effects.means import means, thinned
-from hiertorch.effects.rows import Columns, cells, checked, missing
+from hiertorch.effects.rows import Columns, cells, missing
 from hiertorch.errors import DataError
 from hiertorch.predict.categories import KIND, categories
 
@@ -77,11 +78,11 @@ class Settings:
     seed: int | None = None
 
 
-def predictions(fit: Fit, frame: pd.DataFrame | None = None, **settings: object) -> Estimates:
+def predictions(fit: Fit, frame: Table | None = None, **settings: object) -> Estimates:
     """See `hiertorch.posterior.Posterior.predictions`."""
     one = settings_of(settings)
     columns = Columns.of(fit.fitted)
-    given = columns.rows() if frame is None else checked(frame)
+    given = columns.rows() if frame is None else as_frame(frame)
     rows = columns.with_groups(given, one.new_groups)
     code, named = cells(given, one.by, average=one.average)
     few = thinned(fit, one.draws)
@@ -93,7 +94,7 @@ def predictions(fit: Fit, frame: pd.DataFrame | None = None, **settings: object)
 def comparisons(
     fit: Fit,
     variables: str | Iterable[str] | Mapping[str, object] | None = None,
-    frame: pd.DataFrame | None = None,
+    frame: Table | None = None,
     **settings: object,
 ) -> Estimates:
     """See `hiertorch.posterior.Posterior.comparisons`."""
@@ -101,7 +102,7 @@ def comparisons(
 
 
 def slopes(
-    fit: Fit, variables: str | Iterable[str] | None = None, frame: pd.DataFrame | None = None, **settings: object
+    fit: Fit, variables: str | Iterable[str] | None = None, frame: Table | None = None, **settings: object
 ) -> Estimates:
     """See `hiertorch.posterior.Posterior.slopes`."""
     step = STEP[fit.fitted.data.dtype]
@@ -159,7 +160,7 @@ def _pairs(columns: Columns, name: str, rows: pd.DataFrame, gap: object) -> list
 def _contrasts(
     fit: Fit,
     variables: str | Iterable[str] | Mapping[str, object] | None,
-    frame: pd.DataFrame | None,
+    frame: Table | None,
     settings: Mapping[str, object],
     pairs: Callable[[Columns, str, pd.DataFrame, object], list[Pair]],
 ) -> Estimates:
@@ -172,7 +173,7 @@ def _contrasts(
         wanted = dict.fromkeys(columns.inputs if variables is None else names_of("variables", variables))
     if not wanted:
         raise DataError("the model has no column that predicts.")
-    rows = columns.rows() if frame is None else checked(frame)
+    rows = columns.rows() if frame is None else as_frame(frame)
     missing(rows, [columns.known(name) for name in wanted])
     code, named = cells(rows, one.by, average=one.average)
     average, few, n = _averages(code, len(named)), thinned(fit, one.draws), len(rows)

@@ -197,13 +197,6 @@ def cells(frame: pd.DataFrame, by: Iterable[str] | None, *, average: bool) -> tu
     return codes, frame.iloc[first][list(wanted)].reset_index(drop=True)
 
 
-def checked(frame: object) -> pd.DataFrame:
-    """Rows that are given, or a DataError if they are no frame."""
-    if not isinstance(frame, pd.DataFrame):
-        raise DataError(f"rows come as a pandas DataFrame; found {type(frame).__name__}.")
-    return frame
-
-
 def missing(frame: pd.DataFrame, names: Collection[str]) -> None:
     """Raises a DataError for columns that a frame lacks."""
     if lost := [name for name in names if name not in frame.columns]:

@@ -7,8 +7,8 @@ one for each level where they do not, as in R; its levels are in their own order
 import contextlib
 import io
 import re
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -72,6 +72,21 @@ class Matrix:
                     shown = {label.partition("[")[2].rstrip("]") for label in np.atleast_1d(part.labels)}
                     found[part.name] = next((level for level in part.levels if str(level) not in shown), None)
         return found
+
+    @property
+    def state(self) -> list[dict[str, object]]:
+        """What each transform remembers of the fitted rows, such as means and knots, in the order of the terms."""
+        return [dict(vars(one)) for one in self._transforms()]
+
+    def recall(self, state: list[dict[str, object]]) -> None:
+        """Remembers the `state` of another matrix of the same terms."""
+        for one, known in zip(self._transforms(), state, strict=True):
+            vars(one).update(known)
+
+    def _transforms(self) -> Iterator[object]:
+        for term in () if self._made is None else self._made.terms.values():
+            for component in getattr(term, "components", ()):
+                yield from _called(getattr(component, "call", None))
 
     def __deepcopy__(self, memo: object) -> Self:
         """Itself, which nothing changes: a copy of a model reads frames by the same levels."""
@@ -169,6 +184,14 @@ def _levels(column: pd.Series) -> pd.Index:
         raise DataError(
             f"column {column.name!r} holds values of several kinds ({kinds}): make it text, or numbers."
         ) from error
+
+
+def _called(call: Any) -> Iterator[object]:
+    """Transforms with a memory in a call, and in its arguments."""
+    if getattr(call, "stateful_transform", None) is not None:
+        yield call.stateful_transform
+    for argument in (*getattr(call, "args", ()), *getattr(call, "kwargs", {}).values()):
+        yield from _called(argument)
 
 
 def _ordered(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,12 +2,11 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.distributions import Distribution
 
 from hiertorch import wording
 from hiertorch.arguments import check_choice
@@ -20,7 +19,9 @@ from hiertorch.formulas.columns import NA, complete, in_order
 from hiertorch.formulas.design import Encoding
 from hiertorch.formulas.habits import check_options, check_priors
 from hiertorch.formulas.model import FormulaModel
+from hiertorch.formulas.notes import matrices_of, stand_in
 from hiertorch.formulas.parsing import parse
+from hiertorch.formulas.predictors import Predictor, effects_of
 from hiertorch.formulas.ranks import warn_of_groups, warn_of_spare
 from hiertorch.formulas.responses import check_family, check_response
 from hiertorch.posterior import Posterior
@@ -84,9 +85,9 @@ def formula(
     for one in encoding.predictors:
         warn_of_spare(one, one.all_at(table), leveled=one.intercept)
     warn_of_groups(encoding.effects, table)
-    arguments = {"text": text, "family": family, "priors": _texts(priors or {}), "parameters": parameters}
-    if isinstance(family, str) and not functions and arguments["priors"] is not None:
-        encoding.remake = Remake(__name__, f"{FormulaModel.__module__}.FormulaModel", arguments, encoding.frame)
+    given = {"priors": None if priors is None else dict(priors), "functions": dict(functions) if functions else None}
+    arguments = {"text": text, "family": family, **given, "parameters": parameters}
+    encoding.remake = Remake(__name__, f"{FormulaModel.__module__}.FormulaModel", arguments, encoding.frame)
     return model, encoding.data(table, dtype)
 
 
@@ -97,23 +98,34 @@ def again(arguments: Mapping[str, object], frame: pd.DataFrame) -> tuple[Formula
     return formula(given.pop("text"), frame, **given, **more)
 
 
-def _texts(priors: Mapping[str, object]) -> dict[str, str] | None:
-    """Priors as text; None if one of them can't be."""
-    found = {}
-    for name, prior in priors.items():
-        if isinstance(prior, Distribution):
-            kind, values = (
-                type(prior),
-                {key: getattr(prior, key) for key in prior.arg_constraints if key in vars(prior)},
-            )
-            if not values or any(not isinstance(x, torch.Tensor) or x.dim() for x in values.values()):
-                return None
-            found[name] = f"{kind.__name__}({', '.join(f'{key}={float(x)!r}' for key, x in values.items())})"
-        elif isinstance(prior, str):
-            found[name] = prior
-        else:
-            return None
-    return found
+def noted(reader: object) -> tuple[pd.DataFrame, object]:
+    """A frame that stands for the rows of a formula's data, and what its terms remember of them; see
+    `hiertorch.data.remake`.
+
+    Raises:
+        DataError: for what has not read a formula.
+    """
+    if not isinstance(reader, Encoding):
+        raise DataError(f"{type(reader).__name__} is no encoding of a formula")
+    return stand_in(reader), [matrix.state for matrix in matrices_of(reader)]
+
+
+def from_notes(arguments: Mapping[str, object], frame: pd.DataFrame, notes: object) -> tuple[FormulaModel, Encoding]:
+    """The model of a formula, and how it reads frames, from what `noted` gives."""
+    given: dict[str, Any] = {**arguments}
+    parts, states = parse(given["text"], given["parameters"]), cast(list[list[dict[str, object]]], notes)
+    encoding = Encoding(parts, frame, given["functions"] or {}, coded=_coded(given["family"]))
+    for matrix, state in zip(matrices_of(encoding), states, strict=True):
+        matrix.recall(state)
+    return FormulaModel(encoding, _family(given["family"], encoding), given["priors"]), encoding
+
+
+class Columns(pd.DataFrame):
+    """A frame that prints the reference levels of its columns of categories, too."""
+
+    def __repr__(self) -> str:
+        levels = [f"{name}: {wording.show(level)}" for name, level in self.attrs.get("reference", {}).items()]
+        return "\n".join([super().__repr__(), *(["reference levels  " + ", ".join(levels)] if levels else [])])
 
 
 @at_home
@@ -123,10 +135,10 @@ def design(
     """The columns that a formula makes of a frame, one row a row: to look at before anything is fitted.
 
     Columns of groups' effects are called "x | school", those of other predictors "sigma: x". `attrs["reference"]` says
-    of each column of categories which level is the reference of the others, if one is.
+    of each column of categories which level is the reference of the others, if one is, and so does its print.
 
     Args:
-        text: the formula.
+        text: the formula, "~ x * f" or with a response, which is not looked at.
         frame: its rows.
         na: what becomes of rows that lack a value.
         functions: which the formula may call.
@@ -142,18 +154,18 @@ def design(
         (['Intercept', 'f[b]', 'f[c]', 'Intercept | g'], {'f': 'a'})
     """
     check_choice("na", na, NA)
-    parts = parse(text, parameters)
+    parts = parse(text, parameters, response=False)
     table, _ = complete(as_frame(frame), parts, na)
-    encoding = Encoding(parts, table, functions or {})
+    predictors = [Predictor(name, terms, table, functions or {}) for name, terms in parts.terms.items()]
     columns = dict[str, np.ndarray]()
-    for one in encoding.predictors:
+    for one in predictors:
         prefix = f"{one.parameter}: " if one.parameter else ""
         columns |= {prefix + label: x for label, x in zip(one.all_labels, one.all_at(table).T, strict=True)}
-    for effects in encoding.effects:
+    for effects in effects_of(parts.terms, table, functions or {}):
         every = zip(effects.labels, effects.at(table).T, strict=True)
         columns |= {f"{label} | {effects.plate}": x for label, x in every}
-    found = pd.DataFrame(columns, index=table.index)
-    found.attrs["reference"] = {name: level for one in encoding.predictors for name, level in one.references.items()}
+    found = Columns(columns, index=table.index)
+    found.attrs["reference"] = {name: level for one in predictors for name, level in one.references.items()}
     return found
 
 

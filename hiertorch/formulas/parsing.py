@@ -144,17 +144,18 @@ class Parts:
     levels: tuple[object, ...] = ()
 
 
-def parse(text: object, parameters: Mapping[str, object] | None = None) -> Parts:
-    """A formula in parts, with those of the rows' other parameters, such as sigma="~ z + (1 | school)".
+def parse(text: object, parameters: Mapping[str, object] | None = None, *, response: bool = True) -> Parts:
+    """A formula in parts, with those of the rows' other parameters, such as sigma="~ z + (1 | school)"; with
+    `response=False` it may have none.
 
     Raises:
         ModelError: for what is no formula, or none that is known here; it quotes the place and says what to write.
     """
     whole, left, right = _sides(text)
     left, levels = response_levels(left)
-    if not left.strip():
+    if response and not left.strip():
         raise _wrong(whole, whole, "it has no response: write its column before the ~")
-    response, told = _left(whole, left)
+    of_rows, told = _left(whole, left) if left.strip() else ("", {})
     terms = {"": _right(whole, right)}
     for name, given in (parameters or {}).items():
         own, before, behind = _sides(given, f'{name}= is the formula of a predictor, such as "~ z + (1 | school)"')
@@ -163,7 +164,7 @@ def parse(text: object, parameters: Mapping[str, object] | None = None) -> Parts
         terms[name] = _right(own, behind)
     said = [whole, *(f"{name} ~ {' '.join(str(given).split()).partition('~')[2].strip()}"
                      for name, given in (parameters or {}).items())]  # fmt: skip
-    return Parts("; ".join(said), response, told, terms, levels)
+    return Parts("; ".join(said), of_rows, told, terms, levels)
 
 
 def _sides(text: object, what: str | None = None) -> tuple[str, str, str]:

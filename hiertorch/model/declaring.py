@@ -34,6 +34,21 @@ class _Body(dict[str, object]):
 _construct = at_home(type.__call__)
 
 
+class Given:
+    """What the constructor of a model was given, so that a file can say how the model is made again. Copies of a model
+    share it, since it may be large; pickles leave it out, since it may be what they can't hold.
+    """
+
+    def __init__(self, arguments: tuple[tuple[object, ...], dict[str, object]] | None = None) -> None:
+        self.arguments = arguments
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+
 class _ModelType(type):
     @classmethod
     def __prepare__(cls, name: str, bases: tuple[type, ...], /, **kwargs: object) -> MutableMapping[str, object]:
@@ -51,9 +66,11 @@ class _ModelType(type):
         known = _keywords_of(cls)
         if known is not None and not known >= kwargs.keys():
             raise unknown_option(cls.__name__, kwargs, known)
-        if cls.__module__.startswith(OURS):  # a ready structure, which makes its priors itself
-            return _construct(cls, *args, **kwargs)
-        return super().__call__(*args, **kwargs)
+        ours = cls.__module__.startswith(OURS)  # a ready structure, which makes its priors itself
+        made = _construct(cls, *args, **kwargs) if ours else super().__call__(*args, **kwargs)
+        if isinstance(made, Declaring):
+            made.__dict__["_given"] = Given((args, kwargs))
+        return made
 
 
 class Declaring(nn.Module, metaclass=_ModelType):
@@ -151,6 +168,11 @@ class Declaring(nn.Module, metaclass=_ModelType):
     def extra_repr(self) -> str:
         """The latents, one a line."""
         return "\n".join(f"{name}: {latent!r}" for name, latent in self.latents.items())
+
+
+def given(model: Declaring) -> tuple[tuple[object, ...], dict[str, object]] | None:
+    """The arguments with which a model was made; None if they are not known, as of one that was pickled."""
+    return vars(model).get("_given", Given()).arguments
 
 
 def _merge(latents: dict[str, Latent], body: dict[str, Latent]) -> None:

@@ -35,7 +35,7 @@ def event(fitted: Fitted, kind: str) -> tuple[int, ...]:
     Raises:
         ModelError: for probabilities of a response without categories.
     """
-    return (probabilities(fitted.reads.response).shape[-1],) if kind == KIND else ()
+    return (probabilities(fitted.response).shape[-1],) if kind == KIND else ()
 
 
 def categories(fitted: Fitted) -> list[Hashable]:

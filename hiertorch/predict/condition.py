@@ -26,6 +26,7 @@ from torch import Tensor
 
 from hiertorch import wording
 from hiertorch.arguments import check_choice, check_count, check_probability
+from hiertorch.data.frames import Table, as_frame
 from hiertorch.data.newrows import FrameRows, shown
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
@@ -85,7 +86,7 @@ class Conditioned:
     _posterior: Fit = field(repr=False)
 
     def predict(
-        self, frame: pd.DataFrame, kind: str = "mean", *, ci_prob: float = 0.89, seed: int | None = None
+        self, frame: Table, kind: str = "mean", *, ci_prob: float = 0.89, seed: int | None = None
     ) -> Prediction:
         """Further rows of these groups, as `Posterior.predict` has it, given the rows that they were conditioned on.
 
@@ -99,7 +100,7 @@ class Conditioned:
         # New groups have been looked at when they were conditioned on, and no others are taken here.
         rows = FrameRows.read(data, frame, distinct=True)
         owner = self._owners(rows)
-        found = data.y.new_empty(posterior.chains * posterior.n_draws, len(frame), *event(self._fitted, kind))
+        found = data.y.new_empty(posterior.chains * posterior.n_draws, len(owner), *event(self._fitted, kind))
         with torch.no_grad(), validation(False):
             for i in np.unique(owner):
                 unit, mine = self._units[i], owner == i
@@ -118,7 +119,7 @@ class Conditioned:
                 y = setting.predicted(unit.origin, kind, generator, given=unit.effects)
                 found[:, torch.from_numpy(np.flatnonzero(mine)).to(found.device)] = y[:, len(unit.rows.index) :]
         draws = found.unflatten(0, (posterior.chains, posterior.n_draws))
-        return Prediction(draws, intervals(draws, ci_prob, lines(self._fitted, kind, frame.index)), self.labels)
+        return Prediction(draws, intervals(draws, ci_prob, lines(self._fitted, kind, rows.index)), self.labels)
 
     def _owners(self, rows: FrameRows) -> np.ndarray:
         """The number of the unit that each row belongs to."""
@@ -142,7 +143,7 @@ class Conditioned:
 
 def condition(
     posterior: Fit,
-    frame: pd.DataFrame,
+    table: Table,
     *,
     prior_draws: int | None = None,
     ci_prob: float = 0.89,
@@ -150,7 +151,7 @@ def condition(
     distinct: bool = False,
 ) -> Conditioned:
     """See `Posterior.condition`."""
-    fitted = posterior.fitted
+    fitted = posterior.readable
     check_probability(ci_prob)
     total = posterior.chains * posterior.n_draws
     each = -(-PAIRS // total) if prior_draws is None else prior_draws
@@ -161,6 +162,7 @@ def condition(
         )
     data = fitted.data
     generator = posterior.generator("condition", seed, data.device)
+    frame = as_frame(table)
     rows = FrameRows.read(data, frame, distinct=distinct)
     y = data.read_response(frame)
     fresh = {plate: labels for plate, labels in rows.fresh(data).items() if fitted.varies(plate)}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hiertorch.arguments import check_choice, check_probability
+from hiertorch.data.frames import Table
 from hiertorch.data.newrows import FrameRows, announce
 from hiertorch.draws import summaries
 from hiertorch.draws.fit import Fit
@@ -45,7 +46,7 @@ class Prediction:
 
 def predict(
     fit: Fit,
-    frame: pd.DataFrame,
+    frame: Table,
     *,
     kind: str = "mean",
     new_groups: str | None = None,
@@ -54,14 +55,15 @@ def predict(
     distinct: bool = False,
 ) -> Prediction:
     """See `hiertorch.posterior.Posterior.predict`."""
-    fitted = fit.fitted
+    fitted = fit.readable
     check_choice("kind", kind, KINDS)
     if new_groups is not None:
         check_choice("new_groups", new_groups, NEW_GROUPS)
     check_probability(ci_prob)
     generator = fit.generator("predict", seed, fitted.data.device)
     with torch.no_grad(), validation(False):
-        setting = Setting(fitted, fit, FrameRows.read(fitted.data, frame, distinct=distinct))
+        rows = FrameRows.read(fitted.data, frame, distinct=distinct)
+        setting = Setting(fitted, fit, rows)
         if new_groups == "error" and setting.new:
             raise DataError(
                 f"new_groups='error', and the frame has new groups: {setting.news()}. Leave their rows out, or "
@@ -72,7 +74,7 @@ def predict(
     if new_groups is None:
         announce(setting.new, "their effects are drawn from the population", "pass new_groups='sample'")
     draws = flat.unflatten(0, (fit.chains, fit.n_draws))
-    return Prediction(draws, intervals(draws, ci_prob, lines(fitted, kind, frame.index)), setting.new)
+    return Prediction(draws, intervals(draws, ci_prob, lines(fitted, kind, rows.index)), setting.new)
 
 
 def intervals(draws: Tensor, ci_prob: float, index: pd.Index) -> pd.DataFrame:

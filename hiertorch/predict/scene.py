@@ -92,6 +92,8 @@ class Setting:
     def _heads(self, found: Mapping[str, np.ndarray]) -> np.ndarray:
         """Rows of the fitted data in which each known group occurs."""
         parts = [np.zeros(0, np.int64)]
+        if not self.fitted.has_rows:
+            return parts[0]
         for plate, at in found.items():
             if self.across or self.fitted.is_axis(plate):
                 parts.append(self.fitted.first(plate))
@@ -117,6 +119,8 @@ class Setting:
     def _check_model(self, heads: np.ndarray) -> None:
         """See Note [Groups of new rows]."""
         model, data = self.fitted.model, self.fitted.data
+        if not self.fitted.has_rows:
+            return self._check_rows()
         full = {name: x[:2] for name, x in self.fitted.reads.values.items()}
         known = {name: x if self.plate(name) is None else self._few(name, x) for name, x in full.items()}
         with seeded(torch.Generator(data.device).manual_seed(0), data.device):
@@ -137,6 +141,15 @@ class Setting:
                 "beside them, as if it held facts about groups in the order of their codes, or of all rows; make them "
                 "a column, read by data.group_values(column, plate)."
             )
+        self._check_rows(v)
+
+    def _check_rows(self, v: Values | None = None) -> None:
+        """That the likelihood of the new rows varies with the latents; at two draws, if no values are given."""
+        model, device = self.fitted.model, self.fitted.data.device
+        if v is None:
+            last = self.posterior.chains * self.posterior.n_draws - 1
+            with seeded(torch.Generator(device).manual_seed(0), device):
+                v = model.values(self.values(torch.tensor([0, last], device=device)))
         if not overrides(model, "log_likelihood"):
             refuse_fixed(model.likelihood(v, self.rows), (2, self.rows.n_rows), self.rows.row_text)
 
@@ -234,6 +247,12 @@ class Setting:
         """E[y | latents] or simulated y of the draws `at`, `(n, rows)`; or probabilities, `(n, rows, categories)`."""
         model, rows, fitted = self.fitted.model, self.rows, self.fitted
         if kind == "response" and overrides(model, "log_likelihood") and not overrides(model, "simulate"):
+            if not fitted.has_rows:
+                raise DataError(
+                    f"{type(model).__name__} writes log_likelihood itself, and whether it is that of the likelihood "
+                    "from which responses are drawn is looked up in the fitted rows, which the file does not have: "
+                    "write simulate(self, v, data, generator), or save with data=True."
+                )
             some = fitted.data.rows(0, min(fitted.data.n_rows, LOOKED_AT))
             refuse_own_likelihood(model, fitted.reads.values, some, "simulated responses")
         found = rows.y.new_empty(len(at), rows.n_rows, *categories.event(fitted, kind))
@@ -255,8 +274,8 @@ class Setting:
 
     def per(self) -> int:
         """Draws to compute with at once."""
-        held = self.fitted.reads.values
-        groups = sum(self.whole.size(p) * held[n][0, 0].numel() for n in held if (p := self.plate(n)) is not None)
+        names = [name for name in self.fitted.model.latents if self.plate(name) is not None]
+        groups = sum(self.whole.size(str(self.plate(name))) * self.fitted.width(name) for name in names)
         return max(1, NUMBERS // (self.rows.n_rows + groups))
 
     def news(self) -> str:

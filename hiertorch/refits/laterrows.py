@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from hiertorch.data import reading
+from hiertorch.data.frames import Table, as_frame
 from hiertorch.data.newrows import FrameRows, appended, shown
 from hiertorch.data.reading import read_column
 from hiertorch.data.table import Data
@@ -34,9 +35,7 @@ class Later:
         DataError: for rows that `Posterior.predict` refuses, and a response or weights that are missing.
     """
 
-    def __init__(
-        self, posterior: Fit, frame: pd.DataFrame, weights: str | None = None, *, distinct: bool = False
-    ) -> None:
+    def __init__(self, posterior: Fit, table: Table, weights: str | None = None, *, distinct: bool = False) -> None:
         self.posterior = posterior
         fitted = posterior.fitted
         self.fitted: Fitted = fitted
@@ -52,14 +51,14 @@ class Later:
                 if weights is None
                 else f"the fitted rows have no weights, so the new ones can't have weights={weights!r}: leave it out."
             )
-        asked = isinstance(frame, pd.DataFrame)
+        frame = as_frame(table)
         self.w = None
-        if asked and weights is not None:
+        if weights is not None:
             w = reading.predictor(weights, read_column(frame, weights), len(frame), data.dtype, data.device)
             frame = frame if weights in {*data.recipe.columns.values()} else frame.drop(columns=weights)
         self.rows = FrameRows.read(data, frame, distinct=distinct)
         self.y = data.read_response(frame)
-        if asked and weights is not None:
+        if weights is not None:
             self.w = reading.row_weights(w, self.y)
         with torch.no_grad(), validation(False):
             Setting(fitted, posterior, self.rows, self.y)  # which says whether they can be read

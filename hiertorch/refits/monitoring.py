@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from hiertorch.arguments import check_flag, check_probability, check_share
+from hiertorch.data.frames import Table
 from hiertorch.data.newrows import announce, shown
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import label_text
@@ -99,7 +100,7 @@ class Monitoring:
 @at_home
 def monitor(
     posterior: Fit,
-    frame: pd.DataFrame,
+    frame: Table,
     *,
     weights: str | None = None,
     false_alarm: float = 0.05,

@@ -7,9 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import pandas as pd
-
 from hiertorch.arguments import check_choice, check_flag
+from hiertorch.data.frames import Table
 from hiertorch.data.newrows import announce
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pareto import good_k
@@ -30,7 +29,7 @@ WITHOUT = {"start": "an update starts from this posterior", "prior_only": "new r
 
 def update(
     posterior: Given,
-    frame: pd.DataFrame,
+    frame: Table,
     *,
     weights: str | None = None,
     new_groups: str | None = None,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from hiertorch.draws.fit import Fit
-from hiertorch.draws.storage import save
 from hiertorch.errors import HiertorchError, InterruptedRunError, RunFolderError, warn
+from hiertorch.predict.keeping import save
 from hiertorch.runtime.interruption import Signals
 
 DRAWS_FILE = "draws.safetensors"

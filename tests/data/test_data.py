@@ -653,8 +653,10 @@ def test_from_frame_suggests_columns(frame, arguments):
 
 
 def test_from_frame_refuses(frame):
-    with refused("from_frame takes a pandas DataFrame; found dict"):
-        Data.from_frame({"y": [1]}, "y")
+    with refused("a table is a pandas DataFrame, a mapping of columns, or one with the Arrow interface; found list"):
+        Data.from_frame([1], "y")
+    with refused("the columns make no table"):
+        Data.from_frame({"y": [1, 2], "x": [1, 2, 3]}, "y")
     with refused("column 'score' has the name of the response"):
         Data.from_frame(frame, "score", predictors=["score"])
     with refused("'hours' is the name of a column and of a grouping", "groups={'hours_': 'hours'}"):

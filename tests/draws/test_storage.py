@@ -123,7 +123,7 @@ def test_the_file_says_what_it_is_to_any_reader(tmp_path: Path) -> None:
         metadata = file.metadata()
         np.testing.assert_array_equal(file.get_tensor("draws/alpha"), posterior["alpha"])
     header = json.loads(metadata["header"])
-    assert (metadata["format"], metadata["version"]) == ("hiertorch posterior", "2")
+    assert (metadata["format"], metadata["version"]) == ("hiertorch posterior", "3")
     assert header["versions"]["torch"] == torch.__version__ and header["run"]["seed"] == 1
     assert header["fingerprint"] == data.fingerprint.to_json()
 
@@ -273,8 +273,10 @@ def test_what_was_kept_in_silence_serves_after_loading(sample: Sample, tmp_path:
     assert torch.equal(again.redraw("alpha"), posterior.redraw("alpha"))
 
 
-def test_effects_ask_for_model_and_data(unstored: Posterior, tmp_path: Path) -> None:
+def test_effects_are_drawn_again_by_what_the_file_has(unstored: Posterior, tmp_path: Path) -> None:
     unstored.save(tmp_path / "a")
+    assert torch.equal(Posterior.load(tmp_path / "a").redraw("alpha"), unstored.redraw("alpha"))
+    unstored.save(tmp_path / "a", data=False)
     again = Posterior.load(tmp_path / "a")
     for asked in (again.redraw, again.effects):
         with pytest.raises(DataError, match=r"can be drawn again with the model and the data: ht.Posterior.load\(path"):

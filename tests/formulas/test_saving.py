@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.distributions import Normal
+from builders import from_prior
+from safetensors.numpy import load_file
+from torch.distributions import LogNormal, Normal
 
 import hiertorch as ht
 
@@ -24,6 +26,11 @@ def frame():
             "flag": r.random(n) < 0.5,
             "g": np.repeat(np.arange(6) + 10, 10),
             "h": np.repeat([*"pqr"], 20),
+            "z": r.random(n),
+            "w": r.gamma(3.0, 1.0, n),
+            "use": np.where(r.random(n) < 0.5, "Y", "N"),
+            "grade": r.integers(2, 6, n),
+            "total": 40,
             "unread": 1.0,
         }
     )
@@ -53,17 +60,82 @@ def test_a_loaded_posterior_predicts_in_a_new_process(frame, tmp_path):
     assert float(said) == pytest.approx(expected, rel=1e-12)
 
 
-def test_without_data_there_is_nothing_to_predict_from(frame, tmp_path):
-    posterior = ht.fit("x ~ size + (1 | g)", frame, **FIT)
+OTHERS = [
+    ("count ~ scale(x) * size + flag + (x | g) + (1 | h)", {"family": "poisson"}),
+    ("x ~ poly(z, 2) + bs(w, df=5) + center(count) + (1 | h/g)", {}),
+    ("log(w) ~ size:z + log(w + z) + I(z**2) + C(count) + offset(w) + (size | g)", {}),
+    ("use['Y'] ~ T(size, ref='mid') + S(size) + (0 + x | g)", {"family": "bernoulli"}),
+    ("grade ~ x + (1 | g)", {"family": "cumulative"}),
+    ("size ~ x + (1 | g)", {"family": "cumulative"}),
+    ("count | trials(total) ~ scale(x) + (1 | g)", {"family": "binomial"}),
+    ("count | rate(w) ~ scale(log(w)) + (1 | g)", {"family": ht.families.NegativeBinomial()}),
+    ("x ~ z + (1 |i| g)", {"sigma": "~ scale(w) + (1 |i| g)"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [pytest.param(*one, id=one[0], marks=[pytest.mark.slow] * (k % 2)) for k, one in enumerate(OTHERS)],
+)
+def test_without_rows_predictions_are_the_same(text, options, frame, tmp_path):
+    """To the bit, of known groups and of new ones; and no column of numbers is in the file."""
+    posterior = from_prior(*ht.formula(text, frame, **options), 2, 5)
+    posterior.save(tmp_path / "p", data=False)
+    loaded = ht.Posterior.load(tmp_path / "p")
+    new = frame.sample(9, random_state=1)
+    new = new.assign(g=[*new["g"][:6], 99, 98, 98], h=[*new["h"][:8], "new"], count=new["count"].max())
+    new = new.drop(columns="unread")[sorted(new.columns.drop("unread"), reverse=True)]
+    for kind in ("mean", "response"):
+        expected, found = (one.predict(new, kind, new_groups="sample", seed=3) for one in (posterior, loaded))
+        assert torch.equal(found.draws, expected.draws)
+        pd.testing.assert_frame_equal(found.summary, expected.summary)
+    held = [x for name, x in load_file(tmp_path / "p").items() if name.startswith("source/") and x.dtype == np.float64]
+    assert not any(np.isin(np.sort(frame[name])[1:-1], x).any() for name in ("x", "z", "w") for x in held)
+
+
+def test_without_rows_unknown_levels_and_columns_are_refused_as_with_them(frame, tmp_path):
+    posterior = from_prior(*ht.formula("x ~ size + w + (1 | g)", frame), 2, 5)
     posterior.save(tmp_path / "p", data=False)
     loaded = ht.Posterior.load(tmp_path / "p")
     torch.testing.assert_close(loaded.draws["mu"], posterior.draws["mu"], rtol=0, atol=0)
-    with pytest.raises(ht.DataError, match="model"):
-        loaded.predict(frame.head(2))
+    for new, sentence in (
+        (frame.assign(size="huge"), "their levels: small, mid, large"),
+        (frame[["g", "w"]], "'size'"),
+    ):
+        for one in (posterior, loaded):
+            with pytest.raises(ht.DataError, match=sentence):
+                one.predict(new.head(2))
+    with pytest.raises(ht.DataError, match=r"saved without its rows \(data=False\)"):
+        loaded.fixef()
     whole = tmp_path / "q"
     posterior.save(whole)
-    assert whole.stat().st_size > (tmp_path / "p").stat().st_size
     assert ht.Posterior.load(whole).data.fingerprint == posterior.data.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "functions", "sentence"),
+    [
+        ("x ~ cr(z, df=4) + (1 | g)", None, "a transform of the formula"),
+        ("x ~ where(z > 0.5, w, z) + double(w) + (1 | g)", {"double": lambda x: 2 * x}, "functions= of the formula"),
+    ],
+)
+def test_terms_that_are_not_kept_without_rows(text, functions, sentence, frame, tmp_path):
+    posterior = from_prior(*ht.formula(text, frame, functions=functions), 2, 5)
+    with pytest.warns(ht.SamplingWarning, match=f"predicts nothing without model and data: {sentence}"):
+        posterior.save(tmp_path / "p", data=False)
+    with pytest.raises(ht.DataError, match=sentence):
+        ht.Posterior.load(tmp_path / "p").predict(frame.head(2))
+
+
+def test_priors_and_families_that_are_objects_are_kept(frame, tmp_path):
+    family = ht.families.Binomial("trials", link="probit")
+    priors = {"beta[x]": LogNormal(0.0, 0.25), "sigma_g": "HalfNormal(1)"}
+    model, data = ht.formula("count | trials(total) ~ x + (1 | g)", frame, family=family, priors=priors)
+    posterior = from_prior(model, data, 2, 5)
+    posterior.save(tmp_path / "p")
+    loaded = ht.Posterior.load(tmp_path / "p")
+    assert str(loaded.model) == str(posterior.model)
+    assert torch.equal(loaded.predict(frame.head(3)).draws, posterior.predict(frame.head(3)).draws)
 
 
 def test_an_update_is_saved_without_what_it_was_updated_from(frame, tmp_path):

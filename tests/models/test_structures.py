@@ -574,7 +574,7 @@ def test_levels_that_are_none():
     data.read_rows(frame.assign(y=0.0))  # a column that was there, if it is not read, does no harm
     with pytest.raises(DataError, match="has column 'kinds', which the data that were fitted do not have"):
         data.read_rows(frame.assign(kinds=1.0))
-    with pytest.raises(DataError, match="new rows come as a pandas DataFrame; found list"):
+    with pytest.raises(DataError, match=r"a table is a pandas DataFrame, .* found list"):
         data.read_rows([1])
     with pytest.raises(DataError, match="the frame of new rows is empty"):
         data.read_rows(frame.iloc[:0])

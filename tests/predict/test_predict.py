@@ -533,7 +533,11 @@ def test_columns_by_level() -> None:
         (new_rows(school=["Zoo", "Zoo"], x=[1.0, np.nan]), {}, "column 'x': 1 value is NaN, missing or infinite"),
         (new_rows(school=["Zoo", None], x=[1.0, 1.0]), {}, "grouping 'school': 1 value is missing"),
         (new_rows(school=[], x=[]), {}, "the frame of new rows is empty."),
-        ({"school": ["Zoo"], "x": [1.0]}, {}, "new rows come as a pandas DataFrame; found dict."),
+        (
+            ["Zoo"],
+            {},
+            "a table is a pandas DataFrame, a mapping of columns, or one with the Arrow interface; found list.",
+        ),
         (
             new_rows(school=["north", "Zoo", "south", "north"], x=0.0),
             {"new_groups": "error"},
@@ -680,11 +684,10 @@ def test_what_was_not_kept_is_missing() -> None:
 # Files
 
 
-def test_a_file_needs_model_and_data(tmp_path: Path) -> None:
+def test_a_file_has_model_and_data_or_is_given_them(tmp_path: Path) -> None:
     posterior, frame = fitted(), new_rows(school=["north", "Zoo"], x=[0.5, 0.5])
     posterior.save(tmp_path / "a.safetensors")
-    with pytest.raises(DataError, match=re.escape("give them, ht.Posterior.load(path, model=..., data=...)")):
-        Posterior.load(tmp_path / "a.safetensors").predict(frame)
+    assert torch.equal(Posterior.load(tmp_path / "a.safetensors").predict(frame).draws, posterior.predict(frame).draws)
     again = Posterior.load(
         tmp_path / "a.safetensors", model=VaryingIntercepts("school", ["x"], priors="tutorial"), data=of_schools()
     )
@@ -700,7 +703,8 @@ def test_a_file_needs_model_and_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "data", "message"),
     [
-        (VaryingIntercepts("school", ["x"], priors="tutorial"), None, "load takes model= and data= together"),
+        (None, of_schools(), "load takes model= and data= together"),
+        (VaryingIntercepts("school", ["z"], priors="tutorial"), None, "the model is not the one that was fitted"),
         (
             VaryingIntercepts("school", ["z"], priors="tutorial"),
             of_schools(("x", "z")),

@@ -164,7 +164,7 @@ def test_rows_that_cannot_be_read():
     later = split(scores())[1]
     with pytest.raises(DataError, match="no column 'y'"):
         gaussian().update(later.drop(columns="y"))
-    with pytest.raises(DataError, match="new rows come as a pandas DataFrame"):
+    with pytest.raises(DataError, match=r"a table is a pandas DataFrame, .* found Series"):
         gaussian().update(later["y"])
     bare = Posterior(
         gaussian().draws,
