@@ -79,7 +79,8 @@ def shortened(summary: pd.DataFrame, by_group: Sequence[str], columns: int = WID
             break
         shown, digits = (shown, step) if isinstance(step, int) else (shown.drop(columns=step, errors="ignore"), digits)
     hidden = latent[grouped & (place >= GROUPS)].value_counts(sort=False)
-    table = _text(shown, digits, columns)
+    fits = len(_text(shown, digits).partition("\n")[0]) <= columns
+    table = _text(shown, digits, None if fits else columns)
     return "\n".join([table, *(f"... and {count} more of {name}" for name, count in hidden.items())])
 
 

@@ -39,6 +39,7 @@ from hiertorch.model.declaring import given
 from hiertorch.model.model import Model
 from hiertorch.predict import outline as outlines
 from hiertorch.predict.scene import close
+from hiertorch.runtime.silence import hushed
 from hiertorch.runtime.validating import validation
 
 ROWS = 1000
@@ -72,19 +73,20 @@ def source_of(fit: Fit, *, data: bool) -> Source | None:
             return fit.source
         return Source({"why": "it was saved without them"}, {})
     header, tensors, why = dict[str, Any](), dict[str, Tensor](), ""
-    try:
-        header = _model_of(fit.origin, tensors)
-    except Exception as error:  # of the model's own code
-        why = _reason(error)
-    try:
-        if not data:
-            header |= _outline_of(fit, header, tensors)
-        elif header.get("by") == "formula":
-            header |= _columns_of(fit, header, tensors)
-        else:
-            header |= _rows_of(fit.origin, tensors)
-    except Exception as error:
-        header, tensors, why = {}, {}, why or _reason(error)
+    with hushed():  # what there was to warn of has been said
+        try:
+            header = _model_of(fit.origin, tensors)
+        except Exception as error:  # of the model's own code
+            why = _reason(error)
+        try:
+            if not data:
+                header |= _outline_of(fit, header, tensors)
+            elif header.get("by") == "formula":
+                header |= _columns_of(fit, header, tensors)
+            else:
+                header |= _rows_of(fit.origin, tensors)
+        except Exception as error:
+            header, tensors, why = {}, {}, why or _reason(error)
     return Source(header | ({"why": why} if why else {}), tensors)
 
 
@@ -113,7 +115,8 @@ def restore(fit: Fit, model: Model | None = None) -> None:
     if source is None:
         return
     try:
-        _restore(fit, source, None)
+        with hushed():
+            _restore(fit, source, None)
     except Exception as error:  # of the model's own code
         fit.lacks = _reason(error)
 
