@@ -107,7 +107,9 @@ class Predictor(NamedTuple):
         return (*self.columns, *self.slots)
 
 
-def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[str] = ()) -> Predictor:
+def find_predictor(
+    model: Model, data: Data, reads: Reads, several: Collection[str] = (), *, shift: bool = True
+) -> Predictor:
     """The linear predictor of a likelihood: that of its distribution with the usual link, or else what all derivatives
     of a row's log density are proportional to.
 
@@ -116,6 +118,7 @@ def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[s
         data: what that is fitted to.
         reads: who reads whom.
         several: plates of which rows may read several groups.
+        shift: whether sites may shift with other latents, where they can do without.
 
     Raises:
         NotAffine: with the reason, if there is none.
@@ -140,7 +143,12 @@ def find_predictor(model: Model, data: Data, reads: Reads, several: Collection[s
     if natural is None:
         return _by_density(density, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
     try:
-        return _by_link(by_link, natural, drawn, effects, candidates, normal, model, data, codes, apart)
+        found = _by_link(by_link, natural, drawn, effects, candidates, normal, model, data, codes, apart)
+        if bare is reads.response or found.moving is not None or not shift:
+            return found
+        # Where rows are cut off, the place of a site depends on scales and shapes.
+        others = (name for name in candidates if name not in normal and name not in found.linear)
+        return found._replace(shifting=tuple(name for name in others if model.latents[name].plate is None))
     except NotAffine as reason:  # another link, or several predictors
         if isinstance(bare, LOCATIONS):
             raise

@@ -285,7 +285,7 @@ def find_surrogate(model: Model, data: Data, reads: Reads, several: Collection[s
     if any(latent.turns > 1 for latent in model.latents.values()):
         raise NotAffine("chains have priors of their own")
     try:
-        predictor = find_predictor(model, data.of_chains(0), reads, several)
+        predictor = find_predictor(model, data.of_chains(0), reads, several, shift=data.y.dim() == 1)
         check_whole(model, data.of_chains(0), reads, predictor)
         return Surrogate(model, data, reads, predictor)
     except NotAffine as reason:
