@@ -132,7 +132,10 @@ class Finest:
         self.sums = self.sums._replace(members=members, own=own)
         if self.strata > 1:
             return
-        values, vectors = torch.linalg.eigh(own[0][square_index(k, own.device)].movedim(2, 0))  # Z: (classes, K, K)
+        if k == 1:
+            values, vectors = own[0].mT, torch.ones_like(own[0].mT.unsqueeze(2))
+        else:
+            values, vectors = torch.linalg.eigh(own[0][square_index(k, own.device)].movedim(2, 0))  # Z: (classes, K, K)
         values = torch.where(values > RANK * values.amax(1, keepdim=True), values, 0.0)
         roots = values.sqrt()
         u = (roots.unsqueeze(2) * vectors.mT).movedim(0, 2)

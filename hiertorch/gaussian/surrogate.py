@@ -8,10 +8,10 @@ chosen, the model with the responses z and the weights w in place of the likelih
 of `hiertorch.gaussian.collapse` serves it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ MANY_CROSSED = 60
 
 MOST_PRODUCTS = 20_000_000
 """Numbers that products of coefficients' columns by group may be, for that."""
+
+Found = TypeVar("Found")
 
 OFFSET = "offset of the predictor"
 """The column of the data that holds it."""
@@ -111,6 +113,44 @@ class SurrogateModel(Model):
         return torch.cat(found, 2)
 
 
+class ComposedOnce(Composed):
+    """Of a surrogate with the same columns for all sites: what they are at one value of the rest, computed once.
+
+    Args:
+        like: whose model and parts these are.
+        data: what priors read.
+        anchor: that value; the object itself is known again, as the data's columns are.
+        known: what has been found, for all sites.
+    """
+
+    def __init__(
+        self, like: Composed, data: Data, anchor: Mapping[str, Tensor], known: dict[str, tuple[Tensor, object]]
+    ) -> None:
+        super().__init__(like.model, data, like.parts, like.means)
+        self._anchor, self._known = anchor, known
+
+    def design(self, rest: Mapping[str, Tensor], data: Data) -> tuple[Tensor, dict[str | None, Tensor]]:
+        """See `Composed.design`."""
+        return self._once("design", lambda: super(ComposedOnce, self).design(rest, data), rest, data)
+
+    def slopes(self, rest: Mapping[str, Tensor], numbers: Sequence[tuple[str, int]], rows: Data) -> Tensor:
+        """See `Composed.slopes`."""
+        what = f"slopes in {list(numbers)}"
+        return self._once(what, lambda: super(ComposedOnce, self).slopes(rest, numbers, rows), rest, rows)
+
+    def scale(self, rest: Mapping[str, Tensor], data: Data, chains: int) -> Tensor:
+        """See `Composed.scale`."""
+        return self._once(f"scale {chains}", lambda: super(ComposedOnce, self).scale(rest, data, chains), rest, data)
+
+    def _once(self, what: str, find: Callable[[], Found], rest: Mapping[str, Tensor], rows: Data) -> Found:
+        if rest is not self._anchor:
+            return find()
+        if what not in self._known:
+            self._known[what] = rows[OFFSET], find()
+        whose, found = self._known[what]
+        return cast(Found, found) if whose is rows[OFFSET] else find()  # of other rows, or these in another order
+
+
 class Cells(NamedTuple):
     """Rows that read the same effects, and have one joint site.
 
@@ -159,7 +199,7 @@ class Surrogate:
     """
 
     def __init__(self, model: Model, data: Data, reads: Reads, predictor: Predictor) -> None:
-        self.predictor, self.cells = predictor, None
+        self.predictor, self.cells, self._known = predictor, None, dict[str, tuple[Tensor, object]]()
         self.sets, self.own, self.weights, one = sets_of(data), data.y.dim() == 2, None, data.of_chains(0)
         if data.weights is not None and data.weights.dim() == 2:
             self.weights = data.weights[: self.sets]
@@ -264,7 +304,10 @@ class Surrogate:
             middle = data.replace(
                 y=torch.stack([z for z, _ in each]).mean(0), weights=sum(w for _, w in each) / len(sets)
             )
-        composed = Composed(affine.composed.model, middle, affine.composed.parts, affine.composed.means)
+        if sites.shifts:
+            composed = Composed(affine.composed.model, middle, affine.composed.parts, affine.composed.means)
+        else:
+            composed = ComposedOnce(affine.composed, middle, affine.anchor, self._known)
         return Collapsed(replace(affine, composed=composed), middle, sets, reduces=not self.crosswise)
 
 

@@ -108,3 +108,23 @@ def test_there_is_no_density_where_scales_leave_the_range_of_numbers(made):
     for name in scales:
         some = {other: sigma if other == name else torch.ones_like(sigma) for other in scales}
         assert ladder.rungs(some, noise[:, :4]).log_marginal.isnan().tolist() == [False, True, True, True]
+
+
+def test_what_is_known_of_rows_serves_other_sites(made):
+    """Columns are found once; sums are those of sites, in whatever order rows are given."""
+    ladder, sites, *_ = made
+    surrogate = ladder.collapsed.affine.composed.model  # stands for the model
+    other = Sites(sites.z.flip(0), sites.w.flip(0) + 0.1, {})
+    model, data = surrogate.stands_for, surrogate.fitted
+    order = torch.arange(ROWS).flip(0)
+    found = []
+    for rows in (data, data.take(order)):
+        with torch.no_grad(), validation(False):
+            one = find_surrogate(model, rows, inspect(model, rows)[0])
+            first = sites if rows is data else Sites(sites.z[order], sites.w[order], {})
+            last = other if rows is data else Sites(other.z[order], other.w[order], {})
+            found.append([one.given(some).grams for some in (first, last)])
+            fresh = find_surrogate(model, rows, inspect(model, rows)[0]).given(last).grams
+        assert torch.equal(found[-1][1].packed, fresh.packed) and torch.equal(found[-1][1].left, fresh.left)
+    for mine, turned in zip(*found, strict=True):
+        torch.testing.assert_close(mine.left.sum(2)[:, -1], turned.left.sum(2)[:, -1])
