@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hiertorch.model.latent import Derived, Latent
     from hiertorch.model.model import Model
     from hiertorch.model.ordering import ordered
+    from hiertorch.model.simplexes import simplex
     from hiertorch.models.simulation import simulate_grouped
     from hiertorch.posterior import Posterior, concat
     from hiertorch.priorgrid import prior_grid
@@ -81,6 +82,7 @@ __all__ = [
     "prior_grid",
     "priors",
     "sample",
+    "simplex",
     "simulate_grouped",
     "truncated",
 ]
@@ -107,6 +109,7 @@ PLACES = {
     "model.latent": ("Derived", "Latent"),
     "model.model": ("Model",),
     "model.ordering": ("ordered",),
+    "model.simplexes": ("simplex",),
     "models.simulation": ("simulate_grouped",),
     "posterior": ("Posterior", "concat"),
     "priorgrid": ("prior_grid",),

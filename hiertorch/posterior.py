@@ -67,8 +67,8 @@ class Posterior(Fit):
         Args:
             frame: new rows, with the columns and groupings that the data were read from, and no column that the fitted
                 frame did not have.
-            kind: "mean", of ordered categories the expected code from 0 on; "response" for simulated y; "probability"
-                for that of each category.
+            kind: "mean", of ordered categories the expected code from 0 on, of others as "probability"; "response" for
+                simulated y; "probability" for that of each category.
             new_groups: "sample" draws their effects, "population" sets them to the mean of their prior in each draw,
                 "error" refuses them; left out, "sample" with a warning that names them.
             ci_prob: probability within the interval.

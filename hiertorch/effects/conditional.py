@@ -102,7 +102,7 @@ def conditional_effects(
 ) -> ConditionalEffects:
     """See `hiertorch.posterior.Posterior.conditional_effects`."""
     check_count("resolution", resolution, 2)
-    one = settings_of(settings)
+    one = settings_of(fit, settings)
     if one.by is not None or one.average:
         raise DataError("conditional_effects has one mean for each value: by= and average= are for predictions.")
     check_probability(one.ci_prob)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution
 
 from hiertorch.arguments import check_probability
 from hiertorch.draws import summaries
@@ -33,6 +33,11 @@ def r2(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:
     model, data = look.model, look.data
     if overrides(model, "log_likelihood"):
         raise ModelError("R^2 needs a likelihood that tells its mean and variance; the model writes log_likelihood.")
+    if isinstance(fit.fitted.reads.response, Categorical):
+        raise ModelError(
+            "R^2 is the share of a variance, and categories without order have none: criterion() says how well they "
+            "are predicted."
+        )
     look.hold()
     grouped = any(latent.plate is not None for latent in model.latents.values())
     names = ["conditional", "marginal"] if grouped else ["conditional"]

@@ -11,7 +11,7 @@ within a draw, so that intervals are those of the average.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from hiertorch.draws.summaries import CI_PROB, moments
 from hiertorch.effects.means import means, thinned
 from hiertorch.effects.rows import Columns, cells, missing
 from hiertorch.errors import DataError
-from hiertorch.predict.categories import KIND, categories
+from hiertorch.predict.categories import KIND, asked, categories
 
 DRAWS = 4_000
 """That are looked at unless more are asked for."""
@@ -59,7 +59,8 @@ class Settings:
     """What predictions, comparisons and slopes have in common.
 
     Attributes:
-        kind: "mean", or "probability" of each category of a response that is categories.
+        kind: "mean", or "probability" of each category of a response that is categories; of categories without order
+            that is meant by "mean", too.
         by: columns, over whose cells of rows is averaged.
         average: over all rows, or those of a cell.
         new_groups: "average" over the effects of groups that were not fitted, "sample" draws one for each label, and
@@ -80,7 +81,7 @@ class Settings:
 
 def predictions(fit: Fit, frame: Table | None = None, **settings: object) -> Estimates:
     """See `hiertorch.posterior.Posterior.predictions`."""
-    one = settings_of(settings)
+    one = settings_of(fit, settings)
     columns = Columns.of(fit.fitted)
     given = columns.rows() if frame is None else as_frame(frame)
     rows = columns.with_groups(given, one.new_groups)
@@ -164,7 +165,7 @@ def _contrasts(
     settings: Mapping[str, object],
     pairs: Callable[[Columns, str, pd.DataFrame, object], list[Pair]],
 ) -> Estimates:
-    one = settings_of(settings)
+    one = settings_of(fit, settings)
     columns = Columns.of(fit.fitted)
     wanted: Mapping[str, object]
     if isinstance(variables, Mapping):
@@ -196,14 +197,14 @@ def _contrasts(
     return Estimates(*estimated(fit, torch.cat(drawn, 2), table, one))
 
 
-def settings_of(given: Mapping[str, object]) -> Settings:
+def settings_of(fit: Fit, given: Mapping[str, object]) -> Settings:
     """Settings by name, or a DataError for one that there isn't."""
     if unknown := [name for name in given if name not in Settings.__dataclass_fields__]:
         raise DataError(f"{unknown[0]}= is not known here; there are {', '.join(Settings.__dataclass_fields__)}.")
     named: dict[str, Any] = {**given}
     one = Settings(**named)
     check_probability(one.ci_prob)
-    return one
+    return replace(one, kind=asked(fit.fitted, one.kind))
 
 
 def _check_size(few: Fit, number: int) -> None:

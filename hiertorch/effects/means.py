@@ -7,10 +7,12 @@ Of a row whose groups were fitted the mean has their effects. Of any other it is
 with eta_0 the linear predictor at the mean of effects, z' S z its variance by those of new groups, and mu the family's
 mean: what a row of a new group has on average over groups. By Gauss-Hermite quadrature, so that intervals have no error
 of simulation. For a curved link this is not the mean at effects of 0 ("population"), nor that of one new group, whose
-effect is drawn ("sample").
+effect is drawn ("sample"). Of several predictors, those of categories, t is a vector with their covariance, and the
+quadrature a product of rules, or of more than two predictors a sequence of normal points that are spread evenly.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -35,8 +37,14 @@ NEW_GROUPS = ("average", "sample", "population")
 
 KINDS = ("mean", KIND)
 
-NODES = 32
-"""Of the quadrature."""
+NODES = {1: 32, 2: 16}
+"""Of the quadrature along each of one or two predictors."""
+
+POINTS = 1024
+"""Of more predictors."""
+
+LEAST = 1e-15
+"""Weight of a node that matters."""
 
 CLOSE = {torch.float64: 1e-8, torch.float32: 1e-3}
 """How near a mean is to that of the model's likelihood."""
@@ -99,7 +107,8 @@ class _Averaged:
         """Of some draws, `(n, rows)` or `(n, rows, categories)`."""
         centre = self.model.values(self.setting.values(at, population=True))
         eta = self._eta(centre)
-        variance = torch.zeros_like(eta)
+        several = self.family.several
+        covariance = torch.zeros_like(eta.unsqueeze(-1) * eta.unsqueeze(-2) if several else eta)
         for name in self.names:
             prior = self.model.prior(name, centre, self.setting.whole)
             if not _is_normal(prior):
@@ -107,11 +116,15 @@ class _Averaged:
                     f"averages over groups need normal effects, and {name!r} has another prior: {INSTEAD}."
                 )
             for shift in roots(prior, centre[name]):
-                variance += (self._moved(at, centre, name, shift) - eta).square()
+                moved = self._moved(at, centre, name, shift) - eta
+                covariance += moved.unsqueeze(-1) * moved.unsqueeze(-2) if several else moved.square()
         self.checked = True
-        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-        sd, parts = variance.sqrt(), zip(nodes.tolist(), (weights / weights.sum()).tolist(), strict=True)
-        return sum((weight * self._mean(eta + sd * node, centre) for node, weight in parts), eta.new_zeros(()))
+        root = _root(covariance) if several else covariance.sqrt()
+        total = eta.new_zeros(())
+        for node, weight in zip(*_rule(eta.shape[-1] if several else 1), strict=True):
+            away = root @ eta.new_tensor(node) if several else root * node[0]
+            total = total + weight * self._mean(eta + away, centre)
+        return total
 
     def _moved(self, at: Tensor, centre: Values, name: str, shift: Tensor) -> Tensor:
         """eta where effects of new groups are shifted."""
@@ -137,7 +150,8 @@ class _Averaged:
         eta = self.model.linear_predictor(v, self.rows)
         if eta is None:
             raise ModelError(f"{type(self.model).__name__} does not tell its linear predictor apart: {INSTEAD}.")
-        return eta.expand(len(next(iter(v.values()))), self.rows.n_rows)
+        several = eta.shape[-1:] if self.family.several else ()
+        return eta.expand(len(next(iter(v.values()))), self.rows.n_rows, *several)
 
     def _of(self, v: Values) -> Tensor:
         """As the model itself has it."""
@@ -147,7 +161,7 @@ class _Averaged:
     def _mean(self, eta: Tensor, v: Values) -> Tensor:
         if self.kind == KIND:
             found = probabilities(self.family.distribution(eta, self.model.row_parameters(v, self.rows), self.rows))
-            return found.expand(*eta.shape, -1)
+            return found.expand(*eta.shape[:2], -1)
         mean = self.family.mean(eta, self.model.row_parameters(v, self.rows), self.rows)
         if mean is None:
             raise ModelError(f"family {self.family.name!r} does not tell its mean.")
@@ -157,3 +171,24 @@ class _Averaged:
 def _is_normal(prior: Distribution) -> bool:
     base = prior.base_dist if isinstance(prior, Independent) else prior
     return isinstance(base, Normal | MultivariateNormal)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """Lower triangles R with R R' = S, `(..., K, K)`, also of those S that are singular."""
+    k, eps = covariance.shape[-1], torch.finfo(covariance.dtype).eps
+    size = covariance.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=torch.finfo(covariance.dtype).tiny / eps)
+    eye = torch.eye(k, dtype=covariance.dtype, device=covariance.device)
+    return torch.linalg.cholesky(covariance + (8.0 * k * eps * size)[..., None, None] * eye)
+
+
+@cache
+def _rule(dimensions: int) -> tuple[list[list[float]], list[float]]:
+    """Nodes and weights of E[f(z)], z ~ Normal(0, I): nodes of a weight that can't matter are left out."""
+    if dimensions not in NODES:
+        points = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=0).draw(POINTS, dtype=torch.float64)
+        return torch.special.ndtri(points.clamp(min=0.5 / POINTS**2)).tolist(), [1.0 / POINTS] * POINTS
+    x, w = np.polynomial.hermite_e.hermegauss(NODES[dimensions])
+    nodes = np.stack(np.meshgrid(*[x] * dimensions, indexing="ij"), -1).reshape(-1, dimensions)
+    weights = np.stack(np.meshgrid(*[w / w.sum()] * dimensions, indexing="ij"), -1).reshape(-1, dimensions).prod(1)
+    kept = weights > LEAST
+    return nodes[kept].tolist(), (weights[kept] / weights[kept].sum()).tolist()

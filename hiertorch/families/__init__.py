@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 from hiertorch.errors import ModelError
 from hiertorch.families.asymmetric_laplace import AsymmetricLaplace
+from hiertorch.families.categorical import Categorical
 from hiertorch.families.counts import Geometric, NegativeBinomial, NegativeBinomial1, Poisson
 from hiertorch.families.family import Derivatives, Family
 from hiertorch.families.gaussian import Gaussian
 from hiertorch.families.incomplete import Censored, Truncated
 from hiertorch.families.links import CLOGLOG, IDENTITY, INVERSE, LOG, LOGIT, PROBIT, SOFTPLUS, SQRT, Link
 from hiertorch.families.lognormal import LogNormal
-from hiertorch.families.ordinal import AdjacentCategories, Cumulative, StoppingRatio
+from hiertorch.families.ordinal import AdjacentCategories, Cumulative, Ordinal, StoppingRatio
 from hiertorch.families.positive import Exponential, Gamma, InverseGaussian, Weibull
 from hiertorch.families.shares import Beta
 from hiertorch.families.skew_normal import SkewNormal
@@ -24,12 +25,12 @@ from hiertorch.families.zeros import Hurdle, ZeroInflated, ZeroOneInflated
 
 __all__ = [
     "CLOGLOG",
+    "CODED",
     "IDENTITY",
     "INVERSE",
     "LOG",
     "LOGIT",
     "NAMES",
-    "ORDINAL",
     "PROBIT",
     "SOFTPLUS",
     "SQRT",
@@ -39,6 +40,7 @@ __all__ = [
     "Beta",
     "BetaBinomial",
     "Binomial",
+    "Categorical",
     "Censored",
     "Cumulative",
     "Derivatives",
@@ -85,8 +87,10 @@ NAMES: dict[str, Callable[[], Family]] = {**{kind.name: kind for kind in KINDS},
 """The built-in families by the names that configs and `family=` take."""
 
 
-ORDINAL = {kind.name: kind for kind in (Cumulative, StoppingRatio, AdjacentCategories)}
-"""Those of ordered categories, which are told how many there are."""
+CODED: dict[str, type[Ordinal] | type[Categorical]] = {
+    kind.name: kind for kind in (Cumulative, StoppingRatio, AdjacentCategories, Categorical)
+}
+"""Those of categories, which are told how many there are."""
 
 
 def named(family: Family | str) -> Family:
@@ -99,8 +103,8 @@ def named(family: Family | str) -> Family:
         return family
     if isinstance(family, str) and family in NAMES:
         return NAMES[family]()
-    if isinstance(family, str) and family in ORDINAL:
-        kind = ORDINAL[family].__name__
+    if isinstance(family, str) and family in CODED:
+        kind = CODED[family].__name__
         raise ModelError(
             f"{family!r} is told its categories: take ht.families.{kind}(categories=4), or ht.fit and ht.formula, "
             "which count those of the response."

@@ -41,8 +41,9 @@ class Family:
         formula: of a row, for print.
         link: from the mean to eta, or from what its docstring says in place of the mean; in a class its default.
         links: those that it can be made with, the default first.
-        parameters: the linear predictors that each row has. Of K > 1, eta is `(chains, rows, K)`, first derivatives are
-            the same and second ones `(chains, rows, K, K)`; ready structures build one.
+        parameters: the linear predictors that each row has. Of K others than "eta" alone, eta is
+            `(chains, rows, K)`, first derivatives are the same and second ones `(chains, rows, K, K)`; formulas build
+            them all (`of_parameter`), ready structures one.
         latents: those that it reads beside eta, with their prior for data whose response has an sd of about 1.
         scales: those of its latents that are scales in a unit of y (`unit_of_scales`), whose prior the data can choose.
         columns: names of the columns that it reads.
@@ -90,6 +91,15 @@ class Family:
     def has_default_link(self) -> bool:
         """Whether its closed forms hold, which are those of its default link."""
         return self.link == self.links[0]
+
+    @property
+    def several(self) -> bool:
+        """Whether eta has a last axis, of the predictors that `parameters` names."""
+        return self.parameters != Family.parameters
+
+    def of_parameter(self, name: str) -> "Family":
+        """The family that says level and spread of one of its predictors, itself if it has but one."""
+        return self
 
     @property
     def scaled(self) -> bool:

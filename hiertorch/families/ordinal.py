@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from hiertorch.data.table import Data
-from hiertorch.errors import ModelError
+from hiertorch.families.coded import labels_of, shares
 from hiertorch.families.family import Family
 from hiertorch.families.links import LOGIT, PROBABILITIES, Link
 from hiertorch.model import ordinals
@@ -40,7 +39,7 @@ class Ordinal(Family):
     ascending: ClassVar[bool] = False
 
     def __init__(self, categories: int | Sequence[object] | None = None, link: Link | str | None = None) -> None:
-        self.categories = _labels(type(self).__name__, categories)
+        self.categories = labels_of(type(self).__name__, categories)
         self.set_link(link)
         number = len(self.categories) - 1
         between = [f"{a}|{b}" for a, b in zip(self.categories[:-1], self.categories[1:], strict=True)]
@@ -60,7 +59,7 @@ class Ordinal(Family):
 
     def statistics(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The share of each category."""
-        return {f"share of {label}": partial(_share, code) for code, label in enumerate(self.categories)}
+        return shares(self.categories)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.categories)}, {self.link.name!r})"
@@ -108,20 +107,3 @@ class AdjacentCategories(Ordinal):
     name = "acat"
     link, links = LOGIT, (LOGIT,)
     kind = ordinals.AdjacentCategories
-
-
-def _labels(family: str, categories: int | Sequence[object] | None) -> tuple[str, ...]:
-    if isinstance(categories, int) and not isinstance(categories, bool):
-        categories = range(categories)
-    if isinstance(categories, Sequence) and not isinstance(categories, str):
-        labels = tuple(map(str, categories))
-        if len(labels) >= 2 and len(set(labels)) == len(labels):
-            return labels
-    raise ModelError(
-        f"{family} has two categories or more, {family}(categories=4) or {family}(categories=['low', 'high']); found "
-        f"{categories!r}."
-    )
-
-
-def _share(code: int, y: Tensor) -> Tensor:
-    return (y == code).to(y).mean(1)

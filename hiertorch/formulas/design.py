@@ -5,7 +5,7 @@ The data have the columns `common design` `(rows, P)`, of what all rows share bu
 there are any, whatever the frame's are called.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,10 @@ from hiertorch import wording
 from hiertorch.data.remake import Remake
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError
+from hiertorch.formulas.categories import codes_of, leveled
 from hiertorch.formulas.columns import columns_read, factors_read, inputs_read
 from hiertorch.formulas.encoding import Matrix
-from hiertorch.formulas.parsing import NAME, Parts
+from hiertorch.formulas.parsing import Parts
 from hiertorch.formulas.predictors import Predictor, column_of, effects_of, single
 from hiertorch.formulas.told import Cuts
 
@@ -29,7 +30,7 @@ class Encoding:
         parts: of the formula.
         frame: the rows that are fitted, without missing values in the columns that the formula reads.
         functions: by name, which the formula may call.
-        coded: whether the response is coded by its categories.
+        categories: of a response that is coded by them, in order; none where it is numbers.
 
     Attributes:
         predictors: of each parameter of the rows that has one, that of the mean first.
@@ -47,7 +48,7 @@ class Encoding:
     """
 
     def __init__(
-        self, parts: Parts, frame: pd.DataFrame, functions: Mapping[str, object], *, coded: bool = False
+        self, parts: Parts, frame: pd.DataFrame, functions: Mapping[str, object], categories: Sequence[Hashable] = ()
     ) -> None:
         self.parts, self.every = parts, tuple(frame.columns)
         self.frame = frame[columns_read(parts, frame)]
@@ -64,10 +65,8 @@ class Encoding:
         self.success: Hashable | None = None
         self._counts: tuple[Matrix, Matrix] | None = None
         self._response: Matrix | None = None
-        self.categories: tuple[Hashable, ...] = ()
-        if coded:
-            self.categories = _categories(parts.response, frame)
-        else:
+        self.categories = tuple(categories)
+        if not self.categories:
             self._read_left(frame, functions)
         if "rate" in parts.told:
             exposure = single("rate", parts.told["rate"], frame, functions).values[:, 0]
@@ -77,7 +76,7 @@ class Encoding:
 
     def _read_left(self, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
         text = self.parts.response
-        name, level = _leveled(text)
+        name, level = leveled(text)
         if (two := _two(text)) is not None:
             if "trials" in self.told:
                 raise ModelError(f"the response {text!r} names trials, and trials() does so again: leave one out.")
@@ -93,7 +92,7 @@ class Encoding:
     @property
     def response(self) -> str:
         """What the response is called."""
-        name, _ = _leveled(self.parts.response)
+        name, _ = leveled(self.parts.response)
         return name or self.parts.response
 
     @property
@@ -140,7 +139,7 @@ class Encoding:
             return self._response.at(frame)[:, 0]
         values = column_of(frame, self.response)
         if self.categories:
-            return _codes(self.response, self.categories, values)
+            return codes_of(self.response, self.categories, values)
         return (values == self.success).to_numpy(np.float64)
 
 
@@ -155,42 +154,6 @@ def _two(text: str) -> tuple[str, str, bool] | None:
                     return inside[:at].strip(), inside[at + 1 :].strip(), name == "cbind"
             raise ModelError(f"{name}() takes two counts, as in cbind(successes, failures); found {text!r}.")
     return None
-
-
-def _leveled(text: str) -> tuple[str | None, str | None]:
-    """Column and level of use["Y"], or a column alone; None and None of an expression."""
-    name, _, rest = text.partition("[")
-    if NAME.fullmatch(name.strip()) and (not rest or rest.endswith("]")):
-        return name.strip().strip("`"), rest[:-1].strip().strip("\"'") if rest else None
-    return None, None
-
-
-def _categories(text: str, frame: pd.DataFrame) -> tuple[Hashable, ...]:
-    """Those of a response that occur, in the order of its categories or numbers."""
-    name, level = _leveled(text)
-    if name is None or level is not None or _two(text) is not None:
-        raise ModelError(f"the response of ordered categories is a column alone; found {text!r}.")
-    column = column_of(frame, name)
-    kind = column.dtype
-    if isinstance(kind, pd.CategoricalDtype):
-        return tuple(one for one in kind.categories if (column == one).any())
-    if pd.api.types.is_bool_dtype(kind) or not _numeric(column) or (column != column.round()).any():
-        raise DataError(
-            f"the response {name!r} has categories in no order that is known: make it whole numbers, or "
-            f"pandas.Categorical(frame[{name!r}], categories=[...], ordered=True) with its categories in order."
-        )
-    return tuple(int(x) for x in np.unique(column.to_numpy()))
-
-
-def _codes(name: str, categories: tuple[Hashable, ...], column: pd.Series) -> np.ndarray:
-    """Number of each row's category, `(rows,)`."""
-    codes = pd.Index(categories, tupleize_cols=False).get_indexer(pd.Index(column.to_numpy()))
-    if (bad := np.flatnonzero(codes < 0)).size:
-        raise DataError(
-            f"the response {name!r} is {wording.show(column.iloc[bad[0]])} in row {bad[0]} (from 0); its categories: "
-            f"{wording.listed(categories)}."
-        )
-    return codes.astype(np.float64)
 
 
 def _numeric(column: pd.Series) -> bool:

@@ -1,7 +1,7 @@
 """`ht.formula` and `ht.fit`: text and a frame in, a model and its data, or a posterior, out."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -14,13 +14,14 @@ from hiertorch.data.frames import as_frame
 from hiertorch.data.remake import Remake
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError, ModelError, OptionError, warn
-from hiertorch.families import ORDINAL, Bernoulli, Binomial, Family, Gaussian, named
+from hiertorch.families import CODED, Bernoulli, Binomial, Family, Gaussian, named
+from hiertorch.formulas.categories import by_category, categories_of
 from hiertorch.formulas.columns import NA, complete, in_order
 from hiertorch.formulas.design import Encoding
 from hiertorch.formulas.habits import check_options, check_priors
 from hiertorch.formulas.model import FormulaModel
 from hiertorch.formulas.notes import matrices_of, stand_in
-from hiertorch.formulas.parsing import parse
+from hiertorch.formulas.parsing import Parts, parse
 from hiertorch.formulas.predictors import Predictor, effects_of
 from hiertorch.formulas.ranks import warn_of_groups, warn_of_spare
 from hiertorch.formulas.responses import check_family, check_response
@@ -48,8 +49,9 @@ def formula(
         frame: a pandas DataFrame, a mapping of columns, or a table with the Arrow interface (polars, pyarrow, DuckDB).
         family: "gaussian", "bernoulli", "binomial", "poisson", "negative_binomial", "student_t", or another of
             `hiertorch.families`, by name or as an object. The response of "cumulative", "sratio" and "acat" is whole
-            numbers or a `pandas.Categorical`, whose categories that occur count, in their order. With trials(n),
-            cbind() or proportion() "binomial" is that of counts, without them of rows of 0 and 1.
+            numbers or a `pandas.Categorical`, whose categories that occur count, in their order; that of "categorical"
+            is any labels, of which the first is the reference. With trials(n), cbind() or proportion() "binomial" is
+            that of counts, without them of rows of 0 and 1.
         priors: latent, or latent[entry], such as "beta[SES]" -> prior, a distribution or text such as "Normal(0, 1)",
             in place of those that the data choose.
         na: "error", or "drop" for rows that lack a value that the formula reads.
@@ -57,7 +59,9 @@ def formula(
         dtype: of the data, float64 or float32.
         parameters: predictors of other parameters of the rows, sigma="~ z + (1 | school)": log(sigma) is linear, as is
             that of any positive one, and logit(zi) of any probability. (1 |i| school) in two predictors makes effects
-            of both correlated.
+            of both correlated. "categorical" has a predictor for each category but the reference, with the terms of
+            the formula or those of mu_<category>="~ 1", whose latents and entries end or begin with the category; (1
+            |i| school) makes effects of all correlated.
 
     Raises:
         ModelError: for a formula that can't be read, with the place; for a family or prior that doesn't fit.
@@ -80,8 +84,9 @@ def formula(
     check_response(family, parts, table)
     if dropped:
         warn(f"{dropped} rows lack a value that the formula reads, and are left out.")
-    encoding = Encoding(parts, table, functions or {}, coded=_coded(family))
-    model = FormulaModel(encoding, _family(family, encoding), priors)
+    own, parts, categories = _told_categories(family, parts, table)
+    encoding = Encoding(parts, table, functions or {}, categories)
+    model = FormulaModel(encoding, _family(own, encoding), priors)
     for one in encoding.predictors:
         warn_of_spare(one, one.all_at(table), leveled=one.intercept)
     warn_of_groups(encoding.effects, table)
@@ -206,9 +211,29 @@ def fit(
     return sample(model, data, **options)
 
 
-def _coded(given: Family | str) -> bool:
-    """Whether a family has categories by which the response is coded."""
-    return given in ORDINAL if isinstance(given, str) else bool(getattr(given, "categories", ()))
+def _told_categories(
+    given: Family | str, parts: Parts, frame: pd.DataFrame
+) -> tuple[Family | str, Parts, tuple[Hashable, ...]]:
+    """A family that is of categories with those of the response, the formula with a predictor for each of them where
+    the family has several, and these categories; any other family and formula as they are.
+    """
+    if not (given in CODED if isinstance(given, str) else isinstance(given, Family) and given.categories):
+        return given, parts, ()
+    kind = CODED[given] if isinstance(given, str) else type(given)
+    found = categories_of(parts.response, frame, ordered=bool(kind.thresholds))
+    family = CODED[given](found) if isinstance(given, str) else given
+    known, labels = family.categories, tuple(map(str, found))
+    if len(known) != len(labels):
+        raise DataError(
+            f"{family!r} has {len(known)} categories, and the response {parts.response!r} has {len(labels)} "
+            f"({wording.listed(labels)})."
+        )
+    if known != labels and {*known} == {*labels}:
+        raise DataError(
+            f"{family!r} has the categories {wording.listed(known)}, and the response {parts.response!r} has them in "
+            f"another order ({wording.listed(labels)}): list them in this one."
+        )
+    return family, by_category(parts, family.parameters) if family.several else parts, found
 
 
 def _family(given: Family | str, encoding: Encoding) -> Family:
@@ -218,15 +243,8 @@ def _family(given: Family | str, encoding: Encoding) -> Family:
         family: Family = Binomial("trials") if trials else Bernoulli()
     elif isinstance(given, str) and given == "gaussian" and se:
         family = Gaussian(se="se")
-    elif isinstance(given, str) and encoding.categories:
-        family = ORDINAL[given](encoding.categories)
     else:
         family = named(given)
-    if len(family.categories) != len(encoding.categories):
-        raise DataError(
-            f"{family!r} has {len(family.categories)} categories, and the response {encoding.response!r} has "
-            f"{len(encoding.categories)} ({wording.listed(encoding.categories)})."
-        )
     if trials and "trials" not in family.columns:
         raise ModelError(f'the formula tells trials, which family={given!r} does not read: take family="binomial".')
     if se and not (isinstance(family, Gaussian) and family.se):

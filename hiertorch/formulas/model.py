@@ -37,7 +37,7 @@ class FormulaModel(Designed):
     e_gj ~ MultivariateNormal(0, D_g L_g L_g' D_g),  D_g = diag(sigma_g).
 
     A parameter of the rows such as sigma may have a predictor of its own, log(sigma_i) = mu_sigma + ..., whose latents
-    end in its name.
+    end in its name, as those of the predictor of a category end in the category.
 
     Its latents: `mu`, the intercept; `beta`, with the terms' labels; for each grouping g `sigma_g`, `L_g` where effects
     are correlated (and `rho_g`, their correlations, in the posterior) and `effects_g`; and those of the family. Effects
@@ -60,11 +60,13 @@ class FormulaModel(Designed):
         self.encoding, self.family = encoding, family
         self.formula = encoding.parts.text
         self.texts: dict[str, str] = {}
-        self.inverses = {one.parameter: _inverse(family, one.parameter) for one in encoding.predictors[1:]}
+        self._own = encoding.predictors if family.several else encoding.predictors[:1]  # that make eta
+        self._others = encoding.predictors[len(self._own) :]
+        self.inverses = {one.parameter: _inverse(family, one.parameter) for one in self._others}
         self._units = {
-            one.parameter: Unit(family, one.offset, latent_of(one.parameter) or None, one.intercept)
-            for one in encoding.predictors
-        }
+            one.parameter: Unit(family.of_parameter(one.parameter), one.offset, None, one.intercept)
+            for one in self._own
+        } | {one.parameter: Unit(family, one.offset, latent_of(one.parameter), one.intercept) for one in self._others}
         for one in encoding.predictors:
             self._add_common(one)
         for effects in encoding.effects:
@@ -150,8 +152,9 @@ class FormulaModel(Designed):
                 self.texts[name] = text
 
     def linear_predictor(self, v: Values, data: Data) -> Tensor:
-        """eta of the mean, `(chains, rows)`."""
-        return self._predictor(self.encoding.predictors[0], v, data)
+        """eta of the mean, `(chains, rows)`; of several predictors `(chains, rows, predictors)`."""
+        each = [self._predictor(one, v, data) for one in self._own]
+        return torch.stack(torch.broadcast_tensors(*each), -1) if self.family.several else each[0]
 
     def _predictor(self, one: Predictor, v: Values, data: Data) -> Tensor:
         leveled = one.intercept and not (self.family.thresholds and one is self.encoding.predictors[0])
@@ -174,13 +177,13 @@ class FormulaModel(Designed):
         """With those that have a predictor of their own, `(chains, rows)`."""
         made = {
             latent_of(one.parameter): self.inverses[one.parameter](self._predictor(one, v, data))
-            for one in self.encoding.predictors[1:]
+            for one in self._others
         }
         return _Rows(v, made) if made else v
 
     def design(self) -> Design:
-        """The family and its offset; predictors are columns of designs."""
-        return Design(self.family, self.encoding.predictors[0].offset)
+        """The family and the offset of its predictor, if it has one alone; predictors are columns of designs."""
+        return Design(self.family, None if self.family.several else self.encoding.predictors[0].offset)
 
     def coefficients(self) -> dict[str, list[str]]:
         """The intercept, or thresholds, and slopes of every predictor; those of another parameter than the mean begin

@@ -188,6 +188,8 @@ def effects_of(terms: Mapping[str, Terms], frame: pd.DataFrame, functions: Mappi
                 f"the effects of {plate!r} name {twice[0]!r} twice: write it in one term, as in (x | {plate}), or "
                 f"leave it out of the others, as in (1 | {plate}) + (0 + x | {plate})."
             )
+        if any(name == other.name for other in made):
+            raise ModelError(f"effects of two groupings or predictors would both be called {name!r}: rename a column.")
         made.append(effects)
     return made
 

@@ -33,7 +33,7 @@ class Unit:
     """Level and spread of a linear predictor, as the response tells.
 
     Attributes:
-        family: of the rows.
+        family: of the rows; of several predictors, that of the one (`Family.of_parameter`).
         offset: the data's column that is added to the predictor.
         latent: of the family, whose predictor it is, such as "sigma_y"; None for that of the mean.
         intercept: whether all rows share one; without, the level is part of what coefficients have to make.
@@ -83,7 +83,7 @@ class Following:
 
     def __call__(self, v: Values, data: Data) -> Distribution:
         """Independent over the entries; of an intercept a scalar."""
-        of = [(unit.latent, unit.intercept) for unit in self.units]
+        of = [(unit.latent, unit.intercept, unit.family) for unit in self.units]
         place, width = data.computed_once(("response", "formula", repr((self.role, self.column, of))), self._numbers)
         made: Distribution = HalfStudentT(DF, width) if self.role == "scale" else Normal(place, WIDE * width)
         if self.role == "ordered thresholds":

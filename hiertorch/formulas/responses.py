@@ -8,7 +8,7 @@ from pandas.api.types import is_numeric_dtype
 
 from hiertorch import wording
 from hiertorch.errors import DataError, ModelError
-from hiertorch.families import NAMES, ORDINAL, Family
+from hiertorch.families import NAMES, CODED, Family
 from hiertorch.formulas.habits import FAMILIES
 from hiertorch.formulas.parsing import NAME, Parts
 
@@ -18,7 +18,7 @@ TWO = ("bernoulli", "binomial")
 
 def check_family(given: Family | str) -> None:
     """Raises a ModelError for a name of other packages or in other letters, with the name that it has here."""
-    known = [*NAMES, *ORDINAL]
+    known = [*NAMES, *CODED]
     if not isinstance(given, str) or given in known:
         return
     name = given.partition("(")[0].strip().lower()
@@ -38,7 +38,7 @@ def check_response(family: Family | str, parts: Parts, frame: pd.DataFrame) -> N
     own = family if isinstance(family, str) else family.name
     name = parts.response.partition("[")[0].strip()
     column = frame.get(name.strip("`"), None) if NAME.fullmatch(name) else None
-    if not isinstance(column, pd.Series) or own in ORDINAL or bool(getattr(family, "categories", False)):
+    if not isinstance(column, pd.Series) or own in CODED or bool(getattr(family, "categories", False)):
         return
     if not is_numeric_dtype(column.dtype) and own not in TWO:
         levels = wording.listed(pd.unique(column.dropna()), 3)

@@ -70,10 +70,16 @@ def source(
         else:
             lines.append(f"    {_declared(name)} = ht.Latent({_text(reads.distributions[name])}{labels})")
     lines += ["", f"    family = {_made(family)}", "", "    def likelihood(self, v, data):"]
-    mean, *others = encoding.predictors
+    own = encoding.predictors if family.several else encoding.predictors[:1]
+    others = encoding.predictors[len(own) :]
     for one in others:
         lines += _predictor(encoding, one, one.parameter, leveled=one.intercept)
-    lines += _predictor(encoding, mean, "eta", leveled=mean.intercept and not family.thresholds)
+    for k, one in enumerate(own):
+        called = f"eta_{k + 1}" if family.several else "eta"
+        lines += _predictor(encoding, one, called, leveled=one.intercept and not family.thresholds)
+    if family.several:
+        each = ", ".join(f"eta_{k + 1}" for k in range(len(own)))
+        lines.append(f"        eta = torch.stack(torch.broadcast_tensors({each}), -1)")
     if others:
         inverse: dict[object, str] = {torch.exp: "{}.exp()", torch.sigmoid: "{}.sigmoid()", torch.positive: "{}"}
         made = {latent_of(name): inverse[own].format(name) for name, own in inverses.items()}
@@ -101,6 +107,10 @@ def _declared(name: str) -> str:
     return name if name.isidentifier() else f"vars()[{name!r}]"
 
 
+def _value(name: str) -> str:
+    return f"v.{name}" if name.isidentifier() else f"v[{name!r}]"
+
+
 def _effects_prior(effects: Effects) -> str:
     scale = f"v[{f'sigma_{effects.name}'!r}]"
     zero = f"torch.zeros_like({scale})"
@@ -118,16 +128,16 @@ def _effects_prior(effects: Effects) -> str:
 
 
 def _predictor(encoding: Encoding, one: Predictor, called: str, *, leveled: bool) -> Iterator[str]:
-    terms = [f"v.{one.called('mu')}"] if leveled else []
+    terms = [_value(one.called("mu"))] if leveled else []
     if one.column is not None:
-        terms.append(f"v.{one.called('beta')}[:, 0] @ data[{one.column!r}].mT")
+        terms.append(f"{_value(one.called('beta'))}[:, 0] @ data[{one.column!r}].mT")
     for effects in encoding.effects:
         own = f"v[{f'effects_{effects.name}'!r}][:, data[{effects.plate!r}]]"
         for k, intercept in effects.of(one.parameter):
             terms.append(f"{own}[..., {k}]" + ("" if intercept else f" * data[{effects.column!r}][:, {k}]"))
     if one.offset is not None:
         terms.append(f"data[{one.offset!r}]")
-    yield f"        {called} = {terms[0] if terms else '0.0'}"
+    yield f"        {called} = {terms[0] if terms else 'data.y.new_zeros(1, data.n_rows)'}"
     yield from (f"        {called} = {called} + {term}" for term in terms[1:])
 
 

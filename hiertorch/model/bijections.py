@@ -21,6 +21,8 @@ def bijection(support: Constraint) -> Transform:
         return IndependentTransform(bijection(support.base_constraint), support.reinterpreted_batch_ndims)
     if isinstance(support, OrderedVector):
         return ComposeTransform([Ascending(), IndependentTransform(bijection(support.base), 1)])
+    if support is constraints.simplex:
+        return LogRatios()
     if support is constraints.corr_cholesky:
         return CorrelationFactor()
     if support is constraints.lower_cholesky:
@@ -70,6 +72,45 @@ class Ascending(Transform):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """`(...)`."""
         return x[..., 1:].sum(-1)
+
+
+class LogRatios(Transform):
+    """x = softmax(V u), V' V = I, V' 1 = 0: shares of K by K - 1 numbers, u = V' log x, the isometric log-ratio
+    transform (Egozcue, Pawlowsky-Glahn, Mateu-Figueras & Barcelo-Vidal 2003) with Helmert's contrasts.
+
+    log |d(x_1, ..., x_{K-1}) / du| = sum_k log x_k + log(K) / 2. No share is made of what others leave, so that small
+    ones are exact wherever they stand.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.simplex
+    bijective = True
+
+    def _call(self, x: Tensor) -> Tensor:
+        return (x @ _contrasts(x.shape[-1], x)).softmax(-1).clamp(min=torch.finfo(x.dtype).tiny)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y.clamp(min=torch.finfo(y.dtype).tiny).log() @ _contrasts(y.shape[-1] - 1, y).mT
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """One more."""
+        return torch.Size((*shape[:-1], shape[-1] + 1))
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """One fewer."""
+        return torch.Size((*shape[:-1], shape[-1] - 1))
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """`(...)`."""
+        k = x.shape[-1]
+        return (x @ _contrasts(k, x)).log_softmax(-1).sum(-1) + 0.5 * math.log(k + 1)
+
+
+def _contrasts(k: int, like: Tensor) -> Tensor:
+    """V' `(k, k + 1)`: row j - 1 has 1 up to entry j, -j behind it, and length 1."""
+    j = torch.arange(1, k + 1, dtype=like.dtype, device=like.device).unsqueeze(1)
+    at = torch.arange(1, k + 2, dtype=like.dtype, device=like.device)
+    return ((at <= j).to(like) - j * (at == j + 1)) * (j * (j + 1)).rsqrt()
 
 
 class _RowByRow(Transform):

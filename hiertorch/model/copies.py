@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Beta, Distribution, Independent, LKJCholesky, TransformedDistribution
+from torch.distributions import Beta, Dirichlet, Distribution, Independent, LKJCholesky, TransformedDistribution
 from torch.distributions.transforms import Transform
 
 from hiertorch.errors import ModelError
@@ -31,6 +31,8 @@ def prior_text(distribution: Distribution) -> str:
         return f"ordered({prior_text(distribution.base)}, {distribution.size})"
     if isinstance(distribution, LKJCholesky):
         return f"LKJCholesky({distribution.dim}, {float(distribution.concentration):g})"
+    if isinstance(distribution, Dirichlet) and distribution.batch_shape == () and distribution.event_shape[0] <= 20:
+        return f"Dirichlet([{', '.join(f'{float(a):.4g}' for a in distribution.concentration)}])"
     # Of probs and logits one is given; parameters of what is made of others (a Beta of a Dirichlet) are properties.
     made_of_others = isinstance(distribution, TransformedDistribution)
     given = [name for name in distribution.arg_constraints if name in distribution.__dict__ and not made_of_others]

@@ -95,10 +95,15 @@ class Regression(Designed):
 
     def _add_latents_of_rows(self) -> None:
         """Declares the family's latents behind the structure's own, as a class body has them if it does."""
-        if len(self.family.parameters) > 1:
+        if self.family.several:
+            instead = (
+                f"write a formula, ht.fit('y ~ x + (1 | group)', frame, family={self.family.name!r})"
+                if self.family.categories
+                else "write a likelihood of your own, in an ht.Model"
+            )
             raise ModelError(
                 f"{self.family!r} has the predictors {', '.join(self.family.parameters)} for each row, and "
-                f"{type(self).__name__} makes one: write a likelihood of your own, in an ht.Model."
+                f"{type(self).__name__} makes one: {instead}."
             )
         if self.family.thresholds:
             raise ModelError(

@@ -79,10 +79,13 @@ def partition(effects: Effects, values: Mapping[str, Tensor], reads: Mapping[str
         raise ModelError("no effects of independent groups have a population.")
     if overrides(model, "log_likelihood"):
         raise ModelError("the model writes log_likelihood itself.")
+    family = family_of(model)
+    if family is not None and family.several:
+        raise ModelError(f"rows of {family!r} have several predictors, with variances of their own (`varcorr`).")
     at = spread_rows(data.n_rows, ROWS, data.device)
     means, more = copy.copy(data.take(at)), data.take(spread_rows(data.n_rows, 10 * ROWS, data.device))
     means.columns = {name: x.mean(0, keepdim=True).expand(len(at), *x.shape[1:]) for name, x in data.columns.items()}
-    typical, family = copy.copy(means.take(at.new_zeros(1))), family_of(model)
+    typical = copy.copy(means.take(at.new_zeros(1)))
     if family is not None:
         typical.columns = {**typical.columns, **{name: x.reshape(1) for name, x in family.typical_row(data).items()}}
     latents = [(data.size(plate), model.latents[name]) for plate, names in learnt.items() for name in names]

@@ -14,6 +14,13 @@ from hiertorch.models.design import family_of
 KIND = "probability"
 
 
+def asked(fitted: Fitted, kind: str) -> str:
+    """The kind of prediction: of categories without order, whose codes have no mean, "mean" is that of the indicator of
+    each, its probability.
+    """
+    return KIND if kind == "mean" and isinstance(fitted.reads.response, Categorical) else kind
+
+
 def probabilities(response: Distribution | None) -> Tensor:
     """P(y = k | latents), `(..., categories)`.
 

@@ -33,7 +33,7 @@ from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.draws.pareto import HIGHEST, smoothed
 from hiertorch.errors import DataError, ModelError, warn
-from hiertorch.predict.categories import event, lines
+from hiertorch.predict.categories import asked, event, lines
 from hiertorch.predict.predict import KINDS, Prediction, intervals
 from hiertorch.predict.scene import Setting
 from hiertorch.randomness import seeded
@@ -94,6 +94,7 @@ class Conditioned:
             DataError: for rows of other new groups, or of no new group, and for all that `Posterior.predict` refuses.
         """
         check_choice("kind", kind, KINDS)
+        kind = asked(self._fitted, kind)
         check_probability(ci_prob)
         posterior, data = self._posterior, self._fitted.data
         generator = posterior.generator("conditioned", seed, data.device)

@@ -19,7 +19,7 @@ from hiertorch.data.newrows import FrameRows, announce
 from hiertorch.draws import summaries
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError
-from hiertorch.predict.categories import lines
+from hiertorch.predict.categories import asked, lines
 from hiertorch.predict.scene import Setting
 from hiertorch.runtime.validating import validation
 
@@ -57,6 +57,7 @@ def predict(
     """See `hiertorch.posterior.Posterior.predict`."""
     fitted = fit.readable
     check_choice("kind", kind, KINDS)
+    kind = asked(fitted, kind)
     if new_groups is not None:
         check_choice("new_groups", new_groups, NEW_GROUPS)
     check_probability(ci_prob)

@@ -151,7 +151,7 @@ class TestBetaBinomial(FamilyContract):
 
 def test_every_name_is_a_family():
     kinds = [x for x in vars(families).values() if isinstance(x, type) and issubclass(x, families.Family)]
-    assert {kind.name for kind in kinds if kind.name} | set(families.MADE) == {*families.NAMES, *families.ORDINAL}
+    assert {kind.name for kind in kinds if kind.name} | set(families.MADE) == {*families.NAMES, *families.CODED}
     for name in families.NAMES:
         assert families.named(name).name == name
     with pytest.raises(ModelError, match=r"family is one of gaussian, .*; found 'normal'"):

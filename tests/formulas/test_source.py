@@ -13,6 +13,7 @@ def frame():
     n, r = 60, np.random.default_rng(1)
     kind, groups = [*"abc"] * 20, np.repeat([*"uvwxyz"], 10)
     numbers = {"y": r.normal(size=n), "x": r.normal(size=n), "z": r.normal(size=n), "count": r.poisson(3, n)}
+    numbers["spaced"] = ["on foot", "by car", "it's"] * 20
     return pd.DataFrame(
         {**numbers, "n": 9, "kind": pd.Categorical(kind, ordered=True), "A level": groups, "h": np.repeat([*"pqr"], 20)}
     )
@@ -24,6 +25,9 @@ CASES = [
     ("y ~ x + (x | h) + (0 + z | h)", {"sigma": "~ z + (1 | h)"}),
     ("y ~ x + (1 |i| h)", {"sigma": "~ z + (1 |i| h)"}),
     ("kind ~ x + (1 | h)", {"family": "acat"}),
+    ("kind ~ x + (x | h)", {"family": "categorical", "mu_c": "~ 0"}),
+    ("`A level` ~ x + (1 |i| h)", {"family": ht.families.Categorical([*"uvwxyz"], "w")}),
+    ("spaced ~ 1", {"family": "categorical"}),
     ("count ~ x", {"family": ht.families.Poisson(link="sqrt")}),
     ("count ~ x + offset(z) + (1 | h/kind)", {"family": "poisson"}),
     ("cbind(count, n) ~ x", {"family": "binomial", "priors": {"beta[x]": "StudentT(3, 0, 1)", "mu": "Normal(0, 2)"}}),
