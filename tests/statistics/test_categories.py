@@ -19,7 +19,7 @@ import torch
 from references import failures
 from scipy import stats
 from test_several_predictors import PARTS, off
-from test_structures_calibration import CHAINS, DATA_SETS, DRAWS, SCALE, SLOPE, THIN, p_values
+from test_structures_calibration import CHAINS, DRAWS, SCALE, SLOPE, THIN, p_values
 from torch import Tensor, distributions
 
 import hiertorch as ht
@@ -39,6 +39,10 @@ REFERENCES: dict[str, dict[str, dict[str, list[float]]]] = json.loads(
     Path(__file__).with_name("categories.json").read_text()
 )
 BOUND = float(stats.norm.isf(0.01 / 2 / sum(len(PARTS) * len(case) for case in REFERENCES.values())))
+
+
+DATA_SETS, FEW = 100, 40
+"""Of calibrations, and so many for a density that is far off."""
 
 
 class HigherRows(distributions.Categorical):
@@ -70,12 +74,14 @@ def made(family: families.Categorical, *, slopes: bool) -> tuple[ht.Model, Data]
     return ht.formula(text, frame, family=family, priors=priors, **more)
 
 
-def calibration(family: families.Categorical, sample: Sample, *, slopes: bool) -> dict[str, float]:
+def calibration(
+    family: families.Categorical, sample: Sample, *, slopes: bool, data_sets: int = DATA_SETS
+) -> dict[str, float]:
     """p-values that fail."""
     model, data = made(family, slopes=slopes)
     generator = torch.Generator().manual_seed(32)
     with torch.no_grad():
-        truth = model.sample_prior(data, DATA_SETS, generator)
+        truth = model.sample_prior(data, data_sets, generator)
         y = model.simulate(truth, data, generator).repeat_interleave(CHAINS, 0)
         options = {"chains": len(y), "warmup": 250, "draws": DRAWS, "thin": THIN, "seed": 33}
         return failures(p_values(model, truth, sample(model, data.replace(y=y), **options).draws, data))
@@ -88,7 +94,7 @@ def test_categories_are_calibrated(slopes: bool, sample: Sample) -> None:
 
 @pytest.mark.parametrize("slopes", [False, True])
 def test_wrong_categories_are_noticed(slopes: bool, sample: Sample) -> None:
-    assert calibration(Higher(3), sample, slopes=slopes)
+    assert calibration(Higher(3), sample, slopes=slopes, data_sets=FEW)
 
 
 def entries(posterior: Posterior, name: str) -> dict[str, np.ndarray]:
@@ -110,9 +116,8 @@ def test_the_posterior_is_what_nuts_finds(name: str) -> None:
     assert all(known["r_hat"][0] <= 1.005 for known in reference.values())
     if name == "yogurt":
         priors = {f"{latent}_{brand}": prior for latent, prior in PRIORS["yogurt"].items() for brand in BRANDS[1:]}
-        posterior = ht.fit(
-            "brand ~ price + (1 | id)", yogurt(), family="categorical", priors=priors, seed=1, progress=False
-        )
+        text, options = "brand ~ price + (1 | id)", {"chains": 32, "draws": 250, "progress": False}
+        posterior = ht.fit(text, yogurt(), family="categorical", priors=priors, seed=1, **options)
         assert "whitened" in posterior.run["plan_text"]
     else:
         text = "rating ~ temp + contact + (1 | judge)"
