@@ -33,7 +33,7 @@ def r2(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:
     model, data = look.model, look.data
     if overrides(model, "log_likelihood"):
         raise ModelError("R^2 needs a likelihood that tells its mean and variance; the model writes log_likelihood.")
-    if isinstance(fit.fitted.reads.response, Categorical):
+    if isinstance(fit.fitted.response, Categorical):
         raise ModelError(
             "R^2 is the share of a variance, and categories without order have none: criterion() says how well they "
             "are predicted."

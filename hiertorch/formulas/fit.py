@@ -119,10 +119,11 @@ def from_notes(arguments: Mapping[str, object], frame: pd.DataFrame, notes: obje
     """The model of a formula, and how it reads frames, from what `noted` gives."""
     given: dict[str, Any] = {**arguments}
     parts, states = parse(given["text"], given["parameters"]), cast(list[list[dict[str, object]]], notes)
-    encoding = Encoding(parts, frame, given["functions"] or {}, coded=_coded(given["family"]))
+    own, parts, categories = _told_categories(given["family"], parts, frame)
+    encoding = Encoding(parts, frame, given["functions"] or {}, categories)
     for matrix, state in zip(matrices_of(encoding), states, strict=True):
         matrix.recall(state)
-    return FormulaModel(encoding, _family(given["family"], encoding), given["priors"]), encoding
+    return FormulaModel(encoding, _family(own, encoding), given["priors"]), encoding
 
 
 class Columns(pd.DataFrame):

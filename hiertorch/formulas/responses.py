@@ -8,7 +8,7 @@ from pandas.api.types import is_numeric_dtype
 
 from hiertorch import wording
 from hiertorch.errors import DataError, ModelError
-from hiertorch.families import NAMES, CODED, Family
+from hiertorch.families import CODED, NAMES, Family
 from hiertorch.formulas.habits import FAMILIES
 from hiertorch.formulas.parsing import NAME, Parts
 

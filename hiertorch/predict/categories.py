@@ -3,6 +3,7 @@
 from collections.abc import Hashable
 
 import pandas as pd
+import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
@@ -10,6 +11,7 @@ from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import ModelError
 from hiertorch.model.ordinals import Ordinal
 from hiertorch.models.design import family_of
+from hiertorch.runtime.validating import validation
 
 KIND = "probability"
 
@@ -18,7 +20,10 @@ def asked(fitted: Fitted, kind: str) -> str:
     """The kind of prediction: of categories without order, whose codes have no mean, "mean" is that of the indicator of
     each, its probability.
     """
-    return KIND if kind == "mean" and isinstance(fitted.reads.response, Categorical) else kind
+    if kind != "mean":
+        return kind
+    with torch.no_grad(), validation(False):
+        return KIND if isinstance(fitted.response, Categorical) else kind
 
 
 def probabilities(response: Distribution | None) -> Tensor:

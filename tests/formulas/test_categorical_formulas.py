@@ -193,6 +193,8 @@ def test_a_posterior_is_saved_with_its_categories(tmp_path):
     found = loaded.predict(rows)
     assert torch.equal(found.draws, posterior().predict(rows).draws)
     assert [*found.summary.loc[1].index] == WORDS
+    posterior().save(tmp_path / "q", data=False)
+    assert torch.equal(ht.Posterior.load(tmp_path / "q").predict(rows).draws, found.draws)
     tree = posterior().to_arviz(log_likelihood=True)
     assert tree["posterior"]["sigma_g"].coords["sigma_g_dim_0"].values.tolist() == ["car_Intercept", "train_Intercept"]
     np.testing.assert_array_equal(tree["observed_data"]["word"], frame()["word"].map(WORDS.index))

@@ -70,6 +70,7 @@ OTHERS = [
     ("count | trials(total) ~ scale(x) + (1 | g)", {"family": "binomial"}),
     ("count | rate(w) ~ scale(log(w)) + (1 | g)", {"family": ht.families.NegativeBinomial()}),
     ("x ~ z + (1 |i| g)", {"sigma": "~ scale(w) + (1 |i| g)"}),
+    ("size ~ scale(x) + (1 | g)", {"family": "categorical", "mu_large": "~ w"}),
 ]
 
 
