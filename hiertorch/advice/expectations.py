@@ -12,7 +12,7 @@ from torch.distributions import Normal
 from hiertorch.advice.findings import BROKEN, LOOK, Finding, differs_by_chain
 from hiertorch.data.reading import spread_rows
 from hiertorch.data.table import Data
-from hiertorch.families import LOG
+from hiertorch.families import LOG, Family
 from hiertorch.model.declared import overrides
 from hiertorch.model.latent import Values
 from hiertorch.model.means import centre
@@ -129,7 +129,7 @@ def _coefficient_findings(
     coefficients be integrated out together, wherever columns are centred.
     """
     rows = spread_rows(data.n_rows, LOOK, data.device)
-    unit = float(data.y[..., rows].double().std(-1).mean()) if design.family.scaled else 1.0
+    unit = _unit(design.family, data.take(rows))
     levels = [_prior_sd(model, name, draws, some) for name in INTERCEPTS if name in draws]
     columns: list[tuple[str, Tensor, tuple[str, ...]]]
     columns = [(name, data[name][rows], ("beta", "mu_beta")) for name in design.predictors]
@@ -162,6 +162,18 @@ def _coefficient_findings(
         elif not gaussian:
             finding += ": chains move slowly along what the two leave open, a higher level and a lower slope."
             yield Finding("warning", name, finding, advice)
+
+
+def _unit(family: Family, data: Data) -> float:
+    """Of eta: the sd of y, or what the family says of it where it has a scale of rows on the scale of the link."""
+    y = data.y.double()
+    if family.scaled:
+        return float(y.std(-1).mean())
+    return (
+        float(family.level_and_spread(y, torch.zeros_like(y.reshape(-1, data.n_rows)[0]), data)[1])
+        if family.scales
+        else 1.0
+    )
 
 
 def _chosen(model: Model) -> bool:

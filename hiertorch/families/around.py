@@ -36,7 +36,7 @@ class Around(Family):
             )
         self.base, self.name = base, f"{prefix}_{base.name}"
         self.formula = f"{type(self).__name__}({', '.join([base.formula, *more])})"
-        self.link, self.links, self.scales = base.link, base.links, base.scales
+        self.link, self.links, self.scales, self.sizes = base.link, base.links, base.scales, base.sizes
         self.columns = (*base.columns, *columns)
         self.scale_texts, self.unit_text = base.scale_texts, base.unit_text
         self.latents = {**base.latents, **(latents or {})}
@@ -83,6 +83,10 @@ class Around(Family):
     def unit_of_scales(self, y: Tensor, offset: Tensor, data: Data) -> Tensor:
         """That of the base."""
         return self.base.unit_of_scales(y, offset, data)
+
+    def unit_of_sizes(self, y: Tensor, data: Data) -> Tensor:
+        """That of the base."""
+        return self.base.unit_of_sizes(y, data)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base!r})"

@@ -46,6 +46,8 @@ class Family:
             them all (`of_parameter`), ready structures one.
         latents: those that it reads beside eta, with their prior for data whose response has an sd of about 1.
         scales: those of its latents that are scales in a unit of y (`unit_of_scales`), whose prior the data can choose.
+        sizes: those of its latents that are in units of y and no spread of it, with a lognormal prior for responses of
+            mean 1; that of other data is `unit_of_sizes` times as large.
         columns: names of the columns that it reads.
         thresholds: the latent that takes the place of an intercept, so that models have none; "" if there is none.
         categories: labels of the categories that responses 0, 1, ... stand for; none where responses are numbers.
@@ -72,6 +74,7 @@ class Family:
     parameters: tuple[str, ...] = ("eta",)
     latents: Mapping[str, Latent] = MappingProxyType({})
     scales: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     thresholds: str = ""
     categories: tuple[str, ...] = ()
@@ -188,6 +191,10 @@ class Family:
     def unit_of_scales(self, y: Tensor, offset: Tensor, data: Data) -> Tensor:
         """How wide the prior of a latent among `scales` is, `()`: the spread of eta, whose units they mostly have."""
         return self.level_and_spread(y, offset, data)[1]
+
+    def unit_of_sizes(self, y: Tensor, data: Data) -> Tensor:
+        """What multiplies latents among `sizes`, `()`: the mean size of y."""
+        return y.abs().mean()
 
     def level_and_spread_of_mean(self, y: Tensor, offset: Tensor, power: float) -> tuple[Tensor, Tensor]:
         """g(m) less the mean offset, and |g'(m)| sd(y), m the mean of y: `level_and_spread` by the link alone. An sd is

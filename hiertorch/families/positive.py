@@ -134,8 +134,8 @@ class Weibull(Positive):
 class InverseGaussian(Positive):
     """y_i ~ InverseGaussian of mean m_i = exp(eta_i) and variance m_i^3 / shape_y.
 
-    shape_y ~ LogNormal(2, 2.5): it is in units of y, so that its prior spans four orders of size in 95 %, and its
-    tails, flat in the logarithm, give way to data in other units.
+    shape_y ~ LogNormal(2, 1.5) for responses of mean 1, and in proportion to the mean response of others, since it is
+    in units of y: a coefficient of variation at the mean, sqrt(mean / shape_y), of 0.08 to 1.6 in 95 %.
 
     Args:
         link: "log", "inverse", "softplus" or "identity".
@@ -143,7 +143,8 @@ class InverseGaussian(Positive):
 
     name = "inverse_gaussian"
     formula = "InverseGaussian(mean exp(eta), shape_y)"
-    latents = {"shape_y": Latent(LogNormal(2.0, 2.5))}  # noqa: RUF012
+    latents = {"shape_y": Latent(LogNormal(2.0, 1.5))}  # noqa: RUF012
+    sizes = ("shape_y",)
 
     def distribution(self, eta: Tensor, v: Values, data: Data) -> continuous.InverseGaussian:
         """Inverse Gaussian."""

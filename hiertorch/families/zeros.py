@@ -44,6 +44,11 @@ class MoreZeros(Around):
         """Likewise."""
         return self.base.unit_of_scales(*self._own(y, offset, data))
 
+    def unit_of_sizes(self, y: Tensor, data: Data) -> Tensor:
+        """Likewise."""
+        own, _, part = self._own(y, torch.zeros_like(data.y.reshape(-1, data.n_rows)[0]), data)
+        return self.base.unit_of_sizes(own, part)
+
     def own_rows(self, y: Tensor) -> Tensor:
         """Which of the responses `(...)` tell of the base alone."""
         return torch.ones_like(y, dtype=torch.bool)
@@ -88,6 +93,11 @@ class Hurdle(MoreZeros):
         """Zeros apart from what is above."""
         return zeros.Hurdle(self.base.distribution(eta, v, data), v.hu_y)
 
+    def unit_of_sizes(self, y: Tensor, data: Data) -> Tensor:
+        """Likewise."""
+        own, _, part = self._own(y, torch.zeros_like(data.y.reshape(-1, data.n_rows)[0]), data)
+        return self.base.unit_of_sizes(own, part)
+
     def own_rows(self, y: Tensor) -> Tensor:
         """Those above 0."""
         return y > 0
@@ -107,6 +117,11 @@ class ZeroOneInflated(MoreZeros):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> Distribution:
         """Zeros and ones apart from what lies between."""
         return zeros.ZeroOneInflated(self.base.distribution(eta, v, data), v.zoi_y, v.coi_y)
+
+    def unit_of_sizes(self, y: Tensor, data: Data) -> Tensor:
+        """Likewise."""
+        own, _, part = self._own(y, torch.zeros_like(data.y.reshape(-1, data.n_rows)[0]), data)
+        return self.base.unit_of_sizes(own, part)
 
     def own_rows(self, y: Tensor) -> Tensor:
         """Those between 0 and 1."""

@@ -74,8 +74,9 @@ class FormulaModel(Designed):
         for name, latent in family.latents.items():
             if name in map(latent_of, self.inverses) or name == family.thresholds:
                 continue
-            own = name in family.scales
-            prior = Autoscaled(name, "noise", family, encoding.predictors[0].offset, None, [()], [()], ())
+            own = name in family.scales or name in family.sizes
+            role = "noise" if name in family.scales else "size"
+            prior = Autoscaled(name, role, family, encoding.predictors[0].offset, None, [()], [()], ())
             setattr(self, name, Latent(prior) if own else latent)
             if own:
                 self.texts[name] = prior.text

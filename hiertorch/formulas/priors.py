@@ -22,7 +22,7 @@ from hiertorch.formulas.encoding import INTERCEPT
 from hiertorch.model.distributions import HalfStudentT
 from hiertorch.model.latent import Values
 from hiertorch.model.ordering import Ordered
-from hiertorch.models.autoscale import DF, SHARE, WIDE, response_scale
+from hiertorch.models.autoscale import DF, SHARE, WIDE, response_scale, response_size
 
 LEVELS = ("intercept", "thresholds", "ordered thresholds")
 """Roles of what stands at the level of eta."""
@@ -51,8 +51,11 @@ class Unit:
         if self.latent is None:
             level, spread, _ = response_scale(data, self.family, self.offset)
         else:
-            known = response_scale(data, self.family) if self.latent in self.family.scales else None
-            level, spread = (data.y.new_zeros(()) if known is None else known[2].log()), data.y.new_ones(())
+            level, spread = data.y.new_zeros(()), data.y.new_ones(())
+            if self.latent in self.family.scales:
+                level = response_scale(data, self.family)[2].log()
+            elif self.latent in self.family.sizes:
+                level = response_size(data, self.family).log()
         return level, spread if self.intercept else torch.hypot(level, spread)
 
     @property
@@ -60,9 +63,9 @@ class Unit:
         """In words."""
         if self.latent is None:
             return self.family.scale_texts
-        return (
-            f"log({self.family.unit_text or self.family.scale_texts[1]})" if self.latent in self.family.scales else "0"
-        ), "1"
+        if self.latent in self.family.scales:
+            return f"log({self.family.unit_text or self.family.scale_texts[1]})", "1"
+        return "log(mean(y))" if self.latent in self.family.sizes else "0", "1"
 
 
 @dataclass(frozen=True, eq=False)

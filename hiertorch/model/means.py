@@ -5,10 +5,12 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, StudentT
 
 from hiertorch.errors import ModelError, warn
+from hiertorch.model.censoring import Censored, Truncated
 
 
 def centre(y: Distribution) -> Tensor:
-    """E[y_i], or the middle of Student's t, which need not have a mean."""
+    """E[y_i], or the middle of Student's t, which need not have a mean; of what would be seen without censoring."""
+    y = _seen(y)
     return y.loc if isinstance(y, StudentT) else y.mean
 
 
@@ -16,6 +18,7 @@ def without_mean(y: Distribution) -> str | None:
     """Why a distribution has no mean in any row, or None if it has one in some; where nothing can be computed since its
     parameters are NaN, that is not the reason.
     """
+    y = _seen(y)
     kind = type(y).__name__
     if isinstance(y, Categorical):
         return f"the likelihood, {kind}, has no mean: its values are labels"
@@ -35,6 +38,7 @@ def expected(y: Distribution) -> Tensor:
     Raises:
         ModelError: if there is none.
     """
+    y = _seen(y)
     why = without_mean(y)
     if why is None and bool((lost := centre(y).isnan()).any()) and not _is_nan(y):
         why = f"the likelihood, {type(y).__name__}, has no mean in {float(lost.double().mean()):.1%} of draws and rows"
@@ -46,9 +50,15 @@ def expected(y: Distribution) -> Tensor:
     return centre(y)
 
 
+def _seen(y: Distribution) -> Distribution:
+    return y.base if isinstance(y, Censored) else y
+
+
 def _is_nan(y: Distribution) -> bool:
     """Whether a parameter is NaN somewhere."""
     if isinstance(y, Independent):
         return _is_nan(y.base_dist)
+    if isinstance(y, Truncated):
+        return _is_nan(y.base)
     parameters = (vars(y).get(name) for name in y.arg_constraints)
     return any(isinstance(x, Tensor) and bool(torch.isnan(x).any()) for x in parameters)

@@ -109,7 +109,7 @@ def rule(number: int) -> tuple[list[float], list[float]]:
 
 def _axis(numbers: list[float], like: Tensor) -> Tensor:
     """`(numbers, 1, ..., 1)`, before the axes of a tensor."""
-    return like.new_tensor(numbers).reshape(-1, *(1,) * like.dim())
+    return torch.tensor(numbers, dtype=like.dtype, device=like.device).reshape(-1, *(1,) * like.dim())
 
 
 def log_integral(log_density: Callable[[Tensor], Tensor], start: Tensor, reach: Tensor) -> Tensor:

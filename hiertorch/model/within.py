@@ -170,7 +170,7 @@ def _at_ends(d: Distribution, low: Tensor, high: Tensor, whole: Tensor, of: Call
     """
     found = []
     for end in (high, low):
-        inside = end.isfinite() & ~((end <= 0.0) & (d.support is constraints.positive))
+        inside = end.isfinite() & (end > 0.0) if d.support is constraints.positive else end.isfinite()
         safe = torch.where(inside, end, 1.0)
         found.append(torch.where(inside, of(safe) * (d.log_prob(safe) - whole).exp(), 0.0))
     return found[0] - found[1]

@@ -6,6 +6,7 @@ column, and s_x its sd, or a fifth of its range if that is more:
     coefficients ~ Normal(0, 2.5 s / s_x),  intercepts ~ Normal(m, 2.5 s |1, a|),  |1, a| = sqrt(1 + sum a^2),
     scales of effects ~ HalfStudentT(4, s |1, a|), those of slopes HalfStudentT(4, s / s_x),
     sigma_y and other scales of rows ~ HalfStudentT(4, s),  lambda ~ Gamma(1, s),
+    other latents of rows in units of y (`Family.sizes`): the mean size of y times their own prior,
     sigma_time ~ HalfStudentT(4, s / sqrt(d)),  phi ~ Beta(d, 1),  d the mean gap between times,
 
 the last so that phi^d, the correlation from one time to the next, is uniform. Less the offset, m and s are mean and sd
@@ -35,7 +36,7 @@ from itertools import product
 
 import torch
 from torch import Tensor
-from torch.distributions import Beta, Distribution, Gamma, Independent, Normal
+from torch.distributions import Beta, Distribution, Gamma, Independent, LogNormal, Normal
 
 from hiertorch.data.table import Data
 from hiertorch.errors import DataError
@@ -95,7 +96,7 @@ def autoscaled(
 def _role(name: str, family: Family) -> str:
     """What a latent of this name is in a ready structure; "" if it has no unit."""
     if name in family.latents:
-        return "noise" if name in family.scales else ""
+        return "noise" if name in family.scales else "size" if name in family.sizes else ""
     if name in INTERCEPTS or name.startswith(COEFFICIENTS):
         return "coefficient"
     return "scale" if name.startswith("sigma") else "rate" if name.startswith("lambda") else ""
@@ -112,7 +113,7 @@ class Autoscaled:
 
     Attributes:
         name: of the latent.
-        role: "coefficient", "scale", "noise", "rate" or "gap", see `autoscaled`.
+        role: "coefficient", "scale", "noise", "size", "rate" or "gap", see `autoscaled`.
         family, offset: of the model.
         times: the grouping of times whose gaps its unit is a matter of; None if there is none.
         columns: of each entry of its event.
@@ -140,6 +141,8 @@ class Autoscaled:
         made: Distribution
         if self.role == "coefficient":
             made = Normal(place, WIDE * width)
+        elif self.role == "size":
+            made = LogNormal(self._own[0] + width.log(), self._own[1])
         elif self.role == "rate":
             made = Gamma(torch.ones_like(width), width)
         elif self.name == "phi":
@@ -150,6 +153,8 @@ class Autoscaled:
 
     def _numbers(self, data: Data) -> Tensor:
         """Centre and width of every entry, `(2, *event)`."""
+        if self.role == "size":
+            return torch.stack([data.y.new_zeros(()), response_size(data, self.family)])
         if self.name == "phi":
             return torch.stack([data.y.new_zeros(()), _gap(data, str(self.times))])
         level, spread, unit = response_scale(data, self.family, self.offset)
@@ -160,9 +165,18 @@ class Autoscaled:
         place = level.expand(self.shape) if self.name in INTERCEPTS else level.new_zeros(self.shape)
         return torch.stack([place, widths.reshape(self.shape)])
 
+    @cached_property
+    def _own(self) -> tuple[float, float]:
+        """Location and scale of a size's prior for responses of mean 1."""
+        prior = self.family.latents[self.name].prior
+        assert isinstance(prior, LogNormal)
+        return float(prior.loc), float(prior.scale)
+
     @property
     def text(self) -> str:
         """For print, such as Normal(mean(y), 2.5 sd(y))."""
+        if self.role == "size":
+            return f"LogNormal({self._own[0]:g} + log(mean(y)), {self._own[1]:g})"
         level, spread = self.family.scale_texts
         spread = (self.family.unit_text or spread) if self.role == "noise" else spread
         factors = [spread] if spread != "1" else []
@@ -235,6 +249,16 @@ def response_scale(data: Data, family: Family, offset: str | None = None) -> Ten
 
     key = ("response", "scale", type(family).__qualname__, repr(family), repr(offset))
     return data.computed_once(key, numbers)
+
+
+def response_size(data: Data, family: Family) -> Tensor:
+    """What multiplies latents among a family's sizes, `()`."""
+
+    def number(data: Data) -> Tensor:
+        part = _counted(data)
+        return family.unit_of_sizes(part.y.double(), part).to(data.y)
+
+    return data.computed_once(("response", "size", type(family).__qualname__, repr(family)), number)
 
 
 def _counted(data: Data) -> Data:

@@ -81,7 +81,7 @@ class TestInverseGaussian(Continuous):
         return stats.invgauss(np.exp(eta) / v["shape_y"], scale=v["shape_y"])
 
     def prior(self, v):
-        return lognormal(v["shape_y"], 2.0, 2.5)
+        return lognormal(v["shape_y"], 2.0, 1.5)
 
 
 class TestLogNormal(Continuous):

@@ -9,6 +9,21 @@ from hiertorch.model.latent import Values
 
 CHAINS, ROWS = 2, 3
 LINKED = [kind(link=link) for kind in (families.Bernoulli, families.Poisson, families.Gamma) for link in kind.links]
+CONTINUOUS = [
+    getattr(families, name)()
+    for name in (
+        "Gaussian",
+        "StudentT",
+        "LogNormal",
+        "Gamma",
+        "Exponential",
+        "Weibull",
+        "InverseGaussian",
+        "SkewNormal",
+    )
+]
+CUT = [families.Censored(base, "trials", "y") for base in [*CONTINUOUS, families.Beta()]]
+CUT += [families.Truncated(base, 0.1, "y") for base in [*CONTINUOUS, families.Beta()]]
 
 
 class Rows(dict):
@@ -20,7 +35,7 @@ class Rows(dict):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [*(kind() for kind in families.NAMES.values()), *LINKED], ids=repr)
+@pytest.mark.parametrize("family", [*(kind() for kind in families.NAMES.values()), *LINKED, *CUT], ids=repr)
 def test_families_run_on_the_device(family):
     with fake_mode():
 

@@ -138,7 +138,7 @@ def test_missing_values(frame):
 def test_everything_that_is_asked_of_a_posterior(frame, tmp_path):
     """Saved and read again, predictions of rows without codes, updates by rows with them, and checks."""
     text = "time | cens(kind, end) + trunc(lb = 0) ~ x + (1 | g)"
-    posterior = ht.fit(text, frame, family="student_t", **QUIET)
+    posterior = ht.fit(text, frame, **QUIET)
     posterior.save(tmp_path / "cut")
     again = ht.Posterior.load(tmp_path / "cut")
     new = frame[["x", "g"]].head(3)
