@@ -135,6 +135,7 @@ def test_missing_values(frame):
     assert data.n_rows == 58
 
 
+@pytest.mark.slow
 def test_everything_that_is_asked_of_a_posterior(frame, tmp_path):
     """Saved and read again, predictions of rows without codes, updates by rows with them, and checks."""
     text = "time | cens(kind, end) + trunc(lb = 0) ~ x + (1 | g)"
