@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine
+from hiertorch.gaussian.edges import check_edges
 from hiertorch.gaussian.predictor import PREDICTORS, Predictor, read_by_rows, slopes_along
 from hiertorch.model.censoring import uncut
 from hiertorch.model.latent import Values
@@ -46,6 +47,7 @@ def find_joint(model: Model, data: Data, reads: Reads, several: Collection[str] 
         raise NotAffine(f"rows read no effects, or more than {MOST_NUMBERS} numbers each")
     if plates := [str(model.latents[name].plate) for name in effects if model.latents[name].plate in several]:
         raise NotAffine(f"rows read several groups of {plates[0]!r}")
+    check_edges(model, data, normal)
     moving = [name for name in names if name in normal]
     generator = torch.Generator(data.device).manual_seed(0)
     drawn = {name: x.to(data.dtype) for name, x in model.sample_prior(data, PLACES, generator).items()}

@@ -23,6 +23,7 @@ from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine, normal_root
+from hiertorch.gaussian.edges import check_edges
 from hiertorch.gaussian.logarithms import Logarithms
 from hiertorch.gaussian.slots import MOST_NUMBERS, MOST_SLOTS, Slots
 from hiertorch.model.censoring import uncut
@@ -141,6 +142,7 @@ def find_predictor(
     codes = {n: data[plate] for n in effects for plate in [str(model.latents[n].plate)] if plate not in several}
     apart = [name for name in effects if name not in codes]
     if natural is None:
+        check_edges(model, data, normal)
         return _by_density(density, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
     try:
         found = _by_link(by_link, natural, drawn, effects, candidates, normal, model, data, codes, apart)
@@ -152,10 +154,8 @@ def find_predictor(
     except NotAffine as reason:  # another link, or several predictors
         if isinstance(bare, LOCATIONS):
             raise
-        mirrored = {name: -x if name in normal else x for name, x in drawn.items()}
-        if not bool(density(mirrored).isfinite().all()):  # sites would reach where rows are impossible
-            raise
         try:
+            check_edges(model, data, normal)
             return _by_density(density, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
         except NotAffine:
             raise reason from None

@@ -4,12 +4,18 @@
 
 over a distribution of eta: a Gaussian approximation's at first, draws from the posterior later. For fixed rest the
 surrogate then has the posterior's mean (Opper & Archambeau 2009, equations 9 to 11, for the stationary points of the
-variational Gaussian approximation). A latent that rows read beside eta, such as a threshold, shifts z by
+variational Gaussian approximation). Where a density has kinks, so that -d^2 log f is 0 but for a few places, its mean
+over draws is that of next to nothing, and w is taken from slopes, to which it is equal under a normal distribution of
+eta (Stein 1981, lemma 1):
+
+    w_i = -Cov(d log f / d eta, eta_i) / Var(eta_i)
+
+ A latent that rows read beside eta, such as a threshold, shifts z by
 E[d^2 log f / d eta d latent] / w. Derivatives in eta are differences of the user's own density along a latent that
 moves eta, so that a family needs nothing but its density.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +41,45 @@ DIRECTIONS = 4
 FLOOR = 1e-6
 """Least weight of a site, as a part of the largest."""
 
+ROUNDED = 8.0
+"""Times the rounding error of a density, below which a difference of the second order is 0."""
+
+NOISIER = 4.0
+"""Times the variance of a mean of second derivatives is that of a regression of slopes, where rows have kinks."""
+
+MISSED = 0.5
+"""Of the sum of weights by regressions, below which means of second derivatives have missed kinks."""
+
+
+class Regression(NamedTuple):
+    """Sums over the same values as those of `Moments`, around means: of squares of eta, of products of eta and d log f
+    / d eta, of squares of the latter, and of squares of d^2 log f / d eta^2.
+    """
+
+    eta: Tensor
+    both: Tensor
+    first: Tensor
+    second: Tensor
+
+    def plus(self, other: "Regression", apart: Sequence[Tensor], factor: Tensor) -> "Regression":
+        """Of both, given how far means of eta, first and second derivatives are apart, and W1 W2 / (W1 + W2)."""
+        eta, first, second = apart
+        between = (eta * eta, eta * first, first * first, second * second)
+        return Regression(*(a + b + factor * c for a, b, c in zip(self, other, between, strict=True)))
+
+    def weights(self, second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """-Cov / Var by row, or the means `second` of -d^2 log f where eta stands still; and whether densities have
+        kinks, `()`.
+        """
+        known = self.eta > 0
+        spread = torch.where(known, self.eta, 1.0)
+        slope = torch.where(known, -self.both / spread, 0.0)
+        left = torch.where(known, (self.first + self.both * slope).clamp(min=0.0) / spread, 0.0)
+        noise = torch.where(known, self.second / weight.clamp(min=1.0), 0.0)
+        missed = second.clamp(min=0.0).sum() < MISSED * slope.clamp(min=0.0).sum()
+        kinked = missed | (noise.sum() > NOISIER * left.sum())
+        return torch.where(known, slope, second), kinked
+
 
 class Moments(NamedTuple):
     """Sums over values of all latents, by row: `(rows,)`, or `(sets, rows)` of data sets with their own responses."""
@@ -46,17 +91,27 @@ class Moments(NamedTuple):
     second: Tensor  # -d^2 log f / d eta^2
     means: dict[str, Tensor]  # latents that shift sites, (numbers,)
     mixed: dict[str, Tensor]  # d^2 log f / d eta d number, (rows, numbers)
+    regression: Regression | None = None  # of slopes on eta; None of rows whose closed form has no kinks
 
     def plus(self, other: "Moments") -> "Moments":
         """Of both."""
-        mine, others = self.tensors(), other.tensors()
-        return Moments.of({name: x + others[name] for name, x in mine.items()})
+        mine, others = (x._replace(regression=None).tensors() for x in (self, other))
+        found = Moments.of({name: x + others[name] for name, x in mine.items()})
+        if self.regression is None or other.regression is None:
+            return found
+        apart = [
+            (a / self.weight - b / other.weight).nan_to_num(0.0) for a, b in zip(self[2:5], other[2:5], strict=True)
+        ]
+        factor = (self.weight * other.weight / found.weight).nan_to_num(0.0)
+        return found._replace(regression=self.regression.plus(other.regression, apart, factor))
 
     def tensors(self) -> dict[str, Tensor]:
         """The same as named tensors, which `of` takes."""
         number = torch.tensor(self.number, dtype=self.eta.dtype, device="cpu")
         found = {"number": number, "weight": self.weight, "eta": self.eta, "first": self.first, "second": self.second}
         found |= {f"mean of {name}": x for name, x in self.means.items()}
+        if self.regression is not None:
+            found |= {f"around {name}": x for name, x in self.regression._asdict().items()}
         return found | {f"mixed with {name}": x for name, x in self.mixed.items()}
 
     @classmethod
@@ -67,7 +122,8 @@ class Moments(NamedTuple):
             for words in ("mean of ", "mixed with ")
         )
         weight, eta, first, second = (tensors[name] for name in ("weight", "eta", "first", "second"))
-        return cls(float(tensors["number"]), weight, eta, first, second, means, mixed)
+        around = Regression(*(tensors[f"around {x}"] for x in Regression._fields)) if "around eta" in tensors else None
+        return cls(float(tensors["number"]), weight, eta, first, second, means, mixed, around)
 
     def sites(self, longest: float | None = None) -> Sites:
         """Those for these moments.
@@ -79,19 +135,34 @@ class Moments(NamedTuple):
         eta, first, second = (x / self.weight for x in (self.eta, self.first, self.second))
         finite = first.isfinite() & second.isfinite() & eta.isfinite()
         first, second, eta = (torch.where(finite, x, 0.0) for x in (first, second, eta))
+        kinked = (second > 0).sum() < 0.5 * second.numel()
+        if self.regression is not None:
+            slope, by_slopes = self.regression.weights(second, self.weight)
+            second, kinked = torch.where(finite & by_slopes, slope, second), kinked | by_slopes
         w = second.clamp(min=0.0)
         largest = float(w.amax())
         if longest is not None:
-            unit = longest / float(w[w > 0].median().sqrt()) if largest > 0 else longest
-            w = w.maximum(first.abs() / unit)
+            w = w.maximum(first.abs() * typical(w, first).sqrt() / longest)
+            largest = float(w.amax())
         w = w.clamp(min=largest * FLOOR if largest > 0 else FLOOR)
         z, shifts = eta + first / w, dict[str, Tensor]()
         for name, mixed in self.mixed.items():
             mean = mixed / self.weight.unsqueeze(-1)
             slope = mean.nan_to_num(0.0, 0.0, 0.0) / w.unsqueeze(1)  # of z in a number
+            slope = torch.where(kinked, 0.0, slope)  # what few rows say of eta would be blown up
             shifts[name] = -slope
             z = z - slope @ (self.means[name] / self.number)
         return Sites(z, w, shifts)
+
+
+def typical(w: Tensor, first: Tensor) -> Tensor:
+    """A row's weight, `()`: the median of those above 0; where these are few, as of rows with kinks, that of squared
+    slopes if it is more: both are the same on average under the right density.
+    """
+    some = w > 0
+    found = torch.where(some, w, torch.nan).nanmedian().nan_to_num(0.0)
+    found = torch.where(some.sum() < 0.5 * some.numel(), torch.maximum(found, first.square().median()), found)
+    return torch.where(found > 0, found, 1.0)
 
 
 class Along(NamedTuple):
@@ -135,18 +206,31 @@ class RowDerivatives:
         first, second = torch.zeros_like(here), torch.zeros_like(here)
         for part in self.along:
             up, down, step = self._moved(values, part)
+            bend = 2.0 * here - up - down
+            bend = torch.where(bend.abs() > ROUNDED * torch.finfo(bend.dtype).eps * here.abs(), bend, 0.0)
             first = torch.where(part.rows, (up - down) / (2.0 * step), first)
-            second = torch.where(part.rows, (2.0 * here - up - down) / step.square(), second)
+            second = torch.where(part.rows, bend / step.square(), second)
         finite = first.isfinite() & second.isfinite()  # a chain whose eta does not move says nothing
         first, second = torch.where(finite, first, 0.0), torch.where(finite, second, 0.0)
         means = {name: values[name].flatten(1).sum(0) for name in self.shifting}
         mixed = {name: self._mixed(values, name) for name in self.shifting}
-        eta, weight = eta.expand_as(here), torch.tensor(len(here) / self.sets, dtype=here.dtype, device="cpu")
+        eta, each = eta.expand_as(here), torch.ones_like(here)
         if self.weights is not None:
             each = self.weights.repeat(len(here) // len(self.weights), 1)
-            eta, weight = each * eta, self._by_set(each)
-        eta, first, second = map(self._by_set, (eta, first, second))
-        return Moments(len(here), weight, eta, first, second, means, mixed)
+        sums = [self._by_set(x) for x in (each * eta, first, second)]
+        weight = torch.tensor(len(here) / self.sets, dtype=here.dtype, device="cpu")
+        weight = weight if self.weights is None else self._by_set(each)
+        around = self._around((eta, first, second), sums, each, weight)
+        return Moments(len(here), weight, sums[0], sums[1], sums[2], means, mixed, around)
+
+    def _around(self, values: Sequence[Tensor], sums: Sequence[Tensor], each: Tensor, weight: Tensor) -> Regression:
+        """Of eta, and of first and second derivatives times weights of rows `each`, and of the sums of all three."""
+        eta, first, second = values
+        inverse = torch.where(each > 0, 1.0 / each, 0.0)
+        times = len(eta) // self.sets
+        middles = [(x / weight).nan_to_num(0.0).expand(self.sets, -1).repeat(times, 1) for x in sums]
+        d, slope, bend = (x - m for x, m in zip((eta, first * inverse, second * inverse), middles, strict=True))
+        return Regression(*(self._by_set(each * a * b) for a, b in ((d, d), (d, slope), (slope, slope), (bend, bend))))
 
     def _by_set(self, x: Tensor) -> Tensor:
         """Sums over chains."""

@@ -287,6 +287,18 @@ class Surrogate:
         across = "so many crossed effects move plate by plate, each near where the surrogate has it given all others"
         return [first, *[inside] * len(levels), *[across] * (len(parts) - len(levels))]
 
+    def alike(self, level: float, weight: float) -> Sites:
+        """The same site in all rows, of a level of eta and a weight in its unit; columns that hang on sites are 0."""
+        ones = torch.ones_like(self.data.y)
+        still = {name: torch.zeros_like(self.data[column_of(name)]) for name in self.predictor.learnt}
+        return Sites(level * self.unit * ones, weight / self.unit**2 * ones, still)
+
+    def misfit(self, sites: Sites, values: Mapping[str, Tensor]) -> Tensor:
+        """sum of w (z - eta)^2 / 2 at values `(chains, size, *event)` of all latents, `(chains,)`, of one data set."""
+        data = self.data.with_columns({column_of(name): x for name, x in sites.shifts.items()})
+        eta = self.model.eta(Values(dict(values), tuple(values)), data)
+        return 0.5 * (sites.w * (sites.z - eta).square()).sum(1)
+
     def given(self, sites: Sites) -> Collapsed:
         """The Gaussian model with these sites; a row's site counts in each data set as the row itself does."""
         if self.sets == 1:

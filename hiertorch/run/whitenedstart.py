@@ -12,6 +12,7 @@ from hiertorch.gaussian.sites import Moments
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.randomness import stream
 from hiertorch.run.engine import Block
+from hiertorch.run.firstplaces import FirstPlaces
 from hiertorch.run.standing import Standing
 
 TURNS = 12
@@ -44,6 +45,15 @@ DIFFERENCE = 0.1
 
 LONGEST = 0.7
 """Step of a coordinate of theta."""
+
+TRIED = 16
+"""Of them, from whose parameters of rows the search may begin."""
+
+FAR = 2.0
+"""Step of eta in units of its sites, above which a turn of the surrogate's mean is followed by another one,"""
+
+FARTHEST = 12
+"""and so many times at most."""
 
 STEPS = 3
 """Of theta for each turn, at most: they end with one that is small."""
@@ -147,18 +157,29 @@ def found_around_mode(
     number = DRAWS if surrogate.own else max(2, DRAWS // sets // 2 * 2)
     number = number if number * sets * target.data.n_rows <= LARGE else min(number, FEW_DRAWS)
     own, rows = ([i for i, x in enumerate(of_rows) if x == wanted] for wanted in (False, True))
-    moments = derivatives(explored.drawn(theta, 0))
-    for turn in range(TURNS):
+    places = FirstPlaces(surrogate, standing, terms)
+    theta, values = places.begun(explored, theta, drawn[:TRIED], of_rows)
+    moments = derivatives(values)
+    shifting, far, turn = bool(surrogate.predictor.shifting), 0, 0
+    while turn < TURNS:
         before, eta = theta, moments.eta / moments.weight
+        if rows and shifting:  # with the sites of these values, else neither says how far eta moves along
+            sites = moments.sites()
+            explored.take(sites, theta)
+            heights = _of_rows(explored, surrogate, standing, terms, sites, _fewer(values, sets), _stencil(theta, rows))
+            theta, curvature = _climbed(heights, theta, curvature, rows)
         explored.take(moments.sites(LONGEST_SITE if turn < NEAR else None), theta)
         for _ in range(STEPS if own else 0):
             last = theta
             theta, curvature = _climbed(explored.heights(_stencil(theta, own)), theta, curvature, own)
             if bool(_is_still(last, theta, curvature, SMALL)):
                 break
-        values = explored.drawn(theta, number if turn >= NEAR // 2 else 0)
-        if rows:
-            heights = _of_rows(standing, terms, _fewer(values, sets), _stencil(theta, rows), sets)
+        mean = turn < NEAR // 2
+        at, values = values, explored.drawn(theta, 0 if mean else number)
+        if mean:
+            values = places.along(at, values, theta)
+        if rows and not shifting:
+            heights = _of_rows(explored, surrogate, standing, terms, None, _fewer(values, sets), _stencil(theta, rows))
             theta, curvature = _climbed(heights, theta, curvature, rows)
             values |= _repeated(standing, theta, values)
         moments = derivatives(values)
@@ -166,6 +187,10 @@ def found_around_mode(
         moved = (weight * (moments.eta / moments.weight - eta).square()).nanmean().sqrt()
         if turn > NEAR // 2 and bool(_is_still(before, theta, curvature, STILL) & (moved < STILL)):
             break
+        if turn == NEAR // 2 - 1 and far < FARTHEST and bool(moved > FAR):
+            far += 1  # the mean is not there yet
+        else:
+            turn += 1
     return theta, curvature.clamp(min=FLOOR).rsqrt(), moments.sites()
 
 
@@ -194,21 +219,30 @@ def _climbed(heights: Tensor, theta: Tensor, curvature: Tensor, some: list[int])
 
 
 def _of_rows(
-    standing: Standing, terms: Callable[[Mapping[str, Tensor]], Tensor], values: Mapping[str, Tensor], places: Tensor,
-    sets: int,
+    explored: Explored, surrogate: Surrogate, standing: Standing, terms: Callable[[Mapping[str, Tensor]], Tensor],
+    sites: Sites | None, values: Mapping[str, Tensor], places: Tensor,
 ) -> Tensor:  # fmt: skip
-    """log prior of theta `(places sets, d)` and the rows' log density, its mean over some draws of eta: of parameters
-    of rows alone, `(places sets,)`.
+    """log pi_s of theta `(places sets, d)` and what rows say beyond their sites, its mean over some draws of eta: of
+    parameters of rows alone, `(places sets,)`, up to a constant.
+
+    Where these shift sites, as thresholds do, eta moves along: pi_s knows how far, and sites hold what rows lose by
+    that. Where they do not, pi_s is their prior but for a constant.
     """
-    free, chains = standing.space.split(places), len(next(iter(values.values())))
-    prior = standing.with_prior(free, standing.space.constrain(free), places.new_zeros(len(places)))
+    sets, chains = surrogate.sets, len(next(iter(values.values())))
     each = []
     for some in places.split(sets * max(1, LARGE // (chains * standing.target.data.n_rows))):
         number = len(some) // sets
         every = {name: x.repeat(number, *[1] * (x.dim() - 1)) for name, x in values.items()}
         for name, x in standing.constrained(some).items():
             every[name] = x.unflatten(0, (number, sets)).repeat(1, chains // sets, *[1] * (x.dim() - 1)).flatten(0, 1)
-        each.append(terms(every).sum(1).unflatten(0, (number, -1, sets)).mean(1).flatten())
+        found = terms(every).sum(1)
+        if sites is not None:
+            found = found + surrogate.misfit(sites, every)
+        each.append(found.unflatten(0, (number, -1, sets)).mean(1).flatten())
+    if sites is not None:
+        return explored.heights(places) + torch.cat(each)
+    free = standing.space.split(places)
+    prior = standing.with_prior(free, standing.space.constrain(free), places.new_zeros(len(places)))
     return prior + torch.cat(each)
 
 
