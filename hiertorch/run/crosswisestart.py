@@ -18,6 +18,9 @@ from hiertorch.run.standing import Standing
 FIRST, TURN = 12, 3
 """Sweeps from where nothing is known, and of each turn of sites and mode."""
 
+UNKNOWN = 4
+"""Turns with the former: those of the prior's mean and of two levels, and the first with sites of the rows."""
+
 
 class Sweep:
     """Gibbs sweeps of the surrogate at given theta.
@@ -79,10 +82,11 @@ class Sweeping:
 
     def take(self, sites: Sites, theta: Tensor) -> None:
         """See `Explored`."""
-        first = not self.turns
         self.ladder = Crosswise(self.surrogate.given(sites), self.ladder.middles)
         self.turns += 1
-        self._sweep(theta, FIRST if first else TURN)
+        if not self.tail.numel():
+            self.tail = self._nowhere(theta, 1)
+        self._sweep(theta, FIRST if self.turns <= UNKNOWN else TURN)
 
     def heights(self, places: Tensor) -> Tensor:
         """See `Explored`."""
@@ -98,7 +102,7 @@ class Sweeping:
         """See `Explored`."""
         batch = max(1, number)
         if not self.tail.numel():
-            self.tail = self._sweeps(theta.expand(batch, -1), 0).nowhere(self._known(theta, batch))
+            self.tail = self._nowhere(theta, batch)
         elif self.eps:  # effects move along with theta
             known = self._known(theta, self.tail.shape[1])
             self.tail = self.ladder.drawn(
@@ -109,6 +113,9 @@ class Sweeping:
         self.number = number
         effects = self._sweep(theta, 1)
         return dict(self.standing.values(self.ladder, theta.expand(batch, -1), self.tail, [effects]))
+
+    def _nowhere(self, theta: Tensor, batch: int) -> Tensor:
+        return self._sweeps(theta.expand(batch, -1), 0).nowhere(self._known(theta, batch))
 
     def _known(self, theta: Tensor, batch: int) -> Known:
         return self.ladder.known(self.standing.constrained(theta.expand(batch, -1)), batch)
