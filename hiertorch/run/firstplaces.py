@@ -1,7 +1,7 @@
 """Where the search for the mode of a whitened model begins, and how far each step of it goes: places that the model's
 own density compares.
 
-    eta(c) = eta_0 + c (eta_1 - eta_0),     c = 0, +-1/4, ..., +-2^30 units of eta
+    eta(c) = eta_0 + c (eta_1 - eta_0),     c = 0, +-1/4, +-1, +-4, ..., +-4^14 units of eta
 
 eta_0 and eta_1: the surrogate's mean where all rows have the same site, of 0 and of 1. One of these levels is near
 enough to the rows for Newton's method, wherever the prior is centred and however wide it is; so is the prior's mean
@@ -27,19 +27,19 @@ AT_ONCE = 4_000_000
 MOST = 200_000_000
 """Rows times places that are compared for a start, at most."""
 
-LEVELS = (*(2.0**k for k in range(-2, 7)), *(4.0**k for k in range(4, 16)))
+LEVELS = tuple(4.0**k for k in range(-1, 15))
 """Of eta, in its unit, on either side of 0."""
 
-FINER = (1.4, 0.35, 0.09, 0.02)
+FINER = (1.0, 0.4, 0.15, 0.05)
 """Of logarithms of levels, on either side of the best one, and then of the best of these."""
 
-ACROSS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
+ACROSS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 """Places within them."""
 
-STEPS = (0.125, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
+STEPS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """Of a step to a mode, the parts that are compared."""
 
-SHRUNK = (1.0, 0.5, 0.25, 0.1, 0.0)
+SHRUNK = (1.0, 0.3, 0.0)
 """Of the middle of the prior of theta, the parts that are compared."""
 
 NOTHING = 1e-6
@@ -107,10 +107,8 @@ class FirstPlaces:
         other = torch.where(mine & other.isfinite(), other, theta)
         few = [self._at(places, own) for own in other[: len(SHRUNK)]]
         values, _ = self._best({name: torch.cat([x[name] for x in few]) for name in places})
-        for _ in range(2):  # one after the other
-            theta, values = self._chosen(values, other)
-            values = self._refined(middle, values, theta)
-        return theta, values
+        theta, values = self._chosen(values, other)
+        return theta, self._refined(middle, values, theta)
 
     def _chosen(self, values: Mapping[str, Tensor], other: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The best of some theta `(places, sets, d)`, of values of each set."""
