@@ -16,6 +16,11 @@ class ArrowTable(Protocol):
         """Its columns, as a capsule."""
 
 
+CATEGORICAL = b"_PL_CATEGORICAL"
+"""How polars marks columns of text whose levels are in no order but that of their appearance, unlike those of an Enum;
+theirs are sorted, as those of text are.
+"""
+
 Table: TypeAlias = pd.DataFrame | Mapping[str, object] | ArrowTable
 """What users hand over as rows."""
 
@@ -43,8 +48,22 @@ def as_frame(table: object) -> pd.DataFrame:
         except ImportError as error:
             advice = "pip install 'hiertorch[arrow]'"
             raise DataError(f"tables with the Arrow interface are read by pyarrow: {advice}.") from error
-        return pyarrow.table(table).to_pandas()
-    raise DataError(
-        f"a table is a pandas DataFrame, a mapping of columns, or one with the Arrow interface; found "
-        f"{type(table).__name__}."
+        try:
+            read = pyarrow.table(table)
+        except pyarrow.ArrowException as error:  # of a single column
+            raise _no_table(table) from error
+        frame = read.to_pandas()
+        for field in read.schema:
+            if any(key.startswith(CATEGORICAL) for key in field.metadata or ()):
+                column = frame[field.name].cat
+                frame[field.name] = column.reorder_categories(sorted(column.categories))
+        return frame
+    raise _no_table(table)
+
+
+def _no_table(table: object) -> DataError:
+    hint = ": collect() it first" if callable(getattr(table, "collect", None)) else ""
+    return DataError(
+        "a table is a pandas DataFrame, a mapping of columns, or one with the Arrow interface; found "
+        f"{type(table).__name__}{hint}."
     )

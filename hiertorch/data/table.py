@@ -29,6 +29,9 @@ class Reader(Protocol):
     def y(self, frame: pd.DataFrame) -> object:
         """The response, `(rows,)`."""
 
+    def weights(self, frame: pd.DataFrame) -> object | None:
+        """The weights of rows, `(rows,)`, if it is told any."""
+
     @property
     def frame(self) -> pd.DataFrame:
         """The columns that it reads, of the rows that were fitted."""

@@ -6,6 +6,7 @@ those of the user's frame where they are known; both, `log_likelihood` and `post
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +45,8 @@ def to_arviz(
         return tree
     data = fit.fitted.data
     name, every = _name(data.name), torch.arange(data.n_rows, device=data.device)
-    y = data.y.cpu().numpy()
+    kind = _kind(fit.fitted)
+    y = data.y.cpu().numpy().astype(kind)
     _add(tree, "observed_data", {name: y}, data, ("chain",) if data.by_chain else ())
     _add(tree, "constant_data", _columns(fit.fitted), data, ())
     if log_likelihood:
@@ -54,9 +56,19 @@ def to_arviz(
     if posterior_predictive:
         number = few.chains * few.n_draws
         made = torch.cat(list(from_posterior(few, number, "known", fit.derived("arviz", seed))))
-        simulated = made.unflatten(0, (few.chains, few.n_draws)).cpu().numpy()
+        simulated = made.unflatten(0, (few.chains, few.n_draws)).cpu().numpy().astype(kind)
         _add(tree, "posterior_predictive", {name: simulated}, data, ("chain", "draw"))
     return tree
+
+
+def _kind(fitted: Fitted) -> np.dtype:
+    """Of responses: whole numbers where they are counts or categories, by which ArviZ's figures know these."""
+    y, response = fitted.data.y, fitted.response
+    with suppress(NotImplementedError):  # of distributions that do not tell their support
+        support = None if response is None else response.support
+        if support is not None and support.is_discrete and bool((y == y.round()).all()):
+            return np.dtype(np.int64)
+    return y.cpu().numpy().dtype
 
 
 def _most(fit: Fit) -> int:

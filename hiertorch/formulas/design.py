@@ -131,6 +131,10 @@ class Encoding:
         columns |= self.cuts.rows(frame)
         return columns, {effects.plate: effects.groups(frame) for effects in self.effects}
 
+    def weights(self, frame: pd.DataFrame) -> np.ndarray | None:
+        """The weights of any rows, `(rows,)`, if the formula tells them."""
+        return self._told["weights"].at(frame)[:, 0] if "weights" in self._told else None
+
     def y(self, frame: pd.DataFrame) -> np.ndarray:
         """The response of any frame, `(rows,)`."""
         if self._counts is not None:

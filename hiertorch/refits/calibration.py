@@ -66,7 +66,8 @@ def calibrated(
     sd = predicted.std(0)
     residuals = torch.where(sd > 0, (every - predicted.mean(0)) / sd, 0.0)
     found["mean residual"] = _check(residuals.mean(1), level, "both")
-    columns = [x for x in rows.columns.values() if len(x) > 1 and bool(x.std() > 0)]
+    every_column = (x for column in rows.columns.values() for x in column.reshape(len(y), -1).unbind(1))
+    columns = [x for x in every_column if len(x) > 1 and bool(x.std() > 0)]
     if columns:
         z = torch.stack([(x - x.mean()) / x.std() for x in columns], 1)
         found["slopes"] = _check(_largest(residuals @ z / len(y)), level, "high")

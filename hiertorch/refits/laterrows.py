@@ -45,20 +45,21 @@ class Later:
                 "each chain of this posterior was fitted to data of its own, and new rows belong to all: update one "
                 "that was fitted to a response and weights of shape (rows,)."
             )
-        if (weights is None) != (data.weights is None):
+        frame, reader = as_frame(table), data.recipe.reader
+        told = reader.weights(frame) if reader and weights is None else None
+        if (weights is None and told is None) != (data.weights is None):
             raise DataError(
                 "the fitted rows have weights, and the new rows need theirs: name their column, weights='w'."
                 if weights is None
                 else f"the fitted rows have no weights, so the new ones can't have weights={weights!r}: leave it out."
             )
-        frame = as_frame(table)
         self.w = None
         if weights is not None:
-            w = reading.predictor(weights, read_column(frame, weights), len(frame), data.dtype, data.device)
-            frame = frame if weights in {*data.recipe.columns.values()} else frame.drop(columns=weights)
+            named = reading.predictor(weights, read_column(frame, weights), len(frame), data.dtype, data.device)
+            frame = frame if reader or weights in {*data.recipe.columns.values()} else frame.drop(columns=weights)
         self.rows = FrameRows.read(data, frame, distinct=distinct)
         self.y = data.read_response(frame)
-        if weights is not None:
+        if (w := told if weights is None else named) is not None:
             self.w = reading.row_weights(w, self.y)
         with torch.no_grad(), validation(False):
             Setting(fitted, posterior, self.rows, self.y)  # which says whether they can be read

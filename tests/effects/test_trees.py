@@ -81,6 +81,8 @@ def test_arviz_draws_the_predictive_check():
 
     tree = fitted("count ~ x", family="poisson").to_arviz(posterior_predictive=True, draws=40)
     assert tree["posterior_predictive"]["count"].shape == (4, 10, 80) and tree["posterior"].sizes["draw"] == 10
+    assert tree["posterior_predictive"]["count"].dtype.kind == tree["observed_data"]["count"].dtype.kind == "i"
+    assert fitted().to_arviz()["observed_data"]["y"].dtype.kind == "f"
     figure = plot_ppc_dist(tree, backend="matplotlib").viz["figure"].item()
     assert figure.axes[0].get_lines()
     pyplot.close(figure)
