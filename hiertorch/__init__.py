@@ -122,6 +122,10 @@ PLACES = {
 HOME = {name: module for module, names in PLACES.items() for name in names}
 
 
+INSTEAD = {"load": "hiertorch.Posterior.load(path)", "save": "posterior.save(path)", "Normal": "torch.distributions"}
+"""What people look for here -> where it is."""
+
+
 def __getattr__(name: str) -> object:
     """A public name, or a part of the package, which is imported when it is first asked for."""
     if name in HOME:
@@ -129,7 +133,8 @@ def __getattr__(name: str) -> object:
     elif name in ("families", "models", "monitors"):
         found = import_module(f"{__name__}.{name}")
     else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        hint = f": {INSTEAD[name]}" if name in INSTEAD else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     globals()[name] = found
     return found
 

@@ -16,6 +16,7 @@ from hiertorch.data.table import Data
 from hiertorch.draws import storage
 from hiertorch.draws.attaching import attach
 from hiertorch.draws.fit import Fit
+from hiertorch.draws.hints import Hints
 from hiertorch.draws.joining import joined
 from hiertorch.draws.labelled import summary
 from hiertorch.draws.summaries import CI_PROB
@@ -23,6 +24,7 @@ from hiertorch.effects.conditional import ConditionalEffects, conditional_effect
 from hiertorch.effects.explained import r2
 from hiertorch.effects.hypotheses import hypothesis
 from hiertorch.effects.margins import Estimates, comparisons, predictions, slopes
+from hiertorch.effects.rows import Columns
 from hiertorch.effects.tables import fixef, ranef, varcorr
 from hiertorch.effects.trees import to_arviz
 from hiertorch.model.model import Model
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @feels_at_home
-class Posterior(Fit):
+class Posterior(Hints, Fit):
     """Draws theta^(c, s) of every latent, for chains c and draws s, read by name.
 
     `posterior["alpha"]` is `(chains, draws, groups, *event)` for a latent that varies over a plate and
@@ -50,7 +52,7 @@ class Posterior(Fit):
 
     def predict(
         self,
-        frame: Table,
+        frame: Table | None = None,
         kind: Literal["mean", "response", "probability"] = "mean",
         new_groups: Literal["sample", "population", "error"] | None = None,
         *,
@@ -65,8 +67,8 @@ class Posterior(Fit):
         predictors, the group it lies in), so that its interval is wider than those of groups that were fitted.
 
         Args:
-            frame: new rows, with the columns and groupings that the data were read from, and no column that the fitted
-                frame did not have.
+            frame: new rows, with the columns and groupings that the data were read from, and, but for formulas, no
+                column that the fitted frame did not have; None takes the fitted rows.
             kind: "mean", of ordered categories the expected code from 0 on, of others as "probability"; "response" for
                 simulated y; "probability" for that of each category.
             new_groups: "sample" draws their effects, "population" sets them to the mean of their prior in each draw,
@@ -81,6 +83,7 @@ class Posterior(Fit):
                 levels that were not fitted, rows that contradict what was fitted (a known class in another school), new
                 labels of a grouping without a population, and known ones in another spelling.
         """
+        frame = Columns.of(self.fitted).rows() if frame is None else frame
         return predict(self, frame, kind=kind, new_groups=new_groups, ci_prob=ci_prob, seed=seed, distinct=distinct)
 
     def condition(
@@ -215,12 +218,12 @@ class Posterior(Fit):
         """dE[y | x_i] / dx_k by central differences, and of categories `comparisons`; arguments likewise."""
         return slopes(self, variables, frame, **settings)
 
-    def conditional_effects(self, effect: str, **settings: Any) -> ConditionalEffects:
+    def conditional_effects(self, effect: str | Sequence[str], **settings: Any) -> ConditionalEffects:
         """E[y] along a column, "SES", or for values of another, "SES:Sector", with other numbers at their mean, other
         categories at their first level, and groups averaged over: `summary`, and `plot()` makes a figure.
 
         Args:
-            effect: one column or two that predict.
+            effect: one column or two that predict, "x", "x:z" or ["x", "z"].
             settings: `values` (column -> values), `resolution` (100), and of `predictions` all but by and average.
         """
         return conditional_effects(self, effect, **settings)

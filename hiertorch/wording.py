@@ -5,12 +5,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+SHORT = 3
+"""Letters with which a name may begin to be told from others."""
+
 
 def closest(name: object, names: Iterable[object]) -> str:
     """A hint at the closest of the names, empty if none is close."""
     texts = [str(known) for known in names]
     alike = [known for known in texts if known.lower() == str(name).lower()]  # other letters are closest
-    close = alike or difflib.get_close_matches(str(name), texts, n=1)
+    begun = [known for known in texts if len(str(name)) >= SHORT and known.startswith(str(name))]
+    close = alike or begun[:1] * (len(begun) == 1) or difflib.get_close_matches(str(name), texts, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

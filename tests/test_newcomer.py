@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from builders import refused
+from builders import from_prior, refused
 
 import hiertorch as ht
 
@@ -117,3 +117,81 @@ def test_the_design_is_a_frame(frame: pd.DataFrame) -> None:
     assert [*found.columns] == ["Intercept", "x", "f[mid]", "f[top]", "x:f[mid]", "x:f[top]"]
     assert found.attrs["reference"] == {"f": "low"}
     np.testing.assert_array_equal(found["x:f[top]"], frame["x"] * (frame["f"] == "top"))
+
+
+# What people type by habit, and what it says or does
+
+
+@pytest.fixture(scope="module")
+def posterior(frame: pd.DataFrame) -> ht.Posterior:
+    return from_prior(*ht.formula("y ~ x * f + (1 | g)", frame), 2, 30)
+
+
+def test_the_frame_by_another_name(frame: pd.DataFrame) -> None:
+    one, two = ht.formula("y ~ x + (1 | g)", data=frame)[1], ht.formula("y ~ x + (1 | g)", frame)[1]
+    assert one.fingerprint == two.fingerprint
+    assert ht.design("~ x", data=frame).equals(ht.design("~ x", frame))
+    for given in ({}, {"frame": frame, "data": frame}):
+        with refused(ht.DataError, "give the rows once, as the second argument"):
+            ht.formula("y ~ x", **given)
+    with refused(ht.ModelError, "a formula is text such as", "found a DataFrame."):
+        ht.fit(frame, "y ~ x")  # type: ignore[arg-type]
+    with refused(ht.DataError, "found str: read it first, as by pandas.read_csv."):
+        ht.fit("y ~ x", "rows.csv")
+    with refused(ht.ModelError, "bf() is not known here", 'sigma="~ x"'):
+        ht.formula("bf(y ~ x, sigma ~ x)", frame)
+
+
+def test_a_family_by_its_class(frame: pd.DataFrame) -> None:
+    model, _ = ht.formula("won ~ x + (1 | g)", frame, family=ht.families.Bernoulli)  # type: ignore[arg-type]
+    assert isinstance(model.family, ht.families.Bernoulli)
+    with refused(ht.DataError, "'won/b' is a share of trials: write proportion(won, b), or won | trials(b)"):
+        ht.formula("won/b ~ x + (1 | g)", frame, family="binomial")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("x", "beta[x]"), ("b_x", "beta[x]"), ("Intercept", "mu"), ("sigma", "sigma_y"), ("sd_g", "sigma_g")],
+)
+def test_priors_by_other_packages_names(name: str, meant: str, frame: pd.DataFrame) -> None:
+    with refused(ht.ModelError, f"priors names {name!r}", f"Did you mean {meant!r}?"):
+        ht.formula("y ~ x + (1 | g)", frame, priors={name: "Normal(0, 1)"})
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"newdata": None}, "Did you mean frame=?"),
+        ({"allow_new_levels": True}, "Did you mean new_groups=?"),
+        ({"kind": "prob"}, "Did you mean 'probability'?"),
+    ],
+)
+def test_options_of_predict(option: dict[str, Any], sentence: str, posterior: ht.Posterior) -> None:
+    with refused(ht.HiertorchError, sentence):
+        posterior.predict(**option)
+
+
+def test_predictions_of_the_fitted_rows(frame: pd.DataFrame, posterior: ht.Posterior) -> None:
+    pd.testing.assert_frame_equal(posterior.predict().summary, posterior.predict(frame).summary)
+    assert repr(posterior.predict(frame.head(2))) == repr(posterior.predict(frame.head(2)).summary)
+    with refused(ht.DataError, "no column 'g', which names groups", "posterior.predictions(frame)"):
+        posterior.predict(frame.drop(columns="g"))
+
+
+def test_effects_by_a_list(posterior: ht.Posterior) -> None:
+    one, two = posterior.conditional_effects(["x", "f"]), posterior.conditional_effects("x:f")
+    pd.testing.assert_frame_equal(one.summary, two.summary)
+
+
+def test_names_that_other_packages_have(posterior: ht.Posterior) -> None:
+    with refused(AttributeError, "no attribute 'loo': posterior.criterion(\"loo\")"):
+        posterior.loo()
+    with refused(AttributeError, "no attribute 'nothing'"):
+        posterior.nothing()
+    assert not hasattr(posterior, "plot")
+    with refused(AttributeError, "hiertorch.Posterior.load(path)"):
+        ht.load("fit")  # type: ignore[attr-defined]
+    with refused(ht.HiertorchError, "'x' is an entry of 'beta': see posterior.fixef()."):
+        posterior["x"]
+    with refused(ht.HiertorchError, "names 'ftop'", "Did you mean 'f[top]'?"):
+        posterior.hypothesis("ftop > 0")

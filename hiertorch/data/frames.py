@@ -1,5 +1,6 @@
 """Tables of any kind as pandas frames."""
 
+import os
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias
 
@@ -63,6 +64,7 @@ def as_frame(table: object) -> pd.DataFrame:
 
 def _no_table(table: object) -> DataError:
     hint = ": collect() it first" if callable(getattr(table, "collect", None)) else ""
+    hint = ": read it first, as by pandas.read_csv" if isinstance(table, str | os.PathLike) else hint
     return DataError(
         "a table is a pandas DataFrame, a mapping of columns, or one with the Arrow interface; found "
         f"{type(table).__name__}{hint}."

@@ -153,7 +153,9 @@ class LabelledDraws:
             raise UnknownNameError(f"a latent is looked up by its name; found {name!r}; it has {listed(self.draws)}.")
         if name not in self.draws:
             self._check_is_no_parameter(name)
-            raise UnknownNameError(f"the posterior has no latent {name!r}; it has {listed(self.draws)}.")
+            owners = [own for own, axes in self.event_labels.items() if axes and name in map(str, axes[0])]
+            hint = f" {name!r} is an entry of {owners[0]!r}: see posterior.fixef()." if owners else ""
+            raise UnknownNameError(f"the posterior has no latent {name!r}; it has {listed(self.draws)}.{hint}")
         return name
 
     def _check_is_no_parameter(self, name: str) -> None:

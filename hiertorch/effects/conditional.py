@@ -4,7 +4,7 @@ Numbers are at their mean and categories at their reference level, and groups ar
 brms' `conditional_effects`, whose groups however have effects of 0: that is `new_groups="population"`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +94,7 @@ class ConditionalEffects(Estimates):
 
 def conditional_effects(
     fit: Fit,
-    effect: str,
+    effect: str | Sequence[str],
     *,
     values: Mapping[str, Iterable[object]] | None = None,
     resolution: int = RESOLUTION,
@@ -107,7 +107,8 @@ def conditional_effects(
         raise DataError("conditional_effects has one mean for each value: by= and average= are for predictions.")
     check_probability(one.ci_prob)
     columns = Columns.of(fit.fitted)
-    names = [columns.known(name.strip().strip("`")) for name in str(effect).split(":")]
+    parts = effect.split(":") if isinstance(effect, str) else list(effect)
+    names = [columns.known(str(name).strip().strip("`")) for name in parts]
     if one.kind == KIND and len(names) > 1:
         raise DataError(f"probabilities of categories are along one column; found {effect!r}.")
     if len(names) > 2 or len(set(names)) < len(names):

@@ -19,7 +19,7 @@ from hiertorch.draws import summaries
 from hiertorch.draws.fit import Fit
 from hiertorch.effects.tables import coefficients
 from hiertorch.errors import DataError, UnknownNameError
-from hiertorch.wording import listed
+from hiertorch.wording import closest, listed
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"exp": torch.exp, "log": torch.log, "sqrt": torch.sqrt}
 FUNCTIONS["abs"] = torch.abs
@@ -75,6 +75,7 @@ def _sides(sentence: str, known: Mapping[str, Tensor]) -> tuple[Tensor, str, Ten
     except KeyError as error:
         raise UnknownNameError(
             f"{sentence!r} names {error.args[0]!r}, which is no parameter; coefficients: {listed(every[::-1])}."
+            f"{closest(error.args[0], every)}"
         ) from error
     except (SyntaxError, TypeError) as error:
         raise DataError(

@@ -101,6 +101,8 @@ def named(family: Family | str) -> Family:
     """
     if isinstance(family, Family):
         return family
+    if isinstance(family, type) and issubclass(family, Family):
+        return family()
     if isinstance(family, str) and family in NAMES:
         return NAMES[family]()
     if isinstance(family, str) and family in CODED:

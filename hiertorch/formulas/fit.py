@@ -33,13 +33,14 @@ from hiertorch.sampling import sample
 @at_home
 def formula(
     text: str,
-    frame: object,
+    frame: object = None,
     *,
     family: Family | str = "gaussian",
     priors: Mapping[str, object] | None = None,
     na: str = "error",
     functions: Mapping[str, object] | None = None,
     dtype: torch.dtype = torch.float64,
+    data: object = None,
     **parameters: str,
 ) -> tuple[FormulaModel, Data]:
     """The model that a formula says, and the data of a frame for it.
@@ -57,6 +58,7 @@ def formula(
         na: "error", or "drop" for rows that lack a value that the formula reads.
         functions: by name, which the formula may call beside those of NumPy and `formulae`.
         dtype: of the data, float64 or float32.
+        data: the frame, where it is given by this name.
         parameters: predictors of other parameters of the rows, sigma="~ z + (1 | school)": log(sigma) is linear, as is
             that of any positive one, and logit(zi) of any probability. (1 |i| school) in two predictors makes effects
             of both correlated. "categorical" has a predictor for each category but the reference, with the terms of
@@ -76,6 +78,7 @@ def formula(
     """
     check_choice("na", na, NA)
     check_options(parameters)
+    frame = _only(frame, data)
     check_family(family)
     check_priors(priors)
     parts = parse(text, parameters)
@@ -136,7 +139,13 @@ class Columns(pd.DataFrame):
 
 @at_home
 def design(
-    text: str, frame: object, *, na: str = "error", functions: Mapping[str, object] | None = None, **parameters: str
+    text: str,
+    frame: object = None,
+    *,
+    na: str = "error",
+    functions: Mapping[str, object] | None = None,
+    data: object = None,
+    **parameters: str,
 ) -> pd.DataFrame:
     """The columns that a formula makes of a frame, one row a row: to look at before anything is fitted.
 
@@ -148,6 +157,7 @@ def design(
         frame: its rows.
         na: what becomes of rows that lack a value.
         functions: which the formula may call.
+        data: the frame, where it is given by this name.
         parameters: predictors of other parameters, as of `ht.formula`.
 
     Raises:
@@ -161,7 +171,7 @@ def design(
     """
     check_choice("na", na, NA)
     parts = parse(text, parameters, response=False)
-    table, _ = complete(as_frame(frame), parts, na)
+    table, _ = complete(as_frame(_only(frame, data)), parts, na)
     predictors = [Predictor(name, terms, table, functions or {}) for name, terms in parts.terms.items()]
     columns = dict[str, np.ndarray]()
     for one in predictors:
@@ -178,12 +188,13 @@ def design(
 @at_home
 def fit(
     text: str,
-    frame: object,
+    frame: object = None,
     *,
     family: Family | str = "gaussian",
     priors: Mapping[str, object] | None = None,
     na: str = "error",
     functions: Mapping[str, object] | None = None,
+    data: object = None,
     **options: Any,
 ) -> Posterior:
     """A posterior of the model that a formula says, in one line: `ht.formula`, then `ht.sample` with `options`.
@@ -195,6 +206,7 @@ def fit(
         priors: in place of those that the data choose.
         na: what becomes of rows that lack a value.
         functions: which the formula may call; for all of these see `ht.formula`.
+        data: the frame, where it is given by this name.
         options: of `ht.sample`, such as `seed=1`, and predictors of other parameters, such as sigma="~ z".
 
     Raises:
@@ -208,8 +220,17 @@ def fit(
             f'{strange[0]}= is no option of ht.sample, nor the formula of a predictor, such as {strange[0]}="~ x"; '
             f"found {parameters[strange[0]]!r}.{wording.closest(strange[0], known)}"
         )
-    model, data = formula(text, frame, family=family, priors=priors, na=na, functions=functions, **parameters)
-    return sample(model, data, **options)
+    model, rows = formula(
+        text, _only(frame, data), family=family, priors=priors, na=na, functions=functions, **parameters
+    )
+    return sample(model, rows, **options)
+
+
+def _only(frame: object, data: object) -> object:
+    """The one of both that is given."""
+    if (frame is None) == (data is None):
+        raise DataError("give the rows once, as the second argument: a pandas DataFrame, or another table.")
+    return data if frame is None else frame
 
 
 def _told_categories(

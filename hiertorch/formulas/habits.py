@@ -33,7 +33,6 @@ RESPONSE = re.compile(
 )
 
 OPTIONS = {
-    "data": "the frame is the second argument",
     "random": 'groups\' effects are terms of the formula, "y ~ x + (1 | g)"',
     "groups": 'groups\' effects are terms of the formula, "y ~ x + (1 | g)"',
     "re_formula": 'groups\' effects are terms of the formula, "y ~ x + (1 | g)"',
@@ -55,6 +54,8 @@ OPTIONS = {
     "nAGQ": "all effects are sampled",
     "contrasts": "write C(f, Sum) in the formula",
     "na_action": 'write na="drop"',
+    "dropna": 'write na="drop"',
+    "missing": 'write na="drop"',
     "random_seed": "write seed=",
 }
 """Option of other packages -> what does it here."""

@@ -18,6 +18,9 @@ from hiertorch.formulas.parsing import names_in
 STEPS = 8
 """Values of a column of numbers."""
 
+LEVELS = 32
+"""Different numbers with decimals, up to which they may be levels, such as doses; more are measured, and cut()."""
+
 
 def matrices_of(thing: object) -> Iterator[Matrix]:
     """All matrices in an encoding, in the order in which they were made."""
@@ -38,6 +41,7 @@ def stand_in(encoding: Encoding) -> pd.DataFrame:
     texts += [text for one in terms for text in (*one.offsets, *(bar.effects for bar in one.bars))]
     read = {name for text in texts for name in names_in(text)}
     stepped = encoding.factors | ({encoding.response} if encoding.categories else set())
+    stepped = {name for name in stepped if name in frame and not _is_measured(frame[name])}
     stepped |= {str(name) for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column.dtype)}
     numbers = [name for name in frame.columns if name in read and name not in stepped]
     levels = {name: frame[name].drop_duplicates() for name in frame.columns if name in read and name in stepped}
@@ -55,6 +59,10 @@ def stand_in(encoding: Encoding) -> pd.DataFrame:
         else:  # it names groups, whose labels the data know
             found[str(name)] = np.zeros(len(rows), np.int64)
     return pd.DataFrame(found)
+
+
+def _is_measured(column: pd.Series) -> bool:
+    return column.dtype.kind == "f" and column.nunique() > LEVELS and bool((column != column.round()).any())
 
 
 def _halves(frame: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -170,10 +170,16 @@ def parse(text: object, parameters: Mapping[str, object] | None = None, *, respo
 def _sides(text: object, what: str | None = None) -> tuple[str, str, str]:
     """A formula, what stands before its ~, and what behind; `what` it is, if not that of the mean."""
     if not isinstance(text, str) or not text.strip():
-        raise ModelError(f"{what or A_FORMULA}; found {text!r}.")
+        found = repr(text) if isinstance(text, str | int | float | None) else f"a {type(text).__name__}"
+        raise ModelError(f"{what or A_FORMULA}; found {found}.")
     whole = tidied(text)
     check_brackets(whole)
     left, *rights = split(spelt(whole), "~")
+    if call := re.match(r"(bf|brmsformula|Formula)\(", whole):
+        raise ModelError(
+            f"{call[1]}() is not known here: give the formula of the mean alone, and those of other parameters as "
+            f'arguments, sigma="~ x"; found {whole!r}.'
+        )
     if what is not None and len(rights) != 1:
         raise ModelError(f"{what}; found {whole!r}.")
     if len(rights) != 1 or not rights[0].strip():

@@ -94,6 +94,12 @@ class Effects:
 
     def groups(self, frame: pd.DataFrame) -> pd.Series | pd.Index:
         """The label of each row's group; of several columns "a:b"."""
+        if lost := [name for name in self.columns if name not in frame.columns]:
+            raise DataError(
+                f"the frame has no column {lost[0]!r}, which names groups; its columns: "
+                f"{wording.listed(frame.columns)}.{wording.closest(lost[0], frame.columns)} Rows that name none are "
+                "for posterior.predictions(frame), which averages over groups."
+            )
         if len(self.columns) == 1:
             return column_of(frame, self.columns[0])
         texts = [column_of(frame, name).astype(str).to_numpy() for name in self.columns]

@@ -12,6 +12,9 @@ from hiertorch.families import CODED, NAMES, Family
 from hiertorch.formulas.habits import FAMILIES
 from hiertorch.formulas.parsing import NAME, Parts
 
+SHARE = re.compile(r"\s*([^\W\d_][\w.]*)\s*/\s*([^\W\d_][\w.]*)\s*")
+"""A response of one column over another."""
+
 TWO = ("bernoulli", "binomial")
 """Families whose response may be the levels of a column."""
 
@@ -36,6 +39,11 @@ def check_response(family: Family | str, parts: Parts, frame: pd.DataFrame) -> N
     each row is a success or none.
     """
     own = family if isinstance(family, str) else family.name
+    if own in TWO and (share := SHARE.fullmatch(parts.response)):
+        raise DataError(
+            f"the response {parts.response!r} is a share of trials: write proportion({share[1]}, {share[2]}), or "
+            f"{share[1]} | trials({share[2]}), which know how many there were."
+        )
     name = parts.response.partition("[")[0].strip()
     column = frame.get(name.strip("`"), None) if NAME.fullmatch(name) else None
     if not isinstance(column, pd.Series) or own in CODED or bool(getattr(family, "categories", False)):

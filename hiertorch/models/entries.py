@@ -77,7 +77,8 @@ def taken_apart(priors: Mapping[str, object], latents: Mapping[str, Latent], who
             owner = next(
                 (own for own, one in latents.items() if str(key) in map(str, one.axes[0] if one.axes else ())), ""
             )
-            hint = f" Did you mean '{owner}[{key}]'?" if owner else closest(name, latents)
+            own = f" Did you mean '{owner}[{key}]'?" if owner else closest(name, latents)
+            hint = _elsewhere(str(key), latents) or own
             raise ModelError(
                 f"priors names {name!r}, which {who} does not have here; its latents are {', '.join(latents)}.{hint}"
             )
@@ -88,6 +89,15 @@ def taken_apart(priors: Mapping[str, object], latents: Mapping[str, Latent], who
             raise ModelError(f"priors names {key!r}, and {name!r} has no entry {entry!r}; {known}")
         found.setdefault(name, {})[None if entry is None else labels.index(entry)] = prior
     return found
+
+
+def _elsewhere(key: str, latents: Mapping[str, Latent]) -> str:
+    """A hint at what brms, Bambi and others call b_x, Intercept, sd_g and sigma."""
+    texts = {f"b_{label}": f"{name}[{label}]" for name, one in latents.items() if one.axes for label in one.axes[0]}
+    texts |= {"Intercept": "mu", "b_Intercept": "mu", "sigma": "sigma_y"}
+    texts |= {name.replace("sigma_", "sd_", 1): name for name in latents if name.startswith("sigma_")}
+    found = texts.get(key, "")
+    return f" Did you mean {found!r}?" if found.partition("[")[0] in latents else ""
 
 
 def read(name: str, prior: object) -> Distribution | Callable[..., Distribution]:

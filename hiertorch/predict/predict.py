@@ -43,6 +43,9 @@ class Prediction:
     summary: pd.DataFrame
     new: Mapping[str, pd.Index]
 
+    def __repr__(self) -> str:
+        return repr(self.summary)
+
 
 def predict(
     fit: Fit,

@@ -58,11 +58,23 @@ def feels_at_home(kind: Kind) -> Kind:
     return kind
 
 
+INSTEAD = {
+    "newdata": "frame",
+    "data": "frame",
+    "allow_new_levels": "new_groups",
+    "sample_new_levels": "new_groups",
+    "re_formula": "new_groups",
+    "sample_new_groups": "new_groups",
+    "random_seed": "seed",
+}
+"""Option of other packages -> what does it here."""
+
+
 def unknown_option(name: str, given: Iterable[str], known: Iterable[str]) -> OptionError:
     """The error for the first option that there is not."""
     known = sorted(known)
     option = next(x for x in given if x not in known)
-    close = difflib.get_close_matches(option, known, 1, 0.6)
+    close = [INSTEAD[option]] if INSTEAD.get(option) in known else difflib.get_close_matches(option, known, 1, 0.6)
     hint = f" Did you mean {close[0]}=?" if close else ""
     return OptionError(f"{name} has no option {option}=; there are {', '.join(known) or 'none'}.{hint}")
 

@@ -31,6 +31,7 @@ def frame():
             "use": np.where(r.random(n) < 0.5, "Y", "N"),
             "grade": r.integers(2, 6, n),
             "total": 40,
+            "limit": np.where(r.random(n) < 0.3, "right", "none"),
             "unread": 1.0,
         }
     )
@@ -46,6 +47,7 @@ print(posterior.predict(new, new_groups="sample", seed=3).draws.double().sum().i
 """
 
 
+@pytest.mark.slow  # a process takes long to begin, and tests/test_newcomer.py has one
 def test_a_loaded_posterior_predicts_in_a_new_process(frame, tmp_path):
     text = "count ~ scale(x) * size + flag + (x | g) + (1 | h)"
     priors = {"beta[flag]": Normal(0.0, 0.5), "sigma_h": "HalfNormal(1)"}
@@ -71,6 +73,13 @@ OTHERS = [
     ("count | rate(w) ~ scale(log(w)) + (1 | g)", {"family": ht.families.NegativeBinomial()}),
     ("x ~ z + (1 |i| g)", {"sigma": "~ scale(w) + (1 |i| g)"}),
     ("size ~ scale(x) + (1 | g)", {"family": "categorical", "mu_large": "~ w"}),
+]
+
+
+OTHERS += [
+    ("w | cens(limit) ~ x + (1 | g)", {"family": "weibull"}),
+    ("w | trunc(lb=0, ub=20) ~ x + (1 | g)", {}),
+    ("x ~ ns(z, df=3) + relevel(size, ref='large') + cut(w, c(0, 2, 4, 99)) + log1p(w) + (1 | g)", {}),
 ]
 
 
