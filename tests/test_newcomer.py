@@ -132,7 +132,7 @@ def test_the_frame_by_another_name(frame: pd.DataFrame) -> None:
     assert one.fingerprint == two.fingerprint
     assert ht.design("~ x", data=frame).equals(ht.design("~ x", frame))
     for given in ({}, {"frame": frame, "data": frame}):
-        with refused(ht.DataError, "give the rows once, as the second argument"):
+        with refused(ht.OptionError, "give the rows once, as the second argument"):
             ht.formula("y ~ x", **given)
     with refused(ht.ModelError, "a formula is text such as", "found a DataFrame."):
         ht.fit(frame, "y ~ x")  # type: ignore[arg-type]

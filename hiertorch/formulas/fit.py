@@ -229,7 +229,7 @@ def fit(
 def _only(frame: object, data: object) -> object:
     """The one of both that is given."""
     if (frame is None) == (data is None):
-        raise DataError("give the rows once, as the second argument: a pandas DataFrame, or another table.")
+        raise OptionError("give the rows once, as the second argument: a pandas DataFrame, or another table.")
     return data if frame is None else frame
 
 

@@ -40,8 +40,8 @@ def stand_in(encoding: Encoding) -> pd.DataFrame:
     texts = [parts.response, *parts.told.values(), *(one.common for one in terms)]
     texts += [text for one in terms for text in (*one.offsets, *(bar.effects for bar in one.bars))]
     read = {name for text in texts for name in names_in(text)}
-    stepped = encoding.factors | ({encoding.response} if encoding.categories else set())
-    stepped = {name for name in stepped if name in frame and not _is_measured(frame[name])}
+    told = encoding.factors | ({encoding.response} if encoding.categories else set())
+    stepped = {name for name in told if name in frame and not _is_measured(frame[name])}
     stepped |= {str(name) for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column.dtype)}
     numbers = [name for name in frame.columns if name in read and name not in stepped]
     levels = {name: frame[name].drop_duplicates() for name in frame.columns if name in read and name in stepped}

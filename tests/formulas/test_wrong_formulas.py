@@ -149,7 +149,7 @@ def test_a_response_that_a_family_does_not_take_gets_its_sentence(frame, text, f
         ({"weights": "z"}, r"write \"y \| weights\(w\) ~ ...\""),
         ({"ziformula": "~ 1"}, 'write zi="~ x"'),
         ({"drawz": 100}, "drawz= is no option of ht.sample.* Did you mean 'draws'"),
-        ({"data": 3}, "the frame is the second argument"),
+        ({"dropna": True}, 'there is no option dropna=: write na="drop".'),
     ],
 )
 def test_options_of_other_packages_get_their_sentence(frame, option, sentence):
