@@ -81,6 +81,9 @@ class Censored(Incomplete):
         last = "; an upper end makes 2 (interval-)" if self.upper is None else ", 2 (interval-)"
         admissible.among(data, self.how, codes, f"codes of censored rows are {told}{last}")
 
+    def __repr__(self) -> str:
+        return f"Censored({self.base!r}, {', '.join(self.columns[len(self.base.columns) :])})"
+
 
 class Truncated(Incomplete):
     """p(y_i) / (F(high_i) - F(low_i)) for low_i <= y_i <= high_i: rows of the base that are seen only where they lie
@@ -117,3 +120,6 @@ class Truncated(Incomplete):
         """Lower ends lie below upper ones."""
         super().check_columns(data)
         admissible.ascending(data, self.low, self.high, "rows are truncated below a number and above a higher one")
+
+    def __repr__(self) -> str:
+        return f"Truncated({self.base!r}, {self.low}, {self.high})"

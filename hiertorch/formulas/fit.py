@@ -46,7 +46,10 @@ def formula(
     """The model that a formula says, and the data of a frame for it.
 
     Args:
-        text: such as "MathAch ~ SES * Sector + (SES | School)"; README says what can be written.
+        text: such as "MathAch ~ SES * Sector + (SES | School)"; README says what can be written. Behind a response
+            stands what is told of its rows: `y | cens(c, y2)` says which are censored, c "none", "right", "left" or
+            "interval" (0, 1, -1, 2, or True where right-censored), from y to y2; `y | trunc(lb, ub)` that rows are seen
+            only from lb to ub. Predictions of censored rows are of what would be seen without.
         frame: a pandas DataFrame, a mapping of columns, or a table with the Arrow interface (polars, pyarrow, DuckDB).
         family: "gaussian", "bernoulli", "binomial", "poisson", "negative_binomial", "student_t", or another of
             `hiertorch.families`, by name or as an object. The response of "cumulative", "sratio" and "acat" is whole
