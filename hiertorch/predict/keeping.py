@@ -190,6 +190,8 @@ def _check_class(fitted: Fitted, header: Mapping[str, Any], tensors: Mapping[str
 def _remake(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Remake:
     """How a formula's model and data are made again."""
     frame = unpacked(header["columns"], _under("frame", tensors))
+    if "index" in tensors:
+        frame.index = _index_read(tensors["index"])
     arguments = said(header["arguments"], _under("argument", tensors))
     return Remake(header["maker"], header["model"], arguments, frame)
 
@@ -202,6 +204,7 @@ def _columns_of(fit: Fit, header: Mapping[str, Any], tensors: dict[str, Tensor])
         raise DataError("rows were added or left out since they were read by the formula")
     columns, arrays = packed(made.frame)
     tensors |= {f"frame/{key}": x for key, x in arrays.items()}
+    tensors["index"] = storage.as_bytes(_index_of(fit.data))
     _, other = _remake(json.loads(json.dumps({**header, "columns": columns})), tensors).again()
     if not isinstance(other, Data) or (found := fit.data.fingerprint.differences(other.fingerprint)):
         raise DataError(f"the formula reads other data again ({'; '.join(found)})")
@@ -228,7 +231,6 @@ def _rows_of(fitted: Fitted, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _rows(header: Mapping[str, Any], tensors: Mapping[str, Tensor], fit: Fit) -> Data:
-    index: Any = storage.from_bytes(tensors["index"])
     plates = header["plates"]
     return made_again(
         header["name"],
@@ -238,7 +240,7 @@ def _rows(header: Mapping[str, Any], tensors: Mapping[str, Tensor], fit: Fit) ->
         {plate: outlines.labels_read(tensors[f"labels/{k}"]) for k, plate in enumerate(plates)},
         outlines.recipe_read(header["recipe"]),
         weights=tensors.get("weights"),
-        index=pd.RangeIndex(index) if isinstance(index, int) else outlines.labels_read(tensors["index"]),
+        index=_index_read(tensors["index"]),
         mark=fit.fingerprint,
     )
 
@@ -246,6 +248,11 @@ def _rows(header: Mapping[str, Any], tensors: Mapping[str, Tensor], fit: Fit) ->
 def _index_of(data: Data) -> object:
     plain = isinstance(data.index, pd.RangeIndex) and data.index.equals(pd.RangeIndex(data.n_rows))
     return data.n_rows if plain else encode_index(data.index)
+
+
+def _index_read(tensor: Tensor) -> pd.Index:
+    found = storage.from_bytes(tensor)
+    return pd.RangeIndex(found) if isinstance(found, int) else outlines.labels_read(tensor)
 
 
 # Outlines

@@ -27,7 +27,7 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.naming import decode_index, decode_label, encode_index, encode_label
 from hiertorch.draws.storage import as_bytes, from_bytes
-from hiertorch.errors import DataError
+from hiertorch.errors import DataError, HiertorchError
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
 from hiertorch.predict.scene import Setting, close
@@ -67,10 +67,16 @@ class Outline(Fitted):
         """Not known without rows."""
         raise DataError(f"this posterior does not know its rows, since {NO_ROWS}.")
 
-    @property
-    def response(self) -> Distribution:
-        """The likelihood at two draws of the posterior."""
-        return self.model.likelihood(self.model.values(self._values), self.data)
+    @cached_property
+    def response(self) -> Distribution | None:
+        """The likelihood at two draws of the posterior, or of the prior of effects that were not stored; None where it
+        reads facts of groups.
+        """
+        generator = torch.Generator(self.data.device).manual_seed(0)
+        with torch.no_grad(), validation(False), suppress(HiertorchError):
+            values = self.model.sample_prior(self.data, 2, generator, given=self._values)
+            return self.model.likelihood(self.model.values(values), self.data)
+        return None
 
     def width(self, name: str) -> int:
         """Numbers that a group has of a latent, 1 if no draws say so."""

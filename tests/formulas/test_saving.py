@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from torch.distributions import LogNormal, Normal
 
 import hiertorch as ht
+from hiertorch.draws import archive, storage
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,24 @@ def test_without_rows_unknown_levels_and_columns_are_refused_as_with_them(frame,
     whole = tmp_path / "q"
     posterior.save(whole)
     assert ht.Posterior.load(whole).data.fingerprint == posterior.data.fingerprint
+
+
+def test_files_of_format_2_are_read(frame, tmp_path):
+    """In which formulas had no kind, and columns no folder of their own."""
+    posterior = from_prior(*ht.formula("x ~ size + (1 | g)", frame), 2, 5)
+    posterior.save(tmp_path / "p")
+    header, tensors = archive.read(tmp_path / "p", storage.KIND)
+    del header["source"]["by"], tensors["source/index"]
+    tensors = {name.replace("source/frame/", "source/"): x for name, x in tensors.items()}
+    archive.write(tmp_path / "q", storage.KIND._replace(version=2), header, tensors)
+    loaded = ht.Posterior.load(tmp_path / "q")
+    assert torch.equal(loaded.predict(frame.head(3)).draws, posterior.predict(frame.head(3)).draws)
+
+
+def test_rows_keep_their_labels(frame, tmp_path):
+    dated = frame.set_index(pd.date_range("2026-01-01", periods=len(frame), name="day"))
+    from_prior(*ht.formula("x ~ size + (1 | g)", dated), 2, 5).save(tmp_path / "p")
+    pd.testing.assert_index_equal(ht.Posterior.load(tmp_path / "p").data.index, dated.index, check_exact=True)
 
 
 @pytest.mark.parametrize(

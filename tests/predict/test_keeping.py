@@ -139,6 +139,18 @@ def test_new_groups_are_conditioned_without_rows(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(found.summary, expected.summary)
 
 
+def test_effects_that_were_not_stored(tmp_path: Path) -> None:
+    """Without rows there are new groups, and of known ones what is missing is said."""
+    keep = ["mu_alpha", "sigma_alpha", "beta", "sigma_y"]
+    posterior = ht.sample(models.VaryingIntercepts("school", ["x"]), data_of(), keep=keep, **SHORT)
+    posterior.save(tmp_path / "p", data=False)
+    loaded, rows = ht.Posterior.load(tmp_path / "p"), pupils().head(2)[["school", "x"]]
+    new, options = rows.assign(school="new"), {"new_groups": "sample", "seed": 2}
+    assert torch.equal(loaded.predict(new, **options).draws, posterior.predict(new, **options).draws)
+    with refused(ht.DataError, "the draws of 'alpha' are needed", "keep="):
+        loaded.predict(rows)
+
+
 def test_float32_and_responses_by_chain(tmp_path: Path) -> None:
     data = data_of()
     shifted = data.replace(y=torch.stack([data.y, data.y + 1]))
