@@ -167,17 +167,20 @@ class WhitenedCompiled(Whitened):
         assert isinstance(loops, Loops)
         offers = self._read(offered)
         own = [stacked(list(x), at.weights) for x in (at.noise, at.heavy, at.effects)]
-        state = [
-            x.clone(memory_format=torch.contiguous_format) for x in (*self._read(at), *own, at.weights, self.words)
-        ]
+        scalars, tail, half, middle, coupled, t = self._read(at)
+        written = (scalars, half, middle, coupled, *own, at.weights, self.words)
+        scalars, half, middle, coupled, noise, heavy, effects, weights, words = (
+            x.clone(memory_format=torch.contiguous_format) for x in written
+        )
+        state = (scalars, tail, half, middle, coupled, t, noise, heavy, effects, weights)
         stays = [self._stays(x) for x in (self.counted.now, self.counted.longest)]
         constant, slots = self.closed.rows.finest.constant[:, 0], torch.full((number,), -1)
         slots[list(keep)] = torch.arange(len(keep))
         taken, rates = torch.empty(number, chains, dtype=torch.long), at.weights.new_zeros(number + groups, chains)
         wrong = at.weights.new_zeros(1 + len(self.levels), chains)
-        beyond, kept = (at.weights.new_empty(*n, chains) for n in ((len(keep) + 1,), (len(own[0]), len(keep))))
-        offered_arrays, arrays, stay_arrays = (tuple(map(_flat, part)) for part in (offers, state[:-1], stays))
-        words = state[-1].numpy().view(np.uint64)
+        beyond, kept = (at.weights.new_empty(*n, chains) for n in ((len(keep) + 1,), (len(noise), len(keep))))
+        offered_arrays, arrays, stay_arrays = (tuple(map(_flat, part)) for part in (offers, state, stays))
+        four = words.numpy().view(np.uint64)
         lean = self.ladder.groups if self.ladder.simple else NO_GROUPS
         moves = Moves.of(self.adjusted, self.standing.width)
         rest = [x.contiguous().numpy() for x in (self._freedom(), constant, taken, rates, wrong, slots, kept, beyond)]
@@ -187,7 +190,7 @@ class WhitenedCompiled(Whitened):
         def run(first: int) -> None:
             size = min(width, chains - first)
             loop(
-                first, size, number, walk, offered_arrays, lean, tree, moves, arrays, words, stay_arrays,
+                first, size, number, walk, offered_arrays, lean, tree, moves, arrays, four, stay_arrays,
                 loops.arrays(), *rest,
             )  # fmt: skip
 
@@ -198,7 +201,7 @@ class WhitenedCompiled(Whitened):
         self.counted.now, self.counted.longest = (
             dict(enumerate((x[0], *x[1:].split(self.ladder.sizes)))) for x in stays
         )
-        scalars, _, half, middle, coupled, _, noise, heavy, effects, weights, self.words = state
+        self.words = words
         last = (taken[-1] + 1) * chains + torch.arange(chains)
 
         def now(old: Tensor, new: Tensor) -> Tensor:
@@ -253,6 +256,8 @@ class WhitenedCompiled(Whitened):
 
     def _freedom(self) -> Tensor:
         """Degrees of freedom of all groups, `(groups,)`."""
+        if not self.tails.freedom:
+            return self.at.weights.new_full((int(self.tree.groups[-1]),), FREEDOM)
         all_alike = ((n, self.at.weights.new_full((n, 1), FREEDOM)) for n in self.ladder.sizes)
         return torch.cat([self.tails.freedom.get(level, one)[:, 0] for level, (_, one) in enumerate(all_alike)])
 

@@ -54,17 +54,24 @@ class Tree(NamedTuple):
 
     def coupled(self, rungs: tuple[Rung, ...]) -> Tensor:
         """Those G that theta moves, one below the other, `(rows, n)`."""
+        if len(rungs) == 1:
+            return rungs[0].half[0, 0, :0]
         free = rungs[1:] if len(self.fixed) else rungs
         return stacked([x for rung in free for x in rung.couplings], rungs[-1].half)
 
     def split(self, x: Tensor) -> list[Tensor]:
         """Rows of effects, level by level, `(K, groups, n)` each."""
+        if len(self.sizes) == 1:
+            return [x.view(int(self.widths[0]), int(self.sizes[0]), -1)]
         lengths = np.diff(self.numbers).tolist()
         both = zip(x.split(lengths), self.widths.tolist(), self.sizes.tolist(), strict=True)
         return [rows.unflatten(0, (width, size)) for rows, width, size in both]
 
     def rungs(self, half: Tensor, middle: Tensor, coupled: Tensor, before: tuple[Rung, ...]) -> tuple[Rung, ...]:
         """Rungs of these rows; what theta does not move is that of others."""
+        if len(before) == 1:
+            (middles,) = self.split(middle)
+            return (Rung(half.view(len(middles), len(middles), middles.shape[1], -1), middles, ()),)
         found, at = [], 0
         halves = half.split(np.diff(self.halves).tolist())
         for level, (of, own, old) in enumerate(zip(halves, self.split(middle), before, strict=True)):

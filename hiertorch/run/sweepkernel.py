@@ -156,7 +156,9 @@ def advance(
                     load(t_here, offers[5], at, live)
                     locate(location_there, log_scale_there, t_here, moves)
             else:
-                load(trial[0], values[0], 0, WIDTH)
+                kept_from = front + tree.numbers[level + 1]  # finer effects follow
+                load(trial[0, :front], values[0], 0, WIDTH)
+                load(trial[0, kept_from:], values[0, kept_from:], 0, WIDTH)
                 load(scalars_there, scalars, 0, WIDTH)
                 a, b, n, m = tree.groups[level], tree.groups[level + 1], tree.numbers[level], tree.numbers[level + 1]
                 draw(noise_there[n:m], heavy_there[a:b], state_here, freedom[a:b])
@@ -205,28 +207,36 @@ def advance(
                 choose(values[0], trial[0], accept[0])
                 choose(weights, sums[0], accept[0])
             else:
-                for g in range(tree.sizes[level]):
+                size = tree.sizes[level]
+                for g in range(size if level else 0):
                     for c in range(WIDTH):
                         ratio[g, c] = 0.0
-                for g in range(finest):
+                for g in range(finest if level else 0):
                     own = tree.above[0, level, g]
                     for c in range(WIDTH):
                         ratio[own, c] += sums[0, g, c] - weights[g, c]
-                for g in range(tree.sizes[level]):
-                    at = tree.groups[level] + g
-                    for c in range(WIDTH):
-                        total[c] = ratio[g, c] + heavy[at, c] - heavy_there[at, c]
+                for g in range(size):
+                    at = a + g
+                    if level:
+                        for c in range(WIDTH):
+                            total[c] = ratio[g, c] + heavy[at, c] - heavy_there[at, c]
+                    else:
+                        for c in range(WIDTH):
+                            total[c] = sums[0, g, c] - weights[g, c] + heavy[at, c] - heavy_there[at, c]
                     draw_words(state_here, words)
                     decide(total, words, accept[g], found[number + at], bad[1 + level], stay[1 + at], longest[1 + at])
                     pick(heavy, heavy_there, at, accept[g])
-                    for k in range(tree.widths[level]):
-                        pick(noise, noise_there, tree.numbers[level] + k * tree.sizes[level] + g, accept[g])
-                for below in range(level + 1):
+                    if level == 0:
+                        pick(weights, sums[0], g, accept[g])
+                    for row in range(n + g, m, size):
+                        pick(noise, noise_there, row, accept[g])
+                        pick(values[0], trial[0], front + row, accept[g])
+                for below in range(level):
                     for k in range(tree.widths[below]):
                         for g in range(tree.sizes[below]):
                             row = front + tree.numbers[below] + k * tree.sizes[below] + g
                             pick(values[0], trial[0], row, accept[tree.above[below, level, g]])
-                for g in range(finest):
+                for g in range(finest if level else 0):
                     pick(weights, sums[0], g, accept[tree.above[0, level, g]])
         slot = slots[t]
         if slot >= 0 or t == number - 1:
