@@ -11,10 +11,12 @@ from torch import Tensor
 from hiertorch.data.table import Data
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.errors import ModelError
+from hiertorch.model.censoring import Censored
 from hiertorch.model.declared import overrides
 from hiertorch.model.means import centre, without_mean
 from hiertorch.model.model import Model
 from hiertorch.pooling.information import prior_mean
+from hiertorch.randomness import seeded
 
 NUMBERS = 20_000_000
 """Draws x (rows and effects) that are looked at; and a fifth of it at once."""
@@ -59,7 +61,8 @@ def levels_of_effect(model: Model, data: Data, values: Mapping[str, Tensor], nam
 
 
 def rows_level(model: Model, data: Data, values: Mapping[str, Tensor]) -> Level:
-    """R^2 and lambda of the rows, by their weights where they have any, from draws of all latents.
+    """R^2 and lambda of the rows, by their weights where they have any, from draws of all latents; what was cut off is
+    drawn, given what is known of it, in each.
 
     Raises:
         ModelError: if the model does not tell the mean of y.
@@ -68,17 +71,23 @@ def rows_level(model: Model, data: Data, values: Mapping[str, Tensor]) -> Level:
         raise ModelError("the model writes log_likelihood itself, without a mean")
     y = data.y.double()
     weights = torch.ones_like(y) if data.weights is None else data.weights.double()
-    number, mean, within = len(next(iter(values.values()))), torch.zeros_like(y), 0.0
+    number, mean, within, whole = len(next(iter(values.values()))), torch.zeros_like(y), 0.0, 0.0
+    generator = torch.Generator(data.device).manual_seed(0)
     for at in torch.arange(number).split(max(1, NUMBERS // 5 // data.n_rows)):
         likelihood = model.likelihood(model.values({key: x[at] for key, x in values.items()}), data)
         if why := without_mean(likelihood):
             raise ModelError(why)
-        error = y - centre(likelihood).double().expand(len(at), data.n_rows)
+        own = y
+        if isinstance(likelihood, Censored):
+            with seeded(generator, data.device):
+                own = likelihood.expand(torch.Size((len(at), data.n_rows))).completed(data.y).double()
+        error = own - centre(likelihood).double().expand(len(at), data.n_rows)
         mean += error.sum(0)
         within += float(_weighted_variance(error, weights).sum()) / number
+        whole += float(_weighted_variance(own.expand_as(error), weights).sum()) / number
     if not math.isfinite(within):
         raise ModelError("in some draws the mean of y is not finite")
-    whole, between = float(_weighted_variance(y, weights)), float(_weighted_variance(mean / number, weights))
+    between = float(_weighted_variance(mean / number, weights))
     r2 = 1 - within / whole if whole > 0 else math.nan
     pooling = 1 - between / within if within > 0 else math.nan
     return Level("", int((weights > 0).sum()), math.sqrt(within), r2, pooling)
