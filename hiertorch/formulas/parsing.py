@@ -57,7 +57,7 @@ LATER = {
     "toep": "Toeplitz covariances",
     "rr": "effects of reduced rank",
     "SSlogis": "predictors nonlinear in parameters",
-    "Surv": "pairs of time and status",
+    "Surv": "pairs of time and status (write time | cens(1 - status))",
 }
 """Functions of other packages' formulas that there are none of here, and what they are for."""
 

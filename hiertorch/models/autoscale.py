@@ -240,6 +240,12 @@ def response_scale(data: Data, family: Family, offset: str | None = None) -> Ten
         level, spread = family.level_and_spread(y, shift, part)
         least = 8.0 * torch.finfo(data.dtype).eps * level.abs() * family.scaled  # less is rounding
         unit = family.unit_of_scales(y, shift, part)
+        low, high = (float(end) for end in y.aminmax())
+        if low < high and not bool(level.isfinite() & spread.isfinite()):
+            raise DataError(
+                f"the response {data.name!r} goes from {low:g} to {high:g}, which rows of family {family.name!r} don't: "
+                "take another family, or correct the data."
+            )
         if not bool(level.isfinite() & spread.isfinite() & (spread > least) & (unit > 0)):
             raise DataError(
                 f"the response {data.name!r} has no spread (one row, or one value in all), by which priors could be "

@@ -82,7 +82,7 @@ WRONG = {
     "y ~ kind/(x + z)": "write the sum out",
     "y ~ ti(x)": "there are no smooth terms",
     "y ~ x + ar1(x | g)": "there are no autoregressive effects",
-    "Surv(x, z) ~ kind": "there are no pairs of time and status",
+    "Surv(x, z) ~ kind": r"there are no pairs of time and status \(write time \| cens",
     "y ~ SSlogis(x, z)": "there are no predictors nonlinear in parameters",
     "y ~ x^2": r"at 'x\^2': a power of one column is that column alone, as in R: write I\(x\^2\)",
     "y ~ (x^2 | g)": r"write I\(x\^2\)",
@@ -139,6 +139,12 @@ OF_FAMILIES = {
 def test_a_response_that_a_family_does_not_take_gets_its_sentence(frame, text, family):
     with pytest.raises(ht.HiertorchError, match=OF_FAMILIES[text, family]):
         ht.formula(text, frame, family=family)
+
+
+def test_priors_are_not_scaled_by_a_response_that_the_family_does_not_have(frame):
+    model, data = ht.formula("z ~ x", frame, family="beta")
+    with pytest.raises(ht.HiertorchError, match="'z' goes from 1.* to 1.*, which rows of family 'beta' don't"):
+        ht.plan(model, data)
 
 
 @pytest.mark.parametrize(
