@@ -143,7 +143,7 @@ def test_a_response_that_a_family_does_not_take_gets_its_sentence(frame, text, f
 
 def test_priors_are_not_scaled_by_a_response_that_the_family_does_not_have(frame):
     model, data = ht.formula("z ~ x", frame, family="beta")
-    with pytest.raises(ht.HiertorchError, match="'z' goes from 1.* to 1.*, which rows of family 'beta' don't"):
+    with pytest.raises(ht.HiertorchError, match=r"'z' goes from 1.* to 1.*, which rows of family 'beta' don't"):
         ht.plan(model, data)
 
 
