@@ -243,8 +243,8 @@ def response_scale(data: Data, family: Family, offset: str | None = None) -> Ten
         low, high = (float(end) for end in y.aminmax())
         if low < high and not bool(level.isfinite() & spread.isfinite()):
             raise DataError(
-                f"the response {data.name!r} goes from {low:g} to {high:g}, which rows of family {family.name!r} don't: "
-                "take another family, or correct the data."
+                f"the response {data.name!r} goes from {low:g} to {high:g}, which rows of family {family.name!r} "
+                "don't: take another family, or correct the data."
             )
         if not bool(level.isfinite() & spread.isfinite() & (spread > least) & (unit > 0)):
             raise DataError(
