@@ -33,7 +33,7 @@ from censored_rows import FORMULAS, PRIORS, frame
 
 pytestmark = pytest.mark.slow
 Sample = Callable[..., Posterior]
-DATA_SETS = 120
+DATA_SETS = 100
 GROUPS, EACH = 4, 5
 END = 0.7
 STEP = 1.0
