@@ -122,8 +122,14 @@ class Finest:
         of_group = torch.arange(self.groups, device=own.device)
         if alike:
             unit = (own.abs().amax() * ROUNDED).clamp(min=torch.finfo(own.dtype).tiny)  # own: (strata pairs, groups)
-            keys, equal = torch.unique((own / unit).round(), dim=1, return_inverse=True)
-            of_group = of_group if keys.shape[1] > self.groups // 2 else equal
+            keys = (own / unit).round()
+            if len(keys) == 1:  # ten times as fast as the same along an axis
+                distinct, equal = torch.unique(keys[0], return_inverse=True)
+                number = len(distinct)
+            else:
+                distinct, equal = torch.unique(keys, dim=1, return_inverse=True)
+                number = distinct.shape[1]
+            of_group = of_group if number > self.groups // 2 else equal
         self.classes, self.of_group = int(of_group.max()) + 1, of_group
         first = torch.empty(self.classes, dtype=torch.long, device=own.device)
         first[of_group.flip(0)] = torch.arange(self.groups - 1, -1, -1, device=own.device)
