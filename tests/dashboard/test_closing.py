@@ -229,7 +229,7 @@ def test_what_can_not_be_had_is_a_sentence(case: str, note: str, tmp_path: Any) 
     elif case == "opaque":
         made = sampled(Opaque(priors="tutorial"), data, **SHORT)
     else:
-        sampled(CompletePooling(priors="tutorial"), data, **SHORT).save(tmp_path / "posterior.safetensors")
+        sampled(CompletePooling(priors="tutorial"), data, **SHORT).save(tmp_path / "posterior.safetensors", data=False)
         made = Posterior.load(tmp_path / "posterior.safetensors")
     found = closing(made, PLENTY)
     assert empty(found) and len(found.y) == len(found.shown) == 0

@@ -402,9 +402,9 @@ def test_a_run_by_ordinary_moves_has_no_closed_form(sample: Sample) -> None:
         posterior.redraw("alpha")
 
 
-def test_a_file_does_not_hold_what_draws_again(tmp_path: Path) -> None:
+def test_a_file_without_rows_does_not_hold_what_draws_again(tmp_path: Path) -> None:
     posterior = fitted(Intercepts, False)
-    posterior.save(tmp_path / "a")
+    posterior.save(tmp_path / "a", data=False)
     again = Posterior.load(tmp_path / "a")
     with pytest.raises(DataError, match="the draws of 'alpha' were not stored; they can be drawn again with the model"):
         again.redraw("alpha")

@@ -169,7 +169,7 @@ def test_a_run_that_did_not_converge_says_so_first(sample, tmp_path):
 
 @pytest.mark.usefixtures("no_figures")
 def test_without_model_and_data_it_says_what_is_missing(posterior, page, tmp_path):
-    posterior.save(tmp_path / "draws.safetensors")
+    posterior.save(tmp_path / "draws.safetensors", data=False)
     loaded = ht.Posterior.load(tmp_path / "draws.safetensors")
     found = Page(loaded.report(tmp_path / "loaded.html").read_text(encoding="utf-8"))
     for name in ("groups", "pooling", "predictive", "criteria"):
