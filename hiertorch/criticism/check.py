@@ -8,13 +8,14 @@ from functools import cached_property
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Binomial
+from torch.distributions import Bernoulli, Binomial, Categorical
 
 from hiertorch.criticism.replications import Replications
 from hiertorch.criticism.statistics import Statistic, Statistics, given, p_text
 from hiertorch.criticism.uniformity import LooPit
 from hiertorch.criticism.usual import calibration, usual
 from hiertorch.errors import DataError
+from hiertorch.families.coded import shares
 from hiertorch.models.design import family_of
 from hiertorch.runtime.surroundings import feels_at_home
 
@@ -45,7 +46,7 @@ class Check:
         statistics: that were looked at, by name.
         observed: name -> T(y).
         replicated: name -> T(y_rep), `(draws,)`.
-        response: "continuous", "count" or "binary".
+        response: "continuous", "count", "binary" or, of labels without order, "category".
         groups: whether effects of groups were those fitted ("known") or drawn again ("new").
         replications: that were looked at; iterating makes them again, in blocks `(n, rows)`.
         model: class name.
@@ -65,7 +66,12 @@ class Check:
         looked_at = list(usual(self.response, data))
         if self.response == "binary" and kind == "posterior":
             looked_at.append(calibration(replications.mean()))
-        for more in (None if family is None else family.statistics(), statistics):
+        own = None if family is None else family.statistics()
+        if self.response == "category" and not own:
+            own = shares(
+                [str(code) for code in replications.likelihood.enumerate_support(expand=False).flatten().tolist()]
+            )
+        for more in (own, statistics):
             for one in given(more, {statistic.name for statistic in looked_at}):
                 one.check(self.response, data)
                 looked_at.append(one)
@@ -141,6 +147,8 @@ def _response(replications: Replications) -> str:
     likelihood = replications.likelihood
     if isinstance(likelihood, Bernoulli) or (isinstance(likelihood, Binomial) and likelihood.total_count.max() <= 1):
         return "binary"
+    if isinstance(likelihood, Categorical):
+        return "category"
     return "count" if replications.discrete else "continuous"
 
 

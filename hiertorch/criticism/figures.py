@@ -65,6 +65,8 @@ def _density(check: Check) -> "Figure":
 
     if check.response == "binary":
         return _statistics(check, ["proportion of ones"])
+    if check.response == "category":
+        return _statistics(check)
     y, replicated, rows = panels.responses(check, CURVES, ROWS)
     name, continuous = check.replications.data.name, check.response == "continuous"
     figure, axes = panels.drawn(

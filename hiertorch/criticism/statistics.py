@@ -15,7 +15,7 @@ from hiertorch.data.table import Data
 from hiertorch.errors import DataError
 from hiertorch.wording import listed
 
-KINDS = ("continuous", "count", "binary")
+KINDS = ("continuous", "count", "binary", "category")
 
 
 @dataclass(frozen=True)

@@ -76,13 +76,16 @@ BUILT_IN = {
     "continuous": (MEAN, SD, SMALLEST, LARGEST, SKEWNESS),
     "count": (MEAN, *OF_COUNTS, ZEROS, DISPERSION),
     "binary": (ONES,),
+    "category": (),
 }
-"""Kind of response -> its statistics."""
+"""Kind of response -> its statistics; those of categories are their shares, which families have."""
 
 
 def usual(kind: str, data: Data) -> Iterator[Statistic]:
     """Those that fit a response of a kind of `BUILT_IN`, and those of each grouping whose groups have rows enough."""
     yield from BUILT_IN[kind]
+    if kind == "category":  # whose codes have no mean
+        return
     for plate in data.plates:
         counts = data.counts(plate)
         if int((counts > 0).sum()) >= 3 and int(counts.max()) >= 2:

@@ -183,8 +183,10 @@ def test_questions_about_each_category():
     with refused(ModelError, "R^2 is the share of a variance, and categories without order have none"):
         posterior().r2()
     assert any("several predictors" in one for one in posterior().pooling().messages)
-    shares = posterior().predictive_check(draws=40).table
-    assert [f"share of {word}" in shares.index for word in WORDS] == [True] * 3
+    checked = posterior().predictive_check(draws=40)
+    assert [*checked.table.index] == [f"share of {word}" for word in WORDS]
+    later = frame().iloc[:8].assign(g="new")
+    assert "slopes" in ht.monitor(posterior(), later).calibration.index
 
 
 def test_a_posterior_is_saved_with_its_categories(tmp_path):

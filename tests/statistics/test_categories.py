@@ -116,8 +116,8 @@ def test_the_posterior_is_what_nuts_finds(name: str) -> None:
     assert all(known["r_hat"][0] <= 1.005 for known in reference.values())
     if name == "yogurt":
         priors = {f"{latent}_{brand}": prior for latent, prior in PRIORS["yogurt"].items() for brand in BRANDS[1:]}
-        text, options = "brand ~ price + (1 | id)", {"chains": 32, "draws": 250, "progress": False}
-        posterior = ht.fit(text, yogurt(), family="categorical", priors=priors, seed=1, **options)
+        text = "brand ~ price + (1 | id)"
+        posterior = ht.fit(text, yogurt(), family="categorical", priors=priors, seed=1, progress=False)
         assert "whitened" in posterior.run["plan_text"]
     else:
         text = "rating ~ temp + contact + (1 | judge)"
