@@ -1,13 +1,14 @@
 """The numbers that rows read which have joint sites (`hiertorch.gaussian.jointsites`), and which rows those are."""
 
 from collections.abc import Collection, Mapping, Sequence
-from math import prod
+from math import log10, prod
 
 import torch
 from torch import Tensor
 
 from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine
+from hiertorch.gaussian.carriers import MOST, find_carriers
 from hiertorch.gaussian.edges import check_edges
 from hiertorch.gaussian.predictor import PREDICTORS, Predictor, read_by_rows, slopes_along
 from hiertorch.model.censoring import uncut
@@ -25,7 +26,16 @@ PLACES = 12
 """Draws from the prior at which directions are counted."""
 
 MOST_NUMBERS = 24
-"""That a row may read, since the number of second derivatives grows with its square."""
+"""That a row may read by whatever function, since the number of second derivatives grows with its square; more of which
+a row has linear predictors are carried by a few (`hiertorch.gaussian.carriers`).
+"""
+
+MOST_SLOPES = 50_000_000
+"""Of all rows at all places, which are looked at then."""
+
+NEAR, FAR = 0.01, 0.3
+"""Places then, from near 0 to a part of the way to draws from the prior: so that no row is sure of its response in all.
+"""
 
 
 def find_joint(model: Model, data: Data, reads: Reads, several: Collection[str] = ()) -> Predictor:
@@ -43,8 +53,11 @@ def find_joint(model: Model, data: Data, reads: Reads, several: Collection[str] 
     """
     names, effects, normal = read_by_rows(model, reads)
     widths = {name: prod(reads.values[name].shape[2:]) for name in names}
-    if not effects or sum(widths.values()) > MOST_NUMBERS:
-        raise NotAffine(f"rows read no effects, or more than {MOST_NUMBERS} numbers each")
+    if not effects or (total := sum(widths.values())) > MOST:
+        raise NotAffine(f"rows read no effects, or more than {MOST} numbers each")
+    many = total > MOST_NUMBERS
+    if many and (len(normal) < len(names) or data.n_rows * PLACES * total > MOST_SLOPES):
+        raise NotAffine(f"rows read more than {MOST_NUMBERS} numbers each, not all of them with normal priors")
     if plates := [str(model.latents[name].plate) for name in effects if model.latents[name].plate in several]:
         raise NotAffine(f"rows read several groups of {plates[0]!r}")
     check_edges(model, data, normal)
@@ -62,7 +75,13 @@ def find_joint(model: Model, data: Data, reads: Reads, several: Collection[str] 
     numbers = {name: drawn[name].reshape(-1, widths[name]) for name in (*moving, *shifting)}
     spreads = {name: x.std(0).nan_to_num(1.0, 1.0, 1.0).clamp(min=CLOSE) for name, x in numbers.items()}
     nothing, most = data.y.new_zeros(data.n_rows), max(1, int(rank.amax()))
-    return Predictor(nothing, columns, {}, (), shifting, rank=most, spreads=spreads)
+    carried = None
+    if many:
+        share = torch.logspace(log10(NEAR), log10(FAR), PLACES, dtype=data.dtype, device=data.device)
+        near = {n: share.view(-1, *[1] * (x.dim() - 1)) * x if n in normal else x for n, x in drawn.items()}
+        carried = find_carriers(_slopes(model, data, near, moving, every=1))
+        most = max(1, len(carried[0]))
+    return Predictor(nothing, columns, {}, (), shifting, rank=most, spreads=spreads, carried=carried)
 
 
 def check_whole(model: Model, data: Data, reads: Reads, predictor: Predictor) -> None:
@@ -92,9 +111,11 @@ def _every(data: Data) -> int:
     return -(-data.n_rows // SOME_ROWS)
 
 
-def _slopes(model: Model, data: Data, drawn: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+def _slopes(
+    model: Model, data: Data, drawn: Mapping[str, Tensor], names: Sequence[str], every: int | None = None
+) -> Tensor:
     """Of some rows' log densities at some places, `(places, rows, numbers)`."""
-    some = data.take(torch.arange(0, data.n_rows, _every(data), device=data.device))
+    some = data.take(torch.arange(0, data.n_rows, every or _every(data), device=data.device))
 
     def terms(values: Mapping[str, Tensor]) -> Tensor:
         found = model.log_likelihood(Values(dict(values), tuple(model.latents)), some)

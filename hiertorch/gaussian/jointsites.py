@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hiertorch.gaussian.sites import FLOOR, Moments, RowDerivatives
+from hiertorch.gaussian.sites import FLOOR, Moments
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.model.latent import Values
 
@@ -170,14 +170,6 @@ class JointDerivatives:
         """`(chains, cells)`."""
         terms = self.terms(values)
         return terms.new_zeros(len(terms), self.cells.rows.n_rows).index_add_(1, self.cells.of_row, terms)
-
-
-def derivatives_of(
-    terms: Callable[[Mapping[str, Tensor]], Tensor], surrogate: Surrogate
-) -> RowDerivatives | JointDerivatives:
-    """What sites of a surrogate are made from."""
-    kind = RowDerivatives if surrogate.cells is None else JointDerivatives
-    return kind(terms, surrogate)
 
 
 def moments_of(tensors: Mapping[str, Tensor]) -> Moments | JointMoments:

@@ -96,6 +96,7 @@ class Predictor(NamedTuple):
     moving: Moving | None = None  # eta itself, where columns depend on other latents; `columns` are those at one place
     rank: int = 0  # directions in which the density of a row moves that has joint sites; `columns` tell shapes alone
     spreads: Mapping[str, Tensor] = {}  # of the numbers that such a row reads, in the prior
+    carried: tuple[tuple[int, ...], Tensor] | None = None  # see `hiertorch.gaussian.carriers`, where these are many
 
     @property
     def learnt(self) -> tuple[str, ...]:

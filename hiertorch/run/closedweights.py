@@ -18,7 +18,8 @@ from hiertorch.density.structure import Structure
 from hiertorch.families import rowforms
 from hiertorch.families.rowforms import Parameters, RowForm
 from hiertorch.gaussian.affine import Part
-from hiertorch.gaussian.jointsites import JointMoments, derivatives_of
+from hiertorch.gaussian.carriedsites import derivatives_of
+from hiertorch.gaussian.jointsites import JointMoments
 from hiertorch.gaussian.sites import Moments
 from hiertorch.gaussian.slots import Slots
 from hiertorch.gaussian.surrogate import Sites, Surrogate

@@ -98,6 +98,15 @@ def test_effects_of_categories_may_be_correlated():
     torch.testing.assert_close(eta[0, :, 1], v["mu_train"][0] + v["effects_g"][0, data["g"], 1])
 
 
+def test_many_coefficients_are_whitened():
+    """30 numbers in each row."""
+    r = np.random.default_rng(4)
+    columns = {f"x{k}": r.normal(size=80) for k in range(9)}
+    table = pd.DataFrame({**columns, "y": r.integers(4, size=80), "g": np.arange(80) % 10})
+    model, data = ht.formula(f"y ~ {' + '.join(columns)} + (1 | g)", table, family="categorical")
+    assert ht.plan(model, data).surrogate is not None
+
+
 REFUSED = [
     ("log(number) ~ x", {}, ModelError, "the response of categories is a column alone"),
     ("word['bus'] ~ x", {}, ModelError, "the response of categories is a column alone"),

@@ -11,6 +11,7 @@ from torch.distributions import Categorical, Gamma, Independent, LogNormal, Norm
 import hiertorch as ht
 from hiertorch.density.structure import analyse
 from hiertorch.gaussian.affine import NotAffine
+from hiertorch.gaussian.carriedsites import CarriedDerivatives, derivatives_of
 from hiertorch.gaussian.jointnumbers import check_whole, find_joint
 from hiertorch.gaussian.jointsites import JointDerivatives, JointMoments
 from hiertorch.gaussian.predictor import find_predictor
@@ -109,6 +110,54 @@ def test_moments_are_those_of_automatic_derivatives() -> None:
     torch.testing.assert_close(moments.curvature, curvatures, rtol=1e-3, atol=1e-4 * float(curvatures.abs().max()))
     again = JointMoments.of(moments.tensors())
     assert all(torch.equal(a, b) for a, b in zip(again[1:4], moments[1:4], strict=True)) and again[4:] == moments[4:]
+
+
+class Choices(ht.Model):
+    """Two linear predictors of a row, one of them without the column x."""
+
+    beta = ht.Latent(Normal(0.0, 1.0), event=3)
+    sd = ht.Latent(Gamma(2.0, 2.0), event=2)
+    b = ht.Latent(lambda v: Independent(Normal(0.0, v.sd), 1), plate="group")
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        own = v.b[:, data.group]
+        first = v.beta[..., 0] + v.beta[..., 1] * data.x + own[..., 0]
+        second = v.beta[..., 2] + own[..., 1]
+        return Categorical(logits=torch.stack(torch.broadcast_tensors(0.0 * first, first, second), -1))
+
+
+class Apart(Choices):
+    """Rows above 0 have the numbers of one predictor, those below 0 of another: no number is in all rows."""
+
+    def likelihood(self, v: Values, data: ht.Data) -> Any:
+        own, up, down = v.b[:, data.group], data.x.clamp(min=0.0), data.x.clamp(max=0.0)
+        first, second = (v.beta[..., 0] + own[..., 0]) * up, (v.beta[..., 2] + own[..., 1]) * down
+        return Categorical(logits=torch.stack(torch.broadcast_tensors(0.0 * first, first, second), -1))
+
+
+def test_a_few_numbers_carry_the_derivatives_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hiertorch.gaussian.jointnumbers.MOST_NUMBERS", 4)
+    model, data = Choices(), rows().replace(y=torch.arange(40.0).double() % 3)
+    surrogate, weigh, v = made(model, data)
+    assert surrogate.predictor.carried is not None and surrogate.predictor.carried[1].shape == (40, 2, 5)
+    found = derivatives_of(weigh.terms, surrogate)
+    assert isinstance(found, CarriedDerivatives)
+    moments = found(v)
+    slopes, curvatures = by_torch(model, data, v, tuple(moments.widths))
+    torch.testing.assert_close(moments.first, slopes, rtol=1e-4, atol=1e-4 * float(slopes.abs().max()))
+    torch.testing.assert_close(moments.curvature, curvatures, rtol=1e-4, atol=1e-4 * float(curvatures.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [(Apart(), "no few numbers of the rows"), (LocationScale(), "not all of them with normal priors")],
+)
+def test_derivatives_that_no_few_numbers_carry(model: ht.Model, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hiertorch.gaussian.jointnumbers.MOST_NUMBERS", 3)
+    data = rows().replace(y=torch.arange(40.0).double() % 3)
+    reads, _ = inspect(model, data)
+    with pytest.raises(NotAffine, match=sentence):
+        find_joint(model, data, reads)
 
 
 def test_sites_have_the_curvature_and_the_slope_of_their_moments() -> None:
