@@ -289,6 +289,23 @@ class Collapsed:
             name: composed[name][:, only] if len(finest) > 1 and name in finest else composed[name] for name in names
         }
 
+    def draw_innovations(self, values: Mapping[str, Tensor], noise: Tensor, found: Tensor) -> dict[Part, Tensor]:
+        """What a draw of all effects adds to the means of their priors, `(K, groups, chains)` by the part of a plate.
+
+        Args:
+            values: of the rest.
+            noise: standard normal, `(n_noise, chains)`.
+            found: what `evaluate` found for these values.
+        """
+        spreads, roots = self.in_units(values, noise.shape[1])
+        reduced = self._remembered(found) if found.shape[1] else self.elimination.reduce(spreads)
+        standard = self.elimination.draw(spreads, reduced, noise)
+        return {
+            part: product(roots[part.plate], standard[part.plate].unsqueeze(1)).squeeze(1)
+            for part in self.composed.parts
+            if part.plate is not None
+        }
+
     def _standardised(self, part: Part, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Standardised innovations of given values, `(K, size, chains)`, and the roots of their covariances, `(K, K,
         size, chains)`.

@@ -24,7 +24,7 @@ from hiertorch.gaussian.affine import Part
 from hiertorch.gaussian.cholesky import around, factor, identity_plus, log_diagonal, packed, product, solve_lower
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.elimination import Elimination
-from hiertorch.gaussian.root import MOST_LOOPED, Drawn, Spreads
+from hiertorch.gaussian.root import MOST_LOOPED, Drawn, Reduced, Spreads
 
 if TYPE_CHECKING:
     from hiertorch.gaussian.nestedlevels import Nested
@@ -191,15 +191,36 @@ class Ladder:
     def _known(
         self, one: Elimination, spreads: Spreads, roots: Roots, bases: Sequence[Tensor], tail: Tensor
     ) -> tuple[Rungs, Tensor]:
-        reduced, u = one.reduce(spreads), tail[:0]
-        if self.root.width:
-            standard = {part.plate: unrooted(roots[part.plate], x) for part, x in self.apart(tail).items()}
-            if (scale := self.collapsed.scale(spreads)) is not None:
-                standard[None] = standard[None] / scale.unsqueeze(1)
-            u = self.root.joined(spreads, standard)
+        return self.rungs_of(one, spreads, roots, bases, one.reduce(spreads), tail)
+
+    def rungs_of(
+        self, one: Elimination, spreads: Spreads, roots: Roots, bases: Sequence[Tensor], reduced: Reduced, tail: Tensor
+    ) -> tuple[Rungs, Tensor]:
+        """The same of what follows from the rest."""
+        u = self.root_numbers(spreads, roots, tail)
         noise = one.noise_of(spreads, reduced, u) if len(u) else u
         drawn = Drawn(reduced.log_marginal, reduced.grams, one.log_factor(spreads, reduced), u)
         return self._rungs(one, spreads, roots, bases, drawn), noise
+
+    def root_numbers(self, spreads: Spreads, roots: Roots, tail: Tensor) -> Tensor:
+        """The root's standardised effects and coefficients less location, `(R, batch)`."""
+        if not self.root.width:
+            return tail[:0]
+        standard = {part.plate: unrooted(roots[part.plate], x) for part, x in self.apart(tail).items()}
+        if (scale := self.collapsed.scale(spreads)) is not None:
+            standard[None] = standard[None] / scale.unsqueeze(1)
+        return self.root.joined(spreads, standard)
+
+    def remaining(self, one: Elimination, spreads: Spreads, u: Tensor) -> Tensor:
+        """Products of the finest level's columns with what the root leaves of the response, `(K, groups, batch)`."""
+        coordinates = self.root.turn(spreads, u.unsqueeze(1)).squeeze(1) if len(u) else u  # of columns
+        n, k, grams = self.grams.n_crossed, self.widths[0], self.grams
+        right = torch.cat([-coordinates[n:], -spreads.held, torch.ones_like(spreads.factors[:1])])
+        tails = one.finest.sums.packed[0][one.finest.index[:k, grams.width - grams.tail :]]  # (K, tail, groups)
+        left = torch.einsum("ktn,tb->knb", tails, right)
+        if not n:
+            return left
+        return left - torch.stack([matrix @ coordinates[:n] for matrix in one.sums.crossed[0]])
 
     def down(self, rungs: Sequence[Rung], noise: Sequence[Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
         """Effects `(K, groups, batch)` of all levels, finest first.
@@ -214,7 +235,7 @@ class Ladder:
             half, middle, couplings = rungs[level]
             inner = middle + noise[level]
             if couplings:
-                inner = inner - _times(half, self._of_coarser(level, couplings, effects))
+                inner = inner - _times(half, self.of_coarser(level, couplings, effects))
             effects.insert(0, _times(half.transpose(0, 1), inner))
         return effects
 
@@ -224,7 +245,7 @@ class Ladder:
         for level, (half, middle, couplings) in enumerate(rungs):
             noise = _solved(half, effects[level]) - middle
             if couplings:
-                noise = noise + _times(half, self._of_coarser(level, couplings, effects[level + 1 :]))
+                noise = noise + _times(half, self.of_coarser(level, couplings, effects[level + 1 :]))
             found.append(noise)
         return found
 
@@ -234,7 +255,7 @@ class Ladder:
             x = x.new_zeros(self.sizes[m + 1], x.shape[1]).index_add(0, self.grams.parents[m], x)
         return x
 
-    def _of_coarser(self, level: int, couplings: Sequence[Tensor], effects: Sequence[Tensor]) -> Tensor:
+    def of_coarser(self, level: int, couplings: Sequence[Tensor], effects: Sequence[Tensor]) -> Tensor:
         """sum_m G_lm x_m, `(K, groups, batch)`."""
         parts = [
             _times(coupling, x[:, above])
@@ -244,30 +265,25 @@ class Ladder:
 
     def _rungs(self, one: Elimination, spreads: Spreads, roots: Roots, bases: Sequence[Tensor], drawn: Drawn) -> Rungs:
         grams, u = self.grams, drawn.root
-        coordinates = self.root.turn(spreads, u.unsqueeze(1)).squeeze(1) if len(u) else u  # of columns
-        right = torch.cat([-coordinates[grams.n_crossed :], -spreads.held, torch.ones_like(spreads.factors[:1])])
         volume = -drawn.half
         for part in self.parts:
             volume = volume + log_diagonal(roots[part.plate]).expand(part.size, -1).sum(0)
-        standard = self.root.parts(spreads, u) if len(u) else {}
         if (scale := self.collapsed.scale(spreads)) is not None:
-            volume, standard[None] = volume + scale.log().sum(0), standard[None] * scale.unsqueeze(1)
+            volume = volume + scale.log().sum(0)
         levels = []
         for level, k in enumerate(self.widths):
             if level == 0:
                 inner = one.finest.inner(spreads.levels[0], spreads.factors.square().reciprocal())
                 if one.finest.classes < one.finest.groups:
                     inner = inner[:, one.finest.of_group]
-                tails = one.finest.sums.packed[0][one.finest.index[:k, grams.width - grams.tail :]]  # (K, tail, groups)
-                left = torch.einsum("ktn,tb->knb", tails, right)
-                if grams.n_crossed:
-                    crossed = [matrix @ coordinates[: grams.n_crossed] for matrix in one.sums.crossed[0]]
-                    left = left - torch.stack(crossed)
+                left = self.remaining(one, spreads, u)
                 couplings = self.finest_couplings
                 if couplings is None:
                     couplings = tuple(x.expand(*x.shape[:3], u.shape[1]) for x in self._coupled(one, bases))
             else:
-                gram = drawn.grams[level - 1]
+                coordinates = self.root.turn(spreads, u.unsqueeze(1)).squeeze(1) if len(u) else u
+                gram, ones = drawn.grams[level - 1], torch.ones_like(spreads.factors[:1])
+                right = torch.cat([-coordinates[grams.n_crossed :], -spreads.held, ones])
                 inner = packed(identity_plus(around(spreads.levels[level], gram[:k, :k])))
                 left = product(gram[:k, -len(right) :], right[:, None, None]).squeeze(1)
                 ends = [sum(self.widths[level : m + 1]) for m in range(level, len(self.widths))]
@@ -280,10 +296,16 @@ class Ladder:
             half = solve_lower(lower, root.transpose(0, 1).expand(lower.shape))
             levels.append(Rung(half, _times(half, _times(bases[level].transpose(0, 1), left)), couplings))
             volume = volume - log_diagonal(lower).sum(0)
-        tail = [product(roots[part.plate], standard[part.plate].unsqueeze(1)).squeeze(1) for part in self.root_parts]
-        held = spreads.held + grams.held_shift.unsqueeze(1)
-        every = torch.cat([*(x.flatten(0, 1) for x in tail), held])
-        return Rungs(drawn.log_marginal, volume, every, tuple(levels))
+        return Rungs(drawn.log_marginal, volume, self.tail_of(spreads, roots, u), tuple(levels))
+
+    def tail_of(self, spreads: Spreads, roots: Roots, u: Tensor) -> Tensor:
+        """Crossed effects, coefficients, and held ones, of the root's standardised numbers `(R, batch)`."""
+        standard = self.root.parts(spreads, u) if len(u) else {}
+        if (scale := self.collapsed.scale(spreads)) is not None:
+            standard[None] = standard[None] * scale.unsqueeze(1)
+        found = [product(roots[part.plate], standard[part.plate].unsqueeze(1)).squeeze(1) for part in self.root_parts]
+        held = spreads.held + self.grams.held_shift.unsqueeze(1)
+        return torch.cat([*(x.flatten(0, 1) for x in found), held])
 
     def bases_at(self, values: Mapping[str, Tensor], spreads: Spreads) -> tuple[Tensor, ...]:
         """From innovations of each level to coordinates of its columns, `(K, K, 1, batch or 1)`."""

@@ -23,6 +23,7 @@ from hiertorch.data.table import Data
 from hiertorch.density.rows import cells
 from hiertorch.gaussian.affine import Composed, NotAffine, Part
 from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.covariances import Covariance
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.jointnumbers import check_whole, find_joint
 from hiertorch.gaussian.predictor import Predictor, find_predictor, unit
@@ -187,6 +188,7 @@ class Surrogate:
         cells: of joint sites; None without.
         unit: size of differences of eta that matter.
         first: with the response 0 and the weight 1 in all rows.
+        covariances: of effects, which are moved given these; none where the rest has few dimensions.
 
     Args:
         model: whose likelihood is not normal.
@@ -200,6 +202,7 @@ class Surrogate:
 
     def __init__(self, model: Model, data: Data, reads: Reads, predictor: Predictor) -> None:
         self.predictor, self.cells, self._known = predictor, None, dict[str, tuple[Tensor, object]]()
+        self.covariances: tuple[Covariance, ...] = ()
         self.sets, self.own, self.weights, one = sets_of(data), data.y.dim() == 2, None, data.of_chains(0)
         if data.weights is not None and data.weights.dim() == 2:
             self.weights = data.weights[: self.sets]
@@ -239,7 +242,13 @@ class Surrogate:
         found = self.first
         grouped = [tuple(part.events) for part in self._parts]
         inside = {name for names in grouped for name in names}
-        return [(*found.rest, *(name for name in found.linear if name not in inside)), *grouped]
+        given = tuple(dict.fromkeys(name for one in self.covariances for name in one.latents))
+        rest = (name for name in found.rest if name not in given)
+        return [
+            (*rest, *(name for name in found.linear if name not in inside)),
+            *grouped,
+            *([given, given] if given else []),
+        ]
 
     @property
     def crosswise(self) -> bool:
@@ -271,7 +280,8 @@ class Surrogate:
         """
         levels = len(self.first.grams.levels)
         found = [1] * (1 + levels) + [2] * (len(self._parts) - levels)
-        return [*found[:-1], 3] if self.crosswise else found
+        found = [*found[:-1], 3] if self.crosswise else found
+        return [*found, *([1, 0] if self.covariances else [])]
 
     @property
     def why(self) -> list[str]:
@@ -285,7 +295,15 @@ class Surrogate:
             first += f"; rows read several groups of {wording.listed(slots)}, whose effects depend on each other"
         inside = "groups are independent in the coordinates in which the surrogate is standard normal"
         across = "so many crossed effects move plate by plate, each near where the surrogate has it given all others"
-        return [first, *[inside] * len(levels), *[across] * (len(parts) - len(levels))]
+        given = (
+            [
+                "effects are rescaled, and rows decide",
+                "sums of squares of effects say all of their scales and correlations",
+            ]
+            if self.covariances
+            else []
+        )
+        return [first, *[inside] * len(levels), *[across] * (len(parts) - len(levels)), *given]
 
     def alike(self, level: float, weight: float) -> Sites:
         """The same site in all rows, of a level of eta and a weight in its unit; columns that hang on sites are 0."""

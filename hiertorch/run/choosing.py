@@ -9,6 +9,7 @@ from hiertorch.data.table import Data
 from hiertorch.density.structure import Structure, analyse, priors_alone
 from hiertorch.errors import ModelError, warn
 from hiertorch.gaussian.affine import NotAffine
+from hiertorch.gaussian.covariances import covariances_of
 from hiertorch.gaussian.discovery import collapse as find_collapse
 from hiertorch.gaussian.surrogate import Surrogate, find_surrogate
 from hiertorch.model.checks import inspect
@@ -114,8 +115,12 @@ def _surrogate(structure: Structure, *, asked: bool) -> Surrogate | str:
         return str(reason)
     if plates := [plate for plate in found.plates if plate in structure.mixed]:
         return f"groups of {plates[0]!r} are not independent ({structure.mixed[plates[0]]})"
-    left = sum(c.size * c.width for name, c in target.space.coordinates.items() if name in found.first.rest)
-    return found if asked or left <= MOST_PROPOSED else f"{left} dimensions are left, more than {MOST_PROPOSED}"
+    coordinates = target.space.coordinates
+    left = sum(c.size * c.width for name, c in coordinates.items() if name in found.first.rest)
+    if left > MOST_PROPOSED and not found.crosswise and not target.data.by_chain:
+        found.covariances = covariances_of(found.first.affine, structure.reads, coordinates)
+    proposed = left - sum(one.dimensions for one in found.covariances)
+    return found if asked or proposed <= MOST_PROPOSED else f"{left} dimensions are left, more than {MOST_PROPOSED}"
 
 
 def _alone(asked: object, model: Model, wanted: str) -> bool:

@@ -3,7 +3,7 @@
 It is stepped many sweeps at a time, by `hiertorch.run.independence`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from hiertorch.density.space import Space
 from hiertorch.density.tally import ruled
 from hiertorch.density.target import Target
 from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.covariances import Covariance
 from hiertorch.model.support import Condition
 from hiertorch.runtime.workers import each
 
@@ -22,12 +23,13 @@ class CollapsedMove:
     Args:
         target: log prior and Jacobian of the rest, piece by piece.
         collapsed: the marginal likelihood, and exact draws.
+        covariances: of effects, which are moved given these as well.
     """
 
     kind = "collapsed"
 
-    def __init__(self, target: Target, collapsed: Collapsed) -> None:
-        self.target, self.collapsed = target, collapsed
+    def __init__(self, target: Target, collapsed: Collapsed, covariances: Sequence[Covariance] = ()) -> None:
+        self.target, self.collapsed, self.covariances = target, collapsed, tuple(covariances)
         self.rest, self.block = collapsed.rest, target.names
         self.plate: str | None = None
         self.size, self.passes = 1, 0

@@ -28,6 +28,7 @@ from hiertorch.moves.metropolis import Info, Tuning
 from hiertorch.randomness import ChainStreams, normal, stream
 from hiertorch.run import proposals
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.beside import Beside
 from hiertorch.run.blocks import MOST_TOGETHER, TOGETHER, sweep_in_blocks
 from hiertorch.run.collapsed import CollapsedMove
 from hiertorch.run.engine import Block, Engine, filed, inside
@@ -51,11 +52,8 @@ FIT = 0.7
 WINDOWS = 4
 """Windows of warm-up whose draws proposals are fitted to, or more if they have few."""
 
-FITTED = 1_000
-"""The least number of these draws."""
-
-SUFFICE = 2_000
-"""Draws of warm-up with fewer than which more of it pays, though few more proposals will be accepted."""
+FITTED, SUFFICE = 1_000, 2_000
+"""The least number of these draws, and draws of warm-up with fewer than which more of it pays."""
 
 WALK = (0.1, 2.4)
 """Sizes of the random walk, log-uniform between these, over sqrt(dimensions), in units of the draws' covariance."""
@@ -64,9 +62,7 @@ SLOPED = 8
 """Slopes a dimension that are computed in a window of warm-up, where many dimensions are left."""
 
 SOME = 2
-"""Blocks of many dimensions that are offered after each proposal for all of them: what keeps a chain where it is lies
-in a few dimensions as a rule, from which a block that has them moves on.
-"""
+"""Blocks that are offered after each proposal for many dimensions: a few of these keep a chain where it is."""
 
 MOST_AT_ONCE = 20_000
 """Proposals in a window."""
@@ -76,8 +72,7 @@ MOST_SWEEPS = 240
 
 HELD_BACK = 8_380_000
 """Single precision numbers in a tensor of nearly 32 MiB. From having freed one, glibc knows not to hand blocks up to
-that size back to the system after every batch, whose pages would have to be cleared again for the next one: a third of
-the time.
+that size back to the system after every batch, whose pages would have to be cleared again: a third of the time.
 """
 
 NOISE = 1_000_000
@@ -85,13 +80,7 @@ NOISE = 1_000_000
 
 
 class Independence(Engine):
-    """Chains that move by `CollapsedMove`; see the module.
-
-    Args:
-        move: what is sampled.
-        chains: how many run side by side.
-        generator: of where chains start; its seed names their streams.
-    """
+    """Chains that move by `CollapsedMove`; see the module. Arguments are those of `Engine`, but for the move."""
 
     log_density: Tensor
 
@@ -113,6 +102,8 @@ class Independence(Engine):
         self.walk = like.new_empty(0)  # root of the random walk's covariance
         self.cycle = CYCLE
         self.wide = move.width > MOST_TOGETHER
+        self.beside = Beside(move, seed, chains) if move.covariances else None
+        self.streams |= self.beside.streams if self.beside is not None else {}
         self.in_blocks = self.wide  # whether proposals change blocks of what is left, until all of it can be
         self.seen: list[Tensor] = []  # that proposals are fitted to, (n, d) each
         self.sloped: list[Tensor] = []  # some of them beside their slopes, (n, 2 d) each, if d is large
@@ -159,7 +150,7 @@ class Independence(Engine):
         return CYCLE if warming else self.cycle * max(1, many // self.cycle)
 
     def prepare(self, *, compiled: bool) -> None:
-        """Nothing to record or compile."""
+        """See `Engine.prepare`."""
         self.move.target.met.clear()
 
     def advance(self, done: int, sweeps: int, warmup: int, thin: int, store: Store, acceptance: Acceptance) -> None:
@@ -196,8 +187,7 @@ class Independence(Engine):
         bad = (sound != weight).sum(1) if not bool(torch.isfinite(weight).all()) else None
         at, height = self.place, self.log_density
         here = height - proposals.density(self.tuning, at[:, :d])
-        places, heights = [], []
-        used = 0
+        places, heights, used = [], [], 0
         for t, walk in enumerate(walks):
             if walk:
                 at, height, accept, nan = (
@@ -214,7 +204,7 @@ class Independence(Engine):
                 nan = zero if bad is None else bad[used]
                 used += 1
                 if self.wide:
-                    at, height, _, more = self._sweep_in_blocks(at, height, SOME)
+                    at, height, more = self._more(at, height)
                     here, nan = height - proposals.density(self.tuning, at[:, :d]), nan + more
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)
@@ -227,6 +217,9 @@ class Independence(Engine):
         for t, numbers in enumerate(self._numbers(sweeps)):
             walk = t % self.cycle == self.cycle - 1
             at, height, accept, nan = self._walk(at, height, numbers) if walk else self._sweep_in_blocks(at, height)
+            if self.beside is not None:
+                at, height, more = self.beside.step(at, height)
+                nan = nan + more
             acceptance.add([Info(accept.unsqueeze(1), nan, None)])
             places.append(at)
             heights.append(height)
@@ -241,6 +234,13 @@ class Independence(Engine):
         self, at: Tensor, height: Tensor, some: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return sweep_in_blocks(self.move.evaluate, self.tuning, at, height, self.of_blocks, self.dealing, some)
+
+    def _more(self, at: Tensor, height: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What follows a proposal for all dimensions: place, log density, and how many densities were NaN."""
+        if self.beside is not None:
+            return self.beside.step(at, height)
+        at, height, _, nan = self._sweep_in_blocks(at, height, SOME)
+        return at, height, nan
 
     def _walk(self, at: Tensor, height: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One random walk step: place, log density, acceptance probability, and how many densities were NaN."""
@@ -286,6 +286,8 @@ class Independence(Engine):
             self.seen.pop(0)
         del self.sloped[: -max(WINDOWS, -(-len(self.sloped) // 2))]
         self.tuning, self.walk = proposals.refitted(self.seen, self.tuning, self.sloped)
+        if self.beside is not None:
+            self.beside.fit(self.seen)
         if self.wide:
             self.in_blocks = proposals.accepted(self.tuning, self.seen[-1], densities.flatten()) < TOGETHER
 
@@ -350,7 +352,7 @@ class Independence(Engine):
             raise AuditError(self.audit)
 
     def height(self) -> Tensor:
-        """Log density of the last sweep's positions, `(chains,)`."""
+        """Of the last sweep's positions, `(chains,)`."""
         return self.log_density
 
     def values(self) -> Mapping[str, Tensor]:
@@ -366,6 +368,7 @@ class Independence(Engine):
         """Places of chains, the proposals with the draws that they are fitted to, what was audited, and the streams."""
         found = {"place": self.place, "log_density": self.log_density, "walk": self.walk, "last": self.last}
         found |= filed("tuning", self.tuning)
+        found |= filed("beside", self.beside.tensors()) if self.beside is not None else {}
         for name, some in (("seen", self.seen), ("sloped", self.sloped)):
             found |= filed(name, {str(k): x for k, x in enumerate(some)})
         kept = {"cycle": self.cycle, "blocks": self.in_blocks, "rate": self.rate, "over": self.over}
@@ -382,6 +385,8 @@ class Independence(Engine):
         self.place, self.log_density = state["place"], state["log_density"]
         self.walk, self.last = state["walk"], state["last"]
         self.tuning, audited = inside("tuning", state), inside("audit", state)
+        if self.beside is not None:
+            self.beside.take(inside("beside", state))
         self.seen, self.sloped = (
             [held[str(k)] for k in range(len(held))] for held in (inside("seen", state), inside("sloped", state))
         )

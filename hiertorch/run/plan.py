@@ -10,6 +10,7 @@ from itertools import zip_longest
 
 import torch
 
+from hiertorch import wording
 from hiertorch.advice.requirements import chosen_priors
 from hiertorch.data.table import Data
 from hiertorch.density.space import Space
@@ -17,6 +18,7 @@ from hiertorch.density.structure import Structure
 from hiertorch.density.target import Target
 from hiertorch.errors import DataError, ModelError
 from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.covariances import covariances_of
 from hiertorch.gaussian.surrogate import Surrogate
 from hiertorch.model.model import Model
 from hiertorch.moves.base import Move
@@ -164,7 +166,7 @@ class Plan:
         for block, names, passes, why in every:
             per = "chain" if block.plate is None else f"chain and {block.plate} ({self.data.size(block.plate):,})"
             dims = sum(coordinates[n].width * (1 if block.plate else coordinates[n].size) for n in names)
-            found.append((", ".join(names), "whitened", per, str(dims), str(passes), why))
+            found.append((", ".join(names), block.name.partition("(")[0], per, str(dims), str(passes), why))
         return found
 
     def __str__(self) -> str:
@@ -216,9 +218,15 @@ def whitened_plan(structure: Structure, surrogate: Surrogate, note: str) -> Plan
 
 def collapsed_plan(structure: Structure, found: Collapsed) -> Plan:
     """The plan of a model that `hiertorch.gaussian.collapse` integrates effects and coefficients out of."""
-    move = CollapsedMove(structure.target, found)
-    why = "all others are integrated out" if found.rest else "nothing is left to sample"
+    move, why = CollapsedMove(structure.target, found), "all others are integrated out"
+    if not found.rest:
+        why = "nothing is left to sample"
     why += f", all at once and in blocks of {BLOCK}" if move.width > MOST_TOGETHER else ""
+    if move.width > MOST_TOGETHER and found.sets == 1:
+        covariances = covariances_of(found.affine, structure.reads, structure.target.space.coordinates)
+        move = CollapsedMove(structure.target, found, covariances)
+        given = wording.listed(list(dict.fromkeys(name for one in covariances for name in one.latents)))
+        why += f"; {given} given effects as well" if given else ""
     return Plan(structure, (Step(move, 1, why),))
 
 

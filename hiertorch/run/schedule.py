@@ -64,8 +64,8 @@ COLLAPSED_WARMUP = 100
 """Sweeps of warm-up of a collapsed model for every three dimensions, unless it has settled before."""
 
 FEW_CHAINS, FEW_SWEEPS = 8, 40
-"""Chains, and sweeps of warm-up for every three dimensions, of a collapsed model of which each density takes long: its
-proposals are fitted to the candidates for a start already.
+"""Chains (of whitened models of many covariances as well), and sweeps of warm-up for every three dimensions, of a
+collapsed model of which each density takes long: its proposals are fitted to the candidates for a start already.
 """
 
 KEPT = 32_000
@@ -99,7 +99,8 @@ class Schedule(NamedTuple):
 
 WIDE = Schedule(chains=16, warmup=200, draws=300, thin=3)
 """Of a collapsed model of which many dimensions are left, unless the user says otherwise: a sweep of 56 gives 0.08
-effective draws in three evaluations of the density, and chains that have less than a hundred each tell little.
+effective draws in three evaluations of the density, and chains that have less than a hundred each tell little. Where
+covariances move given effects, every sweep is a draw.
 """
 
 
@@ -119,6 +120,8 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
     if plan.surrogate is not None:
         rows = max(plan.held_rows, plan.space.dim)
         found = plan.surrogate.first
+        if plan.surrogate.covariances:
+            return Schedule(chains or FEW_CHAINS, warmup or LONGEST_WARMUP, draws or WHITENED_DRAWS, thin or 1)
         most = 4 if found.dear and not found.grams.levels else 5 if found.grams.crossed else 6
         chains = chains or 1 << max(3, min(most, int(NUMBERS / rows).bit_length() - 1))
         return Schedule(chains, warmup or LONGEST_WARMUP, draws or WHITENED_DRAWS, thin or 1)
@@ -131,7 +134,8 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
         return Schedule(chains or FEW_CHAINS, warmup, draws or FEWEST, thin or 1)
     numbers = plan.space.dim
     if plan.collapsed.width > MOST_TOGETHER:
-        return Schedule(*(given or usual for given, usual in zip((chains, warmup, draws, thin), WIDE, strict=True)))
+        wide = WIDE._replace(thin=1) if plan.collapsed.covariances else WIDE
+        return Schedule(*(given or usual for given, usual in zip((chains, warmup, draws, thin), wide, strict=True)))
     chains = chains or 1 << max(4, min(8, (STORED // (numbers * DRAWS)).bit_length() - 1))
     draws = draws or max(FEWEST, min(DRAWS, STORED // (numbers * chains)))
     return Schedule(chains, warmup or COLLAPSED_WARMUP * max(1, -(-plan.collapsed.width // 3)), draws, thin or 1)

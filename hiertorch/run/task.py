@@ -18,6 +18,7 @@ from hiertorch.gaussian.surrogate import Surrogate
 from hiertorch.model.model import Model
 from hiertorch.monitors import RunInfo
 from hiertorch.randomness import stream
+from hiertorch.run.byeffects import WhitenedByEffects
 from hiertorch.run.crosswise import WhitenedCrosswise
 from hiertorch.run.engine import Engine
 from hiertorch.run.independence import Independence
@@ -201,6 +202,8 @@ def _versions() -> dict[str, str]:
 
 def _whitened(surrogate: Surrogate, chains: int) -> type[Whitened]:
     """The engine for a model that a Gaussian stands for."""
+    if surrogate.covariances:
+        return WhitenedByEffects
     if surrogate.crosswise:
         return WhitenedCrosswise
     if not can_compile(surrogate.data.y.device):

@@ -59,11 +59,8 @@ LEAST_ACCEPTED = 0.05
 FEWEST = 10
 """Positions for each dimension of theta from which proposals are fitted to them."""
 
-POOL = 4_000
-"""Draws that the first proposal is fitted to."""
-
-WIDER = 1.3
-"""Times the spread of these: the first proposal."""
+POOL, WIDER = 4_000, 1.3
+"""Draws that the first proposal is fitted to, and times their spread."""
 
 TRIALS = 8
 """Of starting places, each half as far from the mode as the one before, for chains whose density is not finite."""
@@ -75,12 +72,13 @@ class Whitened(Engine):
     Args:
         structure: of the model on its data.
         surrogate: the Gaussian model that stands for it.
-        chains: how many run side by side.
-        generator: of where chains start; its seed names their streams.
+        chains, generator: see `Engine`.
     """
 
     at: Place
     ladder: Ladder
+    still: Sequence[int] = ()  # numbers of theta that are not sought when chains start
+    adjusts = True  # numbers of groups to theta
 
     def __init__(self, structure: Structure, surrogate: Surrogate, chains: int, generator: torch.Generator) -> None:
         super().__init__(structure, chains, generator)
@@ -107,7 +105,7 @@ class Whitened(Engine):
         standing, source = self.standing, self.generator
         parts = (self.surrogate, standing, self.weigh.terms, self.derivatives)
         start, sets = starting(source, self.target.data.device), self.surrogate.sets
-        mode, spread, sites = found_around_mode(self._explored(start), *parts, start)
+        mode, spread, sites = found_around_mode(self._explored(start), *parts, start, self.still)
         self._take_sites(sites)
         number = sets * max(-(-POOL // sets), FEWEST * (1 + standing.width), self.chains // sets)
         pool = Folded([False] * standing.width).draw({"mean": mode, "root": spread.diag_embed()}, number, source)
@@ -284,14 +282,12 @@ class Whitened(Engine):
         """Proposals from the positions of a round, sites from its draws; effects stay where they are."""
         at, seen = self.at, self.round
         every, moments = torch.cat(seen.positions), seen.moments
-        own = every.unflatten(0, (-1, sets := self.surrogate.sets))
-        if len(own) >= FEWEST * (1 + self.standing.width):
-            self.tuning, self.walk = self.proposal.fit(every, sets=sets), scale_of((own - own.mean(0)).flatten(0, 1))
+        self._fit(every)
         for level in self.levels:
             self.tails.widen(level, self.counted.longest[1 + level])
         rate, longest = seen.rate, max(int(x.max()) for x in self.counted.longest.values())
         self.counted.forget()
-        before, poor = self.adjusted, sets == 1 and wanted(rate, at.noise)
+        before, poor = self.adjusted, self.adjusts and self.surrogate.sets == 1 and wanted(rate, at.noise)
         if seen.numbers and (poor or before is not None):
             self.adjusted = fitted(torch.cat(seen.thetas), torch.cat(seen.numbers, 2), at.rungs.levels[0])
         settled = seen.settled(self.course.rate, longest) and self.adjusted is before
@@ -301,6 +297,12 @@ class Whitened(Engine):
         if moments is not None or self.adjusted is not before:
             at = self._standing_at(at.position, at.rungs.tail, at.effects)
         self.at = at._replace(proposal=self.proposal.log_density(self.tuning, at.position), heavy=self._heavy(at.noise))
+
+    def _fit(self, every: Tensor) -> None:
+        """Proposals of theta, from positions `(n, d)`."""
+        own = every.unflatten(0, (-1, sets := self.surrogate.sets))
+        if len(own) >= FEWEST * (1 + self.standing.width):
+            self.tuning, self.walk = self.proposal.fit(every, sets=sets), scale_of((own - own.mean(0)).flatten(0, 1))
 
     def _standing_at(self, position: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Place:
         """The place of given theta, root and effects under the present sites; what is proposed is to be filled in."""
@@ -334,8 +336,7 @@ class Whitened(Engine):
         store.filled(store.n_draws + len(chosen))
 
     def check(self, store: Store) -> None:
-        """Whether chains move often enough, at the end of warm-up; and there and at the end of the run, whether their
-        log density is the model's own.
+        """Whether chains move often enough, at the end of warm-up, and whether their log density is the model's own.
 
         Raises:
             UnsuitedError: if they do not, or it is not.
@@ -354,7 +355,7 @@ class Whitened(Engine):
         self.round = Round()
 
     def settled(self) -> bool:
-        """With the round that the last window has ended; see `Round.settled`."""
+        """See `Round.settled`."""
         return self.course.settled
 
     def stays(self) -> dict[str, Tensor]:
@@ -370,11 +371,11 @@ class Whitened(Engine):
         return {name: found[name] for name in self.target.names}
 
     def height(self) -> Tensor:
-        """Their log density, `(chains,)`."""
+        """See `Engine.height`."""
         return self.at.height(self.ladder.constant)
 
     def state(self) -> dict[str, Tensor]:
-        """Places of chains, sites, proposals with what they are fitted to next, and the streams."""
+        """Places, sites, proposals with what they are fitted to next, and streams."""
         found = {"z": self.sites.z, "w": self.sites.w, "walk": self.walk}
         found |= filed("streams", self.numbers.streams.state()) | filed("shifts", self.sites.shifts)
         found |= filed("streams/offers", self.candidates.numbers.streams.state())

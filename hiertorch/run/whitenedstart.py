@@ -1,6 +1,6 @@
 """Where whitened chains begin: sites and a mode of the surrogate, found in turns; and what they decide."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import torch
@@ -133,6 +133,7 @@ def found_around_mode(
     terms: Callable[[Mapping[str, Tensor]], Tensor],
     derivatives: Callable[[Mapping[str, Tensor]], Moments | JointMoments],
     source: torch.Generator,
+    still: Collection[int] = (),
 ) -> tuple[Tensor, Tensor, Sites]:
     """theta `(sets, d)`, its spread by coordinate `(sets, d)`, and sites.
 
@@ -143,6 +144,7 @@ def found_around_mode(
         terms: weighted log densities of the rows, `(chains, rows)`, of values of all latents, of the sets in turn.
         derivatives: of these in eta.
         source: of random numbers.
+        still: numbers of theta that stay at the middle of their prior.
     """
     space, target, sets = standing.space, standing.target, surrogate.sets
     prior = target.model.sample_prior(target.data, PRIOR, source)
@@ -156,7 +158,7 @@ def found_around_mode(
     ]
     number = DRAWS if surrogate.own else max(2, DRAWS // sets // 2 * 2)
     number = number if number * sets * target.data.n_rows <= LARGE else min(number, FEW_DRAWS)
-    own, rows = ([i for i, x in enumerate(of_rows) if x == wanted] for wanted in (False, True))
+    own, rows = ([i for i, x in enumerate(of_rows) if x == wanted and i not in still] for wanted in (False, True))
     places = FirstPlaces(surrogate, standing, terms)
     theta, values = places.begun(explored, theta, drawn[:TRIED], of_rows)
     moments = derivatives(values)
@@ -265,5 +267,7 @@ def blocks_of(surrogate: Surrogate) -> tuple[Block, ...]:
     """What is decided together: the population, then the groups of each level, finest first, and of crossed plates that
     move by themselves.
     """
-    both = zip(surrogate.members, (None, *surrogate.plates), strict=True)
-    return tuple(Block(f"whitened({', '.join(names)})", plate) for names, plate in both)
+    plates = (None, *surrogate.plates, *([None, None] if surrogate.covariances else []))
+    kinds = ["whitened"] * (1 + len(surrogate.plates)) + ["rescaled", "given effects"]
+    every = zip(kinds, surrogate.members, plates, strict=False)
+    return tuple(Block(f"{kind}({', '.join(names)})", plate) for kind, names, plate in every)
