@@ -64,9 +64,12 @@ class FormulaModel(Designed):
         self._others = encoding.predictors[len(self._own) :]
         self.inverses = {one.parameter: _inverse(family, one.parameter) for one in self._others}
         self._units = {
-            one.parameter: Unit(family.of_parameter(one.parameter), one.offset, None, one.intercept)
+            one.parameter: Unit(family.of_parameter(one.parameter), one.offset, None, one.intercept, one.column)
             for one in self._own
-        } | {one.parameter: Unit(family, one.offset, latent_of(one.parameter), one.intercept) for one in self._others}
+        } | {
+            one.parameter: Unit(family, one.offset, latent_of(one.parameter), one.intercept, one.column)
+            for one in self._others
+        }
         for one in encoding.predictors:
             self._add_common(one)
         for effects in encoding.effects:

@@ -7,7 +7,9 @@ With m and s the level and spread of the linear predictor that the response tell
     sigma_g[Intercept] ~ HalfStudentT(4, s |1, a|), a of the grouping's other columns,   sigma_g[k] ~ HalfStudentT(4,
     s / s_k).
 
-Without a common intercept the level is part of what coefficients have to make, and s is sqrt(s^2 + m^2).
+Without a common intercept the level is what coefficients have to make. Where columns make up a constant, X c = 1, as
+those of all levels of a factor do, beta_k ~ Normal(m c_k, 2.5 s / s_k), whose sd has the factor |1, a| of the columns
+with c = 0 where c_k is not 0; else s is sqrt(s^2 + m^2).
 """
 
 from dataclasses import dataclass
@@ -37,12 +39,18 @@ class Unit:
         offset: the data's column that is added to the predictor.
         latent: of the family, whose predictor it is, such as "sigma_y"; None for that of the mean.
         intercept: whether all rows share one; without, the level is part of what coefficients have to make.
+        column: the data's column of the designs that all rows share, if there are any.
     """
 
     family: Family
     offset: str | None
     latent: str | None
     intercept: bool
+    column: str | None = None
+
+    def constant(self, data: Data) -> Tensor | None:
+        """c of columns `(K,)` that make up a constant in place of an intercept; None if they don't, or there is one."""
+        return None if self.intercept or self.column is None else constant_of(data, self.column)
 
     def of(self, data: Data) -> tuple[Tensor, Tensor]:
         """Both, `()` each. Another parameter than the mean has a predictor on the scale of a logarithm or of log odds,
@@ -56,7 +64,8 @@ class Unit:
                 level = response_scale(data, self.family)[2].log()
             elif self.latent in self.family.sizes:
                 level = response_size(data, self.family).log()
-        return level, spread if self.intercept else torch.hypot(level, spread)
+        leveled = self.intercept or self.constant(data) is not None
+        return level, spread if leveled else torch.hypot(level, spread)
 
     @property
     def texts(self) -> tuple[str, str]:
@@ -109,7 +118,12 @@ class Following:
                 for label, scale, unit in zip(self.labels, scales[1], self.units, strict=True)
             ]
         )
-        return torch.stack([torch.zeros_like(width), width])
+        constant = self.units[0].constant(data) if self.role == "coefficient" else None
+        if constant is None:
+            return torch.stack([torch.zeros_like(width), width])
+        beside = scales[0][constant == 0].square().sum()
+        place = self.units[0].of(data)[0] * constant
+        return torch.stack([place, torch.where(constant == 0, width, width * (1 + beside).sqrt())])
 
     @property
     def text(self) -> str:
@@ -124,7 +138,8 @@ class Following:
         over = " / sd(x)" if slopes else ""
         if self.role == "scale":
             return f"HalfStudentT({DF:g}, {' '.join(factors) or '1'}{over})"
-        return f"Normal(0, {' '.join([f'{WIDE:g}', *factors])}{over})"
+        place = "0" if self.units[0].intercept or level == "0" else f"0, or {level} of cells"
+        return f"Normal({place}, {' '.join([f'{WIDE:g}', *factors])}{over})"
 
 
 def column_scales(data: Data, name: str) -> Tensor:
@@ -142,3 +157,19 @@ def column_scales(data: Data, name: str) -> Tensor:
         return torch.stack([torch.where(varies, x.mean(0) / scale, 0.0), scale]).to(data.y)
 
     return data.computed_once(("column", name, "formula"), numbers)
+
+
+def constant_of(data: Data, name: str) -> Tensor | None:
+    """c `(K,)` of the columns of a matrix `(rows, K)` with X c = 1 in all rows, the shortest; None if there is none."""
+
+    def numbers(data: Data) -> Tensor:
+        x = data.whole_data[name].double()
+        size = x.square().sum(0).sqrt().clamp(min=torch.finfo(x.dtype).tiny)
+        scaled = x / size
+        found = torch.linalg.pinv(scaled.mT @ scaled, hermitian=True, rtol=1e-10) @ scaled.sum(0)
+        found = torch.where(found.abs() < 1e-7 * found.abs().max(), 0.0, found) / size
+        gap = (x @ found - 1).abs().max()
+        return torch.where(gap < 1e-6, found, torch.nan).to(data.y)
+
+    found = data.computed_once(("column", name, "constant"), numbers)
+    return None if bool(found.isnan().any()) else found
