@@ -49,7 +49,7 @@ def test_cells_and_contrasts_are_one_model(frame):
             posterior = ht.fit(text, frame, seed=1, progress=False, draws=400)
         means.append(posterior.fixef())
     cells, contrasts = means
-    named = {"kind[b]": "Intercept", "kind[b]:I(x - 3)": "I(x - 3)"}  # cell -> what the contrast of the same name adds to
+    named = {"kind[b]": "Intercept", "kind[b]:I(x - 3)": "I(x - 3)"}  # to which the contrast adds
     for name, base in named.items():
         expected = contrasts.loc[base, "mean"] + contrasts.loc[name, "mean"]
         assert abs(cells.loc[name, "mean"] - expected) < 0.25 * cells.loc[name, "sd"]
