@@ -45,6 +45,7 @@ class TestTruncated(FamilyContract):
         assert self.family().link is self.family().base.link
 
 
+@pytest.mark.slow
 class TestTruncatedByColumns(TestTruncated):
     """Between two ends, of which one is the rows' own."""
 

@@ -159,6 +159,7 @@ def test_everything_that_is_asked_of_a_posterior(frame, tmp_path):
     assert posterior.criterion("loo").elpd < 0
 
 
+@pytest.mark.slow
 def test_predictive_checks_compare_what_would_be_seen_with_what_would_be_seen(frame):
     """Rows cut off at a number count with what they may have been, so that the mean is above that of the numbers."""
     frame = frame.assign(late=frame.time >= 1.0, time=frame.time.clip(upper=1.0))
