@@ -48,6 +48,7 @@ def test_3_polynomials_logarithms_and_nesting(frame: pd.DataFrame) -> None:
     assert {"sigma_a", "sigma_a:b"} <= {*posterior.names}
 
 
+@pytest.mark.slow
 def test_4_logistic_with_offset_and_weights(frame: pd.DataFrame) -> None:
     posterior = ht.fit("won | weights(w) ~ x + offset(log(days)) + (1 | g)", frame, family="bernoulli", **FEW)
     assert posterior.data.weights is not None and "offset" in posterior.data.columns
@@ -58,6 +59,7 @@ def test_5_a_prior_on_one_coefficient(frame: pd.DataFrame) -> None:
     assert posterior.fixef().loc["x", "mean"] == pytest.approx(0.5, abs=0.001)
 
 
+@pytest.mark.slow
 def test_6_a_conditional_effects_plot(frame: pd.DataFrame, tmp_path: Path) -> None:
     posterior = ht.fit("y ~ x * f + (1 | g)", frame, **FEW)
     posterior.conditional_effects("x:f").plot().savefig(tmp_path / "effects.png")
@@ -81,6 +83,7 @@ def test_8_save_load_elsewhere_and_predict(frame: pd.DataFrame, tmp_path: Path) 
     assert float(said) == pytest.approx(posterior.predict({"x": 1.0, "g": 3}).summary["mean"][0], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_9_four_outcomes_in_a_loop(frame: pd.DataFrame) -> None:
     posteriors = {y: ht.fit(f"{y} ~ x + (1 | g)", frame, **FEW) for y in ("y1", "y2", "y3", "y4")}
     table = pd.concat({y: posterior.fixef() for y, posterior in posteriors.items()})
@@ -105,6 +108,7 @@ def test_11_a_polars_frame(frame: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(posterior.predict(table.head(3)).summary, same.predict(frame.head(3)).summary)
 
 
+@pytest.mark.slow
 def test_12_ordered_categories(frame: pd.DataFrame) -> None:
     posterior = ht.fit("grade ~ x + (1 | g)", frame, family="cumulative", **FEW)
     found = posterior.predict({"x": [0.0], "g": [3]}, "probability").summary["mean"]

@@ -53,6 +53,7 @@ def test_a_formula_is_what_ht_formula_makes_of_it(folder: Path) -> None:
     assert torch.equal(model.log_prob(values, data), same.log_prob(values, data))
 
 
+@pytest.mark.slow
 def test_the_run_folder_repeats_the_run_and_predicts(folder: Path) -> None:
     first = run(load(["--config", "fit.yaml", *SIMPLE]))
     again = run(load(["--config", "out/config.yaml", "--log_dir", "again"]))

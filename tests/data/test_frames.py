@@ -68,7 +68,9 @@ QUESTIONS: dict[str, Callable[[ht.Posterior, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize(
+    "question", [pytest.param(one, marks=[pytest.mark.slow] * (one == "update")) for one in QUESTIONS]
+)
 @pytest.mark.parametrize("kind", [columns, polars, duckdb, Interface])
 def test_new_rows_come_in_any_table(kind: Callable[[pd.DataFrame], Any], question: str) -> None:
     later = rows().head(4).assign(g=["new", "new", "p", "q"])
@@ -119,6 +121,7 @@ def test_a_lazy_table_and_a_column_of_polars() -> None:
         as_frame(table["x"])
 
 
+@pytest.mark.slow
 def test_weights_of_new_rows_are_those_of_the_formula() -> None:
     """As if they were named."""
     posterior = from_prior(*ht.formula("y | weights(w) ~ x + w + (1 | g)", rows()), 4, 50)
