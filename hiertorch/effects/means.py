@@ -37,14 +37,14 @@ NEW_GROUPS = ("average", "sample", "population")
 
 KINDS = ("mean", KIND)
 
-NODES = {1: 32, 2: 16}
+NODES = 32
 """Of the quadrature along each of one or two predictors."""
 
 POINTS = 1024
 """Of more predictors."""
 
-LEAST = 1e-15
-"""Weight of a node that matters."""
+LEAST = 1e-9
+"""Weight of a node of a product that matters."""
 
 CLOSE = {torch.float64: 1e-8, torch.float32: 1e-3}
 """How near a mean is to that of the model's likelihood."""
@@ -184,11 +184,11 @@ def _root(covariance: Tensor) -> Tensor:
 @cache
 def _rule(dimensions: int) -> tuple[list[list[float]], list[float]]:
     """Nodes and weights of E[f(z)], z ~ Normal(0, I): nodes of a weight that can't matter are left out."""
-    if dimensions not in NODES:
+    if dimensions > 2:
         points = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=0).draw(POINTS, dtype=torch.float64)
         return torch.special.ndtri(points.clamp(min=0.5 / POINTS**2)).tolist(), [1.0 / POINTS] * POINTS
-    x, w = np.polynomial.hermite_e.hermegauss(NODES[dimensions])
+    x, w = np.polynomial.hermite_e.hermegauss(NODES)
     nodes = np.stack(np.meshgrid(*[x] * dimensions, indexing="ij"), -1).reshape(-1, dimensions)
     weights = np.stack(np.meshgrid(*[w / w.sum()] * dimensions, indexing="ij"), -1).reshape(-1, dimensions).prod(1)
-    kept = weights > LEAST
+    kept = (weights > LEAST) | (dimensions == 1)
     return nodes[kept].tolist(), (weights[kept] / weights[kept].sum()).tolist()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import QUIET, refused
+from builders import from_prior, refused
 from scipy import special
 
 import hiertorch as ht
@@ -137,9 +137,10 @@ def test_two_effects_of_one_name_are_refused():
 
 @cache
 def posterior() -> ht.Posterior:
-    return ht.fit(
-        "word ~ x + (1 |i| g)", frame(), family="categorical", **QUIET, collapse=False, chains=4, draws=30, warmup=60
-    )
+    """Draws from narrow priors, which serve as well as others."""
+    narrow = dict.fromkeys(("mu_car", "mu_train", "beta_car", "beta_train"), "Normal(0, 0.5)")
+    priors = {**narrow, "sigma_g": "HalfNormal(0.5)"}
+    return from_prior(*ht.formula("word ~ x + (1 |i| g)", frame(), family="categorical", priors=priors), 4, 30)
 
 
 def by_hand(x: float, effects: np.ndarray) -> np.ndarray:
@@ -173,6 +174,22 @@ def test_new_groups_are_averaged_over():
     expected = [(by_hand(at, effects) * weights[:, None]).sum(1) for at in (-1.0, 0.5)]
     np.testing.assert_allclose(found.draws.flatten(0, 1), np.concatenate(expected, 1), atol=2e-5)
     assert found.effect == ("x", "category") and found.plot().axes[0].get_ylabel() == "P(word)"
+
+
+def test_new_groups_are_averaged_over_in_three_dimensions():
+    """By a product rule of 20 nodes along each."""
+    table = frame().assign(y=np.arange(60) % 4)
+    priors = dict.fromkeys(("mu_1", "mu_2", "mu_3"), "Normal(0, 0.5)") | {"sigma_g": "HalfNormal(1)"}
+    drawn = from_prior(*ht.formula("y ~ 1 + (1 |i| g)", table, family="categorical", priors=priors), 2, 6)
+    x, w = np.polynomial.hermite_e.hermegauss(20)
+    nodes = np.stack(np.meshgrid(x, x, x), -1).reshape(-1, 3)
+    weights = np.einsum("i,j,k->ijk", w, w, w).ravel() / w.sum() ** 3
+    v = {name: drawn[name].flatten(0, 1).numpy() for name in ("mu_1", "mu_2", "mu_3", "sigma_g", "L_g")}
+    effects = nodes @ (v["sigma_g"][:, :, None] * v["L_g"]).transpose(0, 2, 1)
+    eta = np.stack([v["mu_1"], v["mu_2"], v["mu_3"]], -1)[:, None] + effects
+    p = special.softmax(np.concatenate([0 * eta[..., :1], eta], -1), -1)
+    found = drawn.predictions(pd.DataFrame(index=[0]).assign(x=0.0)).draws.flatten(0, 1)
+    np.testing.assert_allclose(found, (p * weights[:, None]).sum(1), atol=2e-3)
 
 
 def test_questions_about_each_category():
