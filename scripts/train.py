@@ -2,6 +2,7 @@
 
     python scripts/train.py --config configs/schools.yaml
     python scripts/train.py --config configs/schools.yaml --sample.draws 2000 --log_dir runs/longer
+    python scripts/train.py --config configs/formula_schools.yaml --formula "MathAch ~ SES + (1 | School)" --priors null
 
 Every key of the config is an option; --help lists them. A model class of your own is imported from the working
 directory.

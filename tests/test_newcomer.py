@@ -119,7 +119,7 @@ def test_12_ordered_categories(frame: pd.DataFrame) -> None:
 def test_the_design_is_a_frame(frame: pd.DataFrame) -> None:
     found = ht.design("~ x * f", frame)
     assert [*found.columns] == ["Intercept", "x", "f[mid]", "f[top]", "x:f[mid]", "x:f[top]"]
-    assert found.attrs["reference"] == {"f": "low"}
+    assert found.attrs["reference"] == {"f": "low"} and repr(found).endswith("reference levels  f: 'low'")
     np.testing.assert_array_equal(found["x:f[top]"], frame["x"] * (frame["f"] == "top"))
 
 
