@@ -90,3 +90,19 @@ def test_it_does_not_matter_how_wide_blocks_are(name: str, monkeypatch: pytest.M
     for latent, x in wide.draws().items():
         torch.testing.assert_close(narrow.draws()[latent], x, rtol=1e-7, atol=1e-7)
         assert x.flatten(0, 1).unique(dim=0).shape[0] > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["slopes", "nested", "crossed"])
+def test_a_run_goes_on_from_its_state_bit_for_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With numbers that are adjusted to theta."""
+    far_too_much(monkeypatch)
+    engine, _ = run(name)
+    other = engine_of(repeated(CASES[name], 4), CHAINS, seed=8, made=WhitenedCompiled)
+    other.restore(engine.state())
+    other.prepare(compiled=False)
+    for one in (engine, other):
+        store, acceptance = Store(one.values(), one.target.names, 1), Acceptance(one.order)
+        one.advance(WARMUP + 60, 45, WARMUP, 1, store, acceptance)
+    assert all(torch.equal(x, other.values()[latent]) for latent, x in engine.values().items())
+    assert torch.equal(engine.height(), other.height())
