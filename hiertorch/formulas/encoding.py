@@ -17,6 +17,7 @@ from pandas.api.types import is_numeric_dtype, is_string_dtype
 from hiertorch import wording
 from hiertorch.errors import DataError, HiertorchError
 from hiertorch.formulas.functions import FUNCTIONS, KNOWN, OTHERS, renamed, restored
+from hiertorch.formulas.labels import written
 from hiertorch.formulas.parsing import names_in
 
 INTERCEPT = "Intercept"
@@ -59,6 +60,9 @@ class Matrix:
             names = Environment([{**KNOWN, **functions}])
             self._made = DesignMatrices(model_description(renamed(text)), _ordered(frame), names).common
         terms = () if self._made is None else tuple(self._made.terms.values())
+        for part in (part for term in terms for part in getattr(term, "components", ())):
+            if (call := getattr(part, "call", None)) is not None:
+                part.name = written(call)
         self.labels = [restored(str(label)) for term in terms for label in np.atleast_1d(term.labels)]
         self.values = self._numbers(None if self._made is None else self._made.design_matrix, len(frame))
 

@@ -295,8 +295,13 @@ CATEGORIES = ("C", "T", "S", "factor", "relevel", "interaction", "cut", "dummy")
 """Functions that take a column as categories."""
 
 
+NEGATED = re.compile(r"(?<=[(,+*/<>=-])(\s*)-\s*((?:[^\W\d_][\w.]*(?:\([^()]*\))?|[\d.]+|\([^()]*\))\s*\*\*\s*[\w.]+)")
+"""-x ** 2, which `formulae` reads as (-x) ** 2."""
+
+
 def renamed(text: str) -> str:
     """Terms as `formulae` is given them."""
+    text = NEGATED.sub(r"\1-(\2)", text)
     for name, (other, _) in OTHERS.items():
         text = re.sub(rf"(?<![\w.]){re.escape(name)}\(", f"{other}(", text)
     return text

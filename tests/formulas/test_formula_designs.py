@@ -73,6 +73,27 @@ def test_scale_in_r_s_words_has_the_sd_of_n_minus_1():
     np.testing.assert_allclose(data[COMMON].numpy()[:, 0], (x - x.mean()) / x.std(ddof=1))
 
 
+@pytest.mark.parametrize(
+    "term",
+    [
+        "I((x - z) / t)", "I(x - z / t)", "I(x / (z * t))", "I(x * (z + t) - 1)", "I(x - (z - t))", "I(x - z - t)",
+        "I((x + z) ** 2)", "I(t ** (z + 1))", "I(-(x + z))", "I(-x ** 2)", "I(exp(-x) * (t > 4))",
+        "I(exp(-x ** 2 / 2))", "I(x - z ** 2)", "log(t + (x + 2) * 3)", "I(2 * -t ** 2)",
+        "I((-x) ** 2)", "poly((t - 1) / 2, 2, raw=True)",
+    ],
+)  # fmt: skip
+def test_labels_are_the_terms_as_they_are_written(term):
+    """Python computes the term, and its label, and has the column."""
+    found, table = ht.design(f"y ~ {term}", frame()), frame()
+    label = found.columns[1]
+    if "poly" in term:
+        assert label == f"{term}[0]"
+        return
+    names = {**{name: table[name] for name in table}, "I": lambda x: x, "exp": np.exp, "log": np.log}
+    np.testing.assert_allclose(eval(label, names), found[label], rtol=1e-12)
+    np.testing.assert_allclose(eval(term, names), found[label], rtol=1e-12)
+
+
 def test_the_design_is_a_frame_with_names_and_references():
     found = ht.design("y ~ kind * x + (x | g)", frame(), sigma="~ size3")
     names = ["Intercept", "kind[green]", "kind[red]", "x", "kind[green]:x", "kind[red]:x", "sigma: Intercept"]
