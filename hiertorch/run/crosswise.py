@@ -196,7 +196,7 @@ class WhitenedCrosswise(Whitened):
         at, ladder = self.at, self.ladder
         tail = at.rungs.tail
         for ridge in self.ridges.found:
-            tail = self.ridges.draw(ridge, ladder, self.known, tail, self.numbers.normal(len(ridge.columns)))
+            tail = self.ridges.draw(ridge, ladder, self.known, tail, self.numbers.normal(ridge.width))
         rungs, root = ladder.given(self.known, tail)
         density = self._height_of_theta(at) + rungs.log_marginal
         self.at = self._settled(at.position, density, at.proposal, at.rows, rungs, root, at.effects)

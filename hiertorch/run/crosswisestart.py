@@ -50,7 +50,7 @@ class Sweep:
             u = solve_upper(lower, solve_lower(lower, right) + normal(part.width, part.size))
             tail[ladder.slices[k]] = product(known.roots[1 + k], u.unsqueeze(1)).flatten(0, 2)
         for ridge in self.ridges.found:
-            tail = self.ridges.draw(ridge, ladder, known, tail, normal(len(ridge.columns)))
+            tail = self.ridges.draw(ridge, ladder, known, tail, normal(ridge.width))
         return tail, effects
 
     def many(self, known: Known, tail: Tensor, sweeps: int) -> tuple[Tensor, Tensor]:

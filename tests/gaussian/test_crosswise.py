@@ -20,7 +20,7 @@ import hiertorch as ht
 from hiertorch.gaussian.cholesky import product
 from hiertorch.gaussian.crosswise import Crosswise, middles_of
 from hiertorch.gaussian.ladder import Ladder
-from hiertorch.gaussian.ridges import Ridges
+from hiertorch.gaussian.ridges import Pairing, Ridges
 from hiertorch.gaussian.surrogate import Sites, find_surrogate
 from hiertorch.model.checks import inspect
 from hiertorch.runtime.validating import validation
@@ -35,7 +35,7 @@ def rows() -> ht.Data:
     judge = random.permutation(judge)
     return ht.Data(
         random.integers(0, 2, 120) * 1.0,
-        groups={"group": group, "judge": judge, "day": day},
+        groups={"group": group, "judge": judge, "day": day, "bench": judge // 3},
         weights=random.uniform(0.5, 2.0, 120),
         X=random.normal([3.0, 0.0], 1.0, (120, 2)),
         years=np.linspace(-1.0, 1.0, 7)[judge],
@@ -191,21 +191,57 @@ def test_crossed_groups_are_independent_given_all_else(found):
             torch.testing.assert_close(change, expected[group], rtol=1e-8, atol=1e-8)
 
 
+class Benches(ht.Model):
+    """Judges, with correlated effects, of three benches."""
+
+    mu = ht.Latent(Normal(0.0, 5.0))
+    tau = ht.Latent(Gamma(2.0, 2.0))
+    omega = ht.Latent(Gamma(2.0, 2.0))
+    sigma = ht.Latent(Gamma(2.0, 2.0))
+    judge = ht.Latent(
+        lambda v: MultivariateNormal(
+            torch.zeros(2, dtype=v.tau.dtype),
+            scale_tril=v.tau[..., None, None] * torch.tensor([[1.0, 0.0], [0.4, 0.7]], dtype=v.tau.dtype),
+        ),
+        plate="judge",
+    )
+    bench = ht.Latent(lambda v: Normal(0.0, v.omega), plate="bench")
+    alpha = ht.Latent(lambda v: Normal(v.mu, v.sigma), plate="group")
+
+    def likelihood(self, v, data):
+        own = v.judge[:, data.judge]
+        judged = own[..., 0] * data.X[:, 0] + own[..., 1] + v.bench[:, data.bench]
+        return Bernoulli(logits=judged + v.alpha[:, data.group])
+
+
+def test_sets_of_groups_of_two_plates_are_drawn_from_their_conditional_distribution():
+    """As ridges of coefficients are; beyond three benches there is no other pairing."""
+    with torch.no_grad(), validation(False):
+        found = Found(Benches())
+        ridges = Ridges(found.collapsed.affine, found.ladder)
+        pairings = [ridge for ridge in ridges.found if isinstance(ridge, Pairing)]
+        assert [one.width for one in pairings] == [3] and len(ridges.found) == 3
+        assert_drawn(found, ridges, pairings[0])
+
+
 @pytest.mark.parametrize(("model", "number"), [(Judges, 2), (Wide, 2)])  # mu and years; means of effects
 def test_ridges_are_drawn_from_their_conditional_distribution(model, number):
-    """No row changes; with numbers e the log density falls by |e|^2 / 2 from where it is highest, at e = 0."""
     with torch.no_grad(), validation(False):
         found = Found(model())
-        ladder, known = found.ladder, found.known
-        ridges = Ridges(found.collapsed.affine, ladder)
-        ridge = ridges.found[0]
-        assert len(ridges.found) == 1 and len(ridge.columns) == number
-        e = torch.randn(number, CHAINS, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-        top, away = (ridges.draw(ridge, ladder, known, found.tail, x) for x in (0.0 * e, e))
-        again = ridges.draw(ridge, ladder, known, away, 0.0 * e)  # wherever it starts
-        torch.testing.assert_close(again, top, rtol=1e-9, atol=1e-9)
-        highest, fallen = (found.log_density(tail, found.effects[0]) for tail in (top, away))
-        torch.testing.assert_close(highest - fallen, 0.5 * e.square().sum(0), rtol=1e-7, atol=1e-7)
-        for tail in (top, away):
-            middles = (ladder.given(known, x)[0].levels[0].middle for x in (tail, found.tail))
-            torch.testing.assert_close(*middles, rtol=1e-8, atol=1e-8)
+        ridges = Ridges(found.collapsed.affine, found.ladder)
+        assert len(ridges.found) == 1 and ridges.found[0].width == number
+        assert_drawn(found, ridges, ridges.found[0])
+
+
+def assert_drawn(found, ridges, ridge):
+    """No row changes; with numbers e the log density falls by |e|^2 / 2 from where it is highest, at e = 0."""
+    ladder, known = found.ladder, found.known
+    e = torch.randn(ridge.width, CHAINS, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    top, away = (ridges.draw(ridge, ladder, known, found.tail, x) for x in (0.0 * e, e))
+    again = ridges.draw(ridge, ladder, known, away, 0.0 * e)  # wherever it starts
+    torch.testing.assert_close(again, top, rtol=1e-9, atol=1e-9)
+    highest, fallen = (found.log_density(tail, found.effects[0]) for tail in (top, away))
+    torch.testing.assert_close(highest - fallen, 0.5 * e.square().sum(0), rtol=1e-7, atol=1e-7)
+    for tail in (top, away):
+        middles = (ladder.given(known, x)[0].levels[0].middle for x in (tail, found.tail))
+        torch.testing.assert_close(*middles, rtol=1e-8, atol=1e-8)
