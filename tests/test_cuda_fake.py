@@ -35,7 +35,7 @@ from hiertorch.dashboard.looks import split_rhat
 from hiertorch.dashboard.snapshots import snapshot
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import ModelError, SamplingWarning
-from hiertorch.families import Cumulative
+from hiertorch.families import Categorical, Cumulative
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.model.checks import inspect
@@ -115,8 +115,21 @@ class Ordered(ht.Model):
         return Cumulative(4).distribution(v.school[:, data.school], v, data)
 
 
+class Choices(ht.Model):
+    """Labels, whose log shares in the population are the level of two predictors."""
+
+    shares = ht.Latent(ht.simplex(3, 2.0))
+    sigma = ht.Latent(HalfNormal(1.0))
+    school = ht.Latent(lambda v: Normal(0.0, v.sigma), plate="school")
+
+    def likelihood(self, v, data):
+        level = v.shares[..., 1:].log() - v.shares[..., :1].log()
+        return Categorical(3).distribution(level + v.school[:, data.school].unsqueeze(-1), v, data)
+
+
 MODELS = {
     "ordered": Ordered,
+    "choices": Choices,
     "zeros": lambda: VaryingIntercepts("school", predictors=["x"], family="zero_inflated_poisson"),
     "varying intercepts": lambda: VaryingIntercepts("school", predictors=["x"]),
     "nested": Nested,
