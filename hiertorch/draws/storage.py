@@ -9,6 +9,7 @@ Note [What a file of a posterior has]
 
 import json
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -112,23 +113,26 @@ def to_arviz(posterior: Fit) -> "DataTree":
     import arviz_base  # takes a second, and few runs are exported
 
     stats = posterior.stats
-    taken = {"chain", "draw", *posterior.names}  # xarray can't have a variable and a dimension of one name
-    plates = {plate: f"{plate}_group" if plate in taken else plate for plate in posterior.labels}
+    called = _without_paths({*posterior.names, *posterior})
+    taken = {"chain", "draw", *called.values()}  # xarray can't have a variable and a dimension of one name
+    plates = _without_paths(posterior.labels)
+    plates = {plate: f"{name}_group" if name in taken else name for plate, name in plates.items()}
     coords: dict[Any, Any] = {plates[plate]: coordinates(index) for plate, index in posterior.labels.items()}
     dims = {}
     for name, axes in posterior.event_labels.items():
         plate = posterior.plates[name]
-        events = {f"{name}_dim_{i}": coordinates(pd.Index(axis, tupleize_cols=False)) for i, axis in enumerate(axes)}
-        dims[name] = [*([] if plate is None else [plates[plate]]), *events]
+        own = called[name]
+        events = {f"{own}_dim_{i}": coordinates(pd.Index(axis, tupleize_cols=False)) for i, axis in enumerate(axes)}
+        dims[own] = [*([] if plate is None else [plates[plate]]), *events]
         coords |= events
     groups = {
-        "posterior": {name: posterior[name].cpu().numpy() for name in posterior},
+        "posterior": {called[name]: posterior[name].cpu().numpy() for name in posterior},
         "sample_stats": {"lp": stats.log_density.cpu().numpy()},
     }
     attrs = {key: json.dumps(value) for key, value in posterior.run.items()}
     attrs |= {"inference_library": "hiertorch", "interrupted": json.dumps(posterior.interrupted)}
     tree = arviz_base.from_dict(groups, coords=coords, dims=dims, attrs={"posterior": attrs})
-    rates = {f"acceptance_{block}".replace("/", "_"): block for block in stats.acceptance}  # DataTree's "/" is a path
+    rates = {f"acceptance_{name}": block for block, name in _without_paths(stats.acceptance).items()}
     tree["sample_stats"].update(
         arviz_base.dict_to_dataset(
             {variable: stats.acceptance[block].cpu().numpy() for variable, block in rates.items()},
@@ -138,6 +142,17 @@ def to_arviz(posterior: Fit) -> "DataTree":
         )
     )
     return tree
+
+
+def _without_paths(names: Collection[str]) -> dict[str, str]:
+    """Name -> what a variable is called in a tree, where "/" is a path; no two of them the same."""
+    found = dict[str, str]()
+    for name in sorted(names, key=lambda name: ("/" in name, name)):
+        own = name.replace("/", "_")
+        while own in found.values():
+            own += "_"
+        found[name] = own
+    return {name: found[name] for name in names}
 
 
 def coordinates(index: pd.Index) -> np.ndarray:

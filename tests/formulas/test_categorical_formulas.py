@@ -98,6 +98,13 @@ def test_effects_of_categories_may_be_correlated():
     torch.testing.assert_close(eta[0, :, 1], v["mu_train"][0] + v["effects_g"][0, data["g"], 1])
 
 
+def test_a_label_with_a_slash_is_exported_and_kept(tmp_path):
+    posterior = from_prior(*ht.formula("spaced ~ x + (1 | g)", frame(), family="categorical"), 2, 5)
+    assert {"mu_n_a", "effects_g_n_a", "mu_on foot"} <= {*posterior.to_arviz()["posterior"].data_vars}
+    posterior.save(tmp_path / "p")
+    assert torch.equal(ht.Posterior.load(tmp_path / "p")["mu_n/a"], posterior["mu_n/a"])
+
+
 def test_many_coefficients_are_whitened():
     """30 numbers in each row."""
     r = np.random.default_rng(4)
