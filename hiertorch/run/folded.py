@@ -102,6 +102,8 @@ def _near(u: Tensor) -> Tensor:
     """Whether logarithms u `(n, sets, d)` of scales are those of scales near 0, `(sets, d)`: less than AWAY from it, or
     with a higher density on average under a folded Student distribution of their moments than of those of u.
     """
+    if not u.numel():
+        return u.new_zeros(u.shape[1:], dtype=torch.bool)
     x = u.exp()
     (m, s), (middle, width) = ((y.mean(0), y.std(0, correction=min(1, len(y) - 1))) for y in (x, u))
 
