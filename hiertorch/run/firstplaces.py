@@ -30,10 +30,10 @@ MOST = 200_000_000
 LEVELS = tuple(4.0**k for k in range(-1, 15))
 """Of eta, in its unit, on either side of 0."""
 
-FINER = (1.0, 0.4, 0.15, 0.05)
+FINER = (1.0, 0.12)
 """Of logarithms of levels, on either side of the best one, and then of the best of these."""
 
-ACROSS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+ACROSS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
 """Places within them."""
 
 STEPS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)

@@ -24,8 +24,11 @@ begin far wider around both.
 """
 
 NEAR = 6
-"""Turns in which steps of sites are bounded; in the first half of them these are those of the surrogate's mean, and no
-turn ends the search.
+"""Turns in which steps of sites are bounded."""
+
+MEANS = 3
+"""Of these, turns with sites of the surrogate's mean alone: as many as it needs, and no turn but a later one ends the
+search.
 """
 
 DRAWS, FEW_DRAWS = 24, 4
@@ -50,10 +53,10 @@ TRIED = 16
 """Of them, from whose parameters of rows the search may begin."""
 
 FAR = 2.0
-"""Step of eta in units of its sites, above which a turn of the surrogate's mean is followed by another one,"""
+"""Step of eta in units of its sites, and of theta in units of its spread, up to which the mean has arrived."""
 
-FARTHEST = 12
-"""and so many times at most."""
+MOST_MEANS = 15
+"""Turns of the mean, at most."""
 
 STEPS = 3
 """Of theta for each turn, at most: they end with one that is small."""
@@ -162,7 +165,7 @@ def found_around_mode(
     places = FirstPlaces(surrogate, standing, terms)
     theta, values = places.begun(explored, theta, drawn[:TRIED], of_rows)
     moments = derivatives(values)
-    shifting, far, turn = bool(surrogate.predictor.shifting), 0, 0
+    shifting, means, turn = bool(surrogate.predictor.shifting), 0, 0
     while turn < TURNS:
         before, eta = theta, moments.eta / moments.weight
         if rows and shifting:  # with the sites of these values, else neither says how far eta moves along
@@ -176,7 +179,7 @@ def found_around_mode(
             theta, curvature = _climbed(explored.heights(_stencil(theta, own)), theta, curvature, own)
             if bool(_is_still(last, theta, curvature, SMALL)):
                 break
-        mean = turn < NEAR // 2
+        mean = turn < MEANS
         at, values = values, explored.drawn(theta, 0 if mean else number)
         if mean:
             values = places.along(at, values, theta)
@@ -187,12 +190,11 @@ def found_around_mode(
         moments = derivatives(values)
         weight = (moments.second / moments.weight).clamp(min=0.0)
         moved = (weight * (moments.eta / moments.weight - eta).square()).nanmean().sqrt()
-        if turn > NEAR // 2 and bool(_is_still(before, theta, curvature, STILL) & (moved < STILL)):
+        if turn > MEANS and bool(_is_still(before, theta, curvature, STILL) & (moved < STILL)):
             break
-        if turn == NEAR // 2 - 1 and far < FARTHEST and bool(moved > FAR):
-            far += 1  # the mean is not there yet
-        else:
-            turn += 1
+        arrived = mean and bool(_is_still(before, theta, curvature, FAR) & (moved < FAR))
+        means += mean
+        turn = MEANS if arrived or means == MOST_MEANS else turn + (not mean)
     return theta, curvature.clamp(min=FLOOR).rsqrt(), moments.sites()
 
 
