@@ -155,8 +155,8 @@ def find_predictor(
     except NotAffine as reason:  # another link, or several predictors
         if isinstance(bare, LOCATIONS):
             raise
+        check_edges(model, data, normal)
         try:
-            check_edges(model, data, normal)
             return _by_density(density, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
         except NotAffine:
             raise reason from None

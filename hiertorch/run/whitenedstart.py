@@ -1,6 +1,7 @@
 """Where whitened chains begin: sites and a mode of the surrogate, found in turns; and what they decide."""
 
 from collections.abc import Callable, Collection, Mapping
+from itertools import combinations
 from typing import Protocol
 
 import torch
@@ -45,6 +46,9 @@ PRIOR = 64
 
 DIFFERENCE = 0.1
 """Of coordinates of theta, for slopes and curvatures."""
+
+PAIRED = 3
+"""Of coordinates of theta, at most, whose steps are taken together."""
 
 LONGEST = 0.7
 """Step of a coordinate of theta."""
@@ -204,20 +208,40 @@ def _is_still(before: Tensor, theta: Tensor, curvature: Tensor, step: float) -> 
 
 
 def _stencil(theta: Tensor, some: list[int]) -> Tensor:
-    """theta `(sets, d)`, then each of some coordinates up, then each of them down: `((1 + 2 n) sets, d)`."""
+    """theta `(sets, d)`, then each of some coordinates up, each of them down, and of few each pair of them up:
+    `(places sets, d)`.
+    """
     steps = theta.new_zeros(len(some), 1, theta.shape[1])
     steps[range(len(some)), 0, some] = DIFFERENCE
-    return torch.cat([theta.unsqueeze(0), theta + steps, theta - steps]).flatten(0, 1)
+    both = [steps[i] + steps[j] for i, j in _pairs(some)]
+    return torch.cat(
+        [theta.unsqueeze(0), theta + steps, theta - steps, *(theta.unsqueeze(0) + x for x in both)]
+    ).flatten(0, 1)
+
+
+def _pairs(some: list[int]) -> list[tuple[int, int]]:
+    return list(combinations(range(len(some)), 2)) if len(some) <= PAIRED else []
 
 
 def _climbed(heights: Tensor, theta: Tensor, curvature: Tensor, some: list[int]) -> tuple[Tensor, Tensor]:
-    """A bounded step of Newton's method, coordinate by coordinate, by the heights of `_stencil`."""
+    """A bounded step of Newton's method by the heights of `_stencil`: of few coordinates together, of many each by
+    itself.
+    """
     heights = heights.unflatten(0, (-1, len(theta)))
-    here, (up, down) = heights[0], heights[1:].unflatten(0, (2, len(some)))
+    here, (up, down) = heights[0], heights[1 : 1 + 2 * len(some)].unflatten(0, (2, len(some)))
     slope = ((up - down) / (2.0 * DIFFERENCE)).nan_to_num(0.0, 0.0, 0.0).mT
     bend = ((2.0 * here - up - down) / DIFFERENCE**2).nan_to_num(FLOOR, FLOOR, FLOOR).mT
+    step = slope / bend.clamp(min=FLOOR)
+    if pairs := _pairs(some):
+        matrix = bend.diag_embed()
+        for (i, j), both in zip(pairs, heights[1 + 2 * len(some) :], strict=True):
+            mixed = ((up[i] + up[j] - both - here) / DIFFERENCE**2).nan_to_num(0.0, 0.0, 0.0)
+            matrix[:, i, j] = matrix[:, j, i] = mixed
+        values, vectors = torch.linalg.eigh(matrix)
+        together = (vectors @ ((vectors.mT @ slope.unsqueeze(2)) / values.clamp(min=FLOOR).unsqueeze(2))).squeeze(2)
+        step = torch.where(values[:, :1] > FLOOR, together, step)
     theta, curvature = theta.clone(), curvature.clone()
-    theta[:, some] += (slope / bend.clamp(min=FLOOR)).clamp(-LONGEST, LONGEST)
+    theta[:, some] += step.clamp(-LONGEST, LONGEST)
     curvature[:, some] = bend
     return theta, curvature
 
