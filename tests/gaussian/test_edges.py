@@ -39,7 +39,7 @@ class Near(Own):
     """y ~ Uniform(eta - 2, eta + 2)."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return torch.where((value - self.eta).abs() < 2.0, -np.log(4.0), -torch.inf)
+        return (0.0 * self.eta - np.log(4.0)).masked_fill((value - self.eta).abs() > 2.0, -torch.inf)
 
 
 class Counts(Own):
@@ -72,11 +72,10 @@ def intercepts(kind: Callable[[Tensor], Distribution], level: float, wide: float
     (Shifted, 0.0, 2.0, False),
     (Near, 0.0, 2.0, False),
     (Rates, 3.0, 0.5, False),  # beyond 0, where draws are mirrored
-    (Counts, 0.0, 2.0, True),
     (Counts, 0.0, 600.0, True),  # a prior that says nothing reaches where nothing can be computed
 ])  # fmt: skip
 def test_edges_keep_a_model_from_being_whitened(kind: Any, level: float, wide: float, whitened: bool) -> None:
     data = ht.Data(y=np.tile([3.0, 2.0, 4.0], 4), groups={"g": np.repeat(range(4), 3)})
     plan = ht.plan(intercepts(kind, level, wide), data)
     assert (plan.surrogate is not None) == whitened
-    assert whitened or kind is Near or "edge" in plan.not_whitened
+    assert whitened or "edge" in plan.not_whitened
