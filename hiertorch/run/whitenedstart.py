@@ -167,7 +167,8 @@ def found_around_mode(
     number = number if number * sets * target.data.n_rows <= LARGE else min(number, FEW_DRAWS)
     own, rows = ([i for i, x in enumerate(of_rows) if x == wanted and i not in still] for wanted in (False, True))
     places = FirstPlaces(surrogate, standing, terms)
-    theta, values = places.begun(explored, theta, drawn[:TRIED], of_rows)
+    found = [x and i not in still for i, x in enumerate(of_rows)]
+    theta, values = places.begun(explored, theta, drawn[:TRIED], found)
     moments = derivatives(values)
     shifting, means, turn = bool(surrogate.predictor.shifting), 0, 0
     while turn < TURNS:
