@@ -36,7 +36,7 @@ FINER = (1.0, 0.12)
 ACROSS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
 """Places within them."""
 
-STEPS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+STEPS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 50.0)
 """Of a step to a mode, the parts that are compared."""
 
 SHRUNK = (1.0, 0.3, 0.0)

@@ -197,9 +197,12 @@ def found_around_mode(
         moved = (weight * (moments.eta / moments.weight - eta).square()).nanmean().sqrt()
         if turn > MEANS and bool(_is_still(before, theta, curvature, STILL) & (moved < STILL)):
             break
-        arrived = mean and bool(_is_still(before, theta, curvature, FAR) & (moved < FAR))
-        means += mean
-        turn = MEANS if arrived or means == MOST_MEANS else turn + (not mean)
+        if mean:
+            means += 1
+            arrived = bool(_is_still(before, theta, curvature, FAR) & (moved < FAR))
+            turn = MEANS if arrived or means == MOST_MEANS else turn
+        else:
+            turn += 1
     return theta, curvature.clamp(min=FLOOR).rsqrt(), moments.sites()
 
 
