@@ -56,6 +56,11 @@ class JointMoments(NamedTuple):
         """Of every cell in these sums."""
         return self.number
 
+    @property
+    def kinked(self) -> bool:
+        """Weights are those of second derivatives."""
+        return False
+
     def plus(self, other: "JointMoments") -> "JointMoments":
         """Of both."""
         sums = (self.eta + other.eta, self.first + other.first, self.curvature + other.curvature)

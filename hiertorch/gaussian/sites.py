@@ -44,6 +44,9 @@ FLOOR = 1e-6
 ROUNDED = 8.0
 """Times the rounding error of a density, below which a difference of the second order is 0."""
 
+LEAST = 1e-8
+"""Of a row's mean slope: what a regression explains of its spread, or it explains nothing."""
+
 NOISIER = 4.0
 """Times the variance of a mean of second derivatives is that of a regression of slopes, where rows have kinks."""
 
@@ -67,13 +70,15 @@ class Regression(NamedTuple):
         between = (eta * eta, eta * first, first * first, second * second)
         return Regression(*(a + b + factor * c for a, b, c in zip(self, other, between, strict=True)))
 
-    def weights(self, second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def weights(self, first: Tensor, second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """-Cov / Var by row, or the means `second` of -d^2 log f where eta stands still; and whether densities have
-        kinks, `()`.
+        kinks, `()`; given means of d log f / d eta as well.
         """
         known = self.eta > 0
         spread = torch.where(known, self.eta, 1.0)
         slope = torch.where(known, -self.both / spread, 0.0)
+        explained = slope.abs() * (spread / weight.clamp(min=1.0)).sqrt()
+        slope = torch.where(explained > LEAST * first.abs(), slope, 0.0)  # else it is a rounding error
         left = torch.where(known, (self.first + self.both * slope).clamp(min=0.0) / spread, 0.0)
         noise = torch.where(known, self.second / weight.clamp(min=1.0), 0.0)
         missed = second.clamp(min=0.0).sum() < MISSED * slope.clamp(min=0.0).sum()
@@ -125,6 +130,13 @@ class Moments(NamedTuple):
         around = Regression(*(tensors[f"around {x}"] for x in Regression._fields)) if "around eta" in tensors else None
         return cls(float(tensors["number"]), weight, eta, first, second, means, mixed, around)
 
+    @property
+    def kinked(self) -> bool:
+        """Whether weights are those of slopes; waits for the device."""
+        if self.regression is None:
+            return False
+        return bool(self.regression.weights(self.first / self.weight, self.second / self.weight, self.weight)[1])
+
     def sites(self, longest: float | None = None) -> Sites:
         """Those for these moments.
 
@@ -137,7 +149,7 @@ class Moments(NamedTuple):
         first, second, eta = (torch.where(finite, x, 0.0) for x in (first, second, eta))
         kinked = (second > 0).sum() < 0.5 * second.numel()
         if self.regression is not None:
-            slope, by_slopes = self.regression.weights(second, self.weight)
+            slope, by_slopes = self.regression.weights(first, second, self.weight)
             second, kinked = torch.where(finite & by_slopes, slope, second), kinked | by_slopes
         w = second.clamp(min=0.0)
         largest = float(w.amax())

@@ -178,7 +178,7 @@ def found_around_mode(
             explored.take(sites, theta)
             heights = _of_rows(explored, surrogate, standing, terms, sites, _fewer(values, sets), _stencil(theta, rows))
             theta, curvature = _climbed(heights, theta, curvature, rows)
-        explored.take(moments.sites(LONGEST_SITE if turn < NEAR else None), theta)
+        explored.take(moments.sites(LONGEST_SITE if turn < NEAR or moments.kinked else None), theta)
         for _ in range(STEPS if own else 0):
             last = theta
             theta, curvature = _climbed(explored.heights(_stencil(theta, own)), theta, curvature, own)
@@ -203,7 +203,8 @@ def found_around_mode(
             turn = MEANS if arrived or means == MOST_MEANS else turn
         else:
             turn += 1
-    return theta, curvature.clamp(min=FLOOR).rsqrt(), moments.sites()
+    # Of a group whose rows have no kink where draws of the surrogate are nothing would hold the effect.
+    return theta, curvature.clamp(min=FLOOR).rsqrt(), moments.sites(LONGEST_SITE if moments.kinked else None)
 
 
 def _is_still(before: Tensor, theta: Tensor, curvature: Tensor, step: float) -> Tensor:
