@@ -8,7 +8,7 @@ from pandas.api.types import is_numeric_dtype
 
 from hiertorch import wording
 from hiertorch.errors import DataError, ModelError
-from hiertorch.families import CODED, NAMES, Family
+from hiertorch.families import CODED, NAMES, Family, named
 from hiertorch.formulas.habits import FAMILIES
 from hiertorch.formulas.parsing import NAME, Parts
 
@@ -23,6 +23,8 @@ def check_family(given: Family | str) -> None:
     """Raises a ModelError for a name of other packages or in other letters, with the name that it has here."""
     known = [*NAMES, *CODED]
     if not isinstance(given, str) or given in known:
+        if not isinstance(given, str | Family):
+            named(given)  # which says what a family is
         return
     name = given.partition("(")[0].strip().lower()
     instead = FAMILIES.get(name) or (name if name in known else None)

@@ -129,6 +129,7 @@ OF_FAMILIES = {
     ('yes["maybe"] ~ x', "bernoulli"): "has no level 'maybe'; its levels: no, yes",
     ("count ~ x", "binomial"): r"without trials are 0 or 1: write count \| trials\(n\), cbind\(successes, failures\)",
     ("y ~ x", "Gaussian"): "there is no family 'Gaussian'; .* Did you mean 'gaussian'",
+    ("y ~ x", None): "family is one of gaussian, .* found None",
     ("count ~ x", "nbinom2"): "Did you mean 'negative_binomial'",
     ("yes ~ x", "binomial(link='probit')"): r"Write ht.families.Binomial\(link=ht.families.PROBIT\)",
     ("factor(kind, levels = c('a', 'b')) ~ x", "cumulative"): "names the levels a, b of 'kind', which has 'c', too",
