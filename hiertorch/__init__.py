@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from hiertorch.priorgrid import prior_grid
     from hiertorch.refits.monitoring import Monitoring, monitor
     from hiertorch.run.until import Until
-    from hiertorch.sampling import plan, sample
+    from hiertorch.sampling import plan, resume, sample
 
 __version__ = "0.1.0"
 
@@ -81,6 +81,7 @@ __all__ = [
     "prior_check",
     "prior_grid",
     "priors",
+    "resume",
     "sample",
     "simplex",
     "simulate_grouped",
@@ -115,7 +116,7 @@ PLACES = {
     "priorgrid": ("prior_grid",),
     "refits.monitoring": ("Monitoring", "monitor"),
     "run.until": ("Until",),
-    "sampling": ("plan", "sample"),
+    "sampling": ("plan", "resume", "sample"),
 }
 """Module -> the public names in it, as above for type checkers."""
 

@@ -2,29 +2,34 @@
 
 import copy
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from hiertorch.dashboard.monitor import TensorBoardMonitor
 from hiertorch.data.table import Data
 from hiertorch.density.structure import analyse
+from hiertorch.draws.archive import checked_path
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError, SamplingError, warn
 from hiertorch.gaussian.audit import AuditError
 from hiertorch.model.model import Model
 from hiertorch.monitors import Audience, ProgressBar
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.checkpoint import Checkpoint, Lock, Resumed, read, refuse_unasked
 from hiertorch.run.choosing import choose
 from hiertorch.run.ending import Ending
 from hiertorch.run.engine import UnsuitedError
 from hiertorch.run.looks import Looks
 from hiertorch.run.options import Options
-from hiertorch.run.outcome import as_fit, readable, so_far
+from hiertorch.run.outcome import as_fit, outline, readable, so_far
 from hiertorch.run.plan import make_plan
-from hiertorch.run.run import doubted, run
+from hiertorch.run.resuming import check_same, facts_of, resumed_options
+from hiertorch.run.run import Past, doubted, run
 from hiertorch.run.schedule import few_threads
 from hiertorch.run.store import Store
 from hiertorch.run.task import Task, settled
@@ -42,9 +47,48 @@ Result = TypeVar("Result", bound=Fit)
 
 def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Result:
     """See `hiertorch.sampling.sample`; what it gives, to monitors too, is of the kind `face`."""
+    if options.checkpoint is None:
+        return _fitted(model, data, options, face)
+    with Lock(Path(options.checkpoint)) as lock:
+        refuse_unasked(lock.folder, overwrite=options.overwrite)
+        return _fitted(model, data, options, face)
+
+
+def resume(folder: str | Path, model: Model, data: Data, changed: Mapping[str, Any], face: type[Result]) -> Result:
+    """See `hiertorch.sampling.resume`."""
+    with Lock(checked_path(folder), there=True):
+        there = read(folder)
+        options = resumed_options(there, changed)
+        return _fitted(model, data, options, face, there=there)
+
+
+def _fitted(
+    model: Model,
+    data: Data,
+    options: Options,
+    face: type[Result],
+    *,
+    fallback: Sequence[str] = (),
+    there: Resumed | None = None,
+) -> Result:
+    """The run, from its beginning or from where it was stopped.
+
+    Args:
+        model: to be fitted,
+        data: to these.
+        options: of the run.
+        face: of what it gives.
+        fallback: notes of the options' plan of ordinary moves, if another engine has failed before.
+        there: what there is of the run.
+    """
     model, data = _placed(model, data, options)
     plan = choose(model, data, options.plan, collapse=options.collapse, prior_only=options.prior_only)
+    notes = fallback if there is None else there.facts["fallback"]
+    if there is not None and notes:
+        plan = make_plan(analyse(model, data, plan.structure.reads), None, *notes)
     task = settled(model, plan, options)
+    if there is not None:
+        check_same(there, facts_of(task, options, notes))
     for sentence in task.doubts:
         warn(sentence)
     monitors = list(options.monitors)
@@ -53,15 +97,32 @@ def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Resul
     with torch.no_grad(), validation(False), few_threads(plan, task.schedule), Signals() as signals:
         engine = task.engine
         try:
-            _begin(task, model, data, options)
+            if there is None:
+                _begin(task, model, data, options)
+            else:
+                engine.restore({name: x.to(data.device) for name, x in there.engine.items()})
         except UnsuitedError as error:
             return _again(error, task, model, data, options, face)
         store = Store(engine.values(), task.info.shown, task.room, options.dtype, task.most)
         looks = Looks(task.schedule, task.goal, task.until_settled)
         acceptance = Acceptance(engine.order)
+        past, checkpoint = None, None
+        if there is not None:
+            past = Past(there.facts["done"], dict(there.facts["seconds"]))
+            store.restore(there.draws, there.log_density, there.facts["interval"], there.facts["made"])
+            looks.restore(there.facts["looks"], past.done)
+            acceptance.restore(there.acceptance, there.facts["example"], data.device)
+        if options.checkpoint is not None:
+            checkpoint = Checkpoint(
+                Path(options.checkpoint), options.every, facts_of(task, options, notes),
+                partial(outline, task, acceptance, looks), [] if there is None else there.shards, store.interval,
+            )  # fmt: skip
         audience.start(task.info)
         some, every = partial(so_far, task, face), partial(readable, task, store)
-        ended = run(engine, looks, store, acceptance, audience, some, every, signals, compiled=task.compiled)
+        ended = run(
+            engine, looks, store, acceptance, audience, some, every, signals,
+            compiled=task.compiled, checkpoint=checkpoint, past=past,
+        )  # fmt: skip
         if not isinstance(ended.cause, AuditError | UnsuitedError):
             try:
                 found = face.of(as_fit(task, store, acceptance, ended, looks))
@@ -82,12 +143,10 @@ def _again(
 ) -> Result:
     """The run with ordinary moves, and why."""
     plan, why = task.plan, str(cause)
-    structure = analyse(model, data, plan.structure.reads)
     notes = (why, "") if plan.surrogate is None else (plan.note, why)
+    ordinary = make_plan(analyse(model, data, plan.structure.reads), None, *notes)
     warn(f"{why}. {AGAIN}")
-    found = fit(
-        model, data, replace(options, plan=make_plan(structure, None, *notes), seed=task.seed, device=None), face
-    )
+    found = _fitted(model, data, replace(options, plan=ordinary, seed=task.seed, device=None), face, fallback=notes)
     if isinstance(cause, AuditError):
         found.run["audit"] = cause.found.facts()
     return found

@@ -35,6 +35,7 @@ from hiertorch.predict.predict import Prediction, predict
 from hiertorch.refits.folds import kfold, refit
 from hiertorch.refits.updating import update
 from hiertorch.report.writing import write
+from hiertorch.run.checkpoint import is_run, so_far
 from hiertorch.runtime.surroundings import at_home, feels_at_home
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ class Posterior(Hints, Fit):
         be made again and are what was fitted; if not, who asks for predictions is told why.
 
         Args:
-            path: of the file.
+            path: of the file, or the folder of a run with `checkpoint=`, whose draws so far are read.
             model: the model that was fitted, in place of the file's: of a class that was written in a notebook, or
                 whose arguments a file can't hold.
             data: its data, in place of the file's, with `model`.
@@ -371,7 +372,7 @@ class Posterior(Hints, Fit):
             DataError: if there is no such file, or it isn't one of these, or is damaged.
             ModelError, DataError: if the model and data that are given are not those that were fitted.
         """
-        posterior = storage.load(path, cls)
+        posterior = so_far(path, cls) if is_run(path) else storage.load(path, cls)
         if data is not None:
             attach(posterior, model, data)
         else:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from hiertorch.data.table import Data
 from hiertorch.fitting import fit
+from hiertorch.fitting import resume as fit_on
 from hiertorch.model.model import Model
 from hiertorch.monitors import Monitor
 from hiertorch.posterior import Posterior
@@ -67,6 +68,9 @@ def sample(
     monitors: Iterable[Monitor] = (),
     progress: bool = True,
     log_dir: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    every: float = 30.0,
+    overwrite: bool = False,
     plan: Plan | EngineMaker | Sequence[MoveSpec] | None = None,
     collapse: bool = True,
     compile: bool | Literal["auto"] = "auto",
@@ -85,8 +89,8 @@ def sample(
             draw has (8 where a density takes milliseconds), and 8 to 64 of others, the fewer the more rows there are.
         warmup: sweeps during which proposals are tuned, pooled over chains. Left out: 100 of a collapsed model for
             every three dimensions that are sampled; 40 to 200 of one whose likelihood is replaced by a Gaussian
-            surrogate in its proposals, until these have settled (`hiertorch.run.rounds`); and 500 of others, or 100
-            after `start`. `posterior.run` says how many it came to.
+            surrogate in its proposals, until these have settled (`hiertorch.run.rounds`); and 250 to 1000 of others,
+            until chains agree, or a fifth of that after `start`. `posterior.run` says how many it came to.
         draws: of each chain. Left out, the run goes on until the worst parameter has an ESS of 1000 and an R-hat of
             1.01, as with `until=ht.Until()`, and for 8000 draws at most: 3200 of a model whose likelihood is replaced
             by a Gaussian surrogate in its proposals, 2000 or more of a collapsed one with very many numbers a draw.
@@ -111,6 +115,10 @@ def sample(
         progress: show a bar, and above it the priors that the data chose. What `Data.check` finds to be an error or a
             warning is a `SamplingWarning`, with the bar or without.
         log_dir: folder for a TensorBoard dashboard.
+        checkpoint: folder into which the run is written as it goes, so that `resume` goes on if it was killed, and
+            gives the draws of a run that was not; `Posterior.load` reads what there is at any time.
+        every: seconds between two writings at least; one more comes when the run ends, also by Ctrl-C or SIGTERM.
+        overwrite: replaces a run that the folder has.
         plan: moves other than the default ones, or an engine of your own; see the `moves` of `hiertorch.plan`.
         collapse: see `hiertorch.run.plan`: in a Gaussian model only scales and correlations are sampled.
         compile: fuse the pass over the rows with `torch.compile` (seconds at the start, then several times faster):
@@ -134,7 +142,29 @@ def sample(
     """
     options = Options(
         chains=chains, warmup=warmup, draws=draws, thin=thin, until=until, seed=seed, device=device, dtype=dtype,
-        keep=keep, keep_all=keep_all, monitors=monitors, progress=progress, log_dir=log_dir, plan=plan,
+        keep=keep, keep_all=keep_all, monitors=monitors, progress=progress, log_dir=log_dir, checkpoint=checkpoint,
+        every=every, overwrite=overwrite, plan=plan,
         collapse=collapse, compile=compile, init=init, start=start, prior_only=prior_only,
     )  # fmt: skip
     return fit(model, data, options, Posterior)
+
+
+@at_home
+def resume(folder: str | Path, model: Model, data: Data, **settings: Any) -> Posterior:
+    """Goes on with a run of `ht.sample(model, data, checkpoint=folder)` that was stopped, however it was, and gives the
+    draws that it would have given; or with one that has ended, if more draws are asked for.
+
+    Args:
+        folder: of the run.
+        model: that was fitted; it is held against what the folder says of it.
+        data: likewise.
+        settings: what may be another than it was: draws, until, device, monitors, progress, log_dir, every; and plan,
+            where the run had been given one.
+
+    Raises:
+        DataError: if the folder has no run, for other data, or for a file that is damaged.
+        ModelError: for another model or plan.
+        SamplingError: for settings that can't change.
+        RunFolderError: if another run is going on in the folder.
+    """
+    return fit_on(folder, model, data, settings, Posterior)

@@ -9,7 +9,7 @@ Note [What a file of a posterior has]
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -34,6 +34,11 @@ KIND = archive.Kind("hiertorch posterior", 3, "a posterior", "posterior.save(pat
 
 def save(path: str | os.PathLike[str], posterior: Fit, source: archive.Source | None = None) -> None:
     """Write a posterior, and what its model and data are made again from. See `Posterior.save`."""
+    archive.write(path, KIND, *packed(posterior, source))
+
+
+def packed(posterior: Fit, source: archive.Source | None = None) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Header and tensors of a file of a posterior."""
     stats = posterior.stats
     kept = {
         "draws": posterior.draws,
@@ -42,7 +47,7 @@ def save(path: str | os.PathLike[str], posterior: Fit, source: archive.Source | 
         "labels": {plate: as_bytes(encode_index(index)) for plate, index in posterior.labels.items()},
         "acceptance": stats.acceptance,
     }
-    header = {
+    header: dict[str, object] = {
         **{kind: list(values) for kind, values in kept.items()},
         "plates": posterior.plates,
         "redrawn": posterior.unstored_plates,
@@ -62,20 +67,26 @@ def save(path: str | os.PathLike[str], posterior: Fit, source: archive.Source | 
     tensors = {f"{kind}/{name}": x for kind, values in kept.items() for name, x in values.items()}
     tensors |= {f"tuning/{move}/{key}": x for move, parts in posterior.tuning.items() for key, x in parts.items()}
     tensors |= {f"source/{name}": x for name, x in (source.tensors if source else {}).items()}
-    archive.write(path, KIND, header, {**tensors, "log_density": stats.log_density})
+    return header, {**tensors, "log_density": stats.log_density}
 
 
 def load(path: str | os.PathLike[str], face: type[Kept]) -> Kept:
     """A saved posterior, as of a kind of fit, with its `source`. See `Posterior.load`."""
-    content, tensors = archive.read(path, KIND)
-    header: dict[str, Any] = content
+    return unpacked(path, face, *archive.read(path, KIND))
+
+
+def unpacked(
+    path: str | os.PathLike[str], face: type[Kept], content: Mapping[str, object], tensors: Mapping[str, Tensor]
+) -> Kept:
+    """What `packed` was given, from the file of a path."""
+    header: dict[str, Any] = {**content}
     try:
         parts = {
             kind: {name: tensors[f"{kind}/{name}"] for name in header[kind]}
             for kind in ("draws", "more", "positions", "labels", "acceptance")
         }
         arguments: dict[str, Any] = {
-            "labels": {plate: decode_index(from_bytes(packed)) for plate, packed in parts["labels"].items()},
+            "labels": {plate: decode_index(from_bytes(held)) for plate, held in parts["labels"].items()},
             "event_labels": {
                 name: tuple(tuple(decode_label(label) for label in axis) for axis in axes)
                 for name, axes in header["event_labels"].items()

@@ -1,5 +1,7 @@
 """How often proposals were accepted, and how often their density was no number."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -50,6 +52,22 @@ class Acceptance:
     def nans(self) -> int:
         """NaN densities so far, in all blocks. Synchronises with the device: once a window."""
         return int(torch.stack(list(self.nan.values())).sum()) if self.nan else 0
+
+    def state(self) -> dict[str, Tensor]:
+        """All counts at the end of a window, as named tensors, which `restore` takes."""
+        named = {"total": self._totals, "nan": self.nan}
+        found = {f"{what}/{k}": x for what, parts in named.items() for k, x in parts.items()}
+        return {**found, "sweeps": torch.tensor(self._total_sweeps, device="cpu")}
+
+    def restore(self, state: Mapping[str, Tensor], example: str, device: torch.device) -> None:
+        """Goes on from such counts."""
+        parts: dict[str, dict[int, Tensor]] = {"total": {}, "nan": {}}
+        for name, x in state.items():
+            what, _, k = name.partition("/")
+            if k:
+                parts[what][int(k)] = x.to(device)
+        self._totals, self.nan, self.example = parts["total"], parts["nan"], example
+        self._total_sweeps = int(state["sweeps"])
 
     def _mean(self, k: int, total: Tensor, sweeps: int) -> Tensor:
         return total / (sweeps * self._order.count(k))

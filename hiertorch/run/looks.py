@@ -1,9 +1,9 @@
 """The looks of a run at its own draws: how long it goes on, and what was seen of the worst parameter."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -98,6 +98,31 @@ class Looks:
             wanted = min(drawn * times, self.goal.draws or math.inf) if math.isfinite(times) else 0.0
             ahead = next(n for n in scheduled(self.schedule.draws) if n >= max(wanted, self._next))
             self.foreseen = min(ahead, self.goal.draws or ahead)
+
+    def state(self) -> dict[str, object]:
+        """All that differs from one window to the next, as JSON can hold it, which `restore` takes."""
+        return {
+            "schedule": self.schedule._asdict(),
+            "foreseen": self.foreseen,
+            "number": self.number,
+            "seen": self.seen and [self.seen.draws, [*self.seen.rhat], [*self.seen.ess]],
+            "ended": self.ended,
+            "goal": self.goal and asdict(self.goal),
+            "next": self._next,
+            "weak": self._weak and [*self._weak],
+        }
+
+    def restore(self, state: Mapping[str, Any], done: int) -> None:
+        """Goes on from such a state after so many sweeps, to the goal and the number of draws that are wanted now."""
+        self.schedule = Schedule(**state["schedule"])._replace(draws=self.schedule.draws)
+        self.foreseen, self.number, self._next = state["foreseen"], state["number"], state["next"]
+        if state["seen"]:
+            draws, rhat, ess = state["seen"]
+            self.seen = Seen(draws, Worst(*rhat), Worst(*ess))
+        self._weak = None if state["weak"] is None else (state["weak"][0], state["weak"][1])
+        wanted = self.goal and asdict(self.goal)
+        self.ended = state["ended"] if state["goal"] == wanted else ""
+        self.over = done >= self.last or bool(self.ended)
 
     def facts(self, *, asked: bool, chains: int) -> dict[str, object]:
         """For a posterior's `run`: "draws" of each chain that were made (or foreseen, if the run was interrupted), and

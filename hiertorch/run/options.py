@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from hiertorch.arguments import check_count, check_flag, check_seed
+from hiertorch.arguments import check_count, check_flag, check_seed, is_number
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import OptionError, SamplingError
 from hiertorch.monitors import Monitor
@@ -43,6 +43,9 @@ class Options:
     monitors: Iterable[Monitor] = ()
     progress: bool = True
     log_dir: str | Path | None = None
+    checkpoint: str | Path | None = None
+    every: float = 30.0
+    overwrite: bool = False
     plan: Plan | EngineMaker | Sequence[MoveSpec] | None = None
     collapse: bool = True
     compile: bool | Literal["auto"] = "auto"
@@ -53,7 +56,11 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("chains", "warmup", "draws", "thin"):
             check_count(name, getattr(self, name), none="for a default", error=SamplingError)
-        for name in ("keep_all", "progress", "collapse", "prior_only"):
+        if self.checkpoint is not None and (not isinstance(self.checkpoint, str | Path) or self.checkpoint == ""):
+            raise SamplingError(f"checkpoint must be the path of a folder, found {self.checkpoint!r}.")
+        if not is_number(self.every) or not self.every >= 0:
+            raise SamplingError(f"every must be a number of seconds, such as 30, found {self.every!r}.")
+        for name in ("overwrite", "keep_all", "progress", "collapse", "prior_only"):
             check_flag(name, getattr(self, name), error=SamplingError)
         if self.until is not None and not isinstance(self.until, Until):
             raise SamplingError(f"until must be an ht.Until, such as ht.Until(ess=1000), found {self.until!r}.")

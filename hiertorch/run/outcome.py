@@ -76,15 +76,33 @@ def readable(task: Task, store: Store) -> LabelledDraws:
     )
 
 
-def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending, looks: Looks) -> Fit:
-    """The draws of the latents that are kept, with everything that a reader needs."""
+def outline(task: Task, acceptance: Acceptance, looks: Looks, done: int, seconds: Mapping[str, float]) -> Fit:
+    """What `as_fit` would give after so many sweeps, without its draws: for who reads them from elsewhere."""
+    empty = Store(task.engine.values(), task.info.shown, 1)
+    fit = as_fit(task, empty, acceptance, Ending(done, seconds, None), looks, whole=False)
+    fit.run["status"] = "finished" if looks.over else "unfinished"
+    return fit
+
+
+def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending, looks: Looks, *, whole: bool = True) -> Fit:
+    """The draws of the latents that are kept, with everything that a reader needs.
+
+    Args:
+        task: what was to be done.
+        store: the draws.
+        acceptance: of all sweeps.
+        ended: how.
+        looks: how long it went on.
+        whole: with what the model derives, and what draws effects again.
+    """
     plan, info, engine = task.plan, task.info, task.engine
     rates = {engine.blocks[k]: mean for k, mean in acceptance.rates().items()}
     stored, effects = store.draws(), None
-    found = given(task, stored)
+    found = given(task, stored) if whole else Given(stored, info.plates, info.event_labels, "")
+    redrawn = {name: str(plate) for name, plate in info.plates.items() if plate is not None and name not in stored}
     if found.trouble:
         warn(found.trouble)
-    if plan.collapsed is not None:
+    if plan.collapsed is not None and whole:
         population = {name: x for name, x in stored.items() if info.plates[name] is None}
         if population and plan.collapsed.collapsed.sets == 1:
             effects = Redraw(plan.collapsed.collapsed, population, task.seed)
@@ -122,6 +140,8 @@ def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending, look
         run=run,
         interrupted=ended.cause is not None,
         unstored=effects,
+        redrawn={} if whole else redrawn,
+        collapsed=plan.collapsed is not None,
         origin=Fitted(plan.target.model, plan.data, stored[task.names[0]]),
         more={name: x for name, x in stored.items() if name not in task.names},
         tuning=engine.learnt(),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 
@@ -10,11 +11,19 @@ from hiertorch.draws.labelled import LabelledDraws
 from hiertorch.gaussian.audit import AuditError
 from hiertorch.monitors import Monitor, Window
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.checkpoint import Checkpoint
 from hiertorch.run.ending import Ending
-from hiertorch.run.engine import Engine
+from hiertorch.run.engine import Engine, UnsuitedError
 from hiertorch.run.looks import Looks
 from hiertorch.run.store import Store
 from hiertorch.runtime.interruption import Signals
+
+
+class Past(NamedTuple):
+    """What there was of a run before: sweeps, and seconds of each part."""
+
+    done: int
+    seconds: dict[str, float]
 
 
 def run(
@@ -28,6 +37,8 @@ def run(
     signals: Signals,
     *,
     compiled: bool,
+    checkpoint: Checkpoint | None = None,
+    past: Past | None = None,
 ) -> Ending:
     """Every sweep of a run, window by window: warm-up learns, sampling stores. Nothing is raised: what ended the run
     early is part of how it ended.
@@ -42,13 +53,15 @@ def run(
         read: gives the stored draws as people get them, to be looked at.
         signals: end the run, wherever its chains are.
         compiled: whether to compile the pass over the rows.
+        checkpoint: is told of every window, and writes at the end what it has been told.
+        past: what there was of the run already.
     """
-    seconds = {"compile": 0.0, "warmup": 0.0, "sampling": 0.0, "judging": 0.0}
-    began = time.perf_counter()
-    done, cause = 0, None
+    done, seconds = past or Past(0, {"compile": 0.0, "warmup": 0.0, "sampling": 0.0, "judging": 0.0})
+    before = time.perf_counter()
+    began, cause = before - sum(seconds.values()), None
     try:
         engine.prepare(compiled=compiled)
-        seconds["compile"] = time.perf_counter() - began
+        seconds["compile"] += time.perf_counter() - before
         while not looks.over:
             warming = done < (schedule := looks.schedule).warmup
             end = int(min(done + engine.window(warming=warming), schedule.warmup if warming else looks.last))
@@ -85,11 +98,15 @@ def run(
                 )
             )
             seconds[phase] += time.perf_counter() - began - sum(seconds.values())
+            if checkpoint is not None:
+                checkpoint.window(done, engine, looks, acceptance, store, seconds)
         signals.hold()
     except BaseException as error:
         signals.hold()
         cause = error
         acceptance.window(sampling=done > looks.schedule.warmup)
+    if checkpoint is not None and not isinstance(cause, AuditError | UnsuitedError):
+        checkpoint.write()
     return Ending(done, seconds, cause)
 
 

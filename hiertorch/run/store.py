@@ -48,6 +48,11 @@ class Store:
         return self._held.number
 
     @property
+    def made(self) -> int:
+        """Draws of each chain so far, stored or not."""
+        return self._made
+
+    @property
     def interval(self) -> int:
         """Draws that a stored one stands for: itself and those before it that were not stored."""
         return self._held.interval
@@ -85,6 +90,15 @@ class Store:
     def filled(self, end: int) -> None:
         """The first `end` stored draws are there."""
         self._held.number = end
+
+    def restore(self, draws: Mapping[str, Tensor], log_density: Tensor, interval: int, made: int) -> None:
+        """Goes on from stored draws `(chains, draws, size, *event)`, every `interval`-th of those that were made."""
+        number = log_density.shape[1]
+        if number > len(self._held.log_density):
+            self._held = self._held.wider(number)
+        if number:
+            self.fill({name: x.movedim(1, 0) for name, x in draws.items()}, log_density.mT, 0)
+        self._held.number, self._held.interval, self._made = number, interval, made
 
     def draws(self) -> dict[str, Tensor]:
         """The stored draws so far, `(chains, draws, size, *event)`: views."""

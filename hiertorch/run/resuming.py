@@ -1,0 +1,88 @@
+"""What a run that goes on must share with the one that was stopped, and what it may be told anew."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hiertorch.data.fingerprint import Fingerprint
+from hiertorch.errors import DataError, ModelError, SamplingError, warn
+from hiertorch.run.checkpoint import Resumed
+from hiertorch.run.options import Options
+from hiertorch.run.task import Task
+from hiertorch.run.until import Until
+
+KEPT = ("chains", "warmup", "draws", "thin", "keep", "keep_all", "collapse", "compile", "prior_only", "every")
+"""Options that a run goes on with."""
+
+ANEW = ("draws", "until", "device", "monitors", "progress", "log_dir", "plan", "every")
+"""Options that it may be given."""
+
+
+def facts_of(task: Task, options: Options, fallback: Sequence[str]) -> dict[str, Any]:
+    """What is written of a run beside its state, as JSON can hold it."""
+    settings: dict[str, Any] = {name: getattr(options, name) for name in KEPT}
+    settings |= {
+        "keep": None if options.keep is None else list(task.names),
+        "until": None if options.until is None else vars(options.until),
+        "seed": task.seed,
+        "dtype": str(options.dtype).removeprefix("torch."),
+        "started": options.start is not None,
+    }
+    return {
+        "options": settings,
+        "model": task.info.model,
+        "model_text": task.info.model_text,
+        "plan_text": task.info.plan_text,
+        "plan_given": options.plan is not None and not fallback,
+        "chains": task.schedule.chains,
+        "data": task.plan.data.fingerprint.to_json(),
+        "versions": task.info.settings["versions"],
+        "fallback": list(fallback),
+    }
+
+
+def resumed_options(there: Resumed, changed: Mapping[str, Any]) -> Options:
+    """Those of the run, with what is to be another.
+
+    Raises:
+        SamplingError: for an option that can't change while a run goes on.
+    """
+    known = dict(there.facts["options"])
+    if unknown := [name for name in changed if name not in ANEW]:
+        raise SamplingError(
+            f"{unknown[0]}= can't be another while a run goes on; resume takes {', '.join(ANEW)}. For other settings "
+            "start a new run."
+        )
+    if there.facts["plan_given"] and changed.get("plan") is None:
+        raise SamplingError(f"the run in {there.folder} was given a plan=; give resume the same one.")
+    dtype = {"float32": torch.float32, "float64": torch.float64}[known.pop("dtype")]
+    until, _ = known.pop("until"), known.pop("started")
+    goal = None if until is None else Until(**until)
+    return Options(**{**known, "until": goal, "dtype": dtype, "checkpoint": there.folder, **changed})
+
+
+def check_same(there: Resumed, now: Mapping[str, Any]) -> None:
+    """Holds what is to go on against what was stopped.
+
+    Raises:
+        DataError: for other data.
+        ModelError: for another model or plan.
+    """
+    before = there.facts
+    differences = Fingerprint.from_json(before["data"]).differences(Fingerprint.from_json(now["data"]))
+    if differences:
+        raise DataError(f"these are not the data of the run in {there.folder}: {'; '.join(differences)}.")
+    for what, name in (("model", "model"), ("latents or priors", "model_text"), ("plan", "plan_text")):
+        if before[name] != now[name]:
+            raise ModelError(
+                f"the run in {there.folder} has another {what}:\n{before[name]}\n\nand now it is\n{now[name]}"
+            )
+    if before["chains"] != now["chains"]:
+        raise SamplingError(f"the run in {there.folder} has {before['chains']} chains, and now {now['chains']}.")
+    others = [f"{name} {was}, now {now['versions'].get(name)}" for name, was in before["versions"].items()
+              if now["versions"].get(name) != was]  # fmt: skip
+    if others:
+        warn(
+            f"the run in {there.folder} was begun with {', '.join(others)}: its draws may differ in their last digits."
+        )

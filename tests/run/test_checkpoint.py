@@ -1,0 +1,337 @@
+"""Runs in a folder: what is killed at any window goes on to the same draws, and every fault has a sentence."""
+
+import errno
+import multiprocessing
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import HalfNormal, Normal
+
+import hiertorch as ht
+from hiertorch.draws import archive
+from hiertorch.errors import DataError, HiertorchError, ModelError, RunFolderError, SamplingError, SamplingWarning
+from hiertorch.model.latent import Values
+from hiertorch.models import Crossed, VaryingIntercepts
+from hiertorch.monitors import Monitor, Window
+from hiertorch.posterior import Posterior
+from hiertorch.run.checkpoint import LOCK, STATE, Lock
+from hiertorch.run.checkpoint import RUN as KIND
+
+RUN: dict[str, Any] = {"progress": False, "compile": False, "seed": 3}
+
+
+def rows(family: str, *, seed: int = 0) -> ht.Data:
+    rng = np.random.default_rng(seed)
+    g, h, x = np.repeat(np.arange(12), 6), np.tile(np.arange(6), 12), rng.normal(size=72)
+    eta = 0.5 * x + rng.normal(size=12)[g]
+    y = eta + rng.normal(size=72) if family == "gaussian" else (rng.random(72) < 1 / (1 + np.exp(-eta))).astype(float)
+    return ht.Data(y=y, groups={"g": g, "h": h}, x=x)
+
+
+def intercepts(family: str) -> VaryingIntercepts:
+    return VaryingIntercepts("g", ["x"], family=family)
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ordinary": ("gaussian", {"collapse": False, "chains": 4, "warmup": 120, "draws": 90, "thin": 2}),
+    "ordinary until it suffices": ("bernoulli", {"collapse": False, "chains": 8, "until": ht.Until(ess=300, rhat=1.1)}),
+    "collapsed": ("gaussian", {"chains": 16, "draws": 200}),
+    "whitened": ("bernoulli", {"chains": 8, "draws": 200}),
+    "whitened until it suffices": ("bernoulli", {"chains": 8, "until": ht.Until(ess=2000)}),
+}
+
+
+class Copies(Monitor):
+    """Copies the folder as it is after some windows: what a run that was killed then leaves."""
+
+    def __init__(self, folder: Path, at: set[int]) -> None:
+        self.folder, self.at, self.windows = folder, at, 0
+        self.phases: list[str] = []
+
+    def window(self, window: Window) -> None:
+        """The state on disk is that of the window before."""
+        self.windows += 1
+        if self.windows in self.at:
+            self.phases.append(window.phase)
+            shutil.copytree(self.folder, f"{self.folder}-{self.windows}")
+
+
+def assert_same(one: Posterior, other: Posterior) -> None:
+    assert one.names == other.names and one.n_draws == other.n_draws and one.draws
+    for name, x in one.draws.items():
+        assert torch.equal(x, other.draws[name]), name
+    assert torch.equal(one.stats.log_density, other.stats.log_density)
+    for name, x in one.stats.acceptance.items():
+        assert torch.equal(x, other.stats.acceptance[name]), name
+    same = ("warmup", "sweeps", "interval", "status", "draws", "until", "nan_example", "plan_text")
+    assert {name: one.run.get(name) for name in same} == {name: other.run.get(name) for name in same}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * ("until" in name)) for name in CASES])
+def test_a_run_that_was_killed_goes_on_to_the_same_draws(name: str, tmp_path: Path) -> None:
+    family, settings = CASES[name]
+    model, data, folder = intercepts(family), rows(family), tmp_path / "run"
+    whole = ht.sample(model, data, **RUN, **settings)
+    copies = Copies(folder, set(range(2, 60)))
+    written = ht.sample(model, data, **RUN, **settings, checkpoint=folder, every=0.0, monitors=[copies])
+    assert_same(written, whole)
+    for k in {copies.phases.index("warmup"), copies.phases.index("sampling"), len(copies.phases) - 1}:
+        one = folder.with_name(f"run-{k + 2}")
+        unfinished = Posterior.load(one)
+        assert unfinished.interrupted and unfinished.n_draws < whole.n_draws
+        assert_same(ht.resume(one, model, data, progress=False, every=0.0), whole)
+        finished = Posterior.load(one)
+        assert not finished.interrupted
+        assert all(torch.equal(x, whole.draws[latent]) for latent, x in finished.draws.items() if latent in whole.draws)
+
+
+@pytest.mark.slow
+def test_a_run_of_crossed_effects_goes_on(tmp_path: Path) -> None:
+    model, data, folder = Crossed(["g", "h"], ["x"], family="bernoulli"), rows("bernoulli"), tmp_path / "run"
+    settings: dict[str, Any] = {**RUN, "chains": 8, "draws": 120}
+    whole = ht.sample(model, data, **settings)
+    ht.sample(model, data, **settings, checkpoint=folder, every=0.0, monitors=[Copies(folder, {3})])
+    assert_same(ht.resume(f"{folder}-3", model, data, progress=False), whole)
+
+
+class Few(ht.Model):
+    """y ~ Normal(mu, sigma)."""
+
+    mu = ht.Latent(Normal(0.0, 1.0))
+    sigma = ht.Latent(HalfNormal(1.0))
+
+    def likelihood(self, v: Values, data: ht.Data) -> Normal:
+        return Normal(v.mu, v.sigma)
+
+    total = ht.Derived(lambda v: v.mu + v.sigma)
+
+
+def test_where_draws_are_thinned_one_file_takes_the_place_of_all(tmp_path: Path) -> None:
+    data, folder = rows("gaussian"), tmp_path / "run"
+    settings: dict[str, Any] = {**RUN, "chains": 400, "draws": 150, "warmup": 20, "thin": 1, "collapse": False}
+    whole = ht.sample(Few(), data, **settings)
+    assert whole.run["interval"] == 2
+    ht.sample(Few(), data, **settings, checkpoint=folder, every=0.0, monitors=[Copies(folder, {3, 4})])
+    assert_same(ht.resume(f"{folder}-3", Few(), data, progress=False, every=0.0), whole)
+    assert_same(ht.resume(f"{folder}-4", Few(), data, progress=False, every=0.0), whole)
+    content, _ = archive.read(folder / STATE, KIND)
+    shards = [name for name, _ in content["run"]["shards"]]  # type: ignore[index]
+    assert {path.name for path in folder.iterdir()} == {STATE, LOCK, *shards}
+    assert shards[0] != "draws-000001.safetensors"
+    assert "total" in ht.resume(folder, Few(), data, progress=False).draws  # which is derived again
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped after some draws, with the whole one beside it."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    ht.sample(
+        intercepts("gaussian"), rows("gaussian"), **RUN, collapse=False, chains=4, warmup=50, draws=100, thin=1,
+        checkpoint=folder, every=0.0, monitors=[Copies(folder, {3})],
+    )  # fmt: skip
+    return Path(f"{folder}-3")
+
+
+@pytest.fixture
+def there(stopped: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be spoilt."""
+    shutil.copytree(stopped, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def resumed(folder: Path, **settings: Any) -> Posterior:
+    return ht.resume(folder, intercepts("gaussian"), rows("gaussian"), progress=False, **settings)
+
+
+def test_a_longer_run_begins_with_the_shorter_one(there: Path) -> None:
+    short = resumed(there)
+    assert_same(resumed(there), short)
+    long = resumed(there, draws=160)
+    assert long.n_draws == 160 and long.run["status"] == "finished"
+    assert all(torch.equal(x[:, :100], short.draws[name]) for name, x in long.draws.items())
+    again = ht.sample(
+        intercepts("gaussian"), rows("gaussian"), **RUN, collapse=False, chains=4, warmup=50, draws=160, thin=1
+    )
+    assert all(torch.equal(x, again.draws[name]) for name, x in long.draws.items())
+
+
+def test_what_was_stopped_knows_its_model_when_it_is_given(there: Path) -> None:
+    posterior = Posterior.load(there, model=intercepts("gaussian"), data=rows("gaussian"))
+    assert posterior.interrupted and posterior.n_draws > 0 and posterior.run["status"] == "unfinished"
+    assert 25 <= posterior.n_draws < 100 and posterior.criterion("waic").elpd < 0.0
+
+
+OTHERS: Mapping[str, tuple[VaryingIntercepts, ht.Data, dict[str, Any], type[Exception], str]] = {
+    "data": (intercepts("gaussian"), rows("gaussian", seed=1), {}, DataError, "not the data of the run"),
+    "prior": (
+        VaryingIntercepts("g", ["x"], priors={"sigma_y": "HalfNormal(3)"}), rows("gaussian"), {}, ModelError,
+        "another latents or priors",
+    ),
+    "model": (VaryingIntercepts("h", ["x"]), rows("gaussian"), {}, ModelError, "another"),
+    "seed": (intercepts("gaussian"), rows("gaussian"), {"seed": 4}, SamplingError, "seed= can't be another"),
+    "plan": (intercepts("gaussian"), rows("gaussian"), {"plan": []}, HiertorchError, "."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_what_differs_is_named(what: str, there: Path) -> None:
+    model, data, settings, error, words = OTHERS[what]
+    before = (there / STATE).read_bytes()
+    with pytest.raises(error, match=words):
+        ht.resume(there, model, data, progress=False, **settings)
+    assert (there / STATE).read_bytes() == before
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no folder"):
+        resumed(tmp_path / "none")
+    with pytest.raises(DataError, match="no run was started there"):
+        resumed(tmp_path)
+
+
+def test_a_folder_with_a_run_is_refused_unless_asked_for(there: Path) -> None:
+    settings: dict[str, Any] = {**RUN, "collapse": False, "chains": 2, "warmup": 5, "draws": 5, "checkpoint": there}
+    with pytest.raises(RunFolderError, match="has a run already"):
+        ht.sample(intercepts("gaussian"), rows("gaussian"), **settings)
+    new = ht.sample(intercepts("gaussian"), rows("gaussian"), **settings, overwrite=True)
+    assert_same(resumed(there), new)
+    assert len([path for path in there.iterdir() if path.name.startswith("draws-")]) == 1
+
+
+def test_two_runs_in_one_folder_are_refused(there: Path) -> None:
+    with Lock(there), pytest.raises(RunFolderError, match="another run is going on"):
+        resumed(there)
+    resumed(there)
+
+
+def shard(folder: Path) -> Path:
+    return min(path for path in folder.iterdir() if path.name.startswith("draws-"))
+
+
+def cut(folder: Path) -> None:
+    path = shard(folder)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flipped(folder: Path) -> None:
+    path = shard(folder)
+    content = bytearray(path.read_bytes())
+    content[-50] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def pickled(folder: Path) -> None:
+    torch.save({"draws": torch.zeros(3)}, shard(folder))
+
+
+@pytest.mark.parametrize("spoil", [cut, flipped, pickled, lambda folder: shard(folder).unlink()])
+def test_a_file_of_draws_that_is_damaged_is_named(spoil: Any, there: Path) -> None:
+    name = shard(there).name
+    spoil(there)
+    for read in (lambda: resumed(there), lambda: Posterior.load(there)):
+        with pytest.raises(DataError, match=name):
+            read()
+
+
+@pytest.mark.parametrize("name", ["../draws-000001.safetensors", "/etc/passwd", "draws-1.safetensors", 3])
+def test_a_state_names_files_of_its_folder_alone(name: object, there: Path) -> None:
+    header, tensors = archive.read(there / STATE, KIND)
+    header["run"]["shards"] = [[name, 1]]  # type: ignore[index]
+    archive.write(there / STATE, KIND, header, tensors)
+    with pytest.raises(DataError, match="none has as its name"):
+        resumed(there)
+
+
+def test_what_is_no_state_is_no_run(there: Path) -> None:
+    shutil.copy(shard(there), there / STATE)
+    with pytest.raises(DataError, match="is not a run"):
+        resumed(there)
+
+
+class Removes(Monitor):
+    """Takes the folder away, or the right to write into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.windows = folder, 0
+
+    def window(self, window: Window) -> None:
+        self.windows += 1
+        if self.windows == 2:
+            shutil.rmtree(self.folder)
+
+
+def test_a_folder_that_goes_leaves_the_run_going(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings: dict[str, Any] = {**RUN, "collapse": False, "chains": 4, "warmup": 50, "draws": 300, "thin": 1}
+    with pytest.warns(SamplingWarning, match="has gone.*the run goes on"):
+        found = ht.sample(
+            intercepts("gaussian"), rows("gaussian"), **settings, checkpoint=folder, every=0.0,
+            monitors=[Removes(folder)],
+        )  # fmt: skip
+    assert found.n_draws == 300 and found.run["status"] == "finished" and not folder.exists()
+
+
+def test_a_disk_that_is_full_leaves_the_run_going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, calls = archive.save_file, []
+
+    def full(*given: Any) -> None:
+        calls.append(given)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        right(*given)
+
+    monkeypatch.setattr(archive, "save_file", full)
+    settings: dict[str, Any] = {**RUN, "collapse": False, "chains": 4, "warmup": 50, "draws": 300, "thin": 1}
+    with pytest.warns(SamplingWarning, match="No space left.*the run goes on") as met:
+        found = ht.sample(intercepts("gaussian"), rows("gaussian"), **settings, checkpoint=tmp_path / "run", every=0.0)
+    assert found.n_draws == 300 and len(calls) == 3
+    assert len([one for one in met if "No space" in str(one.message)]) == 1
+    monkeypatch.undo()
+    assert_same(resumed(tmp_path / "run"), found)  # from the state that was written last
+
+
+def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="can't write into"):
+        ht.sample(intercepts("gaussian"), rows("gaussian"), **RUN, checkpoint=tmp_path / "file")
+
+
+@pytest.mark.parametrize(("name", "value"), [("checkpoint", 3), ("checkpoint", ""), ("every", -1), ("every", "30")])
+def test_options_that_can_not_be(name: str, value: object) -> None:
+    with pytest.raises(SamplingError, match=name):
+        ht.sample(intercepts("gaussian"), rows("gaussian"), **RUN, **{name: value})
+
+
+def child(folder: str, kind: str) -> None:
+    """Runs, or goes on, in a process of its own."""
+    torch.set_num_threads(1)
+    family, settings = CASES[kind]
+    settings = {**settings, "draws": 1_500}
+    if (Path(folder) / STATE).exists():
+        ht.resume(folder, intercepts(family), rows(family), progress=False, every=0.0)
+    else:
+        ht.sample(intercepts(family), rows(family), **RUN, **settings, checkpoint=folder, every=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ordinary", "collapsed", "whitened"])
+def test_killed_twice_at_any_time(kind: str, tmp_path: Path) -> None:
+    """SIGKILL and SIGTERM while it writes after every window: six kills of processes in all."""
+    context, folder = multiprocessing.get_context("spawn"), tmp_path / "run"
+    family, settings = CASES[kind]
+    whole = ht.sample(intercepts(family), rows(family), **RUN, **{**settings, "draws": 1_500})
+    for stop in ("kill", "terminate"):
+        process = context.Process(target=child, args=(str(folder), kind))
+        process.start()
+        before = (folder / STATE).stat().st_mtime_ns if (folder / STATE).exists() else 0
+        while process.is_alive() and not ((folder / STATE).exists() and (folder / STATE).stat().st_mtime_ns != before):
+            process.join(0.01)
+        process.join(0.05)
+        getattr(process, stop)()
+        process.join()
+    assert_same(ht.resume(folder, intercepts(family), rows(family), progress=False), whole)
