@@ -240,6 +240,7 @@ def parser_of(description: str, skip: Collection[str] = (), *, columns: bool = T
         parser.add_method_arguments(Data, "from_frame", "data", skip={"frame", "dtype"})
     # Without what YAML can't say, and what it says elsewhere.
     left_out: set[str | int] = {"model", "data", "monitors", "plan", "init", "start", "log_dir", "dtype", *skip}
+    left_out |= {"checkpoint", "every", "overwrite"}
     parser.add_function_arguments(sample, "sample", skip=left_out)
     parser.add_argument("--sample.dtype", type=Literal["float64", "float32"], default="float64")
     return parser

@@ -211,7 +211,7 @@ def refuse_unasked(folder: Path, *, overwrite: bool) -> None:
 
 def is_run(path: str | os.PathLike[str]) -> bool:
     """Whether a path is the folder of a run that has written a state."""
-    return (Path(path) / STATE).is_file()
+    return isinstance(path, str | os.PathLike) and (Path(path) / STATE).is_file()
 
 
 def read(folder: str | os.PathLike[str]) -> Resumed:

@@ -96,7 +96,16 @@ def test_what_is_left_out_is_the_default_of_sample(folder):
     defaults = {name: p.default for name, p in inspect.signature(sample).parameters.items() if p.default is not p.empty}
     settings = load(["--config", "short.yaml"]).settings
     assert settings == {name: defaults[name] for name in settings} | {"seed": 3}
-    assert set(defaults) - set(settings) == {"monitors", "plan", "init", "start", "log_dir"}
+    assert set(defaults) - set(settings) == {
+        "monitors",
+        "plan",
+        "init",
+        "start",
+        "checkpoint",
+        "every",
+        "overwrite",
+        "log_dir",
+    }
 
 
 @pytest.mark.parametrize("first", [True, False])

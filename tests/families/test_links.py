@@ -141,11 +141,13 @@ def test_priors_and_shares_know_the_link(case):
 def test_a_surrogate_is_found_and_data_can_be_simulated(case):
     data, _, _ = made(case)
     model = ht.models.VaryingIntercepts("g", ["x"], family=case.family)
-    assert ht.plan(model, data).surrogate is not None
+    plan = ht.plan(model, data)
     truth = {"mu_alpha": case.middle or 0.3, "sigma_alpha": 0.3, "beta": 0.2}
     found = model.check(ht.simulate_grouped({"g": 4}, 5, model=model, values=truth, seed=1).data)
     assert all("a link such as exp, wastes no proposals" in why for why in found)  # below 0 counts have no mean
     assert len(found) == (case.family.scaled and not isinstance(case.family, families.Gaussian))
+    edged = bool(found) or (isinstance(case.family, families.Poisson) and case.family.link.name == "sqrt")
+    assert (plan.surrogate is None) == edged == ("an edge" in str(plan))
 
 
 def test_predictors_at_which_a_mean_is_impossible_have_density_zero():
