@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         SamplingWarning,
     )
     from hiertorch.formulas.fit import design, fit, formula
+    from hiertorch.formulas.shrinkage import R2D2, Horseshoe
     from hiertorch.model.censoring import censored, truncated
     from hiertorch.model.distributions import HalfStudentT
     from hiertorch.model.latent import Derived, Latent
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "R2D2",
     "Comparison",
     "ConfigError",
     "Criterion",
@@ -56,6 +58,7 @@ __all__ = [
     "Derived",
     "HalfStudentT",
     "HiertorchError",
+    "Horseshoe",
     "Latent",
     "Model",
     "ModelError",
@@ -105,6 +108,7 @@ PLACES = {
         "SamplingWarning",
     ),
     "formulas.fit": ("design", "fit", "formula"),
+    "formulas.shrinkage": ("R2D2", "Horseshoe"),
     "model.censoring": ("censored", "truncated"),
     "model.distributions": ("HalfStudentT",),
     "model.latent": ("Derived", "Latent"),

@@ -25,6 +25,7 @@ from hiertorch.formulas.parsing import Parts, parse
 from hiertorch.formulas.predictors import Predictor, effects_of
 from hiertorch.formulas.ranks import warn_of_groups, warn_of_spare
 from hiertorch.formulas.responses import check_family, check_response
+from hiertorch.formulas.shrinkage import Shrinkage
 from hiertorch.posterior import Posterior
 from hiertorch.runtime.surroundings import at_home
 from hiertorch.sampling import sample
@@ -57,7 +58,8 @@ def formula(
             is any labels, of which the first is the reference. With trials(n), cbind() or proportion() "binomial" is
             that of counts, without them of rows of 0 and 1.
         priors: latent, or latent[entry], such as "beta[SES]" -> prior, a distribution or text such as "Normal(0, 1)",
-            in place of those that the data choose.
+            in place of those that the data choose. Of many coefficients "beta" may have one that shrinks them together,
+            "horseshoe(scale=0.1)" (`ht.Horseshoe`) or "R2D2(mean=0.5)" (`ht.R2D2`).
         na: "error", or "drop" for rows that lack a value that the formula reads.
         functions: by name, which the formula may call beside those of NumPy and `formulae`.
         dtype: of the data, float64 or float32.
@@ -96,7 +98,8 @@ def formula(
     for one in encoding.predictors:
         warn_of_spare(one, one.all_at(table), leveled=one.intercept)
     warn_of_groups(encoding.effects, table)
-    given = {"priors": None if priors is None else dict(priors), "functions": dict(functions) if functions else None}
+    said = {name: str(one) if isinstance(one, Shrinkage) else one for name, one in (priors or {}).items()}
+    given = {"priors": None if priors is None else said, "functions": dict(functions) if functions else None}
     arguments = {"text": text, "family": family, **given, "parameters": parameters}
     encoding.remake = Remake(__name__, f"{FormulaModel.__module__}.FormulaModel", arguments, encoding.frame)
     return model, encoding.data(table, dtype)

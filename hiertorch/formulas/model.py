@@ -11,10 +11,12 @@ from torch.distributions import Distribution, Independent, LKJCholesky, Multivar
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
+from hiertorch.formulas.coefficients import Shrunk, own_entries
 from hiertorch.formulas.design import Encoding
 from hiertorch.formulas.encoding import INTERCEPT
 from hiertorch.formulas.predictors import Effects, Predictor, latent_of, root_of
 from hiertorch.formulas.priors import Following, Unit
+from hiertorch.formulas.shrinkage import Scope, Shrinkage, shrinkage_of
 from hiertorch.formulas.source import source
 from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Derived, Latent, Values
@@ -70,30 +72,38 @@ class FormulaModel(Designed):
             one.parameter: Unit(family, one.offset, latent_of(one.parameter), one.intercept, one.column)
             for one in self._others
         }
+        given = dict(priors or {})
+        named = [one.called("beta") for one in encoding.predictors if one.labels]
+        self._shrinkage = {name: found for name in named if (found := shrinkage_of(name, given.get(name)))}
         for one in encoding.predictors:
-            self._add_common(one)
+            self._add_common(one, given)
         for effects in encoding.effects:
             self._add_effects(effects)
-        for name, latent in family.latents.items():
-            if name in map(latent_of, self.inverses) or name == family.thresholds:
-                continue
-            own = name in family.scales or name in family.sizes
-            role = "noise" if name in family.scales else "size"
-            prior = Autoscaled(name, role, family, encoding.predictors[0].offset, None, [()], [()], ())
-            setattr(self, name, Latent(prior) if own else latent)
-            if own:
-                self.texts[name] = prior.text
-        self._replace(priors or {})
+        for name in family.latents:
+            self._add_of_family(name)
+        self._replace(given)
 
-    def _add_common(self, one: Predictor) -> None:
+    def _add_of_family(self, name: str) -> None:
+        """A latent of the family, once, unless it has a predictor or is told elsewhere."""
+        family = self.family
+        if name in self.latents or name in map(latent_of, self.inverses) or name == family.thresholds:
+            return
+        own = name in family.scales or name in family.sizes
+        role = "noise" if name in family.scales else "size"
+        prior = Autoscaled(name, role, family, self.encoding.predictors[0].offset, None, [()], [()], ())
+        setattr(self, name, Latent(prior) if own else family.latents[name])
+        if own:
+            self.texts[name] = prior.text
+
+    def _add_common(self, one: Predictor, given: dict[str, object]) -> None:
         unit = self._units[one.parameter]
         if one is self.encoding.predictors[0] and self.family.thresholds:
-            return self._add_thresholds(one, unit)
+            return self._add_thresholds(one, unit, given)
         if one.intercept:
             self._follow(one.called("mu"), Following("intercept", one.column, (), (unit,)))
-        self._add_coefficients(one, unit)
+        self._add_coefficients(one, unit, given)
 
-    def _add_thresholds(self, one: Predictor, unit: Unit) -> None:
+    def _add_thresholds(self, one: Predictor, unit: Unit, given: dict[str, object]) -> None:
         """In place of the intercept."""
         if not one.intercept:
             raise ModelError(
@@ -104,12 +114,34 @@ class FormulaModel(Designed):
         labels, ascending = tuple(map(str, ready.axes[0])), isinstance(ready.prior, Ordered)
         role = "ordered thresholds" if ascending else "thresholds"
         self._follow(self.family.thresholds, Following(role, one.column, labels, (unit,)))
-        self._add_coefficients(one, unit)
+        self._add_coefficients(one, unit, given)
 
-    def _add_coefficients(self, one: Predictor, unit: Unit) -> None:
+    def _add_coefficients(self, one: Predictor, unit: Unit, given: dict[str, object]) -> None:
         if one.labels:
-            units = (unit,) * len(one.labels)
-            self._follow(one.called("beta"), Following("coefficient", one.column, tuple(one.labels), units))
+            name, units = one.called("beta"), (unit,) * len(one.labels)
+            following = Following("coefficient", one.column, tuple(one.labels), units)
+            if shrinkage := self._shrinkage.get(name):
+                self._add_shrunk(name, shrinkage, following, given)
+            else:
+                self._follow(name, following)
+
+    def _add_shrunk(self, name: str, shrinkage: Shrinkage, following: Following, given: dict[str, object]) -> None:
+        """Coefficients with one prior for all; what is given of them is taken out."""
+        own = own_entries(name, following.labels, given)
+        for key in [name, *(f"{name}[{following.labels[k]}]" for k in own)]:
+            given.pop(key)
+        of_mean = following.units[0].latent is None and self.family.link.name == "identity"
+        noise = next((one for one in self.family.scales if of_mean and one not in map(latent_of, self.inverses)), None)
+        if noise:
+            self._add_of_family(noise)
+        prior = Shrunk(name, shrinkage, Scope(following, noise), own)
+        for other, (latent, text) in prior.latents().items():
+            if other in self.latents:
+                raise ModelError(f"a latent of the prior of {name!r} would be called {other!r} as another: rename one.")
+            setattr(self, other, latent)
+            self.texts[other] = text
+        setattr(self, name, Latent(prior, labels=list(following.labels)))
+        self.texts[name] = prior.text
 
     def _follow(self, name: str, prior: Following) -> None:
         setattr(self, name, Latent(prior, labels=list(prior.labels) or None))

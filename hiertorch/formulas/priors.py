@@ -95,8 +95,7 @@ class Following:
 
     def __call__(self, v: Values, data: Data) -> Distribution:
         """Independent over the entries; of an intercept a scalar."""
-        of = [(unit.latent, unit.intercept, unit.family) for unit in self.units]
-        place, width = data.computed_once(("response", "formula", repr((self.role, self.column, of))), self._numbers)
+        place, width = self.numbers(data)
         made: Distribution = HalfStudentT(DF, width) if self.role == "scale" else Normal(place, WIDE * width)
         if self.role == "ordered thresholds":
             return Ordered(made, len(self.labels))
@@ -104,8 +103,16 @@ class Following:
             return Independent(made.expand(torch.Size([len(self.labels)])), 1)
         return Independent(made, 1) if width.dim() else made
 
-    def _numbers(self, data: Data) -> Tensor:
+    @property
+    def key(self) -> str:
+        """Of its numbers, among those that data keep."""
+        return repr((self.role, self.column, [(unit.latent, unit.intercept, unit.family) for unit in self.units]))
+
+    def numbers(self, data: Data) -> Tensor:
         """Centre and width of every entry, `(2, entries)`, or `(2,)` of an intercept."""
+        return data.computed_once(("response", "formula", self.key), self._numbers)
+
+    def _numbers(self, data: Data) -> Tensor:
         scales = column_scales(data, self.column) if self.column else None
         ratio = data.y.new_zeros(()) if scales is None else scales[0].square().sum()
         if self.role in LEVELS:

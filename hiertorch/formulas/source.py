@@ -11,6 +11,7 @@ from hiertorch.data.table import Data
 from hiertorch.families import Family, Link
 from hiertorch.formulas.design import Encoding
 from hiertorch.formulas.predictors import Effects, Predictor, latent_of, root_of
+from hiertorch.formulas.shrinkage import Written
 from hiertorch.model import checks
 from hiertorch.model.distributions import EntryWise
 from hiertorch.model.model import Model
@@ -67,6 +68,8 @@ def source(
         if name in effects:
             prior = f"lambda v: {_effects_prior(effects[name])}"
             lines.append(f"    {_declared(name)} = ht.Latent({prior}, {latent.plate!r}{labels})")
+        elif isinstance(latent.prior, Written):
+            lines.append(f"    {_declared(name)} = ht.Latent({latent.prior.code(data)}{labels})")
         else:
             lines.append(f"    {_declared(name)} = ht.Latent({_text(reads.distributions[name])}{labels})")
     lines += ["", f"    family = {_made(family)}", "", "    def likelihood(self, v, data):"]
@@ -151,7 +154,9 @@ def _text(prior: Distribution, *, vector: bool = False) -> str:
         return f"ht.ordered({_text(prior.base)}, {prior.size})"
     if isinstance(prior, EntryWise):
         return f"EntryWise([{', '.join(_text(part) for part in prior.parts)}])"
-    names = [name for name in prior.arg_constraints if name in vars(prior)]
+    known = [*prior.arg_constraints]
+    names = [name for name in known if name in vars(prior)] or known  # of what is made of others they are properties
     held = {name: getattr(prior, name).double().flatten().tolist() for name in names}
+    vector = vector or bool(prior.event_shape)
     said = {name: f"tensor({x if vector else x[0]!r}, dtype=torch.float64)" for name, x in held.items()}
     return f"{type(prior).__name__}({', '.join(f'{name}={text}' for name, text in said.items())})"

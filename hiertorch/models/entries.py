@@ -19,6 +19,9 @@ from hiertorch.wording import closest, listed
 
 KEY = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<entry>.+)\])?")
 
+SHRINKING = re.compile(r"\s*(?P<kind>horseshoe|r2d2)\b", re.IGNORECASE)
+"""The names of priors that shrink many coefficients together, as text."""
+
 
 @dataclass(frozen=True, eq=False)
 class WithEntries:
@@ -145,6 +148,11 @@ def parsed(name: str, text: object) -> Distribution:
     Raises:
         ModelError: if it is none.
     """
+    if match := SHRINKING.match(str(text)):
+        raise ModelError(
+            f"{match['kind']} is a prior of all coefficients of a formula's predictor together, ht.formula(..., "
+            f'priors={{"beta": "{match["kind"]}"}}); found it for {name!r}: give that one such as "Normal(0, 1)".'
+        )
     try:
         call = ast.parse(str(text), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
