@@ -25,6 +25,11 @@ MOST_LEFT = 60
 correlations of ten effects).
 """
 
+MOST_APART = 120
+"""The same where none of them are covariances that move given effects (measured up to 103, the scales of 100
+coefficients, each of which rows know nearly apart from others).
+"""
+
 MOST_FACTORED = 300
 """Effects of crossed plates that are factored for each density of a collapsed model, unasked."""
 
@@ -86,10 +91,11 @@ def _collapsed(model: Model, data: Data, reads: Reads, *, asked: bool) -> Plan |
     if isinstance(found, str):
         return found
     plan = collapsed_plan(priors_alone(found.composed.model, found.composed.data, reads), found)
-    left = plan.steps[0].move.width
-    if asked or left <= MOST_LEFT:
+    assert plan.collapsed is not None
+    left, most = plan.collapsed.width, MOST_LEFT if plan.collapsed.covariances else MOST_APART
+    if asked or left <= most:
         return plan
-    return f"{left} dimensions are left beside what can be integrated out, more than {MOST_LEFT}"
+    return f"{left} dimensions are left beside what can be integrated out, more than {most}"
 
 
 def _many_crossed(plan: Plan) -> str:

@@ -224,6 +224,8 @@ def collapsed_plan(structure: Structure, found: Collapsed) -> Plan:
     why += f", all at once and in blocks of {BLOCK}" if move.width > MOST_TOGETHER else ""
     if move.width > MOST_TOGETHER and found.sets == 1:
         covariances = covariances_of(found.affine, structure.reads, structure.target.space.coordinates)
+        if move.width - sum(one.dimensions for one in covariances) > MOST_TOGETHER:
+            covariances = ()  # what belongs to none has a proposal by itself beside them, for all of it at once
         move = CollapsedMove(structure.target, found, covariances)
         given = wording.listed(list(dict.fromkeys(name for one in covariances for name in one.latents)))
         why += f"; {given} given effects as well" if given else ""

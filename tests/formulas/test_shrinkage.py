@@ -234,3 +234,17 @@ WRONG = [
 def test_what_is_wrong_gets_a_sentence(frame, priors, says):
     with pytest.raises(ModelError, match=says):
         ht.formula("y ~ x1 + x2", frame, priors=priors)
+
+
+@pytest.mark.parametrize("many", [20, 80])
+def test_coefficients_and_effects_are_integrated_out(frame, many):
+    """Given lambda, tau and the slab coefficients are normal. Where those are many beside the scale of effects, that
+    has no move given effects: one proposal for all others at once would be refused.
+    """
+    more = {f"z{k}": np.random.default_rng(k).normal(size=60) for k in range(many)}
+    text = TEXT + "".join(f" + {name}" for name in more) + " + (1 | g)"
+    model, data = ht.formula(text, frame.assign(**more), priors={"beta": "horseshoe"})
+    collapsed = ht.plan(model, data).collapsed
+    assert collapsed is not None
+    assert collapsed.rest == ("sigma_y", "tau_beta", "slab_beta", "lambda_beta", "sigma_g")
+    assert collapsed.covariances == ()
