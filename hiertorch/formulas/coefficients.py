@@ -66,18 +66,15 @@ class Shrunk(Written):
 
     def __call__(self, v: Values, data: Data) -> Distribution:
         """Independent over the entries."""
-        place, factor, more = data.computed_once(("shrunk", self.beta, repr(self._key)), self._stacked)
-        take = None if self._takes is None else torch.tensor(self._takes, device=factor.device)
-        scale = self.shrinkage.roots(self.beta, v, self.scope.unit(v, data), take) * factor
-        return Independent(Normal(place, scale + more if self.own else scale), 1)
+        key = ("response", "shrunk", repr((self.beta, self.scope.following.key, sorted(self.own.items()))))
+        place, factor, more, takes = data.computed_once(key, self._kept)
+        t = self.shrinkage.roots(self.beta, v, self.scope.unit(v, data), takes.long() if self.own else None)
+        return Independent(Normal(place, t * factor + more if self.own else t * factor), 1)
 
-    @property
-    def _key(self) -> tuple[object, ...]:
-        following = self.scope.following
-        return following.key, sorted(self.own.items())
-
-    def _stacked(self, data: Data) -> Tensor:
-        return torch.stack(self._numbers(data))
+    def _kept(self, data: Data) -> Tensor:
+        """What the data keep, `(4, entries)`: on their device, so that no step of a chain takes anything there."""
+        place, factor, more = self._numbers(data)
+        return torch.stack([place, factor, more, torch.tensor(self._takes or [0] * len(place)).to(place)])
 
     def code(self, data: Data) -> str:
         """With the numbers of these data."""

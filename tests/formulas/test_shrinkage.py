@@ -1,15 +1,21 @@
 """Horseshoe and R2D2 of a formula's coefficients: what they imply against quadrature, posteriors against NUTS."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fake_cuda import CUDA, ToGpu, assert_on_gpu, fake_mode
 from scipy import stats
 from torch.distributions import Normal
 
 import hiertorch as ht
 from hiertorch.errors import ModelError
 from hiertorch.formulas.shrinkage import shrinkage_of
+from hiertorch.gaussian.collapse import Collapsed
+from hiertorch.gaussian.discovery import collapse
+from hiertorch.model.checks import inspect
 
 WIDTHS = np.linspace(0.5, 3.0, 8)
 
@@ -248,3 +254,37 @@ def test_coefficients_and_effects_are_integrated_out(frame, many):
     assert collapsed is not None
     assert collapsed.rest == ("sigma_y", "tau_beta", "slab_beta", "lambda_beta", "sigma_g")
     assert collapsed.covariances == ()
+
+
+@pytest.mark.parametrize("prior", ["horseshoe", "R2D2"])
+def test_densities_stay_on_a_gpu(frame, prior):
+    model, data = ht.formula(TEXT, frame, priors={"beta": prior, "beta[x2]": "Normal(0, 1)"})
+    found = collapse(model, data, inspect(model, data)[0])
+    assert isinstance(found, Collapsed)
+    drawn = model.sample_prior(data, 3, torch.Generator().manual_seed(1))
+    with fake_mode():
+        with ToGpu():
+            there = copy.deepcopy(found)
+        marginal = there.log_marginal({name: drawn[name].to(CUDA) for name in found.rest})
+        assert_on_gpu(marginal)
+        assert marginal.shape == (3,)
+
+
+def test_another_response_has_scales_of_its_own(frame):
+    """As every prior that follows the response: 10 y has coefficients 10 times as wide."""
+    text, priors = "y ~ 0 + kind + x1", {"beta": "horseshoe"}
+    model, data = ht.formula(text, frame, priors=priors)
+    v = model.sample_prior(data, 3, torch.Generator().manual_seed(1))
+    before = model.latents["beta"].prior(v, data)
+    again, ten = ht.formula(text, frame.assign(y=10 * frame.y), priors=priors)
+    more = {name: x * {"tau_beta": 10, "slab_beta": 100}.get(name, 1) for name, x in v.items()}
+    after = again.latents["beta"].prior(more, ten)
+    torch.testing.assert_close(after.mean, 10 * before.mean)
+    torch.testing.assert_close(after.stddev, 10 * before.stddev)
+    for name, factor in (("tau_beta", 10.0), ("slab_beta", 100.0)):
+        old, new = (
+            model.latents[name].prior(v, data),
+            again.latents[name].prior({**v, "sigma_y": 10 * v["sigma_y"]}, ten),
+        )
+        x = torch.tensor(0.7, dtype=torch.float64)
+        torch.testing.assert_close(new.log_prob(factor * x) + np.log(factor), old.log_prob(x))
