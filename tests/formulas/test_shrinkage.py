@@ -117,7 +117,8 @@ def test_r2d2_explains_a_beta_part_of_the_variance(frame):
         assert abs((np.abs(z[:, 1]) < size).mean() - within(size)) < 4.5 * 0.0035 + 0.001
 
 
-# NUTS of NumPyro, z-scored coefficients, 4 x 5,000 draws, target acceptance 0.98, R-hat below 1.001: means, sds.
+# Means and sds of NumPyro's NUTS, coefficients non-centred, lambda~ as in eq. 2.8: 4 x 5,000 draws, target acceptance
+# 0.98, R-hat 1.0005, ESS above 6,000, 8 (horseshoe) and 0 divergent transitions.
 NUTS = {
     "horseshoe(scale=0.2)": {
         "beta": (
@@ -145,14 +146,14 @@ NUTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("prior", NUTS)
 def test_posteriors_agree_with_nuts(frame, prior):
-    """Means within 0.08 sd, sds within 8 %: of 1,000 and more effective draws each, 2.5 of their standard errors, and
-    hardly by chance more, since most have several thousand. Of 30 predictors see docs/decisions.md.
+    """Means within 0.08 sd, sds within 8 %: both sides have 4,000 and more effective draws, whose means differ by 0.022
+    sd at one sigma, 3.6 of which are 0.08. With a scale of 0.3, or a mean of 0.4, both fail by twice as much.
     """
-    posterior = ht.fit(TEXT, frame, priors={"beta": prior}, seed=1, chains=16, draws=600)
-    assert posterior.summary()["r_hat"].max() <= 1.01
+    posterior = ht.fit(TEXT, frame, priors={"beta": prior}, seed=1)
+    assert posterior.summary()["r_hat"].max() <= 1.015
     for name, (means, sds) in NUTS[prior].items():
         x = posterior[name.removeprefix("log ")].numpy()
-        x = (np.log(x) if name.startswith("log") else x).reshape(16 * 600, -1)
+        x = (np.log(x) if name.startswith("log") else x).reshape(-1, len(means))
         assert np.abs((x.mean(0) - means) / np.array(sds)).max() < 0.08
         assert np.abs(x.std(0) / np.array(sds) - 1).max() < 0.08
 
