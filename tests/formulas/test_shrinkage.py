@@ -246,7 +246,7 @@ def test_what_is_wrong_gets_a_sentence(frame, priors, says):
 @pytest.mark.parametrize("many", [20, 80])
 def test_coefficients_and_effects_are_integrated_out(frame, many):
     """Given lambda, tau and the slab coefficients are normal. Where those are many beside the scale of effects, that
-    has no move given effects: one proposal for all others at once would be refused.
+    has no move given effects, which needs a proposal for all others at once.
     """
     more = {f"z{k}": np.random.default_rng(k).normal(size=60) for k in range(many)}
     text = TEXT + "".join(f" + {name}" for name in more) + " + (1 | g)"
