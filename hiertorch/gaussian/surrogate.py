@@ -307,7 +307,7 @@ class Surrogate:
 
     def alike(self, level: float, weight: float) -> Sites:
         """The same site in all rows, of a level of eta and a weight in its unit; columns that hang on sites are 0."""
-        ones = torch.ones_like(self.data.y)
+        ones = torch.ones_like(self.data.y[0] if self.own else self.data.y)  # in all data sets, if there are several
         still = {name: torch.zeros_like(self.data[column_of(name)]) for name in self.predictor.learnt}
         return Sites(level * self.unit * ones, weight / self.unit**2 * ones, still)
 
