@@ -27,7 +27,6 @@ def facts_of(task: Task, options: Options, fallback: Sequence[str]) -> dict[str,
         "until": None if options.until is None else vars(options.until),
         "seed": task.seed,
         "dtype": str(options.dtype).removeprefix("torch."),
-        "started": options.start is not None,
     }
     return {
         "options": settings,
@@ -57,7 +56,7 @@ def resumed_options(there: Resumed, changed: Mapping[str, Any]) -> Options:
     if there.facts["plan_given"] and changed.get("plan") is None:
         raise SamplingError(f"the run in {there.folder} was given a plan=; give resume the same one.")
     dtype = {"float32": torch.float32, "float64": torch.float64}[known.pop("dtype")]
-    until, _ = known.pop("until"), known.pop("started")
+    until = known.pop("until")
     goal = None if until is None else Until(**until)
     return Options(**{**known, "until": goal, "dtype": dtype, "checkpoint": there.folder, **changed})
 
