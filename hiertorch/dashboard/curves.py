@@ -6,6 +6,7 @@ as one of a day: at most POINTS a tag.
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -58,6 +59,7 @@ class Curves:
         self._rates: dict[str, list[Tensor]] = {}  # since the last point
         self._scales: dict[str, float] = {}
         self._before: tuple[int, float] | None = None  # sweep and time of the last point
+        self._latest: Snapshot | None = None
         self._clock: list[tuple[int, float]] = []  # sweep and time of snapshots
         self.written: set[str] = set()  # tags
         self.sampling: dict[str, list[float]] = {}  # block -> acceptance at points after warm-up
@@ -66,7 +68,11 @@ class Curves:
         """Adds what is new; `share` is that of the time so far which the dashboard took. After the `last` time the run
         is over, so that curves end where it ended.
         """
-        if not snapshots:
+        if snapshots:
+            self._latest = snapshots[-1]
+        elif last and self._latest is not None:  # it was met before it was known to be the last
+            snapshots = [replace(self._latest, rates={})]
+        else:
             return
         self._clock = [*self._clock[-1:], *((s.sweep, s.time) for s in snapshots)]
         points: list[Snapshot] = []
@@ -75,7 +81,8 @@ class Curves:
             self.stride = max(self.stride, -(-(s.foreseen or 0) // POINTS))
             for block, rate in s.rates.items():
                 self._rates.setdefault(block, []).append(rate)
-            if s.sweep >= self._next or (last and s is snapshots[-1]):
+            ends = last and s is snapshots[-1] and (self._before is None or s.sweep > self._before[0])
+            if s.sweep >= self._next or ends:
                 points.append(s)
                 known.append(self._window(s, share))
                 self._next = s.sweep + self.stride

@@ -26,6 +26,7 @@ from windows import load, scalars, text
 
 import hiertorch as ht
 from hiertorch.dashboard import closing
+from hiertorch.dashboard.worker import Worker
 from hiertorch.errors import SamplingWarning
 from hiertorch.models import CompletePooling, CorrelatedEffects, VaryingIntercepts
 from hiertorch.monitors import Monitor, ProgressBar
@@ -463,6 +464,17 @@ def test_an_interrupted_run_goes_on(collapse, draws, tmp_path):
     assert text(load(tmp_path), "2_summary/verdict").startswith("- **Finished** after ")
     content = load(tmp_path).SummaryMetadata("_hparams_/session_end_info").plugin_data.content
     assert plugin_data_pb2.HParamsPluginData.FromString(content).session_end_info.status == 1
+
+
+def test_curves_end_with_the_run_also_where_nothing_was_waiting(tmp_path, monkeypatch):
+    """The last window may have been handled before anyone knew that it was the last."""
+    monkeypatch.setattr(Worker, "put", lambda self, item: self._handle([item]))
+    posterior = fitted(intercepts(), school_data(), tmp_path, chains=2, warmup=100, draws=6000, thin=1)
+    end = posterior.run["sweeps"]
+    for part in map(load, (tmp_path, tmp_path / "chain_1")):
+        for tag in part.Tags()["scalars"]:
+            points = scalars(part, tag)
+            assert max(points) == end or tag.endswith("adapt_delta") or tag.startswith("metric/"), tag
 
 
 @pytest.mark.slow
