@@ -11,16 +11,18 @@ from typing import Any, TypeVar
 import torch
 
 from hiertorch.dashboard.monitor import TensorBoardMonitor
+from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.data.table import Data
 from hiertorch.density.structure import analyse
 from hiertorch.draws.archive import checked_path
 from hiertorch.draws.fit import Fit
-from hiertorch.errors import DataError, SamplingError, warn
+from hiertorch.errors import DataError, HiertorchError, SamplingError, warn
 from hiertorch.gaussian.audit import AuditError
 from hiertorch.model.model import Model
 from hiertorch.monitors import Audience, ProgressBar
+from hiertorch.predict.keeping import remade
 from hiertorch.run.acceptance import Acceptance
-from hiertorch.run.checkpoint import Checkpoint, Lock, Resumed, read, refuse_unasked
+from hiertorch.run.checkpoint import Checkpoint
 from hiertorch.run.choosing import choose
 from hiertorch.run.ending import Ending
 from hiertorch.run.engine import UnsuitedError
@@ -28,13 +30,15 @@ from hiertorch.run.looks import Looks
 from hiertorch.run.options import Options
 from hiertorch.run.outcome import as_fit, outline, readable, so_far
 from hiertorch.run.plan import make_plan
-from hiertorch.run.resuming import check_same, facts_of, resumed_options
+from hiertorch.run.resuming import check_same, continued, facts_of, restore, resumed_options
 from hiertorch.run.run import Past, doubted, run
+from hiertorch.run.runfolder import Lock, Resumed, cleared, read, refuse_unasked
 from hiertorch.run.schedule import few_threads
 from hiertorch.run.store import Store
 from hiertorch.run.task import Task, settled
 from hiertorch.run.warmstart import warm_start
 from hiertorch.runtime.interruption import Signals
+from hiertorch.runtime.silence import hushed
 from hiertorch.runtime.validating import validation
 
 AGAIN = (
@@ -54,12 +58,38 @@ def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Resul
         return _fitted(model, data, options, face)
 
 
-def resume(folder: str | Path, model: Model, data: Data, changed: Mapping[str, Any], face: type[Result]) -> Result:
+def resume(
+    folder: str | Path, model: Model | None, data: Data | None, changed: Mapping[str, Any], face: type[Result]
+) -> Result:
     """See `hiertorch.sampling.resume`."""
     with Lock(checked_path(folder), there=True):
         there = read(folder)
         options = resumed_options(there, changed)
+        if model is None or data is None:
+            model, data = _of_the_folder(there, model, data)
         return _fitted(model, data, options, face, there=there)
+
+
+def _of_the_folder(there: Resumed, model: Model | None, data: Data | None) -> tuple[Model, Data]:
+    """Model and data as a folder has them, but for a model that is given.
+
+    Raises:
+        DataError: if they can't be made again.
+    """
+    call = f"ht.resume({str(there.folder)!r}, model, data)"
+    if data is not None:
+        raise DataError(f"resume was given data and no model: give both, {call}, or neither.")
+    try:
+        found = None
+        if there.source is not None:
+            with hushed():
+                found = remade(there.source, model, Fingerprint.from_json(there.facts["data"]))
+    except HiertorchError as error:
+        why = str(error).rstrip(".")
+        raise DataError(f"{there.folder} can't give its run model and data, since {why}: give them, {call}.") from error
+    if found is None:
+        raise DataError(f"{there.folder} does not have model and data of its run: give them, {call}.")
+    return found
 
 
 def _fitted(
@@ -89,6 +119,7 @@ def _fitted(
     task = settled(model, plan, options)
     if there is not None:
         check_same(there, facts_of(task, options, notes))
+        task = continued(task, there)
     for sentence in task.doubts:
         warn(sentence)
     monitors = list(options.monitors)
@@ -100,7 +131,7 @@ def _fitted(
             if there is None:
                 _begin(task, model, data, options)
             else:
-                engine.restore({name: x.to(data.device) for name, x in there.engine.items()})
+                restore(engine, there, data.device)
         except UnsuitedError as error:
             return _again(error, task, model, data, options, face)
         store = Store(engine.values(), task.info.shown, task.room, options.dtype, task.most)
@@ -109,13 +140,15 @@ def _fitted(
         past, checkpoint = None, None
         if there is not None:
             past = Past(there.facts["done"], dict(there.facts["seconds"]))
-            store.restore(there.draws, there.log_density, there.facts["interval"], there.facts["made"])
+            store.restore(there.parts(), there.draws, there.facts["interval"], there.facts["made"])
             looks.restore(there.facts["looks"], past.done)
             acceptance.restore(there.acceptance, there.facts["example"], data.device)
         if options.checkpoint is not None:
+            folder = Path(options.checkpoint)
+            before = {} if there is None else {"token": there.facts["token"], "shards": there.shards}
             checkpoint = Checkpoint(
-                Path(options.checkpoint), options.every, facts_of(task, options, notes),
-                partial(outline, task, acceptance, looks), [] if there is None else there.shards, store.interval,
+                cleared(folder) if there is None else folder, options.every, facts_of(task, options, notes),
+                partial(outline, task, acceptance, looks), interval=store.interval, **before,
             )  # fmt: skip
         audience.start(task.info)
         some, every = partial(so_far, task, face), partial(readable, task, store)

@@ -35,7 +35,7 @@ from hiertorch.predict.predict import Prediction, predict
 from hiertorch.refits.folds import kfold, refit
 from hiertorch.refits.updating import update
 from hiertorch.report.writing import write
-from hiertorch.run.checkpoint import is_run, so_far
+from hiertorch.run.runfolder import is_run, so_far
 from hiertorch.runtime.surroundings import at_home, feels_at_home
 
 if TYPE_CHECKING:

@@ -150,16 +150,17 @@ def sample(
 
 
 @at_home
-def resume(folder: str | Path, model: Model, data: Data, **settings: Any) -> Posterior:
+def resume(folder: str | Path, model: Model | None = None, data: Data | None = None, **settings: Any) -> Posterior:
     """Goes on with a run of `ht.sample(model, data, checkpoint=folder)` that was stopped, however it was, and gives the
     draws that it would have given; or with one that has ended, if more draws are asked for.
 
     Args:
         folder: of the run.
-        model: that was fitted; it is held against what the folder says of it.
+        model: that was fitted; it is held against what the folder says of it. Left out, it is made again as
+            `Posterior.load` does it, which can be done of formulas, ready models, and classes of your own.
         data: likewise.
         settings: what may be another than it was: draws, until, device, monitors, progress, log_dir, every; and plan,
-            where the run had been given one.
+            where the run had been given one. Others may be said again.
 
     Raises:
         DataError: if the folder has no run, for other data, or for a file that is damaged.

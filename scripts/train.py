@@ -2,10 +2,11 @@
 
     python scripts/train.py --config configs/schools.yaml
     python scripts/train.py --config configs/schools.yaml --sample.draws 2000 --log_dir runs/longer
+    python scripts/train.py --config configs/schools.yaml --resume true
     python scripts/train.py --config configs/formula_schools.yaml --formula "MathAch ~ SES + (1 | School)" --priors null
 
 Every key of the config is an option; --help lists them. A model class of your own is imported from the working
-directory.
+directory. --resume true goes on with the run in the run folder, however it was stopped, or begins one.
 """
 
 import shutil
@@ -16,14 +17,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from hiertorch.commands.config import load, run
+from hiertorch.commands.config import CHECKPOINT, load, run
 from hiertorch.commands.program import INTERRUPTED, status
 from hiertorch.errors import HiertorchError
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE
+from hiertorch.run.runfolder import is_run
 
 GROUPS = 8  # shown of a latent that has a row for every group
 WIDTH = 120  # columns of a terminal
+RESUME = "--resume true goes on from there"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,15 +59,19 @@ def trained(argv: Sequence[str] | None) -> int:
     else:
         print(f"run folder: {config.log_dir} ({DRAWS_FILE}, summary.csv, config.yaml)")
         print(f"dashboard:  python scripts/dashboard.py {config.log_dir}")
+        if posterior.interrupted and is_run(config.log_dir / CHECKPOINT):
+            print(f"unfinished: {RESUME}")
     return INTERRUPTED if posterior.interrupted else 0
 
 
 def ended(posterior: Posterior, folder: Path | None) -> str:
-    """What became of the draws of a run that was ended early."""
+    """What became of the draws of a run that was ended early, and how it goes on."""
+    goes_on = folder is not None and is_run(folder / CHECKPOINT)
     if posterior.n_draws == 0:
-        return f"ended by {posterior.run['ended_by']} in the warm-up: nothing was drawn, and nothing is kept."
+        found = f"ended by {posterior.run['ended_by']} in the warm-up: nothing was drawn, and "
+        return found + (f"{RESUME} (run folder: {folder})." if goes_on else "nothing is kept.")
     kept = "--log_dir was not given, so they are lost" if folder is None else f"run folder: {folder}"
-    return f"{posterior.stopped} {kept}"
+    return f"{posterior.stopped} {kept}" + f"; {RESUME}" * goes_on
 
 
 def shortened(summary: pd.DataFrame, by_group: Sequence[str], columns: int = WIDTH) -> str:

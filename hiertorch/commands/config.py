@@ -17,6 +17,11 @@ signatures and written down nowhere else. Every key is an option of the command 
 Note [A run folder holds one run]. A folder with draws or events in it is refused unless `--overwrite true` is given:
 draws may have cost hours, and TensorBoard would draw two runs in one folder as one line. Overwriting removes what the
 earlier run wrote. It is no part of the resolved config, so that repeating a run never replaces it unasked.
+
+Note [A run folder holds how to go on]. Unless the config has `checkpoint: false` the run is written into `checkpoint/`
+of its folder as it goes. `--resume true`, with the same config, goes on with it however it was stopped, and to more
+draws if more are asked for after it has ended; where nothing was written yet the run begins, so that a job that is
+started again and again has one command.
 """
 
 import re
@@ -40,11 +45,15 @@ from hiertorch.errors import ConfigError, HiertorchError, RunFolderError
 from hiertorch.model.model import Model
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE, keep
+from hiertorch.run.runfolder import Lock, is_run
 from hiertorch.runtime.interruption import Signals
-from hiertorch.sampling import sample
+from hiertorch.sampling import resume, sample
 from hiertorch.wording import closest
 
 EVENTS = "events.out.tfevents"
+CHECKPOINT = "checkpoint"
+"""The folder in a run folder from which the run goes on."""
+
 GOAL = "sample.until"
 RUN_FILES = (DRAWS_FILE, "draws.npz", "summary.csv", f"{EVENTS}.*", f"chain_*/{EVENTS}.*")
 
@@ -63,6 +72,7 @@ class Config:
     settings: dict[str, Any]  # the arguments of `ht.sample`
     log_dir: Path | None  # the run folder; None writes nothing
     overwrite: bool  # whether it may hold an earlier run, see Note [A run folder holds one run]
+    resume: bool  # whether to go on with that run, see Note [A run folder holds how to go on]
     values: Namespace  # all of it as it stood in the file and on the command line, defaults filled in
     argv: tuple[str, ...] = ()  # the command line, by which a sentence says where something stands
 
@@ -86,7 +96,7 @@ def load(argv: Sequence[str] | None = None) -> Config:
     by_formula = byformula.is_asked_for(words)
     parser = _parser(by_formula)
     values = parsed(parser, words, byformula.explained if by_formula else str)
-    overwrite = values.pop("overwrite")
+    overwrite, going_on = values.pop("overwrite"), values.pop("resume")
     try:
         made = parser.instantiate(values)
     except HiertorchError:
@@ -97,7 +107,12 @@ def load(argv: Sequence[str] | None = None) -> Config:
     source, reader = columns.pop("source"), columns.pop("reader")
     log_dir = None if values.log_dir is None else Path(values.log_dir)
     model, terms = (None, byformula.arguments(made)) if by_formula else (made.model, None)
-    return Config(model, terms, source, reader, columns, settings, log_dir, overwrite, values, tuple(words))
+    if going_on and (log_dir is None or not values.checkpoint):
+        why = "no log_dir" if log_dir is None else "checkpoint: false"
+        raise ConfigError(f"resume: expected a run folder to go on in, found {why}.")
+    return Config(
+        model, terms, source, reader, columns, settings, log_dir, overwrite, going_on, values, tuple(words)
+    )  # fmt: skip
 
 
 def parsed(parser: ArgumentParser, argv: Sequence[str] | None, explained: Callable[[str], str] = str) -> Namespace:
@@ -114,7 +129,7 @@ def parsed(parser: ArgumentParser, argv: Sequence[str] | None, explained: Callab
         if not isinstance(values[section], Namespace):
             raise ConfigError(f"{section}: expected keys and values below it, found {values[section]!r}.")
     del values["config"]
-    if values.sample.seed is None:
+    if values.sample.seed is None and not values.get("resume"):  # else it is that of the run
         values.sample.seed = secrets.randbits(31)
     return values
 
@@ -134,22 +149,29 @@ def sections(values: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 def run(config: Config) -> Posterior:
     """Reads the table, samples, and fills the run folder.
 
-    The folder gets `config.yaml` (repeats the run), TensorBoard's events, `draws.safetensors` and `summary.csv`.
+    The folder gets `config.yaml` (repeats the run), TensorBoard's events, `draws.safetensors`, `summary.csv` and, while
+    the run goes on, what it can go on from.
 
     Raises:
         ConfigError: if there is no such table.
         RunFolderError: before sampling, if the run folder can't be written or holds an earlier run.
-        BaseException: what ended the sampling, see `ht.sample`; the folder has what was drawn, and is gone if nothing
-            was.
+        BaseException: what ended the sampling, see `ht.sample`; the folder has what was drawn and what to go on from,
+            and is gone if there is neither.
     """
     model, data = read(config)
     if config.log_dir is None:
         return sample(model, data, **config.settings)
     folder, new = config.log_dir, not config.log_dir.exists()
+    place = folder / CHECKPOINT if config.values.checkpoint else None
     with Signals():
-        _open_run_folder(folder, config)
+        going_on = _open_run_folder(folder, config)
         try:
-            posterior = sample(model, data, **config.settings, log_dir=folder)
+            if going_on:
+                posterior = resume(folder / CHECKPOINT, model, data, **config.settings, log_dir=folder)
+            else:
+                posterior = sample(
+                    model, data, **config.settings, log_dir=folder, checkpoint=place, overwrite=config.overwrite
+                )
         except BaseException as error:
             _fill(folder, new, config, getattr(error, "posterior", None))
             raise
@@ -158,14 +180,18 @@ def run(config: Config) -> Posterior:
 
 
 def _fill(folder: Path, new: bool, config: Config, posterior: Posterior | None) -> None:
-    """Draws, summary and resolved config, whatever signal comes; nothing is left of a run without draws."""
+    """Draws, summary and resolved config, whatever signal comes; nothing is left of a run without draws from which
+    there is nothing to go on.
+    """
     with Signals(holding=True) as signals:
         if posterior is not None and posterior.n_draws:
             keep(posterior, folder / DRAWS_FILE)
             posterior.summary().to_csv(folder / "summary.csv", index_label="parameter")
-            resolved = {name: posterior.run[name] for name in ("chains", "warmup", "draws", "thin", "device")}
+            resolved = {name: posterior.run[name] for name in ("chains", "warmup", "draws", "thin", "seed", "device")}
             resolved |= {"until": None, "compile": posterior.run["compiled"]}  # it ended after these draws
             (folder / "config.yaml").write_text(config.yaml(**resolved))
+        elif is_run(folder / CHECKPOINT):
+            pass
         elif new:
             shutil.rmtree(folder, ignore_errors=True)
         else:
@@ -199,19 +225,26 @@ def read_data(config: Config) -> Data:
     return read(config)[1]
 
 
-def _open_run_folder(folder: Path, config: Config) -> None:
-    """Makes the folder and writes the config into it: a folder that can't be written is found before sampling."""
+def _open_run_folder(folder: Path, config: Config) -> bool:
+    """Makes the folder and writes the config into it: a folder that can't be written is found before sampling. Gives
+    whether there is a run to go on with, of which nothing is touched.
+    """
+    there = is_run(folder / CHECKPOINT)
+    if there and config.resume:
+        return True
+    earlier = [path for path in _earlier(folder) if not (config.resume and path.match(f"{EVENTS}*"))]
     try:
-        earlier = _earlier(folder)
-        if earlier and not config.overwrite:
+        if (there or earlier) and not config.overwrite:
+            found, go_on = (CHECKPOINT, "--resume true to go on with it, ") if there else (earlier[0].name, "")
             raise RunFolderError(
-                f"the run folder {str(folder)!r} holds an earlier run ({earlier[0].name}); give another --log_dir, "
-                "or --overwrite true to replace it."
+                f"the run folder {str(folder)!r} holds an earlier run ({found}); give another --log_dir, {go_on}or "
+                "--overwrite true to replace it."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        for path in earlier:
-            if not path.name.startswith(EVENTS):  # the dashboard replaces these, also in a page that is open
-                path.unlink()
+        with Lock(folder / CHECKPOINT, there=True):  # so that nothing is taken from a run that goes on
+            for path in earlier:
+                if not path.name.startswith(EVENTS):  # the dashboard replaces these, also in a page that is open
+                    path.unlink()
         (folder / "config.yaml").write_text(config.yaml())
     except RunFolderError:
         raise
@@ -219,6 +252,7 @@ def _open_run_folder(folder: Path, config: Config) -> None:
         raise RunFolderError(
             f"the run folder {str(folder)!r} can't be written ({error.strerror}); give another --log_dir."
         ) from error
+    return False
 
 
 def parser_of(description: str, skip: Collection[str] = (), *, columns: bool = True) -> ArgumentParser:
@@ -240,7 +274,7 @@ def parser_of(description: str, skip: Collection[str] = (), *, columns: bool = T
         parser.add_method_arguments(Data, "from_frame", "data", skip={"frame", "dtype"})
     # Without what YAML can't say, and what it says elsewhere.
     left_out: set[str | int] = {"model", "data", "monitors", "plan", "init", "start", "log_dir", "dtype", *skip}
-    left_out |= {"checkpoint", "every", "overwrite"}
+    left_out |= {"checkpoint", "every", "overwrite"}  # of a run folder
     parser.add_function_arguments(sample, "sample", skip=left_out)
     parser.add_argument("--sample.dtype", type=Literal["float64", "float32"], default="float64")
     return parser
@@ -254,6 +288,9 @@ def _parser(by_formula: bool = False) -> ArgumentParser:
         what = "class_path and init_args of a subclass of ht.Model; or --formula, and --help with it."
         parser.add_argument("--model", type=Model, required=True, help=what)
     parser.add_argument("--log_dir", type=str | None, default=None, help="Run folder; null writes nothing.")
+    what = "Write the run into the run folder as it goes, so that it can go on after it was killed."
+    parser.add_argument("--checkpoint", type=bool, default=True, help=what)
+    parser.add_argument("--resume", type=bool, default=False, help="Go on with the run in the run folder.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace an earlier run in the run folder.")
     return parser
 

@@ -56,7 +56,7 @@ class Board:
         self._looks = Tier(self.governor, every=5.0, cost=0.03, most=POINTS)
         self._tables = Tier(self.governor, every=10.0, cost=0.03, most=PAGES)
         self._figures = Tier(self.governor, every=30.0, cost=0.3, most=PAGES)
-        self._warm = time.time()  # when warm-up ended
+        self._warm = time.time() - run.spent  # when warm-up ended
         self._last: Snapshot | None = None
         self._barred = 0  # sweep of the last histograms
         self._groups: dict[str, torch.Tensor] = {}
@@ -66,11 +66,12 @@ class Board:
         self._closing: Closing | None = None
         self._tags: set[str] = set()
         chains = min(int(run.settings.get("chains", CHAINS)), CHAINS)
-        self.offset, self._carried = earlier.succeeded(folder, run.earlier, chains)
+        self._first, self._carried = earlier.succeeded(folder, run.earlier + run.done, chains)
+        self.offset = max(0, self._first - run.done)  # of sweeps that are counted from the beginning of this run
         self._files: list[EventFile] = [self._opened(folder)]
         main = self._files[0]
-        main.text(self.offset, "1_run/config", texts.config(run))
-        main.text(self.offset, "1_run/model_card", texts.model_card(run))
+        main.text(self._first, "1_run/config", texts.config(run))
+        main.text(self._first, "1_run/model_card", texts.model_card(run))
         kinds = sorted({block.split("(")[0] for block in run.blocks})
         kernel = kinds[0] if len(kinds) == 1 else "ordinary"  # the model card has them all
         settings = {"model": run.model, "kernel": kernel, "seed": str(run.settings.get("seed", ""))}
@@ -79,7 +80,7 @@ class Board:
     def _opened(self, folder: Path) -> EventFile:
         file = EventFile(folder)
         again = [value for value in self._carried.get(folder, ()) if not value.tag.startswith("1_run/")]
-        file.begin(self.offset, again)
+        file.begin(self._first, again)
         return file
 
     def begin(self, window: Window) -> Watch:
@@ -90,14 +91,14 @@ class Board:
         self._files += [self._opened(self.folder / f"chain_{c}") for c in range(min(chains, CHAINS))]
         self._curves = curves = Curves(self._files, self.run, traces, chains, self.offset)
         main = self._files[0]
-        main.text(self.offset, "1_run/contents", texts.contents(run, traces, chains, POINTS + 4, self.governor.share))
+        main.text(self._first, "1_run/contents", texts.contents(run, traces, chains, POINTS + 4, self.governor.share))
         self._paths = paths("posterior", curves.tags, traces.population)
         self._charts = layout(curves.tags, traces.population, curves.bands)
         walks = any("root" in learnt for learnt in window.tuning.values())
         without = [*([] if chains > 1 else ["rhat"]), *([] if walks else ["step_scale"])]
         without += [] if run.alike else ["convergence/", "posterior/", "pooling/", "variance/", "ess_per_s"]
         main.layout(available(self._charts, None, without), closed(self._charts))
-        main.text(self.offset, "2_summary/verdict", f"**Running**: {run.sweeps} sweeps of {chains} chains have begun.")
+        main.text(self._first, "2_summary/verdict", f"**Running**: {run.sweeps} sweeps of {chains} chains have begun.")
         return traces
 
     # While a run goes on
@@ -183,7 +184,9 @@ class Board:
         point = scores.convergence(look, self._judgement) | scores.means(look, self._paths)
         if (seconds := (s.time - self._warm) * drawn / s.drawn) > 0:
             point["perf/ess_per_s"] = point["metric/ess_per_s"] = point["metric/ess_min"] / seconds
-        point["perf/eta_s"] = self.governor.passed * ((s.foreseen or self.run.sweeps) - sweep) / s.sweep
+        point["perf/eta_s"] = (
+            self.governor.passed * ((s.foreseen or self.run.sweeps) - sweep) / (s.sweep - self.run.done)
+        )
         self._scalars(sweep, point | (self._try("pooling", lambda: self._pooled(s, draws)) or {}))
 
     def _pooled(self, s: Snapshot, draws: Mapping[str, torch.Tensor], *, alone: bool = False) -> dict[str, float]:
@@ -264,7 +267,7 @@ class Board:
                 sweep = s.sweep - (s.drawn - drawn) * max(1, self.run.thin) * s.interval
                 if k == LOOKS and posterior is not None:
                     self._conclude(s, posterior)
-                elif drawn >= FEWEST and sweep > self._looks.sweep:
+                elif drawn >= FEWEST and sweep > max(self._looks.sweep, self.run.done):
                     self._see(s, sweep, drawn, 0.5 if k < LOOKS else 1.0)
                     if k < LOOKS:
                         self._histograms(sweep)  # a single one makes no picture

@@ -54,8 +54,8 @@ class Curves:
         self._blocks = block_tags(run)
         self.stride = -(-run.sweeps // POINTS)
         self._next = 0  # sweep of the next point
-        self._traced = -self.stride  # sweep of the last draw in a curve
-        self._jumped = 0  # sweep up to which jumps were measured
+        self._traced = run.done or -self.stride  # sweep of the last draw in a curve
+        self._jumped = run.done  # sweep up to which jumps were measured
         self._rates: dict[str, list[Tensor]] = {}  # since the last point
         self._scales: dict[str, float] = {}
         self._before: tuple[int, float] | None = None  # sweep and time of the last point

@@ -51,9 +51,9 @@ class TensorBoardMonitor(Monitor):
     within its share of the run's time. The last look is at all draws and parameters, as in the posterior's summary.
     What only a finished run can tell is written at its end.
 
-    A run that starts from a posterior (`start=`) whose run has the same `log_dir` continues its curves; any other run
-    takes the place of what the folder held. An error ends the part of the dashboard that it is met in, never the run:
-    `stop` warns of it.
+    A run that starts from a posterior (`start=`) whose run has the same `log_dir` continues its curves, and so does one
+    that goes on (`ht.resume`); any other run takes the place of what the folder held. An error ends the part of the
+    dashboard that it is met in, never the run: `stop` warns of it.
 
     Args:
         log_dir: the run's folder, made if need be.

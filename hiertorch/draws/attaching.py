@@ -127,7 +127,13 @@ def disagreement(posterior: Fit, model: Model, data: Data, reads: Reads, collaps
     held = {**posterior.more, **posterior.draws}
     if posterior.run.get("collapsed") is not (collapsed is not None):  # it is not known, or not what was noted
         return 0.0
-    if data.by_chain or "updated" in posterior.run or not names or not all(name in held for name in names):
+    if (
+        not posterior.n_draws
+        or data.by_chain
+        or "updated" in posterior.run
+        or not names
+        or not all(name in held for name in names)
+    ):
         return 0.0  # densities of parts of the rows, or of other rows too, have constants of their own
     at = torch.linspace(0, posterior.chains * posterior.n_draws - 1, DRAWS, dtype=torch.float64).long()
     values = {name: held[name].flatten(0, 1)[at.to(data.device)] for name in names}

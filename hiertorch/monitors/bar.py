@@ -78,7 +78,7 @@ class Bar(tqdm):
 
     monitor_interval = 0
 
-    def __init__(self, stream: TextIO, sweeps: int) -> None:
+    def __init__(self, stream: TextIO, sweeps: int, done: int = 0) -> None:
         self.phase, self.ended = "warm-up", False
         self.window: Window | None = None
         self.rhat: Finding | None = None
@@ -90,6 +90,7 @@ class Bar(tqdm):
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         super().__init__(
             total=sweeps,
+            initial=done,
             file=stream if self.terminal else _Lines(stream),
             mininterval=0.1 if self.terminal else 10.0,
             miniters=1,
@@ -133,7 +134,9 @@ class Bar(tqdm):
     def _parts(self, form: Form) -> Iterator[str]:
         measured, window = self.format_dict, self.window
         elapsed = measured["elapsed"]
-        rate = measured["rate"] or self.n / max(elapsed, 1e-9)  # sweeps a second of late, if that is known yet
+        rate = measured["rate"] or (self.n - self.initial) / max(
+            elapsed, 1e-9
+        )  # sweeps a second of late, if that is known yet
         if form.counted and not (self.stored and self.n >= self.sweeps):
             yield f"{self.n}/{self.total}"
         if self.stored:

@@ -39,6 +39,8 @@ class RunInfo:
     warmup: int = 0  # sweeps of it, at most
     thin: int = 1  # sweeps for each draw, of which those in `Window.draws` may be every second, fourth, ...
     earlier: int = 0  # sweeps of the runs that this one goes on from
+    done: int = 0  # sweeps of this run before it was stopped, if it goes on,
+    spent: float = 0.0  # and the seconds that it had been sampling
     alike: bool = True  # all chains have the same data; else they are no draws of one posterior, and nothing mixes
     rhat: float = LIMITS["r_hat"]  # that is good enough, of every parameter,
     ess: float = LIMITS["ess_bulk"]  # as are so many effective draws, of all chains together

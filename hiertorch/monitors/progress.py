@@ -74,7 +74,7 @@ class ProgressBar(Monitor):
                 text, min(WIDTH, columns(stream) or WIDTH), subsequent_indent="  ", break_on_hyphens=False
             )
             stream.write(lines.replace(TIED, " ") + "\n")
-        self._bar = Bar(stream, run.sweeps)
+        self._bar = Bar(stream, run.sweeps, run.done)
 
     def window(self, window: Window) -> None:
         """Moves the bar."""

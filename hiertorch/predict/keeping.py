@@ -25,6 +25,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.data.remake import MAKERS, Remake, packed, unpacked
 from hiertorch.data.table import Data, Reader, is_first, made_again
 from hiertorch.draws import storage
@@ -126,15 +127,31 @@ def _restore(fit: Fit, source: Source, model: Model | None) -> None:
     if "outline" in header:
         fit.outline = _outline(fit, header, tensors, model)
         fit.lacks = outlines.NO_ROWS
-        return
+    elif (found := remade(source, model, fit.fingerprint)) is not None:
+        attach(fit, *found)
+
+
+def remade(source: Source, model: Model | None, mark: Fingerprint | None) -> tuple[Model, Data] | None:
+    """Model and data as a file has them; None if it has none.
+
+    Args:
+        source: what the file has.
+        model: in place of the file's.
+        mark: of the data.
+
+    Raises:
+        DataError: that says why they can't be made again.
+    """
+    header, tensors = source
     if model is None and "why" in header:
         raise DataError(header["why"])
     if "columns" in header:
         made, data = _remake(header, tensors).again()
-        return attach(fit, made if model is None else model, data)
+        assert isinstance(made, Model) and isinstance(data, Data)
+        return made if model is None else model, data
     if "rows" in header:
-        model = _made(header, tensors) if model is None else model
-        attach(fit, model, _rows(header["rows"], tensors, fit))
+        return _made(header, tensors) if model is None else model, _rows(header["rows"], tensors, mark)
+    return None
 
 
 # Models
@@ -230,7 +247,7 @@ def _rows_of(fitted: Fitted, tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {"rows": {"name": data.name, "columns": [*data.columns], "plates": [*data.plates], "recipe": recipe}}
 
 
-def _rows(header: Mapping[str, Any], tensors: Mapping[str, Tensor], fit: Fit) -> Data:
+def _rows(header: Mapping[str, Any], tensors: Mapping[str, Tensor], mark: Fingerprint | None) -> Data:
     plates = header["plates"]
     return made_again(
         header["name"],
@@ -241,7 +258,7 @@ def _rows(header: Mapping[str, Any], tensors: Mapping[str, Tensor], fit: Fit) ->
         outlines.recipe_read(header["recipe"]),
         weights=tensors.get("weights"),
         index=_index_read(tensors["index"]),
-        mark=fit.fingerprint,
+        mark=mark,
     )
 
 

@@ -1,14 +1,16 @@
 """What a run that goes on must share with the one that was stopped, and what it may be told anew."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from hiertorch.data.fingerprint import Fingerprint
-from hiertorch.errors import DataError, ModelError, SamplingError, warn
-from hiertorch.run.checkpoint import Resumed
+from hiertorch.errors import DataError, HiertorchError, ModelError, SamplingError, warn
+from hiertorch.run.engine import Engine
 from hiertorch.run.options import Options
+from hiertorch.run.runfolder import Resumed
 from hiertorch.run.task import Task
 from hiertorch.run.until import Until
 
@@ -35,6 +37,8 @@ def facts_of(task: Task, options: Options, fallback: Sequence[str]) -> dict[str,
         "plan_text": task.info.plan_text,
         "plan_given": options.plan is not None and not fallback,
         "chains": task.schedule.chains,
+        "compiled": task.compiled,
+        "earlier": task.info.earlier,
         "data": task.plan.data.fingerprint.to_json(),
         "versions": task.info.settings["versions"],
         "fallback": list(fallback),
@@ -42,23 +46,66 @@ def facts_of(task: Task, options: Options, fallback: Sequence[str]) -> dict[str,
 
 
 def resumed_options(there: Resumed, changed: Mapping[str, Any]) -> Options:
-    """Those of the run, with what is to be another.
+    """Those of the run, with what is to be another. What can't be may be said again.
 
     Raises:
         SamplingError: for an option that can't change while a run goes on.
     """
     known = dict(there.facts["options"])
-    if unknown := [name for name in changed if name not in ANEW]:
-        raise SamplingError(
-            f"{unknown[0]}= can't be another while a run goes on; resume takes {', '.join(ANEW)}. For other settings "
-            "start a new run."
-        )
+    came_to = {**there.facts["looks"]["schedule"], "compile": there.facts["compiled"]}  # where it was left open
+    changed = dict(changed)
+    for name in [name for name in changed if name not in ANEW]:
+        now = _written(name, changed.pop(name))
+        if now is not None and now not in [facts[name] for facts in (known, came_to) if name in facts]:
+            raise SamplingError(
+                f"{name}= can't be another while a run goes on; resume takes {', '.join(ANEW)}. For other settings "
+                "start a new run."
+            )
     if there.facts["plan_given"] and changed.get("plan") is None:
         raise SamplingError(f"the run in {there.folder} was given a plan=; give resume the same one.")
     dtype = {"float32": torch.float32, "float64": torch.float64}[known.pop("dtype")]
     until = known.pop("until")
     goal = None if until is None else Until(**until)
     return Options(**{**known, "until": goal, "dtype": dtype, "checkpoint": there.folder, **changed})
+
+
+def continued(task: Task, there: Resumed) -> Task:
+    """A task that goes on: what monitors are told has what there was before."""
+    seconds = there.facts["seconds"]
+    info = replace(
+        task.info,
+        earlier=there.facts["earlier"],
+        done=there.facts["done"],
+        spent=seconds["sampling"] + seconds["judging"],
+    )
+    return replace(task, info=info)
+
+
+def restore(engine: Engine, there: Resumed, device: torch.device) -> None:
+    """Puts an engine where a run was stopped.
+
+    Raises:
+        DataError: if the state is none of this engine's.
+    """
+    try:
+        engine.restore({name: x.to(device) for name, x in there.engine.items()})
+    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, HiertorchError):
+            raise
+        made = there.facts["versions"].get("hiertorch")
+        raise DataError(
+            f"the state in {there.folder}, which hiertorch {made} has written, does not fit the engine of its run "
+            f"({type(error).__name__}: {error}): begin the run again."
+        ) from error
+
+
+def _written(name: str, value: object) -> object:
+    """An option as a state has it."""
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if name == "keep" and value is not None:
+        return [value] if isinstance(value, str) else list(value)  # type: ignore[call-overload]
+    return value
 
 
 def check_same(there: Resumed, now: Mapping[str, Any]) -> None:

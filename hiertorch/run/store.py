@@ -3,7 +3,7 @@
 docs/decisions.md: Stored draws are thinned in a new room.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -91,13 +91,23 @@ class Store:
         """The first `end` stored draws are there."""
         self._held.number = end
 
-    def restore(self, draws: Mapping[str, Tensor], log_density: Tensor, interval: int, made: int) -> None:
-        """Goes on from stored draws `(chains, draws, size, *event)`, every `interval`-th of those that were made."""
-        number = log_density.shape[1]
+    def restore(
+        self, parts: Iterable[tuple[Mapping[str, Tensor], Tensor]], number: int, interval: int, made: int
+    ) -> None:
+        """Goes on from stored draws.
+
+        Args:
+            parts: draws that follow one another, `(chains, draws, size, *event)`, with their log densities.
+            number: of all of them,
+            interval: every so many-th of those
+            made: that there were.
+        """
         if number > len(self._held.log_density):
             self._held = self._held.wider(number)
-        if number:
-            self.fill({name: x.movedim(1, 0) for name, x in draws.items()}, log_density.mT, 0)
+        at = 0
+        for draws, log_density in parts:
+            self.fill({name: x.movedim(1, 0) for name, x in draws.items()}, log_density.mT, at)
+            at += log_density.shape[1]
         self._held.number, self._held.interval, self._made = number, interval, made
 
     def draws(self) -> dict[str, Tensor]:

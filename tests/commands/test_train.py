@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from builders import script
 
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE
 from hiertorch.run.independence import Independence
+from hiertorch.run.runfolder import Lock
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 ROOT = Path(__file__).parents[2]
@@ -128,17 +130,83 @@ def test_what_was_drawn_before_the_end_is_in_the_folder(what, status, folder, pr
 
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize(("what", "status"), [("SIGINT", 130), ("SIGTERM", 143), (KeyError("x"), 1)])
-def test_ended_in_the_warm_up_there_is_no_folder(what, status, before, folder, pressed, capsys):
+def test_ended_before_its_first_window_there_is_no_folder(what, status, before, folder, pressed, capsys):
     if before:
         (folder / "out").mkdir()
         (folder / "out" / "notes.txt").write_text("mine")
-    pressed(10, what)
+    pressed(0, what)
     assert TRAIN.main(["--config", "fit.yaml"]) == status
     printed = capsys.readouterr()
     assert "in the warm-up: nothing was drawn, and nothing is kept." in printed.err and printed.out == ""
     assert "nan" not in (printed.out + printed.err).lower()
     left = [path for path in (folder / "out").rglob("*") if path.is_file()]
     assert (folder / "out").exists() == before and [path.name for path in left] == ["notes.txt"] * before
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "sweeps"),
+    [
+        ("SIGTERM", 143, 10),
+        pytest.param("SIGINT", 130, 40, marks=pytest.mark.slow),
+        pytest.param(KeyError("x"), 1, 40, marks=pytest.mark.slow),
+    ],
+)
+def test_what_was_stopped_goes_on_to_the_same_files(what, status, sweeps, folder, pressed, capsys):
+    pressed(1_000, what)  # never: what is learnt in warm-up follows its windows
+    assert TRAIN.main(["--config", "fit.yaml", "--log_dir", "whole"]) == 0
+    pressed(sweeps, what)
+    assert TRAIN.main(["--config", "fit.yaml"]) == status
+    said = capsys.readouterr()
+    assert "--resume true goes on from there" in said.err + said.out
+    assert TRAIN.main(["--config", "fit.yaml"]) == 1
+    assert "holds an earlier run (checkpoint)" in (said := capsys.readouterr().err) and "--resume true" in said
+    assert TRAIN.main(["--config", "fit.yaml", "--resume", "true"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "dashboard:  python scripts/dashboard.py out"
+    one, other = (Posterior.load(folder / name / DRAWS_FILE) for name in ("whole", "out"))
+    assert not other.interrupted and all(torch.equal(x, other.draws[name]) for name, x in one.draws.items())
+    tables, configs = ([(folder / name / file).read_text() for name in ("whole", "out")]
+                       for file in ("summary.csv", "config.yaml"))  # fmt: skip
+    assert tables[0] == tables[1] and configs[0] == configs[1].replace("log_dir: out", "log_dir: whole")
+
+
+def test_a_run_that_has_ended_goes_on_to_more_draws(folder, capsys):
+    assert TRAIN.main(["--config", "fit.yaml", "--resume", "true"]) == 0  # there is none: it begins
+    short = Posterior.load(folder / "out" / DRAWS_FILE)
+    assert TRAIN.main(["--config", "out/config.yaml", "--resume", "true", "--sample.draws", "30"]) == 0
+    long = Posterior.load(folder / "out" / DRAWS_FILE)
+    assert (short.n_draws, long.n_draws) == (20, 30)
+    assert all(torch.equal(x, long.draws[name][:, :20]) for name, x in short.draws.items())
+    assert "draws: 30" in Path("out/config.yaml").read_text() and "resume" not in Path("out/config.yaml").read_text()
+
+
+def test_what_can_not_go_on_is_one_sentence_and_costs_nothing(folder, pressed, capsys):
+    pressed(40, "SIGTERM")
+    assert TRAIN.main(["--config", "fit.yaml"]) == 143
+    before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    for option, status, sentence in (
+        ("--log_dir=null", 2, "resume: expected a run folder to go on in, found no log_dir"),
+        ("--checkpoint=false", 2, "resume: expected a run folder to go on in, found checkpoint: false"),
+        ("--sample.seed=4", 1, "seed= can't be another while a run goes on"),
+        ("--sample.chains=5", 1, "chains= can't be another while a run goes on"),
+        ("--data.predictors=[]", 1, ""),
+    ):
+        assert TRAIN.main(["--config", "fit.yaml", "--resume", "true", option]) == status
+        assert capsys.readouterr().err.startswith(f"error: {sentence}")
+        assert before == {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+
+
+def test_a_run_that_goes_on_elsewhere_is_left_alone(folder, capsys):
+    with Lock(folder / "out" / "checkpoint"):
+        (folder / "out" / DRAWS_FILE).write_text("mine")
+        assert TRAIN.main(["--config", "fit.yaml", "--overwrite", "true"]) == 1
+        assert (folder / "out" / DRAWS_FILE).exists()
+    assert "another run is going on in" in capsys.readouterr().err
+
+
+def test_without_a_checkpoint(folder, capsys):
+    assert TRAIN.main(["--config", "fit.yaml", "--checkpoint", "false"]) == 0
+    assert not (folder / "out" / "checkpoint").exists()
 
 
 def test_without_a_run_folder(folder, capsys):

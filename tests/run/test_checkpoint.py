@@ -3,11 +3,13 @@
 import errno
 import multiprocessing
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.distributions import HalfNormal, Normal
@@ -19,8 +21,8 @@ from hiertorch.model.latent import Values
 from hiertorch.models import Crossed, VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
 from hiertorch.posterior import Posterior
-from hiertorch.run.checkpoint import LOCK, STATE, Lock
-from hiertorch.run.checkpoint import RUN as KIND
+from hiertorch.run.runfolder import DRAWS, LOCK, SOURCE, STATE, Lock
+from hiertorch.run.runfolder import RUN as KIND
 
 RUN: dict[str, Any] = {"progress": False, "compile": False, "seed": 3}
 
@@ -121,7 +123,7 @@ def test_where_draws_are_thinned_one_file_takes_the_place_of_all(tmp_path: Path)
     assert_same(ht.resume(f"{folder}-4", Few(), data, progress=False, every=0.0), whole)
     content, _ = archive.read(folder / STATE, KIND)
     shards = [name for name, _ in content["run"]["shards"]]  # type: ignore[index]
-    assert {path.name for path in folder.iterdir()} == {STATE, LOCK, *shards}
+    assert {path.name for path in folder.iterdir()} == {STATE, SOURCE, LOCK, *shards}
     assert shards[0] != "draws-000001.safetensors"
     assert "total" in ht.resume(folder, Few(), data, progress=False).draws  # which is derived again
 
@@ -160,10 +162,67 @@ def test_a_longer_run_begins_with_the_shorter_one(there: Path) -> None:
     assert all(torch.equal(x, again.draws[name]) for name, x in long.draws.items())
 
 
-def test_what_was_stopped_knows_its_model_when_it_is_given(there: Path) -> None:
-    posterior = Posterior.load(there, model=intercepts("gaussian"), data=rows("gaussian"))
-    assert posterior.interrupted and posterior.n_draws > 0 and posterior.run["status"] == "unfinished"
+def test_a_folder_has_its_model_and_data(there: Path) -> None:
+    posterior = Posterior.load(there)
+    assert posterior.interrupted and posterior.run["status"] == "unfinished"
     assert 25 <= posterior.n_draws < 100 and posterior.criterion("waic").elpd < 0.0
+    whole = resumed(shutil.copytree(there, there.with_name("other")))
+    assert_same(ht.resume(there, progress=False), whole)
+    with pytest.raises(DataError, match="data and no model"):
+        ht.resume(there, data=rows("gaussian"))
+    with pytest.raises(ModelError, match="another latents or priors"):
+        ht.resume(there, OTHERS["prior"][0])
+
+
+def test_a_folder_of_a_formula_goes_on_alone(tmp_path: Path) -> None:
+    folder, data = tmp_path / "run", rows("gaussian")
+    frame = pd.DataFrame({"y": data.y.numpy(), "x": data.columns["x"].numpy(), "g": np.repeat(list("abcdefghijkl"), 6)})
+    settings: dict[str, Any] = {**RUN, "chains": 4, "draws": 60, "warmup": 30}
+    model, read = ht.formula("y ~ x + (1 | g)", frame)
+    whole = ht.sample(model, read, **settings, checkpoint=folder, every=0.0, monitors=[Copies(folder, {3})])
+    assert_same(ht.resume(f"{folder}-3", progress=False), whole)
+
+
+def test_a_model_that_can_not_be_made_again_is_to_be_given(tmp_path: Path) -> None:
+    class Here(Few):
+        """y ~ Normal(mu, sigma), where nobody finds it."""
+
+    folder = tmp_path / "run"
+    settings: dict[str, Any] = {**RUN, "chains": 4, "draws": 40, "warmup": 30, "collapse": False}
+    whole = ht.sample(Here(), rows("gaussian"), **settings, checkpoint=folder)
+    with pytest.raises(DataError, match=r"made inside of a function.*give them, ht\.resume\("):
+        ht.resume(folder)
+    assert_same(ht.resume(folder, Here(), progress=False), whole)
+
+
+def test_what_a_run_started_from_is_counted_after_it_was_stopped(tmp_path: Path) -> None:
+    model, data, folder = intercepts("gaussian"), rows("gaussian"), tmp_path / "run"
+    settings: dict[str, Any] = {"progress": False, "compile": False, "chains": 4, "draws": 40}
+    first = ht.sample(model, data, seed=1, warmup=40, **settings)
+    whole = ht.sample(model, data, seed=2, start=first, checkpoint=folder, every=0.0, monitors=[Copies(folder, {2})],
+                      **settings)  # fmt: skip
+    again = ht.resume(f"{folder}-2", progress=False)
+    assert_same(again, whole)
+    assert again.run["sweeps"] == first.run["sweeps"] + whole.run["warmup"] + 40 * whole.run["thin"]
+
+
+@pytest.mark.slow
+def test_curves_go_on_where_the_state_is(tmp_path: Path) -> None:
+    """Every tag has each of its steps once, over both parts of the run, though the first wrote beyond the state."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
+    folder, board = tmp_path / "run", tmp_path / "board"
+    settings: dict[str, Any] = {**RUN, "chains": 4, "draws": 200, "warmup": 100, "collapse": False, "thin": 1}
+    ht.sample(intercepts("gaussian"), rows("gaussian"), **settings, checkpoint=folder, every=0.0, log_dir=board,
+              monitors=[Copies(folder, {4})])  # fmt: skip
+    done = archive.read(Path(f"{folder}-4") / STATE, KIND)[0]["run"]["done"]  # type: ignore[index]
+    again = ht.resume(f"{folder}-4", progress=False, log_dir=board)
+    for part in (board, board / "chain_0"):
+        found = accumulator(str(part)).Reload()
+        for tag in found.Tags()["scalars"]:
+            steps = [one.step for one in found.Scalars(tag)]
+            assert steps == sorted(set(steps)) and steps[-1] <= again.run["sweeps"], tag
+    steps = [one.step for one in accumulator(str(board / "chain_0")).Reload().Scalars("trace/mu_alpha")]
+    assert min(steps) <= 50 and 0 < len([step for step in steps if step < done]) < len(steps)
 
 
 OTHERS: Mapping[str, tuple[VaryingIntercepts, ht.Data, dict[str, Any], type[Exception], str]] = {
@@ -229,7 +288,24 @@ def pickled(folder: Path) -> None:
     torch.save({"draws": torch.zeros(3)}, shard(folder))
 
 
-@pytest.mark.parametrize("spoil", [cut, flipped, pickled, lambda folder: shard(folder).unlink()])
+def zipped(folder: Path) -> None:
+    with zipfile.ZipFile(shard(folder), "w") as file:
+        file.writestr("draws.pkl", b"cos\nsystem\n(S'touch owned'\ntR.")
+
+
+def of_another_run(folder: Path) -> None:
+    header, tensors = archive.read(shard(folder), DRAWS)
+    archive.write(shard(folder), DRAWS, {**header, "token": "0" * 16}, tensors)
+
+
+def shortened(folder: Path) -> None:
+    header, tensors = archive.read(shard(folder), DRAWS)
+    archive.write(shard(folder), DRAWS, header, {name: x[:, :-1] for name, x in tensors.items()})
+
+
+@pytest.mark.parametrize(
+    "spoil", [cut, flipped, pickled, zipped, of_another_run, shortened, lambda folder: shard(folder).unlink()]
+)
 def test_a_file_of_draws_that_is_damaged_is_named(spoil: Any, there: Path) -> None:
     name = shard(there).name
     spoil(there)
