@@ -63,7 +63,8 @@ def coefficients(fit: Fit) -> dict[str, Tensor]:
         x = held[name].flatten(2)
         entries = said.get(name) or parameter_texts(name, _axes(latent, fit.fitted.data, held[name].shape[3:]))
         found |= {entry: x[:, :, k] for k, entry in enumerate(entries)}
-    return found
+    made = {name: held[name].flatten(2) for name in said if name in model.derived and name in held}
+    return {entry: x[:, :, k] for name, x in made.items() for k, entry in enumerate(said[name])} | found
 
 
 def ranef(fit: Fit, ci_prob: float = summaries.CI_PROB) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from hiertorch.formulas.predictors import Effects, Predictor, latent_of, root_of
 from hiertorch.formulas.priors import Following, Unit
 from hiertorch.formulas.shrinkage import Scope, Shrinkage, shrinkage_of
 from hiertorch.formulas.source import source
+from hiertorch.formulas.thresholds import Thresholds
 from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Derived, Latent, Values
 from hiertorch.model.ordering import Ordered
@@ -43,7 +44,9 @@ class FormulaModel(Designed):
 
     Its latents: `mu`, the intercept; `beta`, with the terms' labels; for each grouping g `sigma_g`, `L_g` where effects
     are correlated (and `rho_g`, their correlations, in the posterior) and `effects_g`; and those of the family. Effects
-    of one block of a grouping are correlated, those of two blocks are not: L_g_2 is the second block's.
+    of one block of a grouping are correlated, those of two blocks are not: L_g_2 is the second block's. Of ordered
+    categories `centred_cuts_y` are thresholds for a row at the means of columns, which have the prior, and `cuts_y`, in
+    the posterior, those at columns of 0; with a prior for `cuts_y` there are none but these.
 
     Args:
         encoding: of the formula on the fitted rows.
@@ -72,6 +75,7 @@ class FormulaModel(Designed):
             one.parameter: Unit(family, one.offset, latent_of(one.parameter), one.intercept, one.column)
             for one in self._others
         }
+        self._thresholds: Thresholds | None = None
         given = dict(priors or {})
         named = [one.called("beta") for one in encoding.predictors if one.labels]
         self._shrinkage = {name: found for name in named if (found := shrinkage_of(name, given.get(name)))}
@@ -110,10 +114,13 @@ class FormulaModel(Designed):
                 f"thresholds take the place of the intercept in {self.family!r}, and the formula leaves it out: write "
                 f"{self.encoding.response} ~ 1 + ..., without 0."
             )
-        ready = self.family.latents[self.family.thresholds]
+        name = self.family.thresholds
+        ready = self.family.latents[name]
         labels, ascending = tuple(map(str, ready.axes[0])), isinstance(ready.prior, Ordered)
-        role = "ordered thresholds" if ascending else "thresholds"
-        self._follow(self.family.thresholds, Following(role, one.column, labels, (unit,)))
+        if name not in given and (found := Thresholds.of(name, one)):
+            setattr(self, name, Derived(found, labels=labels))
+            self._thresholds, name = found, found.latent
+        self._follow(name, Following("ordered thresholds" if ascending else "thresholds", None, labels, (unit,)))
         self._add_coefficients(one, unit, given)
 
     def _add_coefficients(self, one: Predictor, unit: Unit, given: dict[str, object]) -> None:
@@ -210,11 +217,13 @@ class FormulaModel(Designed):
         return self.family.distribution(self.linear_predictor(v, data), self.row_parameters(v, data), data)
 
     def row_parameters(self, v: Values, data: Data) -> Values:
-        """With those that have a predictor of their own, `(chains, rows)`."""
+        """With those that have a predictor of their own, `(chains, rows)`, and thresholds as they meet eta."""
         made = {
             latent_of(one.parameter): self.inverses[one.parameter](self._predictor(one, v, data))
             for one in self._others
         }
+        if self._thresholds:
+            made[self._thresholds.name] = self._thresholds(v, data)
         return _Rows(v, made) if made else v
 
     def design(self) -> Design:
@@ -227,7 +236,7 @@ class FormulaModel(Designed):
         """
         found = {}
         if cuts := self.family.thresholds:
-            found[cuts] = [str(label) for label in self.latents[cuts].axes[0]]
+            found[cuts] = [str(label) for label in self.family.latents[cuts].axes[0]]
         for one in self.encoding.predictors:
             prefix = f"{one.parameter}_" if one.parameter else ""
             if one.intercept:
@@ -238,7 +247,7 @@ class FormulaModel(Designed):
 
     def source(self, data: Data) -> str:
         """The same model as a class that one can read, run and change; priors are in numbers, for these data."""
-        return source(self, self.encoding, self.family, self.inverses, data)
+        return source(self, self.encoding, self.family, self.inverses, self._thresholds, data)
 
     def extra_repr(self) -> str:
         """The formula, the family, and every latent with its prior and entries, one a line."""

@@ -12,6 +12,7 @@ from hiertorch.families import Family, Link
 from hiertorch.formulas.design import Encoding
 from hiertorch.formulas.predictors import Effects, Predictor, latent_of, root_of
 from hiertorch.formulas.shrinkage import Written
+from hiertorch.formulas.thresholds import Thresholds
 from hiertorch.model import checks
 from hiertorch.model.distributions import EntryWise
 from hiertorch.model.model import Model
@@ -45,7 +46,12 @@ BLOCKS = """def blocks(*roots):
 
 
 def source(
-    model: Model, encoding: Encoding, family: Family, inverses: Mapping[str, Callable[[Tensor], Tensor]], data: Data
+    model: Model,
+    encoding: Encoding,
+    family: Family,
+    inverses: Mapping[str, Callable[[Tensor], Tensor]],
+    thresholds: Thresholds | None,
+    data: Data,
 ) -> str:
     """A class `FromFormula` with the latents, priors in numbers, and likelihood of a formula's model on these data. It
     is fitted to the same data and has the same density.
@@ -55,13 +61,14 @@ def source(
         encoding: of the formula.
         family: of the rows.
         inverses: other parameter of the rows -> from its predictor to it.
+        thresholds: that are made of latents, if there are any.
         data: the rows that are fitted, which the priors follow.
     """
     reads, _ = checks.inspect(model, data, prior_only=True)
     head = HEAD.format(formula=encoding.parts.text)
     if any(one.roots and one.roots[0] != slice(0, len(one.labels)) for one in encoding.effects):
         head = head.replace("class FromFormula", f"{BLOCKS}class FromFormula")
-    lines = [f"from types import SimpleNamespace\n\n{head}" if inverses else head]
+    lines = [f"from types import SimpleNamespace\n\n{head}" if inverses or thresholds else head]
     effects = {f"effects_{one.name}": one for one in encoding.effects}
     for name, latent in model.latents.items():
         labels = "" if latent.labels is None else f", labels={[[str(x) for x in axis] for axis in latent.axes]!r}"
@@ -83,9 +90,11 @@ def source(
     if family.several:
         each = ", ".join(f"eta_{k + 1}" for k in range(len(own)))
         lines.append(f"        eta = torch.stack(torch.broadcast_tensors({each}), -1)")
-    if others:
-        inverse: dict[object, str] = {torch.exp: "{}.exp()", torch.sigmoid: "{}.sigmoid()", torch.positive: "{}"}
-        made = {latent_of(name): inverse[own].format(name) for name, own in inverses.items()}
+    inverse: dict[object, str] = {torch.exp: "{}.exp()", torch.sigmoid: "{}.sigmoid()", torch.positive: "{}"}
+    made = {latent_of(name): inverse[own].format(name) for name, own in inverses.items()}
+    if thresholds:
+        made[thresholds.name] = thresholds.code(data)
+    if made:
         each = ", ".join(f"{name}={made.get(name, f'v.{name}')}" for name in family.latents)
         lines.append(f"        v = SimpleNamespace({each})")
     lines.append("        return self.family.distribution(eta, v, data)")

@@ -1,5 +1,7 @@
 """Ordered responses in formulas: how they are coded, thresholds in place of an intercept, and probabilities."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,24 +37,48 @@ def frame():
 def test_categories_that_occur_are_coded_in_order(frame, family):
     for name, labels in (("y", WORDS), ("n", ["1", "2", "3"])):
         model, data = ht.formula(f"{name} ~ x + (1 | g)", frame, family=family)
-        assert list(model.latents) == ["cuts_y", "beta", "sigma_g", "effects_g"]
+        assert [*model.latents] == ["centred_cuts_y", "beta", "sigma_g", "effects_g"] and [*model.derived] == ["cuts_y"]
         assert model.family.categories == tuple(labels) and data.y.tolist() == (frame["n"] - 1).tolist()
-        assert model.latents["cuts_y"].axes == ((f"{labels[0]}|{labels[1]}", f"{labels[1]}|{labels[2]}"),)
+        assert model.latents["centred_cuts_y"].axes == ((f"{labels[0]}|{labels[1]}", f"{labels[1]}|{labels[2]}"),)
         assert model.check(data) == []
 
 
-def test_density_by_scipy(frame):
-    """And the prior of thresholds is as wide as that of an intercept: 2.5 |1, mean(x) / sd(x)|."""
-    model, data = ht.formula("y ~ x", frame, family="cumulative")
-    cuts, beta = torch.tensor([[[-0.4, 1.1]]], dtype=torch.float64), torch.tensor([[[0.7]]], dtype=torch.float64)
-    below = stats.logistic.cdf(np.array([-0.4, 1.1]) - 0.7 * frame["x"].to_numpy()[:, None])
-    p = np.diff(np.c_[np.zeros(60), below, np.ones(60)], axis=1)
-    found = model.log_likelihood({"cuts_y": cuts, "beta": beta}, data)[0]
-    np.testing.assert_allclose(found, np.log(p[np.arange(60), frame["n"] - 1]), rtol=1e-9)
-    ratio = frame["x"].mean() / frame["x"].std()
-    each = stats.norm(0, 2.5 * np.hypot(1, ratio)).logpdf([-0.4, 1.1]).sum()
-    own = each + np.log(2.0) + stats.norm(0, 2.5 / frame["x"].std()).logpdf(0.7)
-    assert float(model.log_prior({"cuts_y": cuts, "beta": beta}, data)[0]) == pytest.approx(own)
+LAWS = {"cumulative": math.log(2.0), "sratio": 0.0}
+"""Family -> what the prior density of two thresholds in order is more than that of two alone."""
+
+
+@pytest.mark.parametrize("family", LAWS)
+@pytest.mark.parametrize("text", ["y ~ x", "y ~ x + offset(far)", "y ~ offset(far)", "y ~ 1"])
+def test_density_by_scipy(frame, text, family):
+    """Thresholds have their prior, Normal(0, 2.5), for a row at the means of columns and offset, wherever these lie."""
+    frame = frame.assign(far=frame["x"] - 300.0)
+    model, data = ht.formula(text, frame, family=family)
+    columns = {"x": "x" in text, "far": "far" in text}
+    name = "centred_cuts_y" if any(columns.values()) else "cuts_y"
+    v = {name: torch.tensor([[[-0.4, 1.1]]], dtype=torch.float64)}
+    v |= {"beta": torch.tensor([[[0.7]]], dtype=torch.float64)} if columns["x"] else {}
+    eta = 0.7 * columns["x"] * frame["x"] + columns["far"] * frame["far"]
+    cuts = np.array([-0.4, 1.1]) + eta.mean()
+    below = stats.logistic.cdf(cuts - eta.to_numpy()[:, None])
+    low, high = below.T
+    p = [low, high - low, 1 - high] if family == "cumulative" else [low, (1 - low) * high, (1 - low) * (1 - high)]
+    found = model.log_likelihood(v, data)[0]
+    np.testing.assert_allclose(found, np.log(np.stack(p, 1)[np.arange(60), frame["n"] - 1]), rtol=1e-9)
+    own = stats.norm(0, 2.5).logpdf([-0.4, 1.1]).sum() + LAWS[family]
+    own += stats.norm(0, 2.5 / frame["x"].std()).logpdf(0.7) if columns["x"] else 0.0
+    assert float(model.log_prior(v, data)[0]) == pytest.approx(own)
+    if name != "cuts_y":
+        np.testing.assert_allclose(model.derived["cuts_y"](model.values(v), data)[0, 0], cuts, rtol=1e-12)
+
+
+def test_a_prior_of_thresholds_is_theirs_where_columns_are_zero(frame):
+    model, data = ht.formula("y ~ x", frame, family="cumulative", priors={"cuts_y": "Normal(0, 4)"})
+    v = {"cuts_y": torch.tensor([[[-0.4, 1.1]]], dtype=torch.float64)}
+    v |= {"beta": torch.tensor([[[0.7]]], dtype=torch.float64)}
+    first = stats.logistic.logcdf(-0.4 - 0.7 * frame["x"].to_numpy())
+    found = model.log_likelihood(v, data)[0].numpy()
+    np.testing.assert_allclose(found[frame["n"] == 1], first[frame["n"] == 1], rtol=1e-9)
+    assert not model.derived and list(model.latents) == ["cuts_y", "beta"]
 
 
 def test_priors_of_thresholds_are_put_in_order(frame):
@@ -60,10 +86,13 @@ def test_priors_of_thresholds_are_put_in_order(frame):
     prior = model.latents["cuts_y"].prior
     assert isinstance(prior, Ordered) and prior.size == 2 and float(prior.base.scale) == 4.0
     assert model.check(data) == []
-    model, data = ht.formula("y ~ x", frame, family="acat", priors={"cuts_y[low|middle]": Normal(0.0, 4.0)})
-    assert model.check(data) == []
+    centred = "centred_cuts_y[low|middle]"
+    model, data = ht.formula("y ~ x", frame, family="acat", priors={centred: Normal(0.0, 4.0)})
+    assert model.check(data) == [] and ht.priors(model)["prior"]["centred_cuts_y"].startswith("Normal(0, 2.5)")
     with refused(ModelError, "has one prior for all of its entries"):
-        ht.formula("y ~ x", frame, family="cumulative", priors={"cuts_y[low|middle]": "Normal(0, 4)"})
+        ht.formula("y ~ x", frame, family="cumulative", priors={centred: "Normal(0, 4)"})
+    with refused(ModelError, "Did you mean 'centred_cuts_y'"):
+        ht.formula("y ~ x", frame, family="acat", priors={"cuts_y[low|middle]": "Normal(0, 4)"})
 
 
 @pytest.mark.parametrize(
@@ -102,6 +131,13 @@ def test_probabilities_of_categories_are_predicted(fitted, frame):
     first = stats.logistic.cdf((fitted["cuts_y"][..., 0] - eta).numpy())
     np.testing.assert_allclose(found.draws[:, :, 1, 0], first, rtol=1e-6)
     assert set(fitted.predict(rows, kind="response", seed=1).draws.unique().tolist()) <= {0.0, 1.0, 2.0}
+
+
+def test_without_rows_thresholds_are_the_same(fitted, frame, tmp_path):
+    fitted.save(tmp_path / "p", data=False)
+    rows = frame[["x", "g"]].iloc[[4, 30]]
+    found = ht.Posterior.load(tmp_path / "p").predict(rows, kind="probability")
+    torch.testing.assert_close(found.draws, fitted.predict(rows, kind="probability").draws)
 
 
 def test_probabilities_of_conditioned_groups(fitted, frame):

@@ -25,6 +25,7 @@ CASES = [
     ("y ~ x + (x | h) + (0 + z | h)", {"sigma": "~ z + (1 | h)"}),
     ("y ~ x + (1 |i| h)", {"sigma": "~ z + (1 |i| h)"}),
     ("kind ~ x + (1 | h)", {"family": "acat"}),
+    ("kind ~ x + offset(z)", {"family": "cumulative"}),
     ("kind ~ x + (x | h)", {"family": "categorical", "mu_c": "~ 0"}),
     ("`A level` ~ x + (1 |i| h)", {"family": ht.families.Categorical([*"uvwxyz"], "w")}),
     ("spaced ~ 1", {"family": "categorical"}),
