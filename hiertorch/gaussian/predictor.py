@@ -13,7 +13,7 @@ sampler slower, never wrong.
 
 import threading
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from math import prod
+from math import isinf, prod
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,7 @@ from hiertorch.gaussian.edges import check_edges
 from hiertorch.gaussian.logarithms import Logarithms
 from hiertorch.gaussian.slots import MOST_NUMBERS, MOST_SLOTS, Slots
 from hiertorch.model.censoring import uncut
+from hiertorch.model.intervals import plain_bounds
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
 from hiertorch.model.reads import Reads
@@ -139,12 +140,21 @@ def find_predictor(
         found = natural(uncut(model.likelihood(Values(dict(values), tuple(model.latents)), data)))
         return found.expand(len(next(iter(values.values()))), data.n_rows)
 
+    def is_open(name: str) -> bool:
+        """Whether the numbers of a latent are those above one of them, or below."""
+        ends = plain_bounds(reads.distributions[name])
+        return ends is not None and isinf(ends[0]) != isinf(ends[1])
+
+    def by_density() -> Predictor:
+        first = effects or sorted(normal)
+        return _by_density(density, drawn, first, candidates, normal, model, data, apart, is_open)
+
     candidates = [*effects, *(name for name in names if name not in effects)]
     codes = {n: data[plate] for n in effects for plate in [str(model.latents[n].plate)] if plate not in several}
     apart = [name for name in effects if name not in codes]
     if natural is None:
         check_edges(model, data, normal)
-        return _by_density(density, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
+        return by_density()
     try:
         found = _by_link(by_link, natural, drawn, effects, candidates, normal, model, data, codes, apart)
         if bare is reads.response or found.moving is not None or not shift:
@@ -157,7 +167,7 @@ def find_predictor(
             raise
         check_edges(model, data, normal)
         try:
-            return _by_density(density, drawn, effects or sorted(normal), candidates, normal, model, data, apart)
+            return by_density()
         except NotAffine:
             raise reason from None
 
@@ -270,9 +280,14 @@ def _by_density(
     model: Model,
     data: Data,
     apart: Sequence[str],
+    is_open: Callable[[str], bool],
 ) -> Predictor:
     """Columns as ratios of derivatives of log densities, which are those of eta where a row has one predictor: they are
     the same at all draws from the prior. The largest of a row's effects has the column 1.
+
+    What else rows read shifts sites. A number from 0 on does so only where it takes part in eta of some rows, as the
+    gap of two thresholds does: else it is a dispersion or a shape, whose posterior may go on for long, where what it
+    does to sites has long ended. docs/decisions.md: Dispersions shift no sites.
     """
     slopes = {name: x.nan_to_num(0.0, 0.0, 0.0) for name, x in slopes_along(terms, drawn, candidates, apart).items()}
     own = torch.cat([slopes[name] for name in effects], 2)  # (places, rows, numbers)
@@ -281,19 +296,23 @@ def _by_density(
     reference = own[:, row, number]  # (places, rows)
     place = reference.abs().argmax(0)
     at = reference[place, row]
-    columns, others = {}, []
+    columns, others, shifting = {}, list[str](), list[str]()
     for name, slope in slopes.items():
         ratio = torch.where((at != 0).unsqueeze(1), slope[place, row] / torch.where(at == 0, 1.0, at).unsqueeze(1), 0.0)
         gap = (slope - ratio * reference.unsqueeze(2)).abs()
-        if bool((gap <= CLOSE * (slope.abs() + (ratio * reference.unsqueeze(2)).abs() + gap.new_tensor(1e-9))).all()):
+        same = gap <= CLOSE * (slope.abs() + (ratio * reference.unsqueeze(2)).abs() + gap.new_tensor(1e-9))
+        if bool(same.all()):
             columns[name] = ratio
         elif name in effects:
             raise NotAffine(f"rows do not read {name!r} by one linear predictor")
         elif name in normal:
             others.append(name)
-    shifting = tuple(name for name, slope in slopes.items() if name not in columns and bool((slope != 0).any()))
+        if name not in columns and bool((slope != 0).any()):
+            somewhere = bool((same.all(0) & (ratio.abs() > CLOSE)).any())
+            if somewhere or not is_open(name):
+                shifting.append(name)
     columns, slots = _split(columns, apart, model, data)
-    return Predictor(data.y.new_zeros(data.n_rows), columns, slots, tuple(others), shifting)
+    return Predictor(data.y.new_zeros(data.n_rows), columns, slots, tuple(others), tuple(shifting))
 
 
 def columns_along(
