@@ -115,7 +115,7 @@ def _fitted(
     plan = choose(model, data, options.plan, collapse=options.collapse, prior_only=options.prior_only)
     notes = fallback if there is None else there.facts["fallback"]
     if there is not None and notes:
-        plan = make_plan(analyse(model, data, plan.structure.reads), None, *notes)
+        plan = make_plan(analyse(model, data.in_memory(), plan.structure.reads), None, *notes)
     task = settled(model, plan, options)
     if there is not None:
         check_same(there, facts_of(task, options, notes))
@@ -177,7 +177,7 @@ def _again(
     """The run with ordinary moves, and why."""
     plan, why = task.plan, str(cause)
     notes = (why, "") if plan.surrogate is None else (plan.note, why)
-    ordinary = make_plan(analyse(model, data, plan.structure.reads), None, *notes)
+    ordinary = make_plan(analyse(model, data.in_memory(), plan.structure.reads), None, *notes)
     warn(f"{why}. {AGAIN}")
     found = _fitted(model, data, replace(options, plan=ordinary, seed=task.seed, device=None), face, fallback=notes)
     if isinstance(cause, AuditError):

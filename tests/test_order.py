@@ -12,7 +12,10 @@ ORDER = """errors wording arguments randomness runtime | data | model | families
     | advice gaussian moves | draws | predict comparison criticism pooling monitors | effects | run dashboard report
     | fitting | refits | posterior | sampling | priorgrid formulas | commands | __init__"""
 PLACE = {district: place for place, between in enumerate(ORDER.split("|")) for district in between.split()}
-DOORS = {"data.table": {"advice.requirements"}, "monitors.__init__": {"dashboard.monitor"}}  # Data.check, ht.monitors
+DOORS = {  # Data.check and Data.from_parquet, ht.monitors
+    "data.table": {"advice.requirements", "data.parquet"},
+    "monitors.__init__": {"dashboard.monitor"},
+}
 FILES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in PACKAGE.rglob("*.py")}
 
 

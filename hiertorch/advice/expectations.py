@@ -129,10 +129,11 @@ def _coefficient_findings(
     coefficients be integrated out together, wherever columns are centred.
     """
     rows = spread_rows(data.n_rows, LOOK, data.device)
-    unit = _unit(design.family, data.take(rows))
+    looked_at = data.take(rows)
+    unit = _unit(design.family, looked_at)
     levels = [_prior_sd(model, name, draws, some) for name in INTERCEPTS if name in draws]
     columns: list[tuple[str, Tensor, tuple[str, ...]]]
-    columns = [(name, data[name][rows], ("beta", "mu_beta")) for name in design.predictors]
+    columns = [(name, looked_at[name], ("beta", "mu_beta")) for name in design.predictors]
     for plate, names in design.group_predictors.items():
         filled = data.counts(plate) > 0
         columns += [(name, data.group_values(name, plate)[filled], ("gamma",)) for name in names]

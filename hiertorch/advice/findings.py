@@ -65,8 +65,8 @@ def column_findings(model: Model, data: Data) -> Iterator[Finding]:
         return
     constant = []
     for name in design.predictors:
-        x = data[name]
-        if data.n_rows > 1 and bool((x[:LOOK] == x[0]).all()) and bool((x == x[0]).all()):
+        x = data.rows(0, min(data.n_rows, LOOK))[name]
+        if data.n_rows > 1 and bool((x == x[0]).all()) and bool((data[name] == x[0]).all()):
             constant.append(name)
             finding = f"it is {float(x[0]):.4g} in all rows, so its coefficient can't be told from the intercept."
             yield Finding("warning", name, finding, "Leave it out.")
@@ -88,14 +88,16 @@ def column_findings(model: Model, data: Data) -> Iterator[Finding]:
 
 def _slope(name: str, plate: str, data: Data) -> Iterator[Finding]:
     """In how many groups of two rows or more a predictor stays the same."""
-    x, codes = data[name], data[plate]
     several = data.counts(plate) > 1
     groups = int(several.sum())
-    first = x.new_zeros(data.size(plate)).index_copy_(0, codes, x)  # any row of a group serves
-    moves = torch.zeros_like(several)
-    for at in range(0, len(codes), LOOK):  # rows in random order show all groups soon
-        part = codes[at : at + LOOK]
-        moves[part[x[at : at + LOOK] != first[part]]] = True
+    first = torch.zeros(data.size(plate), dtype=data.dtype, device=data.device)
+    moves, met = torch.zeros_like(several), torch.zeros_like(several)
+    for at in range(0, data.n_rows, LOOK):  # rows in random order show all groups soon
+        rows = data.rows(at, min(at + LOOK, data.n_rows))
+        x, codes = rows[name], rows[plate]
+        new = ~met[codes]
+        first[codes[new]], met[codes] = x[new], True  # any row of a group serves
+        moves[codes[x != first[codes]]] = True
         if int(moves.sum()) == groups:
             return
     still = groups - int(moves.sum())

@@ -18,6 +18,7 @@ from hiertorch.advice.findings import (
     BROKEN,
     COLUMNS,
     LEVELS,
+    LOOK,
     Finding,
     column_findings,
     differs_by_chain,
@@ -193,8 +194,9 @@ def _row_findings(model: Model, data: Data, reads: Reads) -> Iterator[Finding]:
         finding = f"{many(rows, 'row')} in all, where {TOTAL_ROWS} are wanted."
         advice = "Estimates depend on the priors; compare others, or find more rows."
         yield Finding("warning" if 2 * rows < TOTAL_ROWS else "note", data.name, finding, advice)
-    if rows > 1 and bool((data.y == data.y[..., :1]).all()):
-        finding = f"the response is {float(data.y.flatten()[0]):.4g} in all rows, so there is nothing to explain."
+    some = data.rows(0, min(rows, LOOK)).y  # which nearly always shows that it varies
+    if rows > 1 and bool((some == some[..., :1]).all()) and bool((data.y == some[..., :1]).all()):
+        finding = f"the response is {float(some.flatten()[0]):.4g} in all rows, so there is nothing to explain."
         yield Finding("warning", data.name, finding, "Look at the column that was read as the response.")
     free = [name for name, latent in model.latents.items() if latent.plate is None or _is_unpooled(name, reads)]
     coordinates = coordinates_of(model, reads)

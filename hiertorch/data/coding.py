@@ -14,6 +14,9 @@ from hiertorch.wording import shape, show
 MANY = 1000
 """A table of so many whole numbers is small whatever the number of rows."""
 
+MISSING, LABEL = "missing (None, NaN or NaT)", "Drop those rows, or give them a label of their own."
+"""What is wrong with a label, in words, and what to do about it."""
+
 
 def coded(plate: str, values: object, labels: object, n_rows: int) -> tuple[np.ndarray, pd.Index]:
     """The code of each row `(rows,)`, and the labels in code order."""
@@ -64,7 +67,7 @@ def _labels(what: str, values: object) -> pd.Index:
     found: Any = values
     index = pd.Index(found, copy=False, tupleize_cols=False)
     missing = np.flatnonzero(pd.isna(index))
-    check_none(what, "missing (None, NaN or NaT)", missing, "Drop those rows, or give them a label of their own.")
+    check_none(what, MISSING, missing, LABEL)
     return index
 
 

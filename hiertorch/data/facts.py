@@ -151,7 +151,7 @@ class Facts:
         another response makes anew.
         """
         if self._first is not None:
-            return self._first.computed_once(key, compute).to(self.y)
+            return self._first.computed_once(key, compute).to(self.device, self.dtype)
         if key not in self._cache:
             self._cache[key] = compute(self)
         return self._cache[key]
@@ -166,7 +166,7 @@ class Facts:
         self._check_plates(plate)
         key = ("numbers", plate)
         if key not in self._cache:
-            self._cache[key] = torch.as_tensor(self._numbers(plate)).to(self.y)
+            self._cache[key] = torch.as_tensor(self._numbers(plate)).to(self.device, self.dtype)
         return self._cache[key]
 
     def _numbers(self, plate: str) -> np.ndarray:

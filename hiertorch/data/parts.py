@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hiertorch.arguments import is_count
 from hiertorch.data import reading
 from hiertorch.data.facts import Facts
 from hiertorch.data.fingerprint import Fingerprint
@@ -57,10 +56,7 @@ class Parts(Facts):
             rows = moved(self._rows) if isinstance(self._rows, Tensor) else self._rows
             new = self._mapped(moved, _rows=rows, _cache={key: moved(tensor) for key, tensor in self._cache.items()})
         except (AssertionError, RuntimeError, TypeError) as error:  # torch has one for each way of not having a device
-            raise DataError(
-                f"the data can't be moved to device {device!r}: {str(error).splitlines()[0]}. Name one that torch has "
-                "here, such as 'cpu'."
-            ) from error
+            raise reading.no_device(device, error) from error
         if dtype in (None, self.dtype):
             new._mark, new._exact = self._mark, self._exact
         elif self.device.type != "cpu":  # whose values are not asked for
@@ -107,11 +103,7 @@ class Parts(Facts):
         Raises:
             DataError: unless 0 <= start < stop <= `n_rows`.
         """
-        if not is_count(start) or not is_count(stop) or not 0 <= start < stop <= self.n_rows:
-            raise DataError(
-                f"rows(start, stop) needs 0 <= start < stop <= {self.n_rows}, the number of rows; found "
-                f"rows({start!r}, {stop!r})."
-            )
+        reading.check_span(start, stop, self.n_rows)
 
         def viewed(tensor: Tensor, row_axis: int = 0) -> Tensor:
             return tensor.narrow(row_axis, start, stop - start)

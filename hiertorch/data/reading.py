@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hiertorch.arguments import is_count
 from hiertorch.errors import DataError
 from hiertorch.wording import closest, listed, shape, show
 
@@ -18,6 +19,9 @@ PANDAS_ARRAYS = pd.Series | pd.Index | pd.api.extensions.ExtensionArray
 
 EXACT = 2.0**53
 """Whole numbers below it are their own float64."""
+
+DROP = "Drop or impute those rows first."
+"""What to do about missing values."""
 
 
 def response(name: str, y: object, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -67,7 +71,7 @@ def _numbers(what: str, values: object, dtype: torch.dtype, device: torch.device
             kind = next((kind for kind, found in kinds.items() if found), f"of layout {values.layout}")
             raise DataError(f"{what} is {kind}, expected a dense tensor: x.to_dense(), or x.dequantize().")
         if values.dtype in (torch.int64, torch.uint64) and values.device.type == "cpu":
-            _check_exact(what, values.numpy())
+            check_exact(what, values.numpy())
         return _copied(values, device, dtype)
     try:
         if isinstance(values, np.ma.MaskedArray) and np.any(values.mask):
@@ -88,7 +92,7 @@ def _numbers(what: str, values: object, dtype: torch.dtype, device: torch.device
         )
     numbers = np.array(array, dtype=np.float64)  # a copy: the caller's may change
     if array.dtype.kind in "iuO":
-        _check_exact(what, array, numbers)
+        check_exact(what, array, numbers)
     return torch.from_numpy(numbers).to(device, dtype)
 
 
@@ -99,8 +103,8 @@ def _copied(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return values.to(device, dtype, copy=True)
 
 
-def _check_exact(what: str, array: np.ndarray, numbers: np.ndarray | None = None) -> None:
-    """Raises a DataError if whole numbers are rounded, as those beyond 2^53 are."""
+def check_exact(what: str, array: np.ndarray, numbers: np.ndarray | None = None, before: int = 0) -> None:
+    """Raises a DataError if whole numbers are rounded, as those beyond 2^53 are; there are rows `before` these."""
     numbers = array.astype(np.float64) if numbers is None else numbers
     far = np.abs(numbers) >= EXACT
     if far.any():
@@ -108,9 +112,9 @@ def _check_exact(what: str, array: np.ndarray, numbers: np.ndarray | None = None
         for given, rounded, at in pairs:
             if math.isfinite(rounded) and given == given // 1 and int(given) != int(rounded):
                 raise DataError(
-                    f"{what} has {given} in row {at[-1 if array.ndim == 1 else 0]} (from 0), and float64 holds whole "
-                    f"numbers beyond 2^53 rounded, this one as {int(rounded)}: name it as a grouping if it is a label, "
-                    "or subtract what all have in common."
+                    f"{what} has {given} in row {before + at[-1 if array.ndim == 1 else 0]} (from 0), and float64 "
+                    f"holds whole numbers beyond 2^53 rounded, this one as {int(rounded)}: name it as a grouping if it "
+                    "is a label, or subtract what all have in common."
                 )
 
 
@@ -136,15 +140,24 @@ def check_finite(what: str, tensor: Tensor, row_axis: int) -> None:
     if bool(torch.isfinite(tensor.sum())):  # then all values are, and the sum takes a tenth of the time
         return
     bad = (~torch.isfinite(tensor)).nonzero()[:, row_axis]
-    precision = str(tensor.dtype).removeprefix("torch.")
-    check_none(what, f"NaN, missing or infinite in {precision}", bad, "Drop or impute those rows first.")
+    check_none(what, not_finite(str(tensor.dtype).removeprefix("torch.")), bad, DROP)
+
+
+def not_finite(precision: str) -> str:
+    """What is wrong with a number, in words."""
+    return f"NaN, missing or infinite in {precision}"
 
 
 def check_none(what: str, problem: str, rows: Tensor | np.ndarray, advice: str) -> None:
     """Raises if there are rows with a problem, one entry a value."""
     if count := len(rows):
-        values = "1 value is" if count == 1 else f"{count} values are"
-        raise DataError(f"{what}: {values} {problem}, first in row {int(rows.min())} (from 0). {advice}")
+        raise troubled(what, problem, count, int(rows.min()), advice)
+
+
+def troubled(what: str, problem: str, count: int, first: int, advice: str) -> DataError:
+    """The error for so many values with a problem, of which the first is in a row by its number."""
+    values = "1 value is" if count == 1 else f"{count} values are"
+    return DataError(f"{what}: {values} {problem}, first in row {first} (from 0). {advice}")
 
 
 def common_device(*given: object) -> torch.device:
@@ -157,10 +170,27 @@ def common_device(*given: object) -> torch.device:
     return devices.pop() if devices else torch.device("cpu")
 
 
+def no_device(device: object, error: Exception) -> DataError:
+    """What is said where there is no such device."""
+    return DataError(
+        f"the data can't be moved to device {device!r}: {str(error).splitlines()[0]}. Name one that torch has here, "
+        "such as 'cpu'."
+    )
+
+
 def spread_rows(rows: int, at_most: int, device: torch.device) -> Tensor:
     """Numbers of at most so many rows, spread evenly over all."""
     taken = min(rows, at_most)
     return torch.arange(taken, device=device) * rows // taken
+
+
+def check_span(start: object, stop: object, n_rows: int) -> None:
+    """Raises a DataError unless there are rows from start to stop - 1."""
+    if not is_count(start) or not is_count(stop) or not 0 <= start < stop <= n_rows:
+        raise DataError(
+            f"rows(start, stop) needs 0 <= start < stop <= {n_rows}, the number of rows; found rows({start!r}, "
+            f"{stop!r})."
+        )
 
 
 def row_numbers(rows: object, n_rows: int) -> Tensor:
@@ -244,6 +274,19 @@ def renamed(what: str, names: object) -> dict[str, str]:
     return {name: name for name in found}
 
 
+def wanted(
+    frame: pd.DataFrame, response: object, groups: object, predictors: object, weights: object
+) -> tuple[dict[str, str], dict[str, str]]:
+    """New name -> column, of groupings and of predictors; these are all other numeric columns if they are left out."""
+    check_column_name("response", response)
+    check_column_name("weights", weights)
+    grouped = renamed("groups", groups)
+    if predictors is not None:
+        return grouped, renamed("predictors", predictors)
+    used = [response, weights, *grouped.values()]
+    return grouped, renamed("predictors", [n for n, kind in frame.dtypes.items() if n not in used and is_real(kind)])
+
+
 def read_column(frame: pd.DataFrame, name: str, levels: dict[str, tuple[str, ...]] | None = None) -> object:
     """A column of a frame; "livch=2" is the indicator (0 or 1) of level "2" of column livch.
 
@@ -271,7 +314,7 @@ def read_column(frame: pd.DataFrame, name: str, levels: dict[str, tuple[str, ...
 def _indicator(frame: pd.DataFrame, base: str, level: str, levels: dict[str, tuple[str, ...]]) -> np.ndarray:
     """1.0 where a column has a level."""
     values = frame[base]
-    check_none(f"column {base!r}", "missing", np.flatnonzero(values.isna()), "Drop or impute those rows first.")
+    check_none(f"column {base!r}", "missing", np.flatnonzero(values.isna()), DROP)
     texts = values.astype(str)
     found = tuple(dict.fromkeys(texts))
     known = levels.setdefault(base, found)

@@ -1,8 +1,8 @@
 """The columns, response and groupings of a data set, as tensors."""
 
 import textwrap
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, Self
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -14,58 +14,10 @@ from hiertorch.data import coding, reading
 from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.data.frames import Table, as_frame
 from hiertorch.data.parts import Parts, counted
-from hiertorch.data.reading import check_aligned, check_column_name, check_mappings, check_names, read_column, renamed
-from hiertorch.data.remake import Remake
+from hiertorch.data.reading import check_aligned, check_mappings, check_names, read_column
+from hiertorch.data.recipe import Reader, Recipe
 from hiertorch.errors import DataError
 from hiertorch.runtime.surroundings import feels_at_home
-
-
-class Reader(Protocol):
-    """What makes columns, labels and a response of a frame, of new rows as of those that it was made with."""
-
-    def rows(self, frame: pd.DataFrame) -> tuple[Mapping[str, object], Mapping[str, object]]:
-        """Name -> column `(rows, *trailing)`, and grouping -> the label of each row's group."""
-
-    def y(self, frame: pd.DataFrame) -> object:
-        """The response, `(rows,)`."""
-
-    def weights(self, frame: pd.DataFrame) -> object | None:
-        """The weights of rows, `(rows,)`, if it is told any."""
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """The columns that it reads, of the rows that were fitted."""
-
-    @property
-    def inputs(self) -> Sequence[str]:
-        """Those of these columns that predict."""
-
-    @property
-    def optional(self) -> Collection[str]:
-        """Those without which rows can be predicted."""
-
-    @property
-    def factors(self) -> Collection[str]:
-        """Those that it reads as categories."""
-
-    @property
-    def plates(self) -> Mapping[str, Sequence[str]]:
-        """Grouping -> the columns that name a group."""
-
-    @property
-    def remake(self) -> Remake | None:
-        """How the data and their model are made again from a file; None if they can't be."""
-
-
-class Recipe(NamedTuple):
-    """Which columns of a frame the data were read from, so that new rows are read alike; or what has read them."""
-
-    response: str
-    groups: Mapping[str, str]
-    columns: Mapping[str, str]
-    levels: Mapping[str, tuple[str, ...]]  # of columns that were read by level
-    every: tuple[Hashable, ...]  # all columns of the frame, also those that were not read
-    reader: Reader | None = None
 
 
 @feels_at_home
@@ -134,10 +86,7 @@ class Data(Parts):
         *,
         as_attributes: bool = True,
     ) -> None:
-        taken = {name for kind in Data.__mro__ for name in getattr(kind, "__annotations__", ())}
-        check_names(name, columns, groups, taken={*dir(Data), *taken} if as_attributes else ())
-        if unknown := [plate for plate in labels if plate not in groups]:
-            raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {wording.listed(groups)}.")
+        check_all_names(name, columns, groups, labels, as_attributes=as_attributes)
         check_aligned([(name, y), ("weights", weights), *groups.items(), *columns.items()])
         device = reading.common_device(y, weights, *columns.values())
         self.name, self.y = name, reading.response(name, y, dtype, device)
@@ -189,15 +138,7 @@ class Data(Parts):
         """
         frame = as_frame(frame)
         check_mappings(labels=labels)
-        check_column_name("response", response)
-        check_column_name("weights", weights)
-        grouped = renamed("groups", groups)
-        if predictors is None:
-            used = [response, weights, *grouped.values()]
-            numeric = [name for name, kind in frame.dtypes.items() if name not in used and reading.is_real(kind)]
-            kept = renamed("predictors", numeric)
-        else:
-            kept = renamed("predictors", predictors)
+        grouped, kept = reading.wanted(frame, response, groups, predictors, weights)
         data = cls.__new__(cls)
         levels: dict[str, tuple[str, ...]] = {}
         y = read_column(frame, response, levels)
@@ -208,6 +149,52 @@ class Data(Parts):
         data._index = frame.index
         data.recipe = Recipe(str(response), grouped, kept, levels, tuple(frame.columns))
         return data.to(dtype=dtype)
+
+    @classmethod
+    def from_parquet(
+        cls,
+        source: object,
+        response: str,
+        groups: Sequence[str] | Mapping[str, str] = (),
+        predictors: Sequence[str] | Mapping[str, str] | None = None,
+        weights: str | None = None,
+        labels: Mapping[str, Sequence[Hashable]] | None = None,
+        dtype: torch.dtype = torch.float64,
+        filters: object = None,
+        on_disk: bool | None = None,
+    ) -> "Data":
+        """The rows of Parquet files, of which only the columns that are named are read.
+
+        Rows that are many stay on disk: they are read once, in batches, into temporary files that hold each column in
+        its narrowest exact dtype (under TMPDIR, until the data are given up). A model whose effects and coefficients
+        are integrated out is then fitted to sums by group, block by block; other models read the rows into memory.
+
+        Args:
+            source: a file, a folder of files, a list of either, or a `pyarrow.dataset.Dataset`, such as one of some
+                fragments alone.
+            response: see `from_frame`, as for the next five.
+            groups: likewise.
+            predictors: likewise.
+            weights: likewise.
+            labels: likewise.
+            dtype: likewise.
+            filters: which rows, as `pyarrow.parquet.read_table` takes it: `[("year", ">=", 2020)]`, or an expression.
+            on_disk: whether rows stay on disk; left out, if they would take more than a sixteenth of the free memory.
+
+        Raises:
+            DataError: if there are no such files, and for all that `from_frame` refuses.
+        """
+        from hiertorch.data.parquet import read
+
+        return read(source, response, groups, predictors, weights, labels, dtype, filters, on_disk)
+
+    def in_memory(self) -> "Data":
+        """These data; with all rows in memory, if they are on disk.
+
+        Raises:
+            DataError: if they don't fit.
+        """
+        return self
 
     @classmethod
     def encoded(
@@ -324,7 +311,7 @@ class Data(Parts):
         return isinstance(name, str) and (name in self.columns or name in self.codes)
 
     def __repr__(self) -> str:
-        chains = f" for each of {self.y.shape[0]} chains" if self.y.ndim == 2 else ""
+        chains = f" for each of {self.y.shape[0]} chains" if self.by_chain and self.y.ndim == 2 else ""
         weighted = "" if self.weights is None else ", weighted"
         lines = [f"Data: {self.n_rows} rows, response {self.name!r}{chains}{weighted}"]
         if self.columns:
@@ -351,6 +338,21 @@ class Data(Parts):
         from hiertorch.advice.requirements import check
 
         return check(model, self)
+
+
+def check_all_names(
+    name: str,
+    columns: Mapping[str, object],
+    groups: Mapping[str, object],
+    labels: Mapping[str, object],
+    *,
+    as_attributes: bool = True,
+) -> None:
+    """Raises a DataError for names that can't be used, or for labels of what is no grouping."""
+    taken = {name for kind in Data.__mro__ for name in getattr(kind, "__annotations__", ())}
+    check_names(name, columns, groups, taken={*dir(Data), *taken} if as_attributes else ())
+    if unknown := [plate for plate in labels if plate not in groups]:
+        raise DataError(f"labels= has {unknown[0]!r}, which is no grouping; groupings: {wording.listed(groups)}.")
 
 
 def is_first(data: Data) -> bool:

@@ -93,7 +93,7 @@ class Target:
     @property
     def by_chain(self) -> bool:
         """Whether each chain has a response or weights of its own."""
-        return any(x is not None and x.dim() == 2 for x in (self.data.y, self.data.weights))
+        return self.data.by_chain > 0
 
     def state(self, free: Mapping[str, Tensor]) -> State:
         """Every piece at unconstrained parts `(chains, size, *free_event)`."""

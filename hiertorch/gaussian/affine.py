@@ -90,6 +90,7 @@ class Composed:
     ) -> None:
         self.model, self.data, self.parts, self.means = model, data, tuple(parts), means
         self.names = tuple(model.latents)
+        self.like = torch.zeros((), dtype=data.dtype, device=data.device)
         self.part = {name: part for part in parts for name in part.events}
 
     def values(
@@ -123,7 +124,7 @@ class Composed:
 
     def zeros(self, rest: Mapping[str, Tensor], chains: int) -> Values:
         """The rest, and 0 for all others: for what does not depend on these."""
-        zero = self.data.y.new_zeros(())
+        zero = self.like
         empty = {name: zero.expand(chains, p.size, *p.events[name]) for name, p in self.part.items()}
         return Values({name: empty[name] if name in empty else rest[name] for name in self.names}, self.names)
 
@@ -250,7 +251,7 @@ class Affine:
     def coefficients(self, rest: Mapping[str, Tensor], chains: int) -> Tensor:
         """c, `(held, chains)`."""
         if not self.held:
-            return self.composed.data.y.new_zeros(0, chains)
+            return self.composed.like.new_zeros(0, chains)
         return torch.stack([rest[name].flatten(1)[:, at].expand(chains) for name, at in self.held])
 
     def held_columns(self, rows: Data) -> Tensor:
@@ -275,7 +276,7 @@ class Affine:
             (root,) = found.values()
             return root.contiguous() if root.shape[3] == chains else root.expand(*root.shape[:3], chains)
         groups = max(root.shape[2] for root in found.values())
-        whole = self.composed.data.y.new_zeros(part.width, part.width, groups, chains)
+        whole = self.composed.like.new_zeros(part.width, part.width, groups, chains)
         start = 0
         for root in found.values():
             end = start + root.shape[0]
@@ -287,7 +288,7 @@ class Affine:
         """Spreads of a part whose latents are all scaled, over those at the anchor, `(width, chains)`."""
         found = []
         for name, width in part.widths.items():
-            ratio = self.composed.data.y.new_ones(chains)
+            ratio = self.composed.like.new_ones(chains)
             for number, power in self.scaled[name]:
                 ratio = ratio * (rest[number].flatten() / self.anchor[number].flatten()) ** power
             found.append(torch.where(ratio > 0, ratio, torch.nan).expand(width, -1))

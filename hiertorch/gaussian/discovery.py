@@ -87,5 +87,5 @@ def differences(collapsed: Collapsed, values: Mapping[str, Tensor], chains: int)
 def _repeated(collapsed: Collapsed, chains: int) -> Data:
     """The data, with one set for each of so many chains if there are several."""
     data = collapsed.data
-    own = [x for x in (data.y, data.weights) if x is not None and x.dim() == 2]
-    return data.of_chains(torch.arange(chains, device=data.device) % len(own[0])) if own else data
+    own = data.by_chain
+    return data.of_chains(torch.arange(chains, device=data.device) % own) if own else data

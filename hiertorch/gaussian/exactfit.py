@@ -33,6 +33,8 @@ def fitted_exactly(collapsed: Collapsed, rest: Mapping[str, Tensor], *, sound: b
     probes = len(next(iter(affine.probes.values())))
     scale = float(affine.composed.scale(rest, affine.witnesses, number).min())
     usual = float(affine.composed.scale(affine.probes, affine.witnesses, probes).amin(1).median())
+    if sound and scale > FAR * usual:
+        return None
     largest = float(collapsed.data.y.abs().max())
     spread = float(collapsed.data.y.std(-1).max()) if collapsed.data.n_rows > 1 else 0.0
     lost = not sound and scale < HALF * (spread or usual)

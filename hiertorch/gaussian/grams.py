@@ -195,7 +195,7 @@ class _Sums:
         self.reader, affine = reader, reader.affine
         self.strata, self.groups = len(affine.strata), reader.levels[0].size if reader.levels else 1
         self.own = reader.levels[0].width if reader.levels else 0
-        zeros, behind = data.y.new_zeros, reader.width - self.own
+        zeros, behind = affine.composed.like.new_zeros, reader.width - self.own
         self.above = reader.levels[1].size if len(reader.levels) > 1 else 1
         self.behind = zeros(self.strata, self.above, behind, behind) if behind > WIDE else None
         self.a, self.b = torch.triu_indices(reader.width, reader.width, device=data.device)

@@ -83,7 +83,7 @@ class Marginals:
 
     def _sum(self, of_row: Tensor) -> None:
         """Sums by cell of w / s^2 a b, of w, and of w (log s + log(2 pi) / 2), from one pass over the rows."""
-        strata, width, zeros = len(self.affine.strata), self._width, self.data.y.new_zeros
+        strata, width, zeros = len(self.affine.strata), self._width, self.affine.composed.like.new_zeros
         self.grams = zeros(strata, width, width, self.cells)
         self.weight, self.log_scale = zeros(strata, self.cells), zeros(self.cells)
         seen = 0

@@ -30,9 +30,9 @@ MOST_NUMBERS = 30_000_000
 
 def sets_of(data: Data) -> int:
     """The number of different data sets D, if chain c has that of chain c mod D; 1 if all chains have the same."""
-    each = [x for x in (data.y, data.weights) if x is not None and x.dim() == 2]
-    if not each:
+    if not data.by_chain:
         return 1
+    each = [x for x in (data.y, data.weights) if x is not None and x.dim() == 2]
     chains = each[0].shape[0]
     return next(d for d in range(1, chains + 1) if chains % d == 0 and all(torch.equal(x[d:], x[:-d]) for x in each))
 

@@ -362,7 +362,7 @@ def find_surrogate(model: Model, data: Data, reads: Reads, several: Collection[s
         check_whole(model, data.of_chains(0), reads, predictor)
         return Surrogate(model, data, reads, predictor)
     except NotAffine as reason:
-        if any(x is not None and x.dim() == 2 for x in (data.y, data.weights)):  # which joint sites do not serve
+        if data.by_chain:  # which joint sites do not serve
             raise
         try:
             return Surrogate(model, data, reads, find_joint(model, data, reads, several))

@@ -154,9 +154,9 @@ class Autoscaled:
     def _numbers(self, data: Data) -> Tensor:
         """Centre and width of every entry, `(2, *event)`."""
         if self.role == "size":
-            return torch.stack([data.y.new_zeros(()), response_size(data, self.family)])
+            return torch.stack([torch.zeros_like(size := response_size(data, self.family)), size])
         if self.name == "phi":
-            return torch.stack([data.y.new_zeros(()), _gap(data, str(self.times))])
+            return torch.stack([torch.zeros_like(gap := _gap(data, str(self.times))), gap])
         level, spread, unit = response_scale(data, self.family, self.offset)
         spread = unit if self.role == "noise" else spread
         widths = spread * torch.stack([_width(data, *each) for each in zip(self.columns, self.more, strict=True)])
@@ -193,7 +193,7 @@ class Autoscaled:
 
 def _width(data: Data, own: Columns, more: Sequence[Columns]) -> Tensor:
     """|1, a| / s_x of an entry with these columns, where coefficients of more columns stand beside it."""
-    squares = data.y.new_ones(())
+    squares = torch.ones((), dtype=data.dtype, device=data.device)
     for names in more:
         scales = [column_scale(data, name) for name in names]
         squares = squares + torch.stack([mean / sd for mean, sd in scales]).prod().square()
@@ -220,7 +220,7 @@ def column_scale(data: Data, name: str) -> Tensor:
         low, high = x.aminmax()
         size = torch.where(low == 0, torch.ones_like(low), low.abs())
         varies = torch.where(high > low, torch.maximum(sd(x), SHARE * (high - low)), size)
-        return torch.stack([x.mean(), varies]).to(data.y)
+        return torch.stack([x.mean(), varies]).to(data.device, data.dtype)
 
     return data.computed_once(("column", name, "scale"), numbers)
 
@@ -251,7 +251,7 @@ def response_scale(data: Data, family: Family, offset: str | None = None) -> Ten
                 f"the response {data.name!r} has no spread (one row, or one value in all), by which priors could be "
                 'scaled: give all priors, priors={...}, or take priors="tutorial", which do not look at the data.'
             )
-        return torch.stack([level, spread, unit]).to(data.y)
+        return torch.stack([level, spread, unit]).to(data.device, data.dtype)
 
     key = ("response", "scale", type(family).__qualname__, repr(family), repr(offset))
     return data.computed_once(key, numbers)
@@ -262,7 +262,7 @@ def response_size(data: Data, family: Family) -> Tensor:
 
     def number(data: Data) -> Tensor:
         part = _counted(data)
-        return family.unit_of_sizes(part.y.double(), part).to(data.y)
+        return family.unit_of_sizes(part.y.double(), part).to(data.device, data.dtype)
 
     return data.computed_once(("response", "size", type(family).__qualname__, repr(family)), number)
 

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from hiertorch.data.fingerprint import Fingerprint
+from hiertorch.data.recipe import Reader
 from hiertorch.data.remake import MAKERS, Remake, packed, unpacked
-from hiertorch.data.table import Data, Reader, is_first, made_again
+from hiertorch.data.table import Data, is_first, made_again
 from hiertorch.draws import storage
 from hiertorch.draws.archive import Source
 from hiertorch.draws.attaching import attach, check_model

@@ -22,7 +22,8 @@ from torch.distributions import Distribution
 from hiertorch.data.facts import prior_numbers
 from hiertorch.data.newrows import FrameRows
 from hiertorch.data.reading import spread_rows
-from hiertorch.data.table import Data, Recipe, made_again
+from hiertorch.data.recipe import Recipe
+from hiertorch.data.table import Data, made_again
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.naming import decode_index, decode_label, encode_index, encode_label

@@ -59,7 +59,7 @@ def choose(
         if alone or (moves is None and collapse and not prior_only):
             found = "the likelihood is left out" if prior_only else _collapsed(model, data, reads, asked=alone)
             if isinstance(found, Plan) and not alone and (crossed := _many_crossed(found)):
-                structure = analyse(model, data, reads)
+                structure = analyse(model, data.in_memory(), reads)
                 made = _surrogate(structure, asked=False)
                 if isinstance(made, Surrogate) and made.crosswise:
                     return whitened_plan(structure, made, crossed)
@@ -68,6 +68,7 @@ def choose(
             if alone:
                 raise ModelError(f"the move 'collapsed' is not possible: {found}.")
             why = found
+        data = data.in_memory()
         structure = analyse(model, data, reads, prior_only=prior_only)
         if whitened or (moves is None and collapse and not prior_only):
             made = "the likelihood is left out" if prior_only else _surrogate(structure, asked=whitened)

@@ -110,13 +110,13 @@ def schedule(plan: Plan, chains: int | None, warmup: int | None, draws: int | No
     Raises:
         SamplingError: for other chains than the data have sets for.
     """
-    given = {x.shape[0] for x in (plan.data.y, plan.data.weights) if x is not None and x.dim() == 2}
-    if given and chains is not None and given != {chains}:
+    given = plan.data.by_chain
+    if given and chains is not None and given != chains:
         raise SamplingError(
-            f"the data's response or weights hold one set for each of {', '.join(map(str, given))} chains, and chains="
-            f"{chains}; leave chains out, or repeat the data for that many."
+            f"the data's response or weights hold one set for each of {given} chains, and chains={chains}; leave "
+            "chains out, or repeat the data for that many."
         )
-    chains = min(given) if given else chains
+    chains = given or chains
     if plan.surrogate is not None:
         rows = max(plan.held_rows, plan.space.dim)
         found = plan.surrogate.first

@@ -90,8 +90,8 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
     Raises:
         SamplingError: for options that don't fit the model, the data or the memory.
     """
-    data, start, of_rows = plan.data, options.start, (plan.data.y, plan.data.weights)
-    alike = all(x is None or x.dim() == 1 for x in of_rows)  # else chains are parts of a run, such as folds
+    data, start = plan.data, options.start
+    alike = not data.by_chain  # else chains are parts of a run, such as folds
     until = _until(options, alike)
     asked = (options.chains, options.warmup, options.draws if until is None else None, options.thin)
     usual = Schedule(*map(int, schedule(plan, *asked)))
