@@ -87,7 +87,8 @@ def test_tails_are_visited_as_often_as_they_are_probable(name: str) -> None:
     trials = np.full(y.size, float(TRIALS))
     data = ht.Data(y.ravel(), groups={"g": np.arange(GROUPS).repeat(ROWS)}, trials=trials)
     model = models.VaryingIntercepts("g", [], family=tail.family, priors={**PRIORS, tail.name: WIDE})
-    x = np.log(np.asarray(ht.sample(model, data, seed=1, progress=False)[tail.name])[..., 0])
+    posterior = ht.sample(model, data, seed=1, progress=False)
+    x = np.log(np.asarray(posterior[tail.name]).reshape(posterior.chains, -1))
     bound = stats.norm.isf(1e-3 / 2 / len(BEYOND))
     above, at = p[::-1].cumsum()[::-1], np.log(number) - 0.5 * np.log(number[1] / number[0])
     for chance in BEYOND:
