@@ -45,6 +45,8 @@ class Matrix:
         from formulae.environment import Environment
         from formulae.matrices import DesignMatrices
 
+        from hiertorch.formulas.contrasts import CONTRASTS
+
         self.text, self._shown = text, shown
         self._levels: dict[str, pd.Index] = {}  # of columns of categories
         for name in sorted(names_in(text) & {*frame.columns}):
@@ -57,13 +59,13 @@ class Matrix:
                     "if it is categories."
                 )
         with self._told(frame):
-            names = Environment([{**KNOWN, **functions}])
+            names = Environment([{**CONTRASTS, **KNOWN, **functions}])
             self._made = DesignMatrices(model_description(renamed(text)), _ordered(frame), names).common
         terms = () if self._made is None else tuple(self._made.terms.values())
         for part in (part for term in terms for part in getattr(term, "components", ())):
             if (call := getattr(part, "call", None)) is not None:
                 part.name = written(call)
-        self.labels = [restored(str(label)) for term in terms for label in np.atleast_1d(term.labels)]
+        self.labels = self._labels()
         self.values = self._numbers(None if self._made is None else self._made.design_matrix, len(frame))
 
     @property
@@ -72,20 +74,45 @@ class Matrix:
         found = dict[str, object]()
         for term in () if self._made is None else self._made.terms.values():
             for part in getattr(term, "components", ()):
-                if part.kind == "categoric" and not part.spans_intercept:
+                if part.kind == "categoric" and not part.spans_intercept and _has_reference(part):
                     shown = {label.partition("[")[2].rstrip("]") for label in np.atleast_1d(part.labels)}
                     found[part.name] = next((level for level in part.levels if str(level) not in shown), None)
         return found
 
     @property
     def state(self) -> list[dict[str, object]]:
-        """What each transform remembers of the fitted rows, such as means and knots, in the order of the terms."""
-        return [dict(vars(one)) for one in self._transforms()]
+        """What each transform remembers of the fitted rows, such as means and knots, and then the levels of each call
+        that gives categories, in the order of the terms.
+        """
+        return [dict(vars(one)) for one in self._transforms()] + [{"levels": one.levels} for one in self._calls()]
 
     def recall(self, state: list[dict[str, object]]) -> None:
         """Remembers the `state` of another matrix of the same terms."""
-        for one, known in zip(self._transforms(), state, strict=True):
-            vars(one).update(known)
+        from formulae.categorical import CategoricalBox, Treatment
+
+        if self._made is None:
+            return
+        transforms, calls = list(self._transforms()), list(self._calls())
+        for one, known in zip([vars(x) for x in transforms], state, strict=False):
+            one.update(known)
+        for part, told in zip(calls, state[len(transforms) :], strict=False):  # older files tell no levels
+            made = part._intermediate_data
+            contrast = (made.contrast if isinstance(made, CategoricalBox) else None) or Treatment()
+            coded = contrast.code_with_intercept if part.spans_intercept else contrast.code_without_intercept
+            part.levels = told["levels"]
+            part.contrast_matrix = coded(part.levels)
+        self.labels = self._labels()
+
+    def _labels(self) -> list[str]:
+        terms = () if self._made is None else self._made.terms.values()
+        return [restored(str(label)) for term in terms for label in np.atleast_1d(term.labels)]
+
+    def _calls(self) -> Iterator[Any]:
+        """Calls that give categories."""
+        for term in () if self._made is None else self._made.terms.values():
+            for part in getattr(term, "components", ()):
+                if getattr(part, "call", None) is not None and part.kind == "categoric":
+                    yield part
 
     def _transforms(self) -> Iterator[object]:
         for term in () if self._made is None else self._made.terms.values():
@@ -188,6 +215,12 @@ def _levels(column: pd.Series) -> pd.Index:
         raise DataError(
             f"column {column.name!r} holds values of several kinds ({kinds}): make it text, or numbers."
         ) from error
+
+
+def _has_reference(part: Any) -> bool:
+    """Whether coefficients of a column of categories are differences from one of its levels."""
+    rows = part.contrast_matrix.matrix
+    return bool(((rows == 0) | (rows == 1)).all())
 
 
 def _called(call: Any) -> Iterator[object]:

@@ -18,6 +18,7 @@ from hiertorch.families import CODED, Bernoulli, Binomial, Family, Gaussian, nam
 from hiertorch.formulas.categories import by_category, categories_of
 from hiertorch.formulas.columns import NA, complete, in_order
 from hiertorch.formulas.design import Encoding
+from hiertorch.formulas.every import written_out
 from hiertorch.formulas.habits import check_options, check_priors
 from hiertorch.formulas.model import FormulaModel
 from hiertorch.formulas.notes import matrices_of, stand_in
@@ -47,7 +48,8 @@ def formula(
     """The model that a formula says, and the data of a frame for it.
 
     Args:
-        text: such as "MathAch ~ SES * Sector + (SES | School)"; README says what can be written. Behind a response
+        text: such as "MathAch ~ SES * Sector + (SES | School)"; README says what can be written. `.` on the right is
+            all columns that are not named as the response, beside it, or as a grouping. Behind a response
             stands what is told of its rows: `y | cens(c, y2)` says which are censored, c "none", "right", "left" or
             "interval" (0, 1, -1, 2, or True where right-censored), from y to y2; `y | trunc(lb, ub)` that rows are seen
             only from lb to ub. Predictions of censored rows are of what would be seen without.
@@ -86,8 +88,10 @@ def formula(
     frame = _only(frame, data)
     check_family(family)
     check_priors(priors)
-    parts = parse(text, parameters)
-    table, dropped = complete(as_frame(frame), parts, na)
+    rows = as_frame(frame)
+    whole, more = written_out(text, parameters, rows.columns)
+    parts = parse(whole, more)
+    table, dropped = complete(rows, parts, na)
     table = in_order(table, parts)
     check_response(family, parts, table)
     if dropped:
@@ -100,7 +104,7 @@ def formula(
     warn_of_groups(encoding.effects, table)
     said = {name: str(one) if isinstance(one, Shrinkage) else one for name, one in (priors or {}).items()}
     given = {"priors": None if priors is None else said, "functions": dict(functions) if functions else None}
-    arguments = {"text": text, "family": family, **given, "parameters": parameters}
+    arguments = {"text": whole, "family": family, **given, "parameters": more}
     encoding.remake = Remake(__name__, f"{FormulaModel.__module__}.FormulaModel", arguments, encoding.frame)
     return model, encoding.data(table, dtype)
 
@@ -176,8 +180,10 @@ def design(
         (['Intercept', 'f[b]', 'f[c]', 'Intercept | g'], {'f': 'a'})
     """
     check_choice("na", na, NA)
-    parts = parse(text, parameters, response=False)
-    table, _ = complete(as_frame(_only(frame, data)), parts, na)
+    rows = as_frame(_only(frame, data))
+    whole, more = written_out(text, parameters, rows.columns)
+    parts = parse(whole, more, response=False)
+    table, _ = complete(rows, parts, na)
     predictors = [Predictor(name, terms, table, functions or {}) for name, terms in parts.terms.items()]
     columns = dict[str, np.ndarray]()
     for one in predictors:

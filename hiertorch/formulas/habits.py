@@ -23,6 +23,8 @@ SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?<![\w.])(\d+)\.(?![\w.])", r"\1.0"),
     (r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE]([+-]?\d+)\b", lambda found: f"{Decimal(found.group()):f}"),
     (r"\bcontr\.sum\b", "Sum"),
+    (r"\bcontr\.helmert\b", "Helmert"),
+    (r"\bcontr\.poly\b", "Poly"),
     (r"\bcontr\.treatment\b", "Treatment"),
 )
 """Of R, and what Python and `formulae` say instead."""

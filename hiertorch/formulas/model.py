@@ -228,7 +228,8 @@ class FormulaModel(Designed):
 
     def design(self) -> Design:
         """The family and the offset of its predictor, if it has one alone; predictors are columns of designs."""
-        return Design(self.family, None if self.family.several else self.encoding.predictors[0].offset)
+        offset = None if self.family.several else self.encoding.predictors[0].offset
+        return Design(self.family, offset, encoded=True)
 
     def coefficients(self) -> dict[str, list[str]]:
         """The intercept, or thresholds, and slopes of every predictor; those of another parameter than the mean begin

@@ -111,16 +111,22 @@ class Predictor:
 
     Attributes:
         parameter: of the rows; "" is that of the mean.
-        intercept: whether there is one.
-        labels: of the columns, without the intercept.
     """
 
     def __init__(self, parameter: str, terms: Terms, frame: pd.DataFrame, functions: Mapping[str, object]) -> None:
         self.parameter = parameter
         self._common = Matrix(terms.common, frame, functions)
-        self.intercept = INTERCEPT in self._common.labels
-        self.labels = [label for label in self._common.labels if label != INTERCEPT]
         self._offsets = [single("offset", text, frame, functions) for text in terms.offsets]
+
+    @property
+    def intercept(self) -> bool:
+        """Whether there is one."""
+        return INTERCEPT in self._common.labels
+
+    @property
+    def labels(self) -> list[str]:
+        """Of the columns, without the intercept."""
+        return [label for label in self._common.labels if label != INTERCEPT]
 
     def called(self, name: str) -> str:
         """A latent or column of this predictor."""

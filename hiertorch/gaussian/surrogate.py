@@ -26,6 +26,7 @@ from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.covariances import Covariance
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.jointnumbers import check_whole, find_joint
+from hiertorch.gaussian.localscales import Local
 from hiertorch.gaussian.predictor import Predictor, find_predictor, unit
 from hiertorch.gaussian.several import sets_of
 from hiertorch.gaussian.slots import slots_of, with_slots
@@ -189,6 +190,7 @@ class Surrogate:
         unit: size of differences of eta that matter.
         first: with the response 0 and the weight 1 in all rows.
         covariances: of effects, which are moved given these; none where the rest has few dimensions.
+        local: numbers that stand before coefficients, which are moved given these.
 
     Args:
         model: whose likelihood is not normal.
@@ -203,6 +205,7 @@ class Surrogate:
     def __init__(self, model: Model, data: Data, reads: Reads, predictor: Predictor) -> None:
         self.predictor, self.cells, self._known = predictor, None, dict[str, tuple[Tensor, object]]()
         self.covariances: tuple[Covariance, ...] = ()
+        self.local: tuple[Local, ...] = ()
         self.sets, self.own, self.weights, one = sets_of(data), data.y.dim() == 2, None, data.of_chains(0)
         if data.weights is not None and data.weights.dim() == 2:
             self.weights = data.weights[: self.sets]
@@ -243,11 +246,13 @@ class Surrogate:
         grouped = [tuple(part.events) for part in self._parts]
         inside = {name for names in grouped for name in names}
         given = tuple(dict.fromkeys(name for one in self.covariances for name in one.latents))
-        rest = (name for name in found.rest if name not in given)
+        before = tuple(dict.fromkeys(name for one in self.local for name in one.latents))
+        rest = (name for name in found.rest if name not in (*given, *before))
         return [
             (*rest, *(name for name in found.linear if name not in inside)),
             *grouped,
             *([given, given] if given else []),
+            *([before] if before else []),
         ]
 
     @property
@@ -281,7 +286,7 @@ class Surrogate:
         levels = len(self.first.grams.levels)
         found = [1] * (1 + levels) + [2] * (len(self._parts) - levels)
         found = [*found[:-1], 3] if self.crosswise else found
-        return [*found, *([1, 0] if self.covariances else [])]
+        return [*found, *([1, 0] if self.covariances else []), *([0] if self.local else [])]
 
     @property
     def why(self) -> list[str]:
@@ -303,6 +308,7 @@ class Surrogate:
             if self.covariances
             else []
         )
+        given += ["coefficients say all of what stands before them"] if self.local else []
         return [first, *[inside] * len(levels), *[across] * (len(parts) - len(levels)), *given]
 
     def alike(self, level: float, weight: float) -> Sites:

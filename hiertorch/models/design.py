@@ -30,6 +30,7 @@ class Design:
         group_predictors: plate -> columns that are constant within its groups, and explain them.
         nested: groupings from the coarsest to the finest, if each group lies in one of the grouping before.
         times: groupings whose labels are numbers or dates.
+        encoded: whether rows have columns that are made of a frame's, as a formula's are: nobody else can make them.
     """
 
     family: Family
@@ -39,6 +40,7 @@ class Design:
     group_predictors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nested: tuple[str, ...] = ()
     times: tuple[str, ...] = ()
+    encoded: bool = False
 
 
 class Designed(Model):

@@ -147,6 +147,11 @@ def _simulated(
             "your own make ht.Data with any response, and call model.simulate(values, data); or let it say its "
             "columns, as a hiertorch.models.design.Designed."
         )
+    if design.encoded:
+        raise ModelError(
+            "simulate_grouped can't make the columns of a formula, which are made of a frame's: take a frame with any "
+            "response that the family allows, model, data = ht.formula(...), and then model.simulate(values, data)."
+        )
     labels = group_labels(model, design, groups, rows)
     coded = dealt_codes(design, labels, rows, generator)
     columns = _columns(design, coded, labels, generator)

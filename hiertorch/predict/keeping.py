@@ -81,15 +81,28 @@ def source_of(fit: Fit, *, data: bool) -> Source | None:
         except Exception as error:  # of the model's own code
             why = _reason(error)
         try:
-            if not data:
-                header |= _outline_of(fit, header, tensors)
-            elif header.get("by") == "formula":
-                header |= _columns_of(fit, header, tensors)
-            else:
-                header |= _rows_of(fit.origin, tensors)
+            header |= _with_rows(fit, header, tensors) if data else _outline_of(fit, header, tensors)
         except Exception as error:
             header, tensors, why = {}, {}, why or _reason(error)
     return Source(header | ({"why": why} if why else {}), tensors)
+
+
+def _with_rows(fit: Fit, header: Mapping[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The data; of those of which a file can't hold the rows, such as an update's, what new rows are read by."""
+    before = dict(tensors)
+    try:
+        if header.get("by") == "formula":
+            return _columns_of(fit, header, tensors)
+        assert fit.origin is not None
+        return _rows_of(fit.origin, tensors)
+    except Exception as error:
+        reason = _reason(error)
+        tensors.clear()
+        tensors |= before
+        try:
+            return _outline_of(fit, header, tensors) | {"rows_why": reason}
+        except Exception:  # nor these
+            raise error from None
 
 
 def _reason(error: Exception) -> str:
@@ -127,7 +140,8 @@ def _restore(fit: Fit, source: Source, model: Model | None) -> None:
     header, tensors = source
     if "outline" in header:
         fit.outline = _outline(fit, header, tensors, model)
-        fit.lacks = outlines.NO_ROWS
+        why = header.get("rows_why")
+        fit.lacks = outlines.NO_ROWS if why is None else f"{why}: it predicts new ones and nothing else"
     elif (found := remade(source, model, fit.fingerprint)) is not None:
         attach(fit, *found)
 
@@ -144,8 +158,8 @@ def remade(source: Source, model: Model | None, mark: Fingerprint | None) -> tup
         DataError: that says why they can't be made again.
     """
     header, tensors = source
-    if model is None and "why" in header:
-        raise DataError(header["why"])
+    if (why := header.get("rows_why") or (None if model is not None else header.get("why"))) is not None:
+        raise DataError(why)
     if "columns" in header:
         made, data = _remake(header, tensors).again()
         assert isinstance(made, Model) and isinstance(data, Data)

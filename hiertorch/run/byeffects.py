@@ -1,17 +1,20 @@
 """The whitened sampler where scales and correlations of effects are many: they are moved given effects.
 
-theta = (xi, psi): psi are the numbers of prior covariances of effects. A sweep has four kinds of moves:
+theta = (xi, psi): psi are the numbers of prior covariances of effects, and those that stand before coefficients. A
+sweep has five kinds of moves:
 
-- Population: xi' ~ q and the root's numbers anew, psi as it is; numbers of groups are kept, so that effects move along.
+- Population: xi' ~ q and the root's numbers anew, psi as it is but for a few of its scales, which walk; numbers of
+  groups are kept, so that effects move along.
 - Groups, level by level, as in `hiertorch.run.whitened`.
 - psi with standardised effects of the finest level kept (`hiertorch.run.rescaled`), some rows of a root at a time, each
   decided by a pass over the rows.
 - psi given effects (`hiertorch.run.giveneffects`), without a pass: effects and coefficients stay, and their numbers
-  are computed anew.
+  are computed anew. So does what stands before coefficients (`hiertorch.run.givencoefficients`).
 
 docs/decisions.md: Covariances of many effects are moved given these.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -27,11 +30,12 @@ from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.candidates import Candidate, Numbers
 from hiertorch.run.engine import filed, inside
 from hiertorch.run.folded import FREEDOM, Folded
+from hiertorch.run.givencoefficients import GivenCoefficients
 from hiertorch.run.giveneffects import GivenEffects
 from hiertorch.run.proposals import scale_of
 from hiertorch.run.rescaled import Rescaling
 from hiertorch.run.rounds import pieces
-from hiertorch.run.standing import Place
+from hiertorch.run.standing import Place, Standing
 from hiertorch.run.warmstart import WarmStart
 from hiertorch.run.whitened import FEWEST, Whitened
 
@@ -79,7 +83,10 @@ class WhitenedByEffects(Whitened):
         self.given = GivenEffects(self.standing, surrogate.first.affine, surrogate.covariances)
         finest = surrogate.first.grams.levels[:1]
         self.rescaling = {k: Rescaling(c, y) for k, c in enumerate(surrogate.covariances) if c.part in finest}
-        self.still, self.some = self.given.correlations, self.given.others
+        self.before = [GivenCoefficients(self.standing, one) for one in surrogate.local]
+        self.recorded = self.standing  # until there is one
+        mine = {i for one in self.before for i in one.positions}
+        self.still, self.some = [*self.given.correlations, *mine], [i for i in self.given.others if i not in mine]
         self.proposal = SomeFolded(self.standing.scales, self.some)
         self.walk = y.new_zeros(len(self.some), len(self.some))
         source = stream(generator.initial_seed(), "given effects", device=generator.device)
@@ -93,10 +100,13 @@ class WhitenedByEffects(Whitened):
 
     @property
     def scales(self) -> list[int]:
-        """Numbers of theta that are scales of which rows say little."""
+        """Numbers of theta that are scales of which rows say little, and those common to what stands before many
+        coefficients, which holds these close to where they are.
+        """
         slices = self.standing.space.slices
         every = ((one.covariance.scales[i] for i in one.scaled) for one in self.rescaling.values())
-        return [slices[name].start + i for some in every for name, i in some]
+        own = [slices[name].start + i for some in every for name, i in some]
+        return own + [i for one in self.before for i in one.walking]
 
     def _hold(self) -> None:
         self.held = held(self.ladder, self.standing.constrained(self.at.position), self.chains)
@@ -106,10 +116,21 @@ class WhitenedByEffects(Whitened):
         super()._learn()
         self._hold()
 
+    def prepare(self, *, compiled: bool) -> None:
+        """See `Whitened.prepare`; priors are recorded as well, for so many chains, and moves given coefficients."""
+        super().prepare(compiled=compiled)
+        target = copy.deepcopy(self.target)
+        target.record(compiled=False)
+        target.met = self.target.met
+        self.recorded = Standing(target, self.standing.rest)
+        for one in self.before:
+            one.record(self.at.position, self._values_at(self.at))
+
     def _fit(self, every: Tensor) -> None:
         self.given.fit(every)
         values = self.standing.constrained(every)
-        spread = torch.linalg.pinv(products(self.ladder).movedim(2, 0)).diagonal(dim1=1, dim2=2).median(0).values
+        if self.rescaling:
+            spread = torch.linalg.pinv(products(self.ladder).movedim(2, 0)).diagonal(dim1=1, dim2=2).median(0).values
         for k, one in self.rescaling.items():
             one.fit(self.given.fitted[k], one.covariance.root(values), spread[one.covariance.at])
         own = every[:, self.some]
@@ -118,7 +139,8 @@ class WhitenedByEffects(Whitened):
 
     def _run(self, done: int, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep."""
-        population, *_, rescaled, given = self.order
+        population, *others = self.order
+        moves = others[len(self.levels) :]
         for first, last, walks in pieces(done, sweeps):
             for t in range(first, last):
                 walk = walks and t == first
@@ -127,9 +149,10 @@ class WhitenedByEffects(Whitened):
                 for level in reversed(self.levels):
                     infos[1 + level] = self._groups(level)
                 before = self.at.position
-                infos[rescaled] = self._rescaled(done + t)
-                infos[given] = self._given_effects()
-                self.counted.add(given, (self.at.position != before).any(1))
+                given = [self._rescaled(done + t)] if self.surrogate.covariances else []
+                given += self._given(done + t)
+                infos |= dict(zip(moves, given, strict=True))
+                self.counted.add(moves[-1], (self.at.position != before).any(1))
                 acceptance.add([infos[k] for k in self.order])
                 yield self.at
 
@@ -145,12 +168,13 @@ class WhitenedByEffects(Whitened):
             proposed = own if walk else self.proposal.placed(self.tuning, jump, radius.to(position.dtype))
             position = position.index_copy(1, torch.tensor(self.some, device=position.device), proposed)
             rows = self._of_rows(position)
-        if self.scales:
+        turn, rests = divmod(sweep, 2) if self.before else (sweep, 0)  # the root alone moves more often, and costs less
+        if self.scales and not rests:
             size = SIZES[0] * (SIZES[1] / SIZES[0]) ** step[1] * normal(step[0])
-            place = torch.tensor([self.scales[sweep % len(self.scales)]], device=position.device)
+            place = torch.tensor([self.scales[turn % len(self.scales)]], device=position.device)
             position = position.index_add(1, place, size.to(position.dtype).unsqueeze(1))
-        if width or self.scales or len(self.levels) > 1:
-            density, rungs = self.standing.evaluate(self.ladder, position, noise)
+        if width or (self.scales and not rests) or len(self.levels) > 1:
+            density, rungs = self.recorded.evaluate(self.ladder, position, noise)
         else:  # nothing but the root's numbers is another one
             density, rungs = at.density, redrawn(self.ladder, self.held, at.rungs, noise)
         found = Candidate(
@@ -196,11 +220,20 @@ class WhitenedByEffects(Whitened):
         """log density of the rest with Sigma = R R' in place of the numbers of a covariance, `(chains,)`."""
         return self.given.log_prior(one.covariance, position) - log_gram_volume(root)
 
-    def _given_effects(self) -> Info:
+    def _given(self, sweep: int) -> list[Info]:
         """psi anew; effects, coefficients, and what rows say of them stay. Their numbers are computed anew."""
-        at, ladder, standing = self.at, self.ladder, self.standing
-        effects = {**dict(zip(ladder.grams.levels, at.effects, strict=True)), **ladder.apart(at.rungs.tail)}
-        position, info = self.given.step(at.position, effects, self.given_numbers.double(self.given.numbers))
+        at, ladder, standing, infos, position = self.at, self.ladder, self.standing, list[Info](), self.at.position
+        if self.given.covariances:
+            effects = {**dict(zip(ladder.grams.levels, at.effects, strict=True)), **ladder.apart(at.rungs.tail)}
+            position, info = self.given.step(position, effects, self.given_numbers.double(self.given.numbers))
+            infos.append(info)
+        if self.before:
+            values, accepts = self.standing.values(ladder, position, at.rungs.tail, at.effects), list[Tensor]()
+            for one in self.before:
+                position, accept = one.step(position, values, sweep, self.given_numbers.double(one.numbers))
+                accepts.append(accept)
+            nothing = torch.zeros((), dtype=torch.long, device=position.device)
+            infos.append(Info(torch.stack(accepts).mean(0).unsqueeze(1), nothing, None))
         free = standing.space.split(position)
         values = standing.space.constrain(free)
         self.held = held(ladder, values, self.chains)
@@ -208,13 +241,13 @@ class WhitenedByEffects(Whitened):
         noise = tuple(ladder.up(rungs.levels, at.effects))
         self.at = at._replace(
             position=position,
-            density=standing.with_prior(free, values, rungs.log_marginal),
+            density=self.recorded.with_prior(free, values, rungs.log_marginal),
             rungs=rungs,
             square=root.square().sum(0),
             noise=noise,
             heavy=self._heavy(noise),
         )
-        return info
+        return infos
 
     def state(self) -> dict[str, Tensor]:
         """See `Whitened.state`."""

@@ -11,6 +11,7 @@ from hiertorch.errors import ModelError, warn
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.covariances import covariances_of
 from hiertorch.gaussian.discovery import collapse as find_collapse
+from hiertorch.gaussian.localscales import locals_of
 from hiertorch.gaussian.surrogate import Surrogate, find_surrogate
 from hiertorch.model.checks import inspect
 from hiertorch.model.declared import overrides
@@ -126,7 +127,10 @@ def _surrogate(structure: Structure, *, asked: bool) -> Surrogate | str:
     left = sum(c.size * c.width for name, c in coordinates.items() if name in found.first.rest)
     if left > MOST_PROPOSED and not found.crosswise and not target.data.by_chain:
         found.covariances = covariances_of(found.first.affine, structure.reads, coordinates)
-    proposed = left - sum(one.dimensions for one in found.covariances)
+    if not found.crosswise and not target.data.by_chain:
+        found.local = locals_of(found.first.affine, structure.reads, coordinates)
+    given = {name for one in found.local for name in one.latents}
+    proposed = left - sum(one.dimensions for one in found.covariances) - sum(coordinates[n].width for n in given)
     return found if asked or proposed <= MOST_PROPOSED else f"{left} dimensions are left, more than {MOST_PROPOSED}"
 
 

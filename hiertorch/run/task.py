@@ -202,7 +202,7 @@ def _versions() -> dict[str, str]:
 
 def _whitened(surrogate: Surrogate, chains: int) -> type[Whitened]:
     """The engine for a model that a Gaussian stands for."""
-    if surrogate.covariances:
+    if surrogate.covariances or surrogate.local:
         return WhitenedByEffects
     if surrogate.crosswise:
         return WhitenedCrosswise

@@ -75,6 +75,10 @@ FLOOR = 1.0
 """Least curvature that is believed."""
 
 
+GIVEN = ("rescaled", "given effects", "given coefficients")
+"""Moves beside those in whitened coordinates."""
+
+
 class Explored(Protocol):
     """What is asked of the surrogate on the way to its mode; of several data sets, to that of each."""
 
@@ -298,7 +302,8 @@ def blocks_of(surrogate: Surrogate) -> tuple[Block, ...]:
     """What is decided together: the population, then the groups of each level, finest first, and of crossed plates that
     move by themselves.
     """
-    plates = (None, *surrogate.plates, *([None, None] if surrogate.covariances else []))
-    kinds = ["whitened"] * (1 + len(surrogate.plates)) + ["rescaled", "given effects"]
+    kinds = ["whitened"] * (1 + len(surrogate.plates))
+    kinds += [*(GIVEN[:2] if surrogate.covariances else ()), *(GIVEN[2:] if surrogate.local else ())]
+    plates = [None, *surrogate.plates, *[None] * len(GIVEN)]
     every = zip(kinds, surrogate.members, plates, strict=False)
     return tuple(Block(f"{kind}({', '.join(names)})", plate) for kind, names, plate in every)

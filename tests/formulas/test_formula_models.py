@@ -320,3 +320,15 @@ def test_the_table_of_priors_names_what_may_be_set(frame):
         given = "LKJ(3)" if name == "L_g" else "HalfNormal(1)" if name.startswith("sigma") else "Normal(0, 1)"
         ht.formula("y ~ x + z + (x | g)", frame, priors={name: given})
     assert "sd(y)" in ht.priors(model)["prior"]["beta"]
+
+
+def test_columns_of_a_formula_are_not_simulated():
+    table = pd.DataFrame({"y": [0, 1, 2, 1], "x": [1.0, 2.0, 0.5, 1.5], "g": [*"aabb"]})
+    for text, family in (
+        ("y ~ x + (1 | g)", "gaussian"),
+        ("y ~ (x | g)", "poisson"),
+        ("y ~ 1 + (1 | g)", "categorical"),
+    ):
+        model, _ = ht.formula(text, table, family=family)
+        with pytest.raises(ht.ModelError, match="can't make the columns of a formula"):
+            ht.simulate_grouped(model=model, groups={"g": 3}, seed=1)

@@ -1,4 +1,4 @@
-"""Functions of formulas against R's own: columns of 56 formulas, made once by R 4 with splines and lme4."""
+"""Functions of formulas against R's own: columns of 65 formulas, made once by R 4 with splines and lme4."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 
 import hiertorch as ht
 from hiertorch.formulas.encoding import Matrix
+from hiertorch.formulas.every import written_out
 from hiertorch.formulas.parsing import parse
 
 HERE = Path(__file__).parent
@@ -22,7 +23,7 @@ def frame() -> pd.DataFrame:
 
 def columns_of(text: str, table: pd.DataFrame) -> Matrix:
     """Of all rows, with the intercept's."""
-    return Matrix(parse(text).terms[""].common, table, {})
+    return Matrix(parse(written_out(text, {}, table.columns)[0]).terms[""].common, table, {})
 
 
 @pytest.mark.parametrize("text", CASES)
@@ -78,3 +79,39 @@ def test_a_number_of_trials_is_the_same_in_all_rows():
     for left in ("proportion(k, 10)", "k | trials(10)"):
         _, data = ht.formula(f"{left} ~ x", frame(), family="binomial")
         assert data["trials"].tolist() == [10.0] * 24
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("y ~ . + (x | g)", "y ~ (x + z + t + `one two`) + (x | g)"),
+        ("log(t) | weights(z) ~ . + (1 | g/y)", "log(t) | weights(z) ~ (x + `one two`) + (1 | g/y)"),
+        ("y ~ .^2 - x + (1 | g) + I(x / .5)", "y ~ (x + z + t + `one two`)^2 - x + (1 | g) + I(x / .5)"),
+        ("y ~ ifelse(x > 0, '.', 'b') + .:x", "y ~ ifelse(x > 0, '.', 'b') + (x + z + t + `one two` + g):x"),
+    ],
+)
+def test_a_dot_is_all_other_columns(text, same):
+    assert written_out(text, {}, ["y", "x", "z", "t", "one two", "g"]) == (same, {})
+
+
+def test_a_dot_is_what_it_was_in_a_file(tmp_path):
+    """With columns that come later, and without; the formula that is kept names them."""
+    table = frame()[["y", "x", "kind", "g"]]
+    model, data = ht.formula("y ~ . + (1 | g)", table, sigma="~ . - kind")
+    assert model.latents["beta"].axes == (("x", "kind[green]", "kind[red]"),)
+    assert model.latents["beta_sigma"].axes == (("x",),)
+    assert model.encoding.remake.arguments["text"] == "y ~ (x + kind) + (1 | g)"
+    columns, _ = data.read_rows(frame())
+    assert columns["common design"].shape == (24, 3)
+
+
+def test_contrasts_name_what_they_compare():
+    found = ht.design("y ~ C(size3, Poly) + C(kind, Helmert) + C(h, Sum)", frame())
+    names = ["C(size3, Poly)[L]", "C(size3, Poly)[Q]", "C(kind, Helmert)[green]", "C(kind, Helmert)[red]"]
+    assert found.columns.tolist()[1:5] == names
+    assert found.attrs["reference"] == {}
+
+
+def test_a_dot_of_nothing_gets_its_sentence():
+    with pytest.raises(ht.ModelError, match=r"at '\.': the frame has no columns but 'g' and 'y'|at '\.'.*g, y"):
+        ht.formula("y ~ . + (1 | g)", frame()[["y", "g"]])

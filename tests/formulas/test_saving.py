@@ -80,6 +80,7 @@ OTHERS = [
 OTHERS += [
     ("w | cens(limit) ~ x + (1 | g)", {"family": "weibull"}),
     ("w | trunc(lb=0, ub=20) ~ x + (1 | g)", {}),
+    ("x ~ cut(z, 3) * count + interaction(size, flag) + C(size, Poly) + (cut(w, 4) | g)", {}),
     ("x ~ ns(z, df=3) + relevel(size, ref='large') + cut(w, c(0, 2, 4, 99)) + log1p(w) + (1 | g)", {}),
 ]
 
@@ -179,3 +180,22 @@ def test_a_file_can_t_name_code_of_its_own(frame, tmp_path):
 
     with pytest.raises(ht.DataError, match="is none of"):
         Remake("os", "os.x", {}, frame).again()
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["formula", "class"])
+def test_an_updated_posterior_predicts_new_rows_when_it_is_loaded(own, frame, tmp_path):
+    """Rows of an update are not in the file; what new ones are read by is, with the groups that came later."""
+    if own:
+        rows = ht.Data.from_frame(frame[["x", "z", "g"]], "x", "g", ["z"])
+        posterior = ht.sample(ht.models.VaryingIntercepts("g", ["z"]), rows, **FIT)
+    else:
+        posterior = ht.fit("x ~ scale(z) + (1 | g)", frame, **FIT)
+    later = frame.head(3)[["x", "z", "g"]].assign(g=[10, 99, 99], z=[5.0, 6.0, 7.0])
+    updated = posterior.update(later, new_groups="sample", seed=2)
+    updated.save(tmp_path / "p")
+    loaded = ht.Posterior.load(tmp_path / "p")
+    new = frame[["z", "g"]].tail(4).assign(g=[10, 99, 15, 98])
+    expected, found = (one.predict(new, new_groups="sample", seed=3).draws for one in (updated, loaded))
+    assert torch.equal(found, expected)
+    with pytest.raises(ht.DataError, match=r"it predicts new ones and nothing else|does not know its rows"):
+        loaded.predict()
