@@ -15,10 +15,10 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype, is_string_dtype
 
 from hiertorch import wording
-from hiertorch.errors import DataError, HiertorchError
+from hiertorch.errors import DataError, HiertorchError, ModelError
 from hiertorch.formulas.functions import FUNCTIONS, KNOWN, OTHERS, renamed, restored
 from hiertorch.formulas.labels import written
-from hiertorch.formulas.parsing import names_in
+from hiertorch.formulas.parsing import TOLD, names_in
 
 INTERCEPT = "Intercept"
 
@@ -174,11 +174,21 @@ class Matrix:
     def _unknown(self, name: str, frame: pd.DataFrame) -> str:
         """That there is no such function, or no such column."""
         called = [one for one in re.findall(r"([\w.]+)\(", self.text) if name in (one, one.partition(".")[0])]
+        if called and called[0] in TOLD:
+            raise ModelError(
+                f"the terms {self._written!r} call {called[0]}(), which is told of rows behind the response: write "
+                f"y | {called[0]}(column) ~ x."
+            )
         if called:
             known = wording.closest(called[0], [*FUNCTIONS, *OTHERS])
             return (
                 f"the terms {self._written!r} call {called[0]}(), which is no function that formulas know.{known} Give "
                 f"yours, functions={{{called[0]!r}: ...}}, or compute a column of the frame."
+            )
+        if re.search(rf"\bC\([^()]*,\s*(?:contrast\s*=\s*)?{re.escape(name)}\b", self.text):
+            return (
+                f"the terms {self._written!r} name the contrasts {name!r}, which there are none of; there are "
+                f"{wording.listed(['Treatment', 'Sum', 'Helmert', 'Poly'])}."
             )
         where = "" if name == self._written else f", which {self._written!r} reads"
         return (

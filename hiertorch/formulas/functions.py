@@ -177,6 +177,8 @@ def _breaks(x: np.ndarray, told: int | list[float]) -> np.ndarray:
     """In order; of a number of equal intervals a thousandth of the range beyond both ends, as R has it."""
     if not isinstance(told, int):
         return np.sort(np.asarray(told, np.float64))
+    if told < 2:
+        raise DataError(f"cut() makes two intervals or more, or has the breaks c(a, b, ...); found {told}.")
     low, high = float(x.min()), float(x.max())
     more = (high - low) / 1000
     return np.array([low - more, *np.linspace(low, high, told + 1)[1:-1], high + more])

@@ -22,6 +22,7 @@ SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?<![\w.])(\d+)L\b", r"\1"),
     (r"(?<![\w.])(\d+)\.(?![\w.])", r"\1.0"),
     (r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE]([+-]?\d+)\b", lambda found: f"{Decimal(found.group()):f}"),
+    (r"\bcontr\.(sum|helmert|poly|treatment)\(\s*\d+\s*\)", r"contr.\1"),
     (r"\bcontr\.sum\b", "Sum"),
     (r"\bcontr\.helmert\b", "Helmert"),
     (r"\bcontr\.poly\b", "Poly"),

@@ -32,6 +32,7 @@ NONE = ("NULL", "NA", "None", "Inf", "-Inf", "inf", "-inf")
 
 LATER = {
     "mvbind": "several responses at once",
+    "gr": "options of groupings",
     "s": "smooth terms",
     "t2": "smooth terms",
     "te": "smooth terms",
@@ -207,6 +208,8 @@ def _right(whole: str, right: str) -> Terms:
         elif (offset := inside_of(term, "offset")) is not None:
             if sign == "-":
                 raise _wrong(whole, f"- {term}", "an offset is added: write offset(-(...))")
+            if len(split(offset, ",")) > 1:
+                raise _wrong(whole, term, "an offset is one expression: write offset(a) + offset(b)")
             offsets.append(offset)
         elif "|" in bare(term):
             raise _wrong(whole, term, "groups' effects are a term of their own in brackets, as in + (x | school)")
@@ -253,6 +256,8 @@ def _left(whole: str, left: str) -> tuple[str, dict[str, str]]:
     _check_known(whole, response)
     if not response.strip():
         raise _wrong(whole, left, "there is no response before the |")
+    if inside_of(response, "c") is not None:
+        raise _wrong(whole, response, "there are no several responses at once in formulas; write one, or cbind(a, b)")
     told: dict[str, str] = {}
     for sign, term in signed_terms("+".join(split(behind[0], ","))) if behind else ():
         _check_known(whole, term)

@@ -22,8 +22,8 @@ from hiertorch.gaussian.localscales import Local, one_of
 from hiertorch.randomness import normal
 from hiertorch.run.standing import Standing
 
-TURNS = 3
-"""Of all walks in a sweep."""
+TURNS, SHARED = 3, 6
+"""Of all walks in a sweep; where there are shares, of which a turn moves each along one line."""
 
 SIZES = (0.3, 4.0)
 """Of steps of logarithms of s, log-uniform between these; of common numbers times the root of how many s there are."""
@@ -49,13 +49,14 @@ class GivenCoefficients:
         self.touched = self.target.priors_touched(local.latents)
         parents = {parent for name in self.touched for parent in self.target.parents[name]}
         self.given = tuple(sorted({*self.touched, *parents} - {*local.latents}))
+        self.turns = SHARED if local.shares else TURNS
         self._each = local.width // 2 if local.shares else local.width
         self._turn: Callable[..., tuple[Tensor, ...]] = self._written
 
     @property
     def numbers(self) -> int:
         """Uniform numbers that a step takes of each chain."""
-        return TURNS * 3 * (self._each + len(self.local.common) + len(self.local.ridge))
+        return self.turns * 3 * (self._each + len(self.local.common) + len(self.local.ridge))
 
     def record(self, position: Tensor, values: Mapping[str, Tensor]) -> None:
         """From now on a turn is replayed, for as many chains as there are of these."""
@@ -88,8 +89,8 @@ class GivenCoefficients:
         """Of each turn, with what moves as it is before the first of them."""
         free = self.standing.space.split(position)
         held = {**values, **self.standing.space.constrain(free)}
-        for turn, numbers in enumerate(uniform.to(position.dtype).unflatten(0, (TURNS, 3, -1))):
-            pairs = _paired(self.local.width, TURNS * sweep + turn, position.device)
+        for turn, numbers in enumerate(uniform.to(position.dtype).unflatten(0, (self.turns, 3, -1))):
+            pairs = _paired(self.local.width, self.turns * sweep + turn, position.device)
             yield numbers, *pairs, *(free[name] for name in self.local.latents), *(held[name] for name in self.given)
 
     def _written(self, uniform: Tensor, i: Tensor, j: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
