@@ -1,5 +1,6 @@
 """Whether arguments of a question to a posterior can be what they say, in sentences."""
 
+import re
 from collections.abc import Iterable
 from typing import TypeGuard
 
@@ -73,3 +74,23 @@ def names_of(name: str, given: object) -> list[str]:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a real number."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+UNITS = {"": 1, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+"""Of bytes."""
+
+
+def check_bytes(name: str, value: object, *, error: type[HiertorchError] = DataError) -> float | None:
+    """A number of bytes, from one or from text such as "2 GiB"; None stays None.
+
+    Raises:
+        HiertorchError: the error, for anything else.
+    """
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*) ?([A-Za-z]*)", value.strip()) if isinstance(value, str) else None
+    if found is not None and found[2] in UNITS:
+        return float(found[1]) * UNITS[found[2]]
+    if is_number(value) and value >= 0:
+        return float(value)
+    raise error(f'{name}= is a number of bytes, or text such as "2 GiB"; found {value!r}.')

@@ -134,7 +134,7 @@ def _fitted(
                 restore(engine, there, data.device)
         except UnsuitedError as error:
             return _again(error, task, model, data, options, face)
-        store = Store(engine.values(), task.info.shown, task.room, options.dtype, task.most)
+        store = Store(engine.values(), task.info.shown, task.room, options.dtype, task.most, task.place)
         looks = Looks(task.schedule, task.goal, task.until_settled)
         acceptance = Acceptance(engine.order)
         past, checkpoint = None, None

@@ -14,7 +14,6 @@ from hiertorch.criticism.statistics import Statistics
 from hiertorch.data.frames import Table
 from hiertorch.data.table import Data
 from hiertorch.draws import storage
-from hiertorch.draws.attaching import attach
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.hints import Hints
 from hiertorch.draws.joining import joined
@@ -358,7 +357,11 @@ class Posterior(Hints, Fit):
         keeping.save(path, self.drawn(), data=data)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, model: Model | None = None, data: Data | None = None) -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str], *, model: Model | None = None, data: Data | None = None,
+        keep_in_memory: float | str | None = None,
+    ) -> Self:  # fmt: skip
         """The posterior that `save` wrote, with its tensors on the CPU, and with its model and data as far as these can
         be made again and are what was fitted; if not, who asks for predictions is told why.
 
@@ -367,16 +370,14 @@ class Posterior(Hints, Fit):
             model: the model that was fitted, in place of the file's: of a class that was written in a notebook, or
                 whose arguments a file can't hold.
             data: its data, in place of the file's, with `model`.
+            keep_in_memory: of a run with `checkpoint=`, as in `ht.sample`.
 
         Raises:
             DataError: if there is no such file, or it isn't one of these, or is damaged.
             ModelError, DataError: if the model and data that are given are not those that were fitted.
         """
-        posterior = so_far(path, cls) if is_run(path) else storage.load(path, cls)
-        if data is not None:
-            attach(posterior, model, data)
-        else:
-            keeping.restore(posterior, model)
+        posterior = so_far(path, cls, keep_in_memory) if is_run(path) else storage.load(path, cls)
+        keeping.restore(posterior, model, data)
         return posterior
 
 

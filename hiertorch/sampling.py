@@ -71,6 +71,7 @@ def sample(
     checkpoint: str | Path | None = None,
     every: float = 30.0,
     overwrite: bool = False,
+    keep_in_memory: int | float | str | None = None,
     plan: Plan | EngineMaker | Sequence[MoveSpec] | None = None,
     collapse: bool = True,
     compile: bool | Literal["auto"] = "auto",
@@ -119,6 +120,9 @@ def sample(
             gives the draws of a run that was not; `Posterior.load` reads what there is at any time.
         every: seconds between two writings at least; one more comes when the run ends, also by Ctrl-C or SIGTERM.
         overwrite: replaces a run that the folder has.
+        keep_in_memory: bytes, or text such as "2 GiB", up to which draws are held in memory, half of what is free if
+            left out. With `checkpoint`, what is more is in files in its folder, gone through piece by piece, and takes
+            their space twice; without, draws are thinned until they fit, where this is given.
         plan: moves other than the default ones, or an engine of your own; see the `moves` of `hiertorch.plan`.
         collapse: see `hiertorch.run.plan`: in a Gaussian model only scales and correlations are sampled.
         compile: fuse the pass over the rows with `torch.compile` (seconds at the start, then several times faster):
@@ -143,7 +147,7 @@ def sample(
     options = Options(
         chains=chains, warmup=warmup, draws=draws, thin=thin, until=until, seed=seed, device=device, dtype=dtype,
         keep=keep, keep_all=keep_all, monitors=monitors, progress=progress, log_dir=log_dir, checkpoint=checkpoint,
-        every=every, overwrite=overwrite, plan=plan,
+        every=every, overwrite=overwrite, keep_in_memory=keep_in_memory, plan=plan,
         collapse=collapse, compile=compile, init=init, start=start, prior_only=prior_only,
     )  # fmt: skip
     return fit(model, data, options, Posterior)
@@ -159,7 +163,8 @@ def resume(folder: str | Path, model: Model | None = None, data: Data | None = N
         model: that was fitted; it is held against what the folder says of it. Left out, it is made again as
             `Posterior.load` does it, which can be done of formulas, ready models, and classes of your own.
         data: likewise.
-        settings: what may be another than it was: draws, until, device, monitors, progress, log_dir, every; and plan,
+        settings: what may be another than it was: draws, until, device, monitors, progress, log_dir, every,
+            keep_in_memory; and plan,
             where the run had been given one. Others may be said again.
 
     Raises:

@@ -136,7 +136,8 @@ def disagreement(posterior: Fit, model: Model, data: Data, reads: Reads, collaps
     ):
         return 0.0  # densities of parts of the rows, or of other rows too, have constants of their own
     at = torch.linspace(0, posterior.chains * posterior.n_draws - 1, DRAWS, dtype=torch.float64).long()
-    values = {name: held[name].flatten(0, 1)[at.to(data.device)] for name in names}
+    chain, draw = (x.to(data.device) for x in (at // posterior.n_draws, at % posterior.n_draws))
+    values = {name: held[name][chain, draw] for name in names}
     noted = posterior.stats.log_density.flatten()[at.to(posterior.stats.log_density.device)].to(data.device)
     with torch.no_grad(), validation(False):
         if collapsed is None:

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from hiertorch.draws.ranked import Ranked, score_table
 from hiertorch.errors import DataError
+from hiertorch.runtime.rooms import PIECE, gathered, is_mapped, pieces
 from hiertorch.runtime.workers import each
 
 MIN_DRAWS = 4  # a half chain needs 2 draws to have a variance
@@ -159,7 +160,8 @@ def fixed(x: Tensor) -> Tensor:
 
 def _still(x: Tensor) -> Tensor:
     """Which never moved, `(chains, size, entries)`."""
-    return (x == x[:, :1]).all(1).reshape(x.shape[0], x.shape[2], -1)
+    found = torch.stack([(x[:, part] == x[:, :1]).all(1) for part in pieces(x, 1)]).all(0)
+    return found.reshape(x.shape[0], x.shape[2], -1)
 
 
 def _constant(x: Tensor, still: Tensor) -> Tensor:
@@ -188,6 +190,11 @@ def _by_parameter(
     _check(x)
     chains, draws, *shape = x.shape
     flat = x.detach().flatten(2) if shape else x.detach()[..., None]  # (chains, draws, parameters)
+    if is_mapped(flat):  # in blocks, since neighbours are in one page of its file
+        width = max(1, PIECE // max(1, flat[..., :1].numel() * flat.element_size()))
+        blocks = (gathered(flat[..., at : at + width]) for at in range(0, flat.shape[2], width))
+        found = [torch.stack(_by_parameter(function, block, outputs, min_draws, ranks=ranks)) for block in blocks]
+        return torch.cat(found, 1).reshape(outputs, *shape).unbind()
     step = max(1, _CHUNK_BYTES // (8 * _COPIES * chains * max(1, draws)))
 
     table = cache(partial(score_table, 2 * chains * (draws // 2), x.device))  # once, if at all

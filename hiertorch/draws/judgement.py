@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from hiertorch.draws import diagnostics, summaries
 from hiertorch.draws.labelled import LabelledDraws
 from hiertorch.draws.summaries import ADVICE, LIMITS, MIN_CHAINS, worst
+from hiertorch.runtime.rooms import gathered, pieces
 from hiertorch.wording import listed
 
 WHOLE = 35_000_000
@@ -117,7 +120,7 @@ def _some(posterior: LabelledDraws) -> tuple[LabelledDraws, int, int]:
         for plate, labels in posterior.labels.items()
     }
     draws = {
-        name: x if posterior.plates[name] is None else x[:, :, at[str(posterior.plates[name])]]
+        name: x if (plate := posterior.plates[name]) is None else gathered(x, torch.from_numpy(at[plate]))
         for name, x in posterior.draws.items()
     }
     seen = sum(math.prod(x.shape[2:]) for x in draws.values())
@@ -172,11 +175,15 @@ def _of_the_run(posterior: LabelledDraws) -> Iterator[str]:
                 "(counted from 0): there are fewer draws of the tails than it seems, which R-hat and ESS may not show. "
                 "Run a longer warm-up and more draws, and compare with collapse=False."
             )
-    if broken := [name for name, x in posterior.draws.items() if not x.isfinite().all()]:
+    if broken := [name for name, x in posterior.draws.items() if not _finite(x)]:
         yield (
             f"Some draws of {listed(broken)} are not finite and have no diagnostics: "
             f"look for a prior that is improper, or wider than numbers are."
         )
+
+
+def _finite(x: Tensor) -> bool:
+    return all(bool(x[:, part].isfinite().all()) for part in pieces(x, 1))
 
 
 def _stuck(posterior: LabelledDraws) -> Iterator[str]:

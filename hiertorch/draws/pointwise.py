@@ -23,6 +23,7 @@ from hiertorch.model.declared import refuse_own_density
 from hiertorch.model.densities import weighted
 from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Values
+from hiertorch.runtime.rooms import gathered
 from hiertorch.runtime.validating import validation
 
 DRAWS = 4_000
@@ -70,7 +71,8 @@ class Pointwise:
         step = 1 if draws is None else max(1, self.chains * posterior.n_draws // draws)
         self.draw = torch.arange(0, posterior.n_draws, step)
         held = {**posterior.more, **posterior.draws}
-        self._flat = {name: x[:, ::step].flatten(0, 1) for name, x in held.items() if name in self.model.latents}
+        some = {name: gathered(x[:, ::step]) for name, x in held.items() if name in self.model.latents}
+        self._flat = {name: x.flatten(0, 1) for name, x in some.items()}
         self.stored = {name: x.unflatten(0, (self.chains, len(self.draw))) for name, x in self._flat.items()}
         effects = posterior.unstored
         self.unstored = tuple(name for name in self.model.latents if name not in self._flat)

@@ -110,17 +110,20 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, HiertorchError) else f"they can't be made again ({type(error).__name__}: {text})"
 
 
-def restore(fit: Fit, model: Model | None = None) -> None:
-    """Gives a loaded posterior its model and data as far as its file has them, or notes why not.
+def restore(fit: Fit, model: Model | None = None, data: Data | None = None) -> None:
+    """Gives a loaded posterior its model and data as far as they are given or its file has them, or notes why not.
 
     Args:
         fit: that was loaded, which is changed.
         model: in place of the file's, such as one whose class can't be found.
+        data: likewise, with the model.
 
     Raises:
         ModelError, DataError: if the model that is given is not the one that was fitted.
     """
     source = fit.source
+    if data is not None:
+        return attach(fit, model, data)
     if model is not None:
         if source is None or not {"rows", "columns", "outline"} & source.header.keys():
             raise DataError(

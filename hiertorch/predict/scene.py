@@ -21,6 +21,7 @@ from hiertorch.model.means import expected
 from hiertorch.model.rowchecks import refuse_fixed, refuse_shares
 from hiertorch.predict import categories
 from hiertorch.randomness import seeded
+from hiertorch.runtime.rooms import let_go
 
 Found = TypeVar("Found")
 
@@ -270,6 +271,8 @@ class Setting:
                     found[part] = model.simulate(v, rows, generator)
                 else:
                     found[part] = y.expand(torch.Size((len(part), rows.n_rows))).sample().to(found.dtype)
+            for x in self.posterior.draws.values():
+                let_go(x)
         return found
 
     def per(self) -> int:

@@ -23,6 +23,10 @@ from hiertorch.run.engine import Engine, filed
 from hiertorch.run.looks import Looks
 from hiertorch.run.runfolder import DRAWS, MADE, RUN, SHARD, SOURCE, STATE, Shard, number_of
 from hiertorch.run.store import Store
+from hiertorch.runtime.rooms import let_go
+
+MOST = 2**25
+"""Bytes of draws in a shard."""
 
 
 @dataclass
@@ -112,6 +116,7 @@ class Checkpoint:
                 "interval": mark.interval,
                 "made": mark.made,
                 "over": mark.over,
+                "names": list(mark.draws),
                 "shards": [[shard.name, shard.draws] for shard in shards],
             }
             archive.write(
@@ -143,8 +148,14 @@ class Checkpoint:
         if number == first:
             return shards
         last = max((number_of(path.name) for path in self.folder.iterdir()), default=0)
-        new = Shard(SHARD.format(last + 1), number - first)
-        draws = {name: x[:, first:] for name, x in mark.draws.items()}
-        tensors = {**filed("draws", draws), "log_density": mark.log_density[:, first:]}
-        archive.write(self.folder / new.name, DRAWS, {"token": self.token}, tensors)
-        return [*shards, new]
+        each = sum(x[:, :1].numel() * x.element_size() for x in mark.draws.values())
+        per = max(1, MOST // each)  # copies are made of what is written
+        for at, start in enumerate(range(first, number, per), last + 1):
+            some = slice(start, min(start + per, number))
+            tensors = {**filed("draws", {n: x[:, some] for n, x in mark.draws.items()})}
+            tensors["log_density"] = mark.log_density[:, some]
+            archive.write(self.folder / SHARD.format(at), DRAWS, {"token": self.token}, tensors)
+            shards = [*shards, Shard(SHARD.format(at), some.stop - start)]
+            for x in mark.draws.values():
+                let_go(x)
+        return shards

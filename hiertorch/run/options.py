@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from hiertorch.arguments import check_count, check_flag, check_seed, is_number
+from hiertorch.arguments import check_bytes, check_count, check_flag, check_seed, is_number
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import OptionError, SamplingError
 from hiertorch.monitors import Monitor
@@ -46,6 +46,7 @@ class Options:
     checkpoint: str | Path | None = None
     every: float = 30.0
     overwrite: bool = False
+    keep_in_memory: float | str | None = None
     plan: Plan | EngineMaker | Sequence[MoveSpec] | None = None
     collapse: bool = True
     compile: bool | Literal["auto"] = "auto"
@@ -60,6 +61,9 @@ class Options:
             raise SamplingError(f"checkpoint must be the path of a folder, found {self.checkpoint!r}.")
         if not is_number(self.every) or not self.every >= 0:
             raise SamplingError(f"every must be a number of seconds, such as 30, found {self.every!r}.")
+        check_bytes("keep_in_memory", self.keep_in_memory, error=SamplingError)
+        if self.keep_in_memory is not None and self.keep_all and self.checkpoint is None:
+            raise SamplingError("keep_all=True with keep_in_memory= needs checkpoint=, a folder for draws beyond that.")
         for name in ("overwrite", "keep_all", "progress", "collapse", "prior_only"):
             check_flag(name, getattr(self, name), error=SamplingError)
         if self.until is not None and not isinstance(self.until, Until):

@@ -17,7 +17,7 @@ from hiertorch.run.until import Until
 KEPT = ("chains", "warmup", "draws", "thin", "keep", "keep_all", "collapse", "compile", "prior_only", "every")
 """Options that a run goes on with."""
 
-ANEW = ("draws", "until", "device", "monitors", "progress", "log_dir", "plan", "every")
+ANEW = ("draws", "until", "device", "monitors", "progress", "log_dir", "plan", "every", "keep_in_memory")
 """Options that it may be given."""
 
 

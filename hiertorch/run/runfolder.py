@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
+from hiertorch.arguments import check_bytes
 from hiertorch.draws import archive, storage
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError, RunFolderError
 from hiertorch.run.engine import inside
+from hiertorch.run.store import Store
+from hiertorch.runtime.rooms import Place
 
 Kept = TypeVar("Kept", bound=Fit)
 
@@ -41,7 +43,7 @@ MADE = archive.Kind("hiertorch model", 1, "model and data of a run", WRITER)
 
 FACTS = (
     "options model model_text plan_text plan_given chains data versions fallback token earlier compiled done looks "
-    "example seconds interval made over shards"
+    "example seconds interval made over names shards"
 )
 """What a state says of its run."""
 
@@ -175,13 +177,20 @@ def _source(folder: Path, token: object) -> archive.Source | None:
     return archive.Source(held, tensors)
 
 
-def so_far(folder: str | os.PathLike[str], face: type[Kept]) -> Kept:
-    """The draws that there are of a run, marked as interrupted while it has not ended, as of a kind of fit."""
+def so_far(folder: str | os.PathLike[str], face: type[Kept], keep_in_memory: float | str | None = None) -> Kept:
+    """The draws that there are of a run, marked as interrupted while it has not ended, as of a kind of fit; in memory
+    up to a number of bytes.
+    """
+    budget = check_bytes("keep_in_memory", keep_in_memory)
     there = read(folder)
     content, tensors = there.outline
-    parts = list(there.parts())
-    draws = {name: torch.cat([part[name] for part, _ in parts], 1) for name in (parts[0][0] if parts else ())}
-    density = torch.cat([one for _, one in parts], 1) if parts else tensors["log_density"]
+    draws, density = dict[str, Tensor](), tensors["log_density"]
+    if there.shards:
+        first, _ = next(there.parts())
+        like = {name: first[name][:, 0] for name in there.facts["names"]}
+        store = Store(like, tuple(like), there.draws, place=Place(there.folder, budget))
+        store.restore(there.parts(), there.draws, 1, there.draws)
+        draws, density = store.draws(), store.log_density()
     names = [*draws] or content["draws"]
     header = {**content, "draws": [n for n in names if n not in content["more"]]}
     held = {f"{'more' if n in content['more'] else 'draws'}/{n}": x for n, x in draws.items()}

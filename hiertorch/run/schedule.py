@@ -16,6 +16,7 @@ from hiertorch.run.plan import Plan
 from hiertorch.run.rounds import LONGEST_WARMUP
 from hiertorch.run.until import Until
 from hiertorch.runtime.memory import free
+from hiertorch.runtime.rooms import Place
 from hiertorch.runtime.workers import one_thread
 
 NUMBERS = 800_000
@@ -244,17 +245,39 @@ def stored_names(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in plan.target.names if name in names or coordinates[name].plate is None)
 
 
+def fitting(plan: Plan, run: Schedule, names: tuple[str, ...], budget: float, dtype: torch.dtype) -> int:
+    """Draws of each chain of these latents that so many bytes hold, LEAST at least."""
+    return max(LEAST, int(budget // max(1, _numbers(plan, names) * run.chains * dtype.itemsize)))
+
+
 def check_memory(
-    plan: Plan, run: Schedule, names: tuple[str, ...], draws: int, device: torch.device, dtype: torch.dtype
+    plan: Plan,
+    run: Schedule,
+    names: tuple[str, ...],
+    draws: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    place: Place,
 ) -> None:
-    """Raises a SamplingError if so many stored draws of each chain of these latents can't fit into memory."""
+    """Raises a SamplingError if so many stored draws of each chain of these latents can't fit into memory, or on the
+    disk where they are to be there.
+    """
     numbers = _numbers(plan, names)
     needed = numbers * run.chains * draws * dtype.itemsize
+    what = f"({run.chains} chains x {draws} draws of {numbers:,} numbers)"
+    if (folder := place.outside(needed, device)) is not None:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if 2 * needed > (space := shutil.disk_usage(existing).free):
+            raise SamplingError(
+                f"the draws need {2 * needed / 2**30:,.1f} GiB in {folder} {what}, and {space / 2**30:,.1f} GiB are "
+                "free there; keep fewer latents (keep=), or fewer draws and more thinning."
+            )
+        return
     if draws < run.draws:
         needed += needed // 2  # while draws are thinned there are the old ones and the new
     room = free(device)
     if needed > 0.8 * room:
         raise SamplingError(
-            f"the draws need {needed / 2**30:,.1f} GiB ({run.chains} chains x {draws} draws of {numbers:,} numbers)"
-            f", and {room / 2**30:,.1f} GiB are free; keep fewer latents (keep=), or fewer draws and more thinning."
+            f"the draws need {needed / 2**30:,.1f} GiB {what}, and {room / 2**30:,.1f} GiB are free; keep fewer "
+            "latents (keep=), or fewer draws and more thinning, or give checkpoint=, a folder for what is more."
         )

@@ -3,11 +3,14 @@
 docs/decisions.md: Stored draws are thinned in a new room.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from hiertorch.errors import warn
+from hiertorch.runtime.rooms import Place, is_mapped, let_go, mapped, pieces
 
 
 class Store:
@@ -24,6 +27,7 @@ class Store:
         draws: how many draws of each chain there is room for.
         dtype: of the stored draws, if not that of the values.
         most: how many there may be room for at most; if left out, so many.
+        place: where they are held.
     """
 
     def __init__(
@@ -33,14 +37,15 @@ class Store:
         draws: int,
         dtype: torch.dtype | None = None,
         most: float | None = None,
+        place: Place | None = None,
     ) -> None:
         self.names, self._most = names, most or draws
         self._made = 0  # draws, stored or not
-        first = values[names[0]]
-        self._held = _Held(
-            {name: _room(values[name], draws, dtype) for name in names},
-            first.new_empty(draws, first.shape[0], dtype=dtype or first.dtype),
-        )
+        self._place = place or Place()
+        # A draw is written in one run of memory.
+        like = {name: x.movedim(0, -1).to(dtype or x.dtype) for name, x in ((name, values[name]) for name in names)}
+        first = like[names[0]]
+        self._held = _Held(_rooms(like, draws, self._place), first.new_empty(draws, first.shape[-1]), self._place)
 
     @property
     def n_draws(self) -> int:
@@ -76,7 +81,7 @@ class Store:
             for name, room in self._held.rooms.items():
                 room[self.n_draws] = values[name].movedim(0, -1)
             self._held.log_density[self.n_draws] = log_density
-            self._held.number += 1
+            self.filled(self.n_draws + 1)
 
     def fill(self, values: Mapping[str, Tensor], log_density: Tensor, at: int) -> None:
         """Writes values `(draws, chains, size, *event)` of wanted draws behind the first `at` stored ones. Pieces may
@@ -90,6 +95,9 @@ class Store:
     def filled(self, end: int) -> None:
         """The first `end` stored draws are there."""
         self._held.number = end
+        if self._held.outside:
+            for room in self._held.rooms.values():
+                let_go(room)
 
     def restore(
         self, parts: Iterable[tuple[Mapping[str, Tensor], Tensor]], number: int, interval: int, made: int
@@ -107,7 +115,7 @@ class Store:
         at = 0
         for draws, log_density in parts:
             self.fill({name: x.movedim(1, 0) for name, x in draws.items()}, log_density.mT, at)
-            at += log_density.shape[1]
+            self.filled(at := at + log_density.shape[1])
         self._held.number, self._held.interval, self._made = number, interval, made
 
     def draws(self) -> dict[str, Tensor]:
@@ -121,40 +129,49 @@ class Store:
 
 @dataclass
 class _Held:
-    """Room for draws, how many there are, and how far apart. One object, so that an interruption leaves the old one or
-    the new one.
+    """Room for draws, where it is, how many there are, and how far apart. One object, so that an interruption leaves
+    the old one or the new one.
     """
 
     rooms: dict[str, Tensor]
     log_density: Tensor
+    place: Place = field(default_factory=Place)
     number: int = 0
     interval: int = 1
 
+    def __post_init__(self) -> None:
+        self.outside = any(map(is_mapped, self.rooms.values()))
+
     def thinned(self, times: int) -> "_Held":
         """The last of every `times` draws, in rooms of their own: others may still look at these."""
-
-        def less(room: Tensor) -> Tensor:
-            new = torch.empty_like(room)
-            kept = room[times - 1 : self.number : times]
-            new[: len(kept)] = kept
-            return new
-
-        rooms = {name: less(room) for name, room in self.rooms.items()}
-        return _Held(rooms, less(self.log_density), self.number // times, self.interval * times)
+        new = self._new(len(self.log_density), lambda room: room[times - 1 : self.number : times])
+        new.number, new.interval = self.number // times, self.interval * times
+        return new
 
     def wider(self, draws: int) -> "_Held":
         """The same draws, in rooms of their own for so many."""
+        new = self._new(draws, lambda room: room[: self.number])
+        new.number, new.interval = self.number, self.interval
+        return new
 
-        def more(room: Tensor) -> Tensor:
-            new = room.new_empty(draws, *room.shape[1:])
-            new[: self.number] = room[: self.number]
-            return new
+    def _new(self, draws: int, kept: Callable[[Tensor], Tensor]) -> "_Held":
+        """Rooms for so many draws that begin with those that are kept."""
+        rooms = _rooms({name: room[0] for name, room in self.rooms.items()}, draws, self.place)
+        log_density = self.log_density.new_empty(draws, *self.log_density.shape[1:])
+        for old, new in zip((*self.rooms.values(), self.log_density), (*rooms.values(), log_density), strict=True):
+            some = kept(old)
+            for part in pieces(some, 0):
+                new[part] = some[part]
+                let_go(new)
+        return _Held(rooms, log_density, self.place)
 
-        return _Held(
-            {name: more(x) for name, x in self.rooms.items()}, more(self.log_density), self.number, self.interval
-        )
 
-
-def _room(value: Tensor, draws: int, dtype: torch.dtype | None) -> Tensor:
-    """An empty `(draws, *shape, chains)` for values `(chains, *shape)`: a draw is written in one run of memory."""
-    return value.new_empty((draws, *value.shape[1:], value.shape[0]), dtype=dtype or value.dtype)
+def _rooms(each: Mapping[str, Tensor], draws: int, place: Place) -> dict[str, Tensor]:
+    """Room for so many of what is like each, `(draws, *shape)`: all in memory, or all in files."""
+    needed = draws * sum(x.numel() * x.element_size() for x in each.values())
+    if (folder := place.outside(needed, next(iter(each.values())).device)) is not None:
+        try:
+            return {name: mapped((draws, *x.shape), x.dtype, folder) for name, x in each.items()}
+        except OSError as error:
+            warn(f"{needed / 2**30:,.1f} GiB of draws stay in memory: {folder} can't hold them ({error.strerror}).")
+    return {name: x.new_empty(draws, *x.shape) for name, x in each.items()}

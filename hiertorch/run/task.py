@@ -4,11 +4,13 @@ import platform
 import secrets
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from hiertorch.advice.requirements import chosen_priors, grave, model_text, sentences
+from hiertorch.arguments import check_bytes
 from hiertorch.density.rowpass import can_compile
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.naming import unsavable
@@ -29,6 +31,7 @@ from hiertorch.run.schedule import (
     Schedule,
     aimed,
     check_memory,
+    fitting,
     kept_names,
     most_room,
     room,
@@ -39,6 +42,7 @@ from hiertorch.run.schedule import (
 from hiertorch.run.sweeps import Sweep
 from hiertorch.run.until import Until
 from hiertorch.run.whitened import Whitened
+from hiertorch.runtime.rooms import Place
 
 SHORTER = 5
 """Times the usual warm-up is longer than that of a run which starts from another one."""
@@ -57,6 +61,7 @@ class Task:
         names: latents whose draws are given; others are stored for what follows from them.
         room: draws of each chain that there is room for,
         most: and to which it may grow.
+        place: where these are.
         engine: what runs; it has not begun.
         generator: of all random numbers of the draws.
         compiled: whether to compile the pass over the rows.
@@ -72,6 +77,7 @@ class Task:
     names: tuple[str, ...]
     room: int
     most: float
+    place: Place
     engine: Engine
     generator: torch.Generator
     compiled: bool
@@ -107,7 +113,12 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
         run, goal = aimed(usual, until, options.draws)
         most = most_room(plan, usual, goal, stored, every=every)
         rooms = int(min(run.draws, most))
-    check_memory(plan, run, stored, rooms, data.device, options.dtype)
+    budget = check_bytes("keep_in_memory", options.keep_in_memory)
+    place = Place(None if options.checkpoint is None else Path(options.checkpoint), budget)
+    if options.checkpoint is None and budget is not None:
+        most = min(most, fitting(plan, run, stored, budget, options.dtype))
+        rooms = int(min(rooms, most))
+    check_memory(plan, run, stored, rooms, data.device, options.dtype, place)
     seed = secrets.randbits(63) if options.seed is None else int(options.seed)
     wanted = options.compile is True or (options.compile == "auto" and wants_compiling(plan, usual))
     compiled = wanted and plan.collapsed is None
@@ -153,8 +164,8 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
     unkept = unsavable(info.labels, info.event_labels)
     doubts = [*(grave(found) if alike else ()), *(f"the posterior can be used, but not saved: {x}" for x in unkept)]
     return Task(
-        plan, run, goal, options.until is not None, options.warmup is None, names, rooms, most, engine, generator,
-        compiled, info, tuple(doubts),
+        plan, run, goal, options.until is not None, options.warmup is None, names, rooms, most, place, engine,
+        generator, compiled, info, tuple(doubts),
     )  # fmt: skip
 
 
