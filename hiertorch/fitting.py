@@ -30,7 +30,7 @@ from hiertorch.run.looks import Looks
 from hiertorch.run.options import Options
 from hiertorch.run.outcome import as_fit, outline, readable, so_far
 from hiertorch.run.plan import make_plan
-from hiertorch.run.resuming import check_same, continued, facts_of, restore, resumed_options
+from hiertorch.run.resuming import check_density, check_same, continued, facts_of, restore, resumed_options
 from hiertorch.run.run import Past, doubted, run
 from hiertorch.run.runfolder import Lock, Resumed, cleared, read, refuse_unasked
 from hiertorch.run.schedule import few_threads
@@ -143,12 +143,14 @@ def _fitted(
             store.restore(there.parts(), there.draws, there.facts["interval"], there.facts["made"])
             looks.restore(there.facts["looks"], past.done)
             acceptance.restore(there.acceptance, there.facts["example"], data.device)
+            before = Ending(past.done, past.seconds, None)
+            check_density(task, as_fit(task, store, acceptance, before, looks, whole=False))
         if options.checkpoint is not None:
             folder = Path(options.checkpoint)
-            before = {} if there is None else {"token": there.facts["token"], "shards": there.shards}
+            kept = {} if there is None else {"token": there.facts["token"], "shards": there.shards}
             checkpoint = Checkpoint(
                 cleared(folder) if there is None else folder, options.every, facts_of(task, options, notes),
-                partial(outline, task, acceptance, looks), interval=store.interval, **before,
+                partial(outline, task, acceptance, looks), interval=store.interval, **kept,
             )  # fmt: skip
         audience.start(task.info)
         some, every = partial(so_far, task, face), partial(readable, task, store)

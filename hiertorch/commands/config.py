@@ -235,7 +235,8 @@ def _open_run_folder(folder: Path, config: Config) -> bool:
     earlier = [path for path in _earlier(folder) if not (config.resume and path.match(f"{EVENTS}*"))]
     try:
         if (there or earlier) and not config.overwrite:
-            found, go_on = (CHECKPOINT, "--resume true to go on with it, ") if there else (earlier[0].name, "")
+            found = earlier[0].name if earlier else CHECKPOINT
+            go_on = "--resume true to go on with it, " * there
             raise RunFolderError(
                 f"the run folder {str(folder)!r} holds an earlier run ({found}); give another --log_dir, {go_on}or "
                 "--overwrite true to replace it."

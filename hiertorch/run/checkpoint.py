@@ -14,7 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
+from hiertorch.data.stored import Stored
 from hiertorch.draws import archive, storage
+from hiertorch.draws.archive import Source
 from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError, RunFolderError, warn
 from hiertorch.predict.keeping import source_of
@@ -137,9 +139,13 @@ class Checkpoint:
                     path.unlink()
 
     def _source(self, outline: Fit) -> None:
-        """Writes what model and data are made again from, once."""
-        if not (self.folder / SOURCE).is_file() and (found := source_of(outline, data=True)) is not None:
-            archive.write(self.folder / SOURCE, MADE, {"token": self.token, "source": found.header}, found.tensors)
+        """Writes what model and data are made again from, once; rows that are in files stay there."""
+        if (self.folder / SOURCE).is_file():
+            return
+        found = Source({"why": "its rows are in files of their own"}, {})
+        if outline.origin is None or not isinstance(outline.origin.data, Stored):
+            found = source_of(outline, data=True) or found
+        archive.write(self.folder / SOURCE, MADE, {"token": self.token, "source": found.header}, found.tensors)
 
     def _shards(self, mark: Mark) -> list[Shard]:
         """Writes draws that no shard has yet; gives all shards."""

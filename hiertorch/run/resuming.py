@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from hiertorch.data.fingerprint import Fingerprint
+from hiertorch.draws.attaching import disagreement
+from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError, HiertorchError, ModelError, SamplingError, warn
 from hiertorch.run.engine import Engine
 from hiertorch.run.options import Options
@@ -97,6 +99,21 @@ def restore(engine: Engine, there: Resumed, device: torch.device) -> None:
             f"the state in {there.folder}, which hiertorch {made} has written, does not fit the engine of its run "
             f"({type(error).__name__}: {error}): begin the run again."
         ) from error
+
+
+def check_density(task: Task, there: Fit) -> None:
+    """Holds the model against what the run has noted of its draws; see `hiertorch.draws.attaching`.
+
+    Raises:
+        ModelError: for a model that prints alike and has another density.
+    """
+    plan = task.plan
+    collapsed = None if plan.collapsed is None else plan.collapsed.collapsed
+    if off := disagreement(there, plan.target.model, plan.data, plan.structure.reads, collapsed):
+        raise ModelError(
+            f"{task.info.model} prints as the model of the run and is another: at draws of the run its log density "
+            f"differs from what was noted, by up to {off:.3g} beyond a constant. Go on with the model that was begun."
+        )
 
 
 def _written(name: str, value: object) -> object:

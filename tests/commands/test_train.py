@@ -159,7 +159,7 @@ def test_what_was_stopped_goes_on_to_the_same_files(what, status, sweeps, folder
     said = capsys.readouterr()
     assert "--resume true goes on from there" in said.err + said.out
     assert TRAIN.main(["--config", "fit.yaml"]) == 1
-    assert "holds an earlier run (checkpoint)" in (said := capsys.readouterr().err) and "--resume true" in said
+    assert "holds an earlier run (" in (said := capsys.readouterr().err) and "--resume true" in said
     assert TRAIN.main(["--config", "fit.yaml", "--resume", "true"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "dashboard:  python scripts/dashboard.py out"
     one, other = (Posterior.load(folder / name / DRAWS_FILE) for name in ("whole", "out"))

@@ -2,6 +2,7 @@
 
 import errno
 import multiprocessing
+import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -323,6 +324,70 @@ def test_a_state_names_files_of_its_folder_alone(name: object, there: Path) -> N
         resumed(there)
 
 
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("options", "is not the state of a run.*'options'"),
+        (None, "does not fit the engine"),
+    ],
+)
+def test_a_state_that_lacks_something(part: str | None, words: str, there: Path) -> None:
+    header, tensors = archive.read(there / STATE, KIND)
+    if part is None:
+        del tensors["engine/cells" if "engine/cells" in tensors else min(n for n in tensors if n.startswith("engine/"))]
+    else:
+        del header["run"][part]  # type: ignore[attr-defined]
+    archive.write(there / STATE, KIND, header, tensors)
+    with pytest.raises(DataError, match=words):
+        resumed(there)
+
+
+def test_files_of_another_run_are_refused(there: Path, tmp_path: Path) -> None:
+    """A state of other data or another dtype in this folder, or the model of another run."""
+    settings: dict[str, Any] = {**RUN, "collapse": False, "chains": 4, "warmup": 50, "draws": 100, "thin": 1}
+    other = tmp_path / "other"
+    ht.sample(intercepts("gaussian"), rows("gaussian"), **settings, dtype=torch.float32, checkpoint=other)
+    with pytest.raises(SamplingError, match="dtype= can't be another"):
+        resumed(other, dtype=torch.float64)
+    for name in (SOURCE, STATE):
+        kept = (there / name).read_bytes()
+        shutil.copy(other / name, there / name)
+        for read in (lambda: resumed(there), lambda: Posterior.load(there)):
+            with pytest.raises(DataError, match="belongs to another run"):
+                read()
+        (there / name).write_bytes(kept)
+    resumed(there)
+
+
+def test_files_of_others_stay(there: Path) -> None:
+    (there / "notes.txt").write_text("mine")
+    (there / "draws-1.safetensors").write_text("mine, too")
+    resumed(there, every=0.0)
+    settings: dict[str, Any] = {**RUN, "collapse": False, "chains": 2, "warmup": 5, "draws": 5, "checkpoint": there}
+    ht.sample(intercepts("gaussian"), rows("gaussian"), **settings, overwrite=True)
+    assert (there / "notes.txt").read_text() == "mine" and (there / "draws-1.safetensors").exists()
+
+
+def test_a_run_that_is_refused_leaves_what_was_there(there: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in there.iterdir()}
+    for folder in (there, tmp_path / "new"):
+        with pytest.raises(HiertorchError):
+            ht.sample(VaryingIntercepts("none"), rows("gaussian"), **RUN, checkpoint=folder, overwrite=True)
+    assert before == {path.name: path.read_bytes() for path in there.iterdir()} and not (tmp_path / "new").exists()
+
+
+def test_a_model_that_prints_alike_and_is_another(tmp_path: Path) -> None:
+    def likelihood(self: Few, v: Values, data: ht.Data) -> Normal:
+        return Normal(v.mu, 2.0 * v.sigma)
+
+    other, folder = type("Few", (Few,), {"likelihood": likelihood, "__doc__": Few.__doc__}), tmp_path / "run"
+    settings: dict[str, Any] = {**RUN, "chains": 4, "draws": 60, "warmup": 30, "collapse": False}
+    ht.sample(Few(), rows("gaussian"), **settings, checkpoint=folder)
+    with pytest.raises(ModelError, match="prints as the model of the run and is another"):
+        ht.resume(folder, other(), rows("gaussian"), progress=False)
+    ht.resume(folder, Few(), rows("gaussian"), progress=False)
+
+
 def test_what_is_no_state_is_no_run(there: Path) -> None:
     shutil.copy(shard(there), there / STATE)
     with pytest.raises(DataError, match="is not a run"):
@@ -352,21 +417,22 @@ def test_a_folder_that_goes_leaves_the_run_going(tmp_path: Path) -> None:
     assert found.n_draws == 300 and found.run["status"] == "finished" and not folder.exists()
 
 
-def test_a_disk_that_is_full_leaves_the_run_going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_is_full_leaves_the_run_going(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right, calls = archive.save_file, []
 
     def full(*given: Any) -> None:
         calls.append(given)
-        if len(calls) > 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
+        if len(calls) > 3:  # what its model is made again from, draws and a state are there
+            raise OSError(number, os.strerror(number))
         right(*given)
 
     monkeypatch.setattr(archive, "save_file", full)
     settings: dict[str, Any] = {**RUN, "collapse": False, "chains": 4, "warmup": 50, "draws": 300, "thin": 1}
-    with pytest.warns(SamplingWarning, match="No space left.*the run goes on") as met:
+    with pytest.warns(SamplingWarning, match=f"{os.strerror(number)}.*the run goes on") as met:
         found = ht.sample(intercepts("gaussian"), rows("gaussian"), **settings, checkpoint=tmp_path / "run", every=0.0)
-    assert found.n_draws == 300 and len(calls) == 3
-    assert len([one for one in met if "No space" in str(one.message)]) == 1
+    assert found.n_draws == 300 and len(calls) == 4
+    assert len([one for one in met if os.strerror(number) in str(one.message)]) == 1
     monkeypatch.undo()
     assert_same(resumed(tmp_path / "run"), found)  # from the state that was written last
 
