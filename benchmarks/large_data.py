@@ -70,7 +70,7 @@ def generate(folder: Path, rows: int, groups: int, family: str) -> None:
         beside.rename(path)
 
 
-def fitted(folder: Path, groups: int, family: str, on_disk: bool | None) -> dict[str, Any]:
+def fitted(folder: Path, groups: int, family: str, on_disk: bool | None, chains: int | None) -> dict[str, Any]:
     """Reads and fits; what it took, and how far estimates are from the truth."""
     import hiertorch as ht
 
@@ -89,7 +89,7 @@ def fitted(folder: Path, groups: int, family: str, on_disk: bool | None) -> dict
         model, truth = ht.models.MixedEffects("group", predictors=["x"]), TRUTH
     else:
         model, truth = ht.models.VaryingIntercepts("group", predictors=["x"], family="bernoulli"), BERNOULLI
-    posterior = ht.sample(model, data, seed=1, progress=os.isatty(2))
+    posterior = ht.sample(model, data, seed=1, chains=chains, progress=os.isatty(2))
     found["sampling"] = {**clock(), "run": posterior.run["seconds"]}
     keys = ("chains", "warmup", "sweeps", "interval")
     found["run"] = {key: posterior.run[key] for key in keys} | {
@@ -131,13 +131,14 @@ def main() -> None:
     parser.add_argument("--family", choices=["gaussian", "bernoulli"], default="gaussian")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/large_data"), help="where the files are written")
     parser.add_argument("--on-disk", choices=["yes", "no", "auto"], default="auto")
+    parser.add_argument("--chains", type=int, help="as many as hiertorch chooses if left out")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--fit", action="store_true", help="fit alone, and print what it took")
     asked = parser.parse_args()
     folder = asked.folder / f"{asked.family}-{asked.rows}-{asked.groups}"
     if asked.fit:
         on_disk = {"yes": True, "no": False, "auto": None}[asked.on_disk]
-        print(json.dumps(fitted(folder, asked.groups, asked.family, on_disk)))
+        print(json.dumps(fitted(folder, asked.groups, asked.family, on_disk, asked.chains)))
         return
     began = time.perf_counter()
     generate(folder, asked.rows, asked.groups, asked.family)

@@ -68,13 +68,14 @@ class Numbers:
             ) from error
 
     def pick(self, rows: np.ndarray) -> np.ndarray:
-        """Some rows, by their numbers: block by block, so that no more than a block is in memory."""
+        """Some rows, by their numbers: of each block what lies between the first and the last of them."""
         found, order = np.empty(len(rows), self.dtype), np.argsort(rows, kind="stable")
         wanted = rows[order]
-        for at in range(0, self.length, BLOCK):
+        for at in range(int(wanted[0]), int(wanted[-1]) + 1, BLOCK):
             low, high = np.searchsorted(wanted, (at, at + BLOCK))
             if high > low:
-                found[order[low:high]] = self.read(at, min(at + BLOCK, self.length))[wanted[low:high] - at]
+                first, last = wanted[low], wanted[high - 1]
+                found[order[low:high]] = self.read(first, last + 1)[wanted[low:high] - first]
         return found
 
     def parts(self) -> Iterator[np.ndarray]:

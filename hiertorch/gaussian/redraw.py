@@ -22,6 +22,11 @@ NUMBERS = 1_000_000
 MOMENT_DRAWS = 1_000
 """Of all chains together, evenly spaced, over which moments are averaged."""
 
+FEWER_DRAWS, MOMENT_NUMBERS = 100, 200_000_000
+"""The least of these draws, and the numbers that all of them may have before they are fewer: where there are so many
+groups, rows know scales and coefficients so well that conditional means hardly differ from draw to draw.
+"""
+
 
 class Redraw:
     """Draws of effects given stored ones of everything at the population level.
@@ -80,7 +85,8 @@ class Redraw:
         collapsed = self.collapsed
         part = collapsed.composed.part[name]
         draws = self._like.shape[0] * self._like.shape[1]
-        at = torch.linspace(0, draws - 1, min(MOMENT_DRAWS, draws), dtype=torch.float64).long()
+        most = min(MOMENT_DRAWS, max(FEWER_DRAWS, MOMENT_NUMBERS // (part.size * part.width)))
+        at = torch.linspace(0, draws - 1, min(most, draws), dtype=torch.float64).long()
         own = part.size * part.width if part in collapsed.grams.levels else 0  # a crossed plate has no noise of its own
         rows, generator = collapsed.noise_for([name]), self._generator()
         mean = square = within = collapsed.grams.packed.new_zeros(part.size, *part.events[name])

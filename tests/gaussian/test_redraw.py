@@ -194,6 +194,17 @@ def test_moments_are_mixtures_of_conditional_ones(name: str, numbers: int, monke
     np.testing.assert_allclose(sd.flatten(), expected[1], rtol=1e-7)
 
 
+def test_moments_of_very_many_groups_are_those_of_fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, collapsed = found("correlated_2")
+    values, (latent,) = population(case, 150), effects_of(case)
+    made, few = Redraw(collapsed, {n: x.unsqueeze(0) for n, x in values.items()}, 5), torch.arange(10) * 149 // 9
+    for draws, some in ((redraw.MOMENT_DRAWS, values), (10, {n: x[few] for n, x in values.items()})):
+        monkeypatch.setattr(redraw, "MOMENT_NUMBERS", draws * collapsed.composed.part[latent].size * 2)
+        monkeypatch.setattr(redraw, "FEWER_DRAWS", 10)
+        for one, other in zip(made.moments(latent), expected_moments(case, some), strict=True):
+            np.testing.assert_allclose(one.flatten(), other, rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", SEVERAL)
 def test_moments_with_several_groupings(name: str) -> None:
     """Within Monte Carlo error of 1,000 draws, those of the finer levels given drawn coarser ones."""
