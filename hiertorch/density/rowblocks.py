@@ -102,12 +102,12 @@ class Blocks:
         self._numbers: Numbers | None = None
         self._tiles: dict[int, list[_Tile]] = {}
 
-    def set_numbers(self, numbers: Numbers) -> None:
-        """Takes the numbers of the rows, in the order in which rows were given."""
+    def set_numbers(self, numbers: Numbers, shares: Sequence[Tensor] = ()) -> None:
+        """Takes the numbers of the rows, in the order in which rows were given; no shares of thresholds."""
         self._numbers = Numbers(*(x.to(self.dtype) for x in numbers.take(self._rows)))
         self._tiles = {}
 
-    def sums(self, form: RowForm, root: Tensor, effects: Sequence[Tensor], chain: tuple[Tensor, Tensor]) -> Tensor:
+    def sums(self, form: RowForm, root: Tensor, effects: Sequence[Tensor], chain: tuple[Tensor, ...]) -> Tensor:
         """The sums, `(groups, chains)` in double precision, given r `(P, chains)` and u `(K, groups, chains)` each."""
         root, effects = root.to(self.dtype), [u.to(self.dtype) for u in effects]
         scalars = chain[0].to(self.dtype), chain[1].to(self.dtype)

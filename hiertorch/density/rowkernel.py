@@ -25,7 +25,7 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from hiertorch.families.rowforms import EXPONENTIAL, LOGISTIC, STUDENT, UNIT
+from hiertorch.families.rowforms import BETWEEN, EXPONENTIAL, LOGISTIC, STUDENT, UNIT
 
 WIDTHS = (32, 8)
 """Chains of a block: many, and a vector of the processor."""
@@ -227,13 +227,14 @@ def loop(code: int, width: int) -> Callable[..., None]:
             begin: the first group,
             end: and the one behind the last.
             start: the first row of each group, and the number of rows, `(groups + 1,)`.
-            numbers: offset, half, linear, first and second of each row, `(rows, 5)`.
+            numbers: offset, half, linear, first and second of each row, `(rows, 5)`; of rows between two thresholds
+                also the shares of the lower and the upper one by which their sites shift, `(rows, 7)`.
             design: `(rows, P)`, P even.
             shared: places among the values of what all rows of a group have, `(groups, S)`.
             own: places among the values of what single rows have, `(rows, T)`,
             own_design: and what each is multiplied by.
             values: `(blocks, places, width)`, the first P places those of the design.
-            chain: chain_0 and chain_1, `(blocks, 2, width)`.
+            chain: chain_0, chain_1 and others, `(blocks, 2 or more, width)`.
             out: `(blocks, groups, width)` in double precision.
         """
         number = values.dtype.type
@@ -248,6 +249,9 @@ def loop(code: int, width: int) -> Callable[..., None]:
             for c in range(width):
                 zeroth[c], first_chain[c] = chain[b, 0, c], chain[b, 1, c]
                 odd[c] = zeroth[c] + first_chain[c]
+            for k in range(2, chain.shape[1]):
+                for c in range(width):
+                    odd[c] += chain[b, k, c]
             for place in range(values.shape[1]):
                 for c in range(width):
                     odd[c] += values[b, place, c]
@@ -318,6 +322,15 @@ def loop(code: int, width: int) -> Callable[..., None]:
                                 y = first - x
                                 away = log(one + zeroth[c] * y * y)
                                 part[c] += (half * x + linear) * x - second * first_chain[c] * away
+                        elif code == BETWEEN:
+                            k, low, high = int(second), numbers[row, 5], numbers[row, 6]
+                            for c in range(width):
+                                x, below, above = eta[at + c], chain[b, k, c], chain[b, k + 1, c]
+                                y = x - low * below - high * above
+                                over, under = x - above, below - x
+                                both = (one + exp(-abs(over))) * (one + exp(-abs(under)))
+                                soft = max(over, zero) + max(under, zero) + log(both)
+                                part[c] += (half * y + linear) * y - first * soft
                         else:
                             for c in range(width):
                                 x = eta[at + c]

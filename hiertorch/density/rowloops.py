@@ -55,16 +55,16 @@ class Loops:
         self._own_design = _columns(own_design, len(group), dtype)
         self._numbers = np.zeros((0, 5))
 
-    def set_numbers(self, numbers: Numbers) -> None:
+    def set_numbers(self, numbers: Numbers, shares: Sequence[Tensor] = ()) -> None:
         """Takes the numbers of the rows, in the order in which rows were given."""
-        linear, half, first, second = (x[self._rows].to(self.dtype) for x in numbers)
-        self._numbers = torch.stack([self._offset, half, linear, first, second], 1).contiguous().numpy()
+        linear, half, first, second, *more = (x[self._rows].to(self.dtype) for x in (*numbers, *shares))
+        self._numbers = torch.stack([self._offset, half, linear, first, second, *more], 1).contiguous().numpy()
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """What the compiled loop takes of the rows: start, numbers, design, shared, own, own_design."""
         return self._start, self._numbers, self._design, self._shared, self._own, self._own_design
 
-    def sums(self, form: RowForm, root: Tensor, effects: Sequence[Tensor], chain: tuple[Tensor, Tensor]) -> Tensor:
+    def sums(self, form: RowForm, root: Tensor, effects: Sequence[Tensor], chain: tuple[Tensor, ...]) -> Tensor:
         """The sums, `(groups, chains)` in double precision, given r `(P, chains)` and u `(K, groups, chains)` each."""
         chains = root.shape[1]
         width = min(WIDTHS, key=lambda width: COST[width] * width * -(-chains // width))

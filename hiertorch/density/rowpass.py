@@ -76,10 +76,13 @@ class RowPass:
         self._others: dict[int, Sums] = {}
         self._sites: Sites | None = None
 
-    def sites(self, z: Tensor, w: Tensor) -> None:
-        """Sets the surrogate's sites, `(rows,)` each."""
+    def sites(self, z: Tensor, w: Tensor, shares: tuple[Tensor, ...] = ()) -> None:
+        """Sets the surrogate's sites, `(rows,)` each; of rows between two thresholds, which no form adds up, with the
+        shares of the lower and the upper one by which z moves with them.
+        """
         parts = (-w * z, 0.5 * w, 0.5 * w * z.square())
-        self._sites = Sites(*(x if self._place is None else summed(x, self._place, self.rows) for x in parts))
+        linear, half, constant = (x if self._place is None else summed(x, self._place, self.rows) for x in parts)
+        self._sites = Sites(linear, half, constant, shares)
         for sums in (self.finest, *self._others.values()):
             sums.set_sites(self._sites)
 
@@ -129,6 +132,7 @@ class Sites(NamedTuple):
     linear: Tensor
     half: Tensor
     constant: Tensor
+    shares: tuple[Tensor, ...] = ()
 
 
 class PassedRows(Protocol):
@@ -136,10 +140,10 @@ class PassedRows(Protocol):
 
     size: int
 
-    def set_numbers(self, numbers: Numbers) -> None:
-        """See `Blocks.set_numbers`."""
+    def set_numbers(self, numbers: Numbers, shares: Sequence[Tensor] = ()) -> None:
+        """See `Blocks.set_numbers`, and `RowPass.sites` of shares."""
 
-    def sums(self, form: RowForm, root: Tensor, effects: Sequence[Tensor], chain: tuple[Tensor, Tensor]) -> Tensor:
+    def sums(self, form: RowForm, root: Tensor, effects: Sequence[Tensor], chain: tuple[Tensor, ...]) -> Tensor:
         """See `Blocks.sums`."""
 
 
@@ -158,7 +162,8 @@ class Sums:
     def set_sites(self, sites: Sites) -> None:
         """See `RowPass.sites`."""
         form = self._form
-        self.rows.set_numbers(Numbers(form.linear + sites.linear, sites.half, form.first, form.second))
+        numbers = Numbers(form.linear + sites.linear, sites.half, form.first, form.second)
+        self.rows.set_numbers(numbers, sites.shares)
         order, lengths = _segments(self._group, self.rows.size)
         constant = torch.segment_reduce(sites.constant.double()[order], "sum", lengths=lengths, initial=0.0)
         self.constant = constant.unsqueeze(1)  # (groups, 1)

@@ -4,8 +4,8 @@ Each is, up to terms without eta,
 
     log p(y_i | eta_i) = linear_i eta_i + g(eta_i; first_i, second_i, chain)
 
-with three numbers a row, in which responses, trials and weights are, and two a chain, in which the latents of a family
-are. Terms without eta are summed over the rows apart (`RowForm.constants`), over the distinct responses only.
+with three numbers a row, in which responses, trials and weights are, and two or more a chain, in which the latents of a
+family are. Terms without eta are summed over the rows apart (`RowForm.constants`), over the distinct responses only.
 
 A family names its form (`Family.row_form`); whoever knows the distribution alone takes one from here.
 """
@@ -21,11 +21,14 @@ from torch import Tensor
 
 from hiertorch.errors import ModelError
 
-UNIT, LOGISTIC, EXPONENTIAL, STUDENT, SQUARE = range(5)
+UNIT, LOGISTIC, EXPONENTIAL, STUDENT, SQUARE, BETWEEN = range(6)
 """Codes of g, by which a compiled pass knows its loop: -log(2 cosh(eta / 2)); -(first + second chain_1)
 log(1 + exp(eta + chain_0)); -first exp eta; -second chain_1 log(1 + chain_0 (first - eta)^2);
--second chain_0 (first - eta)^2.
+-second chain_0 (first - eta)^2; -first (log(1 + exp(eta - chain_{k+1})) + log(1 + exp(chain_k - eta))), k = second.
 """
+
+BEYOND = 1e4
+"""What stands for a threshold at infinity: exp(-BEYOND) is 0."""
 
 Parameters = Mapping[str, Tensor]
 """Latents of a family by the names of its form, `(chains,)` each."""
@@ -61,8 +64,8 @@ class RowForm:
             raise ModelError(f"rows of {type(self).__name__} have the columns {self.columns}, found {sorted(unknown)}.")
         self.weights = torch.ones_like(y) if weights is None else weights
 
-    def chain(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        """chain_0 and chain_1, `(chains,)` or `()`."""
+    def chain(self, parameters: Parameters) -> tuple[Tensor, ...]:
+        """chain_0, chain_1 and others, `(chains,)` or `()`."""
         zero = self.linear.new_zeros(())
         return zero, zero
 
@@ -80,13 +83,19 @@ class RowForm:
         """Sets the numbers of a row, `(rows,)` each."""
         self.linear, self.first, self.second = linear, first, second
 
-    def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, Tensor]) -> Tensor:
+    def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, ...]) -> Tensor:
         """The sum of g over the first axis of eta `(n, ..., chains)`, given the numbers of its rows `(n, ..., 1)`."""
         raise NotImplementedError
 
-    def slopes(self, eta: Tensor, chain: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """d/d eta of linear eta + g and d^2/d eta^2, at eta `(chains, rows)`, given chain_0 and chain_1, `(chains, 1)`
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """d/d eta of linear eta + g and d^2/d eta^2, at eta `(chains, rows)`, given chain_0 and others, `(chains, 1)`
         or `()`.
+        """
+        raise NotImplementedError
+
+    def mixed(self, eta: Tensor, chain: tuple[Tensor, ...]) -> Tensor:
+        """d^2 g / d eta d parameter, summed over chains, `(rows, parameters)`, of a form whose parameters shift sites;
+        given as for `slopes`.
         """
         raise NotImplementedError
 
@@ -108,7 +117,7 @@ class Logistic(RowForm):
         self.code, self.worth = (UNIT, 0.5) if unit else (LOGISTIC, 0.8)  # the latter takes a logarithm of each row
         super().set_numbers(linear - 0.5 if unit else linear, first, second)
 
-    def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, Tensor]) -> Tensor:
+    def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, ...]) -> Tensor:
         """-(first + second chain_1) log(1 + exp(eta + chain_0)); where n = 1, -|eta| / 2 - log(1 + exp(-|eta|)), with
         one logarithm of the product of all, which is at most 2^n.
         """
@@ -118,7 +127,7 @@ class Logistic(RowForm):
         total = away.sum(0).mul_(-0.5)
         return total.sub_(away.neg_().exp_().add_(1.0).prod(0).log_())
 
-    def slopes(self, eta: Tensor, chain: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """linear - n p and -n p (1 - p), with n = first + second chain_1 and p = 1 / (1 + exp(-eta - chain_0)); where
         n = 1, linear is less by 1/2, as p is.
         """
@@ -195,11 +204,11 @@ class Poisson(RowForm):
         """-log y!."""
         return self._constant
 
-    def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, Tensor]) -> Tensor:
+    def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, ...]) -> Tensor:
         """-first exp(eta)."""
         return (eta.exp() * first).sum(0).neg_()
 
-    def slopes(self, eta: Tensor, chain: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """linear - first exp(eta), and -first exp(eta)."""
         bend = -self.first * eta.exp()
         return self.linear + bend, bend
@@ -227,11 +236,11 @@ class StudentT(RowForm):
         ratio = (0.5 * (nu + 1.0)).lgamma() - (0.5 * nu).lgamma()
         return self._total * (ratio - 0.5 * (math.pi * nu).log() - scale.log())
 
-    def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, Tensor]) -> Tensor:
+    def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, ...]) -> Tensor:
         """-second chain_1 log(1 + chain_0 (first - eta)^2)."""
         return (((first - eta).square_() * chain[0]).log1p_() * second).sum(0) * -chain[1]
 
-    def slopes(self, eta: Tensor, chain: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """s r / (1 + a) and -s (1 - a) / (1 + a)^2, with r = first - eta, a = chain_0 r^2, and s = 2 second chain_0
         chain_1.
         """
@@ -265,14 +274,54 @@ class Normal(RowForm):
             return self._constant
         return self._constant - self._total * parameters["scale"].log()
 
-    def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, Tensor]) -> Tensor:
+    def curved(self, eta: Tensor, first: Tensor, second: Tensor, chain: tuple[Tensor, ...]) -> Tensor:
         """-second chain_0 (first - eta)^2."""
         return ((first - eta).square_() * second).sum(0) * -chain[0]
 
-    def slopes(self, eta: Tensor, chain: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """2 second chain_0 (first - eta) and -2 second chain_0."""
         bend = -2.0 * self.second * chain[0]
         return bend * (eta - self.first), bend.expand_as(eta)
+
+
+class Between(RowForm):
+    """Of the category k of a logistic number around eta, by the thresholds c_k below and c_{k+1} above it, with
+    F(h) - F(l) = F(h) (1 - F(l)) (1 - exp(l - h)), of which the last factor has no eta; compiled passes alone know it.
+    """
+
+    def __init__(self, y: Tensor, columns: Parameters, weights: Tensor | None = None) -> None:
+        super().__init__(y, columns, weights)
+        self.code = BETWEEN
+        self.set_numbers(torch.zeros_like(y), self.weights, y)
+
+    def chain(self, parameters: Parameters) -> tuple[Tensor, ...]:
+        """All thresholds, those at infinity included."""
+        inner = list(parameters.values())
+        beyond = torch.full_like(inner[0], BEYOND)
+        return (-beyond, *inner, beyond)
+
+    def constants(self, parameters: Parameters) -> Tensor:
+        """log(1 - exp(c_k - c_{k+1})) of categories between two."""
+        cuts = torch.stack(list(parameters.values()), -1)
+        number = torch.zeros(cuts.shape[-1] + 1).to(self.first).index_add(0, self.second.long(), self.first)
+        return (-torch.expm1(-cuts.diff(dim=-1))).log() @ number[1:-1]
+
+    def slopes(self, eta: Tensor, chain: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """q - p and -p (1 - p) - q (1 - q), p = F(eta - c_{k+1}) and q = F(c_k - eta)."""
+        p, q = self._beyond(eta, chain)
+        return self.first * (q - p), -self.first * (p * (1.0 - p) + q * (1.0 - q))
+
+    def mixed(self, eta: Tensor, chain: tuple[Tensor, ...]) -> Tensor:
+        """p (1 - p) with c_{k+1} and q (1 - q) with c_k."""
+        p, q = self._beyond(eta, chain)
+        both = torch.stack([(q * (1.0 - q)).sum(0), (p * (1.0 - p)).sum(0)], 1) * self.first.unsqueeze(1)
+        k = self.second.long().unsqueeze(1)
+        found = both.new_zeros(len(both), len(chain)).scatter(1, torch.cat([k, k + 1], 1), both)
+        return found[:, 1:-1]
+
+    def _beyond(self, eta: Tensor, chain: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        cuts, k = torch.cat([x.expand(len(eta), 1) for x in chain], 1), self.second.long()
+        return (eta - cuts[:, k + 1]).sigmoid(), (cuts[:, k] - eta).sigmoid()
 
 
 class FamilyForm(NamedTuple):

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.density.rowblocks import Effects
-from hiertorch.density.rowpass import RowPass
+from hiertorch.density.rowpass import RowPass, can_compile
 from hiertorch.density.structure import Structure
 from hiertorch.families import rowforms
 from hiertorch.families.rowforms import Parameters, RowForm
@@ -22,7 +22,8 @@ from hiertorch.gaussian.carriedsites import derivatives_of
 from hiertorch.gaussian.jointsites import JointMoments
 from hiertorch.gaussian.sites import Moments
 from hiertorch.gaussian.slots import Slots
-from hiertorch.gaussian.surrogate import Sites, Surrogate
+from hiertorch.gaussian.surrogate import Sites, Surrogate, column_of
+from hiertorch.model import ordinals
 from hiertorch.model.latent import Values
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Standing
@@ -60,6 +61,22 @@ def has_form(response: Distribution | None) -> bool:
     return type(response) in FORMS
 
 
+def form_of(response: Distribution | None, surrogate: Surrogate) -> Form | None:
+    """The form of a distribution, or of one with thresholds, by which sites shift, where these are one latent."""
+    learnt = surrogate.predictor.learnt
+    if type(response) is not ordinals.Cumulative:
+        return None if response is None or learnt else FORMS.get(type(response))
+    widths = [surrogate.data[column_of(name)].shape[1] for name in surrogate.predictor.shifting]
+    shifting = len(learnt) == 1 and widths == [response.categories - 1]
+    if response.link != "logit" or not shifting or not can_compile(response.eta.device):
+        return None
+
+    def threshold(k: int) -> Callable[[ordinals.Cumulative], Tensor]:
+        return lambda d: d.cuts[..., k]
+
+    return Form(rowforms.Between, {}, {f"cut{k}": threshold(k) for k in range(response.categories - 1)})
+
+
 class ClosedWeights:
     """lw by group of the finest plate, `(groups, chains)`, from theta, the root and effects.
 
@@ -76,7 +93,7 @@ class ClosedWeights:
     def __init__(self, form: Form, structure: Structure, surrogate: Surrogate, standing: Standing) -> None:
         self.form, self.standing, self.composed = form, standing, surrogate.first.affine.composed
         self.model, data, affine = structure.target.model, surrogate.data, surrogate.first.affine
-        self.eta = surrogate.model.eta
+        self.eta, self.learnt = surrogate.model.eta, surrogate.predictor.learnt
         grams = surrogate.first.grams
         mean, designs = self.composed.design(affine.anchor, data)
         held = affine.held_columns(data)
@@ -118,7 +135,12 @@ class ClosedWeights:
 
     def set_sites(self, sites: Sites) -> None:
         """Takes sites, in the order of the data."""
-        self.rows.sites(sites.z, sites.w)
+        shares: tuple[Tensor, ...] = ()
+        if self.learnt:
+            around = torch.nn.functional.pad(-sites.shifts[self.learnt[0]], (1, 1))  # and of those at infinity
+            k = self.every.second.long().unsqueeze(1)
+            shares = around.gather(1, k)[:, 0], around.gather(1, k + 1)[:, 0]
+        self.rows.sites(sites.z, sites.w, shares)
 
     def parameters(self, position: Tensor) -> Tensor:
         """What rows take from theta `(n, d)`, in as few calls of the model as there are: parameters of the form, and
@@ -144,12 +166,15 @@ class ClosedWeights:
         """
         v = Values(dict(values), tuple(values))
         eta = self.eta(v, self.data)
-        chain = self.every.chain({name: x.unsqueeze(1) for name, x in self._of_form(v, len(eta)).items()})
+        rest = self.composed.zeros({name: values[name] for name in self.standing.rest}, len(eta))
+        chain = self.every.chain({name: x.unsqueeze(1) for name, x in self._of_form(rest, len(eta)).items()})
         first, bend = self.every.slopes(eta, chain)
+        means = {name: values[name].flatten(1).sum(0) for name in self.learnt}
+        mixed = {name: self.every.mixed(eta, chain) for name in self.learnt}
         finite = first.isfinite() & bend.isfinite()
         first, bend = torch.where(finite, first, 0.0), torch.where(finite, bend, 0.0)
         weight = torch.tensor(float(len(eta)), dtype=eta.dtype, device="cpu")
-        return Moments(len(eta), weight, eta.sum(0), first.sum(0), -bend.sum(0), {}, {})
+        return Moments(len(eta), weight, eta.sum(0), first.sum(0), -bend.sum(0), means, mixed)
 
     def __call__(self, parameters: Tensor, tail: Tensor, effects: Sequence[Tensor]) -> Tensor:
         """The sums; terms of the rows that theta alone decides stand with the first group."""
@@ -162,8 +187,8 @@ class ClosedWeights:
         found[0] += parameters[-1]
         return found
 
-    def chain(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """chain_0 and chain_1 of the form, and the terms that theta alone decides."""
+    def chain(self, parameters: Tensor) -> tuple[Tensor, ...]:
+        """chain_0, chain_1 and others of the form, and the terms that theta alone decides."""
         own = dict(zip(self.form.parameters, parameters, strict=False))
         return *self.rows.form.chain(own), parameters[-1]
 
@@ -199,11 +224,13 @@ def closed_weights(
 ) -> ClosedWeights | None:
     """The closed form of a model's rows, if there is one, and it is theirs."""
     response = structure.reads.response
-    form = None if response is None else FORMS.get(type(response))
-    if form is None or surrogate.own or surrogate.predictor.moving is not None or surrogate.predictor.learnt:
+    form = form_of(response, surrogate)
+    if form is None or surrogate.own or surrogate.predictor.moving is not None:
         return None
     ones = torch.ones_like(surrogate.data.y)
-    sites = Sites(0.0 * ones, ones, {})
+    number = len(form.parameters)
+    shifts = {name: _shifts(structure.target.data.y, number) for name in surrogate.predictor.learnt}
+    sites = Sites(0.0 * ones, ones, shifts)
     weigh.set_sites(sites)
     drawn = {name: x.to(ones) for name, x in structure.reads.values.items()}
     other = {name: x if name in standing.rest else x.roll(1, 0) for name, x in drawn.items()}
@@ -218,6 +245,13 @@ def closed_weights(
     except (RuntimeError, IndexError, ValueError):  # such as parameters that differ from row to row
         return None
     return found if _same_moves(own, given) and _same(own[0].sum(0), given[0].sum(0), own[0].abs().sum(0)) else None
+
+
+def _shifts(y: Tensor, thresholds: int) -> Tensor:
+    """Columns that hang on sites, `(rows, thresholds)`: a quarter of the one below a row, half of the one above."""
+    k = y.long().unsqueeze(1)
+    found = y.new_zeros(len(y), thresholds + 2).scatter(1, k, -0.25).scatter(1, k + 1, -0.5)
+    return found[:, 1:-1]
 
 
 def row_derivatives(

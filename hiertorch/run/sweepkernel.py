@@ -79,8 +79,8 @@ def advance(
         number: of sweeps.
         walk: whether what the first of them offers is a random walk, whose proposal density is left out of the ratio.
         offers: what is offered, sweep by sweep and chain by chain within, `(n, number * chains)` each: density,
-            proposal density, chain_0, chain_1 and constant of rows; coefficients, then crossed effects; B; p; G that
-            theta moves; standardised theta. Or, of the finest level, sigma in place of B, and no p,
+            proposal density, chain_0, chain_1 (and others) and constant of rows; coefficients, then crossed effects; B;
+            p; G that theta moves; standardised theta. Or, of the finest level, sigma in place of B, and no p,
         lean: and then this, which has no groups else.
         tree: of the groups.
         moves: of their numbers with theta.
@@ -101,7 +101,8 @@ def advance(
     """
     every, levels, finest, front = taken.shape[1], len(tree.sizes), tree.sizes[0], rows[2].shape[1]
     behind, groups, moving = front + tree.numbers[levels], len(freedom), len(moves.location)
-    scalars, scalars_there = np.zeros((5, WIDTH)), np.zeros((5, WIDTH))
+    last = len(chains[0]) - 1  # of the scalars: the constant of rows
+    scalars, scalars_there = np.zeros((last + 1, WIDTH)), np.zeros((last + 1, WIDTH))
     half, half_there = np.zeros((len(chains[2]), WIDTH)), np.zeros((len(chains[2]), WIDTH))
     middle, middle_there = np.zeros((len(chains[3]), WIDTH)), np.zeros((len(chains[3]), WIDTH))
     coupled, coupled_there = np.zeros((len(chains[4]), WIDTH)), np.zeros((len(chains[4]), WIDTH))
@@ -117,7 +118,7 @@ def advance(
     found, bad = np.zeros((number + groups, WIDTH)), np.zeros((1 + levels, WIDTH))
     stay, longest = np.zeros((1 + groups, WIDTH), np.int32), np.zeros((1 + groups, WIDTH), np.int32)
     accept, totals, on = np.zeros((groups, WIDTH)), np.zeros((1, WIDTH)), np.zeros(WIDTH, np.int64)
-    total, scale, sd = totals[0], np.zeros((1, 2, WIDTH)), np.ones((1, WIDTH))
+    total, scale, sd = totals[0], np.zeros((1, last - 2, WIDTH)), np.ones((1, WIDTH))
     for c in range(WIDTH):
         on[c] = -1
     load(scalars, chains[0], first, live)
@@ -174,10 +175,10 @@ def advance(
                     down(trial[0], front, below, half_there, middle_there, coupled_there, anew, tree)
                 else:
                     down(trial[0], front, below, half, middle, coupled, anew, tree)
-            load(scale[0], scalars_there[2:4], 0, WIDTH)
+            load(scale[0], scalars_there[2:last], 0, WIDTH)
             add_rows(0, finest, *rows, trial, scale, sums)
             for c in range(WIDTH):
-                sums[0, 0, c] += scalars_there[4, c]
+                sums[0, 0, c] += scalars_there[last, c]
             for g in range(finest):
                 for c in range(WIDTH):
                     sums[0, g, c] += constant[g]
