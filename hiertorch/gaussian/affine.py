@@ -17,6 +17,7 @@ docs/decisions.md: Innovations.
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from types import MappingProxyType
 
@@ -52,12 +53,12 @@ class Part:
     size: int
     events: dict[str, tuple[int, ...]]
 
-    @property
+    @cached_property
     def widths(self) -> dict[str, int]:
         """How many numbers each latent has for each group."""
         return {name: prod(event) for name, event in self.events.items()}
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Numbers for each group."""
         return sum(self.widths.values())

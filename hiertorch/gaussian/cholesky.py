@@ -6,6 +6,7 @@ out, every entry an operation on the whole batch.
 """
 
 from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
 import torch
@@ -20,9 +21,14 @@ SUMMED = 24
 
 def square_index(size: int, device: torch.device) -> Tensor:
     """Where entry (a, b) of a symmetric matrix stands in its packed upper triangle, row by row: `(size, size)`."""
-    a, b = torch.triu_indices(size, size, device=device)
-    index = torch.empty(size, size, dtype=torch.long, device=device)
-    index[a, b] = index[b, a] = torch.arange(len(a), device=device)
+    return torch.from_numpy(_square_index(size)).to(device)
+
+
+@cache
+def _square_index(size: int) -> np.ndarray:
+    index = np.empty((size, size), np.int64)
+    a, b = np.triu_indices(size)
+    index[a, b] = index[b, a] = np.arange(len(a))
     return index
 
 

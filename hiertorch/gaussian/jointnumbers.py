@@ -10,7 +10,7 @@ from hiertorch.data.table import Data
 from hiertorch.gaussian.affine import NotAffine
 from hiertorch.gaussian.carriers import MOST, find_carriers
 from hiertorch.gaussian.edges import check_edges
-from hiertorch.gaussian.predictor import PREDICTORS, Predictor, read_by_rows, slopes_along
+from hiertorch.gaussian.predictor import ALONE, PREDICTORS, Predictor, read_by_rows, slopes_along
 from hiertorch.model.censoring import uncut
 from hiertorch.model.latent import Values
 from hiertorch.model.model import Model
@@ -91,7 +91,7 @@ def check_whole(model: Model, data: Data, reads: Reads, predictor: Predictor) ->
     """
     names = [name for name in predictor.columns if model.latents[name].plate is not None]
     bare = None if reads.response is None else uncut(reads.response)
-    if not names or type(bare) not in PREDICTORS or predictor.moving is not None:
+    if not names or type(bare) not in PREDICTORS or type(bare) in ALONE or predictor.moving is not None:
         return
     try:
         slopes = _slopes(model, data, {name: x.to(data.dtype) for name, x in reads.values.items()}, names)

@@ -57,6 +57,15 @@ PREDICTORS: dict[type[Distribution], Callable[..., Tensor]] = {
 }
 """What is linear in latents where a distribution has its usual link."""
 
+ALONE = (
+    distributions.Bernoulli,
+    distributions.Binomial,
+    distributions.Geometric,
+    distributions.Poisson,
+    distributions.Exponential,
+)
+"""Those of which nothing else is left that a latent could move."""
+
 LOCATIONS = (
     distributions.Normal,
     distributions.StudentT,
@@ -186,7 +195,9 @@ def _by_link(
 ) -> Predictor:
     """Columns of what is linear in latents with the usual link of a distribution."""
     base = {name: torch.zeros_like(x[:1]) if name in normal else x[:1] for name, x in drawn.items()}
-    columns = {name: x for name in candidates for x in [_linear(of_rows, base, drawn, name, apart)] if x is not None}
+    nowhere = of_rows(base)
+    linear = [name for name in candidates if _is_linear(of_rows, nowhere, base, drawn, name)]
+    columns = columns_along(of_rows, base, linear, apart) if linear else {}
     columns = {name: x for name, x in columns.items() if name in effects or bool((x != 0).any())}
     if curved := [name for name in effects if name not in columns]:
         raise NotAffine(f"the predictor of the rows is not linear in {curved[0]!r}")
@@ -195,12 +206,12 @@ def _by_link(
     there = {name: drawn[name] if name in columns else x.expand_as(drawn[name]) for name, x in base.items()}
     moved = {name: x - base[name] for name, x in there.items()}
     along = torch.stack([_along(moved[name], x, codes.get(name)) for name, x in columns.items()]).sum(0)
-    if not _close(of_rows(there), of_rows(base) + along):
+    if not _close(of_rows(there), nowhere + along):
         raise NotAffine("the predictor of the rows is not linear in effects and coefficients together")
     zero = sum(_along(base[name], x, codes.get(name)) for name, x in columns.items())
     others = tuple(name for name in candidates if name in normal and name not in columns)
     without = {name: base[name].expand_as(x) if name in columns else x for name, x in drawn.items()}
-    offset = (of_rows(base) - zero)[0]
+    offset = (nowhere - zero)[0]
     columns, slots = _split(columns, apart, model, data)
     if _close(of_rows(drawn) - of_rows(without), along):
         return Predictor(offset, columns, slots, others)
@@ -233,16 +244,12 @@ def read_by_rows(model: Model, reads: Reads) -> tuple[list[str], list[str], set[
     return names, effects, normal
 
 
-def _linear(
-    of_rows: Rows, base: Mapping[str, Tensor], drawn: Mapping[str, Tensor], name: str, apart: Container[str]
-) -> Tensor | None:
-    """Columns of a latent, as `columns_along` has them; None if eta is not linear in it."""
+def _is_linear(of_rows: Rows, zero: Tensor, base: Mapping[str, Tensor], drawn: Mapping[str, Tensor], name: str) -> bool:
     chains = len(drawn[name])
     fixed = {key: x.expand(chains, *x.shape[1:]) for key, x in base.items()}
     half, whole = ({**fixed, name: base[name] + s * (drawn[name] - base[name])} for s in (0.5, 1.0))
-    zero = of_rows(base)
     first, second = of_rows(half) - zero, of_rows(whole) - zero
-    return columns_along(of_rows, base, [name], apart)[name] if _close(2.0 * first, second) else None
+    return _close(2.0 * first, second)
 
 
 def _along(x: Tensor, columns: Tensor, codes: Tensor | None) -> Tensor:

@@ -188,7 +188,8 @@ class Surrogate:
         weights: of rows, `(sets, rows)`; None if no set has its own.
         cells: of joint sites; None without.
         unit: size of differences of eta that matter.
-        first: with the response 0 and the weight 1 in all rows.
+        zero: the site 0 in all rows, of the weight 1 / unit^2, and columns of 0 that hang on sites.
+        first: with these sites.
         covariances: of effects, which are moved given these; none where the rest has few dimensions.
         local: numbers that stand before coefficients, which are moved given these.
 
@@ -224,16 +225,19 @@ class Surrogate:
         self.data = with_slots(data.with_columns(columns), self.predictor.slots)
         response = Normal(torch.zeros_like(ones), ones)
         seen = replace(reads, likelihood=frozenset((*self.model.read, *self.model.slots)), response=response)
+        self.unit = unit(reads.response, one.y)
+        weights = ones / self.unit**2
         found = collapse(
-            self.model, self.data.replace(y=torch.zeros_like(ones), weights=ones), seen, self.predictor.others
+            self.model, self.data.replace(y=torch.zeros_like(ones), weights=weights), seen, self.predictor.others
         )
         if isinstance(found, str):
             raise NotAffine(found)
-        self.first, self.unit = found, unit(reads.response, one.y)
+        self.first = found
         still = {name: ones.new_zeros(data.n_rows, width) for name, width in widths.items()}
+        self.zero = Sites(torch.zeros_like(ones), weights, still)
         self.data = self.data.with_columns({column_of(name): x for name, x in still.items()})
         if still:
-            self.first = self._given(Sites(torch.zeros_like(ones), ones, still), [(ones * 0.0, ones)])
+            self.first = self._given(self.zero, [self.zero[:2]])
         if data.by_chain and self._many_crossed:
             raise NotAffine("chains have data of their own, and many effects are crossed")
 
@@ -311,11 +315,9 @@ class Surrogate:
         given += ["coefficients say all of what stands before them"] if self.local else []
         return [first, *[inside] * len(levels), *[across] * (len(parts) - len(levels)), *given]
 
-    def alike(self, level: float, weight: float) -> Sites:
-        """The same site in all rows, of a level of eta and a weight in its unit; columns that hang on sites are 0."""
-        ones = torch.ones_like(self.data.y[0] if self.own else self.data.y)  # in all data sets, if there are several
-        still = {name: torch.zeros_like(self.data[column_of(name)]) for name in self.predictor.learnt}
-        return Sites(level * self.unit * ones, weight / self.unit**2 * ones, still)
+    def alike(self, level: float) -> Sites:
+        """The same site in all rows, of a level of eta in its unit; columns that hang on sites are 0."""
+        return self.zero._replace(z=self.zero.z + level * self.unit)
 
     def misfit(self, sites: Sites, values: Mapping[str, Tensor]) -> Tensor:
         """sum of w (z - eta)^2 / 2 at values `(chains, size, *event)` of all latents, `(chains,)`, of one data set."""
@@ -325,6 +327,8 @@ class Surrogate:
 
     def given(self, sites: Sites) -> Collapsed:
         """The Gaussian model with these sites; a row's site counts in each data set as the row itself does."""
+        if self.sets == 1 and self.weights is None and sites is self.zero:
+            return self.first
         if self.sets == 1:
             return self._given(sites, [(sites.z, sites.w if self.weights is None else self.weights[0] * sites.w)])
         w = sites.w if self.weights is None else self.weights * sites.w

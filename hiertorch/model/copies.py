@@ -4,12 +4,14 @@ and a prior as text.
 
 import copy
 from collections.abc import Callable
+from functools import cached_property
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Beta, Dirichlet, Distribution, Independent, LKJCholesky, TransformedDistribution
 from torch.distributions.transforms import Transform
+from torch.distributions.utils import lazy_property
 
 from hiertorch.errors import ModelError
 from hiertorch.model.ordering import Ordered
@@ -48,6 +50,31 @@ def prior_text(distribution: Distribution) -> str:
 def cast(thing: Part, device: torch.device, dtype: torch.dtype) -> Part:
     """A copy of a distribution or transform, with floating tensors of `dtype` on `device`, and without validation."""
     return _mapped(thing, lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None), {})
+
+
+def home_of(prior: Distribution) -> tuple[torch.device, torch.dtype] | None:
+    """The device and the dtype of all tensors of a prior, for which `cast` changes none; None if they have several, or
+    if the prior keeps what it has computed for others, which may have been under another mode of torch.
+    """
+    tensors: list[Tensor] = []
+
+    def noted(tensor: Tensor) -> Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    made: dict[int, Distribution | Transform] = {}
+    _mapped(prior, noted, made)
+    if not all(type(x) is Tensor and x.is_floating_point() for x in tensors) or any(map(_remembers, made.values())):
+        return None
+    homes = {(x.device, x.dtype) for x in tensors}
+    return homes.pop() if len(homes) == 1 else None
+
+
+def _remembers(part: Distribution | Transform) -> bool:
+    if isinstance(part, Transform):
+        return part._cache_size != 0
+    kinds = (value for kind in type(part).__mro__ for value in vars(kind).values())
+    return any(isinstance(value, lazy_property | cached_property) for value in kinds)
 
 
 def exact(prior: Distribution, most: int = WRITTEN) -> Distribution:

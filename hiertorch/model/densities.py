@@ -111,7 +111,8 @@ def prior_density(model: Densities, name: str, v: Values, data: Data | None = No
     if value is None or value.dim() < 2:
         found = "nothing" if value is None else f"shape {tuple(value.shape)}"
         raise ModelError(f"latent {name!r} needs a value of shape (chains, size, *event), found {found}.")
-    term, conditions = density(model.prior(name, v, data), value, known(v))
+    prior = model.prior(name, v, data)
+    term, conditions = density(prior, value, known(v), proved=model.latents[name].proves(prior))
     shape = value.shape[:2]
     if not broadcasts(term.shape, shape):
         raise ModelError(

@@ -13,9 +13,9 @@ from torch.distributions.constraints import Constraint
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.model.copies import cast, exact, prior_text, with_axes
+from hiertorch.model.copies import cast, exact, home_of, prior_text, with_axes
 from hiertorch.model.intervals import Bounds, within
-from hiertorch.model.support import Sure, shares_memory
+from hiertorch.model.support import Sure, conditions, shares_memory
 from hiertorch.runtime.surroundings import at_home
 
 Prior = Distribution | Callable[..., Distribution]
@@ -66,6 +66,9 @@ class Latent:
         self.labels_of = labels if isinstance(labels, str) else None
         self.labels = None if isinstance(labels, str) else _label_tuples(labels)
         self._wants_data = not isinstance(prior, Distribution) and _arity(prior) >= 2
+        self._home = home_of(self.prior) if isinstance(self.prior, Distribution) else None
+        self._at_home: Distribution | None = None
+        self._possible = isinstance(self.prior, Distribution) and self._home is not None and _is_possible(self.prior)
 
     def distribution(
         self, values: "Values", data: Data | None, device: torch.device, dtype: torch.dtype
@@ -77,6 +80,18 @@ class Latent:
         distribution = self.made(values, data)
         if not isinstance(distribution, Distribution):
             return distribution  # `Model.prior` says so
+        if distribution is not self.prior or (device, dtype) != self._home:
+            return self._placed(distribution, device, dtype)
+        if self._at_home is None:  # it is asked for again and again
+            self._at_home = self._placed(distribution, device, dtype)
+        return self._at_home
+
+    def proves(self, prior: Distribution) -> bool:
+        """Whether a prior is the one that was declared, and its parameters have been found possible."""
+        return prior is self._at_home and self._possible
+
+    def _placed(self, distribution: Distribution, device: torch.device, dtype: torch.dtype) -> Distribution:
+        """A prior of plain numbers on a device and in a dtype; with the axes of the event."""
         # PyTorch makes float32 on the CPU of plain numbers, and like them they take on whatever they meet.
         fixed = distribution is self.prior or not distribution.batch_shape
         if fixed:
@@ -244,6 +259,11 @@ def known(v: Values) -> Sure:
         )
 
     return satisfies
+
+
+def _is_possible(prior: Distribution) -> bool:
+    """Whether a prior of plain numbers has no parameter that is impossible."""
+    return not any(bool(mask.any()) for condition in conditions(prior) for mask in condition.violated())
 
 
 def _check_plate(plate: object) -> None:

@@ -104,14 +104,19 @@ class Condition:
 
 
 def density(
-    distribution: Distribution, value: Tensor, sure: Sure | None = None, *, checked: bool = False
+    distribution: Distribution,
+    value: Tensor,
+    sure: Sure | None = None,
+    *,
+    checked: bool = False,
+    proved: bool = False,
 ) -> tuple[Tensor, list[Condition]]:
     """log p(value) as torch has it, and the conditions without which it is -inf instead; see Note [Impossible places].
 
-    The conditions are about the parameters, and about a value that may lie outside the support; not, if it has been
-    `checked`, outside a support that is the same for all parameters.
+    The conditions are about the parameters, unless these are `proved` possible, and about a value that may lie outside
+    the support; not, if it has been `checked`, outside a support that is the same for all parameters.
     """
-    found = conditions(distribution, sure)
+    found = [] if proved else conditions(distribution, sure)
     same = checked and has_one_support(distribution)
     if not same and (mask := outside(distribution, value, sure)) is not None:
         found.append(Condition(None, value, None, found=mask))

@@ -18,8 +18,8 @@ from hiertorch.run.standing import Standing
 FIRST, TURN = 12, 3
 """Sweeps from where nothing is known, and of each turn of sites and mode."""
 
-UNKNOWN = 4
-"""Turns with the former: those of the prior's mean and of two levels, and the first with sites of the rows."""
+UNKNOWN = 3
+"""Turns with the former: those of two levels, and the first with sites of the rows."""
 
 
 class Sweep:

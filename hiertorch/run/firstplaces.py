@@ -42,9 +42,6 @@ STEPS = (0.01, 0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 50.0)
 SHRUNK = (1.0, 0.3, 0.0)
 """Of the middle of the prior of theta, the parts that are compared."""
 
-NOTHING = 1e-6
-"""Weight of sites that say nothing, where eta is in its unit."""
-
 
 class Means(Protocol):
     """The surrogate, of which means are asked."""
@@ -131,17 +128,17 @@ class FirstPlaces:
 
     def _levels(self, means: Means, theta: Tensor, most: int) -> dict[str, Tensor]:
         """The mean of the prior, and levels of eta."""
-        prior = self._mean(means, theta, 0.0, NOTHING)
+        rest = self.standing.constrained(theta)
+        prior = dict(self.surrogate.first.composed.values(rest, {}, self.sets))
         if self.surrogate.cells is not None:  # whose columns are not known yet
             return prior
-        zero, one = (self._mean(means, theta, level, 1.0) for level in (0.0, 1.0))
+        zero, one = (self._mean(means, theta, sites) for sites in (self.surrogate.zero, self.surrogate.alike(1.0)))
         levels = sorted([0.0, *(sign * x for x in LEVELS for sign in (1.0, -1.0))], key=abs)[: max(1, most)]
         every = _between(zero, one, levels)
         return {name: torch.cat([prior[name], x]) for name, x in every.items()}
 
-    def _mean(self, means: Means, theta: Tensor, level: float, weight: float) -> dict[str, Tensor]:
-        """Of the surrogate where all rows have the same site, in units of eta."""
-        means.take(self.surrogate.alike(level, weight), theta)
+    def _mean(self, means: Means, theta: Tensor, sites: Sites) -> dict[str, Tensor]:
+        means.take(sites, theta)
         return means.drawn(theta, 0)
 
     def _best(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:

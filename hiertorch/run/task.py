@@ -2,7 +2,9 @@
 
 import platform
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -136,7 +138,7 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
         "compiled": compiled,
         "prior_only": options.prior_only,
         "keep_all": options.keep_all,
-        "versions": _versions(),
+        "versions": dict(_versions()),
         "findings": list(found),
     }
     event_labels = {name: latent.event_labels(target.data) for name, latent in target.model.latents.items()}
@@ -201,7 +203,8 @@ def _engine(plan: Plan, chains: int, generator: torch.Generator) -> Engine:
     return Ordinary(Sweep(plan, chains), generator)
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions() -> Mapping[str, str]:
     """Of everything that a draw may depend on."""
     return {
         "hiertorch": version("hiertorch"),
