@@ -49,7 +49,10 @@ class HalfStudentT(Distribution):
         """log p(value)."""
         if self._validate_args:
             self._validate_sample(value)
-        return self._whole.log_prob(value) + log(2.0)
+        df = self.df
+        constant = torch.lgamma(0.5 * (df + 1.0)) - torch.lgamma(0.5 * df) - 0.5 * (torch.pi * df).log()
+        constant = constant - self.scale.log() + log(2.0)
+        return constant - 0.5 * (df + 1.0) * torch.log1p((value / self.scale).square() / df)
 
     def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> "HalfStudentT":
         """The same with another batch shape."""

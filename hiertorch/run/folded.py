@@ -122,4 +122,6 @@ def _natural(u: Tensor, folds: Tensor) -> Tensor:
 
 def _by_set(x: Tensor, matrix: Tensor) -> Tensor:
     """M x of each `(n, d)` by the matrix `(sets, d, d)` of its set: `(n / sets, sets, d)`."""
+    if len(matrix) == 1:
+        return (x @ matrix[0].mT).unsqueeze(1)
     return torch.einsum("nsd,sed->nse", x.unflatten(0, (-1, len(matrix))), matrix)

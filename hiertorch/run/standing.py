@@ -131,15 +131,18 @@ class Standing:
         """log pi_s `(n,)` and all that follows from theta `(n, d)` and the root's numbers `(R, n)`; see `Ladder.rungs`
         of what is `lean`.
         """
-        size = ladder.collapsed.batch
+        size, free = ladder.collapsed.batch, self.space.split(position)
+        values = self.space.constrain(free)
 
         def evaluated(piece: tuple[Tensor, Tensor]) -> Rungs:
             return ladder.rungs(self.constrained(piece[0]), piece[1], lean=lean)
 
-        found = list(each(evaluated, list(zip(position.split(size), root.split(size, 1), strict=True)), root.device))
-        rungs = found[0] if len(found) == 1 else joined(found)
-        free = self.space.split(position)  # at once: the cost of priors is that of calling them
-        return self.with_prior(free, self.space.constrain(free), rungs.log_marginal), rungs
+        if len(position) <= size:
+            rungs = ladder.rungs(values, root, lean=lean)
+        else:
+            pieces = list(zip(position.split(size), root.split(size, 1), strict=True))
+            rungs = joined(list(each(evaluated, pieces, root.device)))
+        return self.with_prior(free, values, rungs.log_marginal), rungs  # at once: what priors cost is to call them
 
     def with_prior(self, free: Mapping[str, Tensor], values: Mapping[str, Tensor], marginal: Tensor) -> Tensor:
         """log pi_s, of its marginal likelihood `(n,)` and unconstrained and constrained parts of theta."""
