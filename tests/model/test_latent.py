@@ -273,3 +273,23 @@ def test_priors_as_people_write_them():
     ):
         assert Latent(prior).text == text
     assert Latent(lambda v: v).text == "function of earlier latents"
+
+
+def placed(latent: Latent, dtype: torch.dtype = torch.float64) -> Distribution:
+    return latent.distribution(Values({}), None, CPU, dtype)
+
+
+def test_a_declared_prior_is_placed_once() -> None:
+    """Wherever all its numbers are as they are wanted, and it keeps nothing of what it is asked for."""
+    for latent in (Latent(Gamma(2.0, 3.0)), Latent(HalfNormal(1.0)), Latent(Normal(0.0, 1.0), event=3)):
+        assert placed(latent) is placed(latent) and latent.proves(placed(latent))
+        assert not latent.proves(placed(latent, torch.float32))
+    vector = Latent(MultivariateNormal(torch.zeros(2), torch.eye(2)))
+    assert placed(vector) is not placed(vector) and not vector.proves(placed(vector))
+    remembering = TransformedDistribution(Normal(0.0, 1.0), [ExpTransform(cache_size=1)])
+    assert placed(Latent(remembering)) is not remembering
+
+
+def test_declared_parameters_that_are_impossible_are_not_proved() -> None:
+    latent = Latent(Gamma(-1.0, 1.0, validate_args=False))
+    assert not latent.proves(placed(latent))
