@@ -16,7 +16,7 @@ from hiertorch.data.table import Data
 from hiertorch.density.structure import analyse
 from hiertorch.draws.archive import checked_path
 from hiertorch.draws.fit import Fit
-from hiertorch.errors import DataError, HiertorchError, SamplingError, warn
+from hiertorch.errors import DataError, SamplingError, warn
 from hiertorch.gaussian.audit import AuditError
 from hiertorch.model.model import Model
 from hiertorch.monitors import Audience, ProgressBar
@@ -84,7 +84,7 @@ def _of_the_folder(there: Resumed, model: Model | None, data: Data | None) -> tu
         if there.source is not None:
             with hushed():
                 found = remade(there.source, model, Fingerprint.from_json(there.facts["data"]))
-    except HiertorchError as error:
+    except Exception as error:  # also of the model's own code
         why = str(error).rstrip(".")
         raise DataError(f"{there.folder} can't give its run model and data, since {why}: give them, {call}.") from error
     if found is None:

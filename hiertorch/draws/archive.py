@@ -31,6 +31,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from hiertorch.errors import DataError, RunFolderError
+from hiertorch.runtime.rooms import contiguous
 
 
 class Kind(NamedTuple):
@@ -59,18 +60,19 @@ def write(
         RunFolderError: if the file can't be written.
     """
     path = checked_path(path)
-    arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
-    versions = {package: version(package) for package in ("hiertorch", "torch", "safetensors")}
-    sums = {name: crc32_of(array) for name, array in arrays.items()}
-    try:
-        text = json.dumps({"versions": versions, "checksums": sums, **header})
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"can't save {path.name}: run= must hold what JSON can: numbers, text, lists; {error}."
-        ) from error
-    metadata = {"format": kind.name, "version": str(kind.version), "header": text}
-    metadata["crc32"] = str(crc32(metadata))
     with replacing(path) as part:
+        held = {name: contiguous(tensor.detach().cpu(), part.parent) for name, tensor in tensors.items()}
+        arrays = {name: tensor.numpy() for name, tensor in held.items()}
+        versions = {package: version(package) for package in ("hiertorch", "torch", "safetensors")}
+        sums = {name: crc32_of(array) for name, array in arrays.items()}
+        try:
+            text = json.dumps({"versions": versions, "checksums": sums, **header})
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"can't save {path.name}: run= must hold what JSON can: numbers, text, lists; {error}."
+            ) from error
+        metadata = {"format": kind.name, "version": str(kind.version), "header": text}
+        metadata["crc32"] = str(crc32(metadata))
         try:
             save_file(arrays, part, metadata)
         except SafetensorError as error:

@@ -27,6 +27,11 @@ from hiertorch.run.runfolder import DRAWS, MADE, RUN, SHARD, SOURCE, STATE, Shar
 from hiertorch.run.store import Store
 from hiertorch.runtime.rooms import let_go
 
+SPARE = 200
+"""Times the CPU seconds that taking a state takes lie between two of them: small models have thousands of windows a
+minute. So much is lost at most where a signal ends a run.
+"""
+
 MOST = 2**25
 """Bytes of draws in a shard."""
 
@@ -74,6 +79,7 @@ class Checkpoint:
         self.latest: Mark | None = None
         self._written: Mark | None = None
         self._at = time.monotonic()
+        self._taken = self._cost = 0.0  # CPU time when the last state was taken, and what it took
         self._given_up = False
 
     def window(
@@ -85,18 +91,21 @@ class Checkpoint:
         store: Store,
         seconds: Mapping[str, float],
     ) -> None:
-        """After a window: writes if it is time to."""
-        if self._given_up:
+        """After a window: takes the state, if enough came since the last, and writes if it is time."""
+        began, due = time.process_time(), time.monotonic() - self._at >= self.every
+        if self._given_up or not (due or looks.over or began - self._taken >= SPARE * self._cost):
             return
         self.latest = Mark(
             done, engine.state(), looks.state(), acceptance.state(), acceptance.example, dict(seconds), store.draws(),
             store.log_density(), store.interval, store.made, looks.over,
         )  # fmt: skip
-        if time.monotonic() - self._at >= self.every:
+        self._taken = time.process_time()
+        self._cost = self._taken - began
+        if due:
             self.write()
 
     def write(self) -> None:
-        """The state after the last window, and the draws up to there; a sentence if that can't be, once."""
+        """The state that was taken last, and the draws up to there; a sentence if that can't be, once."""
         mark = self.latest
         if mark is None or mark is self._written or self._given_up:
             return

@@ -91,6 +91,21 @@ def gathered(x: Tensor, at: Tensor | None = None) -> Tensor:
     return torch.cat([x[:, part].clone() if at is None else x[:, part][:, :, at] for part in pieces(x, 1)], 1)
 
 
+def contiguous(x: Tensor, folder: Path) -> Tensor:
+    """The same numbers in the order of its axes; of draws `(chains, draws, ...)` in a file in another file.
+
+    Raises:
+        OSError: if there is no space for it.
+    """
+    if not is_mapped(x) or x.is_contiguous():
+        return x.contiguous()
+    found = mapped(x.shape, x.dtype, folder)
+    for part in pieces(x, 1):
+        found[:, part] = x[:, part]
+        let_go(found)
+    return found
+
+
 def let_go(x: Tensor) -> None:
     """Memory keeps no page of a mapped tensor: what is asked for later is read from its file."""
     if is_mapped(x):
