@@ -107,11 +107,12 @@ class Numbers:
         self.levels: list[object] | None = None
         self.seen = False
 
-    def __call__(self, x: Column | pd.Categorical) -> np.ndarray:
+    def __call__(self, x: Categories) -> np.ndarray:
         """Numbers of rows."""
+        told, x = x, _plain(x)  # of factor(k) the codes, also where k is numbers
         values = pd.Series(np.asarray(x))
         if not self.seen:
-            categories = isinstance(x.dtype, pd.CategoricalDtype)
+            categories = told is not x or isinstance(x.dtype, pd.CategoricalDtype)
             if categories or pd.to_numeric(values, errors="coerce").isna().any():
                 self.levels = _levels(x)
             self.seen = True
@@ -128,8 +129,9 @@ class Dummy:
     def __init__(self) -> None:
         self.levels: list[object] | None = None
 
-    def __call__(self, x: Column | pd.Categorical, level: object = None) -> np.ndarray:
+    def __call__(self, x: Categories, level: object = None) -> np.ndarray:
         """Indicators of rows."""
+        x = _plain(x)
         if self.levels is None:
             known = _levels(x)
             if level is not None and level not in known:
@@ -215,8 +217,9 @@ class Relevel:
         return pd.Categorical(np.asarray(_plain(x)), categories=self.levels, ordered=True)
 
 
-def interaction(*columns: Column) -> pd.Categorical:
+def interaction(*given: Categories) -> pd.Categorical:
     """interaction(a, b): the combinations that occur, "a.b", those of the first column varying fastest."""
+    columns = [_plain(x) for x in given]
     known = [_levels(x) for x in columns]
     codes = [pd.Index(own).get_indexer(pd.Index(np.asarray(x))) for own, x in zip(known, columns, strict=True)]
     places = sorted({*zip(*codes[::-1], strict=True)})

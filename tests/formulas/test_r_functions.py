@@ -1,4 +1,4 @@
-"""Functions of formulas against R's own: columns of 65 formulas, made once by R 4 with splines and lme4."""
+"""Functions of formulas against R's own: columns of 68 formulas, made once by R 4 with splines and lme4."""
 
 import json
 from pathlib import Path
