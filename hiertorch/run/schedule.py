@@ -257,7 +257,7 @@ def check_memory(
     draws: int,
     device: torch.device,
     dtype: torch.dtype,
-    place: Place,
+    place: Place | None = None,
 ) -> None:
     """Raises a SamplingError if so many stored draws of each chain of these latents can't fit into memory, or on the
     disk where they are to be there.
@@ -265,7 +265,7 @@ def check_memory(
     numbers = _numbers(plan, names)
     needed = numbers * run.chains * draws * dtype.itemsize
     what = f"({run.chains} chains x {draws} draws of {numbers:,} numbers)"
-    if (folder := place.outside(needed, device)) is not None:
+    if (folder := (place or Place()).outside(needed, device)) is not None:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if 2 * needed > (space := shutil.disk_usage(existing).free):
             raise SamplingError(

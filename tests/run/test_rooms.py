@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,14 @@ def test_where_the_disk_has_no_space_draws_stay_in_memory(tmp_path: Path, monkey
     with pytest.warns(SamplingWarning, match=r"draws stay in memory.*No space left"):
         store = Store({"mu": torch.zeros(3, 1)}, ("mu",), 20, place=Place(tmp_path, 0.0))
     assert not is_mapped(store.draws()["mu"]) and list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_too_small_is_found_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hiertorch.run.schedule.shutil.disk_usage", lambda path: SimpleNamespace(free=1_000))
+    settings: dict[str, Any] = {"progress": False, "chains": 8, "draws": 120, "checkpoint": tmp_path / "run"}
+    with pytest.raises(SamplingError, match=r"the draws need 0.0 GiB in .*run .* are free there; keep fewer latents"):
+        ht.sample(VaryingIntercepts("g", ["x"]), data(), **settings, keep_in_memory=0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_folder_draws_are_thinned_until_they_fit() -> None:
