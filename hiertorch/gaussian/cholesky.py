@@ -178,6 +178,34 @@ def product(left: Tensor, right: Tensor, *, transpose: bool = False) -> Tensor:
     return total
 
 
+def times_vector(matrix: Tensor, x: Tensor) -> Tensor:
+    """`(K, M, groups, batch)` times `(M, groups, batch)`."""
+    if matrix.shape[0] == matrix.shape[1] == 1:
+        return matrix[0] * x
+    return (matrix * x).sum(1) if matrix.shape[1] > 2 else matrix[:, 0] * x[0] + _second(matrix, x)
+
+
+def _second(matrix: Tensor, x: Tensor) -> Tensor | float:
+    return matrix[:, 1] * x[1] if matrix.shape[1] == 2 else 0.0
+
+
+def solved_transposed(half: Tensor, x: Tensor) -> Tensor:
+    """B'^-1 x."""
+    if len(half) == 1:
+        return x / half[0]
+    return torch.linalg.solve(half.permute(2, 3, 1, 0), x.movedim(0, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, 0)
+
+
+def between(mine: Tensor, others: Tensor, gram: Tensor) -> Tensor:
+    """Products of columns of two levels, from those of their coordinates, `(K, M, groups, batch)`."""
+    return product(mine, product(gram, others), transpose=True)
+
+
+def unrooted(root: Tensor, x: Tensor) -> Tensor:
+    """R^-1 x for R `(K, K, groups or 1, batch)`, lower triangular, and x `(K, groups, batch)`."""
+    return solve_lower(root.expand(-1, -1, x.shape[1], -1), x)
+
+
 def identity_plus(matrix: Tensor) -> Tensor:
     """I + matrix."""
     return matrix + _eye(len(matrix), matrix)

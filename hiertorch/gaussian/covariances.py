@@ -17,6 +17,9 @@ from hiertorch.gaussian.affine import Affine, Part
 from hiertorch.model.bijections import CorrelationFactor
 from hiertorch.model.reads import Reads
 
+MOVED = 4
+"""Effects of a covariance that are moved in a sweep of a whitened model, at two passes over the rows each."""
+
 SAME = 1e-9
 """Relative difference of two roots that are the same."""
 

@@ -33,9 +33,10 @@ from hiertorch.gaussian.cholesky import (
     solve_lower,
     solve_upper,
     square_index,
+    unrooted,
 )
 from hiertorch.gaussian.collapse import Collapsed
-from hiertorch.gaussian.ladder import Ladder, Rung, Rungs, unrooted
+from hiertorch.gaussian.ladder import Ladder, Rung, Rungs
 from hiertorch.gaussian.root import Root, Spreads, times
 from hiertorch.gaussian.transfer import matrix_of
 

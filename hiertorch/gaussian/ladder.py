@@ -21,14 +21,30 @@ from torch import Tensor
 
 from hiertorch.density.rowpass import can_compile
 from hiertorch.gaussian.affine import Part
-from hiertorch.gaussian.cholesky import around, factor, identity_plus, log_diagonal, packed, product, solve_lower
+from hiertorch.gaussian.cholesky import (
+    around,
+    between,
+    factor,
+    identity_plus,
+    log_diagonal,
+    packed,
+    product,
+    solve_lower,
+    solved_transposed,
+    times_vector,
+    unrooted,
+)  # fmt: skip
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.elimination import Elimination
 from hiertorch.gaussian.root import MOST_LOOPED, Drawn, Reduced, Spreads
 
 if TYPE_CHECKING:
+    from hiertorch.gaussian import widelevel
     from hiertorch.gaussian.nestedlevels import Nested
     from hiertorch.gaussian.onelevel import Groups, Sums
+
+LOOPED_FROM = 6
+"""Effects a group from which on a compiled loop serves: the algebra of fewer is written out."""
 
 Roots: TypeAlias = Mapping[str | None, Tensor]
 """Of prior covariances of each plate's effects, `(K, K, groups or 1, batch)`."""
@@ -95,6 +111,8 @@ class Ladder:
             lean: whether the finest rung of a `simple` ladder has its scale sigma alone, `(1, 1, 1, batch)` in place of
                 B, and no p: a compiled loop computes these by itself (`groups`).
         """
+        if self.wide and noise.device.type == "cpu":
+            return self.of_settled(self.settled(values, noise.shape[1], numbers=noise))
         if not self.simple or noise.device.type != "cpu":
             spreads, roots = self.collapsed.in_units(values, noise.shape[1])
             return self.elimination.each(self._drawn, spreads, roots, self.bases_at(values, spreads), noise)
@@ -125,11 +143,42 @@ class Ladder:
             levels.append(Rung(half[None], middle, tuple(x[None, None] for x in own.split(size)) if more else ()))
         return Rungs(found.marginal - self.elimination.log_scale, found.volume, found.tail, tuple(levels))
 
+    def settled(self, values: Mapping[str, Tensor], batch: int, **given: Tensor) -> "widelevel.Settled":
+        """What a compiled loop finds of a `wide` ladder: see `hiertorch.gaussian.widelevel.settled`."""
+        from hiertorch.gaussian.widelevel import settled
+
+        root = self.collapsed.affine.roots(self.grams.levels[0], values, batch)
+        return settled(self.wide_sums, self.sizes[0], root[:, :, 0], **given)
+
+    def of_settled(self, found: "widelevel.Settled") -> Rungs:
+        """The rungs of that."""
+        rung = Rung(found.half.movedim(0, 3), found.middle.movedim(0, 2), ())
+        return Rungs(found.marginal - self.elimination.log_scale, found.volume, found.tail.mT, (rung,))
+
+    @cached_property
+    def wide_sums(self) -> "widelevel.Sums":
+        """What that loop knows of rows and priors."""
+        from hiertorch.gaussian.widelevel import sums_of
+
+        grams, one, base = self.grams, self.elimination.one, self.bases[0][:, :, 0, 0]
+        packed, index, k = one.finest.sums.packed[0], one.finest.index, self.widths[0]
+        gram, tails, whole = packed[index[:k, :k]], packed[index[:k, k:]], grams.left.sum(2)[0]
+        return sums_of(gram, tails, whole, base, *self.collapsed.settled_population)
+
     @cached_property
     def simple(self) -> bool:
         """Whether nothing but scales of one effect a group changes with the rest, and a compiled loop serves."""
+        return self._looped and max(self.widths) == 1
+
+    @cached_property
+    def wide(self) -> bool:
+        """Whether nothing but the covariance of several effects a group of one level does."""
+        return self._looped and len(self.widths) == 1 and self.widths[0] >= LOOPED_FROM
+
+    @cached_property
+    def _looped(self) -> bool:
         collapsed, grams, affine = self.collapsed, self.grams, self.collapsed.affine
-        if not self.widths or max(self.widths) > 1 or grams.crossed or grams.held or collapsed.sets > 1:
+        if not self.widths or grams.crossed or grams.held or collapsed.sets > 1:
             return False
         settled = grams.population is None or all(name in affine.settled for name in grams.population.events)
         alike = all(name in affine.shared for part in grams.levels for name in part.events)
@@ -230,22 +279,26 @@ class Ladder:
             noise: of the levels, `(K, groups, batch)`.
             known: effects of the coarsest levels, which stay; in the order of the levels.
         """
+        if self.wide and noise[0].device.type == "cpu":
+            from hiertorch.gaussian.widelevel import down
+
+            return list(known) or [down(*rungs[0][:2], noise[0])]
         effects: list[Tensor] = list(known)
         for level in reversed(range(len(rungs) - len(known))):
             half, middle, couplings = rungs[level]
             inner = middle + noise[level]
             if couplings:
-                inner = inner - _times(half, self.of_coarser(level, couplings, effects))
-            effects.insert(0, _times(half.transpose(0, 1), inner))
+                inner = inner - times_vector(half, self.of_coarser(level, couplings, effects))
+            effects.insert(0, times_vector(half.transpose(0, 1), inner))
         return effects
 
     def up(self, rungs: Sequence[Rung], effects: Sequence[Tensor]) -> list[Tensor]:
         """The inverse of `down`."""
         found = []
         for level, (half, middle, couplings) in enumerate(rungs):
-            noise = _solved(half, effects[level]) - middle
+            noise = solved_transposed(half, effects[level]) - middle
             if couplings:
-                noise = noise + _times(half, self.of_coarser(level, couplings, effects[level + 1 :]))
+                noise = noise + times_vector(half, self.of_coarser(level, couplings, effects[level + 1 :]))
             found.append(noise)
         return found
 
@@ -258,7 +311,7 @@ class Ladder:
     def of_coarser(self, level: int, couplings: Sequence[Tensor], effects: Sequence[Tensor]) -> Tensor:
         """sum_m G_lm x_m, `(K, groups, batch)`."""
         parts = [
-            _times(coupling, x[:, above])
+            times_vector(coupling, x[:, above])
             for coupling, x, above in zip(couplings, effects, self.above[level], strict=True)
         ]
         return sum(parts[1:], parts[0])
@@ -288,13 +341,12 @@ class Ladder:
                 left = product(gram[:k, -len(right) :], right[:, None, None]).squeeze(1)
                 ends = [sum(self.widths[level : m + 1]) for m in range(level, len(self.widths))]
                 couplings = tuple(
-                    _between(bases[level], bases[m], gram[:k, a:b])
-                    for m, (a, b) in enumerate(pairwise(ends), level + 1)
+                    between(bases[level], bases[m], gram[:k, a:b]) for m, (a, b) in enumerate(pairwise(ends), level + 1)
                 )
             lower = factor(inner, k)
             root = roots[grams.levels[level].plate]
             half = solve_lower(lower, root.transpose(0, 1).expand(lower.shape))
-            levels.append(Rung(half, _times(half, _times(bases[level].transpose(0, 1), left)), couplings))
+            levels.append(Rung(half, times_vector(half, times_vector(bases[level].transpose(0, 1), left)), couplings))
             volume = volume - log_diagonal(lower).sum(0)
         return Rungs(drawn.log_marginal, volume, self.tail_of(spreads, roots, u), tuple(levels))
 
@@ -325,8 +377,7 @@ class Ladder:
         index, sums, k = one.finest.index, one.finest.sums.packed[0], self.widths[0]
         ends = [sum(self.widths[: m + 1]) for m in range(len(self.widths))]
         return tuple(
-            _between(bases[0], bases[m], sums[index[:k, a:b]].unsqueeze(3))
-            for m, (a, b) in enumerate(pairwise(ends), 1)
+            between(bases[0], bases[m], sums[index[:k, a:b]].unsqueeze(3)) for m, (a, b) in enumerate(pairwise(ends), 1)
         )
 
     @property
@@ -347,31 +398,3 @@ class Ladder:
         for part, x in (*zip(self.grams.levels, effects, strict=True), *self.apart(tail).items()):
             found |= part.split(x)
         return found
-
-
-def _times(matrix: Tensor, x: Tensor) -> Tensor:
-    """`(K, M, groups, batch)` times `(M, groups, batch)`."""
-    if matrix.shape[0] == matrix.shape[1] == 1:
-        return matrix[0] * x
-    return (matrix * x).sum(1) if matrix.shape[1] > 2 else matrix[:, 0] * x[0] + _second(matrix, x)
-
-
-def _second(matrix: Tensor, x: Tensor) -> Tensor | float:
-    return matrix[:, 1] * x[1] if matrix.shape[1] == 2 else 0.0
-
-
-def _solved(half: Tensor, x: Tensor) -> Tensor:
-    """B'^-1 x."""
-    if len(half) == 1:
-        return x / half[0]
-    return torch.linalg.solve(half.permute(2, 3, 1, 0), x.movedim(0, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, 0)
-
-
-def _between(mine: Tensor, others: Tensor, gram: Tensor) -> Tensor:
-    """Products of columns of two levels, from those of their coordinates, `(K, M, groups, batch)`."""
-    return product(mine, product(gram, others), transpose=True)
-
-
-def unrooted(root: Tensor, x: Tensor) -> Tensor:
-    """R^-1 x for R `(K, K, groups or 1, batch)`, lower triangular, and x `(K, groups, batch)`."""
-    return solve_lower(root.expand(-1, -1, x.shape[1], -1), x)

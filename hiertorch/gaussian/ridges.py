@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from hiertorch.gaussian.affine import Affine, Part
-from hiertorch.gaussian.cholesky import normal_draw, packed, product
+from hiertorch.gaussian.cholesky import normal_draw, packed, product, unrooted
 from hiertorch.gaussian.crosswise import Crosswise, Known
-from hiertorch.gaussian.ladder import unrooted
 
 SAME = 1e-12
 """Part of its largest number by which a column may differ from being constant by group: rounding."""

@@ -23,7 +23,7 @@ from hiertorch.data.table import Data
 from hiertorch.density.rows import cells
 from hiertorch.gaussian.affine import Composed, NotAffine, Part
 from hiertorch.gaussian.collapse import Collapsed
-from hiertorch.gaussian.covariances import Covariance
+from hiertorch.gaussian.covariances import MOVED, Covariance
 from hiertorch.gaussian.discovery import collapse
 from hiertorch.gaussian.jointnumbers import check_whole, find_joint
 from hiertorch.gaussian.localscales import Local
@@ -290,7 +290,7 @@ class Surrogate:
         levels = len(self.first.grams.levels)
         found = [1] * (1 + levels) + [2] * (len(self._parts) - levels)
         found = [*found[:-1], 3] if self.crosswise else found
-        return [*found, *([1, 0] if self.covariances else []), *([0] if self.local else [])]
+        return [*found, *([2 * MOVED, 0] if self.covariances else []), *([0] if self.local else [])]
 
     @property
     def why(self) -> list[str]:
@@ -306,7 +306,7 @@ class Surrogate:
         across = "so many crossed effects move plate by plate, each near where the surrogate has it given all others"
         given = (
             [
-                "effects are rescaled, and rows decide",
+                "effect by effect, each integrated out of the surrogate; rows decide",
                 "sums of squares of effects say all of their scales and correlations",
             ]
             if self.covariances

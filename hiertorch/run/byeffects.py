@@ -3,11 +3,10 @@
 theta = (xi, psi): psi are the numbers of prior covariances of effects, and those that stand before coefficients. A
 sweep has five kinds of moves:
 
-- Population: xi' ~ q and the root's numbers anew, psi as it is but for a few of its scales, which walk; numbers of
-  groups are kept, so that effects move along.
+- Population: xi' ~ q and the root's numbers anew, psi as it is but for scales common to many numbers, which walk;
+  numbers of groups are kept, so that effects move along.
 - Groups, level by level, as in `hiertorch.run.whitened`.
-- psi with standardised effects of the finest level kept (`hiertorch.run.rescaled`), some rows of a root at a time, each
-  decided by a pass over the rows.
+- psi of the finest level, effect by effect (`hiertorch.run.oneeffect`), each decided by passes over the rows.
 - psi given effects (`hiertorch.run.giveneffects`), without a pass: effects and coefficients stay, and their numbers
   are computed anew. So does what stands before coefficients (`hiertorch.run.givencoefficients`).
 
@@ -16,31 +15,33 @@ docs/decisions.md: Covariances of many effects are moved given these.
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hiertorch.density.structure import Structure
-from hiertorch.gaussian.holding import Held, held, products, redrawn, remainder, standing_at
-from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.gaussian.holding import Holding
+from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.gaussian.wishart import log_gram_volume, turned
 from hiertorch.moves.metropolis import Info, decide
 from hiertorch.randomness import normal, stream
+from hiertorch.run import oneeffect
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.candidates import Candidate, Numbers
 from hiertorch.run.engine import filed, inside
 from hiertorch.run.folded import FREEDOM, Folded
 from hiertorch.run.givencoefficients import GivenCoefficients
 from hiertorch.run.giveneffects import GivenEffects
+from hiertorch.run.oneeffect import Offered, OneEffect, Sides
 from hiertorch.run.proposals import scale_of
-from hiertorch.run.rescaled import Rescaling
 from hiertorch.run.rounds import pieces
 from hiertorch.run.standing import Place, Standing
 from hiertorch.run.warmstart import WarmStart
 from hiertorch.run.whitened import FEWEST, Whitened
 
 SIZES = (0.1, 2.0)
-"""Of steps of a scale of which rows say little, log-uniform between these."""
+"""Of steps of a scale that walks, log-uniform between these."""
 
 
 class SomeFolded(Folded):
@@ -64,6 +65,18 @@ class SomeFolded(Folded):
         return super().log_density(tuning, u[:, self.some])
 
 
+class Psi(NamedTuple):
+    """Where chains are with one covariance."""
+
+    root: Tensor  # R, (chains, K, K)
+    prior: Tensor  # log density of the rest with R R' in place of its numbers, (chains,)
+    moved: Tensor  # whether it is another one than it was, (chains,)
+
+    def sides(self, order: Tensor, at: Place) -> tuple[Tensor, Tensor]:
+        """R with effects in another order, and effects."""
+        return turned(self.root, order), at.effects[0]
+
+
 class WhitenedByEffects(Whitened):
     """Chains that move covariances given effects; see the module.
 
@@ -75,14 +88,14 @@ class WhitenedByEffects(Whitened):
     """
 
     adjusts = False
-    held: Held
+    holding: Holding
 
     def __init__(self, structure: Structure, surrogate: Surrogate, chains: int, generator: torch.Generator) -> None:
         super().__init__(structure, surrogate, chains, generator)
         y = surrogate.data.y
         self.given = GivenEffects(self.standing, surrogate.first.affine, surrogate.covariances)
         finest = surrogate.first.grams.levels[:1]
-        self.rescaling = {k: Rescaling(c, y) for k, c in enumerate(surrogate.covariances) if c.part in finest}
+        self.moving = {k: OneEffect(c, y) for k, c in enumerate(surrogate.covariances) if c.part in finest}
         self.before = [GivenCoefficients(self.standing, one) for one in surrogate.local]
         self.recorded = self.standing  # until there is one
         mine = {i for one in self.before for i in one.positions}
@@ -100,16 +113,17 @@ class WhitenedByEffects(Whitened):
 
     @property
     def scales(self) -> list[int]:
-        """Numbers of theta that are scales of which rows say little, and those common to what stands before many
-        coefficients, which holds these close to where they are.
+        """Numbers of theta that are scales common to what stands before many coefficients, which holds these close to
+        where they are.
         """
-        slices = self.standing.space.slices
-        every = ((one.covariance.scales[i] for i in one.scaled) for one in self.rescaling.values())
-        own = [slices[name].start + i for some in every for name, i in some]
-        return own + [i for one in self.before for i in one.walking]
+        return [i for one in self.before for i in one.walking]
+
+    def _take_sites(self, sites: Sites) -> None:
+        super()._take_sites(sites)
+        self.holding = Holding.of(self.ladder)
 
     def _hold(self) -> None:
-        self.held = held(self.ladder, self.standing.constrained(self.at.position), self.chains)
+        self.holding.hold(self.standing.constrained(self.at.position), self.chains)
 
     def _learn(self) -> None:
         """See `Whitened._learn`."""
@@ -129,9 +143,10 @@ class WhitenedByEffects(Whitened):
     def _fit(self, every: Tensor) -> None:
         self.given.fit(every)
         values = self.standing.constrained(every)
-        if self.rescaling:
-            spread = torch.linalg.pinv(products(self.ladder).movedim(2, 0)).diagonal(dim1=1, dim2=2).median(0).values
-        for k, one in self.rescaling.items():
+        if self.moving:
+            products = self.holding.products.movedim(2, 0)
+            spread = torch.linalg.pinv(products).diagonal(dim1=1, dim2=2).median(0).values
+        for k, one in self.moving.items():
             one.fit(self.given.fitted[k], one.covariance.root(values), spread[one.covariance.at])
         own = every[:, self.some]
         if self.some and len(own) >= FEWEST * (1 + len(self.some)):
@@ -149,7 +164,7 @@ class WhitenedByEffects(Whitened):
                 for level in reversed(self.levels):
                     infos[1 + level] = self._groups(level)
                 before = self.at.position
-                given = [self._rescaled(done + t)] if self.surrogate.covariances else []
+                given = [self._by_effect(done + t)] if self.surrogate.covariances else []
                 given += self._given(done + t)
                 infos |= dict(zip(moves, given, strict=True))
                 self.counted.add(moves[-1], (self.at.position != before).any(1))
@@ -168,7 +183,7 @@ class WhitenedByEffects(Whitened):
             proposed = own if walk else self.proposal.placed(self.tuning, jump, radius.to(position.dtype))
             position = position.index_copy(1, torch.tensor(self.some, device=position.device), proposed)
             rows = self._of_rows(position)
-        turn, rests = divmod(sweep, 2) if self.before else (sweep, 0)  # the root alone moves more often, and costs less
+        turn, rests = divmod(sweep, 2)  # the root alone moves more often, and costs less
         if self.scales and not rests:
             size = SIZES[0] * (SIZES[1] / SIZES[0]) ** step[1] * normal(step[0])
             place = torch.tensor([self.scales[turn % len(self.scales)]], device=position.device)
@@ -176,49 +191,72 @@ class WhitenedByEffects(Whitened):
         if width or (self.scales and not rests) or len(self.levels) > 1:
             density, rungs = self.recorded.evaluate(self.ladder, position, noise)
         else:  # nothing but the root's numbers is another one
-            density, rungs = at.density, redrawn(self.ladder, self.held, at.rungs, noise)
+            density, rungs = at.density, self.holding.redrawn(at.rungs, noise)
         found = Candidate(
             position, density, self.proposal.log_density(self.tuning, position), rows, rungs, noise.square().sum(0)
         )
         return found, decides[0].log().to(position.dtype)
 
-    def _rescaled(self, sweep: int) -> Info:
-        """psi anew with standardised effects of the finest level; some blocks of it, one after the other."""
-        ladder, infos = self.ladder, list[Info]()
-        if not self.rescaling:
+    def _by_effect(self, sweep: int) -> Info:
+        """psi anew of some effects of the finest level, one after the other, each by its correlations and its scale."""
+        infos = list[Info]()
+        if not self.moving:
             nothing = torch.zeros((), dtype=torch.long, device=self.at.density.device)
             return Info(torch.ones_like(self.at.density).unsqueeze(1), nothing, None)
-        if self.some or self.scales:
-            self._hold()
-        gram, right = products(ladder), remainder(ladder, self.held, self.at.rungs.tail, self.at.effects)
-        for one in self.rescaling.values():
-            turn = one.turn(sweep)
-            own = one.covariance.root(self.standing.constrained(self.at.position))
-            root, prior = turned(own, one.orders[turn]), self._log_prior(one, self.at.position, own)
-            for block in one.blocks:
-                at, number = self.at, self.given_numbers.double(one.numbers(block) + 1)
-                offered = one.offered(turn, root, at.effects[0], gram, right, block, normal(number[:-1]).to(root.dtype))
-                own = turned(offered.root, one.orders[turn].argsort())
-                there = self.given.at_root(one.covariance, at.position, own)
-                after = self._log_prior(one, there, own)
-                weights = self._weights(there, at.rows, at.rungs, (offered.effects, *at.effects[1:]))
-                volume = log_gram_volume(offered.root) - log_gram_volume(root)
-                ratio = (weights - at.weights).sum(0) + after - prior + volume - offered.beyond
-                accepted, info = decide(ratio, number[-1].log().to(ratio.dtype), None, torch.zeros_like(ratio))
-                root = torch.where(accepted[:, None, None], offered.root, root)
-                prior = torch.where(accepted, after, prior)
-                self.at = at._replace(
-                    position=torch.where(accepted.unsqueeze(1), there, at.position),
-                    effects=(torch.where(accepted, offered.effects, at.effects[0]), *at.effects[1:]),
-                    weights=torch.where(accepted, weights, at.weights),
-                )
+        values = self.standing.constrained(self.at.position)
+        right = self.holding.remainder(values, self.at.rungs.tail, self.at.effects)
+        for k, one in self.moving.items():
+            before, width = self.at.position, one.covariance.width
+            values = self.standing.constrained(before) if infos else values  # others have moved
+            own = one.covariance.root(values)
+            still = torch.zeros(self.chains, dtype=torch.bool, device=own.device)
+            now = Psi(own, self._log_prior(k, values, own), still)
+            for which in one.moved(sweep):
+                order, power = one.orders[which], one.powers[which]
+                number = self.given_numbers.double((width > 1) * (power + width) + 3)
+                sides = Sides(one.covariance.at.start + order, self.holding.products, right, *now.sides(order, self.at))
+                if width > 1:
+                    normals = normal(number[3 + 1 :]).to(own.dtype)
+                    square = normals[:power].square().sum(0)
+                    row = oneeffect.offered_row(sides, power, square, normals[power:])
+                    now, info = self._decided(k, values, now, sides, row, number[3])
+                    infos.append(info)
+                    sides = sides._replace(**dict(zip(("root", "level"), now.sides(order, self.at), strict=True)))
+                scale = oneeffect.offered_scale(sides, one.units[which], number[:2].to(own.dtype))
+                volume = width * (scale.row[:, -1] / sides.root[:, -1, -1]).log()  # |d covariance / d scale|
+                scale = scale._replace(beyond=scale.beyond + volume)
+                now, info = self._decided(k, values, now, sides, scale, number[2])
                 infos.append(info)
+            there = self.given.at_root(one.covariance, before, now.root)
+            self.at = self.at._replace(position=torch.where(now.moved.unsqueeze(1), there, before))
         accept = torch.stack([info.accept for info in infos]).mean(0)
         return Info(accept.unsqueeze(1), torch.stack([info.nan for info in infos]).sum(), None)
 
-    def _log_prior(self, one: Rescaling, position: Tensor, root: Tensor) -> Tensor:
+    def _decided(
+        self, k: int, values: Mapping[str, Tensor], now: "Psi", sides: Sides, offered: Offered, uniform: Tensor
+    ) -> tuple["Psi", Info]:
+        """After a move of one effect's covariance, this effect moving along."""
+        one, at, effect = self.moving[k], self.at, sides.mine[-1:]
+        there = torch.cat([sides.root[:, :-1], offered.row.unsqueeze(1)], 1)
+        root = turned(there, (sides.mine - one.covariance.at.start).argsort())
+        prior = self._log_prior(k, values, root)
+        level = at.effects[0].index_copy(0, effect, offered.effect.unsqueeze(0))
+        position = at.position if self.closed is not None else self.given.at_root(one.covariance, at.position, root)
+        weights = self._weights(position, at.rows, at.rungs, (level, *at.effects[1:]))
+        ratio = (weights - at.weights).sum(0) + prior - now.prior + offered.beyond
+        accepted, info = decide(ratio, uniform.log().to(ratio.dtype), None, torch.zeros_like(ratio))
+        self.at = at._replace(
+            effects=(torch.where(accepted, level, at.effects[0]), *at.effects[1:]),
+            weights=torch.where(accepted, weights, at.weights),
+        )
+        return Psi(
+            torch.where(accepted[:, None, None], root, now.root), torch.where(accepted, prior, now.prior),
+            now.moved | accepted,
+        ), info  # fmt: skip
+
+    def _log_prior(self, k: int, values: Mapping[str, Tensor], root: Tensor) -> Tensor:
         """log density of the rest with Sigma = R R' in place of the numbers of a covariance, `(chains,)`."""
-        return self.given.log_prior(one.covariance, position) - log_gram_volume(root)
+        return self.given.log_prior(k, values, root) - log_gram_volume(root)
 
     def _given(self, sweep: int) -> list[Info]:
         """psi anew; effects, coefficients, and what rows say of them stay. Their numbers are computed anew."""
@@ -236,9 +274,7 @@ class WhitenedByEffects(Whitened):
             infos.append(Info(torch.stack(accepts).mean(0).unsqueeze(1), nothing, None))
         free = standing.space.split(position)
         values = standing.space.constrain(free)
-        self.held = held(ladder, values, self.chains)
-        rungs, root = standing_at(ladder, self.held, at.rungs.tail)
-        noise = tuple(ladder.up(rungs.levels, at.effects))
+        rungs, root, noise = self.holding.stand(values, at.rungs.tail, at.effects)
         self.at = at._replace(
             position=position,
             density=self.recorded.with_prior(free, values, rungs.log_marginal),
@@ -252,18 +288,15 @@ class WhitenedByEffects(Whitened):
     def state(self) -> dict[str, Tensor]:
         """See `Whitened.state`."""
         found = super().state() | filed("given", self.given.tensors())
-        for k, one in self.rescaling.items():
-            found[f"scaled/{k}"] = torch.tensor(one.scaled, dtype=torch.long, device="cpu")
-            for turn, form in enumerate(one.forms):
-                found |= filed(f"rescaling/{k}/{turn}", form._asdict())
+        for k, one in self.moving.items():
+            found |= filed(f"moving/{k}", one.tensors())
         return found | filed("streams/given", self.given_numbers.streams.state())
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Engine.restore`."""
         self.given.take(inside("given", state))
-        for k, one in self.rescaling.items():
-            one.scaled = state[f"scaled/{k}"].tolist()
-            one.forms = [form._replace(**inside(f"rescaling/{k}/{turn}", state)) for turn, form in enumerate(one.forms)]
+        for k, one in self.moving.items():
+            one.take(inside(f"moving/{k}", state))
         self.given_numbers.streams.restore(inside("streams/given", state))
         super().restore(state)
         self._hold()

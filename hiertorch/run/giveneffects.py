@@ -18,10 +18,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from hiertorch.gaussian.affine import Affine, Part
 from hiertorch.gaussian.covariances import SAME, Covariance
 from hiertorch.gaussian.wishart import InverseWishart, log_normal, log_polar_volume, polar
+from hiertorch.model.latent import Values
 from hiertorch.moves.metropolis import Info
 from hiertorch.randomness import normal
 from hiertorch.run.standing import Standing
@@ -52,6 +54,18 @@ class Fitted(NamedTuple):
     bend: Tensor
 
 
+class Touched(NamedTuple):
+    """Latents of the rest whose prior densities are others with another R.
+
+    Attributes:
+        known: of those that hang on no latent, the prior and the end of its support,
+        others: and all others.
+    """
+
+    known: Mapping[str, tuple[Distribution, float]]
+    others: Sequence[str]
+
+
 class GivenEffects:
     """See the module.
 
@@ -69,6 +83,7 @@ class GivenEffects:
         slices = standing.space.slices
         scales = [slices[name].start + i for c in self.covariances for name, i in c.scales]
         roots = [slices[c.correlation] for c in self.covariances if c.correlation is not None]
+        self.touched = [self._touched(one) for one in self.covariances]
         self.correlations = [i for at in roots for i in range(at.start, at.stop)]
         self.others = [i for i in range(standing.width) if i not in (*scales, *self.correlations)]
 
@@ -94,6 +109,36 @@ class GivenEffects:
             accepts.append(accept)
         return position, Info(torch.stack(accepts).mean(0).unsqueeze(1), nan, None)
 
+    def log_prior(self, k: int, values: Mapping[str, Tensor], root: Tensor) -> Tensor:
+        """log density of the rest with R `(n, K, K)` in place of the numbers of a covariance, the k-th, as a density of
+        R and up to what R does not move, `(n,)`; given values `(n, 1, *event)` of the others.
+        """
+        covariance, (known, others) = self.covariances[k], self.touched[k]
+        scales, unit = polar(root)
+        own = covariance.values(values, scales, unit)
+        found = -log_polar_volume(scales, unit)
+        for name, (prior, most) in known.items():
+            x = own[name]
+            found = found + prior.log_prob(x).flatten(1).sum(1)
+            if most < torch.inf:
+                found = torch.where((x < most).flatten(1).all(1), found, -torch.inf)
+        if others:
+            target, there = self.standing.target, {**values, **own}
+            for name, u in self.standing.space.unconstrain({name: there[name] for name in others}).items():
+                volume = target.log_jacobian(self.standing.space.coordinates[name], u, there[name])
+                found = found + (target.prior_term(name, u, there) - volume).sum(-1)
+        return found
+
+    def _touched(self, covariance: Covariance) -> "Touched":
+        """See `Touched`."""
+        target, moved = self.standing.target, frozenset(covariance.latents)
+        like = Values({name: x[:1] for name, x in self.affine.probes.items()}, target.names)
+        ends = {name: target.space.coordinates[name].bounds or (0.0, torch.inf) for name in covariance.latents}
+        alone = [name for name in covariance.latents if not target.parents[name]]
+        known = {name: (target.model.prior(name, like, target.data), ends[name][1]) for name in alone}
+        others = [n for n in self.standing.rest if n not in known and (n in moved or moved & set(target.parents[n]))]
+        return Touched(known, others)
+
     def at_root(self, covariance: Covariance, position: Tensor, root: Tensor) -> Tensor:
         """Positions `(n, d)` with the numbers of one covariance of which R `(n, K, K)` is the root."""
         standing, there = self.standing, position.clone()
@@ -102,11 +147,6 @@ class GivenEffects:
         for name, u in free.items():
             there[:, standing.space.slices[name]] = u.flatten(1)
         return there
-
-    def log_prior(self, covariance: Covariance, position: Tensor) -> Tensor:
-        """log density of the rest with R in place of one covariance's numbers, `(n,)`."""
-        density, _, volume = self._prior(covariance, position)
-        return density - volume
 
     def root_and_volume(self, covariance: Covariance, position: Tensor) -> tuple[Tensor, Tensor]:
         """R `(n, K, K)`, and log |d R / d unconstrained| `(n,)`."""
@@ -122,33 +162,38 @@ class GivenEffects:
 
     def _moved(self, k: int, position: Tensor, x: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """After the proposals for one covariance; uniform numbers `(TRIES, numbers, chains)`."""
-        covariance, chains = self.covariances[k], len(position)
+        covariance, chains, values = self.covariances[k], len(position), self.standing.constrained(position)
         scatter = torch.einsum("igc,jgc->cij", x, x)
         proposal = self._proposal(k, scatter, x.shape[1])
         numbers = normal(uniform[:, :-1]).to(position.dtype).movedim(1, 2)  # (TRIES, chains, numbers)
         every = InverseWishart(proposal.scale.repeat(TRIES, 1, 1), proposal.freedom)
-        there = self.at_root(covariance, position.repeat(TRIES, 1), every.placed(numbers.flatten(0, 1)))
-        both = torch.cat([position, there])
+        here = covariance.root(values)
+        both = torch.cat([here, every.placed(numbers.flatten(0, 1))])
         again = InverseWishart(proposal.scale.repeat(1 + TRIES, 1, 1), proposal.freedom)
-        weight = self._log_weight(covariance, both, again, scatter.repeat(1 + TRIES, 1, 1), x.shape[1])
+        values = {name: v.repeat(1 + TRIES, *[1] * (v.dim() - 1)) for name, v in values.items()}
+        weight = self._log_weight(k, values, both, again, scatter.repeat(1 + TRIES, 1, 1), x.shape[1])
         sound = torch.where(weight.isfinite(), weight, -torch.inf)
         at, *offered = sound.unflatten(0, (1 + TRIES, chains))
-        accepts = []
-        for candidate, own, decides in zip(there.split(chains), offered, uniform[:, -1], strict=True):
+        accepts, root, moved = [], here, torch.zeros_like(at, dtype=torch.bool)
+        for candidate, own, decides in zip(both[chains:].split(chains), offered, uniform[:, -1], strict=True):
             ratio = torch.where(at.isfinite(), own - at, -torch.inf)
             accepts.append(ratio.clamp(max=0.0).exp())
             accepted = decides.log() < ratio
-            at = torch.where(accepted, own, at)
-            position = torch.where(accepted.unsqueeze(1), candidate, position)
-        return position, torch.stack(accepts).mean(0)
+            at, moved = torch.where(accepted, own, at), moved | accepted
+            root = torch.where(accepted[:, None, None], candidate, root)
+        there = self.at_root(covariance, position, root)
+        return torch.where(moved.unsqueeze(1), there, position), torch.stack(accepts).mean(0)
 
     def _log_weight(
-        self, covariance: Covariance, position: Tensor, q: InverseWishart, scatter: Tensor, groups: int
+        self, k: int, values: Mapping[str, Tensor], root: Tensor, q: InverseWishart, scatter: Tensor, groups: int
     ) -> Tensor:
-        """log w `(batch,)`; -inf where the model's own root is not what is taken for it."""
-        density, root, volume = self._prior(covariance, position)
-        weight = density + log_normal(root, scatter, groups) - q.log_density(root) - volume
-        own = self.affine.roots(covariance.part, self.standing.constrained(position), len(position))
+        """log w `(batch,)` with R in place of a covariance's numbers; -inf where the model's own root is not what is
+        taken for it.
+        """
+        covariance = self.covariances[k]
+        weight = self.log_prior(k, values, root) + log_normal(root, scatter, groups) - q.log_density(root)
+        there = {**values, **covariance.values(values, *polar(root))}
+        own = self.affine.roots(covariance.part, there, len(root))
         own = own[covariance.at, covariance.at, 0].movedim(2, 0)
         size = root.abs().amax((1, 2))
         same = (own - root).abs().amax((1, 2)) <= SAME * size

@@ -75,7 +75,7 @@ FLOOR = 1.0
 """Least curvature that is believed."""
 
 
-GIVEN = ("rescaled", "given effects", "given coefficients")
+GIVEN = ("effect by effect", "given effects", "given coefficients")
 """Moves beside those in whitened coordinates."""
 
 

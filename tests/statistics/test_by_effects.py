@@ -16,7 +16,7 @@ from torch.distributions import Gamma, Normal, Poisson
 import hiertorch as ht
 from hiertorch.model.latent import Values
 from hiertorch.moves.metropolis import Info
-from hiertorch.run import byeffects, rescaled, whitened
+from hiertorch.run import byeffects, oneeffect, whitened
 from hiertorch.run.byeffects import WhitenedByEffects
 
 pytestmark = pytest.mark.usefixtures("as_in_sampling")
@@ -41,11 +41,11 @@ FLOORS = Case(Floors(), ht.Data(COUNTS, groups={"group": [0, 1, 2, 2, 3], "hall"
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two dimensions are many; blocks have two numbers, and of no scale rows say much."""
+    """Two dimensions are many, and of no effect rows say much."""
     monkeypatch.setattr("hiertorch.run.choosing.MOST_PROPOSED", 1)
-    monkeypatch.setattr(rescaled, "TOGETHER", 2)
-    monkeypatch.setattr(rescaled, "UNSURE", 1e9)
+    monkeypatch.setattr(oneeffect, "UNSURE", 1e9)
     monkeypatch.setattr("hiertorch.run.rounds.CYCLE", 4)
+    monkeypatch.setattr("hiertorch.gaussian.ladder.LOOPED_FROM", 2)
     monkeypatch.setitem(exactstarts.CASES, "floors", FLOORS)
 
 
@@ -76,14 +76,14 @@ def alone(name: str) -> Callable[..., None]:
     """Breaks nothing: the other two moves of the three that take long to be right are left out."""
 
     def broken(engine: WhitenedByEffects, patch: pytest.MonkeyPatch) -> None:
-        for other in {"_population", "_groups", "_rescaled"} - {name}:
+        for other in {"_population", "_groups", "_by_effect"} - {name}:
             patch.setattr(engine, other, nothing)
 
     return broken
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("move", ["_population", "_rescaled"])
+@pytest.mark.parametrize("move", ["_population", "_by_effect"])
 def test_each_move_is_right_by_itself(move: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside draws of covariances given effects, with which numbers are computed anew."""
     assert not found("slopes", monkeypatch, alone(move))
@@ -96,25 +96,27 @@ def another_volume(engine: WhitenedByEffects, patch: pytest.MonkeyPatch) -> None
 
 def stale_numbers(engine: WhitenedByEffects, patch: pytest.MonkeyPatch) -> None:
     """Numbers of groups are those of before covariances moved."""
-    patch.setattr(engine.ladder, "up", lambda rungs, effects: list(engine.at.noise))
+    right = engine.holding.stand
+    patch.setattr(engine.holding, "stand", lambda *given: right(*given)._replace(noise=engine.at.noise))
 
 
-def without_the_surrogate(engine: WhitenedByEffects, patch: pytest.MonkeyPatch) -> None:
-    """Proposals of R by the surrogate are taken for proposals by the prior's form alone, twice."""
-    one = engine.rescaling[0]
-    right = one.offered
+def a_power_off(name: str) -> Callable[[WhitenedByEffects, pytest.MonkeyPatch], None]:
+    """Of an effect's scale, in the ratio of one of its two moves."""
+    right = getattr(oneeffect, name)
 
-    def offered(*given: Any) -> Any:
-        own = right(*given)
-        return own._replace(beyond=torch.where(own.beyond.isfinite(), 0.0 * own.beyond, own.beyond))
+    def offered(sides: oneeffect.Sides, *given: Any) -> oneeffect.Offered:
+        own = right(sides, *given)
+        here, there = (torch.linalg.vector_norm(x, dim=1) for x in (sides.root[:, -1], own.row))
+        return own._replace(beyond=own.beyond + (there / here).log())
 
-    patch.setattr(one, "offered", offered)
+    return lambda engine, patch: patch.setattr(oneeffect, name, offered)
 
 
 BROKEN: dict[str, Callable[[WhitenedByEffects, pytest.MonkeyPatch], None]] = {
     "another volume": another_volume,
     "stale numbers": stale_numbers,
-    "without the prior's form": without_the_surrogate,
+    "scales": a_power_off("offered_scale"),
+    "correlations": a_power_off("offered_row"),
 }
 
 
