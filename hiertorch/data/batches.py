@@ -111,7 +111,6 @@ class LabelBatches(Batches):
         codes, index = coding.coded(self.plate, labels, given, len(labels))
         for raw in self.raw.parts():
             self.numbers.append(codes[self.places(raw)])
-        self.raw.path.unlink()
         return self.numbers, index
 
 

@@ -5,7 +5,7 @@ docs/decisions.md: Rows on disk.
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -97,15 +97,13 @@ def _written(
     labels: Mapping[str, Sequence[Hashable]],
 ) -> tuple[Store, dict[str, pd.Index]]:
     """The rows in files, and the labels of each grouping, in code order."""
-    folder: TemporaryDirectory[str] = TemporaryDirectory(prefix="hiertorch-rows-")
-    files = (Numbers(Path(folder.name) / str(k)) for k in range(2 * len(schema) + 2 * len(names.groups) + 2))
-    numbers = [(names.response, NumberBatches(f"the response {names.response!r}", next(files)))]
+    numbers = [(names.response, NumberBatches(f"the response {names.response!r}", Numbers()))]
     if names.weights is not None:
-        numbers.append((names.weights, NumberBatches("the weights", next(files))))
+        numbers.append((names.weights, NumberBatches("the weights", Numbers())))
     first = len(numbers)
-    numbers += [(column, NumberBatches(f"column {name!r}", next(files))) for name, column in names.columns.items()]
+    numbers += [(column, NumberBatches(f"column {name!r}", Numbers())) for name, column in names.columns.items()]
     coded: dict[str, tuple[str, LabelBatches]] = {
-        plate: (column, label_batches(plate, schema.field(column), next(files), next(files)))
+        plate: (column, label_batches(plate, schema.field(column), Numbers(), Numbers()))
         for plate, column in names.groups.items()
     }
     try:
@@ -121,12 +119,12 @@ def _written(
             codes[plate], found[plate] = one.coded(labels.get(plate))
     except OSError as error:
         raise DataError(
-            f"the rows can't be written to {folder.name} ({error}): set TMPDIR to a folder with room for them, or pass "
-            "on_disk=False."
+            f"the rows can't be written to {gettempdir()} ({error}): set TMPDIR to a folder with room for them, or "
+            "pass on_disk=False."
         ) from error
     columns = {name: one.numbers for name, (_, one) in zip(names.columns, numbers[first:], strict=True)}
     weights = None if names.weights is None else numbers[1][1].numbers
-    return Store(folder, numbers[0][1].numbers, columns, codes, weights), found
+    return Store(numbers[0][1].numbers, columns, codes, weights), found
 
 
 def _opened(source: object) -> "Dataset":

@@ -1,19 +1,20 @@
 """Rows on disk: data of which a column is read when somebody asks for it, and rows block by block.
 
 Note [Rows on disk]
-Every column stands in a temporary file of its own, in the narrowest dtype that holds its numbers exactly. `data.x` is
-the whole of it, read anew each time that it is asked for, so that whatever looks at one column after the other has one
-in memory; `rows` and `take` read what they are asked for and give ordinary data, of which these are the whole. So code
-that goes through rows in blocks holds a block, and other code need not know where rows are, as long as a column fits.
+Every column stands in a temporary file of its own, in the narrowest dtype that holds its numbers exactly. The file has
+no name, so that nothing is left of it when the data go, or the process is killed. `data.x` is the whole of it, read
+anew each time that it is asked for, so that whatever looks at one column after the other has one in memory; `rows` and
+`take` read what they are asked for and give ordinary data, of which these are the whole. So code that goes through rows
+in blocks holds a block, and other code need not know where rows are, as long as a column fits.
 
 docs/decisions.md: Rows on disk.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Generic, Self, TypeVar
+from tempfile import TemporaryFile
+from typing import IO, Generic, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -37,35 +38,35 @@ Found = TypeVar("Found")
 class Numbers:
     """A column in a file, in the narrowest dtype that holds all of its numbers exactly."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.dtype, self.length = path, np.dtype(np.bool), 0
+    def __init__(self) -> None:
+        self.file: IO[bytes] = TemporaryFile(prefix="hiertorch-", buffering=0)  # noqa: SIM115 - it is open as long as this
+        self.dtype, self.length = np.dtype(np.bool), 0
 
     def append(self, values: np.ndarray) -> None:
         """Further rows."""
         if (wanted := np.result_type(self.dtype, narrowest(values))) != self.dtype:
             self._widen(wanted)
-        with self.path.open("ab") as file:
-            values.astype(self.dtype, copy=False).tofile(file)
+        left = np.ascontiguousarray(values, self.dtype).view(np.uint8).data
+        while len(left):
+            left = left[self.file.write(left) :]
         self.length += len(values)
 
     def _widen(self, dtype: np.dtype) -> None:
-        if self.length:
-            wider = Numbers(self.path.with_suffix(".wider"))
-            wider.dtype = dtype
-            for part in self.parts():
-                wider.append(part)
-            wider.path.replace(self.path)
-        self.dtype = dtype
+        wider = Numbers()
+        wider.dtype = dtype
+        for part in self.parts():
+            wider.append(part)
+        self.file, self.dtype = wider.file, dtype
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop - 1."""
-        try:
-            return np.fromfile(self.path, self.dtype, stop - start, offset=start * self.dtype.itemsize)
-        except FileNotFoundError as error:
-            raise DataError(
-                f"the rows on disk are gone: {self.path.parent} was removed. Read them again, and set TMPDIR to a "
-                "folder that is kept as long as the data."
-            ) from error
+        found = np.empty(stop - start, self.dtype)
+        left, at = found.view(np.uint8).data, int(start) * self.dtype.itemsize
+        while len(left):  # no position is moved, so that threads may read at once
+            if not (count := os.preadv(self.file.fileno(), [left], at)):
+                raise DataError("a file of rows on disk ends too soon: read them again.")
+            left, at = left[count:], at + count
+        return found
 
     def pick(self, rows: np.ndarray) -> np.ndarray:
         """Some rows, by their numbers: of each block what lies between the first and the last of them."""
@@ -137,9 +138,8 @@ def whole(name: str, numbers: Numbers) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """The files of a data set, in a folder that goes when nobody has it any more."""
+    """The files of a data set."""
 
-    folder: TemporaryDirectory[str]
     y: Numbers
     columns: Mapping[str, Numbers]
     codes: Mapping[str, Numbers]
@@ -216,7 +216,7 @@ class Stored(Data):
         return 0
 
     def __repr__(self) -> str:
-        return super().__repr__() + f"\n  on disk: {self.store.folder.name}"
+        return super().__repr__() + "\n  rows on disk"
 
     def counts(self, plate: str) -> Tensor:
         """See `Facts.counts`."""

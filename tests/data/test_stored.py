@@ -1,11 +1,11 @@
 """Rows on disk are those in memory, whatever is asked of them."""
 
 import gc
+import os
 import pickle
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import builders
@@ -48,20 +48,18 @@ def on_disk(
 ) -> Stored:
     """The rows of a frame, in files."""
     data = ht.Data.from_frame(frame, response, groups, predictors, weights)
-    folder = TemporaryDirectory[str](prefix="hiertorch-rows-")
 
-    def written(name: str, values: np.ndarray) -> Numbers:
-        numbers = Numbers(Path(folder.name) / name)
+    def written(values: np.ndarray) -> Numbers:
+        numbers = Numbers()
         for at in range(0, len(values), 450):
             numbers.append(values[at : at + 450])
         return numbers
 
     store = Store(
-        folder,
-        written("response", data.y.numpy()),
-        {name: written(f"column {name}", x.numpy()) for name, x in data.columns.items()},
-        {plate: written(f"codes {plate}", x.numpy()) for plate, x in data.codes.items()},
-        None if data.weights is None else written("weights", data.weights.numpy()),
+        written(data.y.numpy()),
+        {name: written(x.numpy()) for name, x in data.columns.items()},
+        {plate: written(x.numpy()) for plate, x in data.codes.items()},
+        None if data.weights is None else written(data.weights.numpy()),
     )
     return Stored(data.name, store, data.labels, data.recipe)
 
@@ -115,10 +113,10 @@ def test_facts_of_groups_are_the_same() -> None:
         ([True, False], bool),
     ],
 )
-def test_the_narrowest_dtype_holds_all_numbers(values: list[Any], dtype: type, tmp_path: Path) -> None:
+def test_the_narrowest_dtype_holds_all_numbers(values: list[Any], dtype: type) -> None:
     given = np.asarray(values)
     assert narrowest(given) == dtype
-    numbers = Numbers(tmp_path / "numbers")
+    numbers = Numbers()
     numbers.append(np.array([1, 0, 1]))
     numbers.append(given)
     read = numbers.read(0, numbers.length).astype(np.float64)
@@ -137,19 +135,21 @@ def test_what_does_not_fit_into_memory_is_said(frame: pd.DataFrame, monkeypatch:
 
 def test_files_last_as_long_as_the_data(frame: pd.DataFrame) -> None:
     data: Any = on_disk(frame, "y", ["group"], ["x"])
-    folder, part = Path(data.store.folder.name), data.to(dtype=torch.float32)
+    files, part = {x.file.fileno() for x in (data.store.y, data.store.columns["x"])}, data.to(dtype=torch.float32)
     assert deepcopy(data) is data
     again = pickle.loads(pickle.dumps(data))
     assert again.fingerprint == data.fingerprint and again.labels["group"].equals(data.labels["group"])
     del data
-    assert folder.exists() and part.rows(0, 5).dtype == torch.float32
-    for one in folder.iterdir():
-        one.unlink()
-    with refused("the rows on disk are gone"):
-        part.rows(0, 5)
+    assert part.rows(0, 5).dtype == torch.float32
+    assert all(os.fstat(file).st_nlink == 0 for file in files)  # nothing is left of a process that is killed
+    os.ftruncate(part.store.y.file.fileno(), 3_000)
+    with refused("a file of rows on disk ends too soon"):
+        part.rows(2_000, 2_005)
     del part
     gc.collect()
-    assert not folder.exists()
+    for file in files:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(file)
 
 
 @pytest.mark.parametrize("weights", [None, pytest.param("w", marks=pytest.mark.slow)])
