@@ -105,7 +105,7 @@ covariances move given effects, every sweep is a draw.
 """
 
 
-SHRUNK = Schedule(chains=16, warmup=LONGEST_WARMUP, draws=1500, thin=1)
+SHRUNK = Schedule(chains=16, warmup=LONGEST_WARMUP, draws=2000, thin=1)
 """Of a whitened model in which numbers stand before coefficients, which give 0.1 effective draws a draw: R-hat is below
 1.01 where each chain has some hundred. Sixteen chains cost hardly more than eight.
 """
