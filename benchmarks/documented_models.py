@@ -3,8 +3,8 @@
     python benchmarks/documented_models.py --out documented_models.json
 
 A row of the result has the worst R-hat and the smallest bulk ESS over all parameters, what ran, seconds from the call
-to the posterior, and those of the processor (rows of earlier runs lack these); a model that can't be expressed or fitted has the sentence that said so. Compiled loops are found
-on disk from the second run on.
+to the posterior, and those of the processor (rows of earlier runs lack these); a model that can't be expressed or
+fitted has the sentence that said so. Compiled loops are found on disk from the second run on.
 """
 
 import argparse
