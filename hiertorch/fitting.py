@@ -1,8 +1,10 @@
 """A model and its data in, a fit out: checks, the run with its bar and dashboard, and what is said of it."""
 
 import copy
+import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,18 +28,29 @@ from hiertorch.run.checkpoint import Checkpoint
 from hiertorch.run.choosing import choose
 from hiertorch.run.ending import Ending
 from hiertorch.run.engine import UnsuitedError
+from hiertorch.run.gathering import Gathering
 from hiertorch.run.looks import Looks
 from hiertorch.run.options import Options
 from hiertorch.run.outcome import as_fit, outline, readable, so_far
 from hiertorch.run.plan import make_plan
-from hiertorch.run.resuming import check_density, check_same, continued, facts_of, restore, resumed_options
+from hiertorch.run.resuming import (
+    check_alike,
+    check_density,
+    check_same,
+    continued,
+    facts_of,
+    restore,
+    resumed_options,
+)
 from hiertorch.run.run import Past, doubted, run
 from hiertorch.run.runfolder import Lock, Resumed, cleared, read, refuse_unasked
 from hiertorch.run.schedule import few_threads
 from hiertorch.run.store import Store
-from hiertorch.run.task import Task, settled
+from hiertorch.run.task import Task, dealt, settled
 from hiertorch.run.warmstart import warm_start
 from hiertorch.runtime.interruption import Signals
+from hiertorch.runtime.ranks import ALONE, Ranks, Share
+from hiertorch.runtime.ranks import ranks as ranks_of_run
 from hiertorch.runtime.silence import hushed
 from hiertorch.runtime.validating import validation
 
@@ -51,23 +64,30 @@ Result = TypeVar("Result", bound=Fit)
 
 def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Result:
     """See `hiertorch.sampling.sample`; what it gives, to monitors too, is of the kind `face`."""
-    if options.checkpoint is None:
-        return _fitted(model, data, options, face)
-    with Lock(Path(options.checkpoint)) as lock:
-        refuse_unasked(lock.folder, overwrite=options.overwrite)
-        return _fitted(model, data, options, face)
+    with _processes(data) as ranks:
+        if options.checkpoint is None:
+            return _fitted(model, data, options, face, ranks)
+        with Lock(Path(options.checkpoint)) if ranks.first else nullcontext():
+            if ranks.first:
+                refuse_unasked(Path(options.checkpoint), overwrite=options.overwrite)
+            return _fitted(model, data, options, face, ranks)
 
 
 def resume(
     folder: str | Path, model: Model | None, data: Data | None, changed: Mapping[str, Any], face: type[Result]
 ) -> Result:
     """See `hiertorch.sampling.resume`."""
-    with Lock(checked_path(folder), there=True):
+    with _processes(data) as ranks, Lock(checked_path(folder), there=True) if ranks.first else nullcontext():
         there = read(folder)
         options = resumed_options(there, changed)
         if model is None or data is None:
             model, data = _of_the_folder(there, model, data)
-        return _fitted(model, data, options, face, there=there)
+        return _fitted(model, data, options, face, ranks, there=there)
+
+
+def _processes(data: Data | None) -> AbstractContextManager[Ranks]:
+    """Those that chains are dealt out to; where chains have data of their own each process that asks runs them all."""
+    return nullcontext(ALONE) if isinstance(data, Data) and data.by_chain else ranks_of_run()
 
 
 def _of_the_folder(there: Resumed, model: Model | None, data: Data | None) -> tuple[Model, Data]:
@@ -97,6 +117,7 @@ def _fitted(
     data: Data,
     options: Options,
     face: type[Result],
+    ranks: Ranks,
     *,
     fallback: Sequence[str] = (),
     there: Resumed | None = None,
@@ -108,83 +129,127 @@ def _fitted(
         data: to these.
         options: of the run.
         face: of what it gives.
+        ranks: the processes that it is dealt out to.
         fallback: notes of the options' plan of ordinary moves, if another engine has failed before.
         there: what there is of the run.
     """
     model, data = _placed(model, data, options)
+    options = _options_here(options, ranks)
     plan = choose(model, data, options.plan, collapse=options.collapse, prior_only=options.prior_only)
     notes = fallback if there is None else there.facts["fallback"]
     if there is not None and notes:
         plan = make_plan(analyse(model, data.in_memory(), plan.structure.reads), None, *notes)
-    task = settled(model, plan, options)
+    whole = settled(model, plan, options)
+    facts = facts_of(whole, options, notes)
+    share = Share(whole.schedule.chains, ranks)
+    check_alike(ranks.each(facts))
     if there is not None:
-        check_same(there, facts_of(task, options, notes))
-        task = continued(task, there)
-    for sentence in task.doubts:
+        check_same(there, facts)
+        whole = continued(whole, there)
+    for sentence in whole.doubts if ranks.first else ():
         warn(sentence)
     monitors = list(options.monitors)
     board = [] if options.log_dir is None else [TensorBoardMonitor(options.log_dir, announce=options.progress)]
     audience = Audience([*monitors, *board, *([ProgressBar()] if options.progress else [])])
-    with torch.no_grad(), validation(False), few_threads(plan, task.schedule), Signals() as signals:
-        engine = task.engine
+    with torch.no_grad(), validation(False), few_threads(plan, whole.schedule), Signals() as signals:
         try:
             if there is None:
-                _begin(task, model, data, options)
+                _begin(whole, model, data, options)
             else:
-                restore(engine, there, data.device)
+                restore(whole.engine, there, data.device)
         except UnsuitedError as error:
-            return _again(error, task, model, data, options, face)
-        store = Store(engine.values(), task.info.shown, task.room, options.dtype, task.most, task.place)
+            return _again(error, whole, model, data, options, face, ranks)
+        task = dealt(whole, share)
+        engine = task.engine
+        store, of_all = (_store(one, options) for one in (task, whole))
         looks = Looks(task.schedule, task.goal, task.until_settled)
         acceptance = Acceptance(engine.order)
+        every = Gathering(engine, store, acceptance, of_all)
         past, checkpoint = None, None
         if there is not None:
             past = Past(there.facts["done"], dict(there.facts["seconds"]))
-            store.restore(there.parts(), there.draws, there.facts["interval"], there.facts["made"])
+            every.restore(there.parts(), there.draws, there.facts["interval"], there.facts["made"])
             looks.restore(there.facts["looks"], past.done)
-            acceptance.restore(there.acceptance, there.facts["example"], data.device)
-            before = Ending(past.done, past.seconds, None)
-            check_density(task, as_fit(task, store, acceptance, before, looks, whole=False))
-        if options.checkpoint is not None:
+            if ranks.first:
+                every.acceptance.restore(there.acceptance, there.facts["example"], data.device)
+                before = Ending(past.done, past.seconds, None)
+                check_density(whole, as_fit(whole, every.store, every.acceptance, before, looks, whole=False))
+        if options.checkpoint is not None and ranks.first:
             folder = Path(options.checkpoint)
             kept = {} if there is None else {"token": there.facts["token"], "shards": there.shards}
             checkpoint = Checkpoint(
-                cleared(folder) if there is None else folder, options.every, facts_of(task, options, notes),
-                partial(outline, task, acceptance, looks), interval=store.interval, **kept,
+                cleared(folder) if there is None else folder, options.every, facts,
+                partial(_outlined, whole, every, looks), interval=every.store.interval, **kept,
             )  # fmt: skip
         audience.start(task.info)
-        some, every = partial(so_far, task, face), partial(readable, task, store)
+        some, readable_ = partial(so_far, task, face), partial(readable, task, every.store)
         ended = run(
-            engine, looks, store, acceptance, audience, some, every, signals,
-            compiled=task.compiled, checkpoint=checkpoint, past=past,
+            engine, looks, store, acceptance, every, audience, some, readable_, signals,
+            compiled=task.compiled, checkpoint=checkpoint, saving=options.checkpoint is not None, past=past,
         )  # fmt: skip
         if not isinstance(ended.cause, AuditError | UnsuitedError):
             try:
-                found = face.of(as_fit(task, store, acceptance, ended, looks))
+                as_one = task if ended.cause is not None else _put_together(task, whole, every)
+                found = face.of(as_fit(as_one, every.store, every.acceptance, ended, looks))
             except BaseException:
                 audience.stop("failed")
                 raise
-            _close(found, task, store, ended, audience, signals)
+            if ranks.first:
+                _close(found, task, every.store, ended, audience, signals)
             ended.give(found, signals, options.log_dir)
             return found
         audience.stop("discarded")
     if signals.met:  # whoever wants the run to end does not want another one
         raise signals.met[0]
-    return _again(ended.cause, task, model, data, replace(options, monitors=monitors), face)
+    return _again(ended.cause, task, model, data, replace(options, monitors=monitors), face, ranks)
 
 
 def _again(
-    cause: AuditError | UnsuitedError, task: Task, model: Model, data: Data, options: Options, face: type[Result]
-) -> Result:
+    cause: AuditError | UnsuitedError, task: Task, model: Model, data: Data, options: Options, face: type[Result],
+    ranks: Ranks,
+) -> Result:  # fmt: skip
     """The run with ordinary moves, and why."""
     plan, why = task.plan, str(cause)
     notes = (why, "") if plan.surrogate is None else (plan.note, why)
     ordinary = make_plan(analyse(model, data.in_memory(), plan.structure.reads), None, *notes)
-    warn(f"{why}. {AGAIN}")
-    found = _fitted(model, data, replace(options, plan=ordinary, seed=task.seed, device=None), face, fallback=notes)
+    if ranks.first:
+        warn(f"{why}. {AGAIN}")
+    again = replace(options, plan=ordinary, seed=task.seed, device=None)
+    found = _fitted(model, data, again, face, ranks, fallback=notes)
     if isinstance(cause, AuditError):
         found.run["audit"] = cause.found.facts()
     return found
+
+
+def _store(task: Task, options: Options) -> Store:
+    return Store(task.engine.values(), task.info.shown, task.room, options.dtype, task.most, task.place)
+
+
+def _put_together(task: Task, whole: Task, every: Gathering) -> Task:
+    """On the first process the engine of all chains, at where all processes are."""
+    if every.share.alone:
+        return task
+    state = every.state()
+    if not every.share.ranks.first:
+        return task
+    whole.engine.restore(state)
+    return whole
+
+
+def _outlined(whole: Task, every: Gathering, looks: Looks, done: int, seconds: Mapping[str, float]) -> Fit:
+    """The posterior so far without its draws."""
+    if not every.share.alone:
+        whole.engine.restore(every.latest)
+    return outline(whole, every.acceptance, looks, done, seconds)
+
+
+def _options_here(options: Options, ranks: Ranks) -> Options:
+    """Those of this process: one seed for all, and only the first one shows and writes."""
+    if ranks.number == 1:
+        return options
+    if options.seed is None:
+        options = replace(options, seed=ranks.each(secrets.randbits(63))[0])
+    return options if ranks.first else replace(options, progress=False, monitors=(), log_dir=None)
 
 
 def _placed(model: Model, data: Data, options: Options) -> tuple[Model, Data]:

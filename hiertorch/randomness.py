@@ -64,12 +64,13 @@ class ChainStreams:
         seed, device = generator.initial_seed(), generator.device
         self._streams = [stream(seed, "chains", k, device=device) for k in range(-(-chains // LANES))]
         self._left = torch.empty(0, chains, dtype=torch.float64, device=device)  # that are made and not yet taken
+        self._first, self._of = 0, chains  # lane of the first chain, and chains of the whole run
 
     def uniform(self, number: int) -> Tensor:
         """The next numbers of each chain, uniform on (0, 1): `(number, chains)` in double precision."""
         left = self._left
         if number > len(left):
-            block = -(-BLOCK // left.shape[1])
+            block = -(-BLOCK // self._of)  # for a part of the chains as for all
             self._left = left.new_empty(max(number, block), left.shape[1])
             self._left[: len(left)] = left
             fresh = self._left[len(left) :]
@@ -79,20 +80,32 @@ class ChainStreams:
         return found
 
     def _make(self, into: Tensor) -> None:
-        *full, last = lanes = into.new_empty(len(self._streams), len(into), LANES).unbind(0)
+        lanes = list(into.new_empty(len(self._streams), len(into), LANES).unbind(0))
         for some, source in zip(lanes, self._streams, strict=True):
             some.uniform_(LEAST, MOST, generator=source)
-        torch.cat([*full, last[:, : into.shape[1] - LANES * len(full)]], 1, out=into)
+        lanes[-1] = lanes[-1][:, : self._first + into.shape[1] - LANES * (len(lanes) - 1)]
+        lanes[0] = lanes[0][:, self._first :]
+        torch.cat(lanes, 1, out=into)
 
     def state(self) -> dict[str, Tensor]:
-        """Where each stream is, `(streams, bytes)`, and what is left."""
-        return {"at": torch.stack([source.get_state() for source in self._streams]), "left": self._left.clone()}
+        """Where each stream is, `(streams, bytes)`, what is left, and whose these are."""
+        lanes = torch.tensor([self._first, self._of], device="cpu")
+        at = torch.stack([source.get_state() for source in self._streams])
+        return {"at": at, "left": self._left.clone(), "lanes": lanes}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from a `state`."""
-        self._left = state["left"]
+        """Goes on from a `state`, of all chains or of some."""
+        self._left, (self._first, self._of) = state["left"], state["lanes"].tolist()
+        self._streams = [torch.Generator(self._left.device) for _ in state["at"]]
         for part, source in zip(state["at"], self._streams, strict=True):
             source.set_state(part.clone())
+
+    @staticmethod
+    def part(state: Mapping[str, Tensor], own: range) -> dict[str, Tensor]:
+        """Of the `state` of all chains that of some: their numbers are those that they would have had."""
+        lanes = torch.tensor([own.start % LANES, state["left"].shape[1]], device="cpu")
+        at = state["at"][own.start // LANES : -(-own.stop // LANES)]
+        return {"at": at, "left": state["left"][:, own.start : own.stop].contiguous(), "lanes": lanes}
 
 
 def uniform(*shape: int, generator: torch.Generator) -> Tensor:

@@ -103,6 +103,9 @@ class AuditError(SamplingError):
         super().__init__(found.sentence())
         self.found = found
 
+    def __reduce__(self) -> tuple[type["AuditError"], tuple[Audit]]:
+        return type(self), (self.found,)
+
 
 def audited(model: Model, data: Data, reads: Reads, draws: Mapping[str, Tensor]) -> Collapsed | str:
     """The model with effects and coefficients integrated out, audited at draws that were made in another way; or the

@@ -33,6 +33,17 @@ class Acceptance:
             self._sums[k] = self._sums[k] + info.accept if k in self._sums else info.accept
             self.nan[k] = self.nan[k] + info.nan if k in self.nan else info.nan
 
+    def taken(self) -> tuple[dict[int, Tensor], dict[int, Tensor], int]:
+        """Sums since the last window, NaN counts, and sweeps, which this one no longer has."""
+        found = self._sums, self.nan, self._sweeps
+        self._sums, self.nan, self._sweeps = {}, {}, 0
+        return found
+
+    def take(self, sums: Mapping[int, Tensor], nan: Mapping[int, Tensor], sweeps: int) -> None:
+        """Such sums of a window, that another one had."""
+        self._sums, self._sweeps = dict(sums), sweeps
+        self.nan = {k: self.nan[k] + count if k in self.nan else count for k, count in nan.items()}
+
     def window(self, *, sampling: bool) -> dict[int, Tensor]:
         """Mean acceptance by block since the last window, `(chains, size)`; counted in the totals if in the sampling
         phase.

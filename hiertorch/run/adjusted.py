@@ -93,9 +93,11 @@ class Adjusted(NamedTuple):
         return cls(**tensors)
 
 
-def wanted(rate: float, noise: Sequence[Tensor]) -> bool:
-    """Whether numbers of groups `(K, groups, chains)`, those of the finest level first, are to be adjusted."""
-    return len(noise) > 0 and rate < POOR and noise[0].numel() <= MOST
+def wanted(rate: float, noise: Sequence[Tensor], chains: int) -> bool:
+    """Whether numbers of groups `(K, groups, some chains)`, those of the finest level first, are to be adjusted, of so
+    many chains.
+    """
+    return len(noise) > 0 and rate < POOR and noise[0][..., 0].numel() * chains <= MOST
 
 
 def fitted(position: Tensor, noise: Tensor, rung: Rung) -> Adjusted | None:

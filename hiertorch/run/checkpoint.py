@@ -21,7 +21,7 @@ from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError, RunFolderError, warn
 from hiertorch.predict.keeping import source_of
 from hiertorch.run.acceptance import Acceptance
-from hiertorch.run.engine import Engine, filed
+from hiertorch.run.engine import filed
 from hiertorch.run.looks import Looks
 from hiertorch.run.runfolder import DRAWS, MADE, RUN, SHARD, SOURCE, STATE, Shard, number_of
 from hiertorch.run.store import Store
@@ -85,7 +85,7 @@ class Checkpoint:
     def window(
         self,
         done: int,
-        engine: Engine,
+        state: Mapping[str, Tensor],
         looks: Looks,
         acceptance: Acceptance,
         store: Store,
@@ -96,7 +96,7 @@ class Checkpoint:
         if self._given_up or not (due or looks.over or began - self._taken >= SPARE * self._cost):
             return
         self.latest = Mark(
-            done, engine.state(), looks.state(), acceptance.state(), acceptance.example, dict(seconds), store.draws(),
+            done, state, looks.state(), acceptance.state(), acceptance.example, dict(seconds), store.draws(),
             store.log_density(), store.interval, store.made, looks.over,
         )  # fmt: skip
         self._taken = time.process_time()

@@ -5,7 +5,7 @@ docs/decisions.md: Sweeps of a window in one compiled loop.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class WhitenedCompiled(Whitened):
         generator: of all random numbers of the draws.
     """
 
+    by_chain: ClassVar[Mapping[str, int]] = {**Whitened.by_chain, "words": 1}
     tree: Tree
 
     def __init__(self, structure: Structure, surrogate: Surrogate, chains: int, generator: torch.Generator) -> None:
@@ -184,7 +185,7 @@ class WhitenedCompiled(Whitened):
         lean = self.ladder.groups if self.ladder.simple else NO_GROUPS
         moves = Moves.of(self.adjusted, self.standing.width)
         rest = [x.contiguous().numpy() for x in (self._freedom(), constant, taken, rates, wrong, slots, kept, beyond)]
-        width = NARROW if chains <= FEWEST and len(self.surrogate.data.y) >= MANY_ROWS else WIDTH
+        width = NARROW if self.share.chains <= FEWEST and len(self.surrogate.data.y) >= MANY_ROWS else WIDTH
         loop = sweeps(self.closed.rows.form.code, width)
 
         def run(first: int) -> None:
@@ -219,7 +220,7 @@ class WhitenedCompiled(Whitened):
             heavy.split(self.ladder.sizes),
         )  # fmt: skip
         population, of_groups = rates[:number], rates[number:].split(self.ladder.sizes)
-        self.round.accepted.extend(population.mean(1).unbind())
+        self.round.accepted.extend(population.unbind())
         accepted = [population.sum(0).unsqueeze(1), *(x.mT for x in of_groups)]
         infos = [Info(x, bad.sum(), None) for x, bad in zip(accepted, wrong, strict=True)]
         acceptance.add([infos[k] for k in self.order], number)

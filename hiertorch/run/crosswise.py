@@ -17,7 +17,7 @@ docs/decisions.md: Many crossed effects.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,6 +64,7 @@ class WhitenedCrosswise(Whitened):
         generator: of where chains start; its seed names their streams.
     """
 
+    by_chain: ClassVar[Mapping[str, int]] = {**Whitened.by_chain, "known": -1}
     ladder: Crosswise
     known: Known
 
@@ -102,8 +103,10 @@ class WhitenedCrosswise(Whitened):
     def _centre(self) -> None:
         """Chooses of what crossed effects are functions, from where chains are, where they stay."""
         at, ladder = self.at, self.ladder
-        self.known = ladder.known(self.standing.constrained(at.position), self.chains)
-        ladder.middles = self.middles = middles_of(ladder, self.known, at.rungs.tail)
+        position, tail = self.share.every([at.position, at.rungs.tail], [0, -1])
+        known = ladder.known(self.standing.constrained(position), self.share.chains)
+        self.known = known if self.share.alone else ladder.known(self.standing.constrained(at.position), self.chains)
+        ladder.middles = self.middles = middles_of(ladder, known, tail)
         self.at = self._standing_at(at.position, at.rungs.tail, at.effects)._replace(proposal=at.proposal)
         for k in range(len(self.plates)):
             self._by_plate(k, at.rungs.tail)  # which arranges rows, so that no sweep has to
@@ -117,8 +120,9 @@ class WhitenedCrosswise(Whitened):
 
     def _learn(self) -> None:
         """See `Whitened._learn`."""
+        longest = self._longest()
         for k in range(len(self.plates)):
-            self.tails.widen(len(self.levels) + k, self.counted.longest[1 + len(self.levels) + k])
+            self.tails.widen(len(self.levels) + k, longest[1 + len(self.levels) + k])
         super()._learn()
         self._centre()
 
@@ -154,7 +158,7 @@ class WhitenedCrosswise(Whitened):
         ratio = (weights - at.weights).sum(0) + density - at.density
         log_q = torch.zeros_like(density) if walk else at.proposal - there.proposal
         accepted, info = decide(ratio, log_uniform, None, log_q)
-        self.round.accepted.append(info.accept.mean())
+        self.round.accepted.append(info.accept)
         self.counted.add(0, accepted)
         square = there.noise.square().sum(0)
         new = Place(

@@ -6,7 +6,8 @@ docs/decisions.md: The state of an engine is named tensors.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from hiertorch.moves.metropolis import Tuning
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
+from hiertorch.runtime.ranks import Share
 
 
 class UnsuitedError(SamplingError):
@@ -58,13 +60,19 @@ class Engine(ABC):
         order: the block of each decision of a sweep, one that is repeated as often as it is; `Acceptance.add` takes the
             infos of a sweep in this order.
         audit: what `check` has found so far, if it audits.
+        by_chain: beginning of names in `state` -> the axis that has the chains, the first that fits; names that it does
+            not have are of what all chains share. Empty, unless said otherwise: chains can't be dealt out to processes.
+        share: the chains that these are of a whole run. What warm-up learns, an engine that can be dealt out learns
+            from all of them, by `share.every`.
     """
 
     order: tuple[int, ...] = (0,)
     audit: Audit | None = None
+    by_chain: ClassVar[Mapping[str, int]] = MappingProxyType({})
 
     def __init__(self, structure: Structure, chains: int, generator: torch.Generator) -> None:
         self.target, self.chains, self.generator = structure.target, chains, generator
+        self.share = Share(chains)
         self.blocks: tuple[Block, ...] = (Block(type(self).__name__, None),)
 
     @abstractmethod

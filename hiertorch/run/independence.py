@@ -16,6 +16,7 @@ their place (`hiertorch.run.blocks`), and do wait; and slopes of the density hel
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ from hiertorch.run.rounds import has_settled
 from hiertorch.run.stays import moved
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
+from hiertorch.runtime.ranks import Share
 from hiertorch.runtime.workers import each
 
 CYCLE = 20
@@ -82,10 +84,11 @@ NOISE = 1_000_000
 class Independence(Engine):
     """Chains that move by `CollapsedMove`; see the module. Arguments are those of `Engine`, but for the move."""
 
+    by_chain: ClassVar[Mapping[str, int]] = {"place": 0, "log_density": 0}
     log_density: Tensor
 
     def __init__(self, move: CollapsedMove, chains: int, generator: torch.Generator) -> None:
-        self.move, self.chains, self.generator = move, chains, generator
+        self.move, self.chains, self.generator, self.share = move, chains, generator, Share(chains)
         self.blocks = (Block(move.name, None),)
         # Of their own, so that chains do not depend on what is stored of them, or looked at, nor on windows.
         seed, device = generator.initial_seed(), generator.device
@@ -146,7 +149,7 @@ class Independence(Engine):
         tensors busy.
         """
         wanted = min(MOST_AT_ONCE, 8 * self.move.collapsed.batch)
-        many = min(wanted // self.chains, MOST_SWEEPS)
+        many = min(wanted // self.share.chains, MOST_SWEEPS)
         return CYCLE if warming else self.cycle * max(1, many // self.cycle)
 
     def prepare(self, *, compiled: bool) -> None:
@@ -159,6 +162,7 @@ class Independence(Engine):
         self.place, self.log_density = places[-1], densities[-1]
         if done < warmup:
             every = torch.cat([before.unsqueeze(0), places])[..., : self.move.width]
+            every, densities = self.share.every([every, densities], [1, 1])
             self._warm(every, densities, done + sweeps, last=done + sweeps >= warmup)
             return
         self.seen, self.sloped = [], []
@@ -255,15 +259,15 @@ class Independence(Engine):
         return torch.where(accepted.unsqueeze(1), there, at), height, sound.clamp(max=0.0).exp(), (sound != ratio).sum()
 
     def _warm(self, every: Tensor, densities: Tensor, done: int, *, last: bool) -> None:
-        """After a window of warm-up, given positions before it and after each sweep: whether that may be the last, and
-        what is learnt of it. Where many dimensions are left, more is learnt as long as it lasts.
+        """After a window of warm-up, given positions of all chains before it and after each sweep: whether that may be
+        the last, and what is learnt of it. Where many dimensions are left, more is learnt as long as it lasts.
         """
         self.last = positions = every[1:]
         if self.move.width == 0:
             self.over = True
             return
         rate, longest = moved(every)
-        enough = not self.wide and done * self.chains >= SUFFICE
+        enough = not self.wide and done * self.share.chains >= SUFFICE
         self.over = enough and has_settled(rate, self.rate, longest, len(positions))
         self.rate = rate
         self.cycle = SELDOM if (last or self.over) and rate > FIT else CYCLE
@@ -311,7 +315,7 @@ class Independence(Engine):
         collapsed = self.move.collapsed
         linear = tuple(name for name in store.names if name in collapsed.linear)
         rows, stored = collapsed.noise_for(linear), store.n_draws
-        per = max(1, min(NOISE // max(1, rows), collapsed.batch) // self.chains)
+        per = max(1, min(NOISE // max(1, rows), collapsed.batch) // self.share.chains)
 
         def piece(start: int) -> tuple[int, Tensor | None]:
             return start, self.outright.uniform(rows, len(places[start : start + per])) if linear else None

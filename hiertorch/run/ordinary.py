@@ -1,6 +1,7 @@
 """Chains that move by sweeps of ordinary moves: the engine that runs any model."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from hiertorch.density.space import chain_last
 from hiertorch.density.state import State
 from hiertorch.moves.adaptation import Learning, looks
 from hiertorch.moves.curvature import arrived, searchers
-from hiertorch.moves.metropolis import Tuning
+from hiertorch.moves.metropolis import Info, Noise, Tuning
 from hiertorch.randomness import ChainStreams
 from hiertorch.run.acceptance import Acceptance
 from hiertorch.run.agreement import AGREED, Agreement
@@ -19,6 +20,7 @@ from hiertorch.run.example import Replay, example
 from hiertorch.run.store import Store
 from hiertorch.run.sweeps import Sweep
 from hiertorch.run.warmstart import WarmStart
+from hiertorch.runtime.ranks import Share
 
 WINDOW_SWEEPS = 50
 """Sweeps in a window, whose random numbers are drawn at once, at most."""
@@ -44,11 +46,14 @@ class Ordinary(Engine):
         generator: of where chains start; its seed names their streams.
     """
 
+    by_chain: ClassVar[Mapping[str, int]] = {
+        "cells": 0, "free": 0, "values": 0, "prior": 0, "agreement/sums": 2, "agreement/origin": 0,
+    }  # fmt: skip
     at: State
     learning: list[Learning]
 
     def __init__(self, sweep: Sweep, generator: torch.Generator) -> None:
-        self.sweep, self.generator = sweep, generator
+        self.sweep, self.generator, self.share = sweep, generator, Share(sweep.chains)
         self.streams = ChainStreams(generator, sweep.chains)
         self.blocks = tuple(Block(move.name, move.plate) for move in sweep.moves)
         self.order = sweep.order
@@ -96,7 +101,7 @@ class Ordinary(Engine):
 
     def window(self, *, warming: bool) -> int:
         """Sweeps whose random numbers are drawn at once."""
-        numbers = self.sweep.chains * (self.sweep.n_normal + self.sweep.n_uniform)
+        numbers = self.share.chains * (self.sweep.n_normal + self.sweep.n_uniform)
         return max(1, min(WINDOW_SWEEPS, WINDOW_NUMBERS // numbers, self.ahead if warming else WINDOW_SWEEPS))
 
     def prepare(self, *, compiled: bool) -> None:
@@ -116,11 +121,30 @@ class Ordinary(Engine):
             self.at, infos = self.sweep(self.at, tuning, noises)
             acceptance.add(infos)
             if t <= warmup:
-                self.learning = self.sweep.adapt(self.learning, self.at, infos, noises, t, warmup, self.before)
+                self.learning = self.sweep.adapt(self.learning, *self._of_all(infos, noises), t, warmup, self.before)
                 tuning = self.tuning
                 self._compare(t, warmup)
             elif (t - warmup) % thin == 0:
                 store.keep(self.at.values, self.at.log_density())
+
+    def _of_all(self, infos: list[Info], noises: list[Noise]) -> tuple[State, list[Info], list[Noise]]:
+        """What a sweep of all chains has come to, for what learns; of pieces of the density there is nothing."""
+        if self.share.alone:
+            return self.at, infos, noises
+        free, values = self.at.free, self.at.values
+        constrained = {name: x for name, x in values.items() if x is not free[name]}
+        parts: list[Tensor] = [*free.values(), *constrained.values()]
+        for info, noise in zip(infos, noises, strict=True):
+            parts += [info.accept, *([] if info.guessed is None else [info.guessed])]
+            parts += [noise.normal, noise.log_uniform, noise.log_choice, *noise.more]
+        every = iter(self.share.every(parts, [0] * len(parts)))
+        free, constrained = ({name: next(every) for name in some} for some in (free, constrained))
+        told, drawn = list[Info](), list[Noise]()
+        for info, noise in zip(infos, noises, strict=True):
+            told.append(Info(next(every), info.nan, None if info.guessed is None else next(every)))
+            drawn.append(Noise(next(every), next(every), next(every), tuple(next(every) for _ in noise.more)))
+        values = {name: constrained.get(name, u) for name, u in free.items()}
+        return State(free, values, {}, self.at.cells.new_empty(self.share.chains, 0)), told, drawn
 
     def _compare(self, t: int, warmup: int) -> None:
         """Watches where chains are, from half of the way to each look on, and looks there."""
@@ -131,17 +155,22 @@ class Ordinary(Engine):
         seen = self.agreement or Agreement.of(self.at, self.watched)
         self.agreement = seen.seen(self.at, self.watched, int(t > 3 * end // 4))
         if t == end:
-            self.agreed, self.agreement = self.agreement.r_hat(alone=self.sweep.plan.target.by_chain) < AGREED, None
+            sums, origin = self.share.every([self.agreement.sums, self.agreement.origin], [2, 0])
+            seen = self.agreement._replace(sums=sums, origin=origin)
+            self.agreed, self.agreement = seen.r_hat(alone=self.sweep.plan.target.by_chain) < AGREED, None
 
     def settled(self) -> bool:
         """Chains agree, each half of what they have seen since half of the way: see `Engine.settled`."""
         return self.agreed
 
     def look(self, acceptance: Acceptance) -> None:
-        """Finds an example of a NaN density in the last window, if the count has one and no example yet."""
-        if self.last is not None and self.looks < LOOKS and not acceptance.example and acceptance.nans():
+        """Finds an example of a NaN density in the last window, if the count has one and no example yet; in warm-up,
+        when chains learn from one another, only where all are here.
+        """
+        last = self.last if self.share.alone or (self.last and self.last.done >= self.last.warmup) else None
+        if last is not None and self.looks < LOOKS and not acceptance.example and acceptance.nans():
             self.looks += 1
-            acceptance.example = example(self.sweep, self.last)
+            acceptance.example = example(self.sweep, last)
 
     def learnt(self) -> dict[str, Tuning]:
         """Move -> its tuning."""

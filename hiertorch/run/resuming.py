@@ -47,6 +47,22 @@ def facts_of(task: Task, options: Options, fallback: Sequence[str]) -> dict[str,
     }
 
 
+def check_alike(said: Sequence[Mapping[str, Any]]) -> None:
+    """Holds what the processes of a run were given against one another.
+
+    Raises:
+        SamplingError: if it differs.
+    """
+    for k, facts in enumerate(said):
+        for what, name in (("data", "data"), ("a model", "model_text"), ("a plan", "plan_text"), ("options", "options"),
+                           ("versions", "versions")):  # fmt: skip
+            if facts[name] != said[0][name]:
+                raise SamplingError(
+                    f"process {k} of {len(said)} was given {what} other than process 0; all of them run the same "
+                    f"program on the same data. Found {facts[name]!r}, and there {said[0][name]!r}."
+                )
+
+
 def resumed_options(there: Resumed, changed: Mapping[str, Any]) -> Options:
     """Those of the run, with what is to be another. What can't be may be said again.
 

@@ -94,7 +94,7 @@ class Round:
         moments: from which sites follow.
         thetas: theta of some sweeps, to which numbers of groups may be adjusted,
         numbers: and these, `(K, groups, chains)`.
-        accepted: share of the proposals of the population in each sweep.
+        accepted: probabilities of acceptance of the population in each sweep, `(chains,)`, of chains of this process.
     """
 
     positions: list[Tensor] = field(default_factory=list)

@@ -3,7 +3,7 @@
 import platform
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from hiertorch.randomness import stream
 from hiertorch.run.byeffects import WhitenedByEffects
 from hiertorch.run.crosswise import WhitenedCrosswise
 from hiertorch.run.engine import Engine
+from hiertorch.run.gathering import part_of
 from hiertorch.run.independence import Independence
 from hiertorch.run.options import Options
 from hiertorch.run.ordinary import Ordinary
@@ -44,6 +45,7 @@ from hiertorch.run.schedule import (
 from hiertorch.run.sweeps import Sweep
 from hiertorch.run.until import Until
 from hiertorch.run.whitened import Whitened
+from hiertorch.runtime.ranks import Share
 from hiertorch.runtime.rooms import Place
 
 SHORTER = 5
@@ -171,6 +173,25 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
     )  # fmt: skip
 
 
+def dealt(task: Task, share: Share) -> Task:
+    """The same for the chains of this process, which go on from where all are.
+
+    Raises:
+        SamplingError: if the chains of this engine can't be dealt out.
+    """
+    if share.alone:
+        return task
+    if not task.engine.by_chain:
+        raise SamplingError(
+            f"chains of {type(task.engine).__name__} can't be dealt out to {share.ranks.number} processes: an engine "
+            "says by `by_chain` that they can. Run it in one process."
+        )
+    own = _engine(task.plan, share.chains, task.generator, len(share.own))
+    own.share = share
+    own.restore(part_of(task.engine.state(), own, share))
+    return replace(task, engine=own)
+
+
 def _until(options: Options, alike: bool) -> Until | None:
     """The goal of a run: the user's, or the usual one where nothing says how many draws there are to be.
 
@@ -192,15 +213,16 @@ def fits(labels: tuple[tuple[object, ...], ...], event: tuple[int, ...]) -> bool
     return tuple(map(len, labels)) == event
 
 
-def _engine(plan: Plan, chains: int, generator: torch.Generator) -> Engine:
-    """What runs a plan: here alone it is chosen."""
+def _engine(plan: Plan, chains: int, generator: torch.Generator, own: int | None = None) -> Engine:
+    """What runs a plan: here alone it is chosen. Of so many chains all, or a part of them."""
+    number = chains if own is None else own
     if plan.maker is not None:
-        return plan.maker(plan.structure, chains, generator)
+        return plan.maker(plan.structure, number, generator)
     if plan.collapsed is not None:
-        return Independence(plan.collapsed, chains, generator)
+        return Independence(plan.collapsed, number, generator)
     if plan.surrogate is not None:
-        return _whitened(plan.surrogate, chains)(plan.structure, plan.surrogate, chains, generator)
-    return Ordinary(Sweep(plan, chains), generator)
+        return _whitened(plan.surrogate, chains)(plan.structure, plan.surrogate, number, generator)
+    return Ordinary(Sweep(plan, number), generator)
 
 
 @cache

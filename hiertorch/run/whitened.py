@@ -22,6 +22,8 @@ After the round that shows that all has settled everything is frozen.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,7 +32,7 @@ from hiertorch.density.initial import read_init
 from hiertorch.density.structure import Structure
 from hiertorch.errors import SamplingError
 from hiertorch.gaussian.audit import Audit, audit_densities
-from hiertorch.gaussian.ladder import Ladder, Rungs
+from hiertorch.gaussian.ladder import Ladder, Rung, Rungs
 from hiertorch.gaussian.surrogate import Sites, Surrogate
 from hiertorch.moves.metropolis import Info, decide
 from hiertorch.randomness import stream
@@ -75,6 +77,7 @@ class Whitened(Engine):
         chains, generator: see `Engine`.
     """
 
+    by_chain: ClassVar[Mapping[str, int]] = {"at/position": 0, "at": -1, "round/accepted": 0, "stays": -1}
     at: Place
     ladder: Ladder
     still: Sequence[int] = ()  # numbers of theta that are not sought when chains start
@@ -182,7 +185,7 @@ class Whitened(Engine):
         ladder = self.ladder
         numbers = ladder.root.width + sum(k * (k + 2) * n for k, n in zip(ladder.widths, ladder.sizes, strict=True))
         most = min(self.course.to_walk, self.course.ahead if warming else self.course.to_walk)
-        return max(1, min(most, WINDOW_NUMBERS // (numbers * self.chains)))
+        return max(1, min(most, WINDOW_NUMBERS // (numbers * self.share.chains)))
 
     def prepare(self, *, compiled: bool) -> None:
         """Records (and compiles) the pass over the rows."""
@@ -199,7 +202,7 @@ class Whitened(Engine):
             self.round, self.course = Round(), self.course.after(done + sweeps, warmup)
             return
         self.course = self.course._replace(settled=False)
-        for part in parts(done, sweeps, warmup, self.chains, self.target.data.n_rows):
+        for part in parts(done, sweeps, warmup, self.share.chains, self.target.data.n_rows):
             if part.first == part.begin:
                 self.round = Round()
             numbered = range(0, part.last + 1, NUMBERED) if self.course.poor else ()
@@ -218,15 +221,19 @@ class Whitened(Engine):
             yield sweep, at.position
 
     def _see(self, position: Tensor, *, look: bool, numbered: bool) -> None:
-        """Notes what sweeps of warm-up have come to."""
-        now, at = self.round, self.at
-        now.positions.append(position)
+        """Notes what sweeps of warm-up have come to, of all chains."""
+        now, at, share = self.round, self.at, self.share
+        (every,) = share.every([position.unflatten(0, (-1, self.chains))], [1])
+        now.positions.append(every.flatten(0, 1))
         if numbered:
-            now.thetas.append(at.position)
-            e = at.noise[0]
-            now.numbers.append(e if self.adjusted is None else self.adjusted.numbers(at.position, e)[0])
+            e = at.noise[0] if self.adjusted is None else self.adjusted.numbers(at.position, at.noise[0])[0]
+            for kept, x in zip((now.thetas, now.numbers), share.every([at.position, e], [0, 2]), strict=True):
+                kept.append(x)
         if look:
-            now.add(self.derivatives(self.values()))
+            values = self.values()
+            now.add(
+                self.derivatives(dict(zip(values, share.every([*values.values()], [0] * len(values)), strict=True)))
+            )
 
     def _run(self, done: int, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep."""
@@ -249,7 +256,7 @@ class Whitened(Engine):
         ratio = (weights - at.weights).sum(0) + density - at.density
         log_q = torch.zeros_like(spread) if walk else at.proposal - spread
         accepted, info = decide(ratio, log_uniform, None, log_q)
-        self.round.accepted.append(info.accept.mean())
+        self.round.accepted.append(info.accept)
         self.counted.add(0, accepted)
         there = Place(position, density, spread, rows, rungs, square, at.noise, effects, weights, at.heavy)
         self.at = there.where(accepted, at)
@@ -280,23 +287,37 @@ class Whitened(Engine):
 
     def _learn(self) -> None:
         """Proposals from the positions of a round, sites from its draws; effects stay where they are."""
-        at, seen = self.at, self.round
+        at, seen, share = self.at, self._round(), self.share
         every, moments = torch.cat(seen.positions), seen.moments
+        longest = self._longest()
         self._fit(every)
         for level in self.levels:
-            self.tails.widen(level, self.counted.longest[1 + level])
-        rate, longest = seen.rate, max(int(x.max()) for x in self.counted.longest.values())
+            self.tails.widen(level, longest[1 + level])
+        rate, stay = seen.rate, max(int(x.max()) for x in longest.values())
         self.counted.forget()
-        before, poor = self.adjusted, self.adjusts and self.surrogate.sets == 1 and wanted(rate, at.noise)
+        before, poor = self.adjusted, self.adjusts and self.surrogate.sets == 1 and wanted(rate, at.noise, share.chains)
         if seen.numbers and (poor or before is not None):
-            self.adjusted = fitted(torch.cat(seen.thetas), torch.cat(seen.numbers, 2), at.rungs.levels[0])
-        settled = seen.settled(self.course.rate, longest) and self.adjusted is before
+            half, middle = share.every([*at.rungs.levels[0][:2]], [-1, -1])
+            finest = Rung(half, middle, ())
+            self.adjusted = fitted(torch.cat(seen.thetas), torch.cat(seen.numbers, 2), finest)
+        settled = seen.settled(self.course.rate, stay) and self.adjusted is before
         self.course = self.course._replace(poor=poor, rate=rate, settled=settled)
         if moments is not None:
             self._take_sites(moments.sites())
         if moments is not None or self.adjusted is not before:
             at = self._standing_at(at.position, at.rungs.tail, at.effects)
         self.at = at._replace(proposal=self.proposal.log_density(self.tuning, at.position), heavy=self._heavy(at.noise))
+
+    def _longest(self) -> dict[int, Tensor]:
+        """Stays of all chains."""
+        own = self.counted.longest
+        return dict(zip(own, self.share.every([*own.values()], [-1] * len(own)), strict=True))
+
+    def _round(self) -> Round:
+        """What this round has seen, of all chains."""
+        if not (own := self.round.accepted):
+            return self.round
+        return replace(self.round, accepted=[*self.share.every([torch.stack(own)], [1])[0]])
 
     def _fit(self, every: Tensor) -> None:
         """Proposals of theta, from positions `(n, d)`."""
@@ -347,7 +368,7 @@ class Whitened(Engine):
             raise UnsuitedError(
                 f"the log density of the run and that of the model differ by {found.gap:.3g} at draws of the run itself"
             )
-        if not store.n_draws and (rate := self.round.rate) < LEAST_ACCEPTED:
+        if not store.n_draws and (rate := self._round().rate) < LEAST_ACCEPTED:
             raise UnsuitedError(
                 f"a Gaussian surrogate does not fit the rows of this model: {100 * rate:.1f} % of its proposals were "
                 "accepted in the last round of warm-up"

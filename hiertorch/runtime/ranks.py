@@ -1,0 +1,208 @@
+"""Processes that run one program side by side, as `torchrun` starts them: what they have in common, and what each has.
+
+docs/decisions.md: Chains over processes.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from hiertorch.errors import SamplingError
+
+PATIENCE = 1.0
+"""Seconds for which a process that has lost another one waits for the signal that may have ended both."""
+
+Found = TypeVar("Found")
+
+
+class LostProcessError(SamplingError):
+    """Another process of the run has ended, or can't be reached."""
+
+
+class Ranks:
+    """The processes of a run. All of them ask the same in the same order.
+
+    Args:
+        rank: of this one, from 0 on,
+        number: of so many.
+        group: of `torch.distributed`, of this run alone; None of a single process.
+    """
+
+    def __init__(self, rank: int = 0, number: int = 1, group: Any = None) -> None:
+        self.rank, self.number, self._group = rank, number, group
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that shows and writes."""
+        return self.rank == 0
+
+    def leave(self) -> None:
+        """From here on this process has nothing to do with the others; those that wait for it find out."""
+        from torch import distributed
+
+        if self._group is not None:
+            group, self._group = self._group, None
+            distributed.destroy_process_group(group)
+
+    def agreed(self, numbers: Sequence[float]) -> list[float]:
+        """What the first process says."""
+        if self.number == 1:
+            return list(numbers)
+        from torch import distributed
+
+        said = torch.tensor(numbers, dtype=torch.float64, device=self._device(torch.device("cpu")))
+        self._asked(lambda: distributed.broadcast(said, 0, group=self._group))
+        return list(said.tolist())
+
+    def each(self, said: Found) -> list[Found]:
+        """What every process says, in order."""
+        if self.number == 1:
+            return [said]
+        from torch import distributed
+
+        found: list[Any] = [None] * self.number
+        self._asked(lambda: distributed.all_gather_object(found, said, group=self._group))
+        return found
+
+    def parts(self, own: Tensor, sizes: Sequence[int], *, first: bool = False) -> list[Tensor]:
+        """Rows of bytes `(size, bytes)` of every process, in order.
+
+        Args:
+            own: those of this one.
+            sizes: of all.
+            first: for the first process alone, others get nothing.
+        """
+        from torch import distributed
+
+        device = self._device(own.device)
+        sent = own.new_zeros(max(sizes), own.shape[1], device=device)
+        sent[: len(own)] = own
+        got = [torch.empty_like(sent) for _ in sizes] if self.first or not first else []
+        if first:
+            self._asked(lambda: distributed.gather(sent, got or None, 0, group=self._group))
+        else:
+            self._asked(lambda: distributed.all_gather(got, sent, group=self._group))
+        return [x[:size].to(own.device) for x, size in zip(got, sizes, strict=bool(got))]
+
+    def _device(self, wanted: torch.device) -> torch.device:
+        """Where messages have to be: gloo sends from memory of the host, NCCL from that of its card."""
+        from torch import distributed
+
+        if distributed.get_backend(self._group) != "nccl":
+            return torch.device("cpu")
+        return wanted if wanted.type == "cuda" else torch.device("cuda", torch.cuda.current_device())
+
+    def _asked(self, message: Callable[[], object]) -> None:
+        """Sends and gets.
+
+        Raises:
+            LostProcessError: if another process is not there.
+        """
+        try:
+            if self._group is None:
+                raise RuntimeError("this process has left the run")
+            message()
+        except RuntimeError as error:
+            time.sleep(PATIENCE)
+            raise LostProcessError(
+                f"process {self.rank} of {self.number} has lost another process of this run, which has ended or can't "
+                f"be reached ({str(error).strip().splitlines()[0]}). Look there for what has ended it, and run again, "
+                "or go on by ht.resume from a checkpoint."
+            ) from error
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def ranks() -> Iterator[Ranks]:
+    """The processes of the group of `torch.distributed` that is there, if any, for the time of a run."""
+    from torch import distributed
+
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        yield ALONE
+        return
+    group = distributed.new_group()
+    found = Ranks(distributed.get_rank(), distributed.get_world_size(), group)
+    try:
+        yield found
+    finally:
+        found.leave()
+
+
+class Share:
+    """The chains of a run that a process has; all of them, where there is one process.
+
+    Args:
+        chains: of the run.
+        ranks: the processes that they are dealt out to.
+
+    Raises:
+        SamplingError: if these are too few.
+    """
+
+    def __init__(self, chains: int, ranks: Ranks = ALONE) -> None:
+        if chains < ranks.number:
+            raise SamplingError(
+                f"{chains} chains can't be dealt out to {ranks.number} processes; ask for more (chains=), or start "
+                "fewer processes."
+            )
+        self.chains, self.ranks = chains, ranks
+        bounds = [chains * k // ranks.number for k in range(ranks.number + 1)]
+        self.sizes = [end - start for start, end in pairwise(bounds)]
+        self.own = range(bounds[ranks.rank], bounds[ranks.rank + 1])
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one process."""
+        return self.ranks.number == 1
+
+    def every(self, tensors: Sequence[Tensor], axes: Sequence[int]) -> list[Tensor]:
+        """Tensors of all chains, which are along some axis, from those of the chains of each process: laid out in
+        memory as those are.
+        """
+        return list(tensors) if self.alone else self._together(tensors, axes, first=False)
+
+    def at_first(self, tensors: Sequence[Tensor], axes: Sequence[int]) -> list[Tensor]:
+        """The same on the first process, and nothing on the others."""
+        return list(tensors) if self.alone else self._together(tensors, axes, first=True)
+
+    def part(self, x: Tensor, axis: int) -> Tensor:
+        """Of a tensor of all chains that of the chains of this process."""
+        return laid_out(x.narrow(axis, self.own.start, len(self.own)), x)
+
+    def _together(self, tensors: Sequence[Tensor], axes: Sequence[int], *, first: bool) -> list[Tensor]:
+        packed = [_bytes(x.movedim(axis, 0)) for x, axis in zip(tensors, axes, strict=True)]
+        if not packed:
+            return []
+        device = packed[0].device
+        own = torch.cat([x.to(device) for x in packed], 1)
+        parts = self.ranks.parts(own, self.sizes, first=first)
+        if not parts:
+            return []
+        found, whole = [], torch.cat(parts).split([x.shape[1] for x in packed], 1)
+        for x, axis, part in zip(tensors, axes, whole, strict=True):
+            shape = x.movedim(axis, 0).shape[1:]
+            many = part.flatten().view(x.dtype) if part.numel() else part.to(x.dtype)
+            every = many.reshape(self.chains, *shape).movedim(0, axis)
+            found.append(laid_out(every.to(x.device), x))
+        return found
+
+
+def _bytes(x: Tensor) -> Tensor:
+    """Of each row, `(rows, bytes)`."""
+    flat = x.flatten().contiguous()
+    return flat.view(torch.uint8).unflatten(0, (len(x), -1)) if len(flat) else flat.new_empty(len(x), 0).byte()
+
+
+def laid_out(x: Tensor, like: Tensor) -> Tensor:
+    """A tensor with its axes in memory in the order of those of another one: sums may round otherwise for another
+    layout.
+    """
+    order = sorted(range(x.dim()), key=lambda k: like.stride(k), reverse=True)
+    return torch.empty_permuted(x.shape, order, dtype=x.dtype, device=x.device).copy_(x)
