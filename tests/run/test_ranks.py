@@ -1,0 +1,208 @@
+"""Chains over processes: the draws of one, wherever its chains run; and what becomes of a run that loses a process."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import multiprocessing
+
+import hiertorch as ht
+from hiertorch.models import Crossed, VaryingIntercepts
+from hiertorch.monitors import Monitor, Window
+from hiertorch.posterior import Posterior
+from hiertorch.randomness import ChainStreams
+from hiertorch.runtime.ranks import LostProcessError, Ranks, Share
+
+RUN: dict[str, Any] = {"progress": False, "compile": False, "seed": 3}
+
+
+def rows(family: str) -> ht.Data:
+    rng = np.random.default_rng(0)
+    g, h, x = np.repeat(np.arange(12), 6), np.tile(np.arange(6), 12), rng.normal(size=72)
+    eta = 0.5 * x + rng.normal(size=12)[g]
+    y = eta + rng.normal(size=72) if family == "gaussian" else (rng.random(72) < 1 / (1 + np.exp(-eta))).astype(float)
+    return ht.Data(y=y, groups={"g": g, "h": h}, x=x)
+
+
+def crossed() -> Crossed:
+    return Crossed(["g", "h"], ["x"], family="bernoulli")
+
+
+def intercepts(family: str) -> VaryingIntercepts:
+    return VaryingIntercepts("g", ["x"], family=family)
+
+
+CASES: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
+    "ordinary": (lambda: intercepts("gaussian"), "gaussian", {"collapse": False, "warmup": 40, "draws": 20, "thin": 1}),
+    "whitened": (lambda: intercepts("bernoulli"), "bernoulli", {"draws": 30}),
+    "whitened, crossed": (crossed, "bernoulli", {"draws": 30}),
+    "collapsed": (lambda: intercepts("gaussian"), "gaussian", {"draws": 40}),
+    "collapsed until it suffices": (lambda: intercepts("gaussian"), "gaussian", {"until": ht.Until(ess=500)}),
+}
+EXACT = "ordinary"
+"""Products and sums with other chains beside them round otherwise, here in the last digit of effects (1e-15)."""
+
+
+def sampled(name: str, chains: int = 64, **more: Any) -> Posterior:
+    make, family, settings = CASES[name]
+    return ht.sample(make(), rows(family), chains=chains, **{**RUN, **settings, **more})
+
+
+def facts(posterior: Posterior) -> dict[str, Any]:
+    stats, run = posterior.stats, posterior.run
+    kept = {"height": stats.log_density, **{f"rate of {name}": x for name, x in stats.acceptance.items()}}
+    said = {name: run.get(name) for name in ("warmup", "draws", "sweeps", "interval", "stays", "status")}
+    return {"tensors": {**posterior.draws, **kept}, "said": said}
+
+
+def in_group(rank: int, number: int, folder: Path, work: Callable[..., object], *arguments: Any) -> None:
+    """What a process does, and what came of it in a file of its own."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=number)
+    try:
+        torch.save(work(*arguments), folder / f"{rank}.pt")
+    except ht.SamplingError as error:
+        torch.save(f"{type(error).__name__}: {error}", folder / f"{rank}.pt")
+
+
+def together(number: int, folder: Path, work: Callable[..., object], *arguments: Any) -> list[Any]:
+    """What so many processes have found; None of one that was killed."""
+    folder.mkdir()
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=in_group, args=(rank, number, folder, work, *arguments)) for rank in range(number)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(240)
+        assert process.exitcode is not None
+    files = [folder / f"{rank}.pt" for rank in range(number)]
+    return [torch.load(path, weights_only=False) if path.is_file() else None for path in files]
+
+
+def all_sampled(names: list[str], chains: int) -> list[dict[str, Any]]:
+    return [facts(sampled(name, chains)) for name in names]
+
+
+def test_chains_have_their_own_numbers_whoever_asks_for_them() -> None:
+    """Also where a stream is shared by two processes, and after some were taken."""
+    generator = torch.Generator().manual_seed(1)
+    every = ChainStreams(generator, 20)
+    every.uniform(7)
+    state, whole = every.state(), every.uniform(9_000)
+    for own in (range(6), range(6, 13), range(13, 20), range(8, 16)):
+        part = ChainStreams(generator, len(own))
+        part.restore(ChainStreams.part(state, own))
+        found = torch.cat([part.uniform(n) for n in (1, 4_000, 4_999)])
+        assert torch.equal(found, whole[:, own.start : own.stop])
+
+
+class Told(Ranks):
+    """Process 1 of 2, of which process 0 has said something."""
+
+    said: torch.Tensor
+
+    def parts(self, own: torch.Tensor, sizes: Any, *, first: bool = False) -> list[torch.Tensor]:
+        return [self.said, own]
+
+
+def test_parts_are_put_together_in_the_order_of_chains_and_laid_out_as_they_were() -> None:
+    x = torch.arange(30.0, dtype=torch.float64).view(5, 3, 2).permute(2, 0, 1)  # (2, chains, 3)
+    flags, nothing = torch.tensor([True, False, True, True, False]), torch.empty(5, 0)
+    told = Told(1, 2)
+    share = Share(5, told)
+    assert share.sizes == [2, 3] and share.own == range(2, 5)
+    rows_ = [x.movedim(1, 0).flatten(1).view(torch.uint8), flags.unsqueeze(1).view(torch.uint8)]
+    told.said = torch.cat(rows_, 1)[:2]
+    found = share.every([x[:, 2:], flags[2:], nothing[2:]], [1, 0, 0])
+    assert torch.equal(found[0], x) and torch.equal(found[1], flags) and found[2].shape == (5, 0)
+    order = sorted(range(3), key=x.stride, reverse=True)
+    assert order == sorted(range(3), key=found[0].stride, reverse=True)
+
+
+def test_too_few_chains() -> None:
+    with pytest.raises(ht.SamplingError, match="2 chains can't be dealt out to 3 processes"):
+        Share(2, Ranks(0, 3))
+
+
+def check(one: dict[str, Any], other: dict[str, Any], *, exact: bool) -> None:
+    assert one["said"] == other["said"]
+    assert one["tensors"].keys() == other["tensors"].keys()
+    for name, x in one["tensors"].items():
+        torch.testing.assert_close(other["tensors"][name], x, rtol=0 if exact else 1e-12, atol=0 if exact else 1e-12)
+
+
+@pytest.mark.slow
+def test_two_processes_and_four_give_the_draws_of_one(tmp_path: Path) -> None:
+    """To the bit but for the last digits of some effects; warm-up ends alike, and every decision is the same."""
+    names = list(CASES)
+    alone = all_sampled(names, 64)
+    first, second = together(2, tmp_path / "2", all_sampled, names, 64)
+    for name, one, other, part in zip(names, alone, first, second, strict=True):
+        check(one, other, exact=name == EXACT)
+        latent = next(iter(one["tensors"]))
+        assert torch.equal(part["tensors"][latent], other["tensors"][latent][32:])
+    four, *_ = together(4, tmp_path / "4", all_sampled, names[:2], 64)
+    for name, one, other in zip(names, alone, four[0:2], strict=False):
+        check(one, other, exact=name == EXACT)
+
+
+class Kills(Monitor):
+    """Kills another process after some windows."""
+
+    def __init__(self, folder: Path, windows: int) -> None:
+        self.folder, self.left = folder, windows
+
+    def window(self, window: Window) -> None:
+        self.left -= 1
+        if not self.left:
+            os.kill(int((self.folder / "second").read_text()), signal.SIGKILL)
+
+
+def killed(folder: Path, name: str, windows: int) -> str:
+    """Of a run whose second process is killed, what the first one says."""
+    if torch.distributed.get_rank():
+        (folder / "second").write_text(str(os.getpid()))
+    more = {"checkpoint": folder / "run", "every": 0.0, "monitors": [Kills(folder, windows)]}
+    with pytest.raises(LostProcessError, match="process 0 of 2 has lost another process of this run") as error:
+        sampled(name, 32, **more)
+    return str(error.value)
+
+
+def resumed(folder: Path, name: str) -> dict[str, Any]:
+    make, family, _ = CASES[name]
+    return facts(ht.resume(folder, make(), rows(family), progress=False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ordinary", "whitened"])
+def test_a_run_that_loses_a_process_ends_and_goes_on(name: str, tmp_path: Path) -> None:
+    """In two processes, or in one."""
+    said, nothing = together(2, tmp_path / "killed", killed, tmp_path, name, 3)
+    assert nothing is None and "ht.resume" in said
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    whole = facts(sampled(name, 32))
+    assert Posterior.load(tmp_path / "run").interrupted
+    first, _ = together(2, tmp_path / "resumed", resumed, tmp_path / "run", name)
+    check(whole, first, exact=name == EXACT)
+    check(whole, resumed(tmp_path / "again", name), exact=name == EXACT)
+
+
+def differing() -> None:
+    data = rows("gaussian")
+    y = data.y + 1.0 if torch.distributed.get_rank() else data.y
+    ht.sample(intercepts("gaussian"), data.replace(y=y), **RUN)
+
+
+@pytest.mark.slow
+def test_all_processes_have_the_same_data(tmp_path: Path) -> None:
+    for said in together(2, tmp_path / "group", differing):
+        assert "process 1 of 2 was given data other than process 0" in said
