@@ -247,8 +247,8 @@ def _options_here(options: Options, ranks: Ranks) -> Options:
     """Those of this process: one seed for all, and only the first one shows and writes."""
     if ranks.number == 1:
         return options
-    if options.seed is None:
-        options = replace(options, seed=ranks.each(secrets.randbits(63))[0])
+    seed = secrets.randbits(63) if options.seed is None else int(options.seed)
+    options = replace(options, seed=ranks.each(seed)[0])
     return options if ranks.first else replace(options, progress=False, monitors=(), log_dir=None)
 
 

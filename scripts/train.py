@@ -5,6 +5,8 @@
     python scripts/train.py --config configs/schools.yaml --resume true
     python scripts/train.py --config configs/formula_schools.yaml --formula "MathAch ~ SES + (1 | School)" --priors null
 
+Chains are dealt out to the processes of torchrun --nproc-per-node 2 scripts/train.py --config ..., if it starts some.
+
 Every key of the config is an option; --help lists them. A model class of your own is imported from the working
 directory. --resume true goes on with the run in the run folder, however it was stopped, or begins one.
 """
@@ -23,6 +25,7 @@ from hiertorch.errors import HiertorchError
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE
 from hiertorch.run.runfolder import is_run
+from hiertorch.runtime.ranks import started_by_torchrun
 
 GROUPS = 8  # shown of a latent that has a row for every group
 WIDTH = 120  # columns of a terminal
@@ -33,11 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0, 1 if the fit failed, 2 if the config is wrong, 130 after Ctrl-C, 143 and 129 after SIGTERM and
     SIGHUP.
     """
-    return status(lambda: trained(argv))
+    with started_by_torchrun() as first:
+        return status(lambda: trained(argv, first=first))
 
 
-def trained(argv: Sequence[str] | None) -> int:
-    """Fits what the config says, and prints the summary and where the draws are."""
+def trained(argv: Sequence[str] | None, *, first: bool = True) -> int:
+    """Fits what the config says, and prints the summary and where the draws are; of several processes the first one."""
     config = load(argv)
     try:
         posterior = run(config)
@@ -46,11 +50,15 @@ def trained(argv: Sequence[str] | None) -> int:
             raise
         if isinstance(error, Exception):  # of the model's own code: where it was met helps
             traceback.print_exc()
-        print(ended(error.posterior, config.log_dir), file=sys.stderr)
+        if first:
+            print(ended(error.posterior, config.log_dir), file=sys.stderr)
         return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
     if posterior.n_draws == 0:
-        print(ended(posterior, config.log_dir), file=sys.stderr)
+        if first:
+            print(ended(posterior, config.log_dir), file=sys.stderr)
         return INTERRUPTED
+    if not first:
+        return INTERRUPTED if posterior.interrupted else 0
     by_group = [name for name, plate in posterior.plates.items() if plate is not None]
     columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     print(shortened(posterior.summary(), by_group, columns))

@@ -47,6 +47,7 @@ from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE, keep
 from hiertorch.run.runfolder import Lock, is_run
 from hiertorch.runtime.interruption import Signals
+from hiertorch.runtime.ranks import ranks
 from hiertorch.sampling import resume, sample
 from hiertorch.wording import closest
 
@@ -147,7 +148,7 @@ def sections(values: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def run(config: Config) -> Posterior:
-    """Reads the table, samples, and fills the run folder.
+    """Reads the table, samples, and fills the run folder; of several processes the first one fills it.
 
     The folder gets `config.yaml` (repeats the run), TensorBoard's events, `draws.safetensors`, `summary.csv` and, while
     the run goes on, what it can go on from.
@@ -164,7 +165,8 @@ def run(config: Config) -> Posterior:
     folder, new = config.log_dir, not config.log_dir.exists()
     place = folder / CHECKPOINT if config.values.checkpoint else None
     with Signals():
-        going_on = _open_run_folder(folder, config)
+        with ranks() as processes:
+            going_on = bool(processes.agreed([processes.first and _open_run_folder(folder, config)])[0])
         try:
             if going_on:
                 posterior = resume(folder / CHECKPOINT, model, data, **config.settings, log_dir=folder)
@@ -173,9 +175,11 @@ def run(config: Config) -> Posterior:
                     model, data, **config.settings, log_dir=folder, checkpoint=place, overwrite=config.overwrite
                 )
         except BaseException as error:
-            _fill(folder, new, config, getattr(error, "posterior", None))
+            if processes.first:
+                _fill(folder, new, config, getattr(error, "posterior", None))
             raise
-        _fill(folder, new, config, posterior)
+        if processes.first:
+            _fill(folder, new, config, posterior)
     return posterior
 
 

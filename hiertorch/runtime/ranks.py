@@ -3,6 +3,7 @@
 docs/decisions.md: Chains over processes.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class Ranks:
 
     def __init__(self, rank: int = 0, number: int = 1, group: Any = None) -> None:
         self.rank, self.number, self._group = rank, number, group
+        self._cards = False  # whether messages go from card to card; else by the memory of the host
 
     @property
     def first(self) -> bool:
@@ -55,7 +57,7 @@ class Ranks:
             return list(numbers)
         from torch import distributed
 
-        said = torch.tensor(numbers, dtype=torch.float64, device=self._device(torch.device("cpu")))
+        said = torch.tensor(numbers, dtype=torch.float64, device="cpu")
         self._asked(lambda: distributed.broadcast(said, 0, group=self._group))
         return list(said.tolist())
 
@@ -79,7 +81,7 @@ class Ranks:
         """
         from torch import distributed
 
-        device = self._device(own.device)
+        device = own.device if self._cards else torch.device("cpu")
         sent = own.new_zeros(max(sizes), own.shape[1], device=device)
         sent[: len(own)] = own
         got = [torch.empty_like(sent) for _ in sizes] if self.first or not first else []
@@ -88,14 +90,6 @@ class Ranks:
         else:
             self._asked(lambda: distributed.all_gather(got, sent, group=self._group))
         return [x[:size].to(own.device) for x, size in zip(got, sizes, strict=bool(got))]
-
-    def _device(self, wanted: torch.device) -> torch.device:
-        """Where messages have to be: gloo sends from memory of the host, NCCL from that of its card."""
-        from torch import distributed
-
-        if distributed.get_backend(self._group) != "nccl":
-            return torch.device("cpu")
-        return wanted if wanted.type == "cuda" else torch.device("cuda", torch.cuda.current_device())
 
     def _asked(self, message: Callable[[], object]) -> None:
         """Sends and gets.
@@ -127,12 +121,39 @@ def ranks() -> Iterator[Ranks]:
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
         yield ALONE
         return
+    if "gloo" not in (backend := distributed.get_backend_config()):
+        raise SamplingError(
+            f"chains are dealt out to processes that can send from memory, and this group has {backend!r}; begin by "
+            "torch.distributed.init_process_group('cpu:gloo,cuda:nccl'), or 'gloo' without cards."
+        )
     group = distributed.new_group()
     found = Ranks(distributed.get_rank(), distributed.get_world_size(), group)
+    found._cards = "nccl" in backend
     try:
         yield found
     finally:
         found.leave()
+
+
+@contextmanager
+def started_by_torchrun() -> Iterator[bool]:
+    """A block in which the processes of `torchrun`, if it has started this program, are a group: NCCL where each has a
+    card of its own, gloo elsewhere. Gives whether this is the one that shows and writes.
+    """
+    from torch import distributed
+
+    if not distributed.is_available() or not distributed.is_torchelastic_launched() or distributed.is_initialized():
+        yield not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank())
+        return
+    place = int(os.environ["LOCAL_RANK"])
+    cards = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    if cards:
+        torch.cuda.set_device(place)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo")
+    try:
+        yield distributed.get_rank() == 0
+    finally:
+        distributed.destroy_process_group()
 
 
 class Share:

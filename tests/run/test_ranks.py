@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from hiertorch.monitors import Monitor, Window
 from hiertorch.posterior import Posterior
 from hiertorch.randomness import ChainStreams
 from hiertorch.runtime.ranks import LostProcessError, Ranks, Share
+
+LONGER = 150
+"""Draws of a run that has several windows."""
 
 RUN: dict[str, Any] = {"progress": False, "compile": False, "seed": 3}
 
@@ -173,7 +178,7 @@ def killed(folder: Path, name: str, windows: int) -> str:
         (folder / "second").write_text(str(os.getpid()))
     more = {"checkpoint": folder / "run", "every": 0.0, "monitors": [Kills(folder, windows)]}
     with pytest.raises(LostProcessError, match="process 0 of 2 has lost another process of this run") as error:
-        sampled(name, 32, **more)
+        sampled(name, 32, draws=LONGER, **more)
     return str(error.value)
 
 
@@ -189,7 +194,7 @@ def test_a_run_that_loses_a_process_ends_and_goes_on(name: str, tmp_path: Path) 
     said, nothing = together(2, tmp_path / "killed", killed, tmp_path, name, 3)
     assert nothing is None and "ht.resume" in said
     shutil.copytree(tmp_path / "run", tmp_path / "again")
-    whole = facts(sampled(name, 32))
+    whole = facts(sampled(name, 32, draws=LONGER))
     assert Posterior.load(tmp_path / "run").interrupted
     first, _ = together(2, tmp_path / "resumed", resumed, tmp_path / "run", name)
     check(whole, first, exact=name == EXACT)
@@ -206,3 +211,24 @@ def differing() -> None:
 def test_all_processes_have_the_same_data(tmp_path: Path) -> None:
     for said in together(2, tmp_path / "group", differing):
         assert "process 1 of 2 was given data other than process 0" in said
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_program_in_several_processes(tmp_path: Path) -> None:
+    """The first one shows and writes; draws are those of one process."""
+    root = Path(__file__).parents[2]
+    script = [str(root / "scripts/train.py"), "--config", str(root / "configs/eight_schools.yaml")]
+    script += ["--sample.draws", "50", "--sample.progress", "false", "--sample.seed", "1", "--sample.chains", "32"]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    found = []
+    for number in ("1", "2"):
+        folder = tmp_path / number
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", number]
+        command = [sys.executable, *(torchrun if number != "1" else []), *script, "--log_dir", str(folder)]
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("run folder:") == 1
+        found.append(Posterior.load(folder / "draws.safetensors"))
+    one, other = found
+    for name, x in one.draws.items():
+        torch.testing.assert_close(other.draws[name], x, rtol=1e-12, atol=1e-12)
