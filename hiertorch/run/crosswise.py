@@ -120,7 +120,7 @@ class WhitenedCrosswise(Whitened):
 
     def _learn(self) -> None:
         """See `Whitened._learn`."""
-        longest = self._longest()
+        longest = self.share.named(self.counted.longest, -1)
         for k in range(len(self.plates)):
             self.tails.widen(len(self.levels) + k, longest[1 + len(self.levels) + k])
         super()._learn()

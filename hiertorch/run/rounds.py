@@ -3,7 +3,7 @@ no more of them are needed.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from hiertorch.gaussian.jointsites import JointMoments, moments_of
 from hiertorch.gaussian.sites import Moments
 from hiertorch.run.engine import filed, inside
+from hiertorch.runtime.ranks import Share
 
 LONGEST_WARMUP = 200
 """Sweeps of warm-up, unless it has settled before: of every form measured, proposals and sites have by then."""
@@ -112,6 +113,12 @@ class Round:
     def rate(self) -> float:
         """Share of the proposals of the population that were accepted; waits for the device."""
         return float(torch.stack(self.accepted).mean()) if self.accepted else 1.0
+
+    def of_all(self, share: Share) -> "Round":
+        """The same with what chains of other processes have met."""
+        if share.alone or not self.accepted:
+            return self
+        return replace(self, accepted=[*share.every([torch.stack(self.accepted)], [1])[0]])
 
     def settled(self, before: float | None, longest: int) -> bool:
         """Whether warm-up may end with this round: of its proposals of the population most are accepted, or hardly more

@@ -22,7 +22,6 @@ After the round that shows that all has settled everything is frozen.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -230,10 +229,7 @@ class Whitened(Engine):
             for kept, x in zip((now.thetas, now.numbers), share.every([at.position, e], [0, 2]), strict=True):
                 kept.append(x)
         if look:
-            values = self.values()
-            now.add(
-                self.derivatives(dict(zip(values, share.every([*values.values()], [0] * len(values)), strict=True)))
-            )
+            now.add(self.derivatives(share.named(self.values(), 0)))
 
     def _run(self, done: int, sweeps: int, acceptance: Acceptance) -> Iterator[Place]:
         """The places after each sweep."""
@@ -287,9 +283,9 @@ class Whitened(Engine):
 
     def _learn(self) -> None:
         """Proposals from the positions of a round, sites from its draws; effects stay where they are."""
-        at, seen, share = self.at, self._round(), self.share
+        at, seen, share = self.at, self.round.of_all(self.share), self.share
         every, moments = torch.cat(seen.positions), seen.moments
-        longest = self._longest()
+        longest = share.named(self.counted.longest, -1)
         self._fit(every)
         for level in self.levels:
             self.tails.widen(level, longest[1 + level])
@@ -307,17 +303,6 @@ class Whitened(Engine):
         if moments is not None or self.adjusted is not before:
             at = self._standing_at(at.position, at.rungs.tail, at.effects)
         self.at = at._replace(proposal=self.proposal.log_density(self.tuning, at.position), heavy=self._heavy(at.noise))
-
-    def _longest(self) -> dict[int, Tensor]:
-        """Stays of all chains."""
-        own = self.counted.longest
-        return dict(zip(own, self.share.every([*own.values()], [-1] * len(own)), strict=True))
-
-    def _round(self) -> Round:
-        """What this round has seen, of all chains."""
-        if not (own := self.round.accepted):
-            return self.round
-        return replace(self.round, accepted=[*self.share.every([torch.stack(own)], [1])[0]])
 
     def _fit(self, every: Tensor) -> None:
         """Proposals of theta, from positions `(n, d)`."""
@@ -368,7 +353,7 @@ class Whitened(Engine):
             raise UnsuitedError(
                 f"the log density of the run and that of the model differ by {found.gap:.3g} at draws of the run itself"
             )
-        if not store.n_draws and (rate := self._round().rate) < LEAST_ACCEPTED:
+        if not store.n_draws and (rate := self.round.of_all(self.share).rate) < LEAST_ACCEPTED:
             raise UnsuitedError(
                 f"a Gaussian surrogate does not fit the rows of this model: {100 * rate:.1f} % of its proposals were "
                 "accepted in the last round of warm-up"

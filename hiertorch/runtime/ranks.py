@@ -5,7 +5,7 @@ docs/decisions.md: Chains over processes.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ PATIENCE = 1.0
 """Seconds for which a process that has lost another one waits for the signal that may have ended both."""
 
 Found = TypeVar("Found")
+Key = TypeVar("Key")
 
 
 class LostProcessError(SamplingError):
@@ -188,6 +189,10 @@ class Share:
         memory as those are.
         """
         return list(tensors) if self.alone else self._together(tensors, axes, first=False)
+
+    def named(self, tensors: Mapping[Key, Tensor], axis: int) -> dict[Key, Tensor]:
+        """The same of tensors by name."""
+        return dict(zip(tensors, self.every([*tensors.values()], [axis] * len(tensors)), strict=True))
 
     def at_first(self, tensors: Sequence[Tensor], axes: Sequence[int]) -> list[Tensor]:
         """The same on the first process, and nothing on the others."""
