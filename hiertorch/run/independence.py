@@ -333,11 +333,7 @@ class Independence(Engine):
 
     def check(self, store: Store) -> None:
         """Holds the collapsed density against the model's own at stored draws or, while there are none, at those of the
-        last window of warm-up.
-
-        Raises:
-            AuditError: if they differ.
-            SamplingError: if there is no posterior to draw from, since rows are fitted exactly.
+        last window of warm-up; see `Engine.check`. A SamplingError tells of rows that are fitted exactly.
         """
         move, draws = self.move, store.draws()
         if not store.n_draws:

@@ -222,12 +222,12 @@ class Whitened(Engine):
     def _see(self, position: Tensor, *, look: bool, numbered: bool) -> None:
         """Notes what sweeps of warm-up have come to, of all chains."""
         now, at, share = self.round, self.at, self.share
-        (every,) = share.every([position.unflatten(0, (-1, self.chains))], [1])
-        now.positions.append(every.flatten(0, 1))
+        now.positions.append(share.every([position.unflatten(0, (-1, self.chains))], [1])[0].flatten(0, 1))
         if numbered:
             e = at.noise[0] if self.adjusted is None else self.adjusted.numbers(at.position, at.noise[0])[0]
-            for kept, x in zip((now.thetas, now.numbers), share.every([at.position, e], [0, 2]), strict=True):
-                kept.append(x)
+            theta, e = share.every([at.position, e], [0, 2])
+            now.thetas.append(theta)
+            now.numbers.append(e)
         if look:
             now.add(self.derivatives(share.named(self.values(), 0)))
 
@@ -284,17 +284,15 @@ class Whitened(Engine):
     def _learn(self) -> None:
         """Proposals from the positions of a round, sites from its draws; effects stay where they are."""
         at, seen, share = self.at, self.round.of_all(self.share), self.share
-        every, moments = torch.cat(seen.positions), seen.moments
-        longest = share.named(self.counted.longest, -1)
-        self._fit(every)
+        moments, longest = seen.moments, share.named(self.counted.longest, -1)
+        self._fit(torch.cat(seen.positions))
         for level in self.levels:
             self.tails.widen(level, longest[1 + level])
         rate, stay = seen.rate, max(int(x.max()) for x in longest.values())
         self.counted.forget()
         before, poor = self.adjusted, self.adjusts and self.surrogate.sets == 1 and wanted(rate, at.noise, share.chains)
         if seen.numbers and (poor or before is not None):
-            half, middle = share.every([*at.rungs.levels[0][:2]], [-1, -1])
-            finest = Rung(half, middle, ())
+            finest = Rung(*share.every([*at.rungs.levels[0][:2]], [-1, -1]), ())
             self.adjusted = fitted(torch.cat(seen.thetas), torch.cat(seen.numbers, 2), finest)
         settled = seen.settled(self.course.rate, stay) and self.adjusted is before
         self.course = self.course._replace(poor=poor, rate=rate, settled=settled)
@@ -342,11 +340,7 @@ class Whitened(Engine):
         store.filled(store.n_draws + len(chosen))
 
     def check(self, store: Store) -> None:
-        """Whether chains move often enough, at the end of warm-up, and whether their log density is the model's own.
-
-        Raises:
-            UnsuitedError: if they do not, or it is not.
-        """
+        """See `Engine.check`: chains move often enough, at the end of warm-up, and at the model's own density."""
         found = audit_densities(self.target, self.values(), self.height())
         self.audit = found if self.audit is None else self.audit + found
         if not found.sound:
