@@ -292,8 +292,8 @@ class Whitened(Engine):
         self.counted.forget()
         before, poor = self.adjusted, self.adjusts and self.surrogate.sets == 1 and wanted(rate, at.noise, share.chains)
         if seen.numbers and (poor or before is not None):
-            finest = Rung(*share.every([*at.rungs.levels[0][:2]], [-1, -1]), ())
-            self.adjusted = fitted(torch.cat(seen.thetas), torch.cat(seen.numbers, 2), finest)
+            half, middle = share.every([*at.rungs.levels[0][:2]], [-1, -1])
+            self.adjusted = fitted(torch.cat(seen.thetas), torch.cat(seen.numbers, 2), Rung(half, middle, ()))
         settled = seen.settled(self.course.rate, stay) and self.adjusted is before
         self.course = self.course._replace(poor=poor, rate=rate, settled=settled)
         if moments is not None:
