@@ -161,7 +161,8 @@ def _fitted(
             return _again(error, whole, model, data, options, face, ranks)
         task = dealt(whole, share)
         engine = task.engine
-        store, of_all = (_store(one, options) for one in (task, whole))
+        store = _store(task, options)
+        of_all = store if share.alone or not ranks.first else _store(whole, options)
         looks = Looks(task.schedule, task.goal, task.until_settled)
         acceptance = Acceptance(engine.order)
         every = Gathering(engine, store, acceptance, of_all)
