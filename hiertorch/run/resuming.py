@@ -53,7 +53,7 @@ def check_alike(said: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         SamplingError: if it differs.
     """
-    for k, facts in enumerate(said):
+    for k, facts in enumerate(said[1:], 1):
         for what, name in (("data", "data"), ("a model", "model_text"), ("a plan", "plan_text"), ("options", "options"),
                            ("versions", "versions")):  # fmt: skip
             if facts[name] != said[0][name]:
