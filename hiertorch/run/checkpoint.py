@@ -85,7 +85,7 @@ class Checkpoint:
     def window(
         self,
         done: int,
-        state: Mapping[str, Tensor],
+        state: Callable[[], Mapping[str, Tensor]],
         looks: Looks,
         acceptance: Acceptance,
         store: Store,
@@ -96,7 +96,7 @@ class Checkpoint:
         if self._given_up or not (due or looks.over or began - self._taken >= SPARE * self._cost):
             return
         self.latest = Mark(
-            done, state, looks.state(), acceptance.state(), acceptance.example, dict(seconds), store.draws(),
+            done, state(), looks.state(), acceptance.state(), acceptance.example, dict(seconds), store.draws(),
             store.log_density(), store.interval, store.made, looks.over,
         )  # fmt: skip
         self._taken = time.process_time()

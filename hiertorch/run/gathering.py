@@ -136,6 +136,10 @@ class Gathering:
         self.latest = whole_of(self.engine, self.share)
         return self.latest
 
+    def noted(self) -> dict[str, Tensor]:
+        """The state of all chains that was gathered last; of one process that of now."""
+        return self.engine.state() if self.share.alone else self.latest
+
     def values(self) -> tuple[Mapping[str, Tensor], Tensor]:
         """The last sweep's values, and their log density."""
         values, height = self.engine.values(), self.engine.height()

@@ -111,9 +111,10 @@ def run(
                 )
             )
             seconds[phase] += time.perf_counter() - began - sum(seconds.values())
-            state = every.state() if saving else {}
+            if saving and not engine.share.alone:
+                every.state()
             if checkpoint is not None:
-                checkpoint.window(done, state, looks, every.acceptance, every.store, seconds)
+                checkpoint.window(done, every.noted, looks, every.acceptance, every.store, seconds)
         signals.hold()
     except BaseException as error:
         signals.hold()
