@@ -96,7 +96,8 @@ class ChainStreams:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Goes on from a `state`, of all chains or of some."""
         self._left, (self._first, self._of) = state["left"], state["lanes"].tolist()
-        self._streams = [torch.Generator(self._left.device) for _ in state["at"]]
+        if len(self._streams) != len(state["at"]):  # a part of the chains may begin within a stream
+            self._streams = [torch.Generator(self._left.device) for _ in state["at"]]
         for part, source in zip(state["at"], self._streams, strict=True):
             source.set_state(part.clone())
 
