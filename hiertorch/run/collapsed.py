@@ -14,6 +14,7 @@ from hiertorch.density.target import Target
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.covariances import Covariance
 from hiertorch.model.support import Condition
+from hiertorch.runtime.devices import any_here
 from hiertorch.runtime.workers import each
 
 
@@ -68,7 +69,7 @@ class CollapsedMove:
             )
             self.target.met.add(key, marginal, [mask.unsqueeze(1) for mask in masks])
         odd = marginal.isnan() | (marginal == torch.inf)
-        if bool(odd.any()):  # far out, where the algebra ends before the model does
+        if any_here(odd):  # far out, where the algebra ends before the model does
             odd = odd & ~self.collapsed.is_nan(values, len(position))
             marginal = torch.where(odd, -torch.inf, marginal)
         return torch.where(prior == -torch.inf, -torch.inf, marginal + prior), found

@@ -39,6 +39,7 @@ from hiertorch.run.rounds import has_settled
 from hiertorch.run.stays import moved
 from hiertorch.run.store import Store
 from hiertorch.run.warmstart import WarmStart
+from hiertorch.runtime.devices import any_here
 from hiertorch.runtime.ranks import Share
 from hiertorch.runtime.workers import each
 
@@ -188,7 +189,7 @@ class Independence(Engine):
         weight, log_uniform = density - spread, numbers[:, -1].log().to(like.dtype)
         proposed, density, weight = (x.unflatten(0, (-1, chains)) for x in (proposed, density, weight))
         sound = torch.where(torch.isfinite(weight), weight, -torch.inf)
-        bad = (sound != weight).sum(1) if not bool(torch.isfinite(weight).all()) else None
+        bad = (sound != weight).sum(1) if any_here(~torch.isfinite(weight)) else None
         at, height = self.place, self.log_density
         here = height - proposals.density(self.tuning, at[:, :d])
         places, heights, used = [], [], 0
