@@ -113,7 +113,6 @@ LABELS = [
     pd.period_range("2020-01-01", periods=2, freq="D"),
     [Decimal(1), Decimal(2)],
     [b"1", b"2"],
-    ["\ud800", "b"],
 ]
 
 
