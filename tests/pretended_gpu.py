@@ -17,10 +17,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
+from hiertorch.density import target
 from hiertorch.gaussian import tracing
+from hiertorch.run import givencoefficients, rowweights
 
 CUDA, NOWHERE = torch.device("cuda", 0), torch.device("meta")
 """What a tensor says, and what PyTorch believes: builds without CUDA can do nothing with the former."""
+
+RECORDED = (target, rowweights, givencoefficients)
+"""Modules that record pieces of a model and replay them, which `fake_cuda` follows."""
 
 WAITS = {f"aten::{name}" for name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero")}
 
@@ -139,6 +144,8 @@ def pretended_gpu() -> Iterator[None]:
     memory = tracing._memory
     patches = (
         mock.patch.object(tracing, "_memory", lambda x: memory(x.here if isinstance(x, There) else x)),
+        # torch's tracer takes these tensors for constants
+        *(mock.patch.object(module, "record", lambda function, *_, **__: function) for module in RECORDED),
         mock.patch.object(torch, "Generator", _Generator),
         mock.patch.object(torch.cuda, "get_rng_state", lambda *_: torch.get_rng_state()),
         mock.patch.object(torch.cuda, "set_rng_state", lambda state, *_: torch.set_rng_state(state)),
