@@ -99,7 +99,7 @@ class ChainStreams:
         if len(self._streams) != len(state["at"]):  # a part of the chains may begin within a stream
             self._streams = [torch.Generator(self._left.device) for _ in state["at"]]
         for part, source in zip(state["at"], self._streams, strict=True):
-            source.set_state(part.clone())
+            source.set_state(part.cpu().clone())  # bytes of the CPU, whatever device the numbers are made on
 
     @staticmethod
     def part(state: Mapping[str, Tensor], own: range) -> dict[str, Tensor]:

@@ -394,7 +394,7 @@ class Independence(Engine):
         self.cycle, self.in_blocks, self.over = int(state["cycle"]), bool(state["blocks"]), bool(state["over"])
         self.rate = float(state["rate"]) if "rate" in state else None
         for name, source in self.generators.items():
-            source.set_state(state[f"generators/{name}"])
+            source.set_state(state[f"generators/{name}"].cpu())
         for name, streams in self.streams.items():
             streams.restore(inside(f"streams/{name}", state))
         self.audit = Audit.of(audited) if audited else None
