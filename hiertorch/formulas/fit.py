@@ -22,7 +22,7 @@ from hiertorch.formulas.every import written_out
 from hiertorch.formulas.habits import check_options, check_priors
 from hiertorch.formulas.model import FormulaModel
 from hiertorch.formulas.notes import matrices_of, stand_in
-from hiertorch.formulas.parsing import Parts, parse
+from hiertorch.formulas.parsing import Parts, check_formula, parse
 from hiertorch.formulas.predictors import Predictor, effects_of
 from hiertorch.formulas.ranks import warn_of_groups, warn_of_spare
 from hiertorch.formulas.responses import check_family, check_response
@@ -88,6 +88,7 @@ def formula(
     frame = _only(frame, data)
     check_family(family)
     check_priors(priors)
+    check_formula(text)
     rows = as_frame(frame)
     whole, more = written_out(text, parameters, rows.columns)
     parts = parse(whole, more)

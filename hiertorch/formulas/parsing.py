@@ -168,6 +168,11 @@ def parse(text: object, parameters: Mapping[str, object] | None = None, *, respo
     return Parts("; ".join(said), of_rows, told, terms, levels)
 
 
+def check_formula(text: object) -> None:
+    """Raises a ModelError for what is no formula at all, before a frame is read."""
+    _sides(text)
+
+
 def _sides(text: object, what: str | None = None) -> tuple[str, str, str]:
     """A formula, what stands before its ~, and what behind; `what` it is, if not that of the mean."""
     if not isinstance(text, str) or not text.strip():
