@@ -151,6 +151,7 @@ def resumed(folder: Path, **settings: Any) -> Posterior:
     return ht.resume(folder, intercepts("gaussian"), rows("gaussian"), progress=False, **settings)
 
 
+@pytest.mark.slow
 def test_a_longer_run_begins_with_the_shorter_one(there: Path) -> None:
     short = resumed(there)
     assert_same(resumed(there), short)
@@ -417,6 +418,7 @@ def test_a_folder_that_goes_leaves_the_run_going(tmp_path: Path) -> None:
     assert found.n_draws == 300 and found.run["status"] == "finished" and not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_disk_that_is_full_leaves_the_run_going(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right, calls = archive.save_file, []

@@ -1,4 +1,6 @@
-"""Chains that move what stands before coefficients given these leave the posterior as it is, and broken ones do not.
+"""Chains that move what stands before coefficients given these leave the posterior as it is.
+
+Broken steps are found by `tests/run/test_givencoefficients.py`, where the answer is known.
 
 As in `test_whitened`, see Note [Exact starts] in `exactstarts`: error rates are 1e-3 a case, two-sided.
 """
@@ -11,12 +13,10 @@ import pandas as pd
 import pytest
 import torch
 from exactstarts import THREE, Case, X, Y, Z, failures
-from torch import Tensor
 from torch.distributions import Bernoulli, Beta, Dirichlet, Gamma, Independent, Normal
 
 import hiertorch as ht
 from hiertorch.model.latent import Values
-from hiertorch.run import givencoefficients
 from hiertorch.run.byeffects import WhitenedByEffects
 
 pytestmark = [pytest.mark.usefixtures("as_in_sampling"), pytest.mark.slow]
@@ -69,36 +69,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_posterior_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not failures(name, None, monkeypatch, WhitenedByEffects)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_stale_numbers_are_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows from what was moved given coefficients is not computed anew."""
-
-    def broken(engine: WhitenedByEffects, patch: pytest.MonkeyPatch) -> None:
-        right = engine._given
-
-        def stale(sweep: int) -> Any:
-            before = engine.at
-            found = right(sweep)
-            engine.at = engine.at._replace(density=before.density)
-            return found
-
-        patch.setattr(engine, "_given", stale)
-
-    assert failures(name, broken, monkeypatch, WhitenedByEffects)
-
-
-def test_steps_that_lean_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(engine: WhitenedByEffects, patch: pytest.MonkeyPatch) -> None:
-        right = givencoefficients._steps
-
-        def leaning(uniform: Tensor, unit: float) -> Tensor:
-            return right(uniform, unit) + 0.3
-
-        patch.setattr(givencoefficients, "_steps", leaning)
-
-    assert failures("scaled", broken, monkeypatch, WhitenedByEffects)
 
 
 # Means and sds of NumPyro's NUTS, coefficients non-centred: 2 x 1,500 draws, target acceptance 0.99, R-hat 1.002, ESS
