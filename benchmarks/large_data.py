@@ -13,6 +13,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--groups", type=int, default=10_000)
     parser.add_argument("--family", choices=["gaussian", "bernoulli"], default="gaussian")
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/large_data"), help="where the files are written")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir(), "large_data"), help="where the files are written"
+    )
     parser.add_argument("--on-disk", choices=["yes", "no", "auto"], default="auto")
     parser.add_argument("--chains", type=int, help="as many as hiertorch chooses if left out")
     parser.add_argument("--json", type=Path)
