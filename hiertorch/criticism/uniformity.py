@@ -14,6 +14,7 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.pareto import psis
 from hiertorch.draws.pointwise import DRAWS, Pointwise, labels_of
 from hiertorch.model.censoring import Censored
+from hiertorch.model.counting import draw
 from hiertorch.model.declared import refuse_own_likelihood
 from hiertorch.randomness import seeded
 from hiertorch.runtime.validating import validation
@@ -171,7 +172,7 @@ def masses(likelihood: Distribution, y: Tensor, generator: torch.Generator) -> t
         return less, torch.zeros_like(less)
     except NotImplementedError:
         with seeded(generator, y.device):
-            simulated = likelihood.sample()
+            simulated = draw(likelihood)
         return (simulated < y).double(), (simulated == y).double()
 
 

@@ -89,7 +89,8 @@ class ConditionalEffects(Estimates):
             axes.plot(x, mean, color=colour, label=label)
         else:
             at = np.array([values.index(value) for value in part[self.effect[0]]]) + shift
-            axes.errorbar(at, mean, yerr=[mean - low, high - mean], fmt="o", color=colour, capsize=3, label=label)
+            axes.errorbar(at, (low + high) / 2, yerr=(high - low) / 2, fmt="none", ecolor=colour, capsize=3)
+            axes.plot(at, mean, "o", color=colour, label=label)  # of long tails it may lie outside the interval
 
 
 def conditional_effects(

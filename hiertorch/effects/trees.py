@@ -22,6 +22,7 @@ from hiertorch.draws.pointwise import Pointwise
 from hiertorch.effects.means import thinned
 from hiertorch.effects.rows import Columns
 from hiertorch.errors import DataError
+from hiertorch.model.counting import LARGEST
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -56,7 +57,9 @@ def to_arviz(
     if posterior_predictive:
         number = few.chains * few.n_draws
         made = torch.cat(list(from_posterior(few, number, "known", fit.derived("arviz", seed))))
-        simulated = made.unflatten(0, (few.chains, few.n_draws)).cpu().numpy().astype(kind)
+        simulated = made.unflatten(0, (few.chains, few.n_draws)).cpu().numpy()
+        if np.abs(simulated).max(initial=0.0) < LARGEST:  # else some were too large to be told
+            simulated = simulated.astype(kind)
         _add(tree, "posterior_predictive", {name: simulated}, data, ("chain", "draw"))
     return tree
 

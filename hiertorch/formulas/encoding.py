@@ -46,6 +46,7 @@ class Matrix:
         from formulae.matrices import DesignMatrices
 
         from hiertorch.formulas.contrasts import CONTRASTS
+        from hiertorch.formulas.polynomials import NAME, Polynomials
 
         self.text, self._shown = text, shown
         self._levels: dict[str, pd.Index] = {}  # of columns of categories
@@ -55,11 +56,11 @@ class Matrix:
                 self._levels[name] = _levels(frame[name])
             if not (is_numeric_dtype(kind) or is_string_dtype(kind) or isinstance(kind, pd.CategoricalDtype)):
                 raise DataError(
-                    f"column {name!r}, which {self._written!r} reads, holds {kind}: recode it as numbers, or as text "
+                    f"column {name!r}, which {self.written!r} reads, holds {kind}: recode it as numbers, or as text "
                     "if it is categories."
                 )
         with self._told(frame):
-            names = Environment([{**CONTRASTS, **KNOWN, **functions}])
+            names = Environment([{**CONTRASTS, NAME: Polynomials, **KNOWN, **functions}])
             self._made = DesignMatrices(model_description(renamed(text)), _ordered(frame), names).common
         terms = () if self._made is None else tuple(self._made.terms.values())
         for part in (part for term in terms for part in getattr(term, "components", ())):
@@ -85,6 +86,12 @@ class Matrix:
         that gives categories, in the order of the terms.
         """
         return [dict(vars(one)) for one in self._transforms()] + [{"levels": one.levels} for one in self._calls()]
+
+    @property
+    def degrees(self) -> list[tuple[int, int]]:
+        """Of each poly() its degree, and how many different values its column has."""
+        made = (vars(one) for one in self._transforms() if getattr(one, "__transform_name__", "") == "poly")
+        return [(one["degree"], one["values"]) for one in made]
 
     def recall(self, state: list[dict[str, object]]) -> None:
         """Remembers the `state` of another matrix of the same terms."""
@@ -165,10 +172,11 @@ class Matrix:
             inside = names_in(" ".join(re.findall(r"\(([^()]*)\)", self.text)))
             texts = [name for name in frame.columns if name in inside and is_string_dtype(frame[name].dtype)]
             why = f" Column {texts[0]!r} holds text." if texts and "unrecognized" not in what else ""
-            raise DataError(f"the terms {self._written!r} can't be computed: {what}.{why}") from error
+            raise DataError(f"the terms {self.written!r} can't be computed: {what}.{why}") from error
 
     @property
-    def _written(self) -> str:
+    def written(self) -> str:
+        """The terms as the user wrote them."""
         return self._shown or self.text
 
     def _unknown(self, name: str, frame: pd.DataFrame) -> str:
@@ -176,21 +184,21 @@ class Matrix:
         called = [one for one in re.findall(r"([\w.]+)\(", self.text) if name in (one, one.partition(".")[0])]
         if called and called[0] in TOLD:
             raise ModelError(
-                f"the terms {self._written!r} call {called[0]}(), which is told of rows behind the response: write "
+                f"the terms {self.written!r} call {called[0]}(), which is told of rows behind the response: write "
                 f"y | {called[0]}(column) ~ x."
             )
         if called:
             known = wording.closest(called[0], [*FUNCTIONS, *OTHERS])
             return (
-                f"the terms {self._written!r} call {called[0]}(), which is no function that formulas know.{known} Give "
+                f"the terms {self.written!r} call {called[0]}(), which is no function that formulas know.{known} Give "
                 f"yours, functions={{{called[0]!r}: ...}}, or compute a column of the frame."
             )
         if re.search(rf"\bC\([^()]*,\s*(?:contrast\s*=\s*)?{re.escape(name)}\b", self.text):
             return (
-                f"the terms {self._written!r} name the contrasts {name!r}, which there are none of; there are "
+                f"the terms {self.written!r} name the contrasts {name!r}, which there are none of; there are "
                 f"{wording.listed(['Treatment', 'Sum', 'Helmert', 'Poly'])}."
             )
-        where = "" if name == self._written else f", which {self._written!r} reads"
+        where = "" if name == self.written else f", which {self.written!r} reads"
         return (
             f"the frame has no column {name!r}{where}; its columns: {wording.listed(frame.columns)}."
             f"{wording.closest(name, frame.columns)}"

@@ -24,7 +24,7 @@ from hiertorch.formulas.model import FormulaModel
 from hiertorch.formulas.notes import matrices_of, stand_in
 from hiertorch.formulas.parsing import Parts, check_formula, parse
 from hiertorch.formulas.predictors import Predictor, effects_of
-from hiertorch.formulas.ranks import warn_of_groups, warn_of_spare
+from hiertorch.formulas.ranks import check_degrees, warn_of_groups, warn_of_spare
 from hiertorch.formulas.responses import check_family, check_response
 from hiertorch.formulas.shrinkage import Shrinkage
 from hiertorch.posterior import Posterior
@@ -99,6 +99,7 @@ def formula(
         warn(f"{dropped} rows lack a value that the formula reads, and are left out.")
     own, parts, categories = _told_categories(family, parts, table)
     encoding = Encoding(parts, table, functions or {}, categories)
+    check_degrees(matrices_of(encoding))
     model = FormulaModel(encoding, _family(own, encoding), priors)
     for one in encoding.predictors:
         warn_of_spare(one, one.all_at(table), leveled=one.intercept)
@@ -186,13 +187,15 @@ def design(
     parts = parse(whole, more, response=False)
     table, _ = complete(rows, parts, na)
     predictors = [Predictor(name, terms, table, functions or {}) for name, terms in parts.terms.items()]
+    effects = effects_of(parts.terms, table, functions or {})
+    check_degrees(matrices_of([predictors, effects]))
     columns = dict[str, np.ndarray]()
     for one in predictors:
         prefix = f"{one.parameter}: " if one.parameter else ""
         columns |= {prefix + label: x for label, x in zip(one.all_labels, one.all_at(table).T, strict=True)}
-    for effects in effects_of(parts.terms, table, functions or {}):
-        every = zip(effects.labels, effects.at(table).T, strict=True)
-        columns |= {f"{label} | {effects.plate}": x for label, x in every}
+    for each in effects:
+        every = zip(each.labels, each.at(table).T, strict=True)
+        columns |= {f"{label} | {each.plate}": x for label, x in every}
     found = Columns(columns, index=table.index)
     found.attrs["reference"] = {name: level for one in predictors for name, level in one.references.items()}
     return found

@@ -293,6 +293,9 @@ OTHERS: Mapping[str, tuple[str, object]] = {
 }
 """Name in a formula -> its name on the way through `formulae`, and the function."""
 
+RENAMED = {name: other for name, (other, _) in OTHERS.items()} | {"poly": "poly_of_r"}
+"""Names that are others on the way; poly() is `hiertorch.formulas.polynomials`."""
+
 KNOWN = FUNCTIONS | dict(OTHERS.values())
 """What `formulae` is given."""
 
@@ -307,13 +310,13 @@ NEGATED = re.compile(r"(?<=[(,+*/<>=-])(\s*)-\s*((?:[^\W\d_][\w.]*(?:\([^()]*\))
 def renamed(text: str) -> str:
     """Terms as `formulae` is given them."""
     text = NEGATED.sub(r"\1-(\2)", text)
-    for name, (other, _) in OTHERS.items():
+    for name, other in RENAMED.items():
         text = re.sub(rf"(?<![\w.]){re.escape(name)}\(", f"{other}(", text)
     return text
 
 
 def restored(text: str) -> str:
     """What `formulae` says of them, with the names that the user wrote."""
-    for name, (other, _) in OTHERS.items():
+    for name, other in RENAMED.items():
         text = text.replace(f"{other}(", f"{name}(")
     return text

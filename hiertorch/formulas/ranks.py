@@ -1,12 +1,14 @@
-"""Columns of a design that say nothing new: those that the columns before them make up in the fitted rows."""
+"""Columns of a design that say nothing new: those that the columns before them make up in the fitted rows, and
+polynomials of too high a degree.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from hiertorch.errors import warn
-from hiertorch.formulas.encoding import INTERCEPT
+from hiertorch.errors import DataError, warn
+from hiertorch.formulas.encoding import INTERCEPT, Matrix
 from hiertorch.formulas.predictors import Effects, Predictor
 from hiertorch.wording import many, quoted
 
@@ -15,6 +17,18 @@ SINGULAR = 1e-10
 
 ROUNDING = 1e-11
 """Of a column's size, below which its spread is none."""
+
+
+def check_degrees(matrices: Iterable[Matrix]) -> None:
+    """Raises a DataError for polynomials of a degree that their column has too few values for, as R does."""
+    for matrix in matrices:
+        for degree, values in matrix.degrees:
+            if degree >= values:
+                raise DataError(
+                    f"the terms {matrix.written!r} have a polynomial of degree {degree}, and its column has "
+                    f"{many(values, 'different value')}, through which one of degree {values - 1} goes: take at most "
+                    "that, and rather a spline, such as ns(x, 4)."
+                )
 
 
 def warn_of_spare(predictor: Predictor, values: np.ndarray, *, leveled: bool) -> None:

@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
+from hiertorch.model.counting import draw
 from hiertorch.model.declaring import Declaring
 from hiertorch.model.drawing import Share, broadcasts, draw_latents, refuse_impossible
 from hiertorch.model.latent import Values, chains_of, known, unnoted
@@ -92,7 +93,7 @@ class Densities(Declaring):
         with seeded(generator, data.device), validation(False):
             response = attempted(self.likelihood, v, data)
             refuse_impossible(response, chains_of(v), "y can't be simulated")
-            return response.expand(torch.Size((chains_of(v), data.n_rows))).sample().to(data.dtype)
+            return draw(response.expand(torch.Size((chains_of(v), data.n_rows)))).to(data.dtype)
 
     def values(self, v: Mapping[str, Tensor]) -> Values:
         """A mapping of tensors as what priors and likelihood read."""

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, NegativeBinomial, Poisson, constraints
 
+from hiertorch.model.counting import counts, draw
+
 FREE = 0.5
 """A value at which densities of positive numbers and of shares are finite; it stands in for zeros and ones there."""
 
@@ -84,7 +86,7 @@ class ZeroInflated(_Mixed):
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draws `(*sample_shape, *batch)`."""
-        drawn = self.base.sample(torch.Size(sample_shape))
+        drawn = draw(self.base, sample_shape)
         return torch.where(self.is_otherwise(sample_shape), 0.0, drawn)
 
 
@@ -113,15 +115,20 @@ class Hurdle(_Mixed):
             return torch.zeros_like(self.base.mean)
         return (-torch.expm1(self.base.log_prob(torch.zeros_like(self.base.mean)))).log()
 
+    def _above(self, moment: Tensor) -> Tensor:
+        """A moment of the base, `(*batch)`, given y > 0; a count whose mean is so small that it is 0 is then 1."""
+        found = moment * (-self._log_positive).exp()
+        return torch.where(self.base.mean > 0, found, 1.0) if self._counts else found
+
     @property
     def mean(self) -> Tensor:
         """(1 - share) times that of the base above 0."""
-        return (1.0 - self.share) * self.base.mean * (-self._log_positive).exp()
+        return (1.0 - self.share) * self._above(self.base.mean)
 
     @property
     def second_moment(self) -> Tensor:
         """E[y^2]."""
-        return (1.0 - self.share) * self.base_second_moment * (-self._log_positive).exp()
+        return (1.0 - self.share) * self._above(self.base_second_moment)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(value)."""
@@ -190,15 +197,17 @@ class ZeroOneInflated(_Mixed):
 
 
 def _first_arrival(rate: Tensor) -> Tensor:
-    """The time of the first event of a Poisson process within the time 1, given that there is one."""
-    u = torch.rand_like(rate)
+    """The time of the first event of a Poisson process within the time 1, given that there is one; uniform where the
+    rate is 0.
+    """
+    u, rate = torch.rand_like(rate), rate.clamp(min=torch.finfo(rate.dtype).tiny)
     return -torch.log1p(u * torch.expm1(-rate)) / rate
 
 
 def _positive_poisson(base: Distribution) -> Tensor:
     """Draws above 0: the first event, and those in the time that is left."""
     assert isinstance(base, Poisson)
-    return 1.0 + torch.poisson(base.rate * (1.0 - _first_arrival(base.rate)).clamp(min=0.0))
+    return 1.0 + counts(base.rate * (1.0 - _first_arrival(base.rate)).clamp(min=0.0))
 
 
 def _positive_negative_binomial(base: Distribution) -> Tensor:
@@ -212,7 +221,7 @@ def _positive_negative_binomial(base: Distribution) -> Tensor:
     u, v = torch.rand_like(per), torch.rand_like(per)
     first = (1.0 + v.log() / (-torch.expm1(-per * u)).log()).floor().clamp(min=1.0)
     rate = torch._standard_gamma(count * left) * logits.exp()
-    return first + torch.poisson(rate)
+    return first + counts(rate)
 
 
 POSITIVE: dict[type[Distribution], Callable[[Distribution], Tensor]] = {

@@ -15,6 +15,7 @@ from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
 from hiertorch.errors import DataError, ModelError
 from hiertorch.model.copies import repaired
+from hiertorch.model.counting import draw
 from hiertorch.model.declared import overrides, refuse_own_likelihood, refuse_own_priors
 from hiertorch.model.latent import Values
 from hiertorch.model.means import expected
@@ -270,7 +271,7 @@ class Setting:
                 elif overrides(model, "simulate"):
                     found[part] = model.simulate(v, rows, generator)
                 else:
-                    found[part] = y.expand(torch.Size((len(part), rows.n_rows))).sample().to(found.dtype)
+                    found[part] = draw(y.expand(torch.Size((len(part), rows.n_rows)))).to(found.dtype)
             for x in self.posterior.draws.values():
                 let_go(x)
         return found

@@ -221,6 +221,19 @@ def test_draws_above_0_have_the_law_of_those_above_0(mean, phi):
     assert reference.pmf(0) < 0.1 or p_value(whole) < 1e-5 or mean < 0.1
 
 
+def test_means_far_out_are_limits():
+    """A count given that it is above 0 is 1 where its mean is 0 in double precision, and infinite where that is."""
+    rate = torch.tensor([0.0, 1e-300, 1e-9, 5.0, torch.inf], dtype=torch.float64)
+    share = torch.tensor(0.25, dtype=torch.float64)
+    for base in (torch.distributions.Poisson(rate), torch.distributions.NegativeBinomial(2.0, logits=(rate / 2).log())):
+        mean = zeros.Hurdle(base, share, validate_args=False).mean
+        above = 5.0 / (1 - float(base.log_prob(torch.zeros(()))[3].exp()))
+        np.testing.assert_allclose(mean, [0.75, 0.75, 0.75, 0.75 * above, np.inf], rtol=1e-8)
+    with seeded(torch.Generator().manual_seed(1), rate.device):
+        drawn = zeros.Hurdle(torch.distributions.Poisson(rate[:2]), 0.0 * share).sample((5,))
+    assert (drawn == 1).all()
+
+
 def test_bases_are_families():
     with refused(ModelError, "is made of a family"):
         Hurdle("poisson")
