@@ -12,7 +12,7 @@ NAME = "poly_of_r"
 """On the way through `formulae`, which has one that it finds first."""
 
 
-class Polynomials(Polynomial):  # type: ignore[misc]  # formulae has no types
+class Polynomials(Polynomial):
     """Those of a column.
 
     Attributes:
