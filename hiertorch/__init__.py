@@ -2,8 +2,8 @@
 
 The package stands in districts. Each knows those on its left, and none on its right or beside it:
 
-    errors wording arguments randomness runtime | data | model | families | models density | advice gaussian moves |
-    draws | predict comparison criticism pooling monitors | effects | run dashboard report | fitting | refits |
+    errors wording arguments palette randomness runtime | data | model | families | models density | advice gaussian
+    moves | draws | predict comparison criticism pooling monitors | effects | run dashboard report | fitting | refits |
     posterior | sampling | priorgrid formulas | commands
 
 `Data` and a `Model` of `Latent`s become a log density in pieces (density/), the moves that fit it are planned and run

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 from hiertorch.criticism.check import Check
 from hiertorch.draws.spacing import evenly
+from hiertorch.palette import BLACK, BLUE
 
 SIZE = (6.4, 4.2)
 """Of a figure with one panel, in inches."""
 
-OBSERVED, REPLICATED = "black", "C0"
+OBSERVED, REPLICATED = BLACK, BLUE
 
 
 def responses(check: Check, draws: int, rows: int) -> tuple[np.ndarray, np.ndarray, int]:

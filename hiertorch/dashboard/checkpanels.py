@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hiertorch.dashboard.sheet import AREA, BLACK, BLUE, DASHES, DISC, GREY, LARGEST, LINE, ORANGE, PALE, Sheet, name
+from hiertorch.dashboard.sheet import AREA, DASHES, DISC, LARGEST, LINE, Sheet, name
+from hiertorch.palette import BLACK, BLUE, GREY, ORANGE, PALE
 
 REPLICATIONS, VALUES = 100, 120_000  # of which at most a figure is made
 BARS, CELLS = 30, 128

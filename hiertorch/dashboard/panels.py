@@ -5,24 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hiertorch.dashboard.sheet import (
-    AREA,
-    BLACK,
-    BLUE,
-    CHAINS,
-    DASHES,
-    DISC,
-    GREY,
-    LIGHT,
-    LINE,
-    ORANGE,
-    Sheet,
-    finite,
-    name,
-)
+from hiertorch.dashboard.sheet import AREA, DASHES, DISC, LINE, Sheet, finite, name
 from hiertorch.draws.ranks import ERROR, band, differences
 from hiertorch.draws.spacing import evenly
 from hiertorch.draws.summaries import LIMITS
+from hiertorch.palette import BLACK, BLUE, GREY, LIGHT, ORANGE, SERIES
 from hiertorch.wording import many
 
 RANKED, SORTED = 150, 25_000  # at most so many draws of a chain, and of all, thinned evenly: less dependent, too
@@ -65,8 +52,8 @@ def rank(x: np.ndarray, parameter: str) -> bytes:
     for chain in outside[NAMED : NAMED + INSIDE]:
         sheet.axes.plot(at, lines[chain], color=BLACK, linewidth=1.0)
     for k, chain in enumerate(np.sort(outside[:NAMED])):
-        sheet.axes.plot(at, lines[chain], color=CHAINS[k], linewidth=1.6)
-        sheet.key.append((LINE, CHAINS[k], f"{'' if k else 'chain '}{chains[chain]}"))
+        sheet.axes.plot(at, lines[chain], color=SERIES[k], linewidth=1.6)
+        sheet.key.append((LINE, SERIES[k], f"{'' if k else 'chain '}{chains[chain]}"))
     sheet.axes.set_xlim(0.0, 1.0)
     return sheet.png()
 
@@ -158,14 +145,14 @@ def _scatter(sheet: Sheet, x: np.ndarray, y: np.ndarray, chain: np.ndarray) -> b
     if not len(x):
         return sheet.says("nothing to draw: no draw is finite")
     chains, which = np.unique(chain, return_inverse=True)
-    few = len(chains) <= len(CHAINS)
+    few = len(chains) <= len(SERIES)
     order = np.random.default_rng(0).permutation(len(x))  # or the last chain would hide the others
-    colours = [CHAINS[k] for k in which[order]] if few else BLUE
+    colours = [SERIES[k] for k in which[order]] if few else BLUE
     size, alpha = (16.0, 0.6) if len(x) > 200 else (28.0, 0.75)
     sheet.dots(x[order], y[order], size, colours, alpha)
     names = [f"{'' if k else 'chain '}{each:.0f}" for k, each in enumerate(chains)]
     labels = names if few else [f"{len(chains)} chains"]
-    sheet.key = [(DISC, colour, label) for colour, label in zip(CHAINS, labels, strict=False)]
+    sheet.key = [(DISC, colour, label) for colour, label in zip(SERIES, labels, strict=False)]
     return sheet.png()
 
 

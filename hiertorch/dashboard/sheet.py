@@ -20,6 +20,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import BboxBase, IdentityTransform
 
 from hiertorch.monitors.bar import shortened
+from hiertorch.palette import BLACK, GREY, PALER
 
 SIZE, DPI = (576, 384), 100
 """Pixels of a figure, of which a card in TensorBoard shows every other one; and pixels of an inch, of 72 points."""
@@ -46,12 +47,6 @@ LINE, DASHES, DISC, AREA = (
 
 LARGEST = 1e100
 """What is larger is drawn there: spans must not overflow."""
-
-BLUE, ORANGE, BLACK, GREY, LIGHT, PALE, PALER = (
-    "#0072b2", "#d55e00", "#222222", "#787878", "#dedede", "#bebebe", "#eaeaea"
-)  # fmt: skip
-CHAINS = (BLUE, "#e69f00", "#009e73", "#cc79a7", ORANGE, "#56b4e9", BLACK, "#c8be28")
-"""Colours that colour-blind readers can tell apart (Okabe & Ito 2008); their yellow is darker, to be seen on white."""
 
 
 class Sheet:

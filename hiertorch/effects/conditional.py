@@ -21,6 +21,7 @@ from hiertorch.effects.margins import Estimates, estimated, settings_of
 from hiertorch.effects.means import means, thinned
 from hiertorch.effects.rows import Columns
 from hiertorch.errors import DataError
+from hiertorch.palette import SERIES
 from hiertorch.predict.categories import KIND
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class ConditionalEffects(Estimates):
             lines = pd.api.types.is_numeric_dtype(self.summary[first].dtype) and len(values) > FEW
             for k, (label, part) in enumerate(groups):
                 shift = (k - (len(groups) - 1) / 2) * WIDE / max(1, len(groups))
-                self._draw(axes, part, values, lines, shift, f"C{k}", _text(label) if second else "")
+                self._draw(axes, part, values, lines, shift, SERIES[k % len(SERIES)], _text(label) if second else "")
             if not lines:
                 axes.set_xticks(range(len(values)), [_text(value) for value in values])
                 axes.set_xlim(-0.6, len(values) - 0.4)

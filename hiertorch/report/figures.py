@@ -11,6 +11,7 @@ from torch import Tensor
 from hiertorch.criticism.panels import grid
 from hiertorch.draws.ranks import band, differences
 from hiertorch.draws.spacing import evenly
+from hiertorch.palette import BLUE, GREY, LIGHT, ORANGE, PALE, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ CHAINS, TRACED, RANKED = 8, 400, 150
 MOST, ENDS = 60, 20
 """Groups in a figure of shrinkage; of more, so many of those pooled least and most."""
 
-OWN, POOLED = "#c25b12", "#1f5fa8"
+OWN, POOLED = ORANGE, BLUE
 """Colors of estimates by a group's own rows alone, and of those of the model."""
 
 
@@ -60,7 +61,7 @@ def ranks(draws: Mapping[str, Tensor], odd: Mapping[str, bool]) -> bytes:
 
     def rank(axes: "Axes", x: np.ndarray) -> None:
         points, low, high = band(*x.shape)
-        axes.fill_between(points, low, high, color="#dddddd", linewidth=0)
+        axes.fill_between(points, low, high, color=LIGHT, linewidth=0)
         axes.plot(points, differences(x).T, linewidth=0.8)
 
     return _panels(draws, odd, RANKED, rank)
@@ -72,6 +73,7 @@ def _panels(
     """A panel for each parameter, of some chains and at most so many draws of each."""
     figure, panels = grid(len(draws), 2, 4.6, 2.2)
     for axes, (name, x) in zip(panels, draws.items(), strict=True):
+        axes.set_prop_cycle(color=SERIES)
         draw(axes, x[chosen(x, odd[name]), :: max(1, -(-x.shape[1] // most))].cpu().numpy())
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
@@ -88,7 +90,7 @@ def shrinkage(groups: pd.DataFrame, title: str, centre: float) -> bytes:
     mean, sd = shown["mean"].to_numpy(), shown["sd"].to_numpy()
     own, se = shown["no_pooling"].to_numpy(float), shown["se"].to_numpy(float)
     figure, (axes,) = grid(1, 1, 7.6, 1.1 + 0.2 * (len(shown) + 1))
-    axes.axvline(centre, color="#888888", linewidth=1, linestyle="--", label="mean of all groups")
+    axes.axvline(centre, color=GREY, linewidth=1, linestyle="--", label="mean of all groups")
     axes.hlines(at + 0.17, own - 1.6 * se, own + 1.6 * se, color=OWN, linewidth=0.8, alpha=0.55)
     axes.hlines(at, mean - 1.6 * sd, mean + 1.6 * sd, color=POOLED, linewidth=2.2, alpha=0.8)
     axes.plot(own, at + 0.17, "o", color=OWN, markersize=4, markerfacecolor="white", label="by its own rows alone")
@@ -103,7 +105,7 @@ def shrinkage(groups: pd.DataFrame, title: str, centre: float) -> bytes:
     axes.set_ylim(at[-1] + 0.8, -0.8)
     axes.set_xlabel(title, fontsize=9)
     if split < len(shown):
-        axes.axhline(split, color="#cccccc", linewidth=0.8)
+        axes.axhline(split, color=PALE, linewidth=0.8)
     axes.tick_params(axis="x", labelsize=8)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return png(figure, 120)

@@ -12,7 +12,8 @@ from matplotlib.text import Text
 from scipy import stats
 
 from hiertorch.dashboard import checkpanels, panels, sheet
-from hiertorch.dashboard.sheet import BLACK, BLUE, CHAINS, GREY, ORANGE, PALE, Sheet
+from hiertorch.dashboard.sheet import Sheet
+from hiertorch.palette import BLACK, BLUE, GREY, ORANGE, PALE, SERIES
 
 pytestmark = pytest.mark.filterwarnings("error")
 BODY = "#969696"  # of chains that agree
@@ -144,7 +145,7 @@ def test_numbers_stand_where_matplotlib_has_them(scale):
 def test_chains_that_agree_are_grey(drawn):
     panels.rank(np.random.default_rng(2).normal(size=(6, 400)), "mu")
     assert len(lines(drawn[0], BODY)) == 6 and legend(drawn[0]) == ["99% band"]
-    assert not any(lines(drawn[0], colour) for colour in CHAINS)
+    assert not any(lines(drawn[0], colour) for colour in SERIES)
     assert drawn[0].note == "0 of 6 chains outside"
 
 
@@ -154,7 +155,7 @@ def test_chains_that_stand_apart_are_marked_and_named(drawn):
     x[[7, 41]] += 1.5
     panels.rank(x, "mu")
     assert legend(drawn[0]) == ["99% band", "chain 7", "41"] and drawn[0].note == "2 of 64 chains outside"
-    for colour in CHAINS[:2]:
+    for colour in SERIES[:2]:
         (line,) = lines(drawn[0], colour)
         assert line[:, 1].max() < 0.03 and line[:, 1].min() < -0.3  # high draws: too few low ranks
         assert line[0].tolist() == [0, 0] and line[-1].tolist() == [1, 0]
@@ -238,7 +239,7 @@ def test_draws_have_the_colours_of_their_chains(drawn):
     chain = np.repeat([0, 3, 5], 700)
     x = rng.normal(size=2100) + 10 * chain
     panels.pair(x, rng.normal(size=2100), "mu", "tau", chain)
-    found = [dots(drawn[0], colour)[:, 0] for colour in CHAINS[:3]]
+    found = [dots(drawn[0], colour)[:, 0] for colour in SERIES[:3]]
     assert sum(map(len, found)) == panels.DRAWS and min(map(len, found)) > 300
     assert all(abs(part - 10 * each).max() < 5 for part, each in zip(found, (0, 3, 5), strict=True))
     assert legend(drawn[0]) == ["chain 0", "3", "5"]
