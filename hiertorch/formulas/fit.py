@@ -284,7 +284,10 @@ def _family(given: Family | str, encoding: Encoding) -> Family:
     else:
         family = named(given)
     if trials and "trials" not in family.columns:
-        raise ModelError(f'the formula tells trials, which family={given!r} does not read: take family="binomial".')
+        several = " There are no several responses at once." if encoding.parts.response.startswith("cbind") else ""
+        raise ModelError(
+            f'the formula tells trials, which family={given!r} does not read: take family="binomial".{several}'
+        )
     if se and not (isinstance(family, Gaussian) and family.se):
         raise ModelError(f'the formula tells standard errors, which family={given!r} does not read: take "gaussian".')
     if "rate" in encoding.told and family.link.name != "log":

@@ -1,6 +1,5 @@
 """The model that a formula says, with the latents that users see everywhere."""
 
-import re
 from collections.abc import Callable, Mapping
 from itertools import combinations
 
@@ -29,10 +28,6 @@ from hiertorch.wording import listed
 
 CONCENTRATION = 2.0
 """Of the LKJ prior: 2 keeps a little away from correlations of -1 and 1 (Stan user's guide, section 1.13)."""
-
-
-LKJ = re.compile(r"LKJ\(\s*([\d.]+)\s*\)")
-"""The prior of a correlation matrix, as text, whose size the formula says."""
 
 
 class FormulaModel(Designed):
@@ -175,11 +170,6 @@ class FormulaModel(Designed):
             latent = self.latents[name]
             if latent.plate is not None:
                 raise ModelError(f"the prior of {name!r} is what the formula says: give one of its scales, sigma_....")
-            if match := LKJ.fullmatch(str(given.get(None))):
-                dim = latent.prior.event_shape[0] if isinstance(latent.prior, LKJCholesky) else 0
-                if not dim:
-                    raise ModelError(f"{name!r} is no correlation, and has no prior {match[0]!r}.")
-                given = {None: LKJCholesky(dim, float(match[1]))}
             ascending = getattr(latent.prior, "role", "") == "ordered thresholds"
             if ascending and given.keys() != {None}:
                 raise ModelError(f"{name!r} has one prior for all of its entries, which are in order: give that alone.")

@@ -38,6 +38,7 @@ LATER = {
     "te": "smooth terms",
     "gp": "Gaussian processes",
     "mo": "monotonic effects",
+    "monotonic": "monotonic effects",
     "me": "predictors with measurement error",
     "mi": "missing values as latents",
     "mm": "several memberships",
@@ -57,6 +58,10 @@ LATER = {
     "cor_ar": "autoregressive rows",
     "toep": "Toeplitz covariances",
     "rr": "effects of reduced rank",
+    "Error": "strata of an analysis of variance (write (1 | block))",
+    "frailty": "frailties under that name (write (1 | id))",
+    "cluster": "clusters of standard errors (write (1 | id))",
+    "strata": "strata of hazards (write the column, or (1 | it))",
     "SSlogis": "predictors nonlinear in parameters",
     "Surv": "pairs of time and status (write time | cens(1 - status))",
 }
@@ -68,6 +73,7 @@ INSTEAD = {
     ".": "; name the columns",
     "&": "; for an interaction write a:b or a * b, and for both of two conditions (a > 0) * (b > 0) in I()",
     "%%": "; write np.mod(a, b)",
+    "%*%": "; write I(a * b)",
     "%/%": "; write floor(a / b)",
     "[": "; columns are called by their name alone",
 }
@@ -353,5 +359,5 @@ def _check_known(whole: str, term: str) -> None:
     for name in re.findall(r"([\w.]+)\s*\(", bare(term)):
         if name in LATER:
             raise _wrong(whole, term, f"{name}() is not known here: there are no {LATER[name]} in formulas")
-    if found := re.search(r"%[\w/]*%|&&?|<-|\$|(?<![\w.])\.(?![\w.])", bare(term)):
+    if found := re.search(r"%[\w/*]*%|&&?|<-|\$|(?<![\w.])\.(?![\w.])", bare(term)):
         raise _wrong(whole, term, f"{found.group()!r} is not known here{INSTEAD.get(found.group(), '')}")

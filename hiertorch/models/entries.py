@@ -8,16 +8,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributions
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, LKJCholesky, Normal
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.model.copies import prior_text
 from hiertorch.model.distributions import EntryWise, HalfStudentT
+from hiertorch.model.drawing import broadcasts
 from hiertorch.model.latent import Latent, Values
 from hiertorch.wording import closest, listed
 
 KEY = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<entry>.+)\])?")
+
+LKJ = re.compile(
+    r"\s*LKJ(?:Cholesky\(\s*(?:dim\s*=\s*)?(?P<dim>\d+)\s*,|\()\s*(?:(?:eta|concentration)\s*=\s*)?(?P<c>[\d.]+)\s*\)\s*",
+    re.IGNORECASE,
+)
+"""The prior of correlations as text, LKJ(2), whose size the model says, or LKJCholesky(size, 2)."""
 
 SHRINKING = re.compile(r"\s*(?P<kind>horseshoe|r2d2)\b", re.IGNORECASE)
 """The names of priors that shrink many coefficients together, as text."""
@@ -131,15 +138,67 @@ def with_own(
         given: entry, or None for the whole -> prior.
         text: of its prior, for print.
     """
-    prior = read(name, given[None]) if None in given else latent.prior
+    prior = (_correlations(name, latent, given[None]) or read(name, given[None])) if None in given else latent.prior
+    prior = _of_shape(name, latent, prior)
     own = {k: entry(f"{name}[{latent.axes[0][k]}]", one) for k, one in given.items() if k is not None}
     if not own:
         return prior, ""
-    if isinstance(prior, Distribution) and prior.event_shape:
+    if isinstance(prior, Distribution) and prior.event_shape and not isinstance(prior, Independent):
         raise ModelError(f"{name!r} has one prior for all of its entries: give that alone, priors={{{name!r}: ...}}.")
     text = prior_text(prior) if isinstance(prior, Distribution) else text
     said = ", ".join(f"{prior_text(one)} for {latent.axes[0][k]}" for k, one in own.items())
     return WithEntries(prior, own, len(latent.axes[0])), f"{text}; {said}"
+
+
+def _correlations(name: str, latent: Latent, prior: object) -> Distribution | None:
+    """The prior of a Cholesky factor of correlations, from text; None if it is another prior.
+
+    Raises:
+        ModelError: for a latent that is none, or of another size.
+    """
+    match = LKJ.fullmatch(prior) if isinstance(prior, str) else None
+    if match is None:
+        return None
+    if not isinstance(latent.prior, LKJCholesky):
+        raise ModelError(f"{name!r} is no correlation, and has no prior {prior!r}.")
+    size = latent.prior.event_shape[0]
+    if match["dim"] not in (None, str(size)):
+        raise ModelError(f'{name!r} is of {size} effects, and {prior!r} of {match["dim"]}: write "LKJ({match["c"]})".')
+    return LKJCholesky(size, float(match["c"]))
+
+
+def _of_shape(
+    name: str, latent: Latent, prior: Distribution | Callable[..., Distribution]
+) -> Distribution | Callable[..., Distribution]:
+    """The prior, independent over entries where it is a vector of priors.
+
+    Raises:
+        ModelError: for a distribution of more or fewer entries than the latent has.
+    """
+    if not isinstance(prior, Distribution):
+        return prior
+    own = latent.prior.event_shape if isinstance(latent.prior, Distribution) else ()
+    event = tuple(len(axis) for axis in latent.axes) or tuple(own) or tuple(latent.event)
+    shape = (*prior.batch_shape, *prior.event_shape)
+    if isinstance(latent.prior, LKJCholesky) and tuple(prior.event_shape) != event:
+        raise ModelError(
+            f"{name!r} is the Cholesky factor of correlations of {event[0]} effects, whose prior is text such as "
+            f'"LKJ(2)", or LKJCholesky({event[0]}, 2.0); found {prior_text(prior)}.'
+        )
+    if not broadcasts(shape, event or (1,)):
+        wanted = f"{' x '.join(map(str, event))}" if event else "one"
+        labels = listed(latent.axes[0]) if len(latent.axes) == 1 else ""
+        raise ModelError(
+            f"the prior of {name!r} has {' x '.join(map(str, shape))} entries, and {name!r} has {wanted}"
+            + (
+                f" ({labels}): give one for each, one for all, or one for an entry, {name}[{latent.axes[0][0]}]."
+                if labels
+                else ": give one of that size."
+            )
+        )
+    if not event or prior.event_shape or prior.batch_shape.numel() == 1:
+        return prior
+    return Independent(prior.expand(torch.Size(event)), len(event))
 
 
 def parsed(name: str, text: object) -> Distribution:

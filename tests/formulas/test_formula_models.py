@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from torch.distributions import Gamma, HalfNormal, Normal, StudentT
+from torch.distributions import Gamma, HalfNormal, Independent, Normal, StudentT
 
 import hiertorch as ht
 from hiertorch.formulas.predictors import COMMON
@@ -216,6 +216,45 @@ def test_priors_of_correlations_are_text(frame):
     assert float(model.prior("L_g", model.values({}), data).concentration) == 4.0
     with pytest.raises(ht.ModelError, match="is no correlation"):
         ht.formula("y ~ x + (x | g)", frame, priors={"beta": "LKJ(4)"})
+
+
+@pytest.mark.parametrize(
+    "prior",
+    ["Normal([0, 1], [1, 2])", Normal(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0]))],
+)
+def test_a_vector_of_priors_is_one_for_each_entry(frame, prior):
+    made = [
+        ht.formula("y ~ x + z + (1 | g)", frame, priors={"beta": prior}),
+        (ht.models.VaryingIntercepts("g", ["x", "z"], priors={"beta": prior}), frame_data(frame, ["g"], ["x", "z"])),
+    ]
+    for model, data in made:
+        assert "collapsed" in str(ht.plan(model, data))
+        found = model.prior("beta", model.values({}), data).log_prob(torch.tensor([0.3, -0.7], dtype=torch.float64))
+        np.testing.assert_allclose(found, stats.norm.logpdf([0.3, -0.7], [0, 1], [1, 2]).sum(), rtol=1e-6)
+    model, data = ht.formula("y ~ x + z + (1 | g)", frame, priors={"beta": prior, "beta[z]": "Normal(5, 3)"})
+    found = model.prior("beta", model.values({}), data).log_prob(torch.tensor([0.3, -0.7], dtype=torch.float64))
+    np.testing.assert_allclose(found, stats.norm.logpdf([0.3, -0.7], [0, 5], [1, 3]).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("priors", "sentence"),
+    [
+        ({"beta": "Normal([0, 0, 0], [1, 2, 3])"}, r"has 3 entries, and 'beta' has 2 \(x, z\): give one for each"),
+        ({"beta": Independent(Normal(torch.zeros(3), 1.0), 1)}, r"3 entries, and 'beta' has 2 .* an entry, beta\[x\]"),
+        ({"mu": "Normal([0, 0], [1, 2])"}, "the prior of 'mu' has 2 entries, and 'mu' has one"),
+        ({"L_g": "LKJCholesky(3, 2)"}, r"'L_g' is of 2 effects, and .* of 3: write \"LKJ\(2\)\""),
+        ({"L_g": "Normal(0, 1)"}, r"factor of correlations of 2 effects, .* \"LKJ\(2\)\".* found Normal\(0, 1\)"),
+    ],
+)
+def test_priors_of_another_size_are_refused_at_once(frame, priors, sentence):
+    with pytest.raises(ht.ModelError, match=sentence):
+        ht.formula("y ~ x + z + (x | g)", frame, priors=priors)
+
+
+def test_ready_classes_take_priors_of_correlations_as_text():
+    for text in ("LKJ(4)", "lkj(eta = 4)", "LKJCholesky(2, 4)", "LKJCholesky(dim=2, concentration=4)"):
+        ready = ht.models.CorrelatedEffects("g", ["x"], priors={"L": text})
+        assert float(ready.latents["L"].prior.concentration) == 4.0
 
 
 def test_ready_classes_take_priors_by_entry(frame):
