@@ -69,6 +69,17 @@ def unpainted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("hiertorch.report.figures.png", lambda *_: b"")
 
 
+def write_pupils(folder: Path, schools: int, rows: int, spread: float) -> None:
+    """A table of so many rows in each school, whose levels are so far apart."""
+    rng = np.random.default_rng(0)
+    school = np.repeat([chr(ord("a") + k) for k in range(schools)], rows)
+    hours = rng.normal(size=len(school))
+    level = np.repeat(np.linspace(-spread, spread, schools), rows)
+    score = level + 0.6 * hours + 0.5 * rng.normal(size=len(school))
+    frame = pd.DataFrame({"school": school, "hours": hours, "score": score})
+    frame.to_csv(folder / "pupils.csv", index=False)
+
+
 def script(path: str) -> ModuleType:
     """A file such as `scripts/train.py` as a module."""
     spec = importlib.util.spec_from_file_location(f"{Path(path).stem}_script", ROOT / path)

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "hiertorch"
 ORDER = """errors wording arguments palette randomness runtime | data | model | families | models density
     | advice gaussian moves | draws | predict comparison criticism pooling monitors | effects | run dashboard report
-    | fitting | refits | posterior | sampling | priorgrid formulas | commands | __init__"""
+    | fitting | refits | posterior | sampling | priorgrid formulas | commands | __init__ __main__"""
 PLACE = {district: place for place, between in enumerate(ORDER.split("|")) for district in between.split()}
 DOORS = {  # Data.check and Data.from_parquet, ht.monitors
     "data.table": {"advice.requirements", "data.parquet"},

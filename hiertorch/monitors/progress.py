@@ -49,16 +49,17 @@ class ProgressBar(Monitor):
     Args:
         stream: where to write; standard error if None.
         share: of the run's time that R-hat and ESS may cost before the end.
+        heading: whether priors and notes stand above the bar.
     """
 
     only_looks = True
 
-    def __init__(self, stream: TextIO | None = None, share: float = 0.02) -> None:
+    def __init__(self, stream: TextIO | None = None, share: float = 0.02, *, heading: bool = True) -> None:
         if stream is not None and not callable(getattr(stream, "write", None)):
             raise SamplingError(f"stream is where the bar is written, such as sys.stdout, or None; found {stream!r}.")
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise SamplingError(f"share is the part of a run's time that a look may cost, 0 to 1; found {share!r}.")
-        self.stream, self.share = stream, share
+        self.stream, self.share, self.heading = stream, share, heading
         self._bar: Bar | None = None
 
     def start(self, run: RunInfo) -> None:
@@ -69,7 +70,7 @@ class ProgressBar(Monitor):
         self._seen: Seen | None = None
         self._last: Window | None = None
         stream = self.stream or sys.stderr
-        for text in _heading(run):
+        for text in _heading(run) if self.heading else ():
             lines = textwrap.fill(
                 text, min(WIDTH, columns(stream) or WIDTH), subsequent_indent="  ", break_on_hyphens=False
             )

