@@ -170,24 +170,26 @@ def _fitted(
         past, checkpoint = None, None
         if there is not None:
             past = Past(there.facts["done"], dict(there.facts["seconds"]))
-            every.restore(there.parts(), there.draws, there.facts["interval"], there.facts["made"])
+            every.restore(there.parts, there.draws, there.facts["interval"], there.facts["made"])
             looks.restore(there.facts["looks"], past.done)
             if ranks.first:
                 every.acceptance.restore(there.acceptance, there.facts["example"], data.device)
                 before = Ending(past.done, past.seconds, None)
                 check_density(whole, as_fit(whole, every.store, every.acceptance, before, looks, whole=False))
-        if options.checkpoint is not None and ranks.first:
+        if options.checkpoint is not None:
             folder = Path(options.checkpoint)
-            kept = {} if there is None else {"token": there.facts["token"], "shards": there.shards}
+            if there is None and ranks.first:
+                cleared(folder)
+            token = ranks.each(secrets.token_hex(8))[0] if there is None else there.facts["token"]
             checkpoint = Checkpoint(
-                cleared(folder) if there is None else folder, options.every, facts,
-                partial(_outlined, whole, every, looks), interval=every.store.interval, **kept,
+                folder, options.every, facts, partial(_outlined, whole, every, looks), every, token,
+                [] if there is None else there.shards, every.store.interval,
             )  # fmt: skip
         audience.start(task.info)
         some, readable_ = partial(so_far, task, face), partial(readable, task, every.store)
         ended = run(
             engine, looks, store, acceptance, every, audience, some, readable_, signals,
-            compiled=task.compiled, checkpoint=checkpoint, saving=options.checkpoint is not None, past=past,
+            compiled=task.compiled, checkpoint=checkpoint, past=past,
         )  # fmt: skip
         if not isinstance(ended.cause, AuditError | UnsuitedError):
             try:

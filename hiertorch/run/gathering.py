@@ -8,7 +8,7 @@ Note [Dealt out by their state]
 docs/decisions.md: Chains over processes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -81,11 +81,12 @@ class Gathering:
     Attributes:
         store: draws.
         acceptance: rates.
+        own: draws of this process.
         latest: the state that was asked for last.
     """
 
     def __init__(self, engine: Engine, store: Store, acceptance: Acceptance, every: Store) -> None:
-        self.engine, self.share, self._own, self._made = engine, engine.share, (store, acceptance), store.made
+        self.engine, self.share, self.own, self._rates, self._made = engine, engine.share, store, acceptance, store.made
         self.store = every if self.share.ranks.first and not self.share.alone else store
         self.acceptance = acceptance if self.share.alone else Acceptance(engine.order)
         self.latest: dict[str, Tensor] = {}
@@ -94,7 +95,7 @@ class Gathering:
         """After a window of sweeps: what it has drawn."""
         if self.share.alone:
             return
-        own, acceptance = self._own
+        own, acceptance = self.own, self._rates
         made, before, self._made = own.made, self._made, own.made
         fresh = made // own.interval - before // own.interval
         draws = {name: x[:, own.n_draws - fresh :] for name, x in own.draws().items()}
@@ -116,19 +117,16 @@ class Gathering:
         self.acceptance.take({k: next(found) for k in sums}, {k: next(found).sum() for k in nan}, sweeps)
 
     def restore(
-        self, parts: Iterable[tuple[Mapping[str, Tensor], Tensor]], number: int, interval: int, made: int
+        self,
+        parts: Callable[[range], Iterable[tuple[Mapping[str, Tensor], Tensor]]],
+        number: int,
+        interval: int,
+        made: int,
     ) -> None:
-        """Goes on from stored draws of all chains; see `Store.restore`."""
-        own, share = self._own[0], self.share
-        if share.alone:
-            own.restore(parts, number, interval, made)
-            return
-        kept = list(parts)
-        here = [({name: share.part(x, 0) for name, x in draws.items()}, share.part(density, 0))
-                for draws, density in kept]  # fmt: skip
-        own.restore(here, number, interval, made)
-        if self.store is not own:
-            self.store.restore(kept, number, interval, made)
+        """Goes on from stored draws, which `parts` gives of some chains; see `Store.restore`."""
+        self.own.restore(parts(self.share.own), number, interval, made)
+        if self.store is not self.own:
+            self.store.restore(parts(range(self.share.chains)), number, interval, made)
         self._made = made
 
     def state(self) -> dict[str, Tensor]:

@@ -42,7 +42,6 @@ def run(
     *,
     compiled: bool,
     checkpoint: Checkpoint | None = None,
-    saving: bool = False,
     past: Past | None = None,
 ) -> Ending:
     """Every sweep of a run, window by window: warm-up learns, sampling stores. Nothing is raised: what ended the run
@@ -59,8 +58,7 @@ def run(
         read: gives the stored draws as people get them, to be looked at.
         signals: end the run, wherever its chains are.
         compiled: whether to compile the pass over the rows.
-        checkpoint: is told of every window, and writes at the end what it has been told.
-        saving: whether the first process has one.
+        checkpoint: of this process; is told of every window, and writes at the end what it has been told.
         past: what there was of the run already.
     """
     ranks = engine.share.ranks
@@ -82,7 +80,9 @@ def run(
                 spent = turned - began - seconds["compile"] - seconds["warmup"]
                 looks.after(done, spent, read)
                 seconds["judging"] += time.perf_counter() - turned
-            settled, looks.over = map(bool, ranks.agreed([settled, looks.over]))
+            due = 0 if checkpoint is None else checkpoint.due(over=looks.over)
+            *said, number = ranks.agreed([settled, looks.over, due])
+            settled, looks.over = map(bool, said)
             if settled:
                 looks.warmed(done)
             if done == looks.schedule.warmup or looks.over:
@@ -111,10 +111,10 @@ def run(
                 )
             )
             seconds[phase] += time.perf_counter() - began - sum(seconds.values())
-            if saving and not engine.share.alone:
-                every.state()
             if checkpoint is not None:
-                checkpoint.window(done, every.noted, looks, every.acceptance, every.store, seconds)
+                if not engine.share.alone:
+                    every.state()
+                checkpoint.window(done, looks, seconds, int(number))
         signals.hold()
     except BaseException as error:
         signals.hold()
@@ -122,7 +122,7 @@ def run(
         if not isinstance(cause, AuditError | UnsuitedError):  # after which all go on together
             ranks.leave()
         every.acceptance.window(sampling=done > looks.schedule.warmup)
-    if checkpoint is not None and not isinstance(cause, AuditError | UnsuitedError):
+    if checkpoint is not None and ranks.first and not isinstance(cause, AuditError | UnsuitedError):
         checkpoint.write()
     return Ending(done, seconds, cause)
 

@@ -5,7 +5,9 @@ Note [State and shards]
     the draws up to there; it is replaced in one step. Shards, `draws-000001.safetensors` and so on, are written before
     the state that names them and never changed; where thinning has doubled new shards take the place of all, which
     are deleted once no state names them. So a run that is killed at any time, also while it writes, leaves a state and
-    the draws that belong to it, and at most some shards that nobody names. `model.safetensors` is written once, before
+    the draws that belong to it, and at most some shards that nobody names. Of several processes each writes the draws
+    of its own chains: the shard has a file of each, `draws-000001-1of2.safetensors`, and one state names them all, so
+    that any number of processes goes on. `model.safetensors` is written once, before
     the first state: what model and data are made again from. All have the token of their run, so that no file is taken
     for that of another one.
 
@@ -13,12 +15,14 @@ docs/decisions.md: A run goes on from a window.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from hiertorch.arguments import check_bytes
@@ -27,6 +31,7 @@ from hiertorch.draws.fit import Fit
 from hiertorch.errors import DataError, RunFolderError
 from hiertorch.run.engine import inside
 from hiertorch.run.store import Store
+from hiertorch.runtime.ranks import dealt_out
 from hiertorch.runtime.rooms import Place
 
 Kept = TypeVar("Kept", bound=Fit)
@@ -34,10 +39,13 @@ Kept = TypeVar("Kept", bound=Fit)
 STATE, SOURCE, LOCK = "state.safetensors", "model.safetensors", "lock"
 """Names in the folder."""
 
-SHARD = "draws-{:06d}.safetensors"
+SHARD, PART = "draws-{:06d}.safetensors", "draws-{:06d}-{}of{}.safetensors"
+"""Of the draws of all chains, and of those of one of several processes."""
+
+NAMED = re.compile(r"draws-(\d{6})(?:-([1-9]\d*)of([1-9]\d*))?\.safetensors", re.ASCII)
 
 WRITER = "ht.sample(checkpoint=folder)"
-RUN = archive.Kind("hiertorch run", 1, "a run", WRITER)
+RUN = archive.Kind("hiertorch run", 2, "a run", WRITER)
 DRAWS = archive.Kind("hiertorch draws", 1, "draws of a run", WRITER)
 MADE = archive.Kind("hiertorch model", 1, "model and data of a run", WRITER)
 
@@ -49,27 +57,41 @@ FACTS = (
 
 
 class Shard(NamedTuple):
-    """A file of draws: its name, and how many of each chain it has."""
+    """Draws that follow one another: the name of their file, how many there are of each chain, and the number of
+    processes that have written them; of several each has a file of its own.
+    """
 
     name: str
     draws: int
+    parts: int = 1
 
     @classmethod
-    def of(cls, name: object, draws: object) -> "Shard":
+    def of(cls, name: object, draws: object, parts: object = 1) -> "Shard":
         """From a state; a name of any other form could be a file anywhere.
 
         Raises:
             DataError: for what is none.
         """
-        if not isinstance(name, str) or not isinstance(draws, int) or not number_of(name):
+        counted = isinstance(draws, int) and isinstance(parts, int) and parts > 0
+        if not isinstance(name, str) or not number_of(name) or name != SHARD.format(number_of(name)) or not counted:
             raise DataError(f"a state of a run names {name!r} as a file of its draws, which none has as its name.")
-        return cls(name, draws)
+        return cls(name, draws, parts)  # type: ignore[arg-type]
+
+    @property
+    def files(self) -> list[str]:
+        """Names, in the order of chains."""
+        return [part_name(number_of(self.name), k, self.parts) for k in range(self.parts)]
+
+
+def part_name(number: int, rank: int, parts: int) -> str:
+    """Of the file that a process, counted from 0, writes of a shard."""
+    return SHARD.format(number) if parts == 1 else PART.format(number, rank + 1, parts)
 
 
 def number_of(name: str) -> int:
-    """Of a shard; 0 for any other name."""
-    digits = name.removeprefix("draws-").removesuffix(".safetensors")
-    return int(digits) if len(digits) == 6 and digits.isdecimal() and name == SHARD.format(int(digits)) else 0
+    """Of the shard that a file belongs to; 0 for any other name."""
+    found = NAMED.fullmatch(name)
+    return int(found[1]) if found else 0
 
 
 @dataclass
@@ -99,19 +121,32 @@ class Resumed:
         """Of each chain, that are stored."""
         return sum(shard.draws for shard in self.shards)
 
-    def parts(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    def parts(self, chains: range | None = None) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Draws of one shard after another, `(chains, draws, size, *event)`, and their log densities.
+
+        Args:
+            chains: whose draws are wanted, all if left out; files of others are not opened.
 
         Raises:
             DataError: if a file is damaged or missing, or of another run.
         """
+        wanted = range(self.facts["chains"]) if chains is None else chains
         for shard in self.shards:
-            path = self.folder / shard.name
-            header, tensors = archive.read(path, DRAWS)
-            density = tensors.get("log_density")
-            if header.get("token") != self.facts["token"] or density is None or density.shape[1] != shard.draws:
-                raise DataError(f"{path} belongs to another run, or to another time of this one: it was moved here.")
-            yield inside("draws", tensors), density
+            found = []
+            for name, held in zip(shard.files, dealt_out(self.facts["chains"], shard.parts), strict=True):
+                start, stop = max(wanted.start, held.start), min(wanted.stop, held.stop)
+                if start < stop:
+                    tensors = self._opened(self.folder / name, len(held), shard.draws)
+                    found.append({key: x[start - held.start : stop - held.start] for key, x in tensors.items()})
+            whole = found[0] if len(found) == 1 else {key: torch.cat([x[key] for x in found]) for key in found[0]}
+            yield inside("draws", whole), whole["log_density"]
+
+    def _opened(self, path: Path, chains: int, draws: int) -> dict[str, Tensor]:
+        header, tensors = archive.read(path, DRAWS)
+        density = tensors.get("log_density")
+        if header.get("token") != self.facts["token"] or density is None or density.shape != (chains, draws):
+            raise DataError(f"{path} belongs to another run, or to another time of this one: it was moved here.")
+        return tensors
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
@@ -158,8 +193,12 @@ def read(folder: str | os.PathLike[str]) -> Resumed:
         facts, outline = header["run"], header["posterior"]
         if lacks := set(FACTS.split()) - facts.keys():
             raise KeyError(", ".join(sorted(lacks)))
-        shards = [Shard.of(*pair) for pair in facts["shards"]]
-    except (KeyError, TypeError, AttributeError) as error:
+        shards = [Shard.of(*said) for said in facts["shards"]]
+        if (most := max((shard.parts for shard in shards), default=1)) > facts["chains"]:
+            raise ValueError(f"{most} processes have written draws of {facts['chains']} chains")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path / STATE} is not the state of a run, or that of another version: {error}.") from error
     return Resumed(
         path, facts, (outline, inside("posterior", tensors)), inside("engine", tensors), inside("counts", tensors),

@@ -157,6 +157,11 @@ def started_by_torchrun() -> Iterator[bool]:
         distributed.destroy_process_group()
 
 
+def dealt_out(chains: int, number: int) -> list[range]:
+    """The chains of each of so many processes."""
+    return [range(start, stop) for start, stop in pairwise(chains * k // number for k in range(number + 1))]
+
+
 class Share:
     """The chains of a run that a process has; all of them, where there is one process.
 
@@ -175,9 +180,8 @@ class Share:
                 "fewer processes."
             )
         self.chains, self.ranks = chains, ranks
-        bounds = [chains * k // ranks.number for k in range(ranks.number + 1)]
-        self.sizes = [end - start for start, end in pairwise(bounds)]
-        self.own = range(bounds[ranks.rank], bounds[ranks.rank + 1])
+        dealt = dealt_out(chains, ranks.number)
+        self.sizes, self.own = [len(own) for own in dealt], dealt[ranks.rank]
 
     @property
     def alone(self) -> bool:

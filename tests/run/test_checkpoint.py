@@ -22,8 +22,10 @@ from hiertorch.model.latent import Values
 from hiertorch.models import Crossed, VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
 from hiertorch.posterior import Posterior
+from hiertorch.run import runfolder
 from hiertorch.run.runfolder import DRAWS, LOCK, SOURCE, STATE, Lock
 from hiertorch.run.runfolder import RUN as KIND
+from hiertorch.runtime.ranks import dealt_out
 
 RUN: dict[str, Any] = {"progress": False, "compile": False, "seed": 3}
 
@@ -123,7 +125,7 @@ def test_where_draws_are_thinned_one_file_takes_the_place_of_all(tmp_path: Path)
     assert_same(ht.resume(f"{folder}-3", Few(), data, progress=False, every=0.0), whole)
     assert_same(ht.resume(f"{folder}-4", Few(), data, progress=False, every=0.0), whole)
     content, _ = archive.read(folder / STATE, KIND)
-    shards = [name for name, _ in content["run"]["shards"]]  # type: ignore[index]
+    shards = [name for name, *_ in content["run"]["shards"]]  # type: ignore[index]
     assert {path.name for path in folder.iterdir()} == {STATE, SOURCE, LOCK, *shards}
     assert shards[0] != "draws-000001.safetensors"
     assert "total" in ht.resume(folder, Few(), data, progress=False).draws  # which is derived again
@@ -316,7 +318,36 @@ def test_a_file_of_draws_that_is_damaged_is_named(spoil: Any, there: Path) -> No
             read()
 
 
-@pytest.mark.parametrize("name", ["../draws-000001.safetensors", "/etc/passwd", "draws-1.safetensors", 3])
+def test_draws_of_several_processes_are_one_run(there: Path) -> None:
+    """Each has written the chains that it had; whoever goes on reads its own."""
+    before, whole = runfolder.read(there), Posterior.load(there)
+    chains = before.facts["chains"]
+    header, tensors = archive.read(shard(there), DRAWS)
+    first = shard(there)
+    parts = [first.with_stem(f"{first.stem}-{k}of3") for k in (1, 2, 3)]
+    for path, held in zip(parts, dealt_out(chains, 3), strict=True):
+        part = {name: x[held.start : held.stop] for name, x in tensors.items()}
+        archive.write(path, DRAWS, header, part)
+    first.unlink()
+    state, rest = archive.read(there / STATE, KIND)
+    state["run"]["shards"][0][2] = 3  # type: ignore[index]
+    archive.write(there / STATE, KIND, state, rest)
+    found = Posterior.load(there)
+    assert found.draws and all(torch.equal(found.draws[name], x) for name, x in whole.draws.items())
+    assert torch.equal(found.stats.log_density, whole.stats.log_density)
+    again = runfolder.read(there)
+    for own in (*dealt_out(chains, 2), range(1, 2)):
+        density = torch.cat([density for _, density in again.parts(own)], 1)
+        assert torch.equal(density, whole.stats.log_density[own.start : own.stop])
+    parts[1].unlink()
+    assert next(again.parts(range(1)))[1].shape[0] == 1  # of the first file alone
+    with pytest.raises(DataError, match=r"no file .*2of3"):
+        Posterior.load(there)
+
+
+@pytest.mark.parametrize(
+    "name", ["../draws-000001.safetensors", "draws-000001-1of2.safetensors", "/etc/passwd", "draws-1.safetensors", 3]
+)
 def test_a_state_names_files_of_its_folder_alone(name: object, there: Path) -> None:
     header, tensors = archive.read(there / STATE, KIND)
     header["run"]["shards"] = [[name, 1]]  # type: ignore[index]

@@ -195,7 +195,14 @@ def test_a_run_that_loses_a_process_ends_and_goes_on(name: str, tmp_path: Path) 
     assert nothing is None and "ht.resume" in said
     shutil.copytree(tmp_path / "run", tmp_path / "again")
     whole = facts(sampled(name, 32, draws=LONGER))
-    assert Posterior.load(tmp_path / "run").interrupted
+    parts = {path.name.rpartition("-")[2] for path in (tmp_path / "run").glob("draws-*of2.safetensors")}
+    loaded = Posterior.load(tmp_path / "run")
+    assert loaded.interrupted and loaded.n_draws < LONGER
+    assert bool(parts) == (name == EXACT)  # the other one is killed in warm-up
+    if parts:
+        assert loaded.n_draws and parts == {"1of2.safetensors", "2of2.safetensors"}  # each has written its own
+    for latent, x in loaded.draws.items():
+        torch.testing.assert_close(x, whole["tensors"][latent][:, : loaded.n_draws], rtol=1e-12, atol=1e-12)
     first, _ = together(2, tmp_path / "resumed", resumed, tmp_path / "run", name)
     check(whole, first, exact=name == EXACT)
     check(whole, resumed(tmp_path / "again", name), exact=name == EXACT)
