@@ -1,12 +1,19 @@
 """Processes that run one program side by side, as `torchrun` starts them: what they have in common, and what each has.
 
+Note [Left while somebody is silent]
+    A message that nobody answers can't be called back, and a group that still has one waits for it when it is taken
+    down, half an hour or so. Such a group is never taken down; its connections close with the process.
+
 docs/decisions.md: Chains over processes.
 """
 
+import ctypes
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -14,9 +21,13 @@ import torch
 from torch import Tensor
 
 from hiertorch.errors import SamplingError
+from hiertorch.runtime.heart import Heart
 
 PATIENCE = 1.0
 """Seconds for which a process that has lost another one waits for the signal that may have ended both."""
+
+LISTENS = timedelta(seconds=1)
+"""How long a process waits for others until it asks whether they are there, and whether it is to end itself."""
 
 Found = TypeVar("Found")
 Key = TypeVar("Key")
@@ -33,10 +44,12 @@ class Ranks:
         rank: of this one, from 0 on,
         number: of so many.
         group: of `torch.distributed`, of this run alone; None of a single process.
+        heart: knows whether the others answer.
     """
 
-    def __init__(self, rank: int = 0, number: int = 1, group: Any = None) -> None:
-        self.rank, self.number, self._group = rank, number, group
+    def __init__(self, rank: int = 0, number: int = 1, group: Any = None, heart: Heart | None = None) -> None:
+        self.rank, self.number, self._group, self.heart = rank, number, group, heart
+        self._asking: Any = None  # the last message
         self._cards = False  # whether messages go from card to card; else by the memory of the host
 
     @property
@@ -50,6 +63,11 @@ class Ranks:
 
         if self._group is not None:
             group, self._group = self._group, None
+            if self.heart is not None:
+                self.heart.end()
+            if self._asking is not None and not self._asking.is_completed():
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))  # Note [Left while somebody is silent]
+                return
             distributed.destroy_process_group(group)
 
     def agreed(self, numbers: Sequence[float]) -> list[float]:
@@ -59,18 +77,17 @@ class Ranks:
         from torch import distributed
 
         said = torch.tensor(numbers, dtype=torch.float64, device="cpu")
-        self._asked(lambda: distributed.broadcast(said, 0, group=self._group))
+        self._asked(lambda: distributed.broadcast(said, 0, group=self._group, async_op=True))
         return list(said.tolist())
 
     def each(self, said: Found) -> list[Found]:
         """What every process says, in order."""
         if self.number == 1:
             return [said]
-        from torch import distributed
-
-        found: list[Any] = [None] * self.number
-        self._asked(lambda: distributed.all_gather_object(found, said, group=self._group))
-        return found
+        text = torch.frombuffer(bytearray(pickle.dumps(said)), dtype=torch.uint8)
+        length = torch.tensor([[len(text)]], device="cpu")
+        sizes = [int(x.view(torch.long)) for x in self.parts(length.view(torch.uint8), [1] * self.number)]
+        return [pickle.loads(x.numpy().tobytes()) for x in self.parts(text.unsqueeze(1), sizes)]
 
     def parts(self, own: Tensor, sizes: Sequence[int], *, first: bool = False) -> list[Tensor]:
         """Rows of bytes `(size, bytes)` of every process, in order.
@@ -87,21 +104,24 @@ class Ranks:
         sent[: len(own)] = own
         got = [torch.empty_like(sent) for _ in sizes] if self.first or not first else []
         if first:
-            self._asked(lambda: distributed.gather(sent, got or None, 0, group=self._group))
+            self._asked(lambda: distributed.gather(sent, got or None, 0, self._group, async_op=True))
         else:
-            self._asked(lambda: distributed.all_gather(got, sent, group=self._group))
+            self._asked(lambda: distributed.all_gather(got, sent, self._group, async_op=True))
         return [x[:size].to(own.device) for x, size in zip(got, sizes, strict=bool(got))]
 
-    def _asked(self, message: Callable[[], object]) -> None:
+    def _asked(self, message: Callable[[], Any]) -> None:
         """Sends and gets.
 
         Raises:
-            LostProcessError: if another process is not there.
+            LostProcessError: if another process is not there, or does not answer.
         """
         try:
             if self._group is None:
                 raise RuntimeError("this process has left the run")
-            message()
+            self._asking = message()
+            while not self._answered():
+                if self.heart is not None and (trouble := self.heart.trouble):
+                    raise RuntimeError(trouble)
         except RuntimeError as error:
             time.sleep(PATIENCE)
             raise LostProcessError(
@@ -110,13 +130,28 @@ class Ranks:
                 "or go on by ht.resume from a checkpoint."
             ) from error
 
+    def _answered(self) -> bool:
+        """Whether the message has come and gone, after some waiting."""
+        if self._cards:  # where waiting is a matter of the card's
+            self._asking.wait()
+            return True
+        try:
+            self._asking.wait(LISTENS)
+        except RuntimeError:
+            if not self._asking.is_completed():
+                return False
+            self._asking.wait()  # says what went wrong
+        return True
+
 
 ALONE = Ranks()
 
 
 @contextmanager
-def ranks() -> Iterator[Ranks]:
-    """The processes of the group of `torch.distributed` that is there, if any, for the time of a run."""
+def ranks(*silence: float) -> Iterator[Ranks]:
+    """The processes of the group of `torch.distributed` that is there, if any, for the time of a run; `silence` is said
+    to `Heart`.
+    """
     from torch import distributed
 
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
@@ -127,8 +162,8 @@ def ranks() -> Iterator[Ranks]:
             f"chains are dealt out to processes that can send from memory, and this group has {backend!r}; begin by "
             "torch.distributed.init_process_group('cpu:gloo,cuda:nccl'), or 'gloo' without cards."
         )
-    group = distributed.new_group()
-    found = Ranks(distributed.get_rank(), distributed.get_world_size(), group)
+    group, heart = distributed.new_group(), Heart(distributed.new_group(backend="gloo"), *silence)
+    found = Ranks(distributed.get_rank(), distributed.get_world_size(), group, heart)
     found._cards = "nccl" in backend
     try:
         yield found

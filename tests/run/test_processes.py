@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hiertorch.models import Crossed, VaryingIntercepts
 from hiertorch.monitors import Monitor, Window
 from hiertorch.posterior import Posterior
 from hiertorch.randomness import ChainStreams
-from hiertorch.runtime.ranks import LostProcessError, Ranks, Share
+from hiertorch.runtime.ranks import LostProcessError, Ranks, Share, ranks
 
 LONGER = 150
 """Draws of a run that has several windows."""
@@ -77,8 +78,8 @@ def in_group(rank: int, number: int, folder: Path, work: Callable[..., object], 
         torch.save(f"{type(error).__name__}: {error}", folder / f"{rank}.pt")
 
 
-def together(number: int, folder: Path, work: Callable[..., object], *arguments: Any) -> list[Any]:
-    """What so many processes have found; None of one that was killed."""
+def together(number: int, folder: Path, work: Callable[..., object], *arguments: Any, stops: bool = False) -> list[Any]:
+    """What so many processes have found; None of one that was killed. Whether all but the first one stop."""
     folder.mkdir()
     context = multiprocessing.get_context("spawn")
     processes = [
@@ -86,9 +87,12 @@ def together(number: int, folder: Path, work: Callable[..., object], *arguments:
     ]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(240)
-        assert process.exitcode is not None
+    processes[0].join(240)
+    assert processes[0].exitcode is not None  # also where another one is stopped
+    for process in processes[1:]:
+        process.join(1 if stops else 240)
+        assert (process.exitcode is None) == stops
+        process.kill()
     files = [folder / f"{rank}.pt" for rank in range(number)]
     return [torch.load(path, weights_only=False) if path.is_file() else None for path in files]
 
@@ -206,6 +210,36 @@ def test_a_run_that_loses_a_process_ends_and_goes_on(name: str, tmp_path: Path) 
     first, _ = together(2, tmp_path / "resumed", resumed, tmp_path / "run", name)
     check(whole, first, exact=name == EXACT)
     check(whole, resumed(tmp_path / "again", name), exact=name == EXACT)
+
+
+def answers_late(folder: Path, *, ever: bool) -> str:
+    """What the first process says of a second one that computes for longer than the patience, and of one that is
+    stopped.
+    """
+    with ranks(1.0, 0.1) as both:
+        both.agreed([0.0])
+        if both.first:
+            assert both.each("first") == ["first", "second"]
+            if ever:
+                return "both"
+            with pytest.raises(LostProcessError) as error:
+                both.each("first")
+            return str(error.value)
+        assert both.heart is not None
+        before, x = both.heart.beats, torch.eye(50)
+        while both.heart.beats < before + 15:
+            x = x @ x
+        assert both.each("second") == ["first", "second"]
+        if not ever:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return "both"
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_is_noticed_and_one_that_computes_is_waited_for(tmp_path: Path) -> None:
+    assert together(2, tmp_path / "computes", partial(answers_late, ever=True), tmp_path) == ["both", "both"]
+    said, nothing = together(2, tmp_path / "stopped", partial(answers_late, ever=False), tmp_path, stops=True)
+    assert nothing is None and "process 0 of 2 has lost another process" in said and "no answer for 1 seconds" in said
 
 
 def differing() -> None:
