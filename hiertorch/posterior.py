@@ -28,7 +28,7 @@ from hiertorch.effects.tables import fixef, ranef, varcorr
 from hiertorch.effects.trees import to_arviz
 from hiertorch.model.model import Model
 from hiertorch.pooling.factors import Pooling, pooling
-from hiertorch.predict import keeping
+from hiertorch.predict import exporting, keeping
 from hiertorch.predict.condition import Conditioned, condition
 from hiertorch.predict.predict import Prediction, predict
 from hiertorch.refits.folds import kfold, refit
@@ -289,11 +289,8 @@ class Posterior(Hints, Fit):
         return update(self, frame, **settings)
 
     def report(self, path: str | os.PathLike[str]) -> Path:
-        """Write one HTML file that says what was fitted, whether it can be believed, and what came out; see
-        `hiertorch.report.writing`.
-
-        Raises:
-            RunFolderError: if the file can't be written.
+        """Write one HTML file that says what was fitted, whether it can be believed, and what came out, or raise a
+        RunFolderError if it can't be written; see `hiertorch.report.writing`.
         """
         return write(self, path)
 
@@ -341,9 +338,8 @@ class Posterior(Hints, Fit):
         with `start=` goes on, and model and data, so that what is loaded predicts. Of a formula the file has its text
         and the columns that it reads; of a model of a class, ready or your own, the names of class and module and the
         arguments, where these are numbers, text, lists, tensors, families and distributions, and the data. The format
-        is safetensors, whatever the name of the file; there is no code in it.
-
-        A file that is there is replaced and keeps its mode; a symbolic link is followed.
+        is safetensors, whatever the name of the file; there is no code in it. A file that is there is replaced and
+        keeps its mode; a symbolic link is followed.
 
         Args:
             path: of the file.
@@ -351,10 +347,18 @@ class Posterior(Hints, Fit):
                 groups, scales of priors. What is loaded predicts likewise, and nothing else.
 
         Raises:
-            DataError: if a label or a setting is of a type that the file can't hold, or if there are no draws.
-            RunFolderError: if the file can't be written.
+            DataError, RunFolderError: for labels, settings that a file can't hold, no draws; if it can't be written.
         """
         keeping.save(path, self.drawn(), data=data)
+
+    def export(self, path: str | os.PathLike[str], *, draws: int | None = 1000) -> None:
+        """Write one file from which `hiertorch.deploy` predicts with NumPy, without torch and the rows: `draws` of all
+        chains together, evenly thinned (None takes all), and how rows are read; see `hiertorch.predict.exporting`.
+
+        Raises:
+            ModelError, DataError, RunFolderError: for what a file can't say or hold, and if it can't be written.
+        """
+        exporting.export(path, self.drawn(), draws=draws)
 
     @classmethod
     def load(

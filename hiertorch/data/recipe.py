@@ -14,6 +14,9 @@ class Reader(Protocol):
     def rows(self, frame: pd.DataFrame) -> tuple[Mapping[str, object], Mapping[str, object]]:
         """Name -> column `(rows, *trailing)`, and grouping -> the label of each row's group."""
 
+    def recipes(self) -> Mapping[str, str]:
+        """Name of a column -> how it is made of a frame's, in the little language of `hiertorch.deploy`."""
+
     def y(self, frame: pd.DataFrame) -> object:
         """The response, `(rows,)`."""
 

@@ -5,6 +5,7 @@ from torch.distributions import Beta, Gamma
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
+from hiertorch.families import portable
 from hiertorch.families.family import Family
 from hiertorch.model import continuous
 from hiertorch.model.latent import Latent, Values
@@ -36,6 +37,12 @@ class AsymmetricLaplace(Family):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> continuous.AsymmetricLaplace:
         """Asymmetric Laplace."""
         return continuous.AsymmetricLaplace(eta, v.sigma_y, v.quantile_y if self.quantile is None else self.quantile)
+
+    def exported(self) -> portable.Portable:
+        """Asymmetric Laplace."""
+        return portable.asymmetric_laplace(
+            "eta", "sigma_y", "quantile_y" if self.quantile is None else repr(float(self.quantile))
+        )
 
     def __repr__(self) -> str:
         return f"AsymmetricLaplace({self.quantile})"

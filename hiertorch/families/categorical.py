@@ -7,6 +7,7 @@ from torch import Tensor, distributions
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
+from hiertorch.families import portable
 from hiertorch.families.coded import labels_of, shares
 from hiertorch.families.family import Derivatives, Family, sd
 from hiertorch.families.links import LOGIT
@@ -49,6 +50,11 @@ class Categorical(Family):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.Categorical:
         """Of the category's code."""
         return distributions.Categorical(logits=self.logits(eta))
+
+    def exported(self) -> portable.Portable:
+        """The softmax of all predictors, that of the reference 0."""
+        at = self.categories.index(self.reference)
+        return portable.categories(f"softmax(inserted(eta, {at}))", ordered=False)
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives:
         """1(y = k) - p_k and p_k p_l - 1(k = l) p_k."""

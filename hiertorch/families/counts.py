@@ -1,6 +1,7 @@
 """Counts: those whose variance is their mean, and those whose variance grows with its square."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, distributions
@@ -8,7 +9,7 @@ from torch.distributions import Gamma, LogNormal
 
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
-from hiertorch.families import rowforms
+from hiertorch.families import portable, rowforms
 from hiertorch.families.family import Derivatives, Family, check_column_name, sd, uniform
 from hiertorch.families.links import IDENTITY, LOG, SOFTPLUS, SQRT, Link
 from hiertorch.model.latent import Latent, Values
@@ -52,6 +53,15 @@ class Counts(Family):
             return self.log_mean(eta, data).exp()
         mean = self.link.inverse(eta)
         return mean if self.exposure is None else mean * data[self.exposure]
+
+    def mean_text(self) -> str | None:
+        """The mean in the little language; None for a link that is not the package's."""
+        mean = portable.inverse(self.link)
+        return mean if self.exposure is None or mean is None else f"{portable.column(self.exposure)} * ({mean})"
+
+    def exposed(self, made: portable.Portable) -> portable.Portable:
+        """With what `check_columns` asks of new rows."""
+        return made if self.exposure is None else replace(made, checks=((self.exposure, "positive"),))
 
     def form_of(
         self, kind: type[rowforms.RowForm], data: Data, latents: Mapping[str, str]
@@ -99,6 +109,10 @@ class Poisson(Counts):
         """Poisson."""
         return distributions.Poisson(self.mean_of(eta, data))
 
+    def exported(self) -> portable.Portable | None:
+        """Poisson."""
+        return None if (mean := self.mean_text()) is None else self.exposed(portable.poisson(mean))
+
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
         """y - m and -m, with the log link."""
         if not self.has_default_link:
@@ -139,6 +153,12 @@ class NegativeBinomial(Counts):
             m = self.mean_of(eta, data)
             return distributions.NegativeBinomial(v.phi_y, m / (m + v.phi_y))
         return distributions.NegativeBinomial(v.phi_y, logits=self.log_mean(eta, data) - v.phi_y.log())
+
+    def exported(self) -> portable.Portable | None:
+        """Negative binomial."""
+        if (mean := self.mean_text()) is None:
+            return None
+        return self.exposed(portable.negative_binomial("phi_y", f"{mean} / phi_y"))
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
         """y - (y + phi) q and -(y + phi) q (1 - q) with q = m / (m + phi), with the log link."""
@@ -181,6 +201,10 @@ class Geometric(Counts):
         m = self.mean_of(eta, data)
         return distributions.NegativeBinomial(one, m / (m + 1.0))
 
+    def exported(self) -> portable.Portable | None:
+        """Negative binomial."""
+        return None if (mean := self.mean_text()) is None else self.exposed(portable.negative_binomial("1.0", mean))
+
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor | None:
         """trigamma(1 / (1 / m + 1)), m = exp(eta + spread / 2), as of the negative binomial; by the slope of another
         link.
@@ -209,6 +233,12 @@ class NegativeBinomial1(Counts):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.NegativeBinomial:
         """Negative binomial; torch's total_count is m / phi, and its odds are phi."""
         return distributions.NegativeBinomial(self.mean_of(eta, data) / v.phi_y, logits=v.phi_y.log())
+
+    def exported(self) -> portable.Portable | None:
+        """Negative binomial."""
+        if (mean := self.mean_text()) is None:
+            return None
+        return self.exposed(portable.negative_binomial(f"{mean} / phi_y", "phi_y"))
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor | None:
         """log(1 + (1 + phi_y) / m), m = exp(eta + spread / 2), as if y were lognormal (Nakagawa, Johnson & Schielzeth

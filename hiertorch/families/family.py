@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families.links import IDENTITY, INVERSE, SQRT, Link, chosen, slope
+from hiertorch.families.portable import Portable
 from hiertorch.families.rowforms import FamilyForm
 from hiertorch.model.latent import Latent, Values
 from hiertorch.model.means import centre
@@ -126,6 +127,12 @@ class Family:
 
     def row_form(self, data: Data) -> FamilyForm | None:
         """log p(y_i | eta_i) in one of the forms of `hiertorch.families.rowforms`; None where it has none of them."""
+        return None
+
+    def exported(self) -> Portable | None:
+        """The same in the little language of exported models (`hiertorch.families.portable`); None where it can't say
+        it, and then a model with this family is exported as a program of torch.
+        """
         return None
 
     def mean(self, eta: Tensor, v: Values, data: Data) -> Tensor | None:

@@ -1,12 +1,14 @@
 """Normal rows."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.distributions import Gamma, Normal
 
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
-from hiertorch.families import rowforms
+from hiertorch.families import portable, rowforms
 from hiertorch.families.family import Derivatives, Family, check_column_name, sd, uniform
 from hiertorch.families.links import IDENTITY, INVERSE, LOG, Link, slope
 from hiertorch.model.latent import Latent, Values
@@ -58,6 +60,13 @@ class Gaussian(Family):
         if self.se is None:
             return rowforms.FamilyForm(rowforms.Normal, latents={"scale": "sigma_y"})
         return rowforms.FamilyForm(rowforms.Normal, {"se": data[self.se]})
+
+    def exported(self) -> portable.Portable | None:
+        """Normal."""
+        if (mean := portable.inverse(self.link)) is None:
+            return None
+        made = portable.normal(mean, "sigma_y" if self.se is None else portable.column(self.se))
+        return made if self.se is None else replace(made, checks=((self.se, "positive"),))
 
     def typical_row(self, data: Data) -> dict[str, Tensor]:
         """The root mean square of standard errors, whose square is the mean variance."""

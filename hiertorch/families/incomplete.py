@@ -6,6 +6,7 @@ from torch import Tensor
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
+from hiertorch.families import portable
 from hiertorch.families.around import Around
 from hiertorch.families.counts import Counts
 from hiertorch.families.family import Family, check_column_name
@@ -73,6 +74,10 @@ class Censored(Incomplete):
         upper = None if self.upper is None else data[self.upper]
         return censoring.Censored(self.base.distribution(eta, v, data), data[self.how], upper)
 
+    def exported(self) -> portable.Portable | None:
+        """That of the base: of what would be seen without censoring."""
+        return self.base.exported()
+
     def check_columns(self, data: Data) -> None:
         """Codes are known, and those of two ends have both."""
         super().check_columns(data)
@@ -115,6 +120,10 @@ class Truncated(Incomplete):
         """Of the base, between the ends."""
         low, high = (data[end] if isinstance(end, str) else end for end in (self.low, self.high))
         return censoring.Truncated(self.base.distribution(eta, v, data), low, high)
+
+    def exported(self) -> portable.Portable | None:
+        """The base between the ends."""
+        return None if (base := self.base.exported()) is None else portable.truncated(base, self.low, self.high)
 
     def check_columns(self, data: Data) -> None:
         """Lower ends lie below upper ones."""

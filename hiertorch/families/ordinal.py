@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from hiertorch.data.table import Data
+from hiertorch.families import portable
 from hiertorch.families.coded import labels_of, shares
 from hiertorch.families.family import Family
 from hiertorch.families.links import LOGIT, PROBABILITIES, Link
@@ -36,6 +37,7 @@ class Ordinal(Family):
 
     thresholds = "cuts_y"
     kind: ClassVar[type[ordinals.Ordinal]]
+    said: ClassVar[str] = ""  # in the little language of exported models
     ascending: ClassVar[bool] = False
 
     def __init__(self, categories: int | Sequence[object] | None = None, link: Link | str | None = None) -> None:
@@ -57,6 +59,10 @@ class Ordinal(Family):
         """Of the category."""
         return self.kind(eta, v.cuts_y, self.link.name)
 
+    def exported(self) -> portable.Portable | None:
+        """Probabilities of categories."""
+        return portable.thresholds(self.said, self.link.name) if self.said else None
+
     def statistics(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The share of each category."""
         return shares(self.categories)
@@ -76,7 +82,7 @@ class Cumulative(Ordinal):
 
     name = "cumulative"
     link, links = LOGIT, PROBABILITIES
-    kind, ascending = ordinals.Cumulative, True
+    kind, ascending, said = ordinals.Cumulative, True, "cumulative"
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
         """That of the distribution F, of the continuous number around eta."""
@@ -93,7 +99,7 @@ class StoppingRatio(Ordinal):
 
     name = "sratio"
     link, links = LOGIT, PROBABILITIES
-    kind = ordinals.StoppingRatio
+    kind, said = ordinals.StoppingRatio, "stopping"
 
 
 class AdjacentCategories(Ordinal):
@@ -106,4 +112,4 @@ class AdjacentCategories(Ordinal):
 
     name = "acat"
     link, links = LOGIT, (LOGIT,)
-    kind = ordinals.AdjacentCategories
+    kind, said = ordinals.AdjacentCategories, "adjacent"

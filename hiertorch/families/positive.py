@@ -7,6 +7,7 @@ from torch import Tensor, distributions
 from torch.distributions import LogNormal
 
 from hiertorch.data.table import Data
+from hiertorch.families import portable
 from hiertorch.families.family import Derivatives, Family, sd
 from hiertorch.families.links import IDENTITY, INVERSE, LOG, SOFTPLUS, Link
 from hiertorch.model import continuous
@@ -69,6 +70,10 @@ class Gamma(Positive):
         over = (-eta).exp() if self.link == LOG else self.link.inverse(eta).reciprocal()  # 1 / m
         return PositiveGamma(v.shape_y, v.shape_y * over)
 
+    def exported(self) -> portable.Portable | None:
+        """Gamma."""
+        return None if (mean := portable.inverse(self.link)) is None else portable.gamma("shape_y", mean)
+
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
         """shape (y / m - 1) and -shape y / m, with the log link."""
         if not self.has_default_link:
@@ -94,6 +99,10 @@ class Exponential(Positive):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> distributions.Exponential:
         """Exponential."""
         return distributions.Exponential((-eta).exp() if self.link == LOG else self.link.inverse(eta).reciprocal())
+
+    def exported(self) -> portable.Portable | None:
+        """Exponential."""
+        return None if (mean := portable.inverse(self.link)) is None else portable.exponential(mean)
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
         """y / m - 1 and -y / m, with the log link."""
@@ -126,6 +135,10 @@ class Weibull(Positive):
         scale = (eta - over).exp() if self.link == LOG else self.link.inverse(eta) * (-over).exp()
         return distributions.Weibull(scale, v.shape_y)
 
+    def exported(self) -> portable.Portable | None:
+        """Weibull."""
+        return None if (mean := portable.inverse(self.link)) is None else portable.weibull("shape_y", mean)
+
     def log_variance(self, eta: Tensor, v: Values) -> Tensor:
         """pi^2 / (6 shape_y^2), since log y is a Gumbel number over shape_y."""
         return math.pi**2 / 6.0 / v.shape_y.square()
@@ -149,6 +162,10 @@ class InverseGaussian(Positive):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> continuous.InverseGaussian:
         """Inverse Gaussian."""
         return continuous.InverseGaussian(self.link.inverse(eta), v.shape_y)
+
+    def exported(self) -> portable.Portable | None:
+        """Inverse Gaussian."""
+        return None if (mean := portable.inverse(self.link)) is None else portable.inverse_gaussian(mean, "shape_y")
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor | None:
         """log(1 + Var(y) / m^2) with the log link, as if y were lognormal, m = exp(eta + spread / 2) the mean over

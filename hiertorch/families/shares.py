@@ -3,6 +3,7 @@
 from torch import Tensor, distributions
 
 from hiertorch.data.table import Data
+from hiertorch.families import portable
 from hiertorch.families.successes import Successes
 from hiertorch.model.continuous import OpenBeta
 from hiertorch.model.latent import Latent, Values
@@ -33,3 +34,8 @@ class Beta(Successes):
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor | None:
         """Of y, by the slope of the link: shares are no outcomes of a latent one."""
         return self.variance_by_slope(eta, v, data)
+
+    def exported(self) -> portable.Portable:
+        """Beta."""
+        mean, rest = portable.probabilities(self.link)
+        return portable.beta(mean, rest, "phi_y")

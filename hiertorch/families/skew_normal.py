@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.distributions import Gamma, Normal
 
 from hiertorch.data.table import Data
+from hiertorch.families import portable
 from hiertorch.families.family import Family
 from hiertorch.model import continuous
 from hiertorch.model.latent import Latent, Values
@@ -24,3 +25,7 @@ class SkewNormal(Family):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> continuous.SkewNormal:
         """Skew normal."""
         return continuous.SkewNormal(eta, v.sigma_y, v.alpha_y)
+
+    def exported(self) -> portable.Portable:
+        """Skew normal."""
+        return portable.skew_normal("eta", "sigma_y", "alpha_y")

@@ -1,13 +1,14 @@
 """Successes of trials: rows of 0 and 1, and rows whose trials a column counts."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, distributions
 
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
-from hiertorch.families import rowforms
+from hiertorch.families import portable, rowforms
 from hiertorch.families.family import Derivatives, Family, check_column_name, sd
 from hiertorch.families.links import CLOGLOG, LOGIT, PROBABILITIES, Link
 from hiertorch.model import continuous
@@ -76,6 +77,10 @@ class Bernoulli(Successes):
         """Bernoulli."""
         return distributions.Bernoulli(logits=self.log_odds(eta))
 
+    def exported(self) -> portable.Portable:
+        """One trial."""
+        return portable.binomial("1", portable.probabilities(self.link)[0])
+
     def row_form(self, data: Data) -> rowforms.FamilyForm | None:
         """Of 0 and 1, with the logit."""
         return rowforms.FamilyForm(rowforms.Bernoulli) if self.has_default_link else None
@@ -103,6 +108,10 @@ class Trials(Successes):
     def typical_row(self, data: Data) -> dict[str, Tensor]:
         """One trial: shares of variance are those of its success."""
         return {self.trials: data.y.new_ones(())}
+
+    def of_trials(self, made: portable.Portable) -> portable.Portable:
+        """With what `check_columns` asks of new rows."""
+        return replace(made, checks=((self.trials, "whole"),))
 
     def check_columns(self, data: Data) -> None:
         """Trials are whole and not negative, and successes among them."""
@@ -133,6 +142,10 @@ class Binomial(Trials):
         """Binomial."""
         return distributions.Binomial(data[self.trials], logits=self.log_odds(eta))
 
+    def exported(self) -> portable.Portable:
+        """Binomial."""
+        return self.of_trials(portable.binomial(portable.column(self.trials), portable.probabilities(self.link)[0]))
+
     def row_form(self, data: Data) -> rowforms.FamilyForm | None:
         """Successes of trials, with the logit."""
         return rowforms.FamilyForm(rowforms.Binomial, {"trials": data[self.trials]}) if self.has_default_link else None
@@ -157,6 +170,11 @@ class BetaBinomial(Trials):
         """Beta-binomial."""
         odds = self.log_odds(eta)
         return continuous.BetaBinomial(data[self.trials], v.phi_y * odds.sigmoid(), v.phi_y * (-odds).sigmoid())
+
+    def exported(self) -> portable.Portable:
+        """Beta-binomial."""
+        mean, rest = portable.probabilities(self.link)
+        return self.of_trials(portable.beta_binomial(portable.column(self.trials), mean, rest, "phi_y"))
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> None:
         """Left to autograd."""

@@ -7,6 +7,7 @@ from torch import Tensor, distributions
 from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
+from hiertorch.families import portable
 from hiertorch.families.around import Around
 from hiertorch.families.family import Family
 from hiertorch.model import zeros
@@ -78,6 +79,10 @@ class ZeroInflated(MoreZeros):
         """Of the base, with more zeros."""
         return zeros.ZeroInflated(self.base.distribution(eta, v, data), v.zi_y)
 
+    def exported(self) -> portable.Portable | None:
+        """Around that of the base."""
+        return None if (base := self.base.exported()) is None else portable.zero_inflated(base)
+
 
 class Hurdle(MoreZeros):
     """y_i = 0 with probability hu_y, else y_i > 0 as in the base given that it is above 0. hu_y ~ Beta(1, 1).
@@ -92,6 +97,10 @@ class Hurdle(MoreZeros):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> zeros.Hurdle:
         """Zeros apart from what is above."""
         return zeros.Hurdle(self.base.distribution(eta, v, data), v.hu_y)
+
+    def exported(self) -> portable.Portable | None:
+        """Around that of the base."""
+        return None if (base := self.base.exported()) is None else portable.hurdle(base)
 
     def unit_of_sizes(self, y: Tensor, data: Data) -> Tensor:
         """Likewise."""
@@ -117,6 +126,10 @@ class ZeroOneInflated(MoreZeros):
     def distribution(self, eta: Tensor, v: Values, data: Data) -> Distribution:
         """Zeros and ones apart from what lies between."""
         return zeros.ZeroOneInflated(self.base.distribution(eta, v, data), v.zoi_y, v.coi_y)
+
+    def exported(self) -> portable.Portable | None:
+        """Around that of the base."""
+        return None if (base := self.base.exported()) is None else portable.zero_one_inflated(base)
 
     def unit_of_sizes(self, y: Tensor, data: Data) -> Tensor:
         """Likewise."""

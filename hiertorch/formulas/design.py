@@ -131,6 +131,14 @@ class Encoding:
         columns |= self.cuts.rows(frame)
         return columns, {effects.plate: effects.groups(frame) for effects in self.effects}
 
+    def recipes(self) -> dict[str, str]:
+        """The columns that predictions read, in the little language of exported models."""
+        found = {name: text for one in (*self.predictors, *self.effects) for name, text in one.recipes().items()}
+        if self._counts is not None:
+            found["trials"] = self._counts[1].recipes()[0]
+        found |= {name: self._told[name].recipes()[0] for name in ("trials", "se") if name in self._told}
+        return found | self.cuts.recipes()
+
     def weights(self, frame: pd.DataFrame) -> np.ndarray | None:
         """The weights of any rows, `(rows,)`, if the formula tells them."""
         return self._told["weights"].at(frame)[:, 0] if "weights" in self._told else None

@@ -50,7 +50,9 @@ class Matrix:
 
         self.text, self._shown = text, shown
         self._levels: dict[str, pd.Index] = {}  # of columns of categories
-        for name in sorted(names_in(text) & {*frame.columns}):
+        read = names_in(text) & {*frame.columns}
+        self._numeric = frozenset(name for name in read if is_numeric_dtype(frame[name].dtype))
+        for name in sorted(read):
             kind = frame[name].dtype
             if not is_numeric_dtype(kind):
                 self._levels[name] = _levels(frame[name])
@@ -109,6 +111,16 @@ class Matrix:
             part.levels = told["levels"]
             part.contrast_matrix = coded(part.levels)
         self.labels = self._labels()
+
+    def recipes(self) -> list[str]:
+        """The columns but that of the intercept in the little language of exported models, a text for each term.
+
+        Raises:
+            ModelError: for a term that the language can't say.
+        """
+        from hiertorch.formulas.recipes import recipes  # few models are exported
+
+        return recipes(() if self._made is None else self._made.terms.values(), self._numeric, {*self._levels})
 
     def _labels(self) -> list[str]:
         terms = () if self._made is None else self._made.terms.values()
@@ -218,6 +230,10 @@ class Constant(Matrix):
     def at(self, frame: pd.DataFrame) -> np.ndarray:
         """The number in all rows, `(rows, 1)`."""
         return self._of(len(frame))
+
+    def recipes(self) -> list[str]:
+        """The number."""
+        return [repr(float(self.number))]
 
 
 def _levels(column: pd.Series) -> pd.Index:

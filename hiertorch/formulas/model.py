@@ -13,6 +13,7 @@ from hiertorch.families import Family
 from hiertorch.formulas.coefficients import Shrunk, own_entries
 from hiertorch.formulas.design import Encoding
 from hiertorch.formulas.encoding import INTERCEPT
+from hiertorch.formulas.exporting import exported
 from hiertorch.formulas.predictors import Effects, Predictor, latent_of, root_of
 from hiertorch.formulas.priors import Following, Unit
 from hiertorch.formulas.shrinkage import Scope, Shrinkage, shrinkage_of
@@ -22,12 +23,16 @@ from hiertorch.model.intervals import bounds
 from hiertorch.model.latent import Derived, Latent, Values
 from hiertorch.model.ordering import Ordered
 from hiertorch.models.autoscale import Autoscaled
-from hiertorch.models.design import Design, Designed
+from hiertorch.models.design import Design, Designed, Exported
 from hiertorch.models.entries import taken_apart, with_own
 from hiertorch.wording import listed
 
 CONCENTRATION = 2.0
 """Of the LKJ prior: 2 keeps a little away from correlations of -1 and 1 (Stan user's guide, section 1.13)."""
+
+
+INVERSES: dict[Callable[..., Tensor], str] = {torch.exp: "exp({})", torch.sigmoid: "expit({})", torch.positive: "{}"}
+"""Of a parameter's predictor, in the little language of exported models."""
 
 
 class FormulaModel(Designed):
@@ -215,6 +220,10 @@ class FormulaModel(Designed):
         if self._thresholds:
             made[self._thresholds.name] = self._thresholds(v, data)
         return _Rows(v, made) if made else v
+
+    def exported(self, data: Data) -> Exported:
+        """See `Designed.exported`."""
+        return exported(self.encoding, self.family, {name: INVERSES[one] for name, one in self.inverses.items()})
 
     def design(self) -> Design:
         """The family and the offset of its predictor, if it has one alone; predictors are columns of designs."""

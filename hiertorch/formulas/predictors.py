@@ -92,6 +92,11 @@ class Effects:
         """Designs of rows, `(rows, K)`."""
         return np.concatenate([block.matrix.at(frame) for block in self.blocks], 1)
 
+    def recipes(self) -> dict[str, str]:
+        """The column of designs in the little language of exported models."""
+        parts = [text for block in self.blocks for text in _whole(block.matrix)]
+        return {self.column: f"columns({', '.join(parts)})"}
+
     def groups(self, frame: pd.DataFrame) -> pd.Series | pd.Index:
         """The label of each row's group; of several columns "a:b"."""
         if lost := [name for name in self.columns if name not in frame.columns]:
@@ -160,6 +165,15 @@ class Predictor:
         """Column of categories -> the level that has no indicator, where one has none."""
         return self._common.references
 
+    def recipes(self) -> dict[str, str]:
+        """Columns in the little language of exported models."""
+        found = {}
+        if self.column is not None:
+            found[self.column] = f"columns({', '.join(self._common.recipes())})"
+        if self.offset is not None:
+            found[self.offset] = " + ".join(text for matrix in self._offsets for text in matrix.recipes())
+        return found
+
     def rows(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
         """Columns of any frame."""
         found = {}
@@ -204,6 +218,11 @@ def effects_of(terms: Mapping[str, Terms], frame: pd.DataFrame, functions: Mappi
             raise ModelError(f"effects of two groupings or predictors would both be called {name!r}: rename a column.")
         made.append(effects)
     return made
+
+
+def _whole(matrix: Matrix) -> list[str]:
+    """The recipes of a matrix, that of its intercept, which is its first column, included."""
+    return [*(["1.0"] if INTERCEPT in matrix.labels else []), *matrix.recipes()]
 
 
 def single(what: str, text: str, frame: pd.DataFrame, functions: Mapping[str, object]) -> Matrix:

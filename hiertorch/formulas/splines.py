@@ -54,6 +54,10 @@ class Spline:
         number = len(self.knots) - self.degree - 1
         return np.asarray(Piecewise(self.knots, np.eye(number), self.degree, extrapolate=True)(x, nu=derivative))
 
+    def columns(self, x: np.ndarray, derivative: int) -> np.ndarray:
+        """Derivatives of the columns between the ends, `(rows, columns)`."""
+        return self.basis(x, derivative)[:, 0 if self.intercept else 1 :]
+
 
 class BSpline(Spline):
     """bs(x, df, knots, degree, intercept): df columns, df - degree inner knots; without an intercept the first B-spline
@@ -76,7 +80,7 @@ class BSpline(Spline):
         if self.knots is None:
             self.degree, self.intercept = degree, bool(intercept)
             self.learn(values, df, knots, ends)
-        return self.basis(values, 0)[:, 0 if self.intercept else 1 :]
+        return self.columns(values, 0)
 
 
 class NaturalSpline(Spline):
@@ -99,9 +103,12 @@ class NaturalSpline(Spline):
             self.intercept = bool(intercept)
             self.learn(values, df, knots, ends)
         assert self.knots is not None
-        low, high, first = self.knots[0], self.knots[-1], 0 if self.intercept else 1
-        inside = np.clip(values, low, high)
-        found = self.basis(inside, 0) + (values - inside)[:, None] * self.basis(inside, 1)
-        curvature = self.basis(np.array([low, high]), 2)[:, first:]
+        inside = np.clip(values, self.knots[0], self.knots[-1])
+        return self.columns(inside, 0) + (values - inside)[:, None] * self.columns(inside, 1)
+
+    def columns(self, x: np.ndarray, derivative: int) -> np.ndarray:
+        """Those of B-splines that have no curvature at the ends."""
+        assert self.knots is not None
+        curvature = super().columns(self.knots[[0, -1]], 2)
         whole, _ = np.linalg.qr(curvature.T, mode="complete")
-        return found[:, first:] @ whole[:, 2:]
+        return super().columns(x, derivative) @ whole[:, 2:]

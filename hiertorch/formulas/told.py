@@ -85,6 +85,10 @@ class Cuts:
             upper = self._upper_of(frame, codes == INTERVAL)
         return found | {CODES: codes} | ({UPPER: upper} if UPPER in self.told else {})
 
+    def recipes(self) -> dict[str, str]:
+        """Ends of truncated rows in the little language of exported models; others are not needed to predict."""
+        return {name: matrix.recipes()[0] for name, matrix in self._ends.items()}
+
     def _codes_of(self, frame: pd.DataFrame) -> np.ndarray:
         text = self.told[CODES]
         if self._codes is not None:

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from hiertorch.data.table import Data
+from hiertorch.families.portable import latent
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.regression import Regression
 
@@ -23,6 +24,10 @@ class CompletePooling(Regression):
         """Coefficients by predictor."""
         self.shape("beta", self.predictors)
         self.eta_text = self.terms("alpha", beta=self.predictors)
+
+    def eta_exported(self) -> str:
+        """alpha + x_i' beta."""
+        return latent("alpha") + self.shared_exported()
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha + x_i' beta."""

@@ -43,6 +43,35 @@ class Design:
     encoded: bool = False
 
 
+@dataclass(frozen=True)
+class Population:
+    """e_j = mean_j + scale * (root z_j), z_j standard normal: the prior of a grouping's effects, in the little language
+    of exported models (`hiertorch.families.portable`), evaluated at one row of each group.
+
+    Attributes:
+        mean: `(draws, groups)`, or `(draws, groups, K)` of vectors of K effects.
+        scale: likewise.
+        root: of correlations, `(draws, 1, K, K)`; None where effects are independent.
+    """
+
+    mean: str
+    scale: str
+    root: str | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A linear predictor, and what stands around it, in the little language.
+
+    Attributes:
+        lets: name -> text, in this order: "eta" with its offset, and latents of the rows that are not read as they are.
+        populations: latent that varies over groups -> its prior.
+    """
+
+    lets: Mapping[str, str]
+    populations: Mapping[str, Population] = field(default_factory=dict)
+
+
 class Designed(Model):
     """A model that says which columns it reads.
 
@@ -74,6 +103,12 @@ class Designed(Model):
     def check_columns(self, data: Data) -> None:
         """See `Model.check_columns`: what the family asks for."""
         self.design().family.check_columns(data)
+
+    def exported(self, data: Data) -> Exported | None:
+        """`linear_predictor` and the priors of effects in the little language of exported models; None where they are
+        not said, and then the model is exported as a program of torch.
+        """
+        return None
 
     def linear_predictor(self, v: Values, data: Data) -> Tensor | None:
         """eta with its offset, which broadcasts to `(chains, rows)`; None if the model does not tell it apart."""

@@ -6,8 +6,9 @@ from torch.distributions import Distribution, Gamma, Normal
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Gaussian
+from hiertorch.families.portable import codes, latent
 from hiertorch.model.latent import Latent, Values
-from hiertorch.models.design import Design, Designed
+from hiertorch.models.design import Design, Designed, Exported, Population
 
 
 class EightSchools(Designed):
@@ -40,6 +41,11 @@ class EightSchools(Designed):
     def linear_predictor(self, v: Values, data: Data) -> Tensor:
         """theta_j."""
         return v.theta[:, data[self.plate]]
+
+    def exported(self, data: Data) -> Exported:
+        """theta_j."""
+        eta = f"at({latent('theta')}, {codes(self.plate)})"
+        return Exported({"eta": eta}, {"theta": Population(latent("mu"), latent("tau"))})
 
     def design(self) -> Design:
         """Known standard errors."""

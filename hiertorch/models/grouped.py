@@ -9,6 +9,7 @@ from torch import Tensor
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
+from hiertorch.families.portable import codes, column, latent
 from hiertorch.model.latent import Values
 from hiertorch.models.design import Design
 from hiertorch.models.regression import Regression, column_names, predictor
@@ -78,6 +79,11 @@ class Grouped(Regression):
     def by_slope(self, coefficients: Tensor, data: Data) -> Tensor | float:
         """sum_k b_jk x_ik over the varying predictors, from coefficients of each row `(chains, rows, K)`."""
         return sum((coefficients[..., k] * predictor(data, name) for k, name in enumerate(self.varying)), start=0.0)
+
+    def slopes_exported(self, name: str, first: int = 0) -> str:
+        """`by_slope` of a latent's entries from `first` on, in the little language."""
+        own = f"at({latent(name)}, {codes(self.plate)})"
+        return "".join(f" + entry({own}, {first + k}) * {column(x)}" for k, x in enumerate(self.varying))
 
     def mean_text(self, mean: str) -> str:
         """A mean of effects with its group-level predictors, for print."""

@@ -11,7 +11,9 @@ from torch.distributions import Distribution, Gamma, Independent, LKJCholesky, M
 from hiertorch.arguments import check_choice
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
+from hiertorch.families.portable import codes, dotted, latent
 from hiertorch.model.latent import Derived, Latent, Values
+from hiertorch.models.design import Population
 from hiertorch.models.grouped import Grouped
 
 CONCENTRATION = 2.0
@@ -51,6 +53,14 @@ class VaryingSlopes(Grouped):
     def slopes(self, v: Values, data: Data) -> Distribution:
         """Prior of beta, `(chains, groups)` of vectors `(K,)`."""
         return Independent(Normal(v.mu_beta + self.by_group(v, data), v.sigma_beta), 1)
+
+    def eta_exported(self) -> str:
+        """alpha + x_ij' beta_j."""
+        return latent("alpha") + self.shared_exported("beta_shared", self.common) + self.slopes_exported("beta")
+
+    def populations(self, data: Data) -> dict[str, Population]:
+        """Of beta."""
+        return {"beta": Population(latent("mu_beta") + dotted("gamma", self.group_predictors), latent("sigma_beta"))}
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha + x_ij' beta_j."""
@@ -102,6 +112,21 @@ class MixedEffects(Grouped):
     def slopes(self, v: Values, data: Data) -> Distribution:
         """Prior of beta, `(chains, groups)` of vectors `(K,)`."""
         return Independent(Normal(v.mu_beta + self.by_group(v, data, slice(1, None)), v.sigma_beta), 1)
+
+    def eta_exported(self) -> str:
+        """alpha_j + x_ij' beta_j."""
+        alpha = f"at({latent('alpha')}, {codes(self.plate)})"
+        return alpha + self.shared_exported("beta_shared", self.common) + self.slopes_exported("beta")
+
+    def populations(self, data: Data) -> dict[str, Population]:
+        """Of alpha and beta."""
+        more = dotted("gamma", self.group_predictors)
+        alpha = latent("mu_alpha") + (f" + entry({more[3:]}, 0)" if more else "")
+        beta = latent("mu_beta") + (f" + rest({more[3:]}, 1)" if more else "")
+        return {
+            "alpha": Population(alpha, latent("sigma_alpha")),
+            "beta": Population(beta, latent("sigma_beta")),
+        }
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha_j + x_ij' beta_j."""
@@ -172,6 +197,17 @@ class CorrelatedEffects(MixedEffects):
             rows = [one, zero, v.rho, (1.0 - v.rho.square()).sqrt()]
             root = torch.stack(rows, -1).unflatten(-1, (2, 2))
         return MultivariateNormal(mean, scale_tril=scale.unsqueeze(-1) * root)
+
+    def eta_exported(self) -> str:
+        """(1, x_ij)' e_j."""
+        alpha = f"entry(at({latent('effects')}, {codes(self.plate)}), 0)"
+        return alpha + self.shared_exported("beta_shared", self.common) + self.slopes_exported("effects", 1)
+
+    def populations(self, data: Data) -> dict[str, Population]:
+        """Of the vectors of effects."""
+        mean, scale = (f"joined({latent(f'{one}_alpha')}, {latent(f'{one}_beta')})" for one in ("mu", "sigma"))
+        root = latent("L") if self.correlation == "lkj" else f"pair({latent('rho')})"
+        return {"effects": Population(mean + dotted("gamma", self.group_predictors), scale, root)}
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """(1, x_ij)' e_j."""

@@ -11,8 +11,9 @@ from torch.distributions import Distribution, Gamma, Independent, Normal
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family
+from hiertorch.families.portable import codes, dotted, latent
 from hiertorch.model.latent import Latent, Values
-from hiertorch.models.design import Design
+from hiertorch.models.design import Design, Population
 from hiertorch.models.regression import Regression, column_names
 
 
@@ -84,6 +85,21 @@ class Nested(Regression):
         at = self.plates.index(plate)
         return f"alpha_{self.plates[at - 1]}" if at else "mu"
 
+    def eta_exported(self) -> str:
+        """alpha of the finest group + x_i' beta."""
+        return level(self.plates[-1]) + self.shared_exported()
+
+    def populations(self, data: Data) -> dict[str, Population]:
+        """Of the effects of each grouping."""
+        return {f"alpha_{plate}": self._population(plate) for plate in self.plates}
+
+    def _population(self, plate: str) -> Population:
+        around = self.around(plate)
+        parent = None if around is None else around.removeprefix("alpha_")
+        mean = "0.0" if parent is None else latent("mu") if parent == around else level(parent)
+        more = dotted(f"gamma_{plate}", self.group_predictors.get(plate, ()))
+        return Population(mean + more, latent(f"sigma_{plate}"))
+
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha of the finest group + x_i' beta."""
         finest = self.plates[-1]
@@ -115,10 +131,19 @@ class Crossed(Nested):
         """Nothing: mu stands in eta."""
         return None
 
+    def eta_exported(self) -> str:
+        """mu + effects + x_i' beta."""
+        return " + ".join([latent("mu"), *map(level, self.plates)]) + self.shared_exported()
+
     def eta(self, v: Values, data: Data) -> Tensor:
         """mu + effects + x_i' beta."""
         effects = [v[f"alpha_{plate}"][:, data[plate]] for plate in self.plates]
         return sum(effects, start=v.mu) + self.shared(v, data)
+
+
+def level(plate: str) -> str:
+    """alpha_p of each row's group, in the little language of exported models."""
+    return f"at({latent(f'alpha_{plate}')}, {codes(plate)})"
 
 
 def _level(plate: str, around: str | None, columns: tuple[str, ...], v: Values, data: Data) -> Distribution:

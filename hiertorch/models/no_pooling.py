@@ -5,6 +5,7 @@ from torch.distributions import Normal
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
+from hiertorch.families.portable import codes, latent
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.grouped import Grouped
 
@@ -37,6 +38,11 @@ class NoPooling(Grouped):
         self.shape("beta_shared", self.common)
         slopes = {f"beta[{self.plate}]": self.varying, "beta_shared": self.common}
         self.eta_text = self.terms(f"alpha[{self.plate}]", **slopes)
+
+    def eta_exported(self) -> str:
+        """alpha_j + x_ij' beta_j."""
+        shared = self.shared_exported("beta_shared", self.common)
+        return f"at({latent('alpha')}, {codes(self.plate)})" + shared + self.slopes_exported("beta")
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha_j + x_ij' beta_j."""

@@ -9,9 +9,10 @@ from torch.distributions import Distribution
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
 from hiertorch.families import Family, Gaussian, NegativeBinomial, StudentT, named
+from hiertorch.families.portable import column, dotted
 from hiertorch.model.latent import Latent, Values
 from hiertorch.models.autoscale import autoscaled
-from hiertorch.models.design import Design, Designed
+from hiertorch.models.design import Design, Designed, Exported, Population
 from hiertorch.models.entries import taken_apart, with_own
 
 Prior = Distribution | Callable[..., Distribution]
@@ -88,6 +89,25 @@ class Regression(Designed):
         """eta and its offset."""
         eta = self.eta(v, data)
         return eta if self.offset is None else eta + data[self.offset]
+
+    def exported(self, data: Data) -> Exported | None:
+        """See `Designed.exported`."""
+        if (eta := self.eta_exported()) is None:
+            return None
+        offset = "" if self.offset is None else f" + {column(self.offset)}"
+        return Exported({"eta": eta + offset}, self.populations(data))
+
+    def eta_exported(self) -> str | None:
+        """`eta` in the little language; None where it is not said."""
+        return None
+
+    def populations(self, data: Data) -> dict[str, Population]:
+        """Priors of effects, likewise."""
+        return {}
+
+    def shared_exported(self, name: str = "beta", columns: Sequence[str] | None = None) -> str:
+        """`shared` likewise, with a plus sign before it if there is anything."""
+        return dotted(name, self.predictors if columns is None else columns)
 
     def design(self) -> Design:
         """Predictors and offset; structures with groups have more."""

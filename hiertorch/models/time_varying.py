@@ -11,8 +11,9 @@ from torch.distributions import Distribution, Gamma, MultivariateNormal, Normal,
 from hiertorch.arguments import check_choice
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
+from hiertorch.families.portable import codes, dotted, latent
 from hiertorch.model.latent import Latent, Values
-from hiertorch.models.design import Design
+from hiertorch.models.design import Design, Population
 from hiertorch.models.grouped import Grouped
 
 
@@ -98,6 +99,27 @@ class TimeVarying(Grouped):
             root = later * decay * (v.sigma_alpha * shocks).unsqueeze(-2)
         mean = v.mu_alpha0 + self.by_group(v, data)  # (chains, 1 or groups)
         return MultivariateNormal(mean.unsqueeze(-1).expand(*mean.shape, len(times)), scale_tril=root.unsqueeze(1))
+
+    def eta_exported(self) -> str:
+        """alpha_jt + x_ijt' beta."""
+        return f"at({latent('alpha')}, {codes(self.plate)}, {codes(self.time)})" + self.shared_exported()
+
+    def populations(self, data: Data) -> dict[str, Population]:
+        """Of the paths, as `paths` has it, at the times of these data."""
+        times = data.label_numbers(self.time).double()
+        gaps = (times[1:] - times[:-1]).clamp(min=0.0)
+        later = f"array({(times.unsqueeze(1) >= times).double().tolist()!r})"
+        alpha = latent("sigma_alpha")
+        if self.dynamics == "random_walk":
+            steps = f"wide({latent('sigma_time')}) * array({gaps.sqrt().tolist()!r})"
+            root = f"{later} * across(joined({alpha}, {steps}))"
+        else:
+            phi, since = f"wide({latent('phi')})", (times.unsqueeze(1) - times).clamp(min=0.0)
+            shocks = f"joined(1.0 + 0.0 * {alpha}, sqrt(1.0 - power({phi}, array({(2.0 * gaps).tolist()!r}))))"
+            decay = f"power(wide({phi}), array({since.tolist()!r}))"
+            root = f"{later} * {decay} * across(wide({alpha}) * {shocks})"
+        mean = f"wide({latent('mu_alpha0') + dotted('gamma', self.group_predictors)})"
+        return {"alpha": Population(f"{mean} * array({[1.0] * len(times)!r})", "1.0", root)}
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha_jt + x_ijt' beta."""

@@ -4,7 +4,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Gamma, Normal
 
 from hiertorch.data.table import Data
+from hiertorch.families.portable import codes, dotted, latent
 from hiertorch.model.latent import Latent, Values
+from hiertorch.models.design import Population
 from hiertorch.models.grouped import Grouped
 
 
@@ -35,6 +37,15 @@ class VaryingIntercepts(Grouped):
     def intercepts(self, v: Values, data: Data) -> Distribution:
         """Prior of alpha, `(chains, groups)`."""
         return Normal(v.mu_alpha + self.by_group(v, data), v.sigma_alpha)
+
+    def eta_exported(self) -> str:
+        """alpha_j + x_ij' beta."""
+        return f"at({latent('alpha')}, {codes(self.plate)})" + self.shared_exported()
+
+    def populations(self, data: Data) -> dict[str, Population]:
+        """Of alpha."""
+        mean = latent("mu_alpha") + dotted("gamma", self.group_predictors)
+        return {"alpha": Population(mean, latent("sigma_alpha"))}
 
     def eta(self, v: Values, data: Data) -> Tensor:
         """alpha_j + x_ij' beta."""
