@@ -42,6 +42,11 @@ NUMBERS = 4_000_000
 
 KINDS, NEW_GROUPS = ("mean", "response", "probability"), ("sample", "population", "error")
 HALVINGS = 80
+"""Of the interval in which a draw between two ends is sought."""
+
+LARGEST = 2.0**62
+"""Mean of counts that are drawn; a count of a larger one is the mean to nine digits."""
+
 Array = np.ndarray
 
 
@@ -52,9 +57,10 @@ class DeployError(ValueError):
 class Scope(dict[str, Any]):
     """Names of the little language, with the shape `(draws, rows)` of what is drawn, and the random numbers."""
 
-    def __init__(self, names: Mapping[str, Any], shape: tuple[int, int], rng: np.random.Generator) -> None:
+    def __init__(self, names: Mapping[str, Any], shape: tuple[int, int], rng: np.random.Generator | None) -> None:
         super().__init__({"inf": math.inf, "pi": math.pi, **names})
-        self.shape, self.rng = shape, rng
+        self.shape = shape
+        self.rng: Any = rng
 
     def full(self, x: Any) -> Array:
         """A number for each draw and row."""
@@ -233,7 +239,9 @@ IN_SCOPE: dict[str, Callable[..., Any]] = {
     "exponential": lambda s: s.rng.exponential(size=s.shape),
     "gamma": lambda s, shape: s.rng.gamma(s.full(shape)),
     "normal": lambda s: s.rng.standard_normal(s.shape),
-    "poisson": lambda s, rate: s.rng.poisson(s.full(rate)).astype(float),
+    "poisson": lambda s, rate: np.where(
+        s.full(rate) < LARGEST, s.rng.poisson(np.minimum(s.full(rate), LARGEST)), s.full(rate)
+    ),
     "student_t": lambda s, df: s.rng.standard_t(s.full(df)),
     "uniform": lambda s: s.rng.random(s.shape),
     "wald": lambda s, mean, shape: s.rng.wald(s.full(mean), s.full(shape)),
@@ -242,8 +250,9 @@ IN_SCOPE: dict[str, Callable[..., Any]] = {
 
 OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},
-    **{ast.Pow: operator.pow, ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Eq: operator.eq},
-    **{ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge},
+    **{ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Eq: operator.eq, ast.NotEq: operator.ne},
+    **{ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge},
+    ast.Pow: lambda a, b: (float(a) if isinstance(a, int) else a) ** b,
 }
 
 # From the real line onto the numbers that a response can be, in which those of all sizes are near one another, and back
@@ -279,7 +288,10 @@ class Text:
             return isinstance(table, ast.Name) and table.id in TABLES and isinstance(entry, ast.Constant)
         if isinstance(node, ast.Compare):
             return len(node.ops) == 1
-        plain = (ast.BinOp, ast.UnaryOp, ast.Constant, ast.Name, ast.List, ast.Load, *OPERATORS)
+        if isinstance(node, ast.BinOp):  # of numbers: a list times a number, or text, would fill the memory
+            sides = (node.left, node.right)
+            return not any(isinstance(getattr(one, "value", getattr(one, "elts", None)), str | list) for one in sides)
+        plain = (ast.UnaryOp, ast.Constant, ast.Name, ast.List, ast.Load, *OPERATORS)
         return isinstance(node, plain)
 
     def __call__(self, scope: Scope) -> Any:
@@ -290,11 +302,14 @@ class Text:
         if isinstance(node, ast.Constant):
             return node.value
         if isinstance(node, ast.Name):
+            if node.id not in scope:
+                raise DeployError(f"the file computes with {node.id!r}, which it does not say before.")
             return scope[node.id]
         if isinstance(node, ast.List):
             return [self._of(one, scope) for one in node.elts]
         if isinstance(node, ast.Subscript):
-            return scope[node.value.id][node.slice.value]
+            table, entry = (getattr(node.value, "id", ""), getattr(node.slice, "value", ""))
+            return scope[table][entry]
         if isinstance(node, ast.BinOp):
             return OPERATORS[type(node.op)](self._of(node.left, scope), self._of(node.right, scope))
         if isinstance(node, ast.UnaryOp):
@@ -424,7 +439,7 @@ class Program:
 # Rows
 
 
-class _Rows:
+class Rows:
     """A user's table: a mapping of columns, a list of records, or anything with `columns` and columns by name."""
 
     def __init__(self, table: Any) -> None:
@@ -461,6 +476,10 @@ class _Rows:
         if missing.any():
             raise DeployError(f"column {name!r} lacks a value in row {int(np.argmax(missing))} (from 0).")
 
+    def of(self, read: Callable[[str], Array]) -> Mapping[str, Array]:
+        """All columns, read by `numbers` or `labels` when they are asked for."""
+        return Lazy(read)
+
     def numbers(self, name: str) -> Array:
         """A column of numbers, in their own type."""
         values = self._column(name)
@@ -491,7 +510,7 @@ class _Rows:
         return found
 
 
-class _Lazy(dict[str, Any]):
+class Lazy(dict[str, Any]):
     """Columns that are read when they are asked for."""
 
     def __init__(self, read: Callable[[str], Array]) -> None:
@@ -629,7 +648,7 @@ class Exported:
         if output is None:
             has = [name for name, one in self._outputs.items() if one is not None]
             raise DeployError(f"kind={kind!r} is not known of {self.family}; this model has {_listed(has)}.")
-        table, rng = _Rows(rows), np.random.default_rng(self._seed if seed is None else seed)
+        table, rng = Rows(rows), np.random.default_rng(self._seed if seed is None else seed)
         with np.errstate(all="ignore"):
             x = self._read(table, rng)
             codes, new, first = self._grouped(table, x, new_groups, distinct)
@@ -656,9 +675,9 @@ class Exported:
         fresh = {plate: labels for plate, labels in new.items() if labels}
         return Prediction(draws, summary, fresh, self.categories if kind == "probability" else [])
 
-    def _read(self, table: _Rows, rng: np.random.Generator) -> dict[str, Array]:
+    def _read(self, table: Rows, rng: np.random.Generator) -> dict[str, Array]:
         """The columns of the model."""
-        scope = Scope({"c": _Lazy(table.numbers), "t": _Lazy(table.labels)}, (1, table.number), rng)
+        scope = Scope({"c": table.of(table.numbers), "t": table.of(table.labels)}, (1, table.number), rng)
         found = {}
         for name, text in self._columns.items():
             values = np.asarray(text(scope), np.float64)
@@ -675,7 +694,7 @@ class Exported:
         return found
 
     def _grouped(
-        self, table: _Rows, x: Mapping[str, Array], new_groups: str | None, distinct: bool
+        self, table: Rows, x: Mapping[str, Array], new_groups: str | None, distinct: bool
     ) -> tuple[dict[str, Array], dict[str, list[object]], dict[str, Array]]:
         """Plate -> codes of rows, of which new groups stand behind the known ones; its new labels; their first rows."""
         codes, new, first = {}, {}, {}

@@ -156,8 +156,7 @@ class Posterior(Hints, Fit):
             settings: `above` (the Pareto k from which), and as in `kfold`.
 
         Raises:
-            DataError: for a criterion of another kind or of other data.
-            InterruptedRunError: if the run was stopped.
+            DataError, InterruptedRunError: for a criterion of another kind or of other data; if the run was stopped.
         """
         return refit(self, criterion, **settings)
 
@@ -259,8 +258,7 @@ class Posterior(Hints, Fit):
             ci_prob: probability within the interval.
 
         Raises:
-            UnknownNameError: for a parameter that there isn't.
-            DataError: for a sentence that can't be read.
+            UnknownNameError, DataError: for a parameter that there isn't, and for a sentence that can't be read.
         """
         return hypothesis(self, sentences, ci_prob)
 
@@ -317,8 +315,7 @@ class Posterior(Hints, Fit):
             round_to: decimals, or None for the numbers as they are.
 
         Raises:
-            UnknownNameError: if there is no such latent.
-            DataError: if an argument is none of those above.
+            UnknownNameError, DataError: if there is no such latent, and for an argument that is none of those above.
         """
         return summary(self, names, ci_prob=ci_prob, kind=kind, round_to=round_to)
 

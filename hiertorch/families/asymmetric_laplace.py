@@ -5,7 +5,7 @@ from torch.distributions import Beta, Gamma
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.families import portable
+from hiertorch.families import laws, portable
 from hiertorch.families.family import Family
 from hiertorch.model import continuous
 from hiertorch.model.latent import Latent, Values
@@ -40,7 +40,7 @@ class AsymmetricLaplace(Family):
 
     def exported(self) -> portable.Portable:
         """Asymmetric Laplace."""
-        return portable.asymmetric_laplace(
+        return laws.asymmetric_laplace(
             "eta", "sigma_y", "quantile_y" if self.quantile is None else repr(float(self.quantile))
         )
 

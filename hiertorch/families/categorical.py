@@ -7,7 +7,7 @@ from torch import Tensor, distributions
 
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.families import portable
+from hiertorch.families import laws, portable
 from hiertorch.families.coded import labels_of, shares
 from hiertorch.families.family import Derivatives, Family, sd
 from hiertorch.families.links import LOGIT
@@ -54,7 +54,7 @@ class Categorical(Family):
     def exported(self) -> portable.Portable:
         """The softmax of all predictors, that of the reference 0."""
         at = self.categories.index(self.reference)
-        return portable.categories(f"softmax(inserted(eta, {at}))", ordered=False)
+        return laws.categories(f"softmax(inserted(eta, {at}))", ordered=False)
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives:
         """1(y = k) - p_k and p_k p_l - 1(k = l) p_k."""

@@ -9,7 +9,7 @@ from torch.distributions import Gamma, LogNormal
 
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
-from hiertorch.families import portable, rowforms
+from hiertorch.families import laws, portable, rowforms
 from hiertorch.families.family import Derivatives, Family, check_column_name, sd, uniform
 from hiertorch.families.links import IDENTITY, LOG, SOFTPLUS, SQRT, Link
 from hiertorch.model.latent import Latent, Values
@@ -111,7 +111,7 @@ class Poisson(Counts):
 
     def exported(self) -> portable.Portable | None:
         """Poisson."""
-        return None if (mean := self.mean_text()) is None else self.exposed(portable.poisson(mean))
+        return None if (mean := self.mean_text()) is None else self.exposed(laws.poisson(mean))
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
         """y - m and -m, with the log link."""
@@ -158,7 +158,7 @@ class NegativeBinomial(Counts):
         """Negative binomial."""
         if (mean := self.mean_text()) is None:
             return None
-        return self.exposed(portable.negative_binomial("phi_y", f"{mean} / phi_y"))
+        return self.exposed(laws.negative_binomial("phi_y", f"{mean} / phi_y"))
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
         """y - (y + phi) q and -(y + phi) q (1 - q) with q = m / (m + phi), with the log link."""
@@ -203,7 +203,7 @@ class Geometric(Counts):
 
     def exported(self) -> portable.Portable | None:
         """Negative binomial."""
-        return None if (mean := self.mean_text()) is None else self.exposed(portable.negative_binomial("1.0", mean))
+        return None if (mean := self.mean_text()) is None else self.exposed(laws.negative_binomial("1.0", mean))
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor | None:
         """trigamma(1 / (1 / m + 1)), m = exp(eta + spread / 2), as of the negative binomial; by the slope of another
@@ -238,7 +238,7 @@ class NegativeBinomial1(Counts):
         """Negative binomial."""
         if (mean := self.mean_text()) is None:
             return None
-        return self.exposed(portable.negative_binomial(f"{mean} / phi_y", "phi_y"))
+        return self.exposed(laws.negative_binomial(f"{mean} / phi_y", "phi_y"))
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor | None:
         """log(1 + (1 + phi_y) / m), m = exp(eta + spread / 2), as if y were lognormal (Nakagawa, Johnson & Schielzeth

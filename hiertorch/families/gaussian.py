@@ -8,7 +8,7 @@ from torch.distributions import Gamma, Normal
 
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
-from hiertorch.families import portable, rowforms
+from hiertorch.families import laws, portable, rowforms
 from hiertorch.families.family import Derivatives, Family, check_column_name, sd, uniform
 from hiertorch.families.links import IDENTITY, INVERSE, LOG, Link, slope
 from hiertorch.model.latent import Latent, Values
@@ -65,7 +65,7 @@ class Gaussian(Family):
         """Normal."""
         if (mean := portable.inverse(self.link)) is None:
             return None
-        made = portable.normal(mean, "sigma_y" if self.se is None else portable.column(self.se))
+        made = laws.normal(mean, "sigma_y" if self.se is None else portable.column(self.se))
         return made if self.se is None else replace(made, checks=((self.se, "positive"),))
 
     def typical_row(self, data: Data) -> dict[str, Tensor]:

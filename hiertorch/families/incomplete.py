@@ -6,7 +6,7 @@ from torch import Tensor
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
 from hiertorch.errors import ModelError
-from hiertorch.families import portable
+from hiertorch.families import laws, portable
 from hiertorch.families.around import Around
 from hiertorch.families.counts import Counts
 from hiertorch.families.family import Family, check_column_name
@@ -123,7 +123,7 @@ class Truncated(Incomplete):
 
     def exported(self) -> portable.Portable | None:
         """The base between the ends."""
-        return None if (base := self.base.exported()) is None else portable.truncated(base, self.low, self.high)
+        return None if (base := self.base.exported()) is None else laws.truncated(base, self.low, self.high)
 
     def check_columns(self, data: Data) -> None:
         """Lower ends lie below upper ones."""

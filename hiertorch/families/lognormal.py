@@ -5,7 +5,7 @@ from torch import Tensor, distributions
 from torch.distributions import Gamma
 
 from hiertorch.data.table import Data
-from hiertorch.families import portable
+from hiertorch.families import laws, portable
 from hiertorch.families.family import Derivatives, Family, sd
 from hiertorch.families.links import LOG
 from hiertorch.model.latent import Latent, Values
@@ -35,7 +35,7 @@ class LogNormal(Family):
 
     def exported(self) -> portable.Portable:
         """Lognormal."""
-        return portable.lognormal("eta", "sigma_y")
+        return laws.lognormal("eta", "sigma_y")
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor:
         """sigma_y^2."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from hiertorch.data.table import Data
-from hiertorch.families import portable
+from hiertorch.families import laws, portable
 from hiertorch.families.coded import labels_of, shares
 from hiertorch.families.family import Family
 from hiertorch.families.links import LOGIT, PROBABILITIES, Link
@@ -61,7 +61,7 @@ class Ordinal(Family):
 
     def exported(self) -> portable.Portable | None:
         """Probabilities of categories."""
-        return portable.thresholds(self.said, self.link.name) if self.said else None
+        return laws.thresholds(self.said, self.link.name) if self.said else None
 
     def statistics(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The share of each category."""

@@ -7,7 +7,7 @@ from torch import Tensor, distributions
 from torch.distributions import LogNormal
 
 from hiertorch.data.table import Data
-from hiertorch.families import portable
+from hiertorch.families import laws, portable
 from hiertorch.families.family import Derivatives, Family, sd
 from hiertorch.families.links import IDENTITY, INVERSE, LOG, SOFTPLUS, Link
 from hiertorch.model import continuous
@@ -72,7 +72,7 @@ class Gamma(Positive):
 
     def exported(self) -> portable.Portable | None:
         """Gamma."""
-        return None if (mean := portable.inverse(self.link)) is None else portable.gamma("shape_y", mean)
+        return None if (mean := portable.inverse(self.link)) is None else laws.gamma("shape_y", mean)
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
         """shape (y / m - 1) and -shape y / m, with the log link."""
@@ -102,7 +102,7 @@ class Exponential(Positive):
 
     def exported(self) -> portable.Portable | None:
         """Exponential."""
-        return None if (mean := portable.inverse(self.link)) is None else portable.exponential(mean)
+        return None if (mean := portable.inverse(self.link)) is None else laws.exponential(mean)
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> Derivatives | None:
         """y / m - 1 and -y / m, with the log link."""
@@ -137,7 +137,7 @@ class Weibull(Positive):
 
     def exported(self) -> portable.Portable | None:
         """Weibull."""
-        return None if (mean := portable.inverse(self.link)) is None else portable.weibull("shape_y", mean)
+        return None if (mean := portable.inverse(self.link)) is None else laws.weibull("shape_y", mean)
 
     def log_variance(self, eta: Tensor, v: Values) -> Tensor:
         """pi^2 / (6 shape_y^2), since log y is a Gumbel number over shape_y."""
@@ -165,7 +165,7 @@ class InverseGaussian(Positive):
 
     def exported(self) -> portable.Portable | None:
         """Inverse Gaussian."""
-        return None if (mean := portable.inverse(self.link)) is None else portable.inverse_gaussian(mean, "shape_y")
+        return None if (mean := portable.inverse(self.link)) is None else laws.inverse_gaussian(mean, "shape_y")
 
     def link_variance(self, eta: Tensor, spread: Tensor, v: Values, data: Data) -> Tensor | None:
         """log(1 + Var(y) / m^2) with the log link, as if y were lognormal, m = exp(eta + spread / 2) the mean over

@@ -3,7 +3,7 @@
 from torch import Tensor, distributions
 
 from hiertorch.data.table import Data
-from hiertorch.families import portable
+from hiertorch.families import laws, portable
 from hiertorch.families.successes import Successes
 from hiertorch.model.continuous import OpenBeta
 from hiertorch.model.latent import Latent, Values
@@ -38,4 +38,4 @@ class Beta(Successes):
     def exported(self) -> portable.Portable:
         """Beta."""
         mean, rest = portable.probabilities(self.link)
-        return portable.beta(mean, rest, "phi_y")
+        return laws.beta(mean, rest, "phi_y")

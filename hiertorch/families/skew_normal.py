@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.distributions import Gamma, Normal
 
 from hiertorch.data.table import Data
-from hiertorch.families import portable
+from hiertorch.families import laws, portable
 from hiertorch.families.family import Family
 from hiertorch.model import continuous
 from hiertorch.model.latent import Latent, Values
@@ -28,4 +28,4 @@ class SkewNormal(Family):
 
     def exported(self) -> portable.Portable:
         """Skew normal."""
-        return portable.skew_normal("eta", "sigma_y", "alpha_y")
+        return laws.skew_normal("eta", "sigma_y", "alpha_y")

@@ -4,7 +4,7 @@ from torch import Tensor, distributions
 from torch.distributions import Gamma
 
 from hiertorch.data.table import Data
-from hiertorch.families import portable, rowforms
+from hiertorch.families import laws, portable, rowforms
 from hiertorch.families.family import Derivatives, Family
 from hiertorch.model.latent import Latent, Values
 
@@ -36,7 +36,7 @@ class StudentT(Family):
 
     def exported(self) -> portable.Portable:
         """Student's t."""
-        return portable.student_t("nu_y", "eta", "sigma_y")
+        return laws.student_t("nu_y", "eta", "sigma_y")
 
     def row_form(self, data: Data) -> rowforms.FamilyForm:
         """Student's t with nu_y and sigma_y."""

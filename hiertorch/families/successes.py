@@ -8,7 +8,7 @@ from torch import Tensor, distributions
 
 from hiertorch.data import admissible
 from hiertorch.data.table import Data
-from hiertorch.families import portable, rowforms
+from hiertorch.families import laws, portable, rowforms
 from hiertorch.families.family import Derivatives, Family, check_column_name, sd
 from hiertorch.families.links import CLOGLOG, LOGIT, PROBABILITIES, Link
 from hiertorch.model import continuous
@@ -79,7 +79,7 @@ class Bernoulli(Successes):
 
     def exported(self) -> portable.Portable:
         """One trial."""
-        return portable.binomial("1", portable.probabilities(self.link)[0])
+        return laws.binomial("1", portable.probabilities(self.link)[0])
 
     def row_form(self, data: Data) -> rowforms.FamilyForm | None:
         """Of 0 and 1, with the logit."""
@@ -144,7 +144,7 @@ class Binomial(Trials):
 
     def exported(self) -> portable.Portable:
         """Binomial."""
-        return self.of_trials(portable.binomial(portable.column(self.trials), portable.probabilities(self.link)[0]))
+        return self.of_trials(laws.binomial(portable.column(self.trials), portable.probabilities(self.link)[0]))
 
     def row_form(self, data: Data) -> rowforms.FamilyForm | None:
         """Successes of trials, with the logit."""
@@ -174,7 +174,7 @@ class BetaBinomial(Trials):
     def exported(self) -> portable.Portable:
         """Beta-binomial."""
         mean, rest = portable.probabilities(self.link)
-        return self.of_trials(portable.beta_binomial(portable.column(self.trials), mean, rest, "phi_y"))
+        return self.of_trials(laws.beta_binomial(portable.column(self.trials), mean, rest, "phi_y"))
 
     def derivatives(self, y: Tensor, eta: Tensor, v: Values, data: Data) -> None:
         """Left to autograd."""

@@ -7,7 +7,7 @@ from torch import Tensor, distributions
 from torch.distributions import Distribution
 
 from hiertorch.data.table import Data
-from hiertorch.families import portable
+from hiertorch.families import laws, portable
 from hiertorch.families.around import Around
 from hiertorch.families.family import Family
 from hiertorch.model import zeros
@@ -81,7 +81,7 @@ class ZeroInflated(MoreZeros):
 
     def exported(self) -> portable.Portable | None:
         """Around that of the base."""
-        return None if (base := self.base.exported()) is None else portable.zero_inflated(base)
+        return None if (base := self.base.exported()) is None else laws.zero_inflated(base)
 
 
 class Hurdle(MoreZeros):
@@ -100,7 +100,7 @@ class Hurdle(MoreZeros):
 
     def exported(self) -> portable.Portable | None:
         """Around that of the base."""
-        return None if (base := self.base.exported()) is None else portable.hurdle(base)
+        return None if (base := self.base.exported()) is None else laws.hurdle(base)
 
     def unit_of_sizes(self, y: Tensor, data: Data) -> Tensor:
         """Likewise."""
@@ -129,7 +129,7 @@ class ZeroOneInflated(MoreZeros):
 
     def exported(self) -> portable.Portable | None:
         """Around that of the base."""
-        return None if (base := self.base.exported()) is None else portable.zero_one_inflated(base)
+        return None if (base := self.base.exported()) is None else laws.zero_one_inflated(base)
 
     def unit_of_sizes(self, y: Tensor, data: Data) -> Tensor:
         """Likewise."""

@@ -120,9 +120,13 @@ class _Words:
                 return f"interaction({', '.join(map(self.label, node.args))})"
             if function is own.factor:
                 return self._factor(node)
+            if function is np.where:
+                return f"where({self.number(node.args[0])}, {', '.join(map(self.label, node.args[1:]))})"
             if isinstance(node.stateful_transform, own.Cut):
                 return self._cut(node)
             raise self.refusal(f"readers have no {own.restored(node.callee)}()")
+        if hasattr(node, "value"):
+            return self._constant(node.value)
         if not hasattr(node, "name"):
             raise self.refusal("it makes categories of an expression")
         return f"t[{node.name!r}]"
@@ -151,7 +155,9 @@ class _Words:
     def _cut(self, node: Any) -> str:
         args, kwargs = self._values(node)
         made = node.stateful_transform
-        middles = 0.5 * (made.breaks[1:] + made.breaks[:-1])
+        inner = made.breaks[np.isfinite(made.breaks)]
+        ends = made.breaks.clip(inner[0] - 1.0, inner[-1] + 1.0) if len(inner) else np.array([-1.0, 1.0])
+        middles = 0.5 * (ends[1:] + ends[:-1])
         names = made(middles, *args, **kwargs).categories.tolist()
         told = dict(zip(("breaks", "labels", "include_lowest", "right"), args, strict=False)) | kwargs
         right, lowest = bool(told.get("right", True)), bool(told.get("include_lowest", False))
@@ -187,7 +193,7 @@ class _Words:
         if type(made).__name__ in ("Center", "Scale") and "mean" in known:  # those of formulae
             centred = f"({x} - {float(made.mean)!r})"
             return centred if (sd := known.get("std")) is None else f"({centred} / {float(sd)!r})"
-        if type(made).__name__ == "Polynomial":
+        if getattr(made, "__transform_name__", "") == "poly":
             if made.raw:
                 return f"powers({x}, {made.degree})"
             alphas = [float(made.alpha[k]) for k in range(made.degree)]
@@ -201,7 +207,7 @@ class _Words:
         spline, centring = known["_spline"], known["_centering_matrix"]
 
         def columns(at: np.ndarray, derivative: int) -> np.ndarray:
-            found = spline(at, derivative)
+            found = spline(at, derivative, extrapolate=True)  # else periodic ones round a knot into the piece before
             return found if centring is None or not known["_center"] else found @ centring
 
         breaks, pieces = polynomials(columns, spline.x, 3, linear=not cyclic)
@@ -219,10 +225,10 @@ def _one_number(words: _Words, made: Any, first: Any) -> str:
 
 
 def _numbers(words: _Words, made: Any, first: Any) -> str:
-    labels = words.label(first)
     if made.levels is not None:
-        return f"place({words.shown!r}, {labels}, {words.constants(made.levels)})"
-    return f"numbers({labels})"
+        return f"place({words.shown!r}, {words.label(first)}, {words.constants(made.levels)})"
+    told = getattr(first, "name", None) in words.categorical  # numbers that are written as text
+    return f"numbers({words.label(first)})" if told else f"(1.0 * {words.number(first)})"
 
 
 def _dummy(words: _Words, made: Any, first: Any) -> str:

@@ -15,10 +15,8 @@ Note [What is written has to predict the same]
 docs/decisions.md: An exported model is text that is looked up, not run.
 """
 
-import ast
-import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,12 +24,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from hiertorch import deploy
 from hiertorch.arguments import check_count
-from hiertorch.data.newrows import FrameRows
-from hiertorch.data.reading import spread_rows
 from hiertorch.draws import archive
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.fitted import Fitted
@@ -41,13 +36,10 @@ from hiertorch.errors import DataError, ModelError
 from hiertorch.families.portable import latent
 from hiertorch.models.design import Designed, Population, design_of, family_of
 from hiertorch.predict.programs import Input, normal, written
-from hiertorch.predict.scene import Setting
+from hiertorch.predict.rehearsal import differing, read_in
 from hiertorch.runtime.validating import validation
 
 KIND = archive.Kind("hiertorch model", deploy.VERSION, "an exported model", "posterior.export(path)")
-
-ROWS = 12
-"""Of the fitted data, at which the file's predictions are held against the posterior's."""
 
 LABELS = (str, int, float, bool)
 
@@ -96,10 +88,10 @@ def packed(fit: Fit, draws: int | None) -> tuple[dict[str, Any], dict[str, Tenso
         said = _said(fitted, few)
         if said is not None:
             header, tensors = _file(few, fitted, said)
-            if _differs(few, fitted, header, tensors) is None:
+            if differing(few, fitted, header, tensors) is None:
                 return header, tensors
         header, tensors = _file(few, fitted, written(Written(), few, fitted))
-        if (why := _differs(few, fitted, header, tensors)) is not None:
+        if (why := differing(few, fitted, header, tensors)) is not None:
             raise ModelError(f"{type(fitted.model).__name__} can't be exported: {why}.")
     return header, tensors
 
@@ -171,7 +163,7 @@ def _file(fit: Fit, fitted: Fitted, said: Written) -> tuple[dict[str, Any], dict
     """Header and tensors; see the module."""
     data, family = fitted.data, family_of(fitted.model)
     texts = list(_texts([said.lets, said.outputs, said.effects]))
-    reads = {table: {name for text in texts for name in _reads(text, table)} for table in ("v", "x", "g")}
+    reads = {table: {name for text in texts for name in read_in(text, table)} for table in ("v", "x", "g")}
     for table, name, _ in (one for inputs in said.programs.values() for one in inputs):
         reads[table].add(name)
     columns = {name: text for name, text in _columns(data).items() if name in reads["x"]}
@@ -186,7 +178,7 @@ def _file(fit: Fit, fitted: Fitted, said: Written) -> tuple[dict[str, Any], dict
         }
         for plate in plates
     }
-    needs = {name for text in columns.values() for table in ("c", "t") for name in _reads(text, table)}
+    needs = {name for text in columns.values() for table in ("c", "t") for name in read_in(text, table)}
     every = {**fitted.model.latents, **fitted.model.derived}
     header: dict[str, Any] = {
         "formula": _formula(fitted),
@@ -231,20 +223,6 @@ def _texts(thing: object) -> Iterable[str]:
     elif isinstance(thing, list):
         for part in thing:
             yield from _texts(part)
-
-
-def _reads(text: str, table: str) -> set[str]:
-    """What an expression reads of a table."""
-    try:
-        nodes = list(ast.walk(ast.parse(text, mode="eval")))
-    except SyntaxError:  # a name
-        return set()
-    found = [(one.value, one.slice) for one in nodes if isinstance(one, ast.Subscript)]
-    return {
-        str(entry.value)
-        for owner, entry in found
-        if isinstance(owner, ast.Name) and owner.id == table and isinstance(entry, ast.Constant)
-    }
 
 
 def _columns(data: Any) -> dict[str, str]:
@@ -316,107 +294,3 @@ def _categories(fitted: Fitted, said: Written) -> list[object]:
     """Labels of the response's categories, if it has any."""
     family = family_of(fitted.model)
     return [*family.categories] if family is not None and said.outputs.get("probability") is not None else []
-
-
-# Held against the posterior
-
-
-def _differs(fit: Fit, fitted: Fitted, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
-    """Why a file does not predict as the posterior does, or None if it does."""
-    arrays = {name: x.detach().cpu().numpy() for name, x in tensors.items()}
-    model = deploy.Exported(json.loads(json.dumps(header)), arrays)
-    kind = next((name for name in ("mean", "probability") if header["outputs"].get(name) is not None), None)
-    if kind is None:
-        return None
-    frame = _frame(fitted)
-    at = torch.arange(fit.chains * fit.n_draws, device=fitted.data.device)
-    tolerance = 1e-8 if next(iter(fit.draws.values())).dtype == torch.float64 else 1e-3
-    generator = torch.Generator(fitted.data.device).manual_seed(0)
-    fresh = [] if any(one["why"] for one in header["effects"]) else [_renamed(fitted, frame, header)]
-    for rows in (frame, *fresh):
-        setting = Setting(fitted, fit, FrameRows.read(fitted.data, rows, distinct=True))
-        normals, given = population_draws(setting, at)
-        try:
-            wanted = setting.predicted(at, kind, generator, given=given).cpu().numpy()
-        except DataError:  # rows that have no likelihood in some draws
-            wanted = None
-        try:
-            found = model.predict(rows, kind, "sample", distinct=True, normals=normals).draws
-        except deploy.DeployError as error:
-            if wanted is None:
-                continue
-            return str(error)
-        if wanted is None or not np.allclose(found, wanted, rtol=tolerance, atol=tolerance, equal_nan=True):
-            return "its likelihood or the prior of its effects is another one than its structure says"
-    return None
-
-
-def population_draws(setting: Setting, at: Tensor) -> tuple[dict[str, np.ndarray], dict[str, Tensor]]:
-    """Standard normal numbers of the effects of new groups, and these effects, each `(draws, new groups, *event)`, by
-    the model's own priors; of priors that are not normal none.
-    """
-    model, generator = setting.fitted.model, torch.Generator().manual_seed(0)
-    normals, given = dict[str, np.ndarray](), dict[str, Tensor]()
-    for name in model.latents:
-        if setting.plate(name) not in setting.new:
-            continue
-        before = setting.before(name)
-        v = model.values(setting.values(at, given=given))
-        place = v[name][:, before:]
-        prior = model.prior(name, v, setting.whole)
-        z = torch.randn(place.shape, generator=generator, dtype=torch.float64).to(place)
-        moved = affine(prior, (len(at), setting.whole.size(str(setting.plate(name)))), before)
-        if moved is not None:
-            normals[name], given[name] = z.double().cpu().numpy(), moved(z)
-    return normals, given
-
-
-def affine(prior: Distribution, shape: tuple[int, int], before: int) -> Callable[[Tensor], Tensor] | None:
-    """From standard normal numbers to draws of a normal prior, of the groups behind the first ones; None of others."""
-    prior = prior.expand(torch.Size(shape))
-    if isinstance(prior, MultivariateNormal):
-        mean, root = prior.loc[:, before:], prior.scale_tril[:, before:]
-        return lambda z: mean + (root @ z.unsqueeze(-1)).squeeze(-1)
-    base = prior.base_dist if isinstance(prior, Independent) else prior
-    if not isinstance(base, Normal):
-        return None
-    place, scale = base.loc[:, before:], base.scale[:, before:]
-    return lambda z: place + scale * z
-
-
-def _frame(fitted: Fitted) -> pd.DataFrame:
-    """Some of the fitted rows in the user's columns."""
-    data = fitted.data
-    recipe = data.recipe
-    if recipe.reader is not None:
-        frame = recipe.reader.frame
-        at = spread_rows(len(frame), ROWS, torch.device("cpu")).numpy()
-        return frame.iloc[at].reset_index(drop=True)
-    part = data.take(spread_rows(data.n_rows, ROWS, data.device))
-    found = dict[str, Any]()
-    for name, column in recipe.columns.items():
-        base, _, level = str(column).partition("=")
-        values = part.columns[name].cpu().numpy()
-        if level and base in recipe.levels:
-            said = {str(one).partition("=")[2] for one in recipe.columns.values()}
-            rest = next((one for one in recipe.levels[base] if one not in said), recipe.levels[base][0])
-            found.setdefault(base, np.full(len(values), rest, object))[values == 1] = level
-        else:
-            found[str(column)] = values
-    for plate, column in recipe.groups.items():
-        found[str(column)] = data.labels[plate].take(part.codes[plate].cpu().numpy()).to_numpy()
-    return pd.DataFrame(found)
-
-
-def _renamed(fitted: Fitted, frame: pd.DataFrame, header: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows as those of new groups, of groupings that can have any: two of each, with the same facts."""
-    groups, texts = header["groups"], header["columns"].values()
-    names = {name for one in groups.values() if one["new"] for name in one["of"]}
-    names -= {name for one in groups.values() if not one["new"] for name in one["of"]}
-    names -= {name for text in texts for table in ("c", "t") for name in _reads(text, table)}
-    labels = np.array(["another group", "a third group"], object)[np.arange(len(frame)) % 2]
-    design = design_of(fitted.model)
-    explaining = {} if design is None else design.group_predictors
-    facts = {fitted.data.recipe.columns.get(name) for each in explaining.values() for name in each}
-    constant = {str(name): frame[name].iloc[0] for name in facts if name in frame.columns}
-    return frame.assign(**{name: labels for name in names if name in frame.columns}, **constant)
