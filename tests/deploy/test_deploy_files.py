@@ -94,7 +94,8 @@ def with_text(path: Path, target: Path, text: str) -> Path:
     "text",
     [
         "__import__('os').getcwd()", "open('x')", "v['mu'].shape", "(lambda: eta)()", "[x for x in v]",
-        "eta if 1 else 0", "exp(*v)", "exp(x=1)", "f'{eta}'", "v['mu'][0]", "v[0:1]", "rng", "print(1)", "1 < 2 < 3", "[0] * 1000000000",
+        "eta if 1 else 0",
+        "exp(*v)", "exp(x=1)", "f'{eta}'", "v['mu'][0]", "v[0:1]", "rng", "print(1)", "1 < 2 < 3", "[0] * 1000000000",
         "'a' * 1000000000", "eta; eta", "", "median(eta)",
     ],
 )  # fmt: skip
