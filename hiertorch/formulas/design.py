@@ -133,7 +133,8 @@ class Encoding:
 
     def recipes(self) -> dict[str, str]:
         """The columns that predictions read, in the little language of exported models."""
-        found = {name: text for one in (*self.predictors, *self.effects) for name, text in one.recipes().items()}
+        found = {name: text for one in self.predictors for name, text in one.recipes().items()}
+        found |= {name: text for one in self.effects for name, text in one.recipes().items()}
         if self._counts is not None:
             found["trials"] = self._counts[1].recipes()[0]
         found |= {name: self._told[name].recipes()[0] for name in ("trials", "se") if name in self._told}
