@@ -4,6 +4,11 @@ Note [Left while somebody is silent]
     A message that nobody answers can't be called back, and a group that still has one waits for it when it is taken
     down, half an hour or so. Such a group is never taken down; its connections close with the process.
 
+Note [Started again]
+    torchrun keeps one store for all starts of its processes (torch 2.13), in which they find the addresses of one
+    another, those of processes that have ended as well. So the names of a start have its number before them. On several
+    machines each counts for itself, and there torchrun is to make a store for every start.
+
 docs/decisions.md: Chains over processes.
 """
 
@@ -181,11 +186,22 @@ def started_by_torchrun() -> Iterator[bool]:
     if not distributed.is_available() or not distributed.is_torchelastic_launched() or distributed.is_initialized():
         yield not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank())
         return
-    place = int(os.environ["LOCAL_RANK"])
-    cards = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    from torch.distributed.rendezvous import rendezvous
+
+    place, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    start, shared = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared and start != "0" and here < int(os.environ["WORLD_SIZE"]):
+        raise SamplingError(
+            "processes of several machines that are started again may find addresses of those that have ended; set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on every machine, and run it again."
+        )
+    start = start if shared else "0"
+    cards = torch.cuda.device_count() >= here
     if cards:
         torch.cuda.set_device(place)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo")
+    store, rank, number = next(rendezvous("env://"))
+    backend, store = "cpu:gloo,cuda:nccl" if cards else "gloo", distributed.PrefixStore(f"start {start}", store)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=number)
     try:
         yield distributed.get_rank() == 0
     finally:
