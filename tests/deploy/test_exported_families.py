@@ -126,6 +126,39 @@ def test_means_of_known_and_new_groups(name, tmp_path):
         assert found.draws.std(0).min() > 0.0
 
 
+TOLD = {
+    "count | rate(real) ~ x + offset(share) + (1 | school)": "poisson",
+    "count | trials(20) ~ x + (1 | school)": "binomial",
+    "cbind(count, n) ~ x + (1 | school)": "beta_binomial",
+    "proportion(count, n) ~ x + (1 | school)": "binomial",
+    "real | se(share) ~ x + (1 | school)": "gaussian",
+    "real | cens(yes) ~ x + (1 | school)": "lognormal",
+    "real | cens(yes) + trunc(lb=low, ub=3) ~ x + (1 | school)": "weibull",
+    "real | weights(n) ~ x + (1 | school)": "gaussian",
+    "size ~ x + (1 | school)": "cumulative",
+    "size ~ x + (1 | school) ": "categorical",
+}
+"""What stands beside a response, which new rows need where predictions read it."""
+
+
+@pytest.mark.parametrize("text", TOLD)
+def test_what_is_told_of_rows(text, tmp_path):
+    family = TOLD[text]
+    sizes = np.array(["small", "mid", "large"])[frame()["grade"] % 3]
+    rows = frame().assign(low=0.1 * frame()["share"], size=pd.Categorical(sizes, ["small", "mid", "large"]))
+    model, _ = ht.formula(text, rows, family=family)
+    calm = {k: v for k, v in (CALM | LATENTS).items() if k in model.latents}
+    fit = from_prior(*ht.formula(text, rows, family=family, priors=calm), 2, 10)
+    found = exported(fit, tmp_path)
+    assert not {"yes", "size", "real" if "rate" not in text else "n"} & {*found.needs}
+    later = rows.iloc[:8].assign(school=new_rows()["school"])
+    kind = "probability" if family in CODED else "mean"
+    normals, expected = by_torch(fit, later, kind)
+    prediction = found.predict(later, kind, "sample", normals=normals)
+    np.testing.assert_allclose(prediction.draws, expected, rtol=1e-12, atol=1e-12)
+    assert prediction.categories == (["small", "mid", "large"] if family in CODED else [])
+
+
 def test_summaries_are_those_of_the_posterior(tmp_path):
     fit = posterior("gamma log", 50)
     found = exported(fit, tmp_path).predict(frame().iloc[:5], ci_prob=0.8).summary
