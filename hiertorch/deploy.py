@@ -25,7 +25,7 @@ import math
 import operator
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -451,13 +451,12 @@ class Rows:
             raise DeployError(
                 f"rows are a frame, a mapping of columns, or a list of records; found {type(table).__name__}."
             )
-        self._columns = {name: table[name] for name in names}
-        if all(np.ndim(x) == 0 for x in self._columns.values()):
-            self._columns = {name: [x] for name, x in self._columns.items()}
-        sizes = {len(x) for x in self._columns.values()}
+        columns = {name: table[name] for name in names}
+        sizes = {len(x) for x in columns.values() if _is_column(x)} or ({1} if columns else set[int]())
         if len(sizes) != 1 or 0 in sizes:
             raise DeployError(f"rows have columns of one length, 1 or more; found lengths {sorted(sizes)}.")
         self.number = sizes.pop()
+        self._columns = {name: x if _is_column(x) else [x] * self.number for name, x in columns.items()}
 
     def _column(self, name: str) -> Array:
         if name not in self._columns:
@@ -484,13 +483,13 @@ class Rows:
         """A column of numbers, in their own type."""
         values = self._column(name)
         if values.dtype.kind == "O":
-            self._refuse(name, np.array([x is None or x != x for x in values], bool))
+            self._refuse(name, np.array([*map(_is_missing, values)], bool))
             texts = [k for k, x in enumerate(values) if isinstance(x, str | bytes)]
             try:
                 values = np.array([x.item() if isinstance(x, np.generic) else x for x in values])
             except ValueError:
                 texts = texts or [0]
-            if texts or values.dtype.kind not in "biuf":
+            if texts or values.dtype.kind not in "biuf" or values.shape != (self.number,):
                 row = texts[0] if texts else 0
                 raise DeployError(
                     f"column {name!r} holds numbers in the rows that were fitted, and {self._column(name)[row]!r} in "
@@ -504,7 +503,11 @@ class Rows:
     def labels(self, name: str) -> Array:
         """A column of labels, as Python has them."""
         values = self._column(name)
-        self._refuse(name, np.array([x is None or x != x for x in values], bool))
+        self._refuse(name, np.array([*map(_is_missing, values)], bool))
+        if wrong := [row for row, x in enumerate(values) if not isinstance(x, Hashable) or isinstance(x, tuple)]:
+            raise DeployError(
+                f"column {name!r} has {values[wrong[0]]!r} in row {wrong[0]} (from 0), which is no label."
+            )
         found = np.empty(self.number, object)
         found[:] = [_label(x) for x in values]
         return found
@@ -520,6 +523,19 @@ class Lazy(dict[str, Any]):
     def __missing__(self, name: str) -> Array:
         self[name] = self._read(name)
         return self[name]
+
+
+def _is_column(x: Any) -> bool:
+    """Whether it has a value for each row, and is none itself."""
+    return hasattr(x, "__len__") and not isinstance(x, str | bytes | Mapping | set) and np.ndim(x) != 0
+
+
+def _is_missing(x: Any) -> bool:
+    """None, NaN, NaT and the like."""
+    try:
+        return x is None or bool(x != x)
+    except (TypeError, ValueError):  # of pandas' NA, and of what is no single value
+        return type(x).__name__ == "NAType"
 
 
 def _label(x: object) -> object:
@@ -641,8 +657,10 @@ class Exported:
         for what, value, known in (("kind", kind, KINDS), ("new_groups", new_groups, (None, *NEW_GROUPS))):
             if value not in known:
                 raise DeployError(f"{what} is one of {_listed(known)}; found {value!r}.")
-        if not 0.0 < ci_prob < 1.0:
+        if not isinstance(ci_prob, int | float) or not 0.0 < ci_prob < 1.0:
             raise DeployError(f"ci_prob is between 0 and 1; found {ci_prob!r}.")
+        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+            raise DeployError(f"seed is a whole number from 0 on; found {seed!r}.")
         kind = "probability" if kind == "mean" and self._outputs["mean"] is None and self.categories else kind
         output = self._outputs[kind]
         if output is None:
@@ -653,7 +671,7 @@ class Exported:
             x = self._read(table, rng)
             codes, new, first = self._grouped(table, x, new_groups, distinct)
             chunk = max(1, NUMBERS // (table.number + sum(len(known) for known in new.values())))
-            normals = {name: np.asarray(z, np.float64) for name, z in (normals or {}).items()}
+            normals = self._given(normals or {}, new)
             parts = []
             for at in (slice(i, i + chunk) for i in range(0, self.n_draws, chunk)):
                 given = {name: z[at] for name, z in normals.items()}
@@ -674,6 +692,20 @@ class Exported:
         summary = {"mean": draws.mean(0), "sd": draws.std(0, ddof=1), **dict(zip(names, ends, strict=True))}
         fresh = {plate: labels for plate, labels in new.items() if labels}
         return Prediction(draws, summary, fresh, self.categories if kind == "probability" else [])
+
+    def _given(self, normals: Mapping[str, Array], new: Mapping[str, Sequence[object]]) -> dict[str, Array]:
+        """Numbers that make effects of new groups, of all draws."""
+        if not isinstance(normals, Mapping):
+            raise DeployError(f"normals are a mapping, latent -> numbers; found {type(normals).__name__}.")
+        plates, found = {name: plate for name, plate, *_ in self._effects}, dict[str, Array]()
+        for name, given in normals.items():
+            if name not in plates:
+                raise DeployError(f"normals name {name!r}; effects of new groups are {_listed(plates)}.")
+            z, draws = np.asarray(given, np.float64), self._latents[name][0]
+            if z.shape != (expected := (len(draws), len(new[plates[name]]), *draws.shape[2:])):
+                raise DeployError(f"normals of {name!r} have shape {z.shape}; expected {expected}.")
+            found[name] = z
+        return found
 
     def _read(self, table: Rows, rng: np.random.Generator) -> dict[str, Array]:
         """The columns of the model."""
@@ -789,8 +821,6 @@ class Exported:
                 mean, root = (part if part.shape[1] == 1 else part[:, -number:] for part in mean)
                 root, scale = (root, 1.0) if root.ndim == mean.ndim + 1 else (None, root)
             z = normals[name] if name in normals else rng.standard_normal(shape)
-            if z.shape != shape:
-                raise DeployError(f"normals of {name!r} have shape {z.shape}; expected {shape}, of all draws together.")
             z = np.zeros(shape) if population else z
             z = z if root is None else np.einsum("...ij,...j->...i", root, z)
             v[name] = np.concatenate([v[name], np.broadcast_to(mean + scale * z, shape)], 1)

@@ -103,6 +103,9 @@ def test_tables_of_many_kinds_are_read(model):
         ({"x": float("nan")}, ("column 'x' lacks a value in row 0",)),
         ({"kind": None}, ("column 'kind' lacks a value in row 0",)),
         ({"x": float("inf")}, ("can't be computed in row 0",)),
+        ({"x": [1.0]}, ("column 'x' holds numbers",)),
+        ({"kind": {"a": 1}}, ("column 'kind' has {'a': 1} in row 0", "no label")),
+        ({"g": pd.NA}, ("column 'g' lacks a value in row 0",)),
         ({"n": -1}, ("column 'trials' has -1 in row 0", "whole numbers")),
         ({"n": 2.5}, ("column 'trials' has 2.5 in row 0",)),
         ({"z": ...}, ("the rows have no column 'z'; their columns: 'kind'",)),
@@ -111,7 +114,7 @@ def test_tables_of_many_kinds_are_read(model):
 def test_rows_that_can_not_be_read_are_refused_in_words(model, changed, parts):
     row = {name: value for name, value in (ROW | changed).items() if value is not ...}
     with refused(deploy.DeployError, *parts):
-        model.predict(row)
+        model.predict([row])
 
 
 def test_questions_that_can_not_be_answered_are_refused_in_words(model):
@@ -123,5 +126,10 @@ def test_questions_that_can_not_be_answered_are_refused_in_words(model):
         model.predict(ROW, "median")
     with refused(deploy.DeployError, "'probability' is not known of binomial; this model has 'mean', 'response'"):
         model.predict(ROW, "probability")
-    with refused(deploy.DeployError, "ci_prob"):
-        model.predict(ROW, ci_prob=1.5)
+    for asked, sentence in (
+        ({"ci_prob": 1.5}, "ci_prob is between 0 and 1; found 1.5"),
+        ({"seed": -1}, "seed is a whole number from 0 on; found -1"),
+        ({"normals": {"z": 1.0}}, "normals name 'z'; effects of new groups are 'effects_g'"),
+    ):
+        with refused(deploy.DeployError, sentence):
+            model.predict(ROW, **asked)
