@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hiertorch import families, models, monitors
+    from hiertorch import deploy, families, models, monitors
     from hiertorch.advice.priortable import priors
     from hiertorch.comparison.compare import Comparison, compare
     from hiertorch.comparison.criteria import Criterion
@@ -72,6 +72,7 @@ __all__ = [
     "censored",
     "compare",
     "concat",
+    "deploy",
     "design",
     "families",
     "fit",
@@ -135,7 +136,7 @@ def __getattr__(name: str) -> object:
     """A public name, or a part of the package, which is imported when it is first asked for."""
     if name in HOME:
         found = getattr(import_module(f"{__name__}.{HOME[name]}"), name)
-    elif name in ("families", "models", "monitors"):
+    elif name in ("deploy", "families", "models", "monitors"):
         found = import_module(f"{__name__}.{name}")
     else:
         hint = f": {INSTEAD[name]}" if name in INSTEAD else ""
