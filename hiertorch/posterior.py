@@ -34,6 +34,7 @@ from hiertorch.predict.predict import Prediction, predict
 from hiertorch.refits.folds import kfold, refit
 from hiertorch.refits.updating import update
 from hiertorch.report.writing import write
+from hiertorch.run.outcome import with_derived
 from hiertorch.run.runfolder import is_run, so_far
 from hiertorch.runtime.surroundings import at_home, feels_at_home
 
@@ -368,8 +369,7 @@ class Posterior(Hints, Fit):
 
         Args:
             path: of the file, or the folder of a run with `checkpoint=`, whose draws so far are read.
-            model: the model that was fitted, in place of the file's: of a class that was written in a notebook, or
-                whose arguments a file can't hold.
+            model: that was fitted, in place of the file's: of a class of a notebook, or whose arguments it can't hold.
             data: its data, in place of the file's, with `model`.
             keep_in_memory: of a run with `checkpoint=`, as in `ht.sample`.
 
@@ -379,7 +379,7 @@ class Posterior(Hints, Fit):
         """
         posterior = so_far(path, cls, keep_in_memory) if is_run(path) else storage.load(path, cls)
         keeping.restore(posterior, model, data)
-        return posterior
+        return with_derived(posterior) if is_run(path) else posterior
 
 
 @at_home

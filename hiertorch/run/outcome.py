@@ -1,7 +1,7 @@
 """From the pieces of a run to what people are given: some of the draws while it goes on, all of them at its end."""
 
 from collections.abc import Hashable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -38,6 +38,9 @@ def _nothing(like: Tensor) -> Stats:
     return Stats({}, {}, like.new_zeros(like.shape[:2]), {})
 
 
+Kept = TypeVar("Kept", bound=Fit)
+
+
 class Given(NamedTuple):
     """What people are given: the draws of the latents that are kept, and of what the model derives of them."""
 
@@ -49,18 +52,25 @@ class Given(NamedTuple):
 
 def given(task: Task, stored: Mapping[str, Tensor]) -> Given:
     """From the stored draws `(chains, draws, size, *event)`."""
-    info, model = task.info, task.plan.target.model
-    derived, trouble = _derived(Fitted(model, task.plan.data, stored[task.names[0]]), stored)
-    plates = {**info.plates, **{name: model.derived[name].plate for name in derived}}
-    event_labels = {
-        **info.event_labels,
-        **{
-            name: found
-            for name in derived
-            if (found := model.derived[name].labels) and fits(found, derived[name].shape[3:])
-        },
-    }
-    return Given({**{name: stored[name] for name in task.names}, **derived}, plates, event_labels, trouble)
+    info = task.info
+    made = _derived(Fitted(task.plan.target.model, task.plan.data, stored[task.names[0]]), stored)
+    plates, event_labels = {**info.plates, **made.plates}, {**info.event_labels, **made.event_labels}
+    return Given({**{name: stored[name] for name in task.names}, **made.draws}, plates, event_labels, made.trouble)
+
+
+def with_derived(fit: Kept) -> Kept:
+    """Draws of a run that goes on or was stopped, and what their model, if it is known, derives of them."""
+    if fit.origin is None or not fit.n_draws:
+        return fit
+    made = _derived(fit.origin, {**fit.more, **fit.draws})
+    if made.trouble:
+        warn(made.trouble)
+    integers = {name: tuple(tuple(range(k)) for k in x.shape[3:]) for name, x in made.draws.items()}
+    return fit.changed(
+        draws={**fit.draws, **made.draws},
+        plates={**fit.plates, **made.plates},
+        event_labels={**fit.event_labels, **integers, **made.event_labels},
+    )
 
 
 def readable(task: Task, store: Store) -> LabelledDraws:
@@ -152,15 +162,18 @@ def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending, look
     return fit
 
 
-def _derived(fitted: Fitted, stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+def _derived(fitted: Fitted, stored: Mapping[str, Tensor]) -> Given:
     """What the model derives of its latents, and what went wrong. The user's code may fail here, which must not cost
     the draws.
     """
     try:
-        return fitted.derived(stored), ""
+        found = fitted.derived(stored)
     except Exception as error:
-        found = f"{type(error).__name__}: {error}"
-        return {}, (
-            f"what {type(fitted.model).__name__} derives of its latents could not be computed ({found}), and the "
+        why = f"{type(error).__name__}: {error}"
+        return Given({}, {}, {}, (
+            f"what {type(fitted.model).__name__} derives of its latents could not be computed ({why}), and the "
             "posterior is without it."
-        )
+        ))  # fmt: skip
+    told = {name: fitted.model.derived[name] for name in found}
+    labels = {n: own for n, x in found.items() if (own := told[n].labels) and fits(own, x.shape[3:])}
+    return Given(found, {name: one.plate for name, one in told.items()}, labels, "")

@@ -129,6 +129,9 @@ def test_where_draws_are_thinned_one_file_takes_the_place_of_all(tmp_path: Path)
     assert {path.name for path in folder.iterdir()} == {STATE, SOURCE, LOCK, *shards}
     assert shards[0] != "draws-000001.safetensors"
     assert "total" in ht.resume(folder, Few(), data, progress=False).draws  # which is derived again
+    for loaded in (Posterior.load(folder), Posterior.load(folder, model=Few(), data=data)):
+        assert torch.equal(loaded.draws["total"], whole.draws["total"])
+        assert loaded.summary().equals(whole.summary())
 
 
 @pytest.fixture(scope="module")
