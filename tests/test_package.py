@@ -27,7 +27,7 @@ def test_top_level_of_the_repository():
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
     found = {path.name for path in ROOT.iterdir() if not any(fnmatch.fnmatch(path.name, line) for line in ignored)}
     listed = {"pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
-    listed |= {"hiertorch", "tests", "scripts", "benchmarks", "configs", "docs"}
+    listed |= {"hiertorch", "tests", "scripts", "benchmarks", "configs", "docs", "examples"}
     assert {name for name in found if not name.startswith(".git")} == listed | {".ci"}
 
 
@@ -105,7 +105,7 @@ def test_names_are_where_type_checkers_see_them():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == {**ht.HOME, **dict.fromkeys(("families", "models", "monitors"), "hiertorch")}
+    assert seen == {**ht.HOME, **dict.fromkeys(("deploy", "families", "models", "monitors"), "hiertorch")}
     assert sorted(seen) == sorted(ht.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'smaple'"):
         getattr(ht, "smaple")  # noqa: B009
