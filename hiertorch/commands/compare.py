@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser
 
 import hiertorch as ht
 from hiertorch.commands.config import parsed, parser_of, sections
-from hiertorch.commands.program import INTERRUPTED, Words, status
+from hiertorch.commands.program import INTERRUPTED, Words, paragraph, status
 from hiertorch.commands.runs import posterior_of
 from hiertorch.comparison.compare import Comparison, compare
 from hiertorch.comparison.criteria import Criterion
@@ -27,6 +27,7 @@ from hiertorch.data.sources import read_table
 from hiertorch.errors import ConfigError, DataError, RunFolderError, SamplingWarning
 from hiertorch.run.ending import DRAWS_FILE, keep
 from hiertorch.runtime.interruption import Signals
+from hiertorch.wording import listed
 
 Kind = Literal["loo", "waic", "dic"]
 
@@ -76,6 +77,9 @@ def runs_compared(asked: argparse.Namespace) -> int:
     if asked.out:
         made(Path(asked.out))
     posteriors = {name: posterior_of(run) for name, run in zip(names, asked.runs, strict=True)}
+    plates = [plate for plate in next(iter(posteriors.values())).labels]
+    if unknown := [by for by in asked.by if by != "row" and by not in plates]:
+        raise ConfigError(f"--by: expected row or one of {listed(plates)}, found {unknown[0]!r}.")
     for by in dict.fromkeys(asked.by):
         comparison = compared(posteriors, asked.kind, by)
         print(f"\n{comparison!r}\n", flush=True)
@@ -165,6 +169,10 @@ def compared(posteriors: Mapping[str, ht.Posterior], kind: Kind, by: str) -> Com
             said(f"{name} has no {kind} by {by} and is left out: {error}")
             continue
         said(f"{number} of {len(posteriors)}: {kind} by {by} of {name}, {time.perf_counter() - start:.1f} s")
+    if len(criteria) < 2:
+        raise DataError(
+            f"{kind} by {by}: {len(criteria)} of the {len(posteriors)} have it, so there is nothing to compare."
+        )
     return compare(criteria)
 
 
@@ -196,7 +204,7 @@ def write(comparison: Comparison, out: Path) -> None:
 
 def said(line: str) -> None:
     """Progress, which is no result."""
-    print(line, file=sys.stderr, flush=True)
+    print(paragraph(line, sys.stderr), file=sys.stderr, flush=True)
 
 
 def _parser() -> ArgumentParser:

@@ -153,8 +153,10 @@ def sections(values: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         torch.empty(0, device=settings["device"])
     except (AssertionError, RuntimeError) as error:  # CUDA that is missing, or a name that is unknown
-        found = str(error).splitlines()[0]
-        raise ConfigError(f"sample.device: {found}; expected cpu, or a GPU that is there.") from error
+        found = str(error).splitlines()[0].rstrip(".")
+        if found.startswith("Expected one of"):  # some twenty kinds
+            found = f"there is no device {str(settings['device'])!r}"
+        raise ConfigError(f"sample.device: {found}; expected cpu, or a GPU that is there, such as cuda.") from error
     columns["dtype"] = settings["dtype"] = getattr(torch, settings["dtype"])
     return columns, settings
 
@@ -372,7 +374,8 @@ def _sentence(report: str, known: Iterable[str]) -> str:
     if unknown:
         key = _joined([*keys, ".".join(filter(None, unknown.groups()))])
         return f"{key}: there is no such key.{closest(key, known)} --keys lists them all."
-    return " ".join(re.sub(r'Parser key "([^"]+)":', r"\1:", report).split()) + ". --keys lists them all."
+    hint = "" if "does not exist" in report else " --keys lists them all."
+    return " ".join(re.sub(r'Parser key "([^"]+)":', r"\1:", report).split()) + f".{hint}"
 
 
 def _joined(keys: Sequence[str]) -> str:

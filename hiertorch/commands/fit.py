@@ -18,6 +18,7 @@ import pandas as pd
 from hiertorch.advice.priortable import priors
 from hiertorch.commands.config import Config, Door, load, read, refuse_earlier, run
 from hiertorch.commands.ending import told
+from hiertorch.commands.files import check_readable
 from hiertorch.commands.program import Words, amount, count, pairs, paragraph, seed, status
 from hiertorch.data.table import Data
 from hiertorch.errors import ConfigError, SamplingWarning
@@ -35,6 +36,16 @@ Everything is in the run folder afterwards: draws, summary.csv, report.html,
 and config.yaml, which repeats the run. hiertorch train has more options.
 """
 
+OPTIONS = {
+    "data.source": "",
+    "sample.device": "--device",
+    "sample.until": "--ess, --seconds",
+    "family": "--family",
+    "priors": "--prior",
+    "parameters": "--parameter",
+}
+"""Key of a config -> what says it here."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0, 1 if the fit failed, 2 if the words are wrong, 130 after Ctrl-C, 143 and 129 after SIGTERM and
@@ -45,14 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def fitted(asked: Namespace) -> int:
     """Fits, and tells what there is to know before and after."""
-    config = _config(asked)
-    folder, again = Path(str(config.log_dir)), f"hiertorch resume {config.log_dir}"
-    config = replace(config, door=Door("--out", f"{again} to go on with it", "--overwrite"))
-    refuse_earlier(folder, config)
+    check_readable(asked.data)
+    again = f"hiertorch resume {folder_of(asked)}"
     try:
+        config = replace(_config(asked), door=Door("--out", f"{again} to go on with it", "--overwrite"))
+        refuse_earlier(folder_of(asked), config)
         model, data = read(config)
     except ConfigError as error:
-        raise ConfigError(str(error).removeprefix("data.source: ")) from error
+        raise ConfigError(spoken(str(error))) from error
+    model.check(data)
     findings = data.check(model)
     for line in heading(asked, model, data, findings):
         print(paragraph(line, sys.stdout, "    "))
@@ -64,7 +76,21 @@ def fitted(asked: Namespace) -> int:
                 warnings.filterwarnings("ignore", f".*{re.escape(str(found.finding))}", SamplingWarning)
             return run(config, (model, data))
 
-    return told(runs, folder, f"{again} goes on from there", report=asked.report)
+    return told(runs, folder_of(asked), f"{again} goes on from there", report=asked.report)
+
+
+def folder_of(asked: Namespace) -> Path:
+    """The run folder."""
+    return Path(asked.out or Path("runs") / Path(asked.data.rpartition(":")[2]).name.partition(".")[0])
+
+
+def spoken(sentence: str) -> str:
+    """A sentence on a key of a config, with the option that says it here."""
+    key, colon, rest = sentence.partition(": ")
+    for name, option in OPTIONS.items():
+        if colon and (key == name or key.startswith(f"{name}.")):
+            return ": ".join(filter(None, [option + key[len(name) :].replace(".", " ", 1), rest]))
+    return sentence
 
 
 def heading(asked: Namespace, model: Model, data: Data, findings: pd.DataFrame) -> list[str]:

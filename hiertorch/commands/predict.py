@@ -5,12 +5,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from hiertorch.commands.files import check_readable, check_writable, read_file, write_table
 from hiertorch.commands.program import Words, columns, probability, seed, status
 from hiertorch.commands.runs import posterior_of
-from hiertorch.commands.writing import check_writable, write_table
-from hiertorch.data.sources import read_table
 from hiertorch.draws.summaries import CI_PROB
-from hiertorch.errors import ConfigError
 
 SHOWN = 20
 """Rows on a terminal."""
@@ -34,11 +32,9 @@ def predicted(asked: argparse.Namespace) -> int:
     """Predicts, and writes or prints."""
     if asked.out:
         check_writable(asked.out)
+    check_readable(asked.data)
     posterior = posterior_of(asked.run)
-    try:
-        frame = read_table(asked.data).reset_index(drop=True)
-    except ConfigError as error:
-        raise ConfigError(str(error).removeprefix("data.source: ")) from error
+    frame = read_file(asked.data).reset_index(drop=True)
     found = posterior.predict(frame, asked.kind, asked.new_groups, ci_prob=asked.ci, seed=asked.seed).summary
     table = joined(frame, found)
     if asked.out:

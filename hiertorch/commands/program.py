@@ -97,7 +97,7 @@ class Words(argparse.ArgumentParser):
                 return f"there is no option {word}.{closest(word, self._option_string_actions)}"
             return f"{word!r} is a word too many; what has spaces in it stands in quotes."
         if lacking := re.match(r"the following arguments are required: (.*)", message):
-            return f"{lacking[1]}: expected, and not found; write {self.usage}."
+            return f"{lacking[1].replace(', ', ' and ')}: not given; write {self.usage}."
         if choice := re.match(r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)", message):
             return f"{choice[1]}: expected one of {choice[3].replace(chr(39), '')}, found {choice[2]}."
         return f"{message.removeprefix('argument ').rstrip('.')}."

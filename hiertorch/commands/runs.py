@@ -22,8 +22,8 @@ def posterior_of(path: str) -> Posterior:
     for place in (folder, folder / DRAWS_FILE, folder / CHECKPOINT):
         if place.is_file() or is_run(place):
             return Posterior.load(place)
-    below = sorted({file.parent.name for file in folder.glob(f"*/{DRAWS_FILE}")})
-    hint = f" Below it there are {listed(below)}." if below else ""
+    below = sorted({str(file.parent) for file in folder.glob(f"*/{DRAWS_FILE}")})
+    hint = f" In it there are {listed(below)}." if below else ""
     raise ConfigError(
         f"there is no run at {path!r}: expected the folder of a run of hiertorch fit or train, or a file of "
         f"draws.{hint}"

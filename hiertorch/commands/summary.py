@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from hiertorch.commands.files import write_table
 from hiertorch.commands.program import Words, columns, paragraph, probability, status
 from hiertorch.commands.runs import posterior_of
 from hiertorch.commands.tables import GROUPS, shortened
-from hiertorch.commands.writing import write_table
 from hiertorch.draws.summaries import CI_PROB
 
 EXAMPLES = """\

