@@ -26,8 +26,8 @@ def test_names_say_what_is_inside():
 def test_top_level_of_the_repository():
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
     found = {path.name for path in ROOT.iterdir() if not any(fnmatch.fnmatch(path.name, line) for line in ignored)}
-    listed = {"pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
-    listed |= {"hiertorch", "tests", "scripts", "benchmarks", "configs", "docs", "examples"}
+    listed = {"pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "SECURITY.md"}
+    listed |= {"CITATION.cff", "hiertorch", "tests", "scripts", "benchmarks", "configs", "docs", "examples"}
     assert {name for name in found if not name.startswith(".git")} == listed | {".ci"}
 
 
