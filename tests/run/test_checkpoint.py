@@ -4,8 +4,10 @@ import errno
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -471,6 +473,31 @@ def test_a_disk_that_is_full_leaves_the_run_going(number: int, tmp_path: Path, m
     assert len([one for one in met if os.strerror(number) in str(one.message)]) == 1
     monkeypatch.undo()
     assert_same(resumed(tmp_path / "run"), found)  # from the state that was written last
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with little room."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1000k", "none", str(folder)]
+    if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("file systems can't be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_real_disk_that_is_full_leaves_the_run_going(small_disk: Path) -> None:
+    settings: dict[str, Any] = {**RUN, "collapse": False, "chains": 8, "warmup": 50, "draws": 1_500, "thin": 1}
+    with pytest.warns(SamplingWarning, match="No space left on device.*the run goes on"):
+        found = ht.sample(
+            intercepts("gaussian"), rows("gaussian"), **settings, checkpoint=small_disk / "run", every=0.0
+        )
+    assert found.n_draws == 1_500
+    assert 0 < Posterior.load(small_disk / "run").n_draws < 1_500
+    shutil.copytree(small_disk / "run", small_disk.parent / "copy")
+    assert_same(resumed(small_disk.parent / "copy"), found)  # from the state that was written last
 
 
 def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
