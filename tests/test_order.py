@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hiertorch"
-ORDER = """errors wording arguments palette randomness runtime deploy | data | model | families | models density
+ORDER = """errors wording markup arguments palette randomness runtime deploy | data | model | families | models density
     | advice gaussian moves | draws | predict comparison criticism pooling monitors | effects | run dashboard report
     | fitting | refits | posterior | sampling | priorgrid formulas | commands | __init__ __main__"""
 PLACE = {district: place for place, between in enumerate(ORDER.split("|")) for district in between.split()}

@@ -22,6 +22,7 @@ from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.draws.fit import Fit
 from hiertorch.draws.pointwise import Pointwise
 from hiertorch.errors import DataError
+from hiertorch.markup import shown
 
 KINDS = ("loo", "waic", "dic")
 
@@ -69,6 +70,8 @@ class Criterion:
     def ic(self) -> float:
         """-2 elpd, on the scale of a deviance."""
         return -2.0 * self.elpd
+
+    _repr_html_ = shown
 
     def __repr__(self) -> str:
         what = "rows" if self.by == "row" else f"groups of {self.by!r}"

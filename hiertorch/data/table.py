@@ -17,6 +17,7 @@ from hiertorch.data.parts import Parts, counted
 from hiertorch.data.reading import check_aligned, check_mappings, check_names, read_column
 from hiertorch.data.recipe import Reader, Recipe
 from hiertorch.errors import DataError
+from hiertorch.markup import shown
 from hiertorch.runtime.surroundings import feels_at_home
 
 
@@ -319,6 +320,8 @@ class Data(Parts):
         if self.codes:
             lines.append(f"groupings: {wording.listed(f'{plate} ({self._sizes(plate)})' for plate in self.plates)}")
         return "\n  ".join(lines)
+
+    _repr_html_ = shown
 
     def check(self, model: object) -> pd.DataFrame:
         """What a model asks for and these data lack: a table of findings, the gravest first; empty if there are none.

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hiertorch import markup
 from hiertorch.arguments import check_seed
 from hiertorch.data.fingerprint import Fingerprint
 from hiertorch.data.table import Data
@@ -19,7 +20,7 @@ from hiertorch.draws import diagnostics, summaries
 from hiertorch.draws.archive import Source
 from hiertorch.draws.fitted import Fitted
 from hiertorch.draws.judgement import Judgement, judge
-from hiertorch.draws.labelled import LabelledDraws, Stats
+from hiertorch.draws.labelled import LabelledDraws, Stats, summary
 from hiertorch.draws.naming import parameter_texts
 from hiertorch.errors import DataError, UnknownNameError
 from hiertorch.gaussian.redraw import Redraw
@@ -27,6 +28,9 @@ from hiertorch.model.model import Model
 from hiertorch.randomness import derived
 from hiertorch.runtime.surroundings import feels_at_home
 from hiertorch.wording import listed
+
+FEWEST = 8
+"""Draws of each chain, below which a notebook shows no summary."""
 
 
 @feels_at_home
@@ -154,6 +158,12 @@ class Fit(LabelledDraws):
                 f"  priors by the data's scale: {', '.join(f'{name} ~ {text}' for name, text in chosen.items())}"
             )
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """What it prints, and the summary of what all groups share."""
+        shared = [name for name in self.draws if self.plates[name] is None]
+        table = markup.table(summary(self, shared)) if shared and self.n_draws >= FEWEST else ""
+        return markup.text(repr(self)) + table
 
     @property
     def fitted(self) -> Fitted:

@@ -1,6 +1,7 @@
 """The base class of every model: named latents, a likelihood, and densities batched over chains."""
 
 from hiertorch.data.table import Data
+from hiertorch.markup import shown
 from hiertorch.model.checks import inspect
 from hiertorch.model.densities import Densities
 from hiertorch.runtime.surroundings import at_home
@@ -18,6 +19,8 @@ class Model(Densities):
     level. A subclass writes `likelihood(v, data)`, which returns a distribution of batch shape `(chains, rows)`; rows
     are independent given the latents. Priors and likelihood only compute, since several threads may call them at once.
     """
+
+    _repr_html_ = shown
 
     @at_home
     def check(self, data: Data, *, prior_only: bool = False) -> list[str]:

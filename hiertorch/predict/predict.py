@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hiertorch import markup
 from hiertorch.arguments import check_choice, check_probability
 from hiertorch.data.frames import Table
 from hiertorch.data.newrows import FrameRows, announce
@@ -45,6 +46,9 @@ class Prediction:
 
     def __repr__(self) -> str:
         return repr(self.summary)
+
+    def _repr_html_(self) -> str:
+        return markup.table(self.summary)
 
 
 def predict(

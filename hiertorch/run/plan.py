@@ -20,6 +20,7 @@ from hiertorch.errors import DataError, ModelError
 from hiertorch.gaussian.collapse import Collapsed
 from hiertorch.gaussian.covariances import covariances_of
 from hiertorch.gaussian.surrogate import Surrogate
+from hiertorch.markup import shown
 from hiertorch.model.model import Model
 from hiertorch.moves.base import Move
 from hiertorch.moves.groupwise import Groupwise
@@ -168,6 +169,8 @@ class Plan:
             dims = sum(coordinates[n].width * (1 if block.plate else coordinates[n].size) for n in names)
             found.append((", ".join(names), block.name.partition("(")[0], per, str(dims), str(passes), why))
         return found
+
+    _repr_html_ = shown
 
     def __str__(self) -> str:
         target = self.target
