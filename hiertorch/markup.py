@@ -25,5 +25,9 @@ def shown(self: object) -> str:
 
 
 def table(frame: "pd.DataFrame") -> str:
-    """A table, in so many digits as are read."""
-    return frame.to_html(border=0, max_rows=ROWS, float_format="{:.4g}".format)
+    """A table, in so many digits as are read: whole numbers of draws, four digits of others."""
+    counts = {name: "{:,.0f}".format for name in map(str, frame) if name.startswith("ess")}
+    page = frame.to_html(border=0, max_rows=ROWS, float_format="{:.4g}".format, formatters=counts)
+    return f'<div style="color: inherit; overflow-x: auto">{page}</div>'.replace(
+        "<table", '<table style="color: inherit"'
+    )

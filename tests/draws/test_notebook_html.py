@@ -42,6 +42,7 @@ def test_a_posterior_shows_what_all_groups_share(fitted):
     found = words(page)
     table = posterior.summary(["mu", "beta", "sigma_g", "sigma_y"])
     assert "beta[x]" in found and f"{table['mean']['beta[x]']:.4g}" in found and f"{table['r_hat']['mu']:.4g}" in found
+    assert f"{table['ess_bulk']['mu']:,.0f}" in found
     assert "effects_g[a" not in found and repr(posterior).splitlines()[0] in found
 
 
