@@ -1,4 +1,4 @@
-"""Runs configs to the end, each in a process of its own, and writes README's table of them.
+"""Runs configs to the end, each a process of its own, and prints the table of `results/published.json`.
 
     python benchmarks/configs_table.py                        # all of configs/
     python benchmarks/configs_table.py schools radon

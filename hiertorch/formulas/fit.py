@@ -48,8 +48,8 @@ def formula(
     """The model that a formula says, and the data of a frame for it.
 
     Args:
-        text: such as "MathAch ~ SES * Sector + (SES | School)"; README says what can be written. `.` on the right is
-            all columns that are not named as the response, beside it, or as a grouping. Behind a response
+        text: such as "MathAch ~ SES * Sector + (SES | School)"; docs/formulas.md says what can be written. `.` on the
+            right is all columns that are not named as the response, beside it, or as a grouping. Behind a response
             stands what is told of its rows: `y | cens(c, y2)` says which are censored, c "none", "right", "left" or
             "interval" (0, 1, -1, 2, or True where right-censored), from y to y2; `y | trunc(lb, ub)` that rows are seen
             only from lb to ub. Predictions of censored rows are of what would be seen without.

@@ -127,7 +127,7 @@ def test_the_resolved_config_is_the_same_model(loaded, tmp_path):
 
 @pytest.mark.slow
 def test_table_of_configs(capsys):
-    """From the command to the line of the README's table, with few draws."""
+    """From the command to the line of the table, with few draws."""
     table = script("benchmarks/configs_table.py")
     few = "--sample.chains 4 --sample.warmup 60 --sample.draws 30 --sample.thin 1 --sample.compile false"
     names = ["cbpp", "grouseticks", "sleepstudy"]
