@@ -16,6 +16,7 @@ from pandas.api.types import is_numeric_dtype, is_string_dtype
 
 from hiertorch import wording
 from hiertorch.errors import DataError, HiertorchError, ModelError
+from hiertorch.formulas.factors import Factor
 from hiertorch.formulas.functions import FUNCTIONS, KNOWN, OTHERS, renamed, restored
 from hiertorch.formulas.labels import written
 from hiertorch.formulas.parsing import TOLD, names_in
@@ -41,12 +42,12 @@ class Matrix:
     """
 
     def __init__(self, text: str, frame: pd.DataFrame, functions: Mapping[str, object], shown: str = "") -> None:
-        from formulae import model_description  # which takes half a second
-        from formulae.environment import Environment
+        from formulae.environment import Environment  # which takes half a second
         from formulae.matrices import DesignMatrices
 
         from hiertorch.formulas.contrasts import CONTRASTS
         from hiertorch.formulas.polynomials import NAME, Polynomials
+        from hiertorch.formulas.terms import described
 
         self.text, self._shown = text, shown
         self._levels: dict[str, pd.Index] = {}  # of columns of categories
@@ -63,13 +64,14 @@ class Matrix:
                 )
         with self._told(frame):
             names = Environment([{**CONTRASTS, NAME: Polynomials, **KNOWN, **functions}])
-            self._made = DesignMatrices(model_description(renamed(text)), _ordered(frame), names).common
+            self._made = DesignMatrices(described(renamed(text)), _ordered(frame), names).common
         terms = () if self._made is None else tuple(self._made.terms.values())
         for part in (part for term in terms for part in getattr(term, "components", ())):
             if (call := getattr(part, "call", None)) is not None:
                 part.name = written(call)
         self.labels = self._labels()
         self.values = self._numbers(None if self._made is None else self._made.design_matrix, len(frame))
+        self._check_rows_alone(frame)
 
     @property
     def references(self) -> dict[str, object]:
@@ -102,6 +104,8 @@ class Matrix:
         if self._made is None:
             return
         transforms, calls = list(self._transforms()), list(self._calls())
+        if not any("names" in one for one in state):  # files of earlier versions have none of factor()
+            transforms = [one for one in transforms if not isinstance(one, Factor)]
         for one, known in zip([vars(x) for x in transforms], state, strict=False):
             one.update(known)
         for part, told in zip(calls, state[len(transforms) :], strict=False):  # older files tell no levels
@@ -158,6 +162,24 @@ class Matrix:
             found = self._made.evaluate_new_data(_ordered(frame)).design_matrix
         return self._numbers(found, len(frame))
 
+    def _check_rows_alone(self, frame: pd.DataFrame) -> None:
+        """Raises a DataError if a row reads otherwise alone than among others, as of a function that ranks, sums or
+        shifts rows and remembers nothing: later rows would be other columns under the same names.
+        """
+        if self._made is None or "(" not in self.text or len(frame) < 3:
+            return
+        some, one = np.arange(0, len(frame), max(1, len(frame) // 8))[1:8], np.array([len(frame) // 2 + 1])
+        for rows in (some, one):
+            with self._told(frame):
+                alone = self._made.evaluate_new_data(_ordered(frame.iloc[rows])).design_matrix
+            alone, among = np.asarray(alone, np.float64).reshape(len(rows), -1), self.values[rows]
+            if not np.allclose(alone, among, rtol=1e-6, atol=1e-9 * max(1.0, float(np.abs(among).max(initial=0.0)))):
+                raise DataError(
+                    f"the terms {self.written!r} read a row otherwise alone than among those that are fitted, so that "
+                    "later rows could not be read alike: compute a column of the frame, or call what remembers the "
+                    "fitted rows, such as mean(), sd(), min(), max(), sum() and quantile()."
+                )
+
     def _numbers(self, found: object, rows: int) -> np.ndarray:
         values = np.zeros((rows, 0)) if found is None else np.asarray(found, np.float64).reshape(rows, -1)
         if (bad := np.argwhere(~np.isfinite(values))).size:
@@ -181,6 +203,17 @@ class Matrix:
         except Exception as error:  # of whatever function the formula calls
             what = restored(" ".join(str(error).split()).rstrip("."))
             what = re.sub(r"\w+\.__call__\(\)", "the function is", what)
+            if unseen := re.fullmatch(r"The levels \((.*)\) in '(.*)' are not present in the original data set", what):
+                known = next((part.levels for part in self._calls() if restored(part.name) == unseen[2]), [])
+                raise DataError(
+                    f"{unseen[2]} is {unseen[1]} in some rows, which the rows that were fitted do not have; its "
+                    f"levels: {wording.listed(known)}."
+                ) from error
+            if re.search(r"unrecognized type \(<class '(?:float|int|numpy\.float64)'>", what):
+                raise DataError(
+                    f"the terms {self.written!r} have one that is the same number in all rows: write it beside a "
+                    "column, as in I(x - mean(x))."
+                ) from error
             inside = names_in(" ".join(re.findall(r"\(([^()]*)\)", self.text)))
             texts = [name for name in frame.columns if name in inside and is_string_dtype(frame[name].dtype)]
             why = f" Column {texts[0]!r} holds text." if texts and "unrecognized" not in what else ""

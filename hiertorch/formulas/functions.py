@@ -8,24 +8,17 @@ it (`renamed`), and their own again in labels and messages (`restored`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from hiertorch.errors import DataError
+from hiertorch.formulas.factors import Cut, Dummy, Factor, Numbers, Relevel, droplevels, interaction
 from hiertorch.formulas.splines import BSpline, NaturalSpline
-from hiertorch.wording import listed, show
-
-if TYPE_CHECKING:
-    from formulae.categorical import CategoricalBox
 
 Column: TypeAlias = "np.ndarray | pd.Series"
-
-Categories: TypeAlias = "Column | pd.Categorical | CategoricalBox"
-"""A column of categories; `formulae` makes a box of C(x)."""
 
 
 class Scale:
@@ -96,136 +89,49 @@ class Most(Mean):
     of = staticmethod(np.max)
 
 
-class Numbers:
-    """as.numeric(x): 1, 2, ... by the order of its levels where a column has categories, and numbers as they are, also
-    where they are written as text.
+class Var(Mean):
+    """Their variance, with n - 1."""
+
+    of = staticmethod(lambda x: np.var(x, ddof=1))
+
+
+class Sum(Mean):
+    """Their sum."""
+
+    of = staticmethod(np.sum)
+
+
+class Quantile:
+    """quantile(x, probs): those of the fitted rows, linear between two (R's seventh kind); the quartiles and both ends
+    without probs, as for the breaks of cut().
     """
 
     __stateful_transform__ = True
 
     def __init__(self) -> None:
-        self.levels: list[object] | None = None
-        self.seen = False
-
-    def __call__(self, x: Categories) -> np.ndarray:
-        """Numbers of rows."""
-        told, x = x, _plain(x)  # of factor(k) the codes, also where k is numbers
-        values = pd.Series(np.asarray(x))
-        if not self.seen:
-            categories = told is not x or isinstance(x.dtype, pd.CategoricalDtype)
-            if categories or pd.to_numeric(values, errors="coerce").isna().any():
-                self.levels = _levels(x)
-            self.seen = True
-        if self.levels is None:
-            return pd.to_numeric(values).to_numpy(np.float64)
-        return pd.Index(self.levels).get_indexer(pd.Index(values)) + 1.0
-
-
-class Dummy:
-    """dummy(f, "a"): 1 in rows of this level, else 0; without one, an indicator for each level but the first."""
-
-    __stateful_transform__ = True
-
-    def __init__(self) -> None:
-        self.levels: list[object] | None = None
-
-    def __call__(self, x: Categories, level: object = None) -> np.ndarray:
-        """Indicators of rows."""
-        x = _plain(x)
-        if self.levels is None:
-            known = _levels(x)
-            if level is not None and level not in known:
-                raise DataError(f"dummy() names {level!r}, which is none of the levels {listed(known)}.")
-            self.levels = known[1:] if level is None else [level]
-        found = np.column_stack([np.asarray(x) == one for one in self.levels]).astype(np.float64)
-        return found[:, 0] if found.shape[1] == 1 else found
-
-
-class Cut:
-    """cut(x, breaks): the interval (a, b] that x lies in, named as in R; a number of breaks makes equal intervals over
-    the range of the fitted rows.
-    """
-
-    __stateful_transform__ = True
-
-    def __init__(self) -> None:
-        self.breaks: np.ndarray | None = None
+        self.known: float | np.ndarray | None = None
 
     def __call__(
-        self,
-        x: Column,
-        breaks: int | list[float],
-        labels: list[str] | None = None,
-        include_lowest: bool = False,
-        right: bool = True,
-    ) -> pd.Categorical:
-        """Intervals of rows."""
-        values = np.asarray(x, np.float64)
-        if self.breaks is None:
-            self.breaks = _breaks(values, breaks)
-        low, high = ("(", "]") if right else ("[", ")")
-        texts = [f"{one:.3g}" for one in self.breaks]
-        named = labels or [f"{low}{a},{b}{high}" for a, b in pairwise(texts)]
-        found = pd.cut(values, self.breaks.tolist(), right=right, labels=named, include_lowest=include_lowest)
-        if found.isna().any():
-            raise DataError(
-                f"cut() has no interval for {values[found.isna()][0]:g}: its breaks go from {self.breaks[0]:g} to "
-                f"{self.breaks[-1]:g}; give wider ones, or include.lowest=TRUE."
-            )
-        return found
+        self, x: Column, probs: float | Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0), na_rm: bool = True
+    ) -> float | np.ndarray:
+        """The same for all rows: one number, or one for each of several probabilities."""
+        if self.known is None:
+            asked = np.asarray(probs, np.float64)
+            if asked.size == 0 or not ((asked >= 0) & (asked <= 1)).all():
+                raise DataError(f"quantile() takes probabilities between 0 and 1; found {probs!r}.")
+            found = np.quantile(np.asarray(x, np.float64), asked)
+            self.known = float(found) if asked.ndim == 0 else found
+        return self.known
 
 
-def _breaks(x: np.ndarray, told: int | list[float]) -> np.ndarray:
-    """In order; of a number of equal intervals a thousandth of the range beyond both ends, as R has it."""
-    if not isinstance(told, int):
-        return np.sort(np.asarray(told, np.float64))
-    if told < 2:
-        raise DataError(f"cut() makes two intervals or more, or has the breaks c(a, b, ...); found {told}.")
-    low, high = float(x.min()), float(x.max())
-    more = (high - low) / 1000
-    return np.array([low - more, *np.linspace(low, high, told + 1)[1:-1], high + more])
-
-
-def factor(
-    x: Column | pd.Categorical, levels: list[object] | None = None, labels: list[str] | None = None
-) -> pd.Categorical:
-    """factor(x, levels, labels): categories in the order that is given, under other names if these are."""
-    known = _levels(x) if levels is None else levels
-    if others := [one for one in _levels(x) if one not in known]:
-        raise DataError(f"factor() is told the levels {listed(known)}, and its column has {show(others[0])}.")
-    found = pd.Categorical(np.asarray(x), categories=known, ordered=True)
-    found = found if labels is None else found.rename_categories(dict(zip(found.categories, labels, strict=True)))
-    return found.remove_unused_categories()
-
-
-class Relevel:
-    """relevel(f, ref): the same categories with this one first, which makes it the reference."""
-
-    __stateful_transform__ = True
-
-    def __init__(self) -> None:
-        self.levels: list[object] | None = None
-
-    def __call__(self, x: Categories, ref: object) -> pd.Categorical:
-        """Categories of rows."""
-        if self.levels is None:
-            known = _levels(x)
-            first = [one for one in known if str(one) == str(ref)]
-            if not first:
-                raise DataError(f"relevel() names {ref!r}, which is none of the levels {listed(known)}.")
-            self.levels = first + [one for one in known if one != first[0]]
-        return pd.Categorical(np.asarray(_plain(x)), categories=self.levels, ordered=True)
-
-
-def interaction(*given: Categories) -> pd.Categorical:
-    """interaction(a, b): the combinations that occur, "a.b", those of the first column varying fastest."""
-    columns = [_plain(x) for x in given]
-    known = [_levels(x) for x in columns]
-    codes = [pd.Index(own).get_indexer(pd.Index(np.asarray(x))) for own, x in zip(known, columns, strict=True)]
-    places = sorted({*zip(*codes[::-1], strict=True)})
-    names = [".".join(str(own[k]) for own, k in zip(known, place[::-1], strict=True)) for place in places]
-    texts = [".".join(map(str, row)) for row in zip(*map(np.asarray, columns), strict=True)]
-    return pd.Categorical(texts, categories=list[object](names), ordered=True)
+def seq(first: float, last: float, by: float | None = None, length_out: int | None = None) -> list[float]:
+    """seq(first, last, by, length.out): numbers at equal distances, both ends included where by leads to the last."""
+    if length_out is not None:
+        return np.linspace(first, last, int(length_out)).tolist()
+    step = (1.0 if last >= first else -1.0) if by is None else float(by)
+    if step == 0 or (last - first) / step < 0:
+        raise DataError(f"seq() goes from {first:g} to {last:g} by steps in that direction; found by={step:g}.")
+    return (first + step * np.arange(int((last - first) / step + 1e-10) + 1)).tolist()
 
 
 def log(x: Column, base: float | None = None) -> Column:
@@ -236,24 +142,6 @@ def log(x: Column, base: float | None = None) -> Column:
 def one_of(x: Column, *values: object) -> np.ndarray:
     """x %in% c(...): whether it is one of these values."""
     return np.asarray(pd.Series(np.asarray(x)).isin(values), np.float64)
-
-
-def _plain(x: Categories) -> Column | pd.Categorical:
-    """A column, also of what `formulae` makes of C(x)."""
-    from formulae.categorical import CategoricalBox  # late, since it takes half a second
-
-    if not isinstance(x, CategoricalBox):
-        return x
-    return x.data if x.levels is None else pd.Categorical(x.data, categories=x.levels, ordered=True)
-
-
-def _levels(x: Categories) -> list[object]:
-    """Of a column: in its own order, or sorted."""
-    x = _plain(x)
-    kind = x.dtype
-    if isinstance(kind, pd.CategoricalDtype):
-        return [one for one in kind.categories if one in set(np.asarray(x))]
-    return pd.Index(pd.Series(np.asarray(x)).unique()).sort_values().tolist()
 
 
 def _logit(p: Column) -> Column:
@@ -277,6 +165,7 @@ FUNCTIONS: dict[str, object] = {
     **{"ifelse": np.where, "pmax": np.maximum, "pmin": np.minimum},
     **{"qlogis": _logit, "logit": _logit, "plogis": _inverse_logit},
     **{"mean": Mean, "median": Median, "sd": Sd, "std": Std, "min": Least, "max": Most},
+    **{"var": Var, "sum": Sum, "quantile": Quantile, "seq": seq, "droplevels": droplevels},
     **{"relevel": Relevel, "interaction": interaction, "cut": Cut, "dummy": Dummy, "ns": NaturalSpline},
     "one_of": one_of,
 }
@@ -289,7 +178,7 @@ OTHERS: Mapping[str, tuple[str, object]] = {
     "as.integer": ("as_integer", Numbers),
     "as.double": ("as_double", Numbers),
     "unclass": ("unclass_of_r", Numbers),
-    "factor": ("factor_of_r", factor),
+    "factor": ("factor_of_r", Factor),
 }
 """Name in a formula -> its name on the way through `formulae`, and the function."""
 
@@ -299,7 +188,7 @@ RENAMED = {name: other for name, (other, _) in OTHERS.items()} | {"poly": "poly_
 KNOWN = FUNCTIONS | dict(OTHERS.values())
 """What `formulae` is given."""
 
-CATEGORIES = ("C", "T", "S", "factor", "relevel", "interaction", "cut", "dummy")
+CATEGORIES = ("C", "T", "S", "factor", "relevel", "interaction", "cut", "dummy", "droplevels")
 """Functions that take a column as categories."""
 
 

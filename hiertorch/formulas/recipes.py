@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hiertorch.errors import ModelError
+from hiertorch.formulas import factors
 from hiertorch.formulas import functions as own
 from hiertorch.formulas.labels import written
 from hiertorch.formulas.splines import Spline
@@ -23,7 +24,7 @@ PLAIN = (
 
 NAMES = {id(getattr(np, name)): name for name in PLAIN}
 
-AS_THEY_ARE = ("I", "C", "T", "S", "relevel")
+AS_THEY_ARE = ("I", "C", "T", "S", "relevel", "droplevels")
 """Functions that give a column's values back; their contrasts and order of levels are in the matrix of the part."""
 
 
@@ -116,13 +117,13 @@ class _Words:
             function, given = self._function(node), [*node.args, *node.kwargs.values()]
             if node.callee in AS_THEY_ARE:
                 return self.label(given[0])
-            if function is own.interaction:
+            if function is factors.interaction:
                 return f"interaction({', '.join(map(self.label, node.args))})"
-            if function is own.factor:
-                return self._factor(node)
             if function is np.where:
                 return f"where({self.number(node.args[0])}, {', '.join(map(self.label, node.args[1:]))})"
-            if isinstance(node.stateful_transform, own.Cut):
+            if isinstance(node.stateful_transform, factors.Factor):
+                return self._factor(node)
+            if isinstance(node.stateful_transform, factors.Cut):
                 return self._cut(node)
             raise self.refusal(f"readers have no {own.restored(node.callee)}()")
         if hasattr(node, "value"):
@@ -143,29 +144,30 @@ class _Words:
         }
 
     def _factor(self, node: Any) -> str:
-        args, kwargs = self._values(node)
-        levels, names = ([*args, None, None][k] or kwargs.get(key) for k, key in enumerate(("levels", "labels")))
-        labels = self.label(node.args[0])
-        if names is None:
+        made, labels = node.stateful_transform, self.label(node.args[0])
+        if made.names == made.levels:
             return labels
-        if levels is None:
-            raise self.refusal("its labels= are without levels=")
-        return f"renamed({self.shown!r}, {labels}, {self.constants(levels)}, {self.constants(names)})"
+        return f"renamed({self.shown!r}, {labels}, {self.constants(made.levels)}, {self.constants(made.names)})"
 
     def _cut(self, node: Any) -> str:
-        args, kwargs = self._values(node)
-        made = node.stateful_transform
+        places = dict(zip(("breaks", "labels", "include_lowest", "right"), node.args[1:], strict=False)) | node.kwargs
+        told = {name: one.eval({}, self.env) for name, one in places.items() if name not in ("breaks", "x")}
+        made = node.stateful_transform  # which knows its breaks: those of a formula may be quantiles of a column
         inner = made.breaks[np.isfinite(made.breaks)]
         ends = made.breaks.clip(inner[0] - 1.0, inner[-1] + 1.0) if len(inner) else np.array([-1.0, 1.0])
         middles = 0.5 * (ends[1:] + ends[:-1])
-        names = made(middles, *args, **kwargs).categories.tolist()
-        told = dict(zip(("breaks", "labels", "include_lowest", "right"), args, strict=False)) | kwargs
+        numbers = told.get("labels") is False
+        named = {name: one for name, one in told.items() if not (numbers and name == "labels")}
+        names = made(middles, breaks=made.breaks, **named).categories.tolist()
         right, lowest = bool(told.get("right", True)), bool(told.get("include_lowest", False))
-        return f"cut({self.number(node.args[0])}, {made.breaks.tolist()!r}, {right}, {lowest}, {names!r})"
+        found = f"cut({self.number(node.args[0])}, {made.breaks.tolist()!r}, {right}, {lowest}, {names!r})"
+        return f"place({self.shown!r}, {found}, {names!r})" if numbers else found
 
     def _called(self, node: Any) -> str:
         made, function = node.stateful_transform, self._function(node)
         first = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+        if isinstance(made, factors.Cut):
+            return self._cut(node)
         if made is not None:
             return self._remembered(made, first, node.callee)
         if node.callee == "I":
@@ -221,7 +223,7 @@ def _scaled(words: _Words, made: Any, first: Any) -> str:
 
 
 def _one_number(words: _Words, made: Any, first: Any) -> str:
-    return repr(float(made.known))
+    return repr(float(made.known))  # of several quantiles none is a number, and cut() has them as its breaks
 
 
 def _numbers(words: _Words, made: Any, first: Any) -> str:
@@ -269,8 +271,9 @@ def polynomials(
 SAID: Mapping[type, Callable[[_Words, Any, Any], str]] = {
     own.Scale: _scaled,
     own.Mean: _one_number,
-    own.Numbers: _numbers,
-    own.Dummy: _dummy,
+    own.Quantile: _one_number,
+    factors.Numbers: _numbers,
+    factors.Dummy: _dummy,
     Spline: _spline,
 }
 """Transforms of the package that remember something of the fitted rows."""

@@ -1,4 +1,4 @@
-"""Functions of formulas against R's own: columns of 68 formulas, made once by R 4 with splines and lme4."""
+"""Functions of formulas against R's own: columns of 77 formulas, made once by R 4 with splines and lme4."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import hiertorch as ht
+from hiertorch.errors import DataError
 from hiertorch.formulas.encoding import Matrix
 from hiertorch.formulas.every import written_out
 from hiertorch.formulas.parsing import parse
@@ -47,6 +48,55 @@ def test_means_levels_and_breaks_are_those_of_the_fitted_rows():
     made, some = columns_of(text, table), [4, 7]
     later = table.iloc[some].assign(size3=lambda rows: rows["size3"].cat.remove_unused_categories())
     np.testing.assert_allclose(made.at(later), made.values[some], atol=1e-12)
+
+
+@pytest.mark.parametrize("text", [text for text in CASES if "~ ." not in text])
+def test_rows_are_read_alone_as_among_those_that_are_fitted(text):
+    table = frame()
+    made = columns_of(text, table)
+    for some in ([3], [8, 2], [5, 4, 9]):
+        np.testing.assert_allclose(made.at(table.iloc[some]), made.values[some], atol=1e-9)
+
+
+def test_levels_have_the_names_that_they_had_when_they_were_fitted(tmp_path):
+    """Later rows that lack a level, also of a model that was read from a file."""
+    table = frame()
+    labelled = 'y ~ factor(k, labels = c("a", "b", "c")) + cut(t, quantile(t), include.lowest = TRUE)'
+    model, data = ht.formula(labelled, table)
+    posterior = ht.sample(model, data, draws=20, warmup=20, chains=2, seed=1, progress=False)
+    posterior.save(tmp_path / "saved", data=False)
+    later = table[table["k"] > 2]
+    found = ht.Posterior.load(tmp_path / "saved").predict(later, kind="mean").draws
+    np.testing.assert_allclose(found, posterior.predict(table, kind="mean").draws[..., (table["k"] > 2).to_numpy().copy()])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("y ~ np.cumsum(t)", "read a row otherwise alone"),
+        ("y ~ I(t > np.percentile(t, 50))", "read a row otherwise alone"),
+        ("y ~ before(t) + x", "read a row otherwise alone"),
+        ("y ~ x + mean(t)", "the same number in all rows"),
+        ("y ~ cut(t, c(1, 1, 9))", "all different"),
+        ("y ~ I(t > quantile(t, 50))", "probabilities between 0 and 1"),
+        ('y ~ factor(k, labels = c("a", "b"))', "has 3 levels (2, 5, 9) and 2 labels"),
+    ],
+)
+def test_what_later_rows_could_not_be_read_by_is_refused(text, said):
+    with pytest.raises(DataError) as refused:
+        ht.formula(text, frame(), functions={"before": lambda x: np.concatenate([[0.0], np.asarray(x)[:-1]])})
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [*("factor(k)", "factor(k, levels = c(9, 5, 2))", 'relevel(factor(k), ref = "5")', "as.numeric(factor(k))"),
+     *("interaction(k, kind)", "dummy(k)", "C(k, Sum)")],
+)  # fmt: skip
+def test_levels_that_no_fitted_row_has_are_named_beside_the_known_ones(term):
+    made = columns_of(f"y ~ {term}", frame())
+    with pytest.raises(DataError, match=r"7.*which the rows that were fitted do not have; (?:its|their) levels: .*2"):
+        made.at(frame().assign(k=7))
 
 
 @pytest.mark.parametrize(
