@@ -56,8 +56,8 @@ def test_columns_are_those_of_r(text):
         "C(kind, Sum) * x + factor(k, levels=c(9, 5, 2), labels=c('a', 'b', 'd')) + ifelse(x > 0, t, 1)",
         "I(x / (1 + t**2)) + I(kind == 'red') + qlogis(plogis(x)) + pmin(x, 0.5)",
         "0 + kind:x + cut(t, c(0, 4, 10), include.lowest=TRUE, right=FALSE) + poly(t, 2, raw=True)",
-        "factor(k, labels=c('a', 'b', 'a')) + cut(t, quantile(t, c(0, 0.3, 1)), include.lowest=TRUE) + droplevels(size3)",
-        "I(t > quantile(t, 0.25)) + I(t / sum(t)) + I(x %in% c(0.95, 1.58)) + I(x^2) + I(x / var(x))",
+        "factor(k, labels=c('a', 'b', 'a')) + cut(t, quantile(t, c(0, 0.3, 1)), include.lowest=TRUE)",
+        "I(t > quantile(t, 0.25)) + I(t / sum(t)) + I(x %in% c(0.95, 1.58)) + I(x^2) + droplevels(size3)",
     ],
 )
 def test_columns_of_later_rows_are_those_of_the_fitted_ones(text):
