@@ -204,7 +204,7 @@ class Matrix:
             what = restored(" ".join(str(error).split()).rstrip("."))
             what = re.sub(r"\w+\.__call__\(\)", "the function is", what)
             if unseen := re.fullmatch(r"The levels \((.*)\) in '(.*)' are not present in the original data set", what):
-                known = next((part.levels for part in self._calls() if restored(part.name) == unseen[2]), [])
+                known = [level for part in self._calls() if restored(part.name) == unseen[2] for level in part.levels]
                 raise DataError(
                     f"{unseen[2]} is {unseen[1]} in some rows, which the rows that were fitted do not have; its "
                     f"levels: {wording.listed(known)}."

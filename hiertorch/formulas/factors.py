@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -220,7 +220,7 @@ def _places(levels: Sequence[object], x: Column | pd.Categorical, name: str) -> 
         DataError: for one that is not.
     """
     values = pd.Index(np.asarray(x))
-    found = pd.Index(levels).get_indexer(values)
+    found = pd.Index(list[Any](levels)).get_indexer(values)
     if (bad := np.flatnonzero(found < 0)).size:
         raise DataError(
             f"{name}() meets {show(values[bad[0]])}, which the rows that were fitted do not have; their levels: "

@@ -14,7 +14,7 @@ from formulae.terms.call_resolver import CallResolver, LazyCall, LazyValue
 from formulae.terms.terms import Model
 
 
-class _Call(LazyCall):  # type: ignore[misc]  # formulae has no types
+class _Call(LazyCall):
     """Equal to calls of the same function with equal arguments."""
 
     def __eq__(self, other: object) -> bool:
@@ -24,7 +24,7 @@ class _Call(LazyCall):  # type: ignore[misc]  # formulae has no types
         return hash((self.callee, *self.args, *self.kwargs))
 
 
-class _Value(LazyValue):  # type: ignore[misc]
+class _Value(LazyValue):
     """Equal to the same value, written alike."""
 
     def __eq__(self, other: object) -> bool:
@@ -34,7 +34,7 @@ class _Value(LazyValue):  # type: ignore[misc]
         return hash((self.value, self.lexeme))
 
 
-class _Expressions(CallResolver):  # type: ignore[misc]
+class _Expressions(CallResolver):
     """What stands in a call."""
 
     def visitCallExpr(self, expr: Any) -> LazyCall:  # noqa: N802  # formulae's name
@@ -45,7 +45,7 @@ class _Expressions(CallResolver):  # type: ignore[misc]
         return _Value(expr.value, expr.lexeme)
 
 
-class _Terms(Resolver):  # type: ignore[misc]
+class _Terms(Resolver):
     """What stands outside of calls."""
 
     def visitCallExpr(self, expr: Any) -> Term:  # noqa: N802
