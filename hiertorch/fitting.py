@@ -24,14 +24,17 @@ from hiertorch.model.model import Model
 from hiertorch.monitors import Audience, ProgressBar
 from hiertorch.predict.keeping import remade
 from hiertorch.run.acceptance import Acceptance
+from hiertorch.run.byrows import WhitenedByRows, why_not
 from hiertorch.run.checkpoint import Checkpoint
 from hiertorch.run.choosing import choose
 from hiertorch.run.ending import Ending
 from hiertorch.run.engine import UnsuitedError
 from hiertorch.run.gathering import Gathering
+from hiertorch.run.gatheringrows import GatheringRows
 from hiertorch.run.looks import Looks
 from hiertorch.run.options import Options
 from hiertorch.run.outcome import as_fit, outline, readable, so_far
+from hiertorch.run.ownrows import OwnRows, RowsRefusedError, check_parts, own_rows, wants_rows
 from hiertorch.run.plan import make_plan
 from hiertorch.run.resuming import (
     check_alike,
@@ -42,14 +45,14 @@ from hiertorch.run.resuming import (
     restore,
     resumed_options,
 )
-from hiertorch.run.run import Past, doubted, run
+from hiertorch.run.run import Past, doubted, run, together
 from hiertorch.run.runfolder import Lock, Resumed, cleared, read, refuse_unasked
 from hiertorch.run.schedule import few_threads
 from hiertorch.run.store import Store
 from hiertorch.run.task import Task, dealt, settled
 from hiertorch.run.warmstart import warm_start
 from hiertorch.runtime.interruption import Signals
-from hiertorch.runtime.ranks import ALONE, Ranks, Share
+from hiertorch.runtime.ranks import ALONE, Ranks, Share, Summed
 from hiertorch.runtime.ranks import ranks as ranks_of_run
 from hiertorch.runtime.silence import hushed
 from hiertorch.runtime.validating import validation
@@ -65,6 +68,12 @@ Result = TypeVar("Result", bound=Fit)
 def fit(model: Model, data: Data, options: Options, face: type[Result]) -> Result:
     """See `hiertorch.sampling.sample`; what it gives, to monitors too, is of the kind `face`."""
     with _processes(data) as ranks:
+        if wants_rows(options, data, ranks):
+            try:
+                return _fitted_by_rows(model, data, options, face, ranks)
+            except RowsRefusedError:
+                if options.spread == "rows":
+                    raise
         if options.checkpoint is None:
             return _fitted(model, data, options, face, ranks)
         with Lock(Path(options.checkpoint)) if ranks.first else nullcontext():
@@ -223,6 +232,84 @@ def _again(
     if isinstance(cause, AuditError):
         found.run["audit"] = cause.found.facts()
     return found
+
+
+def _fitted_by_rows(model: Model, data: Data, options: Options, face: type[Result], ranks: Ranks) -> Result:
+    """The run of a model whose groups are dealt out to processes.
+
+    Raises:
+        RowsRefusedError: on all processes, if they can't be; before anything runs.
+    """
+    model, data = _placed(model, data, options)
+    options = _options_here(options, ranks)
+    own = own_rows(model, data, options, ranks)
+    plan, refused = choose(model, own.data, None), None
+    if plan.surrogate is None:
+        refused = RowsRefusedError(f"a model whose likelihood a Gaussian surrogate stands for ({plan.note})")
+    elif why := why_not(plan.surrogate):
+        refused = RowsRefusedError(why)
+    met = [error for error in ranks.each(refused) if error is not None]
+    if met:
+        raise refused or met[0]
+    assert plan.surrogate is not None
+    check_parts(model, data, own)
+    task = settled(model, plan, options)
+    said = ranks.each((task.schedule.chains, task.names, plan.surrogate.members))
+    if any(members != said[0][2] for *_, members in said):
+        raise RowsRefusedError("groups whose rows say alike what moves together")
+    task = settled(model, plan, replace(options, chains=said[0][0], keep=said[0][1]))
+    schedule, goal, room, most = ranks.each((task.schedule, task.goal, task.room, task.most))[0]
+    engine = WhitenedByRows(plan.structure, plan.surrogate, Summed(schedule.chains, ranks), task.generator)
+    settings = {**task.info.settings, "spread": {"rows": ranks.number}}
+    info = replace(task.info, settings=settings)
+    task = replace(task, schedule=schedule, goal=goal, room=room, most=most, engine=engine, info=info)
+    whole = _of_all_groups(task, data, own)
+    for sentence in whole.doubts if ranks.first else ():
+        warn(sentence)
+    board = [] if options.log_dir is None else [TensorBoardMonitor(options.log_dir, announce=options.progress)]
+    audience = Audience([*options.monitors, *board, *([ProgressBar()] if options.progress else [])])
+    with torch.no_grad(), validation(False), few_threads(plan, task.schedule), Signals() as signals:
+        try:
+            together(ranks, partial(engine.begin, {}, None))
+        except UnsuitedError as error:
+            raise RowsRefusedError(f"a run without ordinary moves, and here {error}") from error
+        store, acceptance = _store(task, options), Acceptance(engine.order)
+        values = {
+            name: x[:, :1].expand(-1, len(whole.info.labels[own.plate]), *x.shape[2:]) if task.info.plates[name] else x
+            for name, x in engine.values().items()
+        }
+        of_all = Store(values, task.info.shown, room, options.dtype, most, task.place) if ranks.first else store
+        every = GatheringRows(engine, own.groups, store, acceptance, of_all)
+        looks, shown = Looks(schedule, goal, task.until_settled), whole if ranks.first else task
+        audience.start(shown.info)
+        ended = run(
+            engine, looks, store, acceptance, every, audience, partial(so_far, shown, face),
+            partial(readable, shown, every.store), signals, compiled=task.compiled,
+        )  # fmt: skip
+        if isinstance(ended.cause, AuditError | UnsuitedError):
+            audience.stop("failed")
+            raise RowsRefusedError(f"a run without ordinary moves, and here {ended.cause}") from ended.cause
+        try:
+            found = face.of(as_fit(shown, every.store, every.acceptance, ended, looks))
+            if ended.cause is None:
+                last, _ = every.values()
+                found.positions = {name: x for name, x in last.items() if name not in every.store.names}
+        except BaseException:
+            audience.stop("failed")
+            raise
+        if ranks.first:
+            _close(found, shown, every.store, ended, audience, signals)
+        ended.give(found, signals, options.log_dir)
+        return found
+
+
+def _of_all_groups(task: Task, data: Data, own: OwnRows) -> Task:
+    """The same of all groups, for who reads of it; its engine is that of the first process's groups."""
+    target = copy.copy(task.plan.target)
+    target.data = data
+    plan = replace(task.plan, structure=replace(task.plan.structure, target=target))
+    labels = {**task.info.labels, own.plate: data.labels[own.plate]}
+    return replace(task, plan=plan, info=replace(task.info, labels=labels))
 
 
 def _store(task: Task, options: Options) -> Store:

@@ -72,6 +72,7 @@ def sample(
     every: float = 30.0,
     overwrite: bool = False,
     keep_in_memory: int | float | str | None = None,
+    spread: Literal["chains", "rows"] | None = None,
     plan: Plan | EngineMaker | Sequence[MoveSpec] | None = None,
     collapse: bool = True,
     compile: bool | Literal["auto"] = "auto",
@@ -123,6 +124,11 @@ def sample(
         keep_in_memory: bytes, or text such as "2 GiB", up to which draws are held in memory, half of what is free if
             left out. With `checkpoint`, what is more is in files in its folder, gone through piece by piece, and takes
             their space twice; without, draws are thinned until they fit, where this is given.
+        spread: what several processes (`torchrun`, or a group of `torch.distributed`) have each: "chains" of the run,
+            with all rows, or "rows" of some of the groups, with all chains, so that each holds the effects and the
+            numbers by row of its own groups alone; the first one returns all groups. Rows are for models with effects
+            of one grouping whose likelihood is replaced by a Gaussian surrogate; others are refused in a sentence.
+            Left out: rows from 5,000,000 on where that can be, and then `posterior.run` has "spread"; else chains.
         plan: moves other than the default ones, or an engine of your own; see the `moves` of `hiertorch.plan`.
         collapse: see `hiertorch.run.plan`: in a Gaussian model only scales and correlations are sampled.
         compile: fuse the pass over the rows with `torch.compile` (seconds at the start, then several times faster):
@@ -147,7 +153,7 @@ def sample(
     options = Options(
         chains=chains, warmup=warmup, draws=draws, thin=thin, until=until, seed=seed, device=device, dtype=dtype,
         keep=keep, keep_all=keep_all, monitors=monitors, progress=progress, log_dir=log_dir, checkpoint=checkpoint,
-        every=every, overwrite=overwrite, keep_in_memory=keep_in_memory, plan=plan,
+        every=every, overwrite=overwrite, keep_in_memory=keep_in_memory, spread=spread, plan=plan,
         collapse=collapse, compile=compile, init=init, start=start, prior_only=prior_only,
     )  # fmt: skip
     return fit(model, data, options, Posterior)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -203,6 +204,14 @@ class Composed:
         return found
 
 
+class Coordinates(NamedTuple):
+    """See Note [Coordinates] in `hiertorch.gaussian.columns`: any will do, the same for all rows."""
+
+    basis: Tensor | None  # T of the population's columns, None if it has none
+    shift: Tensor  # b0
+    held_shift: Tensor  # c0
+
+
 @dataclass(frozen=True)
 class Affine:
     """What probing found. Row designs are read at the anchor; elsewhere a part's design is the anchor's times a matrix,
@@ -224,6 +233,7 @@ class Affine:
         witnesses: a row of each stratum.
         turning: plate -> rows, and the pseudo-inverse `(width, rows)` of their design.
         slots: plate of which rows read several groups -> which, and their columns.
+        coordinates: of columns of coefficients and of the response, where these are not to be found from the rows.
     """
 
     composed: Composed
@@ -239,6 +249,7 @@ class Affine:
     witnesses: Data
     turning: dict[str | None, tuple[Data, Tensor]]
     slots: dict[str, Slots]
+    coordinates: "Coordinates | None" = None
 
     def slotted(self, data: Data) -> Data:
         """The rows with their slots, see `hiertorch.gaussian.slots`."""

@@ -5,6 +5,7 @@
 The rest is a few scales and correlations. `hiertorch.gaussian.discovery` finds out whether a model is of this kind.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
@@ -88,6 +89,8 @@ class Collapsed:
     @property
     def batch(self) -> int:
         """How many values of the rest to compute with at once."""
+        if self.elimination.one.over is not None:  # all, which are one message
+            return sys.maxsize
         grams = self.grams
         groups = self.elimination.finest.classes if grams.levels else 1
         numbers = groups * (self.elimination.widths[0] ** 2 if grams.levels else 1)

@@ -81,6 +81,9 @@ class Reader:
         best = fixed.new_zeros(len(fixed))
         best[free] = _fit(fixed[free], response, weight)
         self.shift, self.held_shift = best[: len(best) - len(affine.held)], best[len(best) - len(affine.held) :]
+        if affine.coordinates is not None:
+            basis, self.shift, self.held_shift = affine.coordinates
+            self.bases |= {} if basis is None else {None: basis}
 
     def _q(self, part: Part, design: Tensor) -> Tensor:
         """A part's columns in the coordinates of Note [Coordinates]."""

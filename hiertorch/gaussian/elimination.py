@@ -82,6 +82,7 @@ from hiertorch.gaussian.finest import Finest, FinestSums
 from hiertorch.gaussian.grams import Grams
 from hiertorch.gaussian.root import Drawn, Reduced, Root, Spreads
 from hiertorch.gaussian.transfer import matrix_of
+from hiertorch.runtime.ranks import Summed
 
 Found = TypeVar("Found")
 
@@ -107,6 +108,7 @@ class Elimination:
     """
 
     apart = False  # whether results are written beside one another and joined at the end: see `normal_draw`
+    over: Summed | None = None  # the processes that have other groups, where there are any
 
     def __init__(self, grams: Grams, *, alike: bool = True, reduces: bool = True, dense: bool = False) -> None:
         self.grams, self.root = grams, Root(grams)
@@ -179,7 +181,10 @@ class Elimination:
         if not self.grams.levels:
             return total, self.finest.sums.base.mT @ precision
         half, targets = self.finest.eliminated(spreads.levels[0], precision)
-        return total - half, targets
+        if self.over is None:
+            return total - half, targets
+        every = self.over.total(torch.cat([(total - half).unsqueeze(0), targets]))  # of one level, as `Summed` has it
+        return every[0], every[1:]
 
     def _without_effects(
         self, spreads: Spreads, total: Tensor, targets: Tensor

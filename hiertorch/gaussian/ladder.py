@@ -178,7 +178,7 @@ class Ladder:
     @cached_property
     def _looped(self) -> bool:
         collapsed, grams, affine = self.collapsed, self.grams, self.collapsed.affine
-        if not self.widths or grams.crossed or grams.held or collapsed.sets > 1:
+        if not self.widths or grams.crossed or grams.held or collapsed.sets > 1 or self.elimination.one.over:
             return False
         settled = grams.population is None or all(name in affine.settled for name in grams.population.events)
         alike = all(name in affine.shared for part in grams.levels for name in part.events)

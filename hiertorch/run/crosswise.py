@@ -85,7 +85,7 @@ class WhitenedCrosswise(Whitened):
 
     def _started(self, pool: Tensor, given: Mapping[str, Tensor], spread: float) -> Place:
         """See `Whitened`; the surrogate draws effects and coefficients by some sweeps of its own."""
-        standing, position, ladder = self.standing, self._positions(pool, given), self.ladder
+        standing, position, ladder = self.standing, self.standing.told(pool[: self.chains], given), self.ladder
         known = ladder.known(standing.constrained(position), self.chains)
         sweeping = Sweep(ladder, self.ridges, lambda *shape: spread * self.numbers.normal(*shape))
         tail, effects = sweeping.many(known, sweeping.nowhere(known), STARTING)

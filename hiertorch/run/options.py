@@ -47,6 +47,7 @@ class Options:
     every: float = 30.0
     overwrite: bool = False
     keep_in_memory: float | str | None = None
+    spread: Literal["chains", "rows"] | None = None
     plan: Plan | EngineMaker | Sequence[MoveSpec] | None = None
     collapse: bool = True
     compile: bool | Literal["auto"] = "auto"
@@ -69,6 +70,8 @@ class Options:
         if self.until is not None and not isinstance(self.until, Until):
             raise SamplingError(f"until must be an ht.Until, such as ht.Until(ess=1000), found {self.until!r}.")
         check_seed(self.seed, error=SamplingError)
+        if self.spread not in (None, "chains", "rows"):
+            raise SamplingError(f'spread must be "chains" or "rows", or left out, found {self.spread!r}.')
         if self.dtype not in (torch.float32, torch.float64):
             raise SamplingError(f"dtype must be torch.float64 or torch.float32, found {self.dtype!r}.")
         if not isinstance(self.compile, bool) and self.compile != "auto":

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -129,9 +130,14 @@ def run(
 
 def _checked(engine: Engine, store: Store, ranks: Ranks) -> None:
     """`Engine.check`, which goes wrong in all processes if it does in one."""
+    together(ranks, partial(engine.check, store))
+
+
+def together(ranks: Ranks, what: Callable[[], object]) -> None:
+    """Something that goes wrong in all processes if it does in one."""
     found: SamplingError | None = None
     try:
-        engine.check(store)
+        what()
     except SamplingError as error:
         found = error
     said = [error for error in ranks.each(found) if error is not None]

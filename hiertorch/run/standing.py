@@ -155,6 +155,13 @@ class Standing:
         """theta `(n, d)` by name, `(n, 1, *event)`."""
         return self.space.constrain(self.space.split(position))
 
+    def told(self, position: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """theta `(n, d)` with given values of some latents."""
+        found = position.clone()
+        for name in (name for name in given if name in self.rest):
+            found[:, self.space.slices[name]] = given[name].flatten(1)
+        return found
+
     def position(self, values: Mapping[str, Tensor]) -> Tensor:
         """theta `(n, d)` of values of all latents."""
         free = self.space.unconstrain({name: values[name] for name in self.rest})

@@ -105,9 +105,8 @@ class Whitened(Engine):
     def begin(self, init: Mapping[str, object], earlier: WarmStart | None) -> None:
         """Around a mode of the surrogate, whose sites are found with it; see `Engine.begin`."""
         standing, source = self.standing, self.generator
-        parts = (self.surrogate, standing, self.weigh.terms, self.derivatives)
         start, sets = starting(source, self.target.data.device), self.surrogate.sets
-        mode, spread, sites = found_around_mode(self._explored(start), *parts, start, self.still)
+        mode, spread, sites = self._around(start)
         self._take_sites(sites)
         number = sets * max(-(-POOL // sets), FEWEST * (1 + standing.width), self.chains // sets)
         pool = Folded([False] * standing.width).draw({"mean": mode, "root": spread.diag_embed()}, number, source)
@@ -125,12 +124,16 @@ class Whitened(Engine):
                 raise SamplingError(f"{what} (init: {', '.join(given)}). Check init and the priors of these latents.")
             raise UnsuitedError(f"{what}, by a Gaussian surrogate of the rows")
 
+    def _around(self, start: torch.Generator) -> tuple[Tensor, Tensor, Sites]:
+        parts = (self.surrogate, self.standing, self.weigh.terms, self.derivatives)
+        return found_around_mode(self._explored(start), *parts, start, self.still)
+
     def _explored(self, source: torch.Generator) -> Explored:
         return Whole(self.surrogate, self.standing, source)
 
     def _started(self, pool: Tensor, given: Mapping[str, Tensor], spread: float) -> Place:
         """At the first positions of a pool and given values, others at the surrogate's draws, or nearer to its mean."""
-        standing, position = self.standing, self._positions(pool, given)
+        standing, position = self.standing, self.standing.told(pool[: self.chains], given)
         root = spread * self.numbers.normal(self.ladder.root.width)
         noise = tuple(spread * self._of_level(k) for k in self.levels)
         density, rungs = standing.evaluate(self.ladder, position, root)
@@ -141,13 +144,6 @@ class Whitened(Engine):
             values = {**self._values_at(at), **self.target.space.constrain(given)}
             at = self._standing_at(position, *standing.apart(self.ladder.collapsed, values))
         return at._replace(proposal=self.proposal.log_density(self.tuning, position))
-
-    def _positions(self, pool: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        """The first positions of a pool, with given values."""
-        position, slices = pool[: self.chains].clone(), self.standing.space.slices
-        for name in (name for name in given if name in self.standing.rest):
-            position[:, slices[name]] = given[name].flatten(1)
-        return position
 
     def _take_sites(self, sites: Sites) -> None:
         self.sites, self.ladder = sites, Ladder(self.surrogate.given(sites))
@@ -249,7 +245,7 @@ class Whitened(Engine):
         """theta and the root anew; groups keep their numbers."""
         at, (position, density, spread, rows, rungs, square) = self.at, proposed
         effects, weights, rungs = self._down(position, rows, rungs, at.noise)
-        ratio = (weights - at.weights).sum(0) + density - at.density
+        ratio = self.share.total((weights - at.weights).sum(0), density, -at.density)
         log_q = torch.zeros_like(spread) if walk else at.proposal - spread
         accepted, info = decide(ratio, log_uniform, None, log_q)
         self.round.accepted.append(info.accept)
@@ -335,8 +331,7 @@ class Whitened(Engine):
             return
         values = self.standing.values_of(self.ladder, chosen)
         kept = {name: values[name].unflatten(0, (len(chosen), -1)) for name in store.names}
-        heights = torch.stack([place.height(self.ladder.constant) for place in chosen])
-        store.fill(kept, heights, store.n_draws)
+        store.fill(kept, self.heights(chosen), store.n_draws)
         store.filled(store.n_draws + len(chosen))
 
     def check(self, store: Store) -> None:
@@ -372,7 +367,11 @@ class Whitened(Engine):
 
     def height(self) -> Tensor:
         """See `Engine.height`."""
-        return self.at.height(self.ladder.constant)
+        return self.heights([self.at])[0]
+
+    def heights(self, places: Sequence[Place]) -> Tensor:
+        """The same at some places, `(places, chains)`."""
+        return torch.stack([place.height(self.ladder.constant) for place in places])
 
     def state(self) -> dict[str, Tensor]:
         """Places, sites, proposals with what they are fitted to next, and streams."""

@@ -114,6 +114,21 @@ class Ranks:
             self._asked(lambda: distributed.all_gather(got, sent, self._group, async_op=True))
         return [x[:size].to(own.device) for x, size in zip(got, sizes, strict=bool(got))]
 
+    def total(self, own: Tensor) -> Tensor:
+        """The sum of what all processes have, the same to the bit on each of them."""
+        if self.number == 1:
+            return own
+        from torch import distributed
+
+        sent = own.to(own.device if self._cards else "cpu", copy=True).contiguous()
+        self._asked(lambda: distributed.all_reduce(sent, group=self._group, async_op=True))
+        return sent.to(own.device)
+
+    @property
+    def there(self) -> bool:
+        """Whether this process can still ask the others."""
+        return self.number == 1 or self._group is not None
+
     def _asked(self, message: Callable[[], Any]) -> None:
         """Sends and gets.
 
@@ -219,25 +234,34 @@ class Share:
     Args:
         chains: of the run.
         ranks: the processes that they are dealt out to.
+        dealt: which each of them has, if not nearly as many as the others.
 
     Raises:
         SamplingError: if these are too few.
     """
 
-    def __init__(self, chains: int, ranks: Ranks = ALONE) -> None:
+    def __init__(self, chains: int, ranks: Ranks = ALONE, dealt: Sequence[range] | None = None) -> None:
         if chains < ranks.number:
             raise SamplingError(
                 f"{chains} chains can't be dealt out to {ranks.number} processes; ask for more (chains=), or start "
                 "fewer processes."
             )
         self.chains, self.ranks = chains, ranks
-        dealt = dealt_out(chains, ranks.number)
+        dealt = dealt or dealt_out(chains, ranks.number)
         self.sizes, self.own = [len(own) for own in dealt], dealt[ranks.rank]
 
     @property
     def alone(self) -> bool:
-        """Whether there is one process."""
+        """Whether all chains are here."""
         return self.ranks.number == 1
+
+    def total(self, own: Tensor, *once: Tensor) -> Tensor:
+        """What groups and rows that are here add up to, with those of other processes, and what is counted once: see
+        `Summed`.
+        """
+        for x in once:
+            own = own + x
+        return own
 
     def every(self, tensors: Sequence[Tensor], axes: Sequence[int]) -> list[Tensor]:
         """Tensors of all chains, which are along some axis, from those of the chains of each process: laid out in
@@ -273,6 +297,32 @@ class Share:
             every = many.reshape(self.chains, *shape).movedim(0, axis)
             found.append(laid_out(every.to(x.device), x))
         return found
+
+
+class Summed(Share):
+    """All chains of a run, of which each process has some of the groups with their rows: what these say is summed over
+    the processes.
+
+    docs/decisions.md: Groups over processes.
+    """
+
+    def __init__(self, chains: int, ranks: Ranks) -> None:
+        self.chains, self.ranks, self.sizes, self.own = chains, ranks, [chains], range(chains)
+
+    @property
+    def alone(self) -> bool:
+        """See `Share.alone`."""
+        return True
+
+    def total(self, own: Tensor, *once: Tensor) -> Tensor:
+        """The sum over processes of what their own groups add up to `(...)`, and of what belongs to none of them, as
+        the first process has it: to the bit the same on each, so that all decide alike.
+        """
+        return self.ranks.total(super().total(own, *once) if self.ranks.first else own)
+
+    def of_first(self, x: Tensor) -> Tensor:
+        """What the first process has."""
+        return self.total(torch.zeros_like(x), x)
 
 
 def _bytes(x: Tensor) -> Tensor:
