@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hiertorch.density.structure import Structure
 from hiertorch.density.summed import SummedTarget
+from hiertorch.errors import SamplingError
 from hiertorch.gaussian.affine import Coordinates
 from hiertorch.gaussian.elimination import Elimination
 from hiertorch.gaussian.grams import WIDE
@@ -30,6 +31,9 @@ from hiertorch.run.standing import Place
 from hiertorch.run.store import Store
 from hiertorch.run.whitened import Whitened
 from hiertorch.runtime.ranks import Summed
+
+ALIKE = 1e-6
+"""Differences of theta between processes that rounding may make: decisions are the same to the bit."""
 
 
 class Apart(Numbers):
@@ -116,9 +120,16 @@ class WhitenedByRows(Whitened):
         return all(self.share.ranks.each(super().settled()))
 
     def check(self, store: Store) -> None:
-        """See `Whitened.check`; nothing where others are no longer there."""
-        if self.share.ranks.there:
-            super().check(store)
+        """See `Whitened.check`, and all processes have the same population; nothing where others are not there."""
+        if not self.share.ranks.there:
+            return
+        gap = (self.at.position - self.share.of_first(self.at.position)).abs().amax(1)
+        if not (apart := float(self.share.total(gap).max())) < ALIKE:  # which all of them find
+            raise SamplingError(
+                f"processes have come apart: their population latents differ by {apart:.3g}. Run all of them with the "
+                "same versions on machines of one kind, or use spread='chains'."
+            )
+        super().check(store)
 
 
 def _volume(half: Tensor) -> Tensor:
