@@ -53,7 +53,9 @@ def own_rows(model: Model, data: Data, options: Options, ranks: Ranks) -> OwnRow
     """
     if not isinstance(model, Model):
         inspect(model, data)
-    unmet = {"checkpoint": options.checkpoint, "init": options.init, "start": options.start, "plan": options.plan}
+    if options.checkpoint is not None:
+        raise RowsRefusedError("a run without checkpoint= (checkpoint: false in a config), from which it can't go on")
+    unmet = {"init": options.init, "start": options.start, "plan": options.plan}
     if given := [name for name, x in unmet.items() if x is not None]:
         raise RowsRefusedError(f"a run without {given[0]}=")
     if options.prior_only or not options.collapse:
