@@ -4,6 +4,7 @@ Pages are MyST. Those that open with a `jupytext` header are notebooks, run when
 kept in build/docs-cache, so that a page that has not changed is not run again.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,24 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_extensions"), str(HERE.parent)]
 
 import hiertorch  # noqa: E402
+
+# What notebooks begin with: warnings as sentences, without the name of a temporary file.
+STARTUP = '''
+import textwrap
+import warnings
+
+
+def one_sentence(message, category, *where, **more):
+    """SamplingWarning: text, in lines that fit a page."""
+    return textwrap.fill(f"{category.__name__}: {message}", 96, subsequent_indent="  ") + chr(10)
+
+
+warnings.formatwarning = one_sentence
+'''
+profile = HERE.parent / "build" / "ipython"
+(profile / "profile_default" / "startup").mkdir(parents=True, exist_ok=True)
+(profile / "profile_default" / "startup" / "docs.py").write_text(STARTUP)
+os.environ["IPYTHONDIR"] = str(profile)
 
 project = "hiertorch"
 author = "the hiertorch authors"

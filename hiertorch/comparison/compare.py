@@ -88,6 +88,7 @@ class Comparison:
         """
         try:
             from arviz_plots import plot_compare
+            from matplotlib import pyplot
             from matplotlib.figure import Figure
         except ImportError as error:
             raise HiertorchError(f"a figure needs {error.name}: pip install 'hiertorch[plots]'.") from error
@@ -101,6 +102,7 @@ class Comparison:
         size = {"figsize": (8.0, 1.2 + 0.55 * len(known)), "figsize_units": "inches"}
         collection = plot_compare(known, backend="matplotlib", visuals={"similar_line": True}, figure_kwargs=size)
         figure = cast(Figure, collection.viz["figure"].item())
+        pyplot.close(figure)  # which else shows it a second time in a notebook
         axes = figure.axes[0]
         axes.set_title(f"{self._title}: worse than the best by how much?")
         axes.set_xlabel(f"difference of elpd, and {errors} standard errors (dotted: -4, small if right of it)")

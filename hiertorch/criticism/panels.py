@@ -46,8 +46,11 @@ def drawn(
     **options: object,
 ) -> tuple["Figure", "Axes"]:
     """What a function of arviz-plots draws, without its title: the figure and its first panel."""
+    from matplotlib import pyplot
+
     visuals, kwargs = {"title": False, **visuals}, {"figsize": size}
     figure = plot(content, backend="matplotlib", visuals=visuals, figure_kwargs=kwargs, **options).viz["figure"].item()
+    pyplot.close(figure)  # which else shows it a second time in a notebook
     return figure, figure.axes[0]
 
 
@@ -56,11 +59,11 @@ def grid(number: int, most: int, width: float, height: float, more: float = 0.0)
 
     The figure is none of pyplot's, whose windows and settings belong to the whole process.
     """
-    from matplotlib.figure import Figure
+    from hiertorch.criticism.picture import Picture
 
     wide = min(most, number)
     high = -(-number // wide)
-    figure = Figure(figsize=(width * wide, height * high + more), layout="constrained")
+    figure = Picture(figsize=(width * wide, height * high + more), layout="constrained")
     every = figure.subplots(high, wide, squeeze=False).flatten()
     for axes in every[number:]:
         axes.remove()

@@ -288,6 +288,7 @@ def test_figure():
     pytest.importorskip("arviz_plots")
     from matplotlib import pyplot
 
+    held = pyplot.get_fignums()
     figure = compare({**apart(30.0, 5.0, n=50), "third": made(np.full(50, -4.0))}).plot()
     axes = figure.axes[0]
     labels = [tick.get_text() for tick in axes.get_yticklabels()]
@@ -296,7 +297,7 @@ def test_figure():
     assert any(np.allclose(np.sort(x), [-50.0, -10.0]) for x in lines)  # four standard errors, since 50 rows are few
     assert any(np.allclose(x, -4.0) for x in lines)
     assert "4 standard errors" in axes.get_xlabel()
-    pyplot.close(figure)
+    assert pyplot.get_fignums() == held  # a notebook shows what pyplot holds once more
 
 
 def test_a_figure_without_its_packages(monkeypatch):

@@ -100,3 +100,8 @@ def test_a_column_of_few_numbers_has_points():
     found = ht.fit("y ~ d", frame, **SHORT).conditional_effects("d")
     assert [*found.summary["d"]] == [0.0, 1.0, 4.0]
     assert [tick.get_text() for tick in found.plot().axes[0].get_xticklabels()] == ["0", "1", "4"]
+
+
+def test_a_notebook_shows_its_figure_with_and_without_pyplot():
+    figure = posterior().conditional_effects("x", resolution=3).plot()
+    assert figure._repr_png_().startswith(b"\x89PNG")
