@@ -322,7 +322,8 @@ class AnyNumbers:
 
 
 @pytest.mark.parametrize(("model", "form", "many"), [
-    (Correlated, "closed", False), (Counts, "the user's own", False), (Counts, "closed", True)
+    (Correlated, "closed", False), (Counts, "the user's own", False),
+    pytest.param(Counts, "closed", True, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_whitened_sweeps_stay_on_the_gpu(model, form, many, monkeypatch):
     """Begun on the CPU, where values can be looked at; then sweeps of warm-up and sampling, numbers of groups adjusted,

@@ -457,6 +457,7 @@ def test_what_the_priors_expect_is_known_for_a_normal_model():
     assert -4.9 * sd < low < -1.7 * sd and 1.7 * sd < high < 4.9 * sd
 
 
+@pytest.mark.slow
 def test_data_from_the_prior_are_seldom_far_from_it():
     """Each of 150 data sets has its mean beyond all of 200 others with probability 2 / 201, and its sd above them with
     1 / 201: 2.2 are expected. The 200 are the same for all, so that the count is at most Beta-binomial(150, 3, 198),

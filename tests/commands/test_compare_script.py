@@ -71,6 +71,7 @@ def test_by_row_and_by_group(folder, capsys):
     assert written == {"config.yaml", *(f"{stem}.{end}" for stem in stems for end in ("csv", "png", "txt"))}
 
 
+@pytest.mark.slow
 def test_the_resolved_config_repeats_the_comparison(folder, capsys):
     assert compare.main(["--config", "fit.yaml", "--sample.seed", "null", "--by", "row"]) == 0
     first = pd.read_csv("out/loo_by_row.csv")
@@ -159,7 +160,9 @@ def pressed(monkeypatch, what):
     monkeypatch.setattr(Independence, "advance", interrupted)
 
 
-@pytest.mark.parametrize(("what", "status"), [("SIGINT", 130), ("SIGTERM", 143), (KeyError("x"), 1)])
+@pytest.mark.parametrize(("what", "status"), [
+    ("SIGINT", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow), (KeyError("x"), 1)
+])  # fmt: skip
 def test_fits_that_are_done_are_kept(what, status, folder, monkeypatch, capsys):
     pressed(monkeypatch, what)
     if status == 130:

@@ -162,6 +162,7 @@ def test_report(run, capsys):
     assert Path("runs/a/report.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.slow
 def test_what_was_stopped_goes_on_to_the_same_draws_without_its_table(folder, monkeypatch, capsys):
     assert main([*FIT, "--out", "whole", "--no-report"]) == 0
     advance, met = Independence.advance, []

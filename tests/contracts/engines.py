@@ -163,7 +163,8 @@ class EngineContract:
         assert_equal_draws(some, self.whole())
 
     @pytest.mark.parametrize(
-        ("chains", "warmup", "draws"), [(1, 1, 1), (1, 60, 30), (2, 1, 30), (3, 7, 30), (700, 3, 2)]
+        ("chains", "warmup", "draws"),
+        [(1, 1, 1), (1, 60, 30), (2, 1, 30), (3, 7, 30), pytest.param(700, 3, 2, marks=pytest.mark.slow)],
     )
     def test_any_number_of_chains_and_sweeps(self, chains: int, warmup: int, draws: int) -> None:
         """What is pooled over chains must not divide by their number less one, nor windows of warm-up be empty."""

@@ -320,6 +320,7 @@ def test_a_slow_model_is_stopped_and_asked_for_fewer_draws(
     assert now[0] - before == pytest.approx(2 * 8 + 12)
 
 
+@pytest.mark.slow
 def test_what_is_imported_and_when(tmp_path: Any) -> None:
     """The monitor comes without TensorBoard and matplotlib. A run needs neither ArviZ, which takes too much time, nor
     pyplot, whose state is that of the whole process.

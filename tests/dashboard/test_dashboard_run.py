@@ -166,7 +166,7 @@ def run(tmp_path_factory):
 each = pytest.mark.parametrize("kind", KINDS)
 
 
-@pytest.mark.parametrize("kind", ["collapsed", "moves", "own"])
+@pytest.mark.parametrize("kind", ["collapsed", pytest.param("moves", marks=pytest.mark.slow), "own"])
 def test_no_draw_is_changed(kind, run):
     what, watched = KINDS[kind], run(kind).posterior
     data = ht.Data.from_frame(frame(), response=what.response, groups=["school"], predictors=["x"])
@@ -466,6 +466,7 @@ def test_an_interrupted_run_goes_on(collapse, draws, tmp_path):
     assert plugin_data_pb2.HParamsPluginData.FromString(content).session_end_info.status == 1
 
 
+@pytest.mark.slow
 def test_curves_end_with_the_run_also_where_nothing_was_waiting(tmp_path, monkeypatch):
     """The last window may have been handled before anyone knew that it was the last."""
     monkeypatch.setattr(Worker, "put", lambda self, item: self._handle([item]))

@@ -141,6 +141,7 @@ def test_some_groups_alone_have_the_same_joint_law(name: str, wanted: dict[str, 
     assert_normal(flat(drawn), expected.mean[0][at], expected.covariance[0][np.ix_(at, at)])
 
 
+@pytest.mark.slow
 def test_every_draw_has_the_law_that_its_own_population_gives() -> None:
     """Whitened by its own mean and covariance, each of 12 x 40 draws of other scales and coefficients."""
     case, collapsed = found("mixed_effects")

@@ -140,6 +140,7 @@ def test_too_many_numbers_are_left_to_ordinary_moves(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("order", ["in turn", pytest.param("in blocks", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_batch_of_folds_is_as_many_runs(order: str, sample: Sample) -> None:
     """Means of three folds against runs of their own, within 4.5 combined Monte Carlo errors (z of 12 means; error rate
     1e-4), and other folds' means are not within it.

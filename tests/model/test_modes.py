@@ -5,6 +5,7 @@ import sys
 import threading
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -49,6 +50,7 @@ def test_threads_that_leave_in_another_order_leave_no_note() -> None:
     assert not is_in_torch_dispatch_mode()
 
 
+@pytest.mark.slow
 def test_planning_a_collapsed_run_imports_no_compiler() -> None:
     code = """
 import sys, hiertorch as ht

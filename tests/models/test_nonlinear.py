@@ -58,6 +58,7 @@ def emax_by_grid(y: np.ndarray) -> tuple[float, float]:
     return float(weight.sum(1) @ ed50), float(weight.sum(0) @ sigma)
 
 
+@pytest.mark.slow
 def test_emax_curve_against_a_grid() -> None:
     data = emax_data()
     assert ht.plan(Emax(), data).collapsed is None

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal
 
@@ -13,6 +14,7 @@ from hiertorch.moves.vectorsites import VectorSite
 F64 = torch.float64
 
 
+@pytest.mark.slow
 def test_a_vector_site_learns_the_exact_conditional_of_a_normal_model_from_draws_alone():
     """u_j ~ Normal(m, S) with m and S of each chain, S down to nearly 0, in units of 1 and 1e6; rows add a precision
     and a pull. Both within 3 % of the largest entry (seeds 1 to 6 have 1.1 % at most); the guess given these is

@@ -286,6 +286,7 @@ def test_intraclass_correlations_by_scipy(family):
     assert found.loc[("link", "g"), "icc"] == pytest.approx(v / (v + row), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_response_scale_of_nested_levels_by_scipy():
     model = ht.models.Nested(["school", "class"], family="bernoulli", priors="tutorial")
     data = nested_data()

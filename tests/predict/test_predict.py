@@ -40,6 +40,7 @@ Sample = Callable[..., Posterior]
 ALPHA = 1e-3
 SHORT: dict[str, Any] = {"chains": 8, "warmup": 150, "draws": 250, "progress": False, "compile": False, "seed": 1}
 QUICK = {**SHORT, "warmup": 40, "draws": 100, "thin": 1}  # enough where draws need not have converged
+FEWER = {**QUICK, "warmup": 10, "draws": 50}
 # On the scale of a logit or a log rate.
 NARROW = {"mu_alpha": Normal(0.0, 0.5), "sigma_alpha": Gamma(4.0, 8.0), "beta": Normal(0.0, 2.0)}
 SECTOR = {"Abbey": 1.0, "Beacon": 0.0, "Mill": 1.0, "Quay": 0.0, "Zoo": 1.0}
@@ -670,7 +671,7 @@ def test_models_that_read_groups_by_their_codes_are_noticed(where: str, school: 
 
 def test_what_was_not_kept_is_missing() -> None:
     model = VaryingIntercepts("school", ["x"], priors="tutorial")
-    some = ht.sample(model, of_schools(), collapse=False, keep=["mu_alpha", "sigma_alpha", "beta", "sigma_y"], **QUICK)
+    some = ht.sample(model, of_schools(), collapse=False, keep=["mu_alpha", "sigma_alpha", "beta", "sigma_y"], **FEWER)
     frame = new_rows(school=["north"], x=[0.5])
     y = flat(some.predict(frame).draws)[:, 0]
     assert p_normal((y - centre_of(some, 0.5)) / flat(some["sigma_alpha"])) > ALPHA  # error rate 1e-3

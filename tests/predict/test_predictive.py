@@ -62,6 +62,7 @@ def check(fitted):
 # A right model
 
 
+@pytest.mark.slow
 def test_p_values_of_the_mean_are_uniform():
     """200 data sets from a model whose posterior is a point at the truth: p = Pr(Normal(0, 1) > mean sqrt(n)) within
     5 Monte Carlo errors (once in 8,000 tests of 200), and uniform (scipy's test at 0.001).
@@ -358,6 +359,7 @@ def test_loo_pit_by_chunks(monkeypatch, fitted):
     pd.testing.assert_series_equal(loo_pit(fitted, draws=400, seed=SEED).values, whole.values)
 
 
+@pytest.mark.slow
 def test_loo_pit_of_counts_is_uniform(sample):
     y = np.random.default_rng(SEED).poisson(1.0, 400)
     frame = pd.DataFrame({"y": y}, index=[f"row {i}" for i in range(400)])

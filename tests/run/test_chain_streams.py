@@ -103,7 +103,9 @@ def test_a_chain_does_not_depend_on_how_many_others_run(kind: str) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("kind", [kind for kind in OPTIONS if kind != "whitened"])
+@pytest.mark.parametrize("kind", [
+    pytest.param(kind, marks=[pytest.mark.slow] * ("after" in kind)) for kind in OPTIONS if kind != "whitened"
+])  # fmt: skip
 def test_it_does_not_matter_how_long_windows_are(kind: str) -> None:
     """As long as walks of collapsed models, which stand at given sweeps of a window, stay where they are."""
     with torch.no_grad(), validation(False):

@@ -45,7 +45,7 @@ def intercepts(family: str) -> VaryingIntercepts:
 
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "ordinary": ("gaussian", {"collapse": False, "chains": 4, "warmup": 120, "draws": 90, "thin": 2}),
+    "ordinary": ("gaussian", {"collapse": False, "chains": 4, "warmup": 60, "draws": 30, "thin": 2}),
     "ordinary until it suffices": ("bernoulli", {"collapse": False, "chains": 8, "until": ht.Until(ess=300, rhat=1.1)}),
     "collapsed": ("gaussian", {"chains": 16, "draws": 200}),
     "whitened": ("bernoulli", {"chains": 8, "draws": 200}),
@@ -381,7 +381,7 @@ def test_a_state_that_lacks_something(part: str | None, words: str, there: Path)
 
 def test_files_of_another_run_are_refused(there: Path, tmp_path: Path) -> None:
     """A state of other data or another dtype in this folder, or the model of another run."""
-    settings: dict[str, Any] = {**RUN, "collapse": False, "chains": 4, "warmup": 50, "draws": 100, "thin": 1}
+    settings: dict[str, Any] = {**RUN, "collapse": False, "chains": 4, "warmup": 10, "draws": 10, "thin": 1}
     other = tmp_path / "other"
     ht.sample(intercepts("gaussian"), rows("gaussian"), **settings, dtype=torch.float32, checkpoint=other)
     with pytest.raises(SamplingError, match="dtype= can't be another"):

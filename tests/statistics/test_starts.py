@@ -157,7 +157,7 @@ def heights(case: Case, y: np.ndarray, g: np.ndarray, a: np.ndarray, axes: Mappi
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=() if name == "poisson" else pytest.mark.slow) for name in CASES
+    pytest.param(name, marks=() if name == "bernoulli" else pytest.mark.slow) for name in CASES
 ])  # fmt: skip
 def test_rows_at_any_level_are_found_under_a_prior_that_says_nothing(name: str) -> None:
     case = CASES[name]
