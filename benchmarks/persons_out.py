@@ -27,6 +27,11 @@ FINE = np.linspace(-7.0, 7.0, 1_401)
 """Of z, where persons are drawn."""
 
 CHAINS, WARMUP, DRAWS = 4, 1_000, 5_000
+"""Unless the command line says other numbers of warm-up and draws."""
+
+RADIUS = 0.5
+"""Of the places where chains begin, unconstrained: from within 2 one went to where the grid is too coarse, and stayed.
+"""
 
 DIFFERENCE = 1e-5
 """Of log densities on the grid and on one twice as fine, at most."""
@@ -97,7 +102,7 @@ def persons(table: Table, draws: dict[str, np.ndarray], rng: np.random.Generator
     return found
 
 
-def reference(name: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def reference(name: str, seed: int, warmup: int, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is compared, and facts of the run."""
     import jax
     import numpyro
@@ -105,8 +110,9 @@ def reference(name: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
     case = CASES[name]()
     table = Table(case)
-    kernel = numpyro.infer.NUTS(lambda: model(case, table))
-    run = numpyro.infer.MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, num_chains=CHAINS, progress_bar=False)
+    begin = numpyro.infer.init_to_uniform(radius=RADIUS)
+    kernel = numpyro.infer.NUTS(lambda: model(case, table), init_strategy=begin)
+    run = numpyro.infer.MCMC(kernel, num_warmup=warmup, num_samples=number, num_chains=CHAINS, progress_bar=False)
     run.run(jax.random.PRNGKey(seed), extra_fields=("diverging",))
     draws = {key: np.asarray(x, float) for key, x in run.get_samples(group_by_chain=True).items()}
     finer = np.linspace(GRID[0], GRID[-1], 2 * len(GRID) - 1)
@@ -121,7 +127,7 @@ def reference(name: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     from arviz_stats.base import array_stats
 
     ess = min(float(array_stats.ess(x[..., k])) for x in shown.values() for k in range(x.shape[-1]))
-    facts = {"runner": "numpyro64, persons integrated out", "chains": CHAINS, "draws": DRAWS, "seed": seed}
+    facts = {"runner": "numpyro64, persons integrated out", "chains": CHAINS, "draws": number, "seed": seed}
     facts |= {"min_ess": ess, "worst_rhat": max(entry["r_hat"][0] for entry in found.values())}
     facts |= {"divergences": int(np.asarray(run.get_extra_fields()["diverging"]).sum())}
     return found, facts
@@ -131,6 +137,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", nargs="+", choices=("h", "i"))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--warmup", type=int, default=WARMUP, help="of each chain")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of each chain")
     parser.add_argument("--references", type=Path, required=True)
     asked = parser.parse_args()
     import numpyro
@@ -138,7 +146,7 @@ def main() -> int:
     numpyro.set_host_device_count(CHAINS)
     numpyro.enable_x64()
     for name in asked.case:
-        found, facts = reference(name, asked.seed)
+        found, facts = reference(name, asked.seed, asked.warmup, asked.draws)
         print(name, facts)
         if facts["worst_rhat"] > REFERENCE_R_HAT or facts["min_ess"] < REFERENCE_ESS:
             print(f"{name}: not long enough to be a reference", file=sys.stderr)

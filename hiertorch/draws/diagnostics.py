@@ -38,7 +38,8 @@ from hiertorch.runtime.workers import each
 
 MIN_DRAWS = 4  # a half chain needs 2 draws to have a variance
 MANY_DRAWS = 100  # in which every single parameter of a healthy chain has moved
-_CHUNK_BYTES = 64 * 2**20  # for temporaries
+_CHUNK_BYTES = 64 * 2**20  # for temporaries,
+_CACHED_BYTES = 12 * 2**20  # and on a CPU, where those within its cache are used again (measured)
 _COPIES = 20  # float64 copies of a parameter's draws that may be alive at the same time (measured)
 
 
@@ -64,6 +65,7 @@ class Digest(NamedTuple):
     ess_mean: Tensor
     mean: Tensor
     sd: Tensor
+    mcse_sd: Tensor
     quantiles: Tensor
 
     @property
@@ -73,21 +75,21 @@ class Digest(NamedTuple):
 
 
 def digest(x: Tensor, probabilities: Sequence[float], *, ess: bool = True) -> Digest:
-    """All of `convergence`, `ess_mean`, `moments` and `quantile` together: they share their sorts. Without `ess` the
-    effective draws are left out, as NaN.
+    """All of `convergence`, `ess_mean`, `moments`, `mcse_sd` and `quantile` together: they share their sorts. Without
+    `ess` effective draws and what is made of them are left out, as NaN.
     """
 
     def every(r: Ranked) -> tuple[Tensor, ...]:
         rhat, none = r.rhat(), r.draws.new_full(r.draws.shape[:1], math.nan)
-        effective = (r.ess_bulk(), r.ess_tail(), r.ess_mean()) if ess else (none,) * 3
+        *effective, error = r.effective() if ess else (none,) * 4
         levels = (r.quantile(p) for p in probabilities)
         mean, sd = r.mean(), r.sd()
-        return rhat, *effective, torch.where(sd.isnan(), sd, mean), sd, *levels
+        return rhat, *effective, torch.where(sd.isnan(), sd, mean), sd, error, *levels
 
-    found = _by_parameter(every, x, 6 + len(probabilities), ranks=True)
-    rhat, bulk, tail, mean_ess, mean, sd = found[:6]
-    levels = torch.stack(found[6:], -1) if probabilities else mean.new_empty(*mean.shape, 0)
-    return Digest(rhat, bulk, tail, mean_ess, mean, sd, levels)
+    found = _by_parameter(every, x, 7 + len(probabilities), ranks=True)
+    levels = torch.stack(found[7:], -1) if probabilities else found[0].new_empty(*found[0].shape, 0)
+    rhat, bulk, tail, mean_ess, mean, sd, error = found[:7]
+    return Digest(rhat, bulk, tail, mean_ess, mean, sd, error, levels)
 
 
 def effective(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -195,7 +197,8 @@ def _by_parameter(
         blocks = (gathered(flat[..., at : at + width]) for at in range(0, flat.shape[2], width))
         found = [torch.stack(_by_parameter(function, block, outputs, min_draws, ranks=ranks)) for block in blocks]
         return torch.cat(found, 1).reshape(outputs, *shape).unbind()
-    step = max(1, _CHUNK_BYTES // (8 * _COPIES * chains * max(1, draws)))
+    room = min(_CHUNK_BYTES, _CACHED_BYTES) if x.device.type == "cpu" else _CHUNK_BYTES
+    step = max(1, room // (8 * _COPIES * chains * max(1, draws)))
 
     table = cache(partial(score_table, 2 * chains * (draws // 2), x.device))  # once, if at all
 

@@ -35,12 +35,12 @@ class Ranked:
     @cached_property
     def ordered(self) -> Tensor:
         """All draws in ascending order, `(P, S)`; the halves leave out the middle one of an odd number."""
-        return _sort(self.draws.flatten(1))[0] if self.draws.shape[2] % 2 else self.sorted_split[0]
+        return _ascending(self.draws.flatten(1)) if self.draws.shape[2] % 2 else self.sorted_split[0]
 
     @cached_property
-    def scores(self) -> Tensor:
+    def scores(self) -> "_Chains":
         """Normal scores of the halves' draws, of their shape."""
-        return normal_scores(*self.sorted_split, self.table()).view_as(self.split)
+        return _Chains(normal_scores(*self.sorted_split, self.table()).view_as(self.split))
 
     def rhat(self) -> Tensor:
         """The larger of the R-hats of ranks and of the ranks of distances from the median."""
@@ -48,9 +48,9 @@ class Ranked:
         median = (ordered[:, middle - 1] + ordered[:, middle]) / 2  # of an even number of draws
         folded, again = _sort((ordered - median[:, None]).abs(), runs=True)  # they fall, and then rise
         folded_scores = normal_scores(folded, order.gather(1, again), self.table()).view_as(self.split)
-        spread = torch.where(median.isfinite(), _rhat(folded_scores), math.nan)
+        spread = torch.where(median.isfinite(), _Chains(folded_scores).rhat(), math.nan)
         # Folded draws can be constant where draws are not (two values, equally often): fmax leaves that NaN out.
-        return torch.fmax(_rhat(self.scores), spread)
+        return torch.fmax(self.scores.rhat(), spread)
 
     def mean(self) -> Tensor:
         """Over chains and draws."""
@@ -58,8 +58,11 @@ class Ranked:
 
     def sd(self) -> Tensor:
         """With S - 1; NaN of a single draw, of which torch would warn."""
-        x = self.draws
-        return x.flatten(1).std(1) if x[0].numel() > 1 else x.new_full(x.shape[:1], math.nan)
+        x = self.draws.flatten(1)
+        if x.shape[1] < 2:
+            return x.new_full(x.shape[:1], math.nan)
+        moves = x - x[:, :1]  # exactly zero of what never moved
+        return (moves.sub_(moves.mean(1, keepdim=True)).square_().sum(1) / (x.shape[1] - 1)).sqrt()
 
     def quantile(self, p: float) -> Tensor:
         """The p-quantile over chains and draws."""
@@ -67,23 +70,40 @@ class Ranked:
 
     def ess_mean(self) -> Tensor:
         """Of the draws as they are."""
-        return _ess(self.split)
+        return _ess(_Chains(self.split))[0]
 
     def ess_bulk(self) -> Tensor:
         """Of the ranks."""
-        return _ess(self.scores)
+        return _ess(self.scores)[0]
 
     def ess_tail(self) -> Tensor:
         """The smaller ESS; a tail that never moved counts as all draws beside one that did, as in ArviZ."""
-        low, high = (_ess((self.split <= self.quantile(p)[:, None, None]).to(self.split)) for p in TAILS)
-        smaller = torch.fmin(low, high)
-        return torch.where(low.isnan() ^ high.isnan(), smaller.clamp(max=self.split[0].numel()), smaller)
+        return self._smaller(*_ess(*self._tails()))
 
     def mcse_sd(self) -> Tensor:
         """See `hiertorch.draws.diagnostics.mcse_sd`."""
-        square = (self.draws - self.draws.mean((1, 2), keepdim=True)).square()
+        square = self._squares()
+        return self._mcse_sd(square, *_ess(_Chains(_split(square))))
+
+    def effective(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`ess_bulk`, `ess_tail`, `ess_mean` and `mcse_sd` together, which costs less."""
+        square = self._squares()
+        bulk, low, high, mean, spread = _ess(self.scores, *self._tails(), _Chains(self.split), _Chains(_split(square)))
+        return bulk, self._smaller(low, high), mean, self._mcse_sd(square, spread)
+
+    def _tails(self) -> "list[_Chains]":
+        return [_Chains((self.split <= self.quantile(p)[:, None, None]).to(self.split)) for p in TAILS]
+
+    def _smaller(self, low: Tensor, high: Tensor) -> Tensor:
+        smaller = torch.fmin(low, high)
+        return torch.where(low.isnan() ^ high.isnan(), smaller.clamp(max=self.split[0].numel()), smaller)
+
+    def _squares(self) -> Tensor:
+        return (self.draws - self.draws.mean((1, 2), keepdim=True)).square()
+
+    def _mcse_sd(self, square: Tensor, ess: Tensor) -> Tensor:
         mean = square.mean((1, 2))
-        return ((square.square().mean((1, 2)) - mean.square()) / _ess(_split(square)) / mean).sqrt() / 2
+        return ((square.square().mean((1, 2)) - mean.square()) / ess / mean).sqrt() / 2
 
 
 def _sort(x: Tensor, *, runs: bool = False) -> tuple[Tensor, Tensor]:
@@ -94,6 +114,11 @@ def _sort(x: Tensor, *, runs: bool = False) -> tuple[Tensor, Tensor]:
         return x.sort(-1)
     order = torch.from_numpy(np.argsort(x.numpy(), -1, kind="stable" if runs else None))
     return x.gather(-1, order), order
+
+
+def _ascending(x: Tensor) -> Tensor:
+    """Rows in ascending order, without the order that sorts them, which costs three times as much."""
+    return x.sort(-1).values if x.device.type != "cpu" else torch.from_numpy(np.sort(x.numpy(), -1))
 
 
 def _split(x: Tensor) -> Tensor:
@@ -114,17 +139,20 @@ def _quantile(ordered: Tensor, p: float) -> Tensor:
 def normal_scores(ordered: Tensor, order: Tensor, table: Tensor) -> Tensor:
     """Normal scores of rows, given their sorted values, the order that sorts them and `score_table`: `(P, S)`.
 
-    Rows are laid end to end and every run of equal values is one segment, whose average rank is looked up in the table.
-    Rejected proposals make such runs the rule, not the exception.
+    Rows are laid end to end and every run of equal values, of which rejected proposals make many, is one segment, whose
+    average rank is looked up in the table.
     """
-    size = ordered.shape[1]
-    first = torch.ones_like(ordered, dtype=torch.bool)  # of its run
-    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    start = first.flatten().nonzero().squeeze(1)
-    length = start.diff(append=start.new_full((1,), ordered.numel()))
-    score = table[2 * (start % size) + length + 1]  # from 2 (a single first) to 2S (a single last)
-    spread = score.repeat_interleave(length, output_size=ordered.numel()).view_as(ordered)
-    return torch.empty_like(ordered).scatter_(1, order, spread)
+    flat, size = ordered.flatten(), ordered.shape[1]
+    again = torch.zeros_like(flat, dtype=torch.bool)  # equal to the one before, in the same row
+    again.view_as(ordered)[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    follows = again.nonzero().squeeze(1)
+    opens = (follows.diff(prepend=follows.new_full((1,), -1)) != 1).nonzero().squeeze(1)  # where runs begin among these
+    start, length = follows[opens] - 1, opens.diff(append=opens.new_full((1,), len(follows))) + 1
+    score = table[2 * (start % size) + length + 1]  # of a run; from 2 (a single first) to 2S (a single last)
+    spread = table[2::2].repeat(len(ordered))  # of single ones
+    spread[start] = score
+    spread[follows] = score.repeat_interleave(length - 1, output_size=len(follows))
+    return torch.empty_like(ordered).scatter_(1, order, spread.view_as(ordered))
 
 
 def score_table(size: int, device: torch.device) -> Tensor:
@@ -133,27 +161,51 @@ def score_table(size: int, device: torch.device) -> Tensor:
     return torch.special.ndtri((twice / 2 - 3 / 8) / (size + 1 / 4))
 
 
-def _rhat(x: Tensor) -> Tensor:
-    chains, draws = x.shape[1:]
-    if chains < 4:  # halves of a single chain
-        return x.new_full(x.shape[:1], math.nan)
-    within = x.var(2).mean(1)  # exactly zero if no chain moved: torch accumulates as Welford does
-    return ((draws * x.mean(2).var(1) / within + draws - 1) / draws).sqrt()
+class _Chains:
+    """Chains as they are, `(P, chains, draws)`; R-hat and ESS share their means and distances from these."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    @cached_property
+    def _centred(self) -> tuple[Tensor, Tensor]:
+        """Means, `(P, chains)`, and distances; these are exactly zero in a chain that never moved."""
+        start = self.x[..., :1]
+        moves = self.x - start
+        mean = moves.mean(-1, keepdim=True)
+        return (start + mean).squeeze(-1), moves.sub_(mean)
+
+    def rhat(self) -> Tensor:
+        """sqrt((B/W + n - 1) / n), `(P,)`."""
+        chains, draws = self.x.shape[1:]
+        if chains < 4:  # halves of a single chain
+            return self.x.new_full(self.x.shape[:1], math.nan)
+        mean, distance = self._centred
+        within = distance.square().sum(2).mean(1) / (draws - 1)
+        return ((draws * mean.var(1) / within + draws - 1) / draws).sqrt()
+
+    def covariance(self) -> tuple[Tensor, Tensor]:
+        """The mean of the chains' autocovariances, `(P, n)`, and the variance of their means, `(P, 1)`.
+
+        Only this mean is needed, so power spectra are summed and transformed back once a parameter.
+        """
+        chains, n = self.x.shape[1:]
+        mean, distance = self._centred
+        padded = 1 << (2 * n - 1).bit_length()  # at least 2n, so that the circular covariance doesn't wrap
+        power = torch.view_as_real(torch.fft.rfft(distance, n=padded)).square().sum(1).sum(-1)
+        return torch.fft.irfft(power, n=padded)[:, :n] / (n * chains), mean.var(1, keepdim=True)
+
+    def moved(self) -> Tensor:
+        """Whether any draw differs from another, `(P,)`."""
+        return self.x.amax((1, 2)) > self.x.amin((1, 2))
 
 
-def _ess(x: Tensor) -> Tensor:
-    """ESS of chains as they are, by Geyer's initial monotone sequence: `(P, chains, draws) -> (P,)`.
-
-    The mean of the chains' autocovariances is all that is needed, so their power spectra are summed and
-    transformed back once a parameter.
-    """
-    chains, n = x.shape[1:]
-    mean = x.mean(-1, keepdim=True)  # (P, chains, 1)
-    padded = 1 << (2 * n - 1).bit_length()  # at least 2n, so that the circular covariance doesn't wrap
-    power = torch.view_as_real(torch.fft.rfft(x - mean, n=padded)).square().sum(1).sum(-1)
-    covariance = torch.fft.irfft(power, n=padded)[:, :n] / (n * chains)
+def _ess(*several: _Chains) -> tuple[Tensor, ...]:
+    """ESS of each by Geyer's initial monotone sequence, `(P,)`."""
+    chains, n = several[0].x.shape[1:]
+    covariance, between = (torch.cat(parts) for parts in zip(*(one.covariance() for one in several), strict=True))
     within = covariance[:, :1] * n / (n - 1)
-    total = covariance[:, :1] + mean.squeeze(-1).var(1, keepdim=True)
+    total = covariance[:, :1] + between
     rho = 1 - (within - covariance) / total  # (P, n)
     rho[:, 0] = 1
 
@@ -162,11 +214,11 @@ def _ess(x: Tensor) -> Tensor:
     last = max(0, (n - 3) // 2)  # the last pair that may be looked at
     kept = (pair[:, :last] > 0).cumprod(1)  # the initial positive sequence...
     stop = kept.sum(1, keepdim=True)
-    sequence = (pair[:, :last].cummin(1).values * kept).sum(1) if last else x.new_zeros(x.shape[0])  # ...made monotone
+    sequence = (pair[:, :last].cummin(1).values * kept).sum(1) if last else rho.new_zeros(len(rho))  # ...made monotone
     next_even, next_pair = even.gather(1, stop).squeeze(1), pair.gather(1, stop).squeeze(1)
     tail = torch.where((next_pair >= 0) | (next_even > 0), next_even, 0)
     size = chains * n
     # Antithetic chains can beat independent draws, but not without limit (Vehtari et al. 2021, section 3).
     tau = (-1 + 2 * sequence + tail).clamp(min=1 / math.log10(size))
-    moved = x.amax((1, 2)) > x.amin((1, 2))
-    return torch.where(moved, size / tau, math.nan)
+    moved = torch.cat([one.moved() for one in several])
+    return torch.where(moved, size / tau, math.nan).chunk(len(several))

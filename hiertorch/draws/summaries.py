@@ -32,7 +32,7 @@ def moments(x: Tensor, ci_prob: float) -> dict[str, Tensor]:
 def columns(x: Tensor) -> dict[str, Tensor]:
     """All of draws `(chains, draws, *shape)` that a summary shows, by column."""
     found = diagnostics.digest(x, _edges(CI_PROB))
-    mixing = (found.ess_bulk, found.ess_tail, found.rhat, found.mcse_mean, diagnostics.mcse_sd(x))
+    mixing = (found.ess_bulk, found.ess_tail, found.rhat, found.mcse_mean, found.mcse_sd)
     few = x.shape[1] < diagnostics.MIN_DRAWS  # a digest of them is NaN
     stats = moments(x, CI_PROB) if few else _stats(CI_PROB, found.mean, found.sd, found.quantiles)
     return stats | dict(zip(MIXING, mixing, strict=True))

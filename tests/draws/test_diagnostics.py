@@ -265,7 +265,7 @@ def test_a_digest_is_its_parts(case: str) -> None:
     x = torch.from_numpy(DRAWS[case]).double()
     found, levels = diagnostics.digest(x, (0.05, 0.5)), diagnostics.quantile(x, (0.05, 0.5))
     parts = [*diagnostics.convergence(x), diagnostics.ess_mean(x), *diagnostics.moments(x)]
-    parts += [levels, diagnostics.mcse_mean(x), *diagnostics.effective(x)]
+    parts += [diagnostics.mcse_sd(x), levels, diagnostics.mcse_mean(x), *diagnostics.effective(x)]
     again = (found.mcse_mean, found.ess_bulk, found.ess_tail, found.ess_mean)
     for part, whole in zip(parts, (*found, *again), strict=True):
         torch.testing.assert_close(part, whole, rtol=0, atol=0, equal_nan=True)
