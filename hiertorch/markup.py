@@ -27,7 +27,7 @@ def shown(self: object) -> str:
 def table(frame: "pd.DataFrame") -> str:
     """A table, in so many digits as are read: whole numbers of draws, four digits of others."""
     counts = {name: "{:,.0f}".format for name in map(str, frame) if name.startswith("ess")}
-    page = frame.to_html(border=0, max_rows=ROWS, float_format="{:.4g}".format, formatters=counts)
+    page = frame.to_html(border=0, max_rows=ROWS, float_format="{:.4g}".format, formatters=counts, na_rep="-")
     return f'<div style="color: inherit; overflow-x: auto">{page}</div>'.replace(
         "<table", '<table style="color: inherit"'
     )

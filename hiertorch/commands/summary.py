@@ -34,7 +34,8 @@ def summed_up(asked: argparse.Namespace) -> int:
         return 0
     early = f", {posterior.run['status']}" if posterior.interrupted and "status" in posterior.run else ""
     size = f"{posterior.chains} chains x {posterior.n_draws} draws"
-    print(paragraph(f"{posterior.run.get('model', 'model')}: {size}{early}", sys.stdout))
+    said = posterior.run.get("formula") or posterior.run.get("model", "model")
+    print(paragraph(f"{said}: {size}{early}", sys.stdout))
     by_group = [name for name, plate in posterior.plates.items() if plate is not None]
     print(shortened(table, by_group, columns(), len(table) if asked.all else GROUPS))
     for sentence in posterior.warnings():

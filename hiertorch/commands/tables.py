@@ -29,7 +29,9 @@ def shortened(summary: pd.DataFrame, by_group: Sequence[str], columns: int = WID
 
 
 def text(table: pd.DataFrame, digits: int, columns: int | None = None) -> str:
-    """A table with so many digits, in blocks below one another where it has more columns than these."""
+    """A table with so many digits, in blocks below one another where it has more columns than these; a dash for what a
+    constant does not have, such as the R-hat of the one entry of a Cholesky factor that is 1.
+    """
     few = {"ess": "{:.0f}", "r_hat": "{:.3f}", "sd": "{:.3g}", "mcse": "{:.3g}"}
     formats = {name: few.get(name, few.get(name.split("_")[0], f"{{:.{digits}g}}")).format for name in map(str, table)}
-    return table.to_string(formatters=formats, line_width=columns)
+    return table.to_string(formatters=formats, line_width=columns, na_rep="-")

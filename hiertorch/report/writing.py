@@ -27,6 +27,7 @@ def write(posterior: Fit, path: str | os.PathLike[str]) -> Path:
     plain = rc_context({"text.parse_math": False})  # in figures, too: a group may be called "$x$"
     with whole(path) as file, hushed(), quiet(), plain:  # what a reader should know stands in the report
         sections, concerns, left = every(posterior)
-        text = page(str(posterior.run.get("model", "model")), verdict(posterior, concerns, left), sections)
+        title = str(posterior.run.get("formula") or posterior.run.get("model", "model"))
+        text = page(title, verdict(posterior, concerns, left), sections)
         file.write(text.encode())
     return path

@@ -141,6 +141,7 @@ def settled(model: Model, plan: Plan, options: Options) -> Task:
         "prior_only": options.prior_only,
         "keep_all": options.keep_all,
         "versions": dict(_versions()),
+        **({"formula": said} if isinstance(said := getattr(target.model, "formula", None), str) else {}),
         "findings": list(found),
     }
     event_labels = {name: latent.event_labels(target.data) for name, latent in target.model.latents.items()}

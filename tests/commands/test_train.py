@@ -1,5 +1,6 @@
 """`hiertorch train` as it is called from a terminal, and scripts/train.py."""
 
+import math
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from hiertorch.commands import train
-from hiertorch.commands.tables import shortened
+from hiertorch.commands.tables import shortened, text
+from hiertorch.markup import table as table_in_notebooks
 from hiertorch.posterior import Posterior
 from hiertorch.run.ending import DRAWS_FILE
 from hiertorch.run.independence import Independence
@@ -240,6 +242,13 @@ def test_long_latents_are_shortened():
     assert [line.split()[0] for line in lines if line][1:-1] == shown
     assert [line for line in lines if line][-1] == "... and 2 more of alpha"
     assert lines[shown.index("sigma") + 1].split() == ["sigma", str(names.index("sigma"))]
+
+
+def test_what_a_constant_does_not_have_is_a_dash():
+    """The first entry of a Cholesky factor is 1, in all draws."""
+    table = pd.DataFrame({"mean": [1.0], "ess_bulk": [math.nan], "r_hat": [math.nan]}, index=["L_school[0,0]"])
+    assert text(table, 3).splitlines()[1].split() == ["L_school[0,0]", "1", "-", "-"]
+    assert table_in_notebooks(table).count("<td>-</td>") == 2
 
 
 def test_wide_summaries_fit_a_terminal():

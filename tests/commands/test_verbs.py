@@ -137,7 +137,7 @@ def test_predict_is_posterior_predict(run, capsys):
 def test_summary(run, capsys):
     assert main(["summary", run]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "FormulaModel: 4 chains x 20 draws" and "... and 2 more of effects_school" in lines
+    assert lines[0] == f"{FORMULA}: 4 chains x 20 draws" and "... and 2 more of effects_school" in lines
     assert max(len(line) for line in lines if not line.startswith("note: ")) <= 80
     assert main(["summary", run, "--latents", "beta", "--ci", "0.5"]) == 0
     table = capsys.readouterr().out
