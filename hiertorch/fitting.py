@@ -51,6 +51,7 @@ from hiertorch.run.schedule import few_threads
 from hiertorch.run.store import Store
 from hiertorch.run.task import Task, dealt, settled
 from hiertorch.run.warmstart import warm_start
+from hiertorch.runtime.devices import check_double
 from hiertorch.runtime.interruption import Signals
 from hiertorch.runtime.ranks import ALONE, Ranks, Share, Summed
 from hiertorch.runtime.ranks import ranks as ranks_of_run
@@ -347,6 +348,7 @@ def _placed(model: Model, data: Data, options: Options) -> tuple[Model, Data]:
     """The data on their device, and a copy of the model there."""
     if not isinstance(model, Model) or not isinstance(data, Data):
         return model, data  # which the checks of the model say in words
+    check_double(data.device if options.device is None else options.device)
     try:
         data = data.to(options.device, options.dtype)
     except DataError as error:

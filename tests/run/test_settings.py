@@ -36,6 +36,8 @@ DATA = ht.Data(torch.arange(5.0))
         ({"plan": "joint"}, "a plan is a list of moves"),
         ({"keep": []}, "keep is empty"),
         ({"chains": 10**9}, "GiB"),
+        ({"device": "mps"}, "has no float64"),
+        ({"device": torch.device("mps", 0), "dtype": torch.float32}, "has no float64"),
     ],
 )
 def test_settings_that_cannot_work(options, words):
