@@ -54,6 +54,7 @@ class Job:
     threads: int
     effects: bool = True  # whether groups' effects are measured, or the population's parameters alone
     cold: bool = False  # whether whole processes are timed
+    device: str = "cpu"
 
     @property
     def label(self) -> str:
@@ -88,7 +89,8 @@ def run_job(job: Job) -> dict[str, Any]:
             import torch
 
             torch.set_num_threads(job.threads)
-        sampled = RUNNERS[job.runner](case, seed=job.seed, **job.settings)
+        there = {"device": job.device} if job.runner == "hiertorch" else {}  # of NumPyro JAX_PLATFORMS says it
+        sampled = RUNNERS[job.runner](case, seed=job.seed, **job.settings, **there)
         earlier = sampled.details.get("earlier_peak_megabytes", 0.0)
         sampled.details["peak_megabytes"] = max(earlier, memory_peak())
     draws = {name: x for name, x in sampled.draws.items() if job.effects or name not in EFFECTS}
@@ -107,6 +109,7 @@ def run_in_child(job: Job) -> dict[str, Any]:
     """The job's report, from a process of its own; if that fails, a report with the last line of its error."""
     threads = str(job.threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    environment |= {"JAX_PLATFORMS": "cuda,cpu"} if job.device == "cuda" else {}  # without a card for JAX it fails
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
         command = [sys.executable, __file__, "--job", json.dumps(asdict(job)), "--json", str(path)]
@@ -121,7 +124,7 @@ def plan(case: str, args: argparse.Namespace) -> list[Job]:
 
     def job(case: str, runner: str, settings: dict[str, Any], **more: bool) -> Job:
         settings = {name: value for name, value in settings.items() if value is not None}
-        return Job(case, runner, settings, args.seed, args.threads, **more)
+        return Job(case, runner, settings, args.seed, args.threads, **more, device=args.device)
 
     own: dict[str, Any] = {name: getattr(args, name) for name in ("chains", "warmup", "draws", "thin")}
     own |= {name: {"on": True, "off": False, None: None}[getattr(args, name)] for name in ("compile", "collapse")}
@@ -182,8 +185,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pyro-warmup", type=int, default=200)
     parser.add_argument("--pyro-draws", type=int, default=200)
     parser.add_argument("--pyro-cap", type=float, default=180.0, help="seconds for all of Pyro's chains")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of hiertorch and NumPyro")
     parser.add_argument("--job", help=argparse.SUPPRESS)  # what a child is told
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.device == "cuda" and not args.job and (why := without_card(args)):
+        parser.error(f"--device cuda: {why}")
+    return args
+
+
+def without_card(args: argparse.Namespace) -> str:
+    """Why what is asked for can't run on a card, and what to do; "" if it can."""
+    if "cold" in args.case or "all" in args.case:
+        return "whole processes (--case cold) are timed on the CPU alone; name other cases."
+    if other := [peer for peer in args.peers if peer != "numpyro"]:
+        return f"of the peers NumPyro alone runs on a card, not {other[0]}; leave that out."
+    asked = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"  # not here: Note [Light parent]
+    if subprocess.run([sys.executable, "-c", asked]).returncode:
+        return "PyTorch finds no card here that has CUDA; give --device cpu, or run this where there is one."
+    return ""
 
 
 def main(arguments: list[str] | None = None) -> int:

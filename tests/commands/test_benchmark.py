@@ -575,6 +575,23 @@ def test_plan_of_cold_processes() -> None:
     assert all(job.cold and job.case == "radon" for job in jobs) and jobs[-1].settings["warmup"] == 500
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ([], "PyTorch finds no card here"),
+        (["--peers", "numpyro", "nutpie"], "not nutpie; leave that out"),
+        (["--case", "cold"], "on the CPU alone"),
+    ],
+)
+def test_a_card_that_is_missing_or_of_no_use_is_said_before_anything_runs(
+    asked: list[str], why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(SystemExit):
+        benchmark.parse([*asked, "--device", "cuda"])
+    assert why in capsys.readouterr().err
+
+
 def test_every_case_has_a_plan() -> None:
     jobs = jobs_of(*benchmark.CASES)
     assert {job.case for job in jobs} >= set(benchmark.CASES) - {"rows", "group_counts", "groups", "overhead", "cold"}
