@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from tqdm import tqdm
@@ -11,6 +11,7 @@ from tqdm.utils import disp_len
 from hiertorch.monitors.base import Window
 
 LONGEST, SHORTEST = 20, 6  # columns that a bar is drawn in
+NOTEBOOK = 100  # columns of a line in a notebook, whose width is not known
 
 
 def shortened(name: str, width: int) -> str:
@@ -86,12 +87,14 @@ class Bar(tqdm):
         self.part = ""  # of what these are, if not of all
         self.stored = ""  # draws, at the end
         self.sweeps = max(sweeps, 1)
-        self.terminal = stream.isatty()
+        notebook = in_notebook(stream)
+        self.terminal = notebook or stream.isatty()
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         super().__init__(
             total=sweeps,
             initial=done,
-            file=stream if self.terminal else _Lines(stream),
+            file=_Shown() if notebook else stream if self.terminal else _Lines(stream),
+            ncols=NOTEBOOK if notebook else None,
             mininterval=0.1 if self.terminal else 10.0,
             miniters=1,
         )
@@ -175,6 +178,37 @@ def columns(stream: TextIO) -> int:
         return os.get_terminal_size(stream.fileno()).columns
     except (OSError, AttributeError, ValueError):
         return 0
+
+
+def in_notebook(stream: TextIO) -> bool:
+    """Whether what is written there is shown by a Jupyter front end, which says that it is no terminal."""
+    return type(stream).__module__ == "ipykernel.iostream"
+
+
+class _Shown:
+    """A file of which a notebook shows the last line alone, also once it is saved.
+
+    That is what `tqdm.auto` is for; its bars need ipywidgets, and leave nothing in a saved notebook.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def write(self, text: str) -> None:
+        if not (line := text.strip("\r\n ")):
+            return
+        from IPython.display import display  # which a kernel has
+
+        shown = {"text/plain": line}
+        if self._handle is None:
+            self._handle = display(shown, raw=True, display_id=True)
+        else:
+            self._handle.update(shown, raw=True)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 class _Lines:
