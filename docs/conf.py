@@ -78,6 +78,22 @@ html_theme = "pydata_sphinx_theme"
 html_title = "hiertorch"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+# Pages that have none below them need no column for these.
+html_sidebars = {
+    page: []
+    for page in (
+        "start",
+        "models",
+        "formulas",
+        "classes",
+        "sampling",
+        "command",
+        "performance",
+        "faq",
+        "search",
+        "genindex",
+    )
+}
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
