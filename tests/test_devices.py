@@ -104,7 +104,7 @@ def test_densities_of_families(name: str, device: str) -> None:
 
 ENGINES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "collapsed": ("gaussian", {}, Independence),
-    "ordinary": ("gaussian", {"collapse": False, "chains": 4, "warmup": 40, "draws": 40}, Ordinary),
+    "ordinary": ("gaussian", {"collapse": False, "chains": 4, "warmup": 20, "draws": 20}, Ordinary),
     "whitened": ("bernoulli", {}, Whitened),
 }
 
@@ -137,7 +137,7 @@ def test_runs_have_the_same_posterior_and_windows_wait_for_nothing(name: str, de
     model, data = VaryingIntercepts("school", ["x"], family=family), rows(family)
     with no_waiting(engine):
         found = ht.sample(model, data, device=device, **{**RUN, **options})
-    if engine is Ordinary:  # so few draws are no sample of the posterior yet
+    if engine is Ordinary:  # so few draws are no sample of the posterior
         assert all(plain(x).isfinite().all() for x in found.draws.values())
         return
     mine = ht.sample(model, data, **{**RUN, **options, "seed": 2})
@@ -186,7 +186,7 @@ class Stop(Monitor):
 def test_a_run_goes_on_to_the_same_draws(name: str, device: str, tmp_path: Path) -> None:
     family, options, _ = ENGINES[name]
     model, data = VaryingIntercepts("school", ["x"], family=family), rows(family).to(device)
-    settings = {**RUN, **options}
+    settings = {**RUN, "warmup": 40, "draws": 40, **options}
     whole = ht.sample(model, data, **settings)
     part = ht.sample(model, data, checkpoint=tmp_path / "run", every=0.0, monitors=[Stop(2)], **settings)
     assert part.interrupted
