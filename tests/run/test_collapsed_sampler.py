@@ -419,7 +419,7 @@ def uneven(p: dict[str, float]) -> dict[str, float]:
     return {what: value for what, value in p.items() if not value > ALPHA / len(p)}
 
 
-DATA_SETS = 200
+DATA_SETS = 100
 
 
 @pytest.mark.slow
