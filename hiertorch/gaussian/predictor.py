@@ -103,6 +103,7 @@ class Predictor(NamedTuple):
     slots: dict[str, Slots]  # latents of which rows read several groups
     others: tuple[str, ...]  # latents with a normal prior that rows read in another way
     shifting: tuple[str, ...] = ()  # latents of the population that shift sites, such as thresholds
+    bent: tuple[str, ...] = ()  # those of them with one open end, such as scales of rows that are cut off
     moving: Moving | None = None  # eta itself, where columns depend on other latents; `columns` are those at one place
     rank: int = 0  # directions in which the density of a row moves that has joint sites; `columns` tell shapes alone
     spreads: Mapping[str, Tensor] = {}  # of the numbers that such a row reads, in the prior
@@ -170,7 +171,8 @@ def find_predictor(
             return found
         # Where rows are cut off, the place of a site depends on scales and shapes.
         others = (name for name in candidates if name not in normal and name not in found.linear)
-        return found._replace(shifting=tuple(name for name in others if model.latents[name].plate is None))
+        shifting = tuple(name for name in others if model.latents[name].plate is None)
+        return found._replace(shifting=shifting, bent=tuple(filter(is_open, shifting)))
     except NotAffine as reason:  # another link, or several predictors
         if isinstance(bare, LOCATIONS):
             raise

@@ -2,7 +2,7 @@
 no more of them are needed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from hiertorch.gaussian.jointsites import JointMoments, moments_of
 from hiertorch.gaussian.sites import Moments
 from hiertorch.run.engine import filed, inside
 from hiertorch.runtime.ranks import Share
+from hiertorch.wording import listed
 
 LONGEST_WARMUP = 200
 """Sweeps of warm-up, unless it has settled before: of every form measured, proposals and sites have by then."""
@@ -41,6 +42,32 @@ LARGE = 2_000_000
 
 CYCLE = 50
 """Sweeps of the run of which the last moves theta by a random walk: a chain that no proposal frees moves on."""
+
+
+LEAST_ACCEPTED, LEAST_OF_TAILS = 0.05, 0.7
+"""Share of proposals of the population, below which ordinary moves serve better; and where sites shift with a scale, so
+that the tails of this and of the population's mean, which go together, are seldom offered together.
+"""
+
+
+def unfit(rate: float, bent: Sequence[str]) -> str | None:
+    """Why a surrogate does not serve, of whose proposals such a share was accepted in the last round of warm-up.
+
+    Args:
+        rate: this share.
+        bent: latents with an open end that shift sites, see `hiertorch.gaussian.predictor.Predictor`.
+    """
+    if rate < LEAST_ACCEPTED:
+        return (
+            f"a Gaussian surrogate does not fit the rows of this model: {100 * rate:.1f} % of its proposals were "
+            "accepted in the last round of warm-up"
+        )
+    if bent and rate < LEAST_OF_TAILS:
+        return (
+            "a Gaussian surrogate might not reach the tails of this model, whose rows are cut off and hang on "
+            f"{listed(bent)}: {100 * rate:.0f} % of its proposals were accepted in the last round of warm-up"
+        )
+    return None
 
 
 def pieces(done: int, sweeps: int) -> list[tuple[int, int, bool]]:

@@ -43,7 +43,7 @@ from hiertorch.run.engine import Engine, UnsuitedError, filed, inside
 from hiertorch.run.folded import Folded
 from hiertorch.run.heavytails import FREEDOM, HeavyTails
 from hiertorch.run.proposals import scale_of
-from hiertorch.run.rounds import NUMBERED, Course, Part, Round, parts, pieces
+from hiertorch.run.rounds import NUMBERED, Course, Part, Round, parts, pieces, unfit
 from hiertorch.run.rowweights import RowWeights
 from hiertorch.run.standing import Place, Standing
 from hiertorch.run.stays import Stays
@@ -53,9 +53,6 @@ from hiertorch.run.whitenedstart import Explored, Whole, blocks_of, found_around
 
 WINDOW_NUMBERS = 6_000_000
 """Numbers of the proposals of a window, at most."""
-
-LEAST_ACCEPTED = 0.05
-"""Share of proposals of the population, below which ordinary moves serve better."""
 
 FEWEST = 10
 """Positions for each dimension of theta from which proposals are fitted to them."""
@@ -342,11 +339,9 @@ class Whitened(Engine):
             raise UnsuitedError(
                 f"the log density of the run and that of the model differ by {found.gap:.3g} at draws of the run itself"
             )
-        if not store.n_draws and (rate := self.round.of_all(self.share).rate) < LEAST_ACCEPTED:
-            raise UnsuitedError(
-                f"a Gaussian surrogate does not fit the rows of this model: {100 * rate:.1f} % of its proposals were "
-                "accepted in the last round of warm-up"
-            )
+        rate, bent = self.round.of_all(self.share).rate, self.surrogate.predictor.bent
+        if not store.n_draws and (why := unfit(rate, bent)):
+            raise UnsuitedError(why)
         self.round = Round()
 
     def settled(self) -> bool:

@@ -9,7 +9,7 @@ from torch.distributions import Bernoulli, HalfNormal, Normal
 import hiertorch as ht
 from hiertorch.model.latent import Values
 from hiertorch.monitors import Monitor, Window
-from hiertorch.run.rounds import Course, Round, ends
+from hiertorch.run.rounds import Course, Round, ends, unfit
 from hiertorch.run.whitened import Whitened
 
 SMALL: dict[str, Any] = {"chains": 16, "seed": 1, "progress": False}
@@ -93,3 +93,15 @@ def test_a_restored_engine_settles_alike(data: ht.Data) -> None:
     assert engines[1].course == engines[0].course == Course(ahead=7, rate=0.5, settled=True)
     assert engines[1].settled() and engines[1].window(warming=True) == 7
     assert Course.of(Course().tensors()) == Course()
+
+
+@pytest.mark.parametrize(
+    ("rate", "bent", "what"), [(0.04, (), "fit"), (0.69, ("sigma_y",), "sigma_y"), (0.01, ("s",), "fit")]
+)
+def test_a_surrogate_that_does_not_serve_says_why(rate, bent, what):
+    assert what in unfit(rate, bent)
+
+
+@pytest.mark.parametrize(("rate", "bent"), [(0.06, ()), (0.71, ("sigma_y",))])
+def test_a_surrogate_that_serves_goes_on(rate, bent):
+    assert unfit(rate, bent) is None
