@@ -158,7 +158,7 @@ def as_fit(task: Task, store: Store, acceptance: Acceptance, ended: Ending, look
         positions={} if plan.collapsed is not None else {n: x for n, x in engine.values().items() if n not in stored},
     )
     if looks.over and looks.columns:
-        fit.columns = looks.columns  # of the same draws
+        fit.columns = {name: looks.columns[name] for name in fit.draws}  # of the same draws, and in their order
     return fit
 
 

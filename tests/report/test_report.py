@@ -14,7 +14,7 @@ import hiertorch as ht
 from hiertorch.draws.labelled import Stats
 from hiertorch.errors import RunFolderError
 from hiertorch.report import figures, sections
-from hiertorch.report.mixing import badness
+from hiertorch.report.mixing import badness, convergence
 from hiertorch.report.page import shown, table
 from hiertorch.report.writing import write
 
@@ -124,6 +124,21 @@ def test_labels_are_text(page, text):
     assert "<script" not in text
     # They come as they are in tables, of which at least the pooling and convergence ones name groups.
     assert [row for row in page.rows if any(NASTY[0] in cell for cell in row)]
+
+
+def test_errors_stand_beside_the_names_of_a_run_that_ended_by_itself():
+    frame = {
+        "y": [float(k * k % 17) for k in range(60)],
+        "x": [k / 10 for k in range(60)],
+        "g": [k % 6 for k in range(60)],
+    }
+    fit = ht.fit("y ~ x + (x | g)", frame, until=ht.Until(ess=200), seed=1, progress=False)
+    assert [*fit.columns] == [*fit.draws]  # looks go through latents in another order
+    told = fit.summary(kind="diagnostics")
+    rows = Page("".join(convergence(fit, told[["r_hat", "ess_bulk", "ess_tail"]]))).rows
+    for name in ("mu", "beta[x]", "sigma_y", "sigma_g[x]", "rho_g[Intercept~x]"):
+        row = next(row for row in rows if len(row) == 6 and row[0] == name)
+        assert row[4:] == [shown("", told.loc[name, column]) for column in ("mcse_mean", "mcse_sd")], name
 
 
 def test_numbers_are_those_of_the_posterior(page, posterior):
